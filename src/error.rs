@@ -1,0 +1,29 @@
+//! The two kinds of failure that callers tell apart: the user's input is wrong, or the user interrupted.
+//! Everything else is an [`anyhow::Error`] with context.
+
+/// The user's input is wrong. All faults that were found are listed; nothing was written (exit code 2).
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .faults.join("\n"))]
+pub struct InputError {
+    /// One line a fault: where it is, what was found, what was expected.
+    pub faults: Vec<String>,
+}
+
+/// The user pressed Ctrl-C (or the process got SIGTERM); a checkpoint was written (exit code 130).
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted{}", .hint.as_deref().map(|h| format!("; {h}")).unwrap_or_default())]
+pub struct Interrupted {
+    /// How to go on, if the work can be resumed.
+    pub hint: Option<String>,
+}
+
+/// An [`InputError`] with one fault, as an [`anyhow::Error`].
+pub fn input_error(fault: impl Into<String>) -> anyhow::Error {
+    InputError { faults: vec![fault.into()] }.into()
+}
+
+/// Returns early with an [`InputError`] of one fault, formatted like [`anyhow::bail!`].
+#[macro_export]
+macro_rules! bail_input {
+    ($($arg:tt)*) => { return Err($crate::error::input_error(format!($($arg)*))) };
+}

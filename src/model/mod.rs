@@ -1,0 +1,3 @@
+//! Language models: where they come from, their forward pass with hooks, adapters.
+
+pub mod source;

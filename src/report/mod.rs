@@ -1,0 +1,1 @@
+//! Results to files for people: tables and one self-contained HTML page.
