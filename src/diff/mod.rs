@@ -1,0 +1,3 @@
+//! Reading a finetuned model's activation differences.
+
+pub mod record;
