@@ -8,4 +8,5 @@
 pub mod diff;
 pub mod error;
 pub mod model;
+pub mod ops;
 pub mod report;

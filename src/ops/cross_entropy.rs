@@ -1,0 +1,237 @@
+//! Cross-entropy of next tokens straight from hidden states, without ever holding all logits.
+//!
+//! With z = cap(h·Wᵀ): loss = Σ_t w_t·(log Σ_v e^{z_tv} − z_{t,y_t}), and ∂loss/∂z = w_t·(softmax(z_t) −
+//! onehot(y_t)). A chunk of tokens at a time computes its logits, its loss and, while they are there, the
+//! gradient of h (and of W where W is trained): what Liger Kernel's fused linear cross-entropy does
+//! (arXiv 2410.10989, §3.2). A token of weight 0 costs nothing.
+//!
+//! Shapes: h `(tokens, hidden)`, W `(vocab, hidden)`.
+
+use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::cpu::view;
+use super::exp::{exp_row, tanh, vectorized};
+use super::matmul::{Mat, Threads, matmul};
+
+/// Bytes that the logits of one chunk of tokens may take.
+const CHUNK_BYTES: usize = 128 << 20;
+
+/// What each row predicts and how much it counts.
+#[derive(Debug, Clone)]
+pub struct Targets {
+    /// The token that should follow, per row of h.
+    pub ids: Vec<u32>,
+    /// Weight of the row in the loss; 0 leaves it out.
+    pub weights: Vec<f32>,
+}
+
+/// A loss and its parts.
+pub struct Loss {
+    /// Σ_t w_t·nll_t, a scalar in the graph.
+    pub total: Tensor,
+    /// Negative log-likelihood in nats of every row, 0 where the weight is 0.
+    pub nll: Vec<f32>,
+}
+
+/// Weighted sum of next-token losses, with gradients for `hidden` and, if it is trained, for `weight`.
+pub fn linear_cross_entropy(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &Targets,
+    softcap: Option<f32>,
+) -> Result<Loss> {
+    let (tokens, _) = hidden.dims2()?;
+    let (vocab, _) = weight.dims2()?;
+    if targets.ids.len() != tokens || targets.weights.len() != tokens {
+        bail!("{tokens} rows but {} targets", targets.ids.len())
+    }
+    if let Some(id) = targets.ids.iter().find(|id| **id as usize >= vocab) {
+        bail!("target {id} is outside the vocabulary of {vocab}")
+    }
+    if !hidden.device().is_cpu() {
+        return composed(hidden, weight, targets, softcap);
+    }
+    let hidden = hidden.contiguous()?;
+    let (nll, gradient) = walk(&hidden, weight, targets, softcap)?;
+    let total = nll.iter().zip(&targets.weights).map(|(n, w)| *n as f64 * *w as f64).sum::<f64>() as f32;
+    let total = hidden.apply_op2(weight, Known { total, gradient })?;
+    Ok(Loss { total, nll })
+}
+
+/// [`linear_cross_entropy`] in candle's own ops, all logits at once.
+pub fn composed(hidden: &Tensor, weight: &Tensor, targets: &Targets, softcap: Option<f32>) -> Result<Loss> {
+    let mut z = hidden.matmul(&weight.t()?)?;
+    if let Some(cap) = softcap {
+        z = ((z / cap as f64)?.tanh()? * cap as f64)?;
+    }
+    let device = hidden.device();
+    let ids = Tensor::from_slice(&targets.ids, (targets.ids.len(), 1), device)?;
+    let weights = Tensor::from_slice(&targets.weights, targets.weights.len(), device)?;
+    let nll = candle_nn::ops::log_softmax(&z, D::Minus1)?.gather(&ids, 1)?.squeeze(1)?.neg()?;
+    let kept = nll.to_vec1::<f32>()?;
+    let nll_kept = kept.iter().zip(&targets.weights).map(|(n, w)| if *w == 0.0 { 0.0 } else { *n }).collect();
+    Ok(Loss { total: (nll * weights)?.sum_all()?, nll: nll_kept })
+}
+
+/// Gradients that were computed together with the loss.
+struct Gradient {
+    /// ∂loss/∂h `(tokens, hidden)`; absent when nothing below learns.
+    hidden: Option<Vec<f32>>,
+    /// ∂loss/∂W `(vocab, hidden)`; absent when W is frozen.
+    weight: Option<Vec<f32>>,
+}
+
+fn walk(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &Targets,
+    softcap: Option<f32>,
+) -> Result<(Vec<f32>, Gradient)> {
+    let (tokens, width) = hidden.dims2()?;
+    let (vocab, _) = weight.dims2()?;
+    let (need_dh, need_dw) = (hidden.track_op(), weight.track_op());
+    let (hs, ws) = (view(hidden)?, view(weight)?);
+    let w = Mat::new(&ws, vocab, width);
+
+    let active: Vec<usize> = (0..tokens).filter(|t| targets.weights[*t] != 0.0).collect();
+    let mut nll = vec![0f32; tokens];
+    let mut gradient = Gradient {
+        hidden: need_dh.then(|| vec![0f32; tokens * width]),
+        weight: need_dw.then(|| vec![0f32; vocab * width]),
+    };
+    let chunk = (CHUNK_BYTES / (4 * vocab)).clamp(1, active.len().max(1));
+    let mut logits = vec![0f32; chunk * vocab];
+    let mut dh_chunk = vec![0f32; if need_dh { chunk * width } else { 0 }];
+    for rows in active.chunks(chunk) {
+        let h: Vec<f32> = rows.iter().flat_map(|t| hs[t * width..(t + 1) * width].iter().copied()).collect();
+        let h = Mat::new(&h, rows.len(), width);
+        let logits = &mut logits[..rows.len() * vocab];
+        matmul(logits, vocab, false, 1.0, h, w.t(), Threads::All);
+        let losses: Vec<f32> = logits
+            .par_chunks_mut(vocab)
+            .zip(rows)
+            .map(|(z, &t)| {
+                row_loss(z, targets.ids[t] as usize, targets.weights[t], softcap, need_dh || need_dw)
+            })
+            .collect();
+        for (&t, loss) in rows.iter().zip(losses) {
+            nll[t] = loss;
+        }
+        let dz = Mat::new(logits, rows.len(), vocab);
+        if let Some(dh) = &mut gradient.hidden {
+            matmul(&mut dh_chunk, width, false, 1.0, dz, w, Threads::All);
+            for (&t, row) in rows.iter().zip(dh_chunk.chunks_exact(width)) {
+                dh[t * width..(t + 1) * width].copy_from_slice(row);
+            }
+        }
+        if let Some(dw) = &mut gradient.weight {
+            matmul(dw, width, true, 1.0, dz.t(), h, Threads::All);
+        }
+    }
+    Ok((nll, gradient))
+}
+
+/// The loss of one row; turns its logits into weight · ∂nll/∂(logits before the cap) when asked.
+fn row_loss(z: &mut [f32], target: usize, weight: f32, softcap: Option<f32>, want_gradient: bool) -> f32 {
+    vectorized(|| {
+        let slope: Option<Vec<f32>> = softcap.map(|cap| {
+            z.iter_mut()
+                .map(|z| {
+                    let t = tanh(*z / cap);
+                    *z = cap * t;
+                    1.0 - t * t
+                })
+                .collect()
+        });
+        let at_target = z[target];
+        let (max, sum) = exp_row(z);
+        let loss = max + sum.ln() - at_target;
+        if want_gradient {
+            let factor = weight / sum;
+            z.iter_mut().for_each(|p| *p *= factor);
+            z[target] -= weight;
+            if let Some(slope) = slope {
+                z.iter_mut().zip(&slope).for_each(|(z, s)| *z *= s);
+            }
+        }
+        loss
+    })
+}
+
+/// A loss whose gradient is already known.
+struct Known {
+    total: f32,
+    gradient: Gradient,
+}
+
+impl CustomOp2 for Known {
+    fn name(&self) -> &'static str {
+        "linear-cross-entropy"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![self.total]), Shape::from(())))
+    }
+
+    fn bwd(
+        &self,
+        h: &Tensor,
+        w: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let factor = grad.to_scalar::<f32>()? as f64;
+        let scaled = |known: &Option<Vec<f32>>, like: &Tensor| -> Result<Option<Tensor>> {
+            match known {
+                Some(g) => Ok(Some((Tensor::from_slice(g, like.shape(), like.device())? * factor)?)),
+                None => Ok(None),
+            }
+        };
+        Ok((scaled(&self.gradient.hidden, h)?, scaled(&self.gradient.weight, w)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_close, assert_gradients, random};
+    use super::*;
+
+    fn targets() -> Targets {
+        Targets { ids: vec![3, 0, 10, 2, 7], weights: vec![0.5, 0.0, 1.0, 2.0, 0.25] }
+    }
+
+    #[test]
+    fn equals_composed_and_has_the_right_gradient() -> Result<()> {
+        for softcap in [None, Some(0.9)] {
+            let vars = [random(&[5, 6], 1)?, random(&[11, 6], 2)?];
+            let fused = linear_cross_entropy(&vars[0], &vars[1], &targets(), softcap)?;
+            let composed = composed(&vars[0], &vars[1], &targets(), softcap)?;
+            assert_close(&fused.total, &composed.total, 1e-5)?;
+            for (a, b) in fused.nll.iter().zip(&composed.nll) {
+                assert!((a - b).abs() < 1e-5);
+            }
+            assert_gradients(&vars, |v| Ok(linear_cross_entropy(&v[0], &v[1], &targets(), softcap)?.total))?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_frozen_head_gets_no_gradient_and_rows_of_weight_zero_none_either() -> Result<()> {
+        let (h, w) = (random(&[5, 6], 1)?, random(&[11, 6], 2)?);
+        let loss = linear_cross_entropy(&h, &w.as_tensor().detach(), &targets(), None)?;
+        let grads = loss.total.backward()?;
+        assert!(grads.get(&w).is_none());
+        let dh = grads.get(&h).expect("h is trained").to_vec2::<f32>()?;
+        assert!(dh[1].iter().all(|g| *g == 0.0) && dh[0].iter().any(|g| *g != 0.0));
+        Ok(())
+    }
+
+    #[test]
+    fn a_target_outside_the_vocabulary_is_an_error() -> Result<()> {
+        let (h, w) = (random(&[1, 6], 1)?, random(&[11, 6], 2)?);
+        let bad = Targets { ids: vec![11], weights: vec![1.0] };
+        assert!(linear_cross_entropy(&h, &w, &bad, None).is_err());
+        Ok(())
+    }
+}

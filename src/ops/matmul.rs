@@ -1,0 +1,133 @@
+//! Matrix products on slices, through the `gemm` crate that candle itself uses.
+
+/// A row-major matrix inside a slice, possibly a column range of a wider one, possibly transposed.
+#[derive(Clone, Copy)]
+pub(super) struct Mat<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// A `(rows, cols)` matrix whose rows lie `stride` elements apart.
+    pub(super) fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(
+            rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(),
+            "matrix outside its slice"
+        );
+        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
+    /// A dense `(rows, cols)` matrix.
+    pub(super) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// The transposed matrix, same elements.
+    pub(super) fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// Whether a product may use all threads, or runs inside a task that is itself one of many.
+#[derive(Clone, Copy)]
+pub(super) enum Threads {
+    All,
+    One,
+}
+
+/// `dst (+)= scale · a · b`, with `dst` a row-major matrix whose rows lie `dst_stride` apart.
+pub(super) fn matmul(
+    dst: &mut [f32],
+    dst_stride: usize,
+    accumulate: bool,
+    scale: f32,
+    a: Mat,
+    b: Mat,
+    threads: Threads,
+) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert_eq!(a.cols, b.rows, "inner dimensions differ");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!((m - 1) * dst_stride + n <= dst.len(), "product outside its slice");
+    let workers = rayon::current_num_threads();
+    let parallelism = match threads {
+        // Below a few MFLOP the hand-over to a second thread costs more than it brings.
+        Threads::All if workers > 1 && m * n * k > 1 << 18 => gemm::Parallelism::Rayon(workers),
+        _ => gemm::Parallelism::None,
+    };
+    // SAFETY: `Mat` and the assertions above hold every index `i·row_stride + j·col_stride` inside its
+    // slice; `dst` is borrowed mutably, so it overlaps neither operand. Tested in `strided_products`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.as_mut_ptr(),
+            1,
+            dst_stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strided_products() {
+        let a: Vec<f32> = (0..12).map(|v| v as f32).collect(); // (3, 4)
+        let b: Vec<f32> = (0..8).map(|v| v as f32 - 3.0).collect(); // (4, 2)
+        let naive = |i: usize, j: usize, k0: usize, k1: usize| -> f32 {
+            (k0..k1).map(|k| a[i * 4 + k] * b[(k - k0) * 2 + j]).sum()
+        };
+        let mut dst = vec![1f32; 3 * 5];
+        matmul(&mut dst, 5, true, 2.0, Mat::new(&a, 3, 4), Mat::new(&b, 4, 2), Threads::One);
+        for i in 0..3 {
+            for j in 0..5 {
+                let want = if j < 2 { 1.0 + 2.0 * naive(i, j, 0, 4) } else { 1.0 };
+                assert_eq!(dst[i * 5 + j], want);
+            }
+        }
+        // Columns 1..3 of `a` times the first two rows of `b`; the second operand also as a transpose.
+        let bt: Vec<f32> = vec![b[0], b[2], b[1], b[3]];
+        let mut dst = vec![0f32; 6];
+        matmul(
+            &mut dst,
+            2,
+            false,
+            1.0,
+            Mat::strided(&a[1..], 3, 2, 4),
+            Mat::new(&bt, 2, 2).t(),
+            Threads::All,
+        );
+        for i in 0..3 {
+            for j in 0..2 {
+                assert_eq!(dst[i * 2 + j], naive(i, j, 1, 3));
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Differentiable operations with a fused forward and a hand-written backward on the CPU.
+//!
+//! Each file holds one operation: its formula and source, the fused version, the composed version in
+//! plain candle ops (the reference in tests and the path on other devices), and a test that checks the
+//! gradient by finite differences and holds the two versions together.
+//!
+//! Activations are `(tokens, width)`: the sequences of a batch lie end to end without padding, and
+//! [`segments::Segments`] says where each begins.
+
+pub mod attention;
+pub mod cross_entropy;
+pub mod gated_mlp;
+pub mod linear;
+pub mod rms_norm;
+pub mod rope;
+pub mod segments;
+
+mod cpu;
+mod exp;
+mod matmul;
+#[cfg(test)]
+mod testing;

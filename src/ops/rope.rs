@@ -1,0 +1,160 @@
+//! Rotary position embedding (Su et al., arXiv 2104.09864, eq. 34) in the half-split layout of Hugging
+//! Face checkpoints: the first half of each head pairs with the second half.
+
+use std::sync::{Arc, Mutex};
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::cpu::{rows_per_task, slice, tensor, view};
+use super::exp::vectorized;
+use super::segments::Segments;
+
+/// Angles of one kind of rotary embedding; the table grows with the longest sequence seen.
+#[derive(Debug)]
+pub struct Rotary {
+    inv_freq: Vec<f32>,
+    table: Mutex<Arc<Table>>,
+}
+
+/// cos and sin of position · frequency, `(positions, head_dim / 2)` each, built in f32 as transformers does.
+#[derive(Debug, Default)]
+struct Table {
+    positions: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Rotary {
+    /// From the inverse frequencies, `head_dim / 2` of them.
+    pub fn new(inv_freq: Vec<f32>) -> Self {
+        Self { inv_freq, table: Mutex::default() }
+    }
+
+    fn table(&self, positions: usize) -> Arc<Table> {
+        let mut held = self.table.lock().expect("no panic while the table is held");
+        if held.positions < positions {
+            let positions = positions.next_power_of_two().max(128);
+            let angles: Vec<f32> =
+                (0..positions).flat_map(|p| self.inv_freq.iter().map(move |f| p as f32 * f)).collect();
+            *held = Arc::new(Table {
+                positions,
+                cos: angles.iter().map(|a| a.cos()).collect(),
+                sin: angles.iter().map(|a| a.sin()).collect(),
+            });
+        }
+        held.clone()
+    }
+
+    /// Rotates every head of x `(tokens, heads · head_dim)` by its token's position.
+    pub fn apply(&self, x: &Tensor, segments: &Segments) -> Result<Tensor> {
+        let op = Rotate {
+            table: self.table(segments.max_len()),
+            positions: Arc::new(segments.positions()),
+            half: self.inv_freq.len(),
+            inverse: false,
+        };
+        if !x.device().is_cpu() {
+            return op.composed(x);
+        }
+        x.contiguous()?.apply_op1(op)
+    }
+}
+
+struct Rotate {
+    table: Arc<Table>,
+    positions: Arc<Vec<usize>>,
+    half: usize,
+    inverse: bool,
+}
+
+impl Rotate {
+    fn rotate(&self, x: &[f32], width: usize) -> Vec<f32> {
+        let half = self.half;
+        let mut y = vec![0f32; x.len()];
+        let rows = rows_per_task(width);
+        y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).enumerate().for_each(
+            |(task, (y, x))| {
+                vectorized(|| {
+                    for (row, (y, x)) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
+                        let at = self.positions[task * rows + row] * half;
+                        let (cos, sin) = (&self.table.cos[at..at + half], &self.table.sin[at..at + half]);
+                        let sign = if self.inverse { -1.0 } else { 1.0 };
+                        for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
+                            let (y1, y2) = y.split_at_mut(half);
+                            let (x1, x2) = x.split_at(half);
+                            for i in 0..half {
+                                let s = sign * sin[i];
+                                y1[i] = x1[i] * cos[i] - x2[i] * s;
+                                y2[i] = x2[i] * cos[i] + x1[i] * s;
+                            }
+                        }
+                    }
+                })
+            },
+        );
+        y
+    }
+
+    /// The same rotation in candle's own ops.
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        let (tokens, width) = x.dims2()?;
+        let half = self.half;
+        let pick = |table: &[f32]| -> Result<Tensor> {
+            let rows: Vec<f32> =
+                self.positions.iter().flat_map(|p| table[p * half..(p + 1) * half].iter().copied()).collect();
+            Tensor::from_vec(rows, (tokens, 1, half), x.device())
+        };
+        let (cos, sin) = (pick(&self.table.cos)?, pick(&self.table.sin)?);
+        let x = x.reshape((tokens, width / (2 * half), 2 * half))?; // (tokens, heads, head_dim)
+        let (x1, x2) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+        let y1 = (x1.broadcast_mul(&cos)? - x2.broadcast_mul(&sin)?)?;
+        let y2 = (x2.broadcast_mul(&cos)? + x1.broadcast_mul(&sin)?)?;
+        Tensor::cat(&[y1, y2], 2)?.reshape((tokens, width))
+    }
+}
+
+impl CustomOp1 for Rotate {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, width) = l.shape().dims2()?;
+        Ok((CpuStorage::F32(self.rotate(slice(s, l)?, width)), l.shape().clone()))
+    }
+
+    // A rotation's transpose is the rotation by the opposite angle.
+    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let back = Rotate {
+            table: self.table.clone(),
+            positions: self.positions.clone(),
+            inverse: !self.inverse,
+            ..*self
+        };
+        let (_, width) = x.dims2()?;
+        let grad = grad.contiguous()?;
+        tensor(back.rotate(&view(&grad)?, width), x).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_close, assert_gradients, random};
+    use super::*;
+
+    #[test]
+    fn equals_composed_and_has_the_right_gradient() -> Result<()> {
+        let rotary = Rotary::new(vec![1.0, 0.3, 0.01]);
+        let segments = Segments::with_past(vec![3, 2], vec![0, 200]);
+        let x = random(&[5, 12], 1)?; // 2 heads of 6
+        let op = Rotate {
+            table: rotary.table(segments.max_len()),
+            positions: Arc::new(segments.positions()),
+            half: 3,
+            inverse: false,
+        };
+        assert_close(&rotary.apply(&x, &segments)?, &op.composed(&x)?, 1e-6)?;
+        assert_gradients(&[x], |v| rotary.apply(&v[0], &segments))
+    }
+}

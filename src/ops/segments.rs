@@ -1,0 +1,72 @@
+//! Where the sequences of a batch lie when their tokens stand end to end.
+
+/// Lengths of the sequences in one pass, and how many tokens of each were seen in earlier passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segments {
+    lens: Vec<usize>,
+    past: Vec<usize>,
+    starts: Vec<usize>,
+}
+
+impl Segments {
+    /// Sequences that begin here: `lens[i]` tokens each, positions from zero.
+    pub fn new(lens: Vec<usize>) -> Self {
+        let past = vec![0; lens.len()];
+        Self::with_past(lens, past)
+    }
+
+    /// Sequences that go on: `lens[i]` new tokens after `past[i]` tokens held in a cache.
+    pub fn with_past(lens: Vec<usize>, past: Vec<usize>) -> Self {
+        assert_eq!(lens.len(), past.len(), "one past length a sequence");
+        let mut starts = Vec::with_capacity(lens.len());
+        let mut at = 0;
+        for &len in &lens {
+            starts.push(at);
+            at += len;
+        }
+        Self { lens, past, starts }
+    }
+
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.lens.len()
+    }
+
+    /// Whether there is no sequence.
+    pub fn is_empty(&self) -> bool {
+        self.lens.is_empty()
+    }
+
+    /// Number of tokens of this pass.
+    pub fn tokens(&self) -> usize {
+        self.lens.iter().sum()
+    }
+
+    /// Rows of sequence `i` in the `(tokens, …)` tensor.
+    pub fn rows(&self, i: usize) -> std::ops::Range<usize> {
+        self.starts[i]..self.starts[i] + self.lens[i]
+    }
+
+    /// Tokens of sequence `i` that were seen before this pass.
+    pub fn past(&self, i: usize) -> usize {
+        self.past[i]
+    }
+
+    /// Row of the last token of each sequence.
+    pub fn last_rows(&self) -> Vec<u32> {
+        (0..self.len()).map(|i| (self.rows(i).end - 1) as u32).collect()
+    }
+
+    /// Position of each token in its own sequence.
+    pub fn positions(&self) -> Vec<usize> {
+        (0..self.len())
+            .flat_map(|i| (0..self.lens[i]).map(move |t| (i, t)))
+            .map(|(i, t)| self.past[i] + t)
+            .collect()
+    }
+
+    /// The largest position of this pass plus one.
+    pub fn max_len(&self) -> usize {
+        self.lens.iter().zip(&self.past).map(|(l, p)| l + p).max().unwrap_or(0)
+    }
+}
