@@ -45,6 +45,14 @@ pub struct LayerCache {
 }
 
 impl LayerCache {
+    /// Forgets the sequences for which `keep` is false.
+    pub fn retain(&mut self, keep: &[bool]) {
+        let mut flags = keep.iter();
+        self.keys.retain(|_| *flags.next().expect("one flag a sequence"));
+        let mut flags = keep.iter();
+        self.values.retain(|_| *flags.next().expect("one flag a sequence"));
+    }
+
     /// The cache of the given sequences of this one, in that order; a sequence may come several times.
     pub fn select(&self, sequences: &[usize]) -> Self {
         Self {

@@ -6,6 +6,7 @@ pub struct Segments {
     lens: Vec<usize>,
     past: Vec<usize>,
     starts: Vec<usize>,
+    ids: Vec<usize>,
 }
 
 impl Segments {
@@ -24,7 +25,19 @@ impl Segments {
             starts.push(at);
             at += len;
         }
-        Self { lens, past, starts }
+        let ids = (0..lens.len()).collect();
+        Self { lens, past, starts, ids }
+    }
+
+    /// The same with names for the sequences: their places in a batch of which some have left.
+    pub fn named(self, ids: Vec<usize>) -> Self {
+        assert_eq!(ids.len(), self.lens.len(), "one id a sequence");
+        Self { ids, ..self }
+    }
+
+    /// Place of sequence `i` in the batch that it came from.
+    pub fn id(&self, i: usize) -> usize {
+        self.ids[i]
     }
 
     /// Number of sequences.

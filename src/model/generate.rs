@@ -1,0 +1,96 @@
+//! Batched generation with a KV cache; hooks see every pass.
+
+use anyhow::{Result, ensure};
+use candle_core::Tensor;
+use candle_transformers::generation::{LogitsProcessor, Sampling as Rule};
+use rayon::prelude::*;
+
+use super::hooks::Hook;
+use super::{CausalLm, KvCache, Pass};
+use crate::ops::segments::Segments;
+
+/// How tokens are drawn, and how many.
+#[derive(Debug, Clone)]
+pub struct Sampling {
+    /// At most this many new tokens a prompt.
+    pub max_new_tokens: usize,
+    /// 0 is greedy; otherwise plain sampling at this temperature, no truncation.
+    pub temperature: f64,
+    /// Each prompt draws from its own stream, decided by this and its place in `prompts`.
+    pub seed: u64,
+    /// A token of these ends its sequence and is kept as its last.
+    pub eos: Vec<u32>,
+}
+
+/// New token ids for each prompt.
+///
+/// `adapter` scales the adapter (1 tuned, 0 base); `hook` sees `(tokens, hidden)` of the prompts first, then
+/// one token of each sequence that is still going, named by [`Segments::id`]. `on_token` is called after
+/// every pass with the number of passes done.
+///
+/// # Errors
+/// If a prompt is empty, or a tensor operation fails.
+pub fn generate(
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    sampling: &Sampling,
+    adapter: f64,
+    hook: &mut dyn Hook,
+    mut on_token: impl FnMut(usize),
+) -> Result<Vec<Vec<u32>>> {
+    ensure!(prompts.iter().all(|p| !p.is_empty()), "a prompt has no tokens");
+    let rule = match sampling.temperature {
+        0.0 => Rule::ArgMax,
+        temperature => Rule::All { temperature },
+    };
+    let mut samplers: Vec<LogitsProcessor> = (0..prompts.len() as u64)
+        .map(|i| {
+            LogitsProcessor::from_sampling(
+                sampling.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ i,
+                rule.clone(),
+            )
+        })
+        .collect();
+    let mut new: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
+    let mut going: Vec<usize> = (0..prompts.len()).collect();
+    let mut cache = KvCache::new(model);
+    let mut segments = Segments::new(prompts.iter().map(Vec::len).collect());
+    let mut ids = prompts.concat();
+    for step in 0..sampling.max_new_tokens {
+        if going.is_empty() {
+            break;
+        }
+        let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, adapter, hook) };
+        let x = model.embed(&ids, &pass)?;
+        let x = model.run(x, 0..model.n_layers(), &mut pass)?;
+        let last = Tensor::new(segments.last_rows(), model.device())?;
+        let x = model.final_norm(&x.index_select(&last, 0)?, &pass)?; // (sequences, hidden)
+        let logits = model.logits(&x)?; // (sequences, vocab)
+
+        let mut chosen: Vec<(usize, &mut LogitsProcessor)> = Vec::with_capacity(going.len());
+        let mut wanted = going.iter().copied().peekable();
+        for (i, sampler) in samplers.iter_mut().enumerate() {
+            if wanted.next_if_eq(&i).is_some() {
+                chosen.push((chosen.len(), sampler));
+            }
+        }
+        ids = chosen
+            .into_par_iter()
+            .map(|(row, sampler)| sampler.sample(&logits.get(row)?))
+            .collect::<candle_core::Result<Vec<u32>>>()?;
+        for (&i, &id) in going.iter().zip(&ids) {
+            new[i].push(id);
+        }
+        on_token(step + 1);
+
+        let keep: Vec<bool> = ids.iter().map(|id| !sampling.eos.contains(id)).collect();
+        cache.retain(&keep);
+        let mut flags = keep.iter();
+        ids.retain(|_| *flags.next().expect("one flag a sequence"));
+        let mut flags = keep.iter();
+        going.retain(|_| *flags.next().expect("one flag a sequence"));
+        let past = going.iter().map(|&i| prompts[i].len() + new[i].len() - 1).collect();
+        segments = Segments::with_past(vec![1; going.len()], past).named(going.clone());
+    }
+    Ok(new)
+}

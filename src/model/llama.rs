@@ -1,0 +1,163 @@
+//! Llama (`model_type` `llama`): Llama 2 and 3, SmolLM2 and others of that build.
+//!
+//! Touvron et al., arXiv 2307.09288; transformers `models/llama/modeling_llama.py`.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use candle_core::Tensor;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::hooks::Site;
+use super::layers::{GatedMlp, RmsNorm, SelfAttention};
+use super::loader::Loader;
+use super::{Block, Decoder, Pass, at_site, rotary};
+use crate::ops::attention::Attention;
+use crate::ops::gated_mlp::Activation;
+use crate::ops::rope::Rotary;
+
+/// The keys of `config.json` that decide the computation.
+#[derive(Debug, Deserialize)]
+pub(super) struct Config {
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub vocab_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_key_value_heads: Option<usize>,
+    pub head_dim: Option<usize>,
+    pub rms_norm_eps: f64,
+    pub hidden_act: Activation,
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+    /// Biases of all four attention projections.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Biases of the MLP projections.
+    #[serde(default)]
+    pub mlp_bias: bool,
+}
+
+/// Which projections have a bias.
+#[derive(Clone, Copy)]
+pub(super) struct Biases {
+    pub qkv: bool,
+    pub o: bool,
+    pub mlp: bool,
+}
+
+pub(super) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
+    let c: Config = super::config(config)?;
+    let biases = Biases { qkv: c.attention_bias, o: c.attention_bias, mlp: c.mlp_bias };
+    decoder(&c, config, biases, loader)
+}
+
+/// A decoder of pre-norm blocks.
+pub(super) fn decoder(c: &Config, config: &Value, biases: Biases, loader: &mut Loader) -> Result<Decoder> {
+    let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads.max(1));
+    let rotary = Arc::new(rotary::from_config(config, head_dim, 10_000.0)?);
+    let embed_tokens = loader.tensor("model.embed_tokens.weight", &[c.vocab_size, c.hidden_size])?;
+    let mut blocks: Vec<Box<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
+    for i in 0..c.num_hidden_layers {
+        blocks.push(Box::new(PreNormBlock::load(
+            c,
+            head_dim,
+            &rotary,
+            biases,
+            &format!("model.layers.{i}"),
+            loader,
+        )?));
+    }
+    let norm = loader.norm("model.norm", c.hidden_size, 0.0, c.rms_norm_eps)?;
+    let lm_head = match c.tie_word_embeddings {
+        true => embed_tokens.clone(),
+        false => loader.tensor("lm_head.weight", &[c.vocab_size, c.hidden_size])?,
+    };
+    Ok(Decoder { embed_tokens, embed_scale: 1.0, blocks, norm, lm_head, final_logit_softcapping: None })
+}
+
+/// x + attention(norm(x)), then x + mlp(norm(x)).
+struct PreNormBlock {
+    input_layernorm: RmsNorm,
+    self_attn: SelfAttention,
+    post_attention_layernorm: RmsNorm,
+    mlp: GatedMlp,
+}
+
+impl PreNormBlock {
+    fn load(
+        c: &Config,
+        head_dim: usize,
+        rotary: &Arc<Rotary>,
+        biases: Biases,
+        p: &str,
+        loader: &mut Loader,
+    ) -> Result<Self> {
+        let (hidden, inner) = (c.hidden_size, c.intermediate_size);
+        let heads = c.num_attention_heads;
+        let kv_heads = c.num_key_value_heads.unwrap_or(heads);
+        Ok(Self {
+            input_layernorm: loader.norm(&format!("{p}.input_layernorm"), hidden, 0.0, c.rms_norm_eps)?,
+            self_attn: SelfAttention {
+                q_proj: loader.linear(
+                    &format!("{p}.self_attn.q_proj"),
+                    heads * head_dim,
+                    hidden,
+                    biases.qkv,
+                )?,
+                k_proj: loader.linear(
+                    &format!("{p}.self_attn.k_proj"),
+                    kv_heads * head_dim,
+                    hidden,
+                    biases.qkv,
+                )?,
+                v_proj: loader.linear(
+                    &format!("{p}.self_attn.v_proj"),
+                    kv_heads * head_dim,
+                    hidden,
+                    biases.qkv,
+                )?,
+                o_proj: loader.linear(
+                    &format!("{p}.self_attn.o_proj"),
+                    hidden,
+                    heads * head_dim,
+                    biases.o,
+                )?,
+                qk_norm: None,
+                rotary: rotary.clone(),
+                attention: Attention {
+                    heads,
+                    kv_heads,
+                    head_dim,
+                    scale: 1.0 / (head_dim as f32).sqrt(),
+                    window: None,
+                    softcap: None,
+                },
+            },
+            post_attention_layernorm: loader.norm(
+                &format!("{p}.post_attention_layernorm"),
+                hidden,
+                0.0,
+                c.rms_norm_eps,
+            )?,
+            mlp: GatedMlp {
+                gate_proj: loader.linear(&format!("{p}.mlp.gate_proj"), inner, hidden, biases.mlp)?,
+                up_proj: loader.linear(&format!("{p}.mlp.up_proj"), inner, hidden, biases.mlp)?,
+                down_proj: loader.linear(&format!("{p}.mlp.down_proj"), hidden, inner, biases.mlp)?,
+                activation: c.hidden_act,
+            },
+        })
+    }
+}
+
+impl Block for PreNormBlock {
+    fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass) -> candle_core::Result<Tensor> {
+        let attn = self.self_attn.forward(&self.input_layernorm.forward(x, pass)?, layer, pass)?;
+        let attn = at_site(pass, layer, Site::AttnOut, attn)?;
+        let x = at_site(pass, layer, Site::ResidMid, (x + attn)?)?;
+        let mlp = self.mlp.forward(&self.post_attention_layernorm.forward(&x, pass)?, pass)?;
+        let mlp = at_site(pass, layer, Site::MlpOut, mlp)?;
+        x + mlp
+    }
+}

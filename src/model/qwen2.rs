@@ -1,0 +1,19 @@
+//! Qwen2 and Qwen2.5 (`model_type` `qwen2`): Llama's block with biases on q, k and v.
+//!
+//! Yang et al., arXiv 2407.10671; transformers `models/qwen2/modeling_qwen2.py`.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::Decoder;
+use super::llama::{self, Biases};
+use super::loader::Loader;
+use crate::bail_input;
+
+pub(super) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
+    if config["use_sliding_window"] == true {
+        bail_input!("config.json: use_sliding_window = true is not supported for qwen2");
+    }
+    let c: llama::Config = super::config(config)?;
+    llama::decoder(&c, config, Biases { qkv: true, o: false, mlp: false }, loader)
+}
