@@ -3,18 +3,26 @@
 //! To add an architecture: one file named after `config.json`'s `model_type`, with a `Config`, a block and
 //! a `load` that returns its [`Decoder`], and one line in [`CausalLm::load`].
 
+pub mod alias;
 pub mod checkpoint;
 pub mod generate;
 pub mod hooks;
+pub mod hub;
 pub mod layers;
 pub mod loader;
 pub mod lora;
 pub mod rotary;
 pub mod source;
 
+mod fetch;
+mod folder;
 mod gemma3;
+mod gguf;
+mod gguf_model;
+mod gguf_tokenizer;
 mod llama;
 mod qwen2;
+mod weights;
 
 use std::ops::Range;
 

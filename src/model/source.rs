@@ -2,12 +2,23 @@
 //! Hugging Face names, a configuration, a tokenizer and a chat template.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::Result;
-use candle_core::Tensor;
+use anyhow::{Context, Result, anyhow};
+use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
+pub use super::weights::Weights;
+
+use super::hub::HubModel;
+use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
+use crate::error::{InputError, input_error};
+
 /// A pretrained model as every source delivers it.
+#[derive(Debug)]
 pub struct Pretrained {
     /// The `MODEL` string it was opened with.
     pub id: String,
@@ -29,32 +40,170 @@ pub struct Pretrained {
     pub sha256: BTreeMap<String, String>,
 }
 
-/// Named tensors, read on demand as f32 on the CPU.
-pub struct Weights {}
-
-impl Weights {
-    /// All tensor names, sorted.
-    pub fn names(&self) -> Vec<String> {
-        todo!()
-    }
-    /// Shape of a tensor, if there is one of that name.
-    pub fn shape(&self, _name: &str) -> Option<Vec<usize>> {
-        todo!()
-    }
-    /// The tensor as contiguous f32 on the CPU.
-    ///
-    /// # Errors
-    /// If there is no such tensor or its bytes cannot be read.
-    pub fn get(&self, _name: &str) -> Result<Tensor> {
-        todo!()
-    }
-}
-
 /// Opens a `MODEL`; an alias or `hf:` id that is not cached is fetched first, with progress on stderr.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] for an unknown alias, a missing file, a hash that does not match, or
 /// no network.
-pub fn open(_model: &str) -> Result<Pretrained> {
-    todo!()
+pub fn open(model: &str) -> Result<Pretrained> {
+    let opened = open_path(model, &locate(model)?)?;
+    // The hash is computed anyway; a file in the cache that has changed since it was fetched shows here.
+    if let Some(known) = alias::find(model) {
+        let found = opened.sha256.values().next().map(String::as_str);
+        if found != Some(known.sha256) {
+            crate::bail_input!(
+                "{model}: the cached file has sha256 {}, expected {}; delete it and run: trainer models fetch {model}",
+                found.unwrap_or("none"),
+                known.sha256
+            );
+        }
+    }
+    Ok(opened)
+}
+
+/// The folder or file that a `MODEL` stands for, fetched if need be. An alias goes before a folder of
+/// the same name (write `./name` for the folder).
+fn locate(model: &str) -> Result<PathBuf> {
+    if let Some(id) = model.strip_prefix("hf:") {
+        return HubModel::parse(id)?.folder();
+    }
+    if let Some(known) = alias::find(model) {
+        if known.is_embedder() {
+            crate::bail_input!(
+                "{model} is a sentence embedder, not a language model; language models: {}",
+                alias::names(false).join(", ")
+            );
+        }
+        return alias::ensure(known);
+    }
+    let path = Path::new(model);
+    if path.exists() {
+        return Ok(path.to_path_buf());
+    }
+    let hint = match alias::nearest(model) {
+        Some(name) => format!("did you mean {name}?"),
+        None => format!("aliases: {}", alias::names(false).join(", ")),
+    };
+    Err(input_error(format!("{model}: no such alias, folder or .gguf file; {hint}")))
+}
+
+fn open_path(id: &str, path: &Path) -> Result<Pretrained> {
+    if path.is_file() {
+        return match path.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("gguf") => open_gguf(id, path),
+            _ => Err(input_error(format!("{}: expected a folder or a .gguf file", path.display()))),
+        };
+    }
+    if path.join("config.json").is_file() {
+        return open_folder(id, path);
+    }
+    // A folder around one GGUF file, as hubs and converters leave them.
+    let mut files: Vec<PathBuf> = std::fs::read_dir(path)
+        .map_err(|e| input_error(format!("{}: {e}", path.display())))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")))
+        .collect();
+    files.sort();
+    match files.as_slice() {
+        [one] => open_gguf(id, one),
+        [] => Err(input_error(format!("{}: has neither config.json nor a .gguf file", path.display()))),
+        several => Err(input_error(format!(
+            "{}: has {} .gguf files; name the one to open, such as {}",
+            path.display(),
+            several.len(),
+            several[0].display()
+        ))),
+    }
+}
+
+fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
+    let files = folder::weight_files(dir)?;
+    thread::scope(|scope| {
+        let sha256 = scope.spawn(|| digests(&files));
+        let parts = folder::parts(dir)?;
+        let tokenizer = folder::tokenizer(dir)?;
+        let weights = folder::weights(dir, &files)?;
+        let eos_token_ids = match parts.eos_token_ids.as_slice() {
+            // Neither file names an id: take that of the token.
+            [] => parts
+                .eos_token
+                .as_deref()
+                .and_then(|token| tokenizer.token_to_id(token))
+                .into_iter()
+                .collect(),
+            _ => parts.eos_token_ids,
+        };
+        Ok(Pretrained {
+            id: id.to_string(),
+            config: parts.config,
+            weights,
+            tokenizer,
+            chat_template: parts.chat_template,
+            bos_token: parts.bos_token,
+            eos_token: parts.eos_token,
+            eos_token_ids,
+            sha256: join(sha256)?,
+        })
+    })
+}
+
+fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
+    let files = [path.to_path_buf()];
+    // Every fault below is one of the file, hence of the input.
+    let at = |error: anyhow::Error| match error.downcast::<InputError>() {
+        Ok(input) => input.into(),
+        Err(error) => input_error(format!("{}: {error:#}", path.display())),
+    };
+    thread::scope(|scope| {
+        let sha256 = scope.spawn(|| digests(&files));
+        let header = gguf::Header::read(path).map_err(at)?;
+        let architecture = gguf_model::Architecture::of(&header).map_err(at)?;
+        let mut config = gguf_model::config(&header, architecture).map_err(at)?;
+        gguf_model::complete_config(path, &header, &mut config).map_err(at)?;
+        let weights = gguf_model::weights(path, &header, architecture, &config).map_err(at)?;
+        let (tokenizer, special) = gguf_tokenizer::build(&header).map_err(at)?;
+        Ok(Pretrained {
+            id: id.to_string(),
+            config,
+            weights,
+            tokenizer,
+            chat_template: gguf_model::chat_template(&header),
+            bos_token: special.bos,
+            eos_token: special.eos,
+            eos_token_ids: special.end_ids,
+            sha256: join(sha256)?,
+        })
+    })
+}
+
+fn join<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    handle.join().map_err(|_| anyhow!("the thread that hashes the weight files panicked"))?
+}
+
+/// sha256 of each file, by file name.
+fn digests(files: &[PathBuf]) -> Result<BTreeMap<String, String>> {
+    files
+        .iter()
+        .map(|path| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            Ok((name.to_string_lossy().into_owned(), sha256_file(path)?))
+        })
+        .collect()
+}
+
+/// sha256 of a file, in lower-case hexadecimal.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let context = || format!("cannot read {}", path.display());
+    let mut file = File::open(path).with_context(context)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer).with_context(context)? {
+            0 => return Ok(format!("{:x}", hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
 }

@@ -1,0 +1,3 @@
+//! The command line: one module a subcommand, each calling one library function.
+
+pub mod models;

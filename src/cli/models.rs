@@ -1,0 +1,71 @@
+//! `trainer models`: lists the aliases and fetches models.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use indicatif::HumanBytes;
+use serde_json::json;
+
+use crate::model::alias;
+
+/// List the models known by a short name, or fetch one into the cache.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer models
+  trainer models fetch gemma-3-270m
+  trainer models fetch hf:org/name@revision")]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    command: Option<ModelsCommand>,
+    /// Print one JSON document.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    /// Download a model and check its hash.
+    Fetch {
+        /// An alias, or hf:org/name[@revision].
+        #[arg(value_name = "ALIAS")]
+        model: String,
+    },
+}
+
+/// Runs `trainer models`.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if the model is unknown or cannot be fetched.
+pub fn run(args: ModelsArgs) -> Result<()> {
+    match args.command {
+        None => list(args.json),
+        Some(ModelsCommand::Fetch { model }) => {
+            let path = alias::fetch(&model, true)?;
+            if args.json {
+                println!("{}", json!({ "model": model, "path": path }));
+            } else {
+                println!("{}", path.display());
+            }
+            Ok(())
+        }
+    }
+}
+
+fn list(as_json: bool) -> Result<()> {
+    let models = alias::list()?;
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(&json!({ "models": models }))?);
+        return Ok(());
+    }
+    for model in models {
+        println!(
+            "{:<28} {:>10}  {:<10}  {}",
+            model.name,
+            HumanBytes(model.size_bytes).to_string(),
+            if model.cached { "cached" } else { "not cached" },
+            model.about,
+        );
+        println!("{:28} licence: {}", "", model.licence);
+    }
+    println!("\nFetched on first use, or ahead of it with: trainer models fetch ALIAS");
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Model folders from a Hugging Face hub, through its shared cache.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::folder;
+use crate::error::input_error;
+
+/// `org/name[@revision]`, as it stands after `hf:`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HubModel {
+    pub repo: String,
+    pub revision: String,
+}
+
+/// Files that a model may have besides its weights. The first two it must have.
+const FILES: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
+const REQUIRED: usize = 2;
+
+/// Whether the user forbade the network (`HF_HUB_OFFLINE`, read as transformers reads it).
+pub fn offline() -> bool {
+    std::env::var("HF_HUB_OFFLINE")
+        .is_ok_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+}
+
+impl HubModel {
+    /// Parses `org/name[@revision]`.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if it is anything else.
+    pub(crate) fn parse(id: &str) -> Result<Self> {
+        let (repo, revision) = id.split_once('@').unwrap_or((id, "main"));
+        let plain = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        };
+        let parts: Vec<&str> = repo.split('/').collect();
+        let revision_is_plain = revision.split('/').all(plain);
+        if !(parts.len() == 2 && parts.iter().all(|p| plain(p)) && revision_is_plain) {
+            crate::bail_input!("hf:{id}: expected hf:org/name or hf:org/name@revision");
+        }
+        Ok(Self { repo: repo.to_string(), revision: revision.to_string() })
+    }
+
+    /// The id as the user writes it.
+    fn id(&self) -> String {
+        match self.revision.as_str() {
+            "main" => format!("hf:{}", self.repo),
+            revision => format!("hf:{}@{revision}", self.repo),
+        }
+    }
+
+    fn repo(&self) -> Repo {
+        Repo::with_revision(self.repo.clone(), RepoType::Model, self.revision.clone())
+    }
+
+    /// The snapshot folder in the cache, if all that is needed is there.
+    pub(crate) fn cached(&self, cache: &Cache) -> Option<PathBuf> {
+        let repo = cache.repo(self.repo());
+        // A revision that is a commit has no file under refs/.
+        let commit = repo.pointer_path(&self.revision);
+        let dir = if commit.is_dir() { commit } else { repo.get(FILES[0])?.parent()?.to_path_buf() };
+        let complete = FILES[..REQUIRED].iter().all(|file| dir.join(file).exists())
+            && folder::weight_files(&dir).is_ok();
+        complete.then_some(dir)
+    }
+
+    /// The model's folder: from the cache if it is there, else from the hub, with progress on stderr.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if it is not cached and the hub is out of bounds, out of reach or
+    /// does not have it.
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
+        match self.cached(&Cache::from_env()) {
+            Some(dir) => Ok(dir),
+            None => self.fetch(),
+        }
+    }
+
+    /// Downloads what the cache lacks.
+    ///
+    /// # Errors
+    /// As [`HubModel::folder`].
+    pub(crate) fn fetch(&self) -> Result<PathBuf> {
+        let id = self.id();
+        if offline() {
+            crate::bail_input!(
+                "{id} is not in the cache and HF_HUB_OFFLINE is set; run: trainer models fetch {id}"
+            );
+        }
+        let api = api()?.repo(self.repo());
+        let failed = |file: &str, error: ApiError| {
+            input_error(match status(&error) {
+                Some(401 | 403) => format!(
+                    "{id}: access to {file} was refused; accept the model's terms on the hub and set HF_TOKEN"
+                ),
+                Some(404) => format!("{id}: the hub has no {file} at this revision"),
+                _ => format!(
+                    "{id}: cannot fetch {file}: {error}; with a network, run: trainer models fetch {id}"
+                ),
+            })
+        };
+        let mut dir = None;
+        for (i, file) in FILES.iter().enumerate() {
+            match api.get(file) {
+                Ok(path) => dir = dir.or_else(|| path.parent().map(Path::to_path_buf)),
+                Err(error) if i >= REQUIRED && status(&error) == Some(404) => {}
+                Err(error) => return Err(failed(file, error)),
+            }
+        }
+        match api.get(folder::INDEX) {
+            Ok(index) => {
+                for shard in folder::shard_names(&index)? {
+                    api.get(&shard).map_err(|e| failed(&shard, e))?;
+                }
+            }
+            Err(error) if status(&error) == Some(404) => {
+                api.get(folder::SINGLE).map_err(|e| failed(folder::SINGLE, e))?;
+            }
+            Err(error) => return Err(failed(folder::INDEX, error)),
+        }
+        dir.ok_or_else(|| input_error(format!("{id}: nothing was fetched")))
+    }
+}
+
+/// One file of a repository, for aliases that name a hub as a second source.
+///
+/// # Errors
+/// If the hub cannot be reached or does not have the file.
+pub(crate) fn fetch_file(repo: &str, file: &str) -> Result<PathBuf> {
+    let repo = Repo::new(repo.to_string(), RepoType::Model);
+    Ok(api()?.repo(repo).get(file)?)
+}
+
+/// Honours `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN`.
+fn api() -> Result<Api> {
+    let mut builder = ApiBuilder::from_env().with_retries(2);
+    if let Ok(token) = std::env::var("HF_TOKEN")
+        && !token.trim().is_empty()
+    {
+        builder = builder.with_token(Some(token.trim().to_string()));
+    }
+    Ok(builder.build()?)
+}
+
+/// The HTTP status of a failed request. `ureq` is not a dependency of ours, so it is read from the text.
+fn status(error: &ApiError) -> Option<u16> {
+    match error {
+        ApiError::TooManyRetries(inner) => status(inner),
+        ApiError::RequestError(request) => {
+            request.to_string().rsplit("http status: ").next().and_then(|code| code.trim().parse().ok())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_an_organisation_a_name_and_perhaps_a_revision() -> Result<()> {
+        let model = HubModel::parse("org/some-model_1.5@refs/pr/3")?;
+        assert_eq!((model.repo.as_str(), model.revision.as_str()), ("org/some-model_1.5", "refs/pr/3"));
+        assert_eq!(HubModel::parse("org/name")?.revision, "main");
+        for bad in ["name", "a/b/c", "org/", "/name", "org/name@", "../name", "org/na me", "a/b@../../x"] {
+            assert!(HubModel::parse(bad).is_err(), "{bad}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_commit_in_the_cache_needs_no_reference_file() -> Result<()> {
+        let home = tempfile::tempdir()?;
+        let model = HubModel::parse("org/name@abc123")?;
+        let cache = Cache::new(home.path().to_path_buf());
+        assert_eq!(model.cached(&cache), None);
+        let dir = home.path().join("models--org--name/snapshots/abc123");
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(dir.join("config.json"), "{}")?;
+        std::fs::write(dir.join("tokenizer.json"), "{}")?;
+        assert_eq!(model.cached(&cache), None, "no weights yet");
+        std::fs::write(dir.join(folder::SINGLE), "")?;
+        assert_eq!(model.cached(&cache), Some(dir));
+        Ok(())
+    }
+}
