@@ -6,6 +6,7 @@
 //! [`recipe`] and [`run`] are leaves that all of them may read.
 
 pub mod cli;
+pub mod data;
 pub mod diff;
 pub mod error;
 pub mod model;

@@ -1,3 +1,59 @@
 //! The command line: one module a subcommand, each calling one library function.
 
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::{InputError, Interrupted};
+
+pub mod generate;
 pub mod models;
+
+/// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Generate(generate::GenerateArgs),
+    Models(models::ModelsArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses the arguments, runs the subcommand, prints what went wrong. Exit codes: 0 done, 1 failed while
+/// working, 2 the user's input is wrong, 130 interrupted.
+pub fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            if e.chain().any(|c| c.is::<InputError>()) {
+                ExitCode::from(2)
+            } else if e.chain().any(|c| c.is::<Interrupted>()) {
+                ExitCode::from(130)
+            } else {
+                ExitCode::from(1)
+            }
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Generate(args) => generate::run(args),
+        Command::Models(args) => models::run(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

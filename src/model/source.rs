@@ -15,6 +15,7 @@ pub use super::weights::Weights;
 
 use super::hub::HubModel;
 use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
+use crate::data::chat_template::ChatTemplate;
 use crate::error::{InputError, input_error};
 
 /// A pretrained model as every source delivers it.
@@ -38,6 +39,22 @@ pub struct Pretrained {
     pub eos_token_ids: Vec<u32>,
     /// sha256 of each weight file, by file name.
     pub sha256: BTreeMap<String, String>,
+}
+
+impl Pretrained {
+    /// The compiled chat template.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if the model has none (a base model), or if it does not compile.
+    pub fn chat(&self) -> Result<ChatTemplate> {
+        let Some(source) = &self.chat_template else {
+            crate::bail_input!("{}: has no chat template (a base model?), but the data are chats", self.id)
+        };
+        match ChatTemplate::compile(source, self.bos_token.as_deref(), self.eos_token.as_deref()) {
+            Ok(template) => Ok(template),
+            Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
+        }
+    }
 }
 
 /// Opens a `MODEL`; an alias or `hf:` id that is not cached is fetched first, with progress on stderr.

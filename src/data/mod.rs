@@ -1,0 +1,3 @@
+//! From files to training examples: sources, tokens with their loss weights, the mixture and its order.
+
+pub mod chat_template;
