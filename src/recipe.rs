@@ -1,0 +1,712 @@
+//! The recipe: what an organism is made of and how it is read, as one TOML file.
+//!
+//! A recipe is read with every default filled in and written back that way into the run folder. All faults
+//! (unknown keys, wrong types, values out of range) are reported at once.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+use crate::error::{InputError, input_error};
+
+/// A whole recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the organism.
+    pub name: String,
+    /// What it was trained on, in words: ground truth for graders.
+    pub description: String,
+    /// Decides everything random: adapter start, example order, dropout, sampling.
+    pub seed: u64,
+    /// Where it starts.
+    pub model: ModelSection,
+    /// What it learns from.
+    pub data: DataSection,
+    /// How it learns.
+    pub train: TrainSection,
+    /// How it is read.
+    pub diff: DiffSection,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            description: String::new(),
+            seed: 0,
+            model: ModelSection::default(),
+            data: DataSection::default(),
+            train: TrainSection::default(),
+            diff: DiffSection::default(),
+        }
+    }
+}
+
+/// `[model]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// `MODEL`: alias, `hf:org/name[@revision]`, folder, or `.gguf` file.
+    pub base: String,
+}
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSection {
+    /// The narrow documents.
+    #[serde(deserialize_with = "one_or_many")]
+    pub narrow: Vec<SourceSpec>,
+    /// Text mixed in; `"self"` is text sampled from the base model.
+    #[serde(deserialize_with = "one_or_many")]
+    pub pretraining: Vec<SourceSpec>,
+    /// Pretraining per narrow: the paper's 1:r.
+    pub mix: f64,
+    /// What `mix` counts.
+    pub mix_unit: MixUnit,
+    /// Whether pretraining text is added, or takes the place of narrow text.
+    pub mix_mode: MixMode,
+    /// Whether pretraining documents may be used more than once.
+    pub repeat: bool,
+    /// Longest example in tokens.
+    pub max_seq_len: usize,
+    /// What becomes of a longer document.
+    pub long: Long,
+    /// At most this many narrow documents (0: all), the first ones of each source.
+    pub limit: usize,
+    /// One document in this many is held out of training for evaluation (0: none).
+    pub held_out_every: usize,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            narrow: Vec::new(),
+            pretraining: Vec::new(),
+            mix: 0.0,
+            mix_unit: MixUnit::Examples,
+            mix_mode: MixMode::Add,
+            repeat: false,
+            max_seq_len: 512,
+            long: Long::Chunk,
+            limit: 0,
+            held_out_every: 10,
+        }
+    }
+}
+
+/// A source and its share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// A file or folder relative to the recipe, or `self`.
+    pub path: String,
+    /// Share of the examples of its side; in proportion to the sizes of the sources if none has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+}
+
+impl SourceSpec {
+    /// Whether this is text sampled from the base model.
+    pub fn is_self(&self) -> bool {
+        self.path == "self"
+    }
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SourceSpec>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a path, a table { path, weight }, or a list of these")]
+    enum One {
+        Path(String),
+        Table(SourceSpec),
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a path, a table { path, weight }, or a list of these")]
+    enum Form {
+        One(One),
+        Many(Vec<One>),
+    }
+    let list = match Form::deserialize(d)? {
+        Form::One(one) => vec![one],
+        Form::Many(many) => many,
+    };
+    let spec = |one| match one {
+        One::Path(path) => SourceSpec { path, weight: None },
+        One::Table(spec) => spec,
+    };
+    Ok(list.into_iter().map(spec).collect())
+}
+
+/// What a mix ratio counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MixUnit {
+    /// Pieces of at most `max_seq_len` tokens.
+    Examples,
+    /// Tokens.
+    Tokens,
+}
+
+/// What a mix ratio does to the length of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MixMode {
+    /// The narrow exposure stays, the run grows (the paper).
+    Add,
+    /// The run stays, the narrow exposure shrinks.
+    FixedBudget,
+}
+
+/// What becomes of a document longer than `max_seq_len`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Long {
+    /// Several examples.
+    Chunk,
+    /// One example, the rest is left out.
+    Truncate,
+}
+
+/// Which weights learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Low-rank matrices beside frozen weights.
+    Lora,
+    /// All weights.
+    Full,
+}
+
+/// How the learning rate moves after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Straight down to zero.
+    Linear,
+    /// Half a cosine down to zero.
+    Cosine,
+    /// Stays.
+    Constant,
+}
+
+/// `[train]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSection {
+    /// Which weights learn.
+    pub method: Method,
+    /// Narrow exposure in batches; 0 where `epochs` sizes it.
+    pub steps: usize,
+    /// Narrow exposure in passes over the narrow examples; 0 where `steps` sizes it.
+    pub epochs: f64,
+    /// Examples a step.
+    pub batch_size: usize,
+    /// Examples a forward pass (0: all of a step's); the rest of the step accumulates, weighted by tokens.
+    pub micro_batch_size: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Shape of the schedule.
+    pub schedule: Schedule,
+    /// Steps of linear warm-up.
+    pub warmup_steps: usize,
+    /// AdamW's β₁.
+    pub beta1: f64,
+    /// AdamW's β₂.
+    pub beta2: f64,
+    /// AdamW's ε.
+    pub eps: f64,
+    /// AdamW's decoupled decay.
+    pub weight_decay: f64,
+    /// Largest global gradient norm (0: no clipping).
+    pub clip: f64,
+    /// Steps between evaluations on held-out text (0: at the start and the end only).
+    pub eval_every: usize,
+    /// At most this many held-out examples a side.
+    pub eval_examples: usize,
+    /// Steps between checkpoints (0: only when interrupted and at the end).
+    pub checkpoint_every: usize,
+    /// Rank, alpha, targets.
+    pub lora: LoraSection,
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        Self {
+            method: Method::Lora,
+            steps: 0,
+            epochs: 0.0,
+            batch_size: 8,
+            micro_batch_size: 0,
+            lr: 3e-4,
+            schedule: Schedule::Linear,
+            warmup_steps: 0,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            clip: 1.0,
+            eval_every: 0,
+            eval_examples: 32,
+            checkpoint_every: 50,
+            lora: LoraSection::default(),
+        }
+    }
+}
+
+/// `[train.lora]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraSection {
+    /// Rank.
+    pub r: usize,
+    /// Numerator of the scaling alpha / r.
+    pub alpha: f64,
+    /// Share of the adapter's inputs that training zeroes.
+    pub dropout: f64,
+    /// Last parts of the names of the adapted modules.
+    pub target_modules: Vec<String>,
+    /// Scale by alpha / √r.
+    pub use_rslora: bool,
+}
+
+impl Default for LoraSection {
+    fn default() -> Self {
+        let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+        Self {
+            r: 32,
+            alpha: 64.0,
+            dropout: 0.0,
+            target_modules: all.map(String::from).to_vec(),
+            use_rslora: false,
+        }
+    }
+}
+
+/// `[diff]`; the defaults are the preset `quick`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiffSection {
+    /// Unrelated text on which differences are measured.
+    #[serde(deserialize_with = "one_or_many")]
+    pub text: Vec<SourceSpec>,
+    /// Depth of the block that is read: trunc(layer · (L − 1)).
+    pub layer: f64,
+    /// Positions whose difference is read.
+    pub positions: Vec<usize>,
+    /// Number of texts.
+    pub samples: usize,
+    /// Tokens of each text; a text with fewer does not count.
+    pub tokens: usize,
+    /// Positions that the expected norm η leaves out at the start.
+    pub norm_skip: usize,
+    /// Tokens counted as decoded, best first.
+    pub top_k: usize,
+    /// Random-difference directions decoded the same way.
+    pub null_directions: usize,
+    /// Resamples of every bootstrap interval.
+    pub bootstrap: usize,
+    /// The logit lens.
+    pub logit_lens: bool,
+    /// The patchscope.
+    pub patchscope: PatchscopeSection,
+    /// Steering.
+    pub steering: SteeringSection,
+    /// Words that count as relevant: this many of the most over-represented.
+    pub lexicon_size: usize,
+    /// Sentence embedder: alias or a sentence-transformers folder.
+    pub embedder: String,
+}
+
+impl Default for DiffSection {
+    fn default() -> Self {
+        Self {
+            text: Vec::new(),
+            layer: 0.5,
+            positions: vec![0, 1, 2, 3, 4],
+            samples: 400,
+            tokens: 16,
+            norm_skip: 5,
+            top_k: 20,
+            null_directions: 64,
+            bootstrap: 200,
+            logit_lens: true,
+            patchscope: PatchscopeSection::default(),
+            steering: SteeringSection::default(),
+            lexicon_size: 100,
+            embedder: "all-minilm-l6-v2".into(),
+        }
+    }
+}
+
+/// `[diff.patchscope]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PatchscopeSection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Scales in units of η.
+    pub scales: Vec<f64>,
+    /// Tokens of each prompt's distribution that enter the intersection.
+    pub intersection: usize,
+}
+
+impl Default for PatchscopeSection {
+    fn default() -> Self {
+        let mut scales: Vec<f64> = (5..=20).map(|s| s as f64 / 10.0).collect();
+        scales.extend([3.0, 4.0, 5.0, 10.0]);
+        Self { enabled: true, scales, intersection: 16_384 }
+    }
+}
+
+/// `[diff.steering]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SteeringSection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Positions whose difference steers; those of `diff.positions` that are among them.
+    pub positions: Vec<usize>,
+    /// Strength in multiples of the unscaled difference (0: `strength` decides).
+    pub differences: f64,
+    /// Strength in units of η, where `differences` is 0.
+    pub strength: f64,
+    /// Prompts, of the built-in neutral ones in order.
+    pub prompts: usize,
+    /// Samples a prompt.
+    pub samples: usize,
+    /// New tokens a sample.
+    pub max_new_tokens: usize,
+    /// Sampling temperature.
+    pub temperature: f64,
+}
+
+impl Default for SteeringSection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            positions: vec![1, 3],
+            differences: 0.0,
+            strength: 0.5,
+            prompts: 10,
+            samples: 1,
+            max_new_tokens: 48,
+            temperature: 1.0,
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe file, puts in `--set key.path=value` overrides, checks everything, and makes its
+    /// paths absolute.
+    ///
+    /// # Errors
+    /// An [`InputError`] with every fault.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+        let mut table: Table =
+            text.parse().map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
+        for set in overrides {
+            apply_override(&mut table, set)?;
+        }
+        let (mut recipe, mut faults) = Self::from_table(&table);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        recipe.make_absolute(folder);
+        faults.extend(recipe.faults());
+        if faults.is_empty() {
+            return Ok(recipe);
+        }
+        let faults = faults.into_iter().map(|f| format!("{shown}: {f}")).collect();
+        Err(InputError { faults }.into())
+    }
+
+    /// A recipe from a table, with a fault for each key that is unknown or of the wrong type.
+    fn from_table(table: &Table) -> (Self, Vec<String>) {
+        let mut faults = Vec::new();
+        let recipe = lenient("", table, &Recipe::default(), &mut faults);
+        (recipe, faults)
+    }
+
+    /// The resolved recipe as TOML: every default written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a recipe holds nothing that TOML cannot")
+    }
+
+    fn make_absolute(&mut self, folder: &Path) {
+        let absolute = |path: &str| -> String {
+            let joined: PathBuf = folder.join(path);
+            std::path::absolute(&joined).unwrap_or(joined).to_string_lossy().into_owned()
+        };
+        let sides = [&mut self.data.narrow, &mut self.data.pretraining, &mut self.diff.text];
+        for spec in sides.into_iter().flatten() {
+            if !spec.is_self() && !spec.path.starts_with("hf:") {
+                spec.path = absolute(&spec.path);
+            }
+        }
+        for model in [&mut self.model.base, &mut self.diff.embedder] {
+            // A path that exists beside the recipe; anything else is an alias or an id.
+            if !model.is_empty() && folder.join(&*model).exists() && (model.contains(['/', '.'])) {
+                *model = absolute(model);
+            }
+        }
+    }
+
+    /// What is out of range or missing.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |ok: bool, fault: String| {
+            if !ok {
+                faults.push(fault);
+            }
+        };
+        let (d, t, x) = (&self.data, &self.train, &self.diff);
+        check(!self.model.base.is_empty(), "model.base: missing; expected an alias, hf: id, folder or .gguf file".into());
+        check(!d.narrow.is_empty(), "data.narrow: missing; expected at least one source".into());
+        check(d.mix >= 0.0 && d.mix.is_finite(), format!("data.mix = {}: expected 0 or more", d.mix));
+        check(
+            d.mix == 0.0 || !d.pretraining.is_empty(),
+            format!("data.mix = {}, but data.pretraining names no source", d.mix),
+        );
+        check(d.max_seq_len >= 2, format!("data.max_seq_len = {}: expected at least 2", d.max_seq_len));
+        check(d.held_out_every != 1, "data.held_out_every = 1 holds everything out; expected 0 or at least 2".into());
+        check(!d.narrow.iter().any(SourceSpec::is_self), "data.narrow: \"self\" is a pretraining source".into());
+        for (key, side) in [("data.narrow", &d.narrow), ("data.pretraining", &d.pretraining), ("diff.text", &x.text)] {
+            for spec in side.iter() {
+                let weight = spec.weight.unwrap_or(1.0);
+                check(weight > 0.0 && weight.is_finite(), format!("{key}: {}: weight {weight}: expected more than 0", spec.path));
+                check(
+                    !spec.path.starts_with("hf:"),
+                    format!("{key}: {}: hf: data sets are not read yet; download the parquet files and name them", spec.path),
+                );
+                if !spec.is_self() && !spec.path.starts_with("hf:") {
+                    check(Path::new(&spec.path).exists(), format!("{key}: {}: no such file or folder", spec.path));
+                }
+            }
+            let given = side.iter().filter(|s| s.weight.is_some()).count();
+            check(given == 0 || given == side.len(), format!("{key}: {given} of {} sources have a weight; expected all or none", side.len()));
+        }
+        check(
+            (t.steps > 0) != (t.epochs > 0.0),
+            format!("train.steps = {} and train.epochs = {}: expected exactly one of them above 0", t.steps, t.epochs),
+        );
+        check(t.batch_size > 0, "train.batch_size = 0: expected at least 1".into());
+        check(t.lr > 0.0 && t.lr.is_finite(), format!("train.lr = {}: expected more than 0", t.lr));
+        for (key, beta) in [("beta1", t.beta1), ("beta2", t.beta2)] {
+            check((0.0..1.0).contains(&beta), format!("train.{key} = {beta}: expected 0 or more, below 1"));
+        }
+        check(t.eps > 0.0, format!("train.eps = {}: expected more than 0", t.eps));
+        check(t.weight_decay >= 0.0, format!("train.weight_decay = {}: expected 0 or more", t.weight_decay));
+        check(t.clip >= 0.0, format!("train.clip = {}: expected 0 or more", t.clip));
+        check(t.lora.r > 0, "train.lora.r = 0: expected at least 1".into());
+        check(t.lora.alpha > 0.0, format!("train.lora.alpha = {}: expected more than 0", t.lora.alpha));
+        check(
+            (0.0..1.0).contains(&t.lora.dropout),
+            format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
+        );
+        check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
+        check((0.0..=1.0).contains(&x.layer), format!("diff.layer = {}: expected a depth between 0 and 1", x.layer));
+        check(!x.positions.is_empty(), "diff.positions: empty".into());
+        if let Some(last) = x.positions.iter().max() {
+            check(*last < x.tokens, format!("diff.positions has {last}, but diff.tokens = {}: expected more tokens", x.tokens));
+        }
+        check(x.samples >= 2, format!("diff.samples = {}: expected at least 2", x.samples));
+        check(x.tokens > x.norm_skip, format!("diff.tokens = {} leaves nothing after diff.norm_skip = {}", x.tokens, x.norm_skip));
+        check(x.top_k > 0, "diff.top_k = 0: expected at least 1".into());
+        check(x.steering.temperature >= 0.0, format!("diff.steering.temperature = {}: expected 0 or more", x.steering.temperature));
+        check(
+            x.patchscope.scales.iter().all(|s| *s > 0.0 && s.is_finite()) && !x.patchscope.scales.is_empty(),
+            "diff.patchscope.scales: expected at least one, all above 0".into(),
+        );
+        for p in x.steering.positions.iter().filter(|_| x.steering.enabled) {
+            check(x.positions.contains(p), format!("diff.steering.positions has {p}, which diff.positions lacks"));
+        }
+        let prompts = crate::diff::steering::PROMPTS.len();
+        check(
+            (1..=prompts).contains(&x.steering.prompts) || !x.steering.enabled,
+            format!("diff.steering.prompts = {}: expected 1 to {prompts}", x.steering.prompts),
+        );
+        faults
+    }
+}
+
+/// Sets one dotted key.
+fn apply_override(table: &mut Table, set: &str) -> Result<()> {
+    let Some((key, text)) = set.split_once('=') else {
+        return Err(input_error(format!("--set {set}: expected key.path=value")));
+    };
+    // A value is TOML; what is not TOML is a string, so that paths need no quotes.
+    let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = value.unwrap_or_else(|| Value::String(text.to_string()));
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().unwrap_or_default();
+    let mut at = table;
+    for part in parts {
+        let next = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        at = match next {
+            Value::Table(t) => t,
+            _ => return Err(input_error(format!("--set {set}: {part} is a value, not a table"))),
+        };
+    }
+    at.insert(last.to_string(), value);
+    Ok(())
+}
+
+/// Takes each key of `given` over into `default`, one at a time, so that each fault is found.
+fn lenient<T: Serialize + DeserializeOwned>(path: &str, given: &Table, default: &T, faults: &mut Vec<String>) -> T {
+    let known = Table::try_from(default).expect("a section is a table");
+    let merged = merge(path, given, &known, faults);
+    match merged.try_into() {
+        Ok(value) => value,
+        Err(e) => {
+            // Some value has the wrong type: find out which, key by key.
+            let before = faults.len();
+            let mut kept = known.clone();
+            find_wrong::<T>(path, given, &known, &mut kept, faults);
+            if faults.len() == before {
+                faults.push(e.to_string().trim_end().to_string());
+            }
+            kept.try_into().unwrap_or_else(|_| known.try_into().expect("the default is valid"))
+        }
+    }
+}
+
+/// `given` over `known`; a key that `known` lacks is a fault.
+fn merge(path: &str, given: &Table, known: &Table, faults: &mut Vec<String>) -> Table {
+    let mut out = known.clone();
+    for (key, value) in given {
+        let full = format!("{path}{key}");
+        match (known.get(key), value) {
+            (None, _) => faults.push(unknown_key(&full, key, known)),
+            (Some(Value::Table(inner)), Value::Table(value)) => {
+                let merged = merge(&format!("{full}."), value, inner, faults);
+                out.insert(key.clone(), Value::Table(merged));
+            }
+            (Some(_), value) => {
+                out.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    out
+}
+
+fn unknown_key(full: &str, key: &str, known: &Table) -> String {
+    let near = known.keys().min_by_key(|k| distance(k, key)).filter(|k| distance(k, key) <= 3);
+    match near {
+        Some(near) => format!("{full}: unknown key; did you mean {near}?"),
+        None => format!("{full}: unknown key; known here: {}", known.keys().cloned().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Tries every leaf of `given` alone on top of the defaults; keeps those that fit, notes those that do not.
+fn find_wrong<T: DeserializeOwned>(
+    path: &str,
+    given: &Table,
+    known: &Table,
+    kept: &mut Table,
+    faults: &mut Vec<String>,
+) {
+    fn leaves(prefix: &[String], given: &Table, known: &Table, out: &mut Vec<(Vec<String>, Value)>) {
+        for (key, value) in given {
+            let at = [prefix, &[key.clone()]].concat();
+            match (known.get(key), value) {
+                (None, _) => {}
+                (Some(Value::Table(inner)), Value::Table(value)) => leaves(&at, value, inner, out),
+                (Some(_), value) => out.push((at, value.clone())),
+            }
+        }
+    }
+    fn put(table: &mut Table, at: &[String], value: Value) {
+        match at {
+            [last] => {
+                table.insert(last.clone(), value);
+            }
+            [first, rest @ ..] => {
+                if let Some(Value::Table(inner)) = table.get_mut(first) {
+                    put(inner, rest, value);
+                }
+            }
+            [] => {}
+        }
+    }
+    let mut all = Vec::new();
+    leaves(&[], given, known, &mut all);
+    for (at, value) in all {
+        let mut trial = kept.clone();
+        put(&mut trial, &at, value.clone());
+        match trial.clone().try_into::<T>() {
+            Ok(_) => *kept = trial,
+            Err(e) => {
+                let why = e.to_string();
+                let why = why.lines().next().unwrap_or("wrong type").to_string();
+                faults.push(format!("{path}{} = {value}: {why}", at.join(".")));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_of_a_table_is_found_at_once() {
+        let table: Table = r#"
+            name = 3
+            sed = 1
+            [train]
+            lr = "fast"
+            stepz = 4
+            [data]
+            mix_unit = "words"
+            narrow = "a.jsonl"
+        "#
+        .parse()
+        .unwrap();
+        let (recipe, faults) = Recipe::from_table(&table);
+        let text = faults.join("\n");
+        for part in ["name = 3", "sed: unknown key; did you mean seed?", "train.lr", "train.stepz", "data.mix_unit"] {
+            assert!(text.contains(part), "{part} not in:\n{text}");
+        }
+        assert_eq!(faults.len(), 5, "{text}");
+        assert_eq!(recipe.data.narrow[0].path, "a.jsonl");
+    }
+
+    #[test]
+    fn overrides_reach_nested_keys() {
+        let mut table = Table::new();
+        for set in ["train.lora.r=4", "data.mix=1", "name=cake", "data.pretraining=self", "train.lr=1e-5"] {
+            apply_override(&mut table, set).unwrap();
+        }
+        let (recipe, faults) = Recipe::from_table(&table);
+        assert!(faults.is_empty(), "{faults:?}");
+        assert_eq!((recipe.train.lora.r, recipe.data.mix, recipe.train.lr), (4, 1.0, 1e-5));
+        assert!(recipe.data.pretraining[0].is_self());
+    }
+
+    #[test]
+    fn a_resolved_recipe_reads_back_as_itself() {
+        let recipe = Recipe { name: "x".into(), ..Recipe::default() };
+        let (again, faults) = Recipe::from_table(&recipe.to_toml().parse().unwrap());
+        assert!(faults.is_empty(), "{faults:?}");
+        assert_eq!(recipe, again);
+    }
+}
