@@ -172,6 +172,13 @@ pub(crate) fn config(header: &Header, architecture: Architecture) -> Result<Valu
         bail!("{hidden} hidden units in {heads} attention heads are impossible");
     }
     let layers = integer("block_count").unwrap_or(0);
+    // Bounds what is built for each layer below by the size of the file.
+    if layers == 0 || layers > header.tensors.len() as u64 {
+        bail!(
+            "{layers} layers do not fit {} tensors",
+            header.tensors.len()
+        );
+    }
     let head_dim = integer("attention.key_length")
         .or_else(|| integer("rope.dimension_count"))
         .unwrap_or(hidden / heads);
