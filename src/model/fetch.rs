@@ -256,7 +256,12 @@ fn download(python: &OsString, wheel: &Wheel, work: &Path, bar: &ProgressBar) ->
             "--no-deps",
             "--no-input",
         ])
-        .args(["--no-cache-dir", "--disable-pip-version-check"])
+        .args([
+            "--no-cache-dir",
+            "--disable-pip-version-check",
+            "--retries",
+            "2",
+        ])
         .args(["--only-binary", ":all:", "--dest"])
         .arg(work)
         .arg(wheel.requirement)
