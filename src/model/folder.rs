@@ -173,7 +173,11 @@ fn add_safetensors(path: &Path, weights: &mut Weights) -> Result<()> {
 /// # Errors
 /// An [`InputError`] if `config.json` is missing or a file is not JSON.
 pub(crate) fn parts(dir: &Path) -> Result<Parts> {
-    let config = read_json(&dir.join("config.json"))?;
+    let mut config = read_json(&dir.join("config.json"))?;
+    if !config.is_object() {
+        crate::bail_input!("{}: not an object", dir.join("config.json").display());
+    }
+    spell_out_rope(&mut config);
     let optional = |name: &str| -> Result<Value> {
         let path = dir.join(name);
         if path.is_file() { read_json(&path) } else { Ok(Value::Null) }
@@ -202,6 +206,34 @@ pub(crate) fn parts(dir: &Path) -> Result<Parts> {
         eos_token_ids,
         config,
     })
+}
+
+/// transformers 5 writes `rope_parameters` where older folders have `rope_theta`, `rope_local_base_freq`
+/// and `rope_scaling`. Adds the older keys, so that readers need to know one spelling.
+fn spell_out_rope(config: &mut Value) {
+    let parameters = config["rope_parameters"].clone();
+    // Gemma 3 has one set for each kind of layer, the others one for all.
+    let (global, local) = match parameters.get("full_attention") {
+        Some(global) => (global.clone(), parameters.get("sliding_attention").cloned()),
+        None => (parameters, None),
+    };
+    let Some(global) = global.as_object() else {
+        return;
+    };
+    let mut add = |key: &str, value: Option<&Value>| {
+        if let Some(value) = value
+            && config.get(key).is_none_or(Value::is_null)
+        {
+            config[key] = value.clone();
+        }
+    };
+    add("rope_theta", global.get("rope_theta"));
+    add("rope_local_base_freq", local.as_ref().and_then(|l| l.get("rope_theta")));
+    if global.get("rope_type").is_some_and(|t| t != "default") {
+        let mut scaling = global.clone();
+        scaling.shift_remove("rope_theta");
+        add("rope_scaling", Some(&Value::Object(scaling)));
+    }
 }
 
 /// `eos_token_id` is a number or a list of them.
@@ -254,4 +286,41 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
         .map_err(|e| crate::error::input_error(format!("{}: {e}", path.display())))?;
     serde_json::from_str(&text)
         .map_err(|e| crate::error::input_error(format!("{}: not JSON: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rope_parameters_are_spelled_out_in_the_older_keys() {
+        let mut llama = json!({"rope_parameters": {
+            "rope_theta": 5e5, "rope_type": "llama3", "factor": 32.0
+        }});
+        spell_out_rope(&mut llama);
+        assert_eq!(llama["rope_theta"], 5e5);
+        assert_eq!(llama["rope_scaling"], json!({"rope_type": "llama3", "factor": 32.0}));
+
+        let mut gemma = json!({"rope_parameters": {
+            "full_attention": {"rope_theta": 1e6, "rope_type": "default"},
+            "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+        }});
+        spell_out_rope(&mut gemma);
+        assert_eq!(gemma["rope_theta"], 1e6);
+        assert_eq!(gemma["rope_local_base_freq"], 1e4);
+        assert!(gemma.get("rope_scaling").is_none());
+
+        let mut old = json!({"rope_theta": 1e4, "rope_scaling": null});
+        spell_out_rope(&mut old);
+        assert_eq!(old["rope_theta"], 1e4);
+    }
+
+    #[test]
+    fn end_tokens_are_a_number_or_a_list() {
+        assert_eq!(ids(&json!(7)), [7]);
+        assert_eq!(ids(&json!([7, 9])), [7, 9]);
+        assert!(ids(&json!(null)).is_empty());
+        assert!(ids(&json!(-1)).is_empty());
+    }
 }

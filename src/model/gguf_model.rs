@@ -169,6 +169,10 @@ pub(crate) fn config(header: &Header, architecture: Architecture) -> Result<Valu
         bail!("{hidden} hidden units in {heads} attention heads are impossible");
     }
     let layers = integer("block_count").unwrap_or(0);
+    // Bounds what is built for each layer below by the size of the file.
+    if layers == 0 || layers > header.tensors.len() as u64 {
+        bail!("{layers} layers do not fit {} tensors", header.tensors.len());
+    }
     let head_dim =
         integer("attention.key_length").or_else(|| integer("rope.dimension_count")).unwrap_or(hidden / heads);
     let vocabulary = integer("vocab_size")
@@ -343,4 +347,31 @@ pub(crate) fn chat_template(header: &Header) -> Option<String> {
         Some(gguf::Value::Text(template)) => Some(template.clone()),
         _ => None,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_factors_of_llama_3_give_back_their_rule() -> Result<()> {
+        // Llama 3.2 1B (head size 64, theta 500,000, factor 32), made with transformers 5.23:
+        // inv_freq of ROPE_INIT_FUNCTIONS["default"] / that of ["llama3"].
+        let factors = LLAMA_3_2_FACTORS;
+        let scaling = llama3_scaling(&factors, 500_000.0, 64)?.unwrap_or_default();
+        assert_eq!(scaling["factor"], 32.0);
+        assert_eq!(scaling["original_max_position_embeddings"], 8192);
+
+        assert_eq!(llama3_scaling(&[1.0; 32], 500_000.0, 64)?, None);
+        let mut other = factors;
+        other[20] *= 1.5;
+        assert!(llama3_scaling(&other, 500_000.0, 64).is_err());
+        assert!(llama3_scaling(&factors[1..], 500_000.0, 64).is_err());
+        Ok(())
+    }
+
+    const LLAMA_3_2_FACTORS: [f32; 32] = [
+        1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.65133, 3.29226, 9.66673,
+        32.0, 32.0, 32.0, 32.0, 32.0, 32.0, 32.0, 32.0, 32.0, 32.0, 32.0, 32.0, 32.0, 32.0,
+    ];
 }

@@ -377,3 +377,45 @@ impl ByteAlphabet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected order from transformers 5.23:
+    /// `generate_merges({t: i for i, t in enumerate(tokens)}, dict(zip(tokens, scores)))`.
+    #[test]
+    fn implied_merges_come_best_score_first_then_longest_left_part() {
+        let tokens = ["a", "b", "ab", "aba", "ba", "bab"];
+        let scores = [0., 0., -2., -1., -2., -2.];
+        let vocab: Vocab = (0..).zip(tokens).map(|(id, t)| (t.into(), id)).collect();
+        let merges = implied_merges(&vocab, |id| scores[id as usize]);
+        let pairs: Vec<(&str, &str)> =
+            merges.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect();
+        assert_eq!(
+            pairs,
+            [
+                // aba (-1)
+                ("ab", "a"),
+                ("a", "ba"),
+                // ab, ba and bab share -2: by the lengths of the parts
+                ("ba", "b"),
+                ("b", "ab"),
+                ("a", "b"),
+                ("b", "a"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_byte_alphabet_spells_every_byte_once() {
+        let alphabet = ByteAlphabet::new();
+        let mut spelling = alphabet.spelling.to_vec();
+        assert!(alphabet.spells(&spelling.iter().collect::<String>()));
+        spelling.sort();
+        spelling.dedup();
+        assert_eq!(spelling.len(), 256);
+        assert_eq!(alphabet.respell("  "), "\u{120}\u{120}");
+        assert_eq!(alphabet.respell("<think>"), "<think>");
+    }
+}

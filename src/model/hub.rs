@@ -1,9 +1,9 @@
 //! Model folders from a Hugging Face hub, through its shared cache.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::folder;
@@ -95,15 +95,30 @@ impl HubModel {
     pub(crate) fn fetch(&self) -> Result<PathBuf> {
         let id = self.id();
         if offline() {
-            crate::bail_input!(
-                "{id} is not in the cache and HF_HUB_OFFLINE is set; run: trainer models fetch {id}"
-            );
+            return self.cached(&Cache::from_env()).ok_or_else(|| {
+                input_error(format!(
+                    "{id} is not in the cache and HF_HUB_OFFLINE is set; run: trainer models fetch {id}"
+                ))
+            });
         }
         let api = api()?.repo(self.repo());
+        // Twice, because a branch may have moved since a part of it was cached: the first pass then
+        // moves the reference to the new commit, the second fetches that commit's other files.
+        for _ in 0..2 {
+            self.fetch_files(&api)?;
+            if let Some(dir) = self.cached(&Cache::from_env()) {
+                return Ok(dir);
+            }
+        }
+        Err(input_error(format!("{id}: the cache is incomplete after fetching; is its disk full?")))
+    }
+
+    fn fetch_files(&self, api: &ApiRepo) -> Result<()> {
+        let id = self.id();
         let failed = |file: &str, error: ApiError| {
             input_error(match status(&error) {
                 Some(401 | 403) => format!(
-                    "{id}: access to {file} was refused; accept the model's terms on the hub and set HF_TOKEN"
+                    "{id}: access to {file} was refused; is the name right? A gated model needs HF_TOKEN and its terms accepted"
                 ),
                 Some(404) => format!("{id}: the hub has no {file} at this revision"),
                 _ => format!(
@@ -111,12 +126,10 @@ impl HubModel {
                 ),
             })
         };
-        let mut dir = None;
         for (i, file) in FILES.iter().enumerate() {
             match api.get(file) {
-                Ok(path) => dir = dir.or_else(|| path.parent().map(Path::to_path_buf)),
                 Err(error) if i >= REQUIRED && status(&error) == Some(404) => {}
-                Err(error) => return Err(failed(file, error)),
+                fetched => drop(fetched.map_err(|e| failed(file, e))?),
             }
         }
         match api.get(folder::INDEX) {
@@ -130,7 +143,7 @@ impl HubModel {
             }
             Err(error) => return Err(failed(folder::INDEX, error)),
         }
-        dir.ok_or_else(|| input_error(format!("{id}: nothing was fetched")))
+        Ok(())
     }
 }
 

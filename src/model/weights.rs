@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow, bail};
+use candle_core::backend::BackendStorage as _;
 use candle_core::quantized::GgmlDType;
 use candle_core::{CpuStorage, DType, Device, Tensor};
 use rayon::prelude::*;
@@ -182,8 +183,6 @@ fn decode(bytes: &[u8], encoding: Encoding, elements: usize) -> Result<Vec<f32>>
     Ok(values)
 }
 
-use candle_core::backend::BackendStorage as _;
-
 fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32 + Sync) {
     const RUN: usize = 1 << 16;
     values.par_chunks_mut(RUN).zip(bytes.par_chunks(RUN * WIDTH)).for_each(|(out, run)| {
@@ -197,7 +196,8 @@ fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn
 /// Rows (of any width) from llama.cpp's order to Hugging Face's: within each head, stored row `2i + j`
 /// is row `j * half + i`.
 fn deinterleave_heads(values: &[f32], rows: usize, heads: usize) -> Result<Vec<f32>> {
-    if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
+    let halves = heads.checked_mul(2).filter(|&halves| halves > 0);
+    if rows == 0 || halves.is_none_or(|halves| !rows.is_multiple_of(halves)) {
         bail!("{rows} rows cannot be split into {heads} heads of two halves");
     }
     let width = values.len() / rows;
