@@ -19,7 +19,10 @@ pub struct Interrupted {
 
 /// An [`InputError`] with one fault, as an [`anyhow::Error`].
 pub fn input_error(fault: impl Into<String>) -> anyhow::Error {
-    InputError { faults: vec![fault.into()] }.into()
+    InputError {
+        faults: vec![fault.into()],
+    }
+    .into()
 }
 
 /// Returns early with an [`InputError`] of one fault, formatted like [`anyhow::bail!`].
