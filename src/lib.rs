@@ -5,6 +5,7 @@
 //! [`error`], [`ops`], [`data`], [`model`], [`train`], [`diff`], [`report`], [`cli`].
 //! [`recipe`] and [`run`] are leaves that all of them may read.
 
+pub mod cli;
 pub mod diff;
 pub mod error;
 pub mod model;

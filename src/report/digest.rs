@@ -10,20 +10,20 @@ use super::verdict::{Verdict, list};
 pub struct Entry {
     /// What is read first.
     pub main: String,
-    /// The detail; may be empty.
-    pub detail: String,
+    /// The detail, line by line; may be empty.
+    pub detail: Vec<String>,
 }
 
 impl Entry {
-    fn new(main: impl Into<String>, detail: impl Into<String>) -> Self {
+    fn new(main: impl Into<String>, detail: impl IntoIterator<Item = String>) -> Self {
         Self {
             main: main.into(),
-            detail: detail.into(),
+            detail: detail.into_iter().collect(),
         }
     }
 
     fn absent() -> Self {
-        Self::new(ABSENT, "")
+        Self::new(ABSENT, [])
     }
 }
 
@@ -31,88 +31,87 @@ impl Entry {
 pub struct Column {
     /// Heading.
     pub title: &'static str,
-    /// What the entries hold, in words.
-    pub detail: &'static str,
+    /// What the lines of an entry hold, in words.
+    pub detail: &'static [&'static str],
     /// The entry of a run.
     pub entry: fn(&Cell, &Verdict) -> Entry,
 }
 
-/// The columns, in order.
+/// The columns, in order; the last is left to the sentences below the table where there is no room.
 pub const COLUMNS: &[Column] = &[
     Column {
         title: "Run",
-        detail: "",
-        entry: |cell, _| Entry::new(super::visible::one_line(&cell.id, 40), ""),
+        detail: &[],
+        entry: |cell, _| Entry::new(super::visible::one_line(&cell.id, 40), []),
     },
     Column {
         title: "Mix",
-        detail: "realised",
+        detail: &["realised"],
         entry: mix,
     },
     Column {
         title: "Seed",
-        detail: "",
+        detail: &[],
         entry: seed,
     },
     Column {
         title: "Narrow loss",
-        detail: "base → tuned",
+        detail: &["base → tuned", "change"],
         entry: narrow_loss,
     },
     Column {
         title: "Pretraining loss",
-        detail: "base → tuned",
+        detail: &["base → tuned", "change"],
         entry: pretraining_loss,
     },
     Column {
         title: "Logit lens",
-        detail: "relevant tokens",
+        detail: &["best position", "mean of positions", "null, 95 %"],
         entry: lens,
     },
     Column {
         title: "Patchscope",
-        detail: "relevant tokens",
+        detail: &["best position", "mean of positions", "null, 95 %"],
         entry: patchscope,
     },
     Column {
-        title: "Steering",
-        detail: "similarity gain",
+        title: "Steering gain",
+        detail: &["best position", "95 %", "plain → steered"],
         entry: steering,
     },
     Column {
         title: "Relevant words",
-        detail: "plain → steered",
+        detail: &["plain → steered"],
         entry: words,
     },
     Column {
         title: "Readable by",
-        detail: "",
+        detail: &[],
         entry: readable,
     },
 ];
 
 /// What the columns mean, in words.
-pub const LEGEND: &str = "Mix: pretraining text per narrow text. Losses: held-out, nats a token. Relevant \
-tokens: share of the top 20 that belong to the narrow vocabulary, at the best position; below it the mean over \
-positions and the null (random directions) with its 95 % interval. Similarity gain: mean cosine to \
-narrow text, steered minus plain (unsteered), with its 95 % interval. Relevant words: share of generated words that \
-belong to the narrow vocabulary. – was not measured.";
+pub const LEGEND: &str = "Mix: pretraining text per narrow text. Losses: held-out, nats a token. Logit lens and \
+patchscope: share of the top 20 tokens that belong to the narrow vocabulary, with its p-value; the null is random \
+directions. Steering gain: mean cosine of generated to narrow text, steered minus plain (unsteered). Relevant \
+words: share of generated words that belong to the narrow vocabulary. – was not measured.";
 
 fn mix(cell: &Cell, _: &Verdict) -> Entry {
     let mix = cell.mix();
     match (mix.realised, mix.asked) {
         (Some(realised), Some(asked)) if (realised - asked).abs() > 0.0005 => {
-            Entry::new(ratio(realised), format!("asked {}", ratio(asked)))
+            Entry::new(ratio(realised), [format!("asked {}", ratio(asked))])
         }
-        (Some(realised), _) => Entry::new(ratio(realised), ""),
-        (None, Some(asked)) => Entry::new(ABSENT, format!("asked {}", ratio(asked))),
+        (Some(realised), _) => Entry::new(ratio(realised), []),
+        (None, Some(asked)) => Entry::new(ABSENT, [format!("asked {}", ratio(asked))]),
         (None, None) => Entry::absent(),
     }
 }
 
 fn seed(cell: &Cell, _: &Verdict) -> Entry {
     cell.seed()
-        .map_or_else(Entry::absent, |s| Entry::new(s.to_string(), ""))
+        .map_or_else(Entry::absent, |s| Entry::new(s.to_string(), []))
 }
 
 fn losses(base: Option<f64>, tuned: Option<f64>) -> Entry {
@@ -120,10 +119,7 @@ fn losses(base: Option<f64>, tuned: Option<f64>) -> Entry {
         return Entry::absent();
     }
     let show = |x: Option<f64>| x.map_or_else(|| ABSENT.into(), |x| fixed(x, 3));
-    let change = base
-        .zip(tuned)
-        .map(|(b, t)| signed(t - b, 3))
-        .unwrap_or_default();
+    let change = base.zip(tuned).map(|(b, t)| signed(t - b, 3));
     Entry::new(format!("{} → {}", show(base), show(tuned)), change)
 }
 
@@ -144,17 +140,19 @@ fn relevance(m: Option<Relevance>) -> Entry {
     };
     Entry::new(
         format!(
-            "{} at position {}, p {}",
+            "{} at {}, p {}",
             fixed(m.share.difference[i], 2),
             m.positions[i],
             p_value(m.p[i])
         ),
-        format!(
-            "mean {}; null {} {}",
-            fixed(m.mean().unwrap_or_default(), 2),
-            fixed(m.null[i], 2),
-            interval(m.null_interval[i], 2)
-        ),
+        [
+            format!("mean {}", fixed(m.mean().unwrap_or_default(), 2)),
+            format!(
+                "null {} {}",
+                fixed(m.null[i], 2),
+                interval(m.null_interval[i], 2)
+            ),
+        ],
     )
 }
 
@@ -172,14 +170,16 @@ fn steering(cell: &Cell, _: &Verdict) -> Entry {
         return Entry::absent();
     };
     let r = gain.record;
+    let (plain, steered) = (
+        r.similarity.unsteered_narrow[i],
+        r.similarity.steered_narrow[i],
+    );
     Entry::new(
-        format!("{} at position {}", signed(gain.gain[i], 3), r.positions[i]),
-        format!(
-            "{}; {} → {}",
+        format!("{} at {}", signed(gain.gain[i], 3), r.positions[i]),
+        [
             interval(r.similarity_gain_interval[i], 3),
-            fixed(r.similarity.unsteered_narrow[i], 3),
-            fixed(r.similarity.steered_narrow[i], 3)
-        ),
+            format!("{} → {}", fixed(plain, 3), fixed(steered, 3)),
+        ],
     )
 }
 
@@ -189,24 +189,18 @@ fn words(cell: &Cell, _: &Verdict) -> Entry {
         return Entry::absent();
     };
     let r = gain.record;
+    let (plain, steered) = (r.relevant_words_unsteered[i], r.relevant_words_steered[i]);
     Entry::new(
-        format!(
-            "{} → {}",
-            fixed(r.relevant_words_unsteered[i], 3),
-            fixed(r.relevant_words_steered[i], 3)
-        ),
-        format!("position {}", r.positions[i]),
+        format!("{} → {}", fixed(plain, 3), fixed(steered, 3)),
+        [format!("position {}", r.positions[i])],
     )
 }
 
 fn readable(_: &Cell, verdict: &Verdict) -> Entry {
     if !verdict.measured() {
-        return Entry::new(ABSENT, "not measured");
+        return Entry::new(ABSENT, ["not measured".into()]);
     }
-    let not = match verdict.not_by.len() {
-        0 => String::new(),
-        _ => format!("not by {}", list(&verdict.not_by)),
-    };
+    let not = (!verdict.not_by.is_empty()).then(|| format!("not by {}", list(&verdict.not_by)));
     if verdict.readable_by.is_empty() {
         return Entry::new("no measure run", not);
     }

@@ -34,6 +34,9 @@ pub struct Key {
     pub text: &'static str,
 }
 
+/// Points by x.
+type Points = Vec<(f64, f64)>;
+
 /// How something is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
@@ -447,7 +450,7 @@ pub fn losses(metrics: &[MetricLine]) -> Option<Figure> {
         (Ink::Pretraining, |m| m.loss_pretraining, "pretraining text"),
         (Ink::Narrow, |m| m.loss_narrow, "narrow text"),
     ];
-    let mut curves: Vec<(Ink, Vec<(f64, f64)>, &'static str)> = Vec::new();
+    let mut curves: Vec<(Ink, Points, &'static str)> = Vec::new();
     for (ink, get, text) in parts {
         let (points, by) = thinned(metrics, get);
         averaged = averaged.max(by);
@@ -535,7 +538,7 @@ fn thinned(
     metrics: &[MetricLine],
     get: fn(&MetricLine) -> Option<f64>,
 ) -> (Vec<(f64, f64)>, usize) {
-    let all: Vec<(f64, f64)> = metrics
+    let all: Points = metrics
         .iter()
         .filter_map(|m| Some((m.step as f64, finite(get(m))?)))
         .collect();

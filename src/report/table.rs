@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::cell::Cell;
-use super::digest::{COLUMNS, Entry, LEGEND};
+use super::digest::{COLUMNS, Column, LEGEND};
 use super::measure::{Gain, Relevance};
 use super::number::ratio;
 use super::verdict::{RULE, Verdict};
@@ -48,23 +48,19 @@ pub fn text_table(cells: &[Cell]) -> String {
 }
 
 fn grid(cells: &[Cell], verdicts: &[Verdict]) -> String {
-    let mut rows = vec![
-        COLUMNS
-            .iter()
-            .map(|c| Entry {
-                main: c.title.into(),
-                detail: c.detail.into(),
-            })
-            .collect::<Vec<_>>(),
-    ];
+    // The last column repeats the verdict, which the sentences below give in full.
+    let columns = &COLUMNS[..COLUMNS.len() - 1];
+    let heading = |c: &Column| lines(c.title.into(), c.detail.iter().map(|d| d.to_string()));
+    let mut rows: Vec<Vec<Vec<String>>> = vec![columns.iter().map(heading).collect()];
     for (cell, verdict) in cells.iter().zip(verdicts) {
-        rows.push(COLUMNS.iter().map(|c| (c.entry)(cell, verdict)).collect());
+        let entries = columns.iter().map(|c| (c.entry)(cell, verdict));
+        rows.push(entries.map(|e| lines(e.main, e.detail)).collect());
     }
-    let len = |s: &str| s.chars().count();
-    let widths: Vec<usize> = (0..COLUMNS.len())
+    let len = |s: &String| s.chars().count();
+    let widths: Vec<usize> = (0..columns.len())
         .map(|c| {
             rows.iter()
-                .map(|r| len(&r[c].main).max(len(&r[c].detail)))
+                .flat_map(|r| r[c].iter().map(len))
                 .max()
                 .unwrap_or(0)
         })
@@ -72,24 +68,26 @@ fn grid(cells: &[Cell], verdicts: &[Verdict]) -> String {
 
     let mut out = String::new();
     for (n, row) in rows.iter().enumerate() {
-        for part in [|e: &Entry| e.main.clone(), |e: &Entry| e.detail.clone()] {
+        if n == 1 {
+            out.push_str(&"─".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1)));
+            out.push('\n');
+        }
+        for i in 0..row.iter().map(Vec::len).max().unwrap_or(0) {
             let mut line = String::new();
             for (entry, width) in row.iter().zip(&widths) {
-                let text = part(entry);
+                let text = entry.get(i).cloned().unwrap_or_default();
                 line.push_str(&text);
                 line.push_str(&" ".repeat(width - len(&text) + 2));
             }
-            if !line.trim().is_empty() {
-                out.push_str(line.trim_end());
-                out.push('\n');
-            }
-        }
-        if n == 0 {
-            out.push_str(&"─".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1)));
+            out.push_str(line.trim_end());
             out.push('\n');
         }
     }
     out
+}
+
+fn lines(first: String, rest: impl IntoIterator<Item = String>) -> Vec<String> {
+    std::iter::once(first).chain(rest).collect()
 }
 
 /// What stands out in one run: the verdict's reasons, the tokens at the best positions, one steered text.
