@@ -15,7 +15,7 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
     let body = body(run, single)?;
     Ok(if single {
         html! {
-            section aria-labelledby=(run.anchor) { h2 id=(run.anchor) { "The run " (run.name) } (body) }
+            section aria-labelledby=(run.anchor) { h2 id=(run.anchor) { "Run " (run.name) } (body) }
         }
     } else {
         html! {
@@ -174,7 +174,7 @@ fn numbers(r: &Readability) -> Markup {
         h3 { "Numbers by position" }
         div.scroll role="region" tabindex="0" aria-label="Size of the difference by position" {
             table {
-                caption { "Size of the mean difference. η is the mean norm of the tuned model’s residual stream; the cosine is to the mean of the other positions from 1 on." }
+                caption { span { "Size of the mean difference. η is the mean norm of the tuned model’s residual stream; the cosine is to the mean of the other positions from 1 on." } }
                 thead { tr {
                     th scope="col" { "Position" }
                     th.n scope="col" { "Norm" } th scope="col" { "95 %" } th.n scope="col" { "η" }
@@ -196,7 +196,7 @@ fn numbers(r: &Readability) -> Markup {
         @for m in Relevance::all(r) {
             div.scroll role="region" tabindex="0" aria-label={ "Relevance by position, " (m.name) } {
                 table {
-                    caption { "Share of the top 20 tokens that are relevant, " (m.name) "." }
+                    caption { span { "Share of the top 20 tokens that are relevant, " (m.name) "." } }
                     thead { tr {
                         th scope="col" { "Position" } th.n scope="col" { "Difference" }
                         @if !m.interval.is_empty() { th scope="col" { "95 %" } }
@@ -227,7 +227,7 @@ fn steering(gain: &Gain) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label="Steering by position" {
             table {
-                caption { "Steering: mean cosine between sets of texts; plain is unsteered, the reference is unrelated text." }
+                caption { span { "Steering: mean cosine between sets of texts; plain is unsteered, the reference is unrelated text." } }
                 thead { tr {
                     th scope="col" { "Position" } th.n scope="col" { "Strength, η" } th.n scope="col" { "in differences" }
                     th.n scope="col" { "Gain" } th scope="col" { "95 %" }

@@ -202,7 +202,7 @@ fn readable(_: &Cell, verdict: &Verdict) -> Entry {
     }
     let not = (!verdict.not_by.is_empty()).then(|| format!("not by {}", list(&verdict.not_by)));
     if verdict.readable_by.is_empty() {
-        return Entry::new("no measure run", not);
+        return Entry::new("none", not);
     }
     Entry::new(list(&verdict.readable_by), not)
 }

@@ -73,7 +73,7 @@ pub(super) fn reasons(run: &Run) -> Markup {
             ul.verdict {
                 @for text in &run.verdict.sentences {
                     li {
-                        span.sign aria-hidden="true" { @if text.starts_with("Readable") { "●" } @else { "○" } }
+                        span.sign aria-hidden="true" { @if text.starts_with("Readable") { "●" } @else if text.starts_with("Not ") { "○" } @else { "–" } }
                         (text)
                     }
                 }
@@ -94,9 +94,10 @@ fn table(runs: &[Run]) -> Markup {
     html! {
         section aria-labelledby="table" {
             h2 #table { "Table" }
+            p.note #legend { (LEGEND) }
             div.scroll role="region" tabindex="0" aria-label="All runs, scrolls sideways" {
-                table.runs {
-                    caption { (LEGEND) }
+                table.runs aria-describedby="legend" {
+                    caption.vh { "All runs" }
                     thead {
                         tr {
                             @for column in COLUMNS {

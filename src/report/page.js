@@ -5,7 +5,7 @@
     const groups = [...document.querySelectorAll("[data-run]")];
     const count = form.querySelector("output");
     const apply = () => {
-      const run = form.elements.run.value, words = form.elements.words.value.trim().toLowerCase();
+      const run = form.elements.run?.value, words = form.elements.words.value.trim().toLowerCase();
       let shown = 0;
       for (const group of groups) {
         let any = false;

@@ -31,7 +31,7 @@ fn data(sources: &[Source]) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label="Training data" {
             table.wrap {
-                caption { "Training data." }
+                caption { span { "Training data." } }
                 thead { tr {
                     th scope="col" { "Source" } th scope="col" { "Role" } th.n scope="col" { "Rows" }
                     th.n scope="col" { "Examples" } th.n scope="col" { "Tokens" } th.n scope="col" { "Repeats" }
@@ -96,7 +96,7 @@ fn facts(m: &Manifest) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label="Manifest" {
             table.wrap {
-                caption { "From manifest.json." }
+                caption { span { "From manifest.json." } }
                 tbody {
                     @for (key, value) in &rows { tr { th scope="row" { (visible(key)) } td.hash { (visible(value)) } } }
                 }

@@ -39,14 +39,14 @@ pub(super) fn section(runs: &[Run]) -> Option<Markup> {
             }
             // Without scripts there is nothing to filter with, so the form stays hidden.
             form.filter hidden aria-label="Filter generated text" {
-                label {
+                @if with_text.len() > 1 { label {
                     "Run "
                     select name="run" {
                         option value="" { "all" }
                         @for (run, _) in &with_text { option value=(run.anchor) { (run.name) } }
                     }
-                }
-                label { "containing " input type="search" name="words" autocomplete="off"; }
+                } }
+                label { "Containing " input type="search" name="words" autocomplete="off"; }
                 output aria-live="polite" {}
             }
             @for group in &groups { (group) }

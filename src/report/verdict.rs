@@ -20,7 +20,8 @@ pub struct Verdict {
     pub readable_by: Vec<&'static str>,
     /// Measures that were run and do not tell it from the null.
     pub not_by: Vec<&'static str>,
-    /// One sentence a measure, in the order logit lens, patchscope, steering.
+    /// One sentence a measure, in the order logit lens, patchscope, steering; for a run that is readable by
+    /// none, one on how well it learned.
     pub sentences: Vec<String>,
 }
 
@@ -36,6 +37,17 @@ impl Verdict {
         }
         if let Some(gain) = Gain::of(r) {
             verdict.steering(&gain);
+        }
+        // Whether there was anything to read: a run that learned nothing is not evidence on traces.
+        let losses = cell.base_losses().narrow.zip(cell.tuned_losses().narrow);
+        if let Some((base, tuned)) =
+            losses.filter(|_| verdict.measured() && verdict.readable_by.is_empty())
+        {
+            verdict.sentences.push(format!(
+                "Held-out loss on narrow text went from {} to {} nats a token.",
+                fixed(base, 3),
+                fixed(tuned, 3)
+            ));
         }
         verdict
     }
