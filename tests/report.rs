@@ -88,6 +88,25 @@ fn one_position_of_five_is_called_weak() {
 }
 
 #[test]
+fn the_verdict_is_about_a_position_that_passes() {
+    let (_dir, run) = one(&NONE);
+    let mut r = run_folder::readability(&NONE);
+    let steering = r.steering.as_mut().unwrap();
+    steering.similarity.steered_narrow = vec![0.40, 0.35];
+    steering.similarity_gain_interval = vec![[-0.05, 0.35], [0.02, 0.18]];
+    run_folder::write_readability(&run, &r);
+    let cell = Cell::read(&run).unwrap();
+    let verdict = trainer::report::verdict::Verdict::of(&cell);
+    assert_eq!(verdict.readable_by, ["steering"]);
+    let sentence = &verdict.sentences[2];
+    assert!(
+        sentence.contains("position 3") && sentence.contains("+0.100 [0.020, 0.180]"),
+        "{sentence}"
+    );
+    assert!(sentence.contains("1 of 2 positions passes"), "{sentence}");
+}
+
+#[test]
 fn generated_text_cannot_write_to_the_terminal() {
     let (_dir, run) = one(&STRONG);
     let mut lines = run_folder::texts(&STRONG);
@@ -425,6 +444,11 @@ fn the_command_writes_the_page_and_refuses_bad_places() {
     assert!(error.is::<InputError>());
     assert!(!dir.path().join("all.csv").exists());
     trainer::cli::report::run(args(None)).unwrap();
+    trainer::cli::report::run(trainer::cli::report::ReportArgs {
+        json: true,
+        ..args(None)
+    })
+    .unwrap();
     assert!(run.join("report.html").is_file());
     assert!(dir.path().join("all.csv").is_file());
 }

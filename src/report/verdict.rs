@@ -1,7 +1,7 @@
 //! The verdict on one run, in words that claim no more than the numbers do.
 
 use super::cell::Cell;
-use super::measure::{ALPHA, Gain, Relevance};
+use super::measure::{ALPHA, Gain, Relevance, best};
 use super::number::{fixed, interval, p_value, ratio, signed};
 
 /// The rule behind every verdict, as it is printed beside them.
@@ -100,8 +100,10 @@ impl Verdict {
     }
 
     fn relevance(&mut self, m: &Relevance) {
-        let Some(i) = m.best() else { return };
         let passing = m.passing();
+        let Some(i) = shown(&passing, &m.share.difference) else {
+            return;
+        };
         let mut s = self.enter(m.name, !passing.is_empty());
         let value = m.share.difference[i];
         s.push_str(&format!(
@@ -130,8 +132,10 @@ impl Verdict {
     }
 
     fn steering(&mut self, gain: &Gain) {
-        let Some(i) = gain.best() else { return };
         let passing = gain.passing();
+        let Some(i) = shown(&passing, &gain.gain) else {
+            return;
+        };
         let mut s = self.enter("steering", !passing.is_empty());
         let r = gain.record;
         s.push_str(&format!(
@@ -152,6 +156,18 @@ impl Verdict {
         }
         self.sentences.push(s);
     }
+}
+
+/// The position that a sentence is about: the highest of those that pass, else the highest of all. A higher
+/// value with a wider interval may fail, and would be a poor witness for "readable".
+fn shown(passing: &[usize], values: &[f64]) -> Option<usize> {
+    let of_passing: Vec<f64> = passing
+        .iter()
+        .filter_map(|&i| values.get(i).copied())
+        .collect();
+    best(&of_passing)
+        .map(|i| passing[i])
+        .or_else(|| best(values))
 }
 
 /// How many of the positions pass; one of several is weak evidence and is called so.
