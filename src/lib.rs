@@ -5,10 +5,14 @@
 //! [`error`], [`ops`], [`data`], [`model`], [`train`], [`diff`], [`report`], [`cli`].
 //! [`recipe`] and [`run`] are leaves that all of them may read.
 
+pub mod atomic;
 pub mod cli;
 pub mod data;
 pub mod diff;
 pub mod error;
 pub mod model;
 pub mod ops;
+pub mod recipe;
 pub mod report;
+pub mod run;
+pub mod train;

@@ -407,8 +407,9 @@ impl Recipe {
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let shown = path.display();
         let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
-        let mut table: Table =
-            text.parse().map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
+        let mut table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
         for set in overrides {
             apply_override(&mut table, set)?;
         }
@@ -463,7 +464,10 @@ impl Recipe {
             }
         };
         let (d, t, x) = (&self.data, &self.train, &self.diff);
-        check(!self.model.base.is_empty(), "model.base: missing; expected an alias, hf: id, folder or .gguf file".into());
+        check(
+            !self.model.base.is_empty(),
+            "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
+        );
         check(!d.narrow.is_empty(), "data.narrow: missing; expected at least one source".into());
         check(d.mix >= 0.0 && d.mix.is_finite(), format!("data.mix = {}: expected 0 or more", d.mix));
         check(
@@ -471,26 +475,49 @@ impl Recipe {
             format!("data.mix = {}, but data.pretraining names no source", d.mix),
         );
         check(d.max_seq_len >= 2, format!("data.max_seq_len = {}: expected at least 2", d.max_seq_len));
-        check(d.held_out_every != 1, "data.held_out_every = 1 holds everything out; expected 0 or at least 2".into());
-        check(!d.narrow.iter().any(SourceSpec::is_self), "data.narrow: \"self\" is a pretraining source".into());
-        for (key, side) in [("data.narrow", &d.narrow), ("data.pretraining", &d.pretraining), ("diff.text", &x.text)] {
+        check(
+            d.held_out_every != 1,
+            "data.held_out_every = 1 holds everything out; expected 0 or at least 2".into(),
+        );
+        check(
+            !d.narrow.iter().any(SourceSpec::is_self),
+            "data.narrow: \"self\" is a pretraining source".into(),
+        );
+        for (key, side) in
+            [("data.narrow", &d.narrow), ("data.pretraining", &d.pretraining), ("diff.text", &x.text)]
+        {
             for spec in side.iter() {
                 let weight = spec.weight.unwrap_or(1.0);
-                check(weight > 0.0 && weight.is_finite(), format!("{key}: {}: weight {weight}: expected more than 0", spec.path));
+                check(
+                    weight > 0.0 && weight.is_finite(),
+                    format!("{key}: {}: weight {weight}: expected more than 0", spec.path),
+                );
                 check(
                     !spec.path.starts_with("hf:"),
-                    format!("{key}: {}: hf: data sets are not read yet; download the parquet files and name them", spec.path),
+                    format!(
+                        "{key}: {}: hf: data sets are not read yet; download the parquet files and name them",
+                        spec.path
+                    ),
                 );
                 if !spec.is_self() && !spec.path.starts_with("hf:") {
-                    check(Path::new(&spec.path).exists(), format!("{key}: {}: no such file or folder", spec.path));
+                    check(
+                        Path::new(&spec.path).exists(),
+                        format!("{key}: {}: no such file or folder", spec.path),
+                    );
                 }
             }
             let given = side.iter().filter(|s| s.weight.is_some()).count();
-            check(given == 0 || given == side.len(), format!("{key}: {given} of {} sources have a weight; expected all or none", side.len()));
+            check(
+                given == 0 || given == side.len(),
+                format!("{key}: {given} of {} sources have a weight; expected all or none", side.len()),
+            );
         }
         check(
             (t.steps > 0) != (t.epochs > 0.0),
-            format!("train.steps = {} and train.epochs = {}: expected exactly one of them above 0", t.steps, t.epochs),
+            format!(
+                "train.steps = {} and train.epochs = {}: expected exactly one of them above 0",
+                t.steps, t.epochs
+            ),
         );
         check(t.batch_size > 0, "train.batch_size = 0: expected at least 1".into());
         check(t.lr > 0.0 && t.lr.is_finite(), format!("train.lr = {}: expected more than 0", t.lr));
@@ -507,21 +534,36 @@ impl Recipe {
             format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
         );
         check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
-        check((0.0..=1.0).contains(&x.layer), format!("diff.layer = {}: expected a depth between 0 and 1", x.layer));
+        check(
+            (0.0..=1.0).contains(&x.layer),
+            format!("diff.layer = {}: expected a depth between 0 and 1", x.layer),
+        );
         check(!x.positions.is_empty(), "diff.positions: empty".into());
         if let Some(last) = x.positions.iter().max() {
-            check(*last < x.tokens, format!("diff.positions has {last}, but diff.tokens = {}: expected more tokens", x.tokens));
+            check(
+                *last < x.tokens,
+                format!("diff.positions has {last}, but diff.tokens = {}: expected more tokens", x.tokens),
+            );
         }
         check(x.samples >= 2, format!("diff.samples = {}: expected at least 2", x.samples));
-        check(x.tokens > x.norm_skip, format!("diff.tokens = {} leaves nothing after diff.norm_skip = {}", x.tokens, x.norm_skip));
+        check(
+            x.tokens > x.norm_skip,
+            format!("diff.tokens = {} leaves nothing after diff.norm_skip = {}", x.tokens, x.norm_skip),
+        );
         check(x.top_k > 0, "diff.top_k = 0: expected at least 1".into());
-        check(x.steering.temperature >= 0.0, format!("diff.steering.temperature = {}: expected 0 or more", x.steering.temperature));
+        check(
+            x.steering.temperature >= 0.0,
+            format!("diff.steering.temperature = {}: expected 0 or more", x.steering.temperature),
+        );
         check(
             x.patchscope.scales.iter().all(|s| *s > 0.0 && s.is_finite()) && !x.patchscope.scales.is_empty(),
             "diff.patchscope.scales: expected at least one, all above 0".into(),
         );
         for p in x.steering.positions.iter().filter(|_| x.steering.enabled) {
-            check(x.positions.contains(p), format!("diff.steering.positions has {p}, which diff.positions lacks"));
+            check(
+                x.positions.contains(p),
+                format!("diff.steering.positions has {p}, which diff.positions lacks"),
+            );
         }
         let prompts = crate::diff::steering::PROMPTS.len();
         check(
@@ -555,7 +597,12 @@ fn apply_override(table: &mut Table, set: &str) -> Result<()> {
 }
 
 /// Takes each key of `given` over into `default`, one at a time, so that each fault is found.
-fn lenient<T: Serialize + DeserializeOwned>(path: &str, given: &Table, default: &T, faults: &mut Vec<String>) -> T {
+fn lenient<T: Serialize + DeserializeOwned>(
+    path: &str,
+    given: &Table,
+    default: &T,
+    faults: &mut Vec<String>,
+) -> T {
     let known = Table::try_from(default).expect("a section is a table");
     let merged = merge(path, given, &known, faults);
     match merged.try_into() {
@@ -596,7 +643,10 @@ fn unknown_key(full: &str, key: &str, known: &Table) -> String {
     let near = known.keys().min_by_key(|k| distance(k, key)).filter(|k| distance(k, key) <= 3);
     match near {
         Some(near) => format!("{full}: unknown key; did you mean {near}?"),
-        None => format!("{full}: unknown key; known here: {}", known.keys().cloned().collect::<Vec<_>>().join(", ")),
+        None => format!(
+            "{full}: unknown key; known here: {}",
+            known.keys().cloned().collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 
@@ -683,7 +733,9 @@ mod tests {
         .unwrap();
         let (recipe, faults) = Recipe::from_table(&table);
         let text = faults.join("\n");
-        for part in ["name = 3", "sed: unknown key; did you mean seed?", "train.lr", "train.stepz", "data.mix_unit"] {
+        for part in
+            ["name = 3", "sed: unknown key; did you mean seed?", "train.lr", "train.stepz", "data.mix_unit"]
+        {
             assert!(text.contains(part), "{part} not in:\n{text}");
         }
         assert_eq!(faults.len(), 5, "{text}");

@@ -9,6 +9,7 @@ use crate::error::{InputError, Interrupted};
 
 pub mod generate;
 pub mod models;
+pub mod report;
 
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
 #[derive(Debug, Parser)]
@@ -22,6 +23,7 @@ struct Cli {
 enum Command {
     Generate(generate::GenerateArgs),
     Models(models::ModelsArgs),
+    Report(report::ReportArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -51,6 +53,7 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Generate(args) => generate::run(args),
         Command::Models(args) => models::run(args),
+        Command::Report(args) => report::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut std::io::stdout());
             Ok(())

@@ -124,7 +124,8 @@ fn document(row: &Value) -> Result<Document, String> {
     if !row["messages"].is_null() {
         let messages: Vec<Message> = serde_json::from_value(row["messages"].clone())
             .map_err(|e| format!("messages: {e}; expected a list of {{role, content}}"))?;
-        if let Some(m) = messages.iter().find(|m| !["system", "user", "assistant"].contains(&m.role.as_str())) {
+        if let Some(m) = messages.iter().find(|m| !["system", "user", "assistant"].contains(&m.role.as_str()))
+        {
             return Err(format!("messages: role {:?}; expected system, user or assistant", m.role));
         }
         if !messages.iter().any(|m| m.role == "assistant") {
@@ -136,7 +137,9 @@ fn document(row: &Value) -> Result<Document, String> {
         return Ok(Document::Chat(messages));
     }
     let keys: Vec<&String> = row.as_object().map(|o| o.keys().collect()).unwrap_or_default();
-    Err(format!("found keys {keys:?}; expected a string under text, a list under messages, or prompt and completion"))
+    Err(format!(
+        "found keys {keys:?}; expected a string under text, a list under messages, or prompt and completion"
+    ))
 }
 
 fn parquet_rows(path: &Path) -> Result<Vec<Document>> {
@@ -170,7 +173,8 @@ fn text_folder(path: &Path) -> Result<Vec<Document>> {
     let mut files: Vec<PathBuf> = Vec::new();
     let mut folders = vec![path.to_path_buf()];
     while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder).map_err(|e| input_error(format!("{}: {e}", folder.display())))?;
+        let entries =
+            std::fs::read_dir(&folder).map_err(|e| input_error(format!("{}: {e}", folder.display())))?;
         for entry in entries {
             let path = entry?.path();
             let is_text = path.extension().is_some_and(|e| e == "txt" || e == "md");
@@ -217,9 +221,15 @@ mod tests {
 
     #[test]
     fn each_malformed_line_is_named() {
-        let (_dir, path) = write("a.jsonl", b"{\"text\": 1}\n{broken\n{\"text\": \"fine\"}\n\xff\n{\"text\": \" \"}\n");
+        let (_dir, path) =
+            write("a.jsonl", b"{\"text\": 1}\n{broken\n{\"text\": \"fine\"}\n\xff\n{\"text\": \" \"}\n");
         let e = read(&path).unwrap_err().to_string();
-        for part in ["a.jsonl:1: found keys", "a.jsonl:2: not a line of JSON", "a.jsonl:4:", "a.jsonl:5: text is empty"] {
+        for part in [
+            "a.jsonl:1: found keys",
+            "a.jsonl:2: not a line of JSON",
+            "a.jsonl:4:",
+            "a.jsonl:5: text is empty",
+        ] {
             assert!(e.contains(part), "{part} not in {e}");
         }
     }

@@ -1,41 +1,13 @@
-//! Files that hold tensors and JSON, written so that a reader sees the old content or the new, never half.
+//! Tensors in safetensors files.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{DType, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 
-/// Writes bytes to a neighbour, flushes them to the disk, then renames: the file is whole or as before.
-///
-/// # Errors
-/// If the folder is not writable or the disk is full; the neighbour is removed then.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().context("a file name")?.to_string_lossy();
-    let neighbour = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&neighbour)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&neighbour, path)
-    };
-    write().map_err(|e| {
-        std::fs::remove_file(&neighbour).ok();
-        anyhow::Error::new(e).context(format!("writing {}", path.display()))
-    })
-}
-
-/// Writes indented JSON with a closing newline.
-///
-/// # Errors
-/// As [`write_atomically`].
-pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    write_atomically(path, text.as_bytes())
-}
+use crate::atomic::write_atomically;
 
 /// Writes f32 tensors as safetensors with `format = pt`, which transformers and PEFT ask for.
 ///

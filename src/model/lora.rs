@@ -138,7 +138,7 @@ impl Adapter {
             "init_lora_weights": true,
             "inference_mode": true,
         });
-        super::checkpoint::write_json(&dir.join("adapter_config.json"), &json)
+        crate::atomic::write_json(&dir.join("adapter_config.json"), &json)
     }
 }
 

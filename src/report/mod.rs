@@ -1,1 +1,42 @@
 //! Results to files for people: tables and one self-contained HTML page.
+//!
+//! [`cell`] reads run folders; [`measure`] and [`verdict`] say what their numbers mean; [`table`],
+//! [`summary`] and [`html`] write them for the terminal, for a data frame and for a browser.
+
+pub mod cell;
+mod charts;
+mod detail;
+pub mod digest;
+mod dose;
+mod figures;
+pub mod html;
+pub mod manifest;
+pub mod measure;
+mod number;
+mod overview;
+mod picture;
+mod provenance;
+mod shape;
+pub mod summary;
+pub mod table;
+mod texts;
+pub mod verdict;
+mod visible;
+mod write;
+
+pub use cell::{Cell, read_all};
+pub use html::write_html;
+pub use summary::write_summary;
+pub use table::print_table;
+pub use write::check_place;
+
+use std::path::Path;
+
+/// Reads the cells of a sweep folder and writes its `summary.csv` and `report.html`; gives the cells back
+/// for [`print_table`].
+pub fn write_sweep(dir: &Path) -> anyhow::Result<Vec<Cell>> {
+    let cells = read_all(&[dir.to_path_buf()])?;
+    write_summary(&cells, &dir.join("summary.csv"))?;
+    write_html(&cells, &dir.join("report.html"))?;
+    Ok(cells)
+}

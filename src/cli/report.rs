@@ -1,0 +1,81 @@
+//! `trainer report`: results of runs as a table on stdout and a page in a file.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use crate::report::verdict::Verdict;
+use crate::report::{Cell, print_table, read_all, summary, write_html, write_summary};
+
+const EXAMPLES: &str = "\
+Examples:
+  trainer report runs/cake                         page in runs/cake/report.html
+  trainer report sweeps/cake                       all cells of a sweep
+  trainer report runs/a runs/b --out compare.html  several runs on one page
+  trainer report sweeps/cake --json | jq .runs     the numbers of every run";
+
+/// Shows what runs or sweeps measured.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ReportArgs {
+    /// Run folders, or sweep folders with cells/<id>/
+    #[arg(required = true, value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
+
+    /// File for the page [default: DIR/report.html, or ./report.html for several DIRs]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// Also write one row a run, every measure, to this file
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+
+    /// Print one JSON document in place of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads the folders, writes the page, prints the table. Nothing is written when an input is wrong.
+pub fn run(args: ReportArgs) -> Result<()> {
+    let out = args.out.unwrap_or_else(|| match args.dirs.as_slice() {
+        [dir] => dir.join("report.html"),
+        _ => PathBuf::from("report.html"),
+    });
+    let cells = read_all(&args.dirs)?;
+    for path in [Some(&out), args.csv.as_ref()].into_iter().flatten() {
+        crate::report::check_place(path)?;
+    }
+
+    write_html(&cells, &out)?;
+    eprintln!("wrote {}", out.display());
+    if let Some(csv) = &args.csv {
+        write_summary(&cells, csv)?;
+        eprintln!("wrote {}", csv.display());
+    }
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        let document = json!({ "report": out.to_string_lossy(), "runs": runs(&cells) });
+        match writeln!(stdout, "{document:#}") {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            done => done?,
+        }
+    } else {
+        print_table(&cells, &mut stdout)?;
+    }
+    Ok(())
+}
+
+/// The rows of `summary.csv` as objects, each with the sentences of its verdict.
+fn runs(cells: &[Cell]) -> Vec<serde_json::Value> {
+    let rows = summary::rows(cells);
+    let runs = cells.iter().zip(rows).map(|(cell, mut row)| {
+        row.insert("reasons".into(), Verdict::of(cell).sentences.into());
+        // In CSV an absent value is an empty field; in JSON its key is absent.
+        row.retain(|_, value| !value.is_null());
+        row.into()
+    });
+    runs.collect()
+}

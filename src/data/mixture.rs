@@ -1,0 +1,280 @@
+//! The mixture: how many examples of each source a run sees, and in which order.
+//!
+//! The ratio is anchored on the narrow side (the paper's 1 : r). In mode `add` the narrow exposure is what
+//! `steps` or `epochs` says and pretraining examples are added; in `fixed-budget` the total is. Both sides are
+//! shuffled by the seed and interleaved evenly, so that every stretch of the run has about the same ratio.
+
+use anyhow::Result;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::examples::Example;
+use crate::error::InputError;
+use crate::recipe::{DataSection, MixMode, MixUnit, TrainSection};
+
+/// Which side of the mixture a source is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// What the organism is about.
+    Narrow,
+    /// What is mixed in.
+    Pretraining,
+}
+
+/// The training examples of one source.
+#[derive(Debug)]
+pub struct Pool {
+    /// The source as the recipe names it.
+    pub name: String,
+    /// Its side.
+    pub role: Role,
+    /// Its share of the side; in proportion to the sizes of the sources if absent.
+    pub weight: Option<f64>,
+    /// Its examples in file order, held-out ones left out.
+    pub examples: Vec<Example>,
+}
+
+/// One example of one source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// Index of the pool.
+    pub pool: usize,
+    /// Index of the example in it.
+    pub example: usize,
+}
+
+/// What a run sees of a source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Exposure {
+    /// Examples drawn, repeats counted.
+    pub examples: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Examples drawn beyond the first pass over the source.
+    pub repeats: usize,
+}
+
+/// The examples of a run in order.
+#[derive(Debug)]
+pub struct Mixture {
+    /// All picks, `batch_size` of them a step; the last step may have fewer.
+    pub order: Vec<Pick>,
+    /// By pool.
+    pub exposure: Vec<Exposure>,
+}
+
+impl Mixture {
+    /// Plans a run.
+    ///
+    /// # Errors
+    /// An [`InputError`] if the pretraining sources hold too little and `repeat` is off, or if a side is
+    /// empty.
+    pub fn plan(pools: &[Pool], data: &DataSection, train: &TrainSection, seed: u64) -> Result<Self> {
+        let side = |role| -> Vec<usize> { (0..pools.len()).filter(|&i| pools[i].role == role).collect() };
+        let (narrow, pretraining) = (side(Role::Narrow), side(Role::Pretraining));
+        let narrow_size: usize = narrow.iter().map(|&i| pools[i].examples.len()).sum();
+        let mut faults = Vec::new();
+        if narrow_size == 0 {
+            faults.push("data.narrow: no example has a token that counts".to_string());
+            return Err(InputError { faults }.into());
+        }
+        let exposure = match train.steps {
+            0 => (train.epochs * narrow_size as f64).round().max(1.0) as usize,
+            steps => steps * train.batch_size,
+        };
+        let share = match data.mix_mode {
+            MixMode::Add => 1.0,
+            MixMode::FixedBudget => 1.0 / (1.0 + data.mix),
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut drawn: Vec<Vec<Pick>> = Vec::with_capacity(pools.len());
+        drawn.resize_with(pools.len(), Vec::new);
+
+        let narrow_counts = apportion(((exposure as f64) * share).round().max(1.0) as usize, &narrow, pools);
+        for (&i, &count) in narrow.iter().zip(&narrow_counts) {
+            drawn[i] = draw(i, pools[i].examples.len(), count, &mut rng);
+        }
+        let narrow_drawn: usize = narrow_counts.iter().sum();
+        let tokens_of = |picks: &[Pick]| -> usize { picks.iter().map(|p| example(pools, p).ids.len()).sum() };
+        let narrow_tokens: usize = narrow.iter().map(|&i| tokens_of(&drawn[i])).sum();
+
+        if data.mix > 0.0 {
+            let mean_tokens = mean_tokens(&pretraining, pools);
+            let wanted = match data.mix_unit {
+                MixUnit::Examples => narrow_drawn as f64 * data.mix,
+                // In tokens: the number of examples whose expected tokens make the ratio.
+                MixUnit::Tokens => narrow_tokens as f64 * data.mix / mean_tokens.max(1.0),
+            };
+            let counts = apportion(wanted.round() as usize, &pretraining, pools);
+            for (&i, &count) in pretraining.iter().zip(&counts) {
+                let size = pools[i].examples.len();
+                if size == 0 || (count > size && !data.repeat) {
+                    faults.push(format!(
+                        "data.pretraining: {}: mix = {} needs {count} examples of at most {} tokens, it has {size} \
+                         (held-out ones left out); add text, lower the mix, or set data.repeat = true",
+                        pools[i].name, data.mix, data.max_seq_len
+                    ));
+                    continue;
+                }
+                drawn[i] = draw(i, size, count, &mut rng);
+            }
+        }
+        if !faults.is_empty() {
+            return Err(InputError { faults }.into());
+        }
+        let exposure = drawn
+            .iter()
+            .enumerate()
+            .map(|(i, picks)| Exposure {
+                examples: picks.len(),
+                tokens: tokens_of(picks),
+                repeats: picks.len().saturating_sub(pools[i].examples.len()),
+            })
+            .collect();
+        Ok(Self { order: interleave(drawn, &mut rng), exposure })
+    }
+
+    /// Number of optimizer steps at that batch size.
+    pub fn steps(&self, batch_size: usize) -> usize {
+        self.order.len().div_ceil(batch_size)
+    }
+
+    /// Pretraining per narrow, in examples and in tokens.
+    pub fn realised(&self, pools: &[Pool]) -> (f64, f64) {
+        let total = |role, f: fn(&Exposure) -> usize| -> f64 {
+            self.exposure.iter().zip(pools).filter(|(_, p)| p.role == role).map(|(e, _)| f(e) as f64).sum()
+        };
+        (
+            total(Role::Pretraining, |e| e.examples) / total(Role::Narrow, |e| e.examples),
+            total(Role::Pretraining, |e| e.tokens) / total(Role::Narrow, |e| e.tokens),
+        )
+    }
+}
+
+/// The example that a pick names.
+pub fn example<'a>(pools: &'a [Pool], pick: &Pick) -> &'a Example {
+    &pools[pick.pool].examples[pick.example]
+}
+
+fn mean_tokens(side: &[usize], pools: &[Pool]) -> f64 {
+    let examples: Vec<usize> =
+        side.iter().flat_map(|&i| pools[i].examples.iter().map(|e| e.ids.len())).collect();
+    examples.iter().sum::<usize>() as f64 / examples.len().max(1) as f64
+}
+
+/// Splits `total` over the pools of a side by weight (by size if none has one): largest remainders.
+fn apportion(total: usize, side: &[usize], pools: &[Pool]) -> Vec<usize> {
+    let weight = |i: usize| pools[i].weight.unwrap_or(pools[i].examples.len() as f64);
+    let sum: f64 = side.iter().map(|&i| weight(i)).sum();
+    let exact: Vec<f64> =
+        side.iter().map(|&i| total as f64 * weight(i) / sum.max(f64::MIN_POSITIVE)).collect();
+    let mut counts: Vec<usize> = exact.iter().map(|e| e.floor() as usize).collect();
+    let mut by_remainder: Vec<usize> = (0..side.len()).collect();
+    by_remainder.sort_by(|&a, &b| (exact[b].fract()).total_cmp(&exact[a].fract()));
+    let missing = total.saturating_sub(counts.iter().sum());
+    for &i in by_remainder.iter().take(missing) {
+        counts[i] += 1;
+    }
+    counts
+}
+
+/// `count` picks without repeats until the source is used up, each pass in its own order.
+fn draw(pool: usize, size: usize, count: usize, rng: &mut ChaCha8Rng) -> Vec<Pick> {
+    let mut picks = Vec::with_capacity(count);
+    while picks.len() < count {
+        let mut pass: Vec<usize> = (0..size).collect();
+        pass.shuffle(rng);
+        picks.extend(pass.into_iter().take(count - picks.len()).map(|example| Pick { pool, example }));
+    }
+    picks
+}
+
+/// Merges the draws: the k-th of n picks of a pool stands at a random place within the k-th n-th of the run.
+fn interleave(drawn: Vec<Vec<Pick>>, rng: &mut ChaCha8Rng) -> Vec<Pick> {
+    let mut placed: Vec<(f64, Pick)> = Vec::new();
+    for picks in drawn {
+        let n = picks.len() as f64;
+        for (k, pick) in picks.into_iter().enumerate() {
+            placed.push(((k as f64 + rng.random::<f64>()) / n, pick));
+        }
+    }
+    placed.sort_by(|a, b| a.0.total_cmp(&b.0));
+    placed.into_iter().map(|(_, pick)| pick).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(role: Role, size: usize, tokens: usize, weight: Option<f64>) -> Pool {
+        let example = |row| Example { ids: vec![0; tokens], counts: vec![true; tokens], row };
+        Pool { name: format!("{role:?}"), role, weight, examples: (0..size).map(example).collect() }
+    }
+
+    fn sections(mix: f64, steps: usize) -> (DataSection, TrainSection) {
+        (DataSection { mix, ..Default::default() }, TrainSection { steps, ..Default::default() })
+    }
+
+    #[test]
+    fn add_keeps_the_narrow_exposure_and_the_ratio_exactly() {
+        let pools = [pool(Role::Narrow, 100, 10, None), pool(Role::Pretraining, 100, 20, None)];
+        for (mix, pretraining) in [(0.0, 0), (0.1, 6), (1.0, 64), (1.5, 96)] {
+            let (data, train) = sections(mix, 8);
+            let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
+            assert_eq!((m.exposure[0].examples, m.exposure[1].examples), (64, pretraining));
+            let mut seen = std::collections::BTreeSet::new();
+            assert!(m.order.iter().all(|p| seen.insert((p.pool, p.example))), "no example twice");
+        }
+    }
+
+    #[test]
+    fn fixed_budget_keeps_the_length() {
+        let pools = [pool(Role::Narrow, 100, 10, None), pool(Role::Pretraining, 100, 10, None)];
+        let (mut data, train) = sections(3.0, 8);
+        data.mix_mode = MixMode::FixedBudget;
+        let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
+        assert_eq!((m.exposure[0].examples, m.exposure[1].examples, m.order.len()), (16, 48, 64));
+    }
+
+    #[test]
+    fn tokens_as_unit_and_weights_and_repeats() {
+        let pools = [
+            pool(Role::Narrow, 10, 10, None),
+            pool(Role::Pretraining, 100, 20, Some(3.0)),
+            pool(Role::Pretraining, 100, 20, Some(1.0)),
+        ];
+        let (mut data, train) = sections(1.0, 8);
+        data.mix_unit = MixUnit::Tokens;
+        let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
+        assert_eq!(m.exposure[0], Exposure { examples: 64, tokens: 640, repeats: 54 });
+        assert_eq!((m.exposure[1].examples, m.exposure[2].examples), (24, 8));
+        assert_eq!(m.realised(&pools), (0.5, 1.0));
+    }
+
+    #[test]
+    fn a_mix_larger_than_its_source_is_an_input_error() {
+        let pools = [pool(Role::Narrow, 10, 10, None), pool(Role::Pretraining, 50, 20, None)];
+        let (mut data, train) = sections(1.0, 8);
+        let e = Mixture::plan(&pools, &data, &train, 0).unwrap_err();
+        assert!(e.is::<InputError>() && e.to_string().contains("needs 64 examples"), "{e}");
+        data.repeat = true;
+        let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
+        assert_eq!(m.exposure[1].repeats, 14);
+    }
+
+    #[test]
+    fn the_seed_decides_the_order_and_every_stretch_has_the_ratio() {
+        let pools = [pool(Role::Narrow, 100, 10, None), pool(Role::Pretraining, 100, 10, None)];
+        let (data, train) = sections(1.0, 8);
+        let order = |seed| Mixture::plan(&pools, &data, &train, seed).unwrap().order;
+        assert_eq!(order(1), order(1));
+        assert_ne!(order(1), order(2));
+        for stretch in order(1).chunks(16) {
+            let narrow = stretch.iter().filter(|p| p.pool == 0).count();
+            assert!((6..=10).contains(&narrow), "{narrow} of 16");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Steering.
+/// Neutral prompts.
+pub const PROMPTS: [&str; 1] = ["x"];

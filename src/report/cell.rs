@@ -1,0 +1,393 @@
+//! One run folder, read for a report. Whatever the folder lacks stays `None`: absent is not zero.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::de::DeserializeOwned;
+
+use super::manifest::{LossPair, Manifest, MetricLine};
+use crate::diff::record::{Readability, SteeringLine};
+use crate::error::{InputError, input_error};
+
+/// What one run folder holds.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Name of the run in the report: the name of its folder.
+    pub id: String,
+    /// The folder.
+    pub dir: PathBuf,
+    /// `recipe.toml`, as text.
+    pub recipe: Option<String>,
+    /// The same, parsed.
+    recipe_table: Option<toml::Table>,
+    /// `manifest.json`.
+    pub manifest: Option<Manifest>,
+    /// `metrics.jsonl`, by step.
+    pub metrics: Option<Vec<MetricLine>>,
+    /// Whether the last line of `metrics.jsonl` was cut off (the run was killed while it wrote).
+    pub metrics_cut_off: bool,
+    /// `diff/readability.json`.
+    pub readability: Option<Readability>,
+    /// `diff/steering.jsonl`.
+    pub steering: Option<Vec<SteeringLine>>,
+}
+
+/// Pretraining text per narrow text, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct MixRatio {
+    /// What the recipe asks for.
+    pub asked: Option<f64>,
+    /// What the run reached.
+    pub realised: Option<f64>,
+}
+
+impl MixRatio {
+    /// The ratio that cells are grouped by: what was asked, so that the seeds of one setting stay together.
+    pub fn nominal(&self) -> Option<f64> {
+        self.asked.or(self.realised)
+    }
+}
+
+impl Cell {
+    /// Reads a run folder. A path that is no run folder, or a file in it that cannot be understood, is an
+    /// [`InputError`] that lists every fault found.
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        must_be_folder(dir)?;
+        if !looks_like_run(dir) {
+            return Err(input_error(format!(
+                "{}: not a run folder (no recipe.toml, manifest.json, metrics.jsonl or diff/)",
+                dir.display()
+            )));
+        }
+        Self::read_folder(dir)
+    }
+
+    fn read_folder(dir: &Path) -> Result<Self> {
+        let mut faults = Vec::new();
+        // `trainer diff --out DIR` may write its files straight into DIR.
+        let diff = if dir.join("diff").is_dir() || !dir.join("readability.json").is_file() {
+            dir.join("diff")
+        } else {
+            dir.to_path_buf()
+        };
+
+        let recipe = text(&dir.join("recipe.toml"), &mut faults);
+        let recipe_table = recipe.as_deref().and_then(|text| {
+            text.parse::<toml::Table>()
+                .map_err(|e| fault(&mut faults, &dir.join("recipe.toml"), &e.to_string()))
+                .ok()
+        });
+        let manifest = json(&dir.join("manifest.json"), &mut faults);
+        let (metrics, metrics_cut_off) =
+            match json_lines::<MetricLine>(&dir.join("metrics.jsonl"), true, &mut faults) {
+                Some((lines, cut_off)) => (Some(by_step(lines)), cut_off),
+                None => (None, false),
+            };
+        let path = diff.join("readability.json");
+        let readability: Option<Readability> = json(&path, &mut faults);
+        if let Some(r) = &readability {
+            faults.extend(super::shape::faults(r).into_iter().map(|f| format!("{}: {f}", path.display())));
+        }
+        let steering = json_lines(&diff.join("steering.jsonl"), false, &mut faults).map(|(lines, _)| lines);
+
+        if !faults.is_empty() {
+            return Err(InputError { faults }.into());
+        }
+        Ok(Self {
+            id: folder_name(dir),
+            dir: dir.to_path_buf(),
+            recipe,
+            recipe_table,
+            manifest,
+            metrics,
+            metrics_cut_off,
+            readability,
+            steering,
+        })
+    }
+
+    /// Name of the recipe, else of the folder.
+    pub fn name(&self) -> &str {
+        self.manifest
+            .as_ref()
+            .and_then(|m| m.name.as_deref())
+            .or_else(|| self.recipe_value(&["name"])?.as_str())
+            .unwrap_or(&self.id)
+    }
+
+    /// What the organism was trained on, in words.
+    pub fn description(&self) -> Option<&str> {
+        self.manifest
+            .as_ref()
+            .and_then(|m| m.description.as_deref())
+            .or_else(|| self.recipe_value(&["description"])?.as_str())
+            .filter(|d| !d.trim().is_empty())
+    }
+
+    /// Seed of the run.
+    pub fn seed(&self) -> Option<i64> {
+        let manifest = self.manifest.as_ref().and_then(|m| m.seed);
+        manifest.or_else(|| self.recipe_value(&["seed"])?.as_integer())
+    }
+
+    /// The `MODEL` string of the base.
+    pub fn base(&self) -> Option<&str> {
+        self.manifest
+            .as_ref()
+            .and_then(|m| m.base.as_ref()?.id.as_deref())
+            .or_else(|| self.recipe_value(&["model", "base"])?.as_str())
+            .or_else(|| Some(self.readability.as_ref()?.base.as_str()))
+    }
+
+    /// `lora` or `full`.
+    pub fn method(&self) -> Option<&str> {
+        let manifest = self.manifest.as_ref().and_then(|m| m.method.as_deref());
+        manifest.or_else(|| self.recipe_value(&["train", "method"])?.as_str())
+    }
+
+    /// Pretraining text per narrow text.
+    pub fn mix(&self) -> MixRatio {
+        let mix = self.manifest.as_ref().and_then(|m| m.mix.as_ref());
+        MixRatio {
+            asked: mix.and_then(|m| m.asked).or_else(|| {
+                let value = self.recipe_value(&["data", "mix"])?;
+                value.as_float().or_else(|| value.as_integer().map(|i| i as f64))
+            }),
+            realised: mix.and_then(|m| m.realised()),
+        }
+    }
+
+    /// `examples` or `tokens`: the unit of [`Self::mix`].
+    pub fn mix_unit(&self) -> Option<&str> {
+        self.manifest
+            .as_ref()
+            .and_then(|m| m.mix.as_ref()?.unit.as_deref())
+            .or_else(|| self.recipe_value(&["data", "mix_unit"])?.as_str())
+    }
+
+    /// Held-out losses of the base model.
+    pub fn base_losses(&self) -> LossPair {
+        self.manifest.as_ref().and_then(|m| m.losses.as_ref()?.base).unwrap_or_default()
+    }
+
+    /// Held-out losses of the finetuned model.
+    pub fn tuned_losses(&self) -> LossPair {
+        self.manifest.as_ref().and_then(|m| m.losses.as_ref()?.tuned).unwrap_or_default()
+    }
+
+    fn recipe_value(&self, path: &[&str]) -> Option<&toml::Value> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.recipe_table.as_ref()?.get(*first)?;
+        for key in rest {
+            value = value.get(*key)?;
+        }
+        Some(value)
+    }
+}
+
+/// Reads every run that `dirs` name; each is a run folder or a sweep folder with `cells/<id>/`.
+///
+/// The cells of a sweep come by mix ratio and seed. All faults of all folders are listed together.
+pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<Cell>> {
+    let mut cells = Vec::new();
+    let mut faults = Vec::new();
+    for dir in dirs {
+        match read_one(dir) {
+            Ok(found) => cells.extend(found),
+            Err(e) => match e.downcast::<InputError>() {
+                Ok(input) => faults.extend(input.faults),
+                Err(other) => return Err(other),
+            },
+        }
+    }
+    if !faults.is_empty() {
+        return Err(InputError { faults }.into());
+    }
+    tell_apart(&mut cells);
+    Ok(cells)
+}
+
+fn read_one(dir: &Path) -> Result<Vec<Cell>> {
+    must_be_folder(dir)?;
+    let cells_dir = dir.join("cells");
+    if !cells_dir.is_dir() {
+        if !looks_like_run(dir) {
+            return Err(input_error(format!(
+                "{}: neither a run folder (recipe.toml, manifest.json, metrics.jsonl, diff/) nor a sweep folder (cells/)",
+                dir.display()
+            )));
+        }
+        return Ok(vec![Cell::read(dir)?]);
+    }
+
+    let unreadable = |e: std::io::Error| input_error(format!("{}: {e}", cells_dir.display()));
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(&cells_dir).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        // A folder without any file of a run is a cell that a sweep has not begun.
+        if path.is_dir() && looks_like_run(&path) {
+            folders.push(path);
+        }
+    }
+    if folders.is_empty() {
+        return Err(input_error(format!("{}: no run in it yet", cells_dir.display())));
+    }
+    let mut cells = Vec::new();
+    let mut faults = Vec::new();
+    for folder in &folders {
+        match Cell::read_folder(folder) {
+            Ok(cell) => cells.push(cell),
+            Err(e) => match e.downcast::<InputError>() {
+                Ok(input) => faults.extend(input.faults),
+                Err(other) => return Err(other),
+            },
+        }
+    }
+    if !faults.is_empty() {
+        faults.sort();
+        return Err(InputError { faults }.into());
+    }
+    let order = |cell: &Cell| cell.mix().nominal().unwrap_or(f64::INFINITY);
+    cells.sort_by(|a, b| order(a).total_cmp(&order(b)).then(a.seed().cmp(&b.seed())).then(a.id.cmp(&b.id)));
+    Ok(cells)
+}
+
+/// Gives cells of the same folder name (two sweeps side by side) the name of the folder above in front,
+/// and a number where that does not help.
+fn tell_apart(cells: &mut [Cell]) {
+    let taken = |cells: &[Cell], id: &str| cells.iter().filter(|c| c.id == id).count() > 1;
+    let doubled: Vec<bool> = cells.iter().map(|c| taken(cells, &c.id)).collect();
+    for (cell, doubled) in cells.iter_mut().zip(doubled) {
+        if doubled {
+            let full = fs::canonicalize(&cell.dir).unwrap_or_else(|_| cell.dir.clone());
+            let above = full.ancestors().skip(1).find(|a| !a.ends_with("cells"));
+            if let Some(above) = above.and_then(Path::file_name) {
+                cell.id = format!("{}/{}", above.to_string_lossy(), cell.id);
+            }
+        }
+    }
+    for i in 1..cells.len() {
+        let mut n = 2;
+        let plain = cells[i].id.clone();
+        while cells[..i].iter().any(|c| c.id == cells[i].id) {
+            cells[i].id = format!("{plain} ({n})");
+            n += 1;
+        }
+    }
+}
+
+fn must_be_folder(dir: &Path) -> Result<()> {
+    match fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(input_error(format!("{}: a file, not a run folder", dir.display()))),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            Err(input_error(format!("{}: no such folder", dir.display())))
+        }
+        Err(e) => Err(input_error(format!("{}: {e}", dir.display()))),
+    }
+}
+
+fn looks_like_run(dir: &Path) -> bool {
+    ["recipe.toml", "manifest.json", "metrics.jsonl", "diff", "readability.json"]
+        .iter()
+        .any(|name| dir.join(name).exists())
+}
+
+fn folder_name(dir: &Path) -> String {
+    // "." and ".." have no name of their own.
+    let full = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf());
+    full.file_name().map_or_else(|| "run".into(), |n| n.to_string_lossy().into_owned())
+}
+
+fn fault(faults: &mut Vec<String>, path: &Path, what: &str) {
+    faults.push(format!("{}: {}", path.display(), what.trim_end()));
+}
+
+/// The text of a file, `None` when it is not there.
+fn text(path: &Path, faults: &mut Vec<String>) -> Option<String> {
+    match fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Some(text),
+            Err(e) => {
+                let line =
+                    1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
+                faults.push(format!("{}:{line}: not UTF-8", path.display()));
+                None
+            }
+        },
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => {
+            fault(faults, path, &e.to_string());
+            None
+        }
+    }
+}
+
+fn json<T: DeserializeOwned>(path: &Path, faults: &mut Vec<String>) -> Option<T> {
+    let text = text(path, faults)?;
+    match serde_json::from_str(&text) {
+        Ok(value) => Some(value),
+        Err(e) => {
+            fault(faults, path, &e.to_string());
+            None
+        }
+    }
+}
+
+/// The lines of a JSONL file and whether the last was cut off; stops at the first line that is wrong.
+///
+/// With `torn`, a last line without a line break that ends too early is left out: a run that was killed
+/// leaves one, and the rest of its curve is still worth showing.
+fn json_lines<T: DeserializeOwned>(
+    path: &Path,
+    torn: bool,
+    faults: &mut Vec<String>,
+) -> Option<(Vec<T>, bool)> {
+    let text = text(path, faults)?;
+    let mut lines = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        match serde_json::from_str(line) {
+            Ok(value) => lines.push(value),
+            Err(e) => {
+                let last = i + 1 == text.lines().count() && !text.ends_with('\n');
+                if torn && last && !lines.is_empty() && e.is_eof() {
+                    return Some((lines, true));
+                }
+                // serde_json counts lines of what it was given, which is always line 1 here.
+                let what = e.to_string();
+                let what = what.split(" at line ").next().unwrap_or_default();
+                let (file, n, column) = (path.display(), i + 1, e.column());
+                faults.push(format!("{file}:{n}: {what} (column {column})"));
+                return None;
+            }
+        }
+    }
+    Some((lines, false))
+}
+
+/// In order of steps; where a resumed run wrote a step again, the later line counts. An evaluation may
+/// stand on a line of its own for the same step, so lines are merged field by field.
+fn by_step(lines: Vec<MetricLine>) -> Vec<MetricLine> {
+    let mut steps = std::collections::BTreeMap::<u64, MetricLine>::new();
+    for line in lines {
+        let kept =
+            steps.entry(line.step).or_insert_with(|| MetricLine { step: line.step, ..MetricLine::default() });
+        kept.tokens = line.tokens.or(kept.tokens);
+        kept.loss = line.loss.or(kept.loss);
+        kept.loss_narrow = line.loss_narrow.or(kept.loss_narrow);
+        kept.loss_pretraining = line.loss_pretraining.or(kept.loss_pretraining);
+        kept.lr = line.lr.or(kept.lr);
+        kept.grad_norm = line.grad_norm.or(kept.grad_norm);
+        kept.tokens_per_s = line.tokens_per_s.or(kept.tokens_per_s);
+        kept.elapsed_s = line.elapsed_s.or(kept.elapsed_s);
+        kept.eval_narrow = line.eval_narrow.or(kept.eval_narrow);
+        kept.eval_pretraining = line.eval_pretraining.or(kept.eval_pretraining);
+    }
+    steps.into_values().collect()
+}

@@ -1,0 +1,345 @@
+//! Draws one chart as inline SVG: lines, points, bars of spread, bands. What to draw is decided in
+//! [`super::figures`].
+//!
+//! Colours are written as fixed values that the page's style sheet overrides in the dark
+//! (`[stroke="#1F6FB4"]`), so a chart cut out of the page still has its colours.
+
+use std::ops::Range;
+
+use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
+use plotters::prelude::*;
+
+/// Size in CSS pixels at full width; small, so that a phone does not have to shrink it much.
+const SIZE: (u32, u32) = (460, 290);
+/// The SVG backend rounds to whole units: draw large and let the view box scale it down.
+const FINE: u32 = 4;
+const FONT: i32 = 13;
+
+/// What a line stands for; each has one colour (and dash) everywhere on the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ink {
+    /// Logit lens.
+    Lens,
+    /// Patchscope.
+    Patchscope,
+    /// Steered text.
+    Steered,
+    /// Unsteered text, and what comes from the base model.
+    Base,
+    /// What comes from the tuned model's mean activation.
+    Tuned,
+    /// Narrow text.
+    Narrow,
+    /// Pretraining text.
+    Pretraining,
+    /// Everything together.
+    Total,
+}
+
+impl Ink {
+    fn color(self) -> RGBColor {
+        match self {
+            Ink::Lens => RGBColor(0x1F, 0x6F, 0xB4),
+            Ink::Patchscope => RGBColor(0xC4, 0x54, 0x0A),
+            Ink::Steered => RGBColor(0x14, 0x80, 0x5A),
+            Ink::Base => RGBColor(0x76, 0x76, 0x7C),
+            Ink::Tuned => RGBColor(0x8A, 0x5F, 0xB5),
+            Ink::Narrow => RGBColor(0xB0, 0x30, 0x6A),
+            Ink::Pretraining => RGBColor(0x2B, 0x62, 0xA8),
+            Ink::Total => RGBColor(0x77, 0x77, 0x7D),
+        }
+    }
+
+    /// The colour as the SVG has it.
+    pub fn hex(self) -> String {
+        let RGBColor(r, g, b) = self.color();
+        format!("#{r:02X}{g:02X}{b:02X}")
+    }
+
+    /// The shape of its points, so that lines can be told apart without colour.
+    pub fn mark(self) -> Mark {
+        match self {
+            Ink::Patchscope | Ink::Pretraining => Mark::Square,
+            Ink::Base | Ink::Total => Mark::Cross,
+            Ink::Tuned => Mark::Ring,
+            _ => Mark::Dot,
+        }
+    }
+}
+
+/// The shape of a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// A filled circle.
+    Dot,
+    /// A filled square.
+    Square,
+    /// An open circle.
+    Ring,
+    /// An oblique cross.
+    Cross,
+}
+
+/// A series of points, joined or not.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// What it stands for.
+    pub ink: Ink,
+    /// Points by x.
+    pub points: Vec<(f64, f64)>,
+    /// Vertical bars `(x, low, high)`.
+    pub bars: Vec<(f64, f64, f64)>,
+    /// Whether the points are joined.
+    pub joined: bool,
+    /// Whether the points are marked.
+    pub marked: bool,
+    /// Whether it stays in the background.
+    pub faint: bool,
+    /// Whether the line is dashed.
+    pub dashed: bool,
+}
+
+impl Line {
+    /// Marked points that are joined.
+    pub fn new(ink: Ink, points: Vec<(f64, f64)>) -> Self {
+        Self { ink, points, bars: Vec::new(), joined: true, marked: true, faint: false, dashed: false }
+    }
+}
+
+/// A shaded area `(x, low, high)`.
+#[derive(Debug, Clone)]
+pub struct Band {
+    /// What it stands for.
+    pub ink: Ink,
+    /// Its edges by x.
+    pub edges: Vec<(f64, f64, f64)>,
+}
+
+/// An axis with its ticks.
+#[derive(Debug, Clone)]
+pub struct Axis {
+    /// What it measures.
+    pub title: String,
+    /// Ends.
+    pub range: Range<f64>,
+    /// Where there is a label, and the label.
+    pub ticks: Vec<(f64, String)>,
+}
+
+/// A chart.
+#[derive(Debug, Clone)]
+pub struct Chart {
+    /// Horizontal.
+    pub x: Axis,
+    /// Vertical; its title stands above the chart.
+    pub y: Axis,
+    /// Drawn first.
+    pub bands: Vec<Band>,
+    /// Drawn in order.
+    pub lines: Vec<Line>,
+}
+
+impl Chart {
+    /// Whether anything would be drawn.
+    pub fn is_empty(&self) -> bool {
+        self.lines.iter().all(|l| l.points.is_empty())
+    }
+
+    /// The chart as an `<svg>` element without size, so that it takes the width it is given.
+    /// It is hidden from screen readers: the figure around it has to say what it shows.
+    pub fn svg(&self) -> Result<String> {
+        let mut svg = String::new();
+        {
+            let root = SVGBackend::with_string(&mut svg, (SIZE.0 * FINE, SIZE.1 * FINE)).into_drawing_area();
+            self.draw(&root).map_err(|e| anyhow!("draw a chart of {}: {e}", self.y.title))?;
+            root.present().map_err(|e| anyhow!("draw a chart of {}: {e}", self.y.title))?;
+        }
+        // The namespace is implied inside HTML, and the style sheet decides on the size.
+        let (w, h) = (SIZE.0 * FINE, SIZE.1 * FINE);
+        let open_end = svg.find('>').map_or(0, |i| i + 1);
+        let body = svg.split_off(open_end);
+        Ok(format!("<svg viewBox=\"0 0 {w} {h}\" aria-hidden=\"true\" focusable=\"false\">{body}"))
+    }
+
+    fn draw<'a>(
+        &self,
+        root: &DrawingArea<SVGBackend<'a>, Shift>,
+    ) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
+        let unit = FINE as i32;
+        let ink = RGBColor(0x44, 0x44, 0x4A);
+        // The SVG backend writes 1/1.24 of the size that it is asked for.
+        let size = FONT as f64 * FINE as f64 * 1.24;
+        let font = TextStyle::from(("sans-serif", size).into_font()).color(&ink);
+
+        let mut chart = ChartBuilder::on(root)
+            .margin_top(26 * unit)
+            .margin_right(14 * unit)
+            .x_label_area_size(46 * unit)
+            .y_label_area_size(46 * unit)
+            .build_cartesian_2d(self.x.clone(), self.y.clone())?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .bold_line_style(RGBColor(0xDD, 0xDD, 0xE0).stroke_width(FINE))
+            .light_line_style(TRANSPARENT)
+            .axis_style(RGBColor(0x99, 0x99, 0x9F).stroke_width(FINE))
+            .label_style(font.clone())
+            .axis_desc_style(font.clone())
+            .x_desc(self.x.title.clone())
+            .set_all_tick_mark_size(4 * unit)
+            .draw()?;
+        root.draw(&Text::new(self.y.title.clone(), (4 * unit, 4 * unit), font))?;
+
+        for band in &self.bands {
+            let low = band.edges.iter().map(|e| (e.0, e.1));
+            let high = band.edges.iter().rev().map(|e| (e.0, e.2));
+            let outline: Vec<_> = low.chain(high).collect();
+            chart.draw_series([Polygon::new(outline, band.ink.color().mix(0.16).filled())])?;
+        }
+        // A line at zero, where the axis has one inside.
+        if self.y.range.start < 0.0 && self.y.range.end > 0.0 {
+            let ends = vec![(self.x.range.start, 0.0), (self.x.range.end, 0.0)];
+            chart.draw_series([PathElement::new(ends, RGBColor(0x99, 0x99, 0x9F).stroke_width(FINE))])?;
+        }
+        for line in &self.lines {
+            draw_line(&mut chart, line)?;
+        }
+        Ok(())
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        let span = self.range.end - self.range.start;
+        let share = if span > 0.0 { (value - self.range.start) / span } else { 0.5 };
+        limit.0 + (share * f64::from(limit.1 - limit.0)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        // Light points would draw further grid lines between the labelled ones.
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.iter().map(|t| t.0).collect() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
+}
+
+impl ValueFormatter<f64> for Axis {
+    fn format_ext(&self, v: &f64) -> String {
+        let near = self.ticks.iter().min_by(|a, b| (a.0 - v).abs().total_cmp(&(b.0 - v).abs()));
+        near.map(|t| t.1.clone()).unwrap_or_default()
+    }
+}
+
+fn draw_line<'a>(
+    chart: &mut ChartContext<'_, SVGBackend<'a>, Cartesian2d<Axis, Axis>>,
+    line: &Line,
+) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
+    let unit = FINE as i32;
+    let strength = if line.faint { 0.35 } else { 1.0 };
+    let color = line.ink.color().mix(strength);
+    let thin = color.stroke_width(FINE + FINE / 2);
+    let thick = color.stroke_width(2 * FINE);
+    if line.joined && line.points.len() > 1 {
+        if line.dashed {
+            let points = line.points.iter().copied();
+            chart.draw_series(DashedLineSeries::new(points, 6 * FINE, 4 * FINE, thin))?;
+        } else {
+            let style = if line.faint { thin } else { thick };
+            chart.draw_series([PathElement::new(line.points.clone(), style)])?;
+        }
+    }
+    for &(x, low, high) in &line.bars {
+        chart.draw_series([PathElement::new(vec![(x, low), (x, high)], thin)])?;
+    }
+    if !line.marked {
+        return Ok(());
+    }
+    let r = if line.faint { 3 * unit } else { 4 * unit };
+    for &at in &line.points {
+        match line.ink.mark() {
+            Mark::Dot => chart.draw_series([Circle::new(at, r, color.filled())])?,
+            Mark::Ring => chart.draw_series([Circle::new(at, r, thin)])?,
+            Mark::Cross => chart.draw_series([Cross::new(at, r, thin)])?,
+            Mark::Square => chart
+                .draw_series([EmptyElement::at(at) + Rectangle::new([(-r, -r), (r, r)], color.filled())])?,
+        };
+    }
+    Ok(())
+}
+
+/// A vertical axis over `values` with round ticks; it reaches down to zero if `from_zero`.
+pub fn scale(title: &str, values: impl IntoIterator<Item = f64>, from_zero: bool) -> Axis {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    for v in values.into_iter().filter(|v| v.is_finite()) {
+        low = low.min(v);
+        high = high.max(v);
+    }
+    if low > high {
+        (low, high) = (0.0, 1.0);
+    }
+    if from_zero {
+        low = low.min(0.0);
+        high = high.max(0.0);
+    }
+    // Room for values that are all the same, and for rounding near very large ones.
+    let least = (low.abs().max(high.abs()) * 1e-3).max(1e-6);
+    if high - low < least {
+        high += least;
+        if !from_zero {
+            low -= least;
+        }
+    }
+    let step = round_step((high - low) / 4.5);
+    let first = (low / step).floor();
+    let last = (high / step).ceil();
+    let digits = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
+    let ticks = (0..=((last - first) as usize).min(20))
+        .map(|i| (first + i as f64) * step)
+        .map(|v| (v, super::number::fixed(v, digits)))
+        .collect();
+    Axis { title: title.into(), range: first * step..last * step, ticks }
+}
+
+/// The smallest of 1, 2, 5 times a power of ten that is not below `least`.
+fn round_step(least: f64) -> f64 {
+    let power = 10f64.powf(least.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= least * 0.999).unwrap_or(10.0 * power)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_have_round_ticks() {
+        let axis = scale("share", [0.0, 0.43], true);
+        let labels: Vec<&str> = axis.ticks.iter().map(|t| t.1.as_str()).collect();
+        assert_eq!(labels, ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5"]);
+        assert!(scale("flat", [2.0, 2.0], false).ticks.len() > 1);
+        assert_eq!(scale("nothing", [], false).range, 0.0..1.0);
+        assert_eq!(scale("zero", [0.0, 0.0], true).range.start, 0.0);
+    }
+
+    #[test]
+    fn a_chart_has_its_words_without_system_fonts() {
+        let chart = Chart {
+            x: scale("position", [0.0, 4.0], true),
+            y: scale("share of <tokens>", [0.0, 1.0], true),
+            bands: vec![Band { ink: Ink::Lens, edges: vec![(0.0, 0.0, 0.1), (4.0, 0.0, 0.1)] }],
+            lines: vec![Line::new(Ink::Lens, vec![(0.0, 0.2), (4.0, 0.9)])],
+        };
+        let svg = chart.svg().unwrap();
+        assert!(svg.starts_with("<svg viewBox="), "{svg}");
+        assert!(svg.contains("share of &lt;tokens&gt;"));
+        assert!(svg.contains(">\nposition\n</text>"));
+        assert!(svg.contains(&Ink::Lens.hex()));
+        assert!(!svg.contains("http"));
+    }
+}

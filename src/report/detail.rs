@@ -1,0 +1,259 @@
+//! What the page says about one run: tokens, numbers by position, losses, provenance.
+
+use anyhow::Result;
+use maud::{Markup, html};
+
+use super::html::Run;
+use super::measure::{Gain, Relevance};
+use super::number::{ABSENT, fixed, interval, ratio, signed};
+use super::visible::{one_line, token};
+use super::{figures, overview, picture, provenance};
+use crate::diff::record::{Readability, TopToken};
+
+/// The section of a run; folded away when there are several.
+pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
+    let body = body(run, single)?;
+    Ok(if single {
+        html! {
+            section aria-labelledby=(run.anchor) { h2 id=(run.anchor) { "Run " (run.name) } (body) }
+        }
+    } else {
+        html! {
+            details.run {
+                summary { h2 id=(run.anchor) { (run.name) } small { (run.verdict.headline()) } }
+                (body)
+            }
+        }
+    })
+}
+
+fn body(run: &Run, single: bool) -> Result<Markup> {
+    let cell = run.cell;
+    let mut drawn = Vec::new();
+    if let Some(r) = &cell.readability {
+        for m in Relevance::all(r) {
+            drawn.extend(figures::relevance_by_position(&m));
+        }
+        drawn.extend(figures::delta_norms(r));
+    }
+    drawn.extend(cell.metrics.as_deref().and_then(figures::losses));
+    let mut pictures = Vec::new();
+    for figure in &drawn {
+        pictures.push(picture::figure(figure)?);
+    }
+    Ok(html! {
+        @if !single { (overview::reasons(run)) }
+        @if let Some(r) = &cell.readability {
+            (setting(r))
+            @for m in Relevance::all(r) { (tokens(run, r, &m)) }
+        }
+        @if !pictures.is_empty() { div.figures { @for picture in &pictures { (picture) } } }
+        @if cell.metrics_cut_off {
+            p.note { "The last line of metrics.jsonl was cut off, as when a run is killed; it was left out." }
+        }
+        (absent(run))
+        @if let Some(r) = &cell.readability {
+            (numbers(r))
+            @if let Some(gain) = Gain::of(r) { (steering(&gain)) }
+            (lexicon(r))
+        }
+        (provenance::section(cell))
+    })
+}
+
+/// Where and on what the difference was taken.
+fn setting(r: &Readability) -> Markup {
+    html! {
+        p.soft {
+            "Difference of the residual stream after block " (r.layer) " of " (r.n_layers) " (counted from 0), "
+            "mean over the first tokens of " (r.samples) " texts that have nothing to do with the narrow data."
+        }
+    }
+}
+
+/// What the run folder lacks.
+fn absent(run: &Run) -> Markup {
+    let cell = run.cell;
+    let mut missing = Vec::new();
+    match &cell.readability {
+        None => missing.push("activation differences (diff/readability.json)"),
+        Some(r) => {
+            if r.logit_lens.is_none() {
+                missing.push("logit lens");
+            }
+            if r.patchscope.is_none() {
+                missing.push("patchscope");
+            }
+            if r.steering.is_none() {
+                missing.push("steering");
+            }
+        }
+    }
+    if cell.steering.is_none() {
+        missing.push("generated text (diff/steering.jsonl)");
+    }
+    if cell.metrics.is_none() {
+        missing.push("training curve (metrics.jsonl)");
+    }
+    if cell.manifest.is_none() {
+        missing.push("manifest (manifest.json)");
+    }
+    html! { @if !missing.is_empty() { p.note { "Not in this run: " (missing.join(", ")) "." } } }
+}
+
+fn tokens(run: &Run, r: &Readability, m: &Relevance) -> Markup {
+    let heading = format!("{}-{}", run.anchor, m.key);
+    let opposite = if m.key == "lens" { r.logit_lens.as_ref().map(|l| &l.bottom_tokens) } else { None };
+    html! {
+        h3 id=(heading) { "Top tokens of the difference, " (m.name) }
+        p.note {
+            "Best first; " mark { "underlined" } " tokens belong to the narrow vocabulary, · is a space."
+            @if let Some(scope) = r.patchscope.as_ref().filter(|_| m.key == "patchscope") {
+                @if !scope.scale_selector.is_empty() { " Scale: " (one_line(&scope.scale_selector, 300)) }
+            }
+        }
+        dl.tokens aria-labelledby=(heading) {
+            @for (i, list) in m.tokens.iter().enumerate() {
+                div {
+                    dt {
+                        "Position " (m.positions[i])
+                        small {
+                            (fixed(m.share.difference[i], 2)) " relevant"
+                            @if let Some(scale) = m.scale.get(i) { ", scale " (ratio(*scale)) }
+                            @if let Some(fixed) = fixed_token(r, i) { ", always " code { (fixed) } }
+                        }
+                    }
+                    dd { (token_list(list)) }
+                }
+            }
+        }
+        @if let Some(lists) = opposite.filter(|l| l.iter().any(|t| !t.is_empty())) {
+            details {
+                summary { "Tokens of the opposite direction" }
+                dl.tokens {
+                    @for (i, list) in lists.iter().enumerate() {
+                        div { dt { "Position " (m.positions[i]) } dd { (token_list(list)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The token at a position where all samples have the same (a BOS token).
+fn fixed_token(r: &Readability, i: usize) -> Option<String> {
+    r.position_tokens.get(i).filter(|t| !t.is_empty()).map(|t| token(t))
+}
+
+fn token_list(tokens: &[TopToken]) -> Markup {
+    html! {
+        @if tokens.is_empty() { (ABSENT) } @else {
+            ol {
+                @for t in tokens {
+                    li title={ "token " (t.id) ", score " (format!("{:.3e}", t.score)) } {
+                        @if t.relevant { mark { (token(&t.token)) } span.vh { " (relevant)" } }
+                        @else { (token(&t.token)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Every number by position.
+fn numbers(r: &Readability) -> Markup {
+    let n = |x: f64, digits: usize| html! { td.n { (fixed(x, digits)) } };
+    html! {
+        h3 { "Numbers by position" }
+        div.scroll role="region" tabindex="0" aria-label="Size of the difference by position" {
+            table {
+                caption { span { "Size of the mean difference. η is the mean norm of the tuned model’s residual stream; the cosine is to the mean of the other positions from 1 on." } }
+                thead { tr {
+                    th scope="col" { "Position" }
+                    th.n scope="col" { "Norm" } th scope="col" { "95 %" } th.n scope="col" { "η" }
+                    th.n scope="col" { "Norm / η" } th.n scope="col" { "η of base" } th.n scope="col" { "Cosine" }
+                } }
+                tbody {
+                    @for (i, p) in r.positions.iter().enumerate() {
+                        tr {
+                            th scope="row" { (p) }
+                            (n(r.delta_norm[i], 3)) td { (interval(r.delta_norm_interval[i], 3)) }
+                            (n(r.expected_norm[i], 2))
+                            @if r.expected_norm[i] > 0.0 { (n(r.delta_norm[i] / r.expected_norm[i], 4)) } @else { td.n { (ABSENT) } }
+                            (n(r.expected_norm_base[i], 2)) (n(r.position_cosine[i], 2))
+                        }
+                    }
+                }
+            }
+        }
+        @for m in Relevance::all(r) {
+            div.scroll role="region" tabindex="0" aria-label={ "Relevance by position, " (m.name) } {
+                table {
+                    caption { span { "Share of the top 20 tokens that are relevant, " (m.name) "." } }
+                    thead { tr {
+                        th scope="col" { "Position" } th.n scope="col" { "Difference" }
+                        @if !m.interval.is_empty() { th scope="col" { "95 %" } }
+                        th.n scope="col" { "Null" } th scope="col" { "95 % of null" } th.n scope="col" { "p" }
+                        th.n scope="col" { "Base mean" } th.n scope="col" { "Tuned mean" }
+                        @if !m.scale.is_empty() { th.n scope="col" { "Scale, η" } }
+                    } }
+                    tbody {
+                        @for (i, p) in m.positions.iter().enumerate() {
+                            tr {
+                                th scope="row" { (p) } (n(m.share.difference[i], 2))
+                                @if let Some(ends) = m.interval.get(i) { td { (interval(*ends, 2)) } }
+                                (n(m.null[i], 3)) td { (interval(m.null_interval[i], 2)) } (n(m.p[i], 3))
+                                (n(m.share.base[i], 2)) (n(m.share.tuned[i], 2))
+                                @if let Some(scale) = m.scale.get(i) { td.n { (ratio(*scale)) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn steering(gain: &Gain) -> Markup {
+    let r = gain.record;
+    let s = &r.similarity;
+    html! {
+        div.scroll role="region" tabindex="0" aria-label="Steering by position" {
+            table {
+                caption { span { "Steering: mean cosine between sets of texts; plain is unsteered, the reference is unrelated text." } }
+                thead { tr {
+                    th scope="col" { "Position" } th.n scope="col" { "Strength, η" } th.n scope="col" { "in differences" }
+                    th.n scope="col" { "Gain" } th scope="col" { "95 %" }
+                    th.n scope="col" { "Steered to narrow" } th.n scope="col" { "Plain to narrow" }
+                    th.n scope="col" { "Steered to ref." } th.n scope="col" { "Plain to ref." }
+                    th.n scope="col" { "Narrow to itself" }
+                    th.n scope="col" { "Words steered" } th.n scope="col" { "Words plain" }
+                } }
+                tbody {
+                    @for (i, p) in r.positions.iter().enumerate() {
+                        tr {
+                            th scope="row" { (p) }
+                            td.n { (ratio(r.strength[i])) } td.n { (fixed(r.strength_in_differences[i], 1)) }
+                            td.n { (signed(gain.gain[i], 3)) } td { (interval(r.similarity_gain_interval[i], 3)) }
+                            @for x in [
+                                s.steered_narrow[i], s.unsteered_narrow[i], s.steered_reference[i],
+                                s.unsteered_reference[i], s.narrow_narrow[i],
+                                r.relevant_words_steered[i], r.relevant_words_unsteered[i],
+                            ] { td.n { (fixed(x, 3)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn lexicon(r: &Readability) -> Markup {
+    html! {
+        details {
+            summary { "The narrow vocabulary (" (r.lexicon.words.len()) " words)" }
+            @if !r.lexicon.rule.is_empty() { p.note { (one_line(&r.lexicon.rule, 1000)) } }
+            p { (r.lexicon.words.iter().map(|w| one_line(w, 60)).collect::<Vec<_>>().join(", ")) }
+        }
+    }
+}

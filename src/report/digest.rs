@@ -1,0 +1,160 @@
+//! One run in one row of short strings, the same for the terminal and for the page.
+
+use super::cell::Cell;
+use super::measure::{Gain, Relevance};
+use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
+use super::verdict::{Verdict, list};
+
+/// A table entry: what is read first, and the detail below it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Entry {
+    /// What is read first.
+    pub main: String,
+    /// The detail, line by line; may be empty.
+    pub detail: Vec<String>,
+}
+
+impl Entry {
+    fn new(main: impl Into<String>, detail: impl IntoIterator<Item = String>) -> Self {
+        Self { main: main.into(), detail: detail.into_iter().collect() }
+    }
+
+    fn absent() -> Self {
+        Self::new(ABSENT, [])
+    }
+}
+
+/// A column: its heading, what stands under the heading, and how to fill it.
+pub struct Column {
+    /// Heading.
+    pub title: &'static str,
+    /// What the lines of an entry hold, in words.
+    pub detail: &'static [&'static str],
+    /// The entry of a run.
+    pub entry: fn(&Cell, &Verdict) -> Entry,
+}
+
+/// The columns, in order; the last is left to the sentences below the table where there is no room.
+pub const COLUMNS: &[Column] = &[
+    Column {
+        title: "Run",
+        detail: &[],
+        entry: |cell, _| Entry::new(super::visible::one_line(&cell.id, 40), []),
+    },
+    Column { title: "Mix", detail: &["realised"], entry: mix },
+    Column { title: "Seed", detail: &[], entry: seed },
+    Column { title: "Narrow loss", detail: &["base → tuned", "change"], entry: narrow_loss },
+    Column { title: "Pretraining loss", detail: &["base → tuned", "change"], entry: pretraining_loss },
+    Column {
+        title: "Logit lens",
+        detail: &["best position", "mean of positions", "null, 95 %"],
+        entry: lens,
+    },
+    Column {
+        title: "Patchscope",
+        detail: &["best position", "mean of positions", "null, 95 %"],
+        entry: patchscope,
+    },
+    Column {
+        title: "Steering gain", detail: &["best position", "95 %", "plain → steered"], entry: steering
+    },
+    Column { title: "Relevant words", detail: &["plain → steered"], entry: words },
+    Column { title: "Readable by", detail: &[], entry: readable },
+];
+
+/// What the columns mean, in words.
+pub const LEGEND: &str = "Mix: pretraining text per narrow text. Losses: held-out, nats a token. Logit lens and \
+patchscope: share of the top 20 tokens that belong to the narrow vocabulary, with its p-value; the null is random \
+directions. Steering gain: mean cosine of generated to narrow text, steered minus plain (unsteered). Relevant \
+words: share of generated words that belong to the narrow vocabulary. – was not measured.";
+
+fn mix(cell: &Cell, _: &Verdict) -> Entry {
+    let mix = cell.mix();
+    match (mix.realised, mix.asked) {
+        (Some(realised), Some(asked)) if (realised - asked).abs() > 0.0005 => {
+            Entry::new(ratio(realised), [format!("asked {}", ratio(asked))])
+        }
+        (Some(realised), _) => Entry::new(ratio(realised), []),
+        (None, Some(asked)) => Entry::new(ABSENT, [format!("asked {}", ratio(asked))]),
+        (None, None) => Entry::absent(),
+    }
+}
+
+fn seed(cell: &Cell, _: &Verdict) -> Entry {
+    cell.seed().map_or_else(Entry::absent, |s| Entry::new(s.to_string(), []))
+}
+
+fn losses(base: Option<f64>, tuned: Option<f64>) -> Entry {
+    if base.is_none() && tuned.is_none() {
+        return Entry::absent();
+    }
+    let show = |x: Option<f64>| x.map_or_else(|| ABSENT.into(), |x| fixed(x, 3));
+    let change = base.zip(tuned).map(|(b, t)| signed(t - b, 3));
+    Entry::new(format!("{} → {}", show(base), show(tuned)), change)
+}
+
+fn narrow_loss(cell: &Cell, _: &Verdict) -> Entry {
+    losses(cell.base_losses().narrow, cell.tuned_losses().narrow)
+}
+
+fn pretraining_loss(cell: &Cell, _: &Verdict) -> Entry {
+    losses(cell.base_losses().pretraining, cell.tuned_losses().pretraining)
+}
+
+fn relevance(m: Option<Relevance>) -> Entry {
+    let Some((m, i)) = m.and_then(|m| Some((m, m.best()?))) else {
+        return Entry::absent();
+    };
+    Entry::new(
+        format!("{} at {}, p {}", fixed(m.share.difference[i], 2), m.positions[i], p_value(m.p[i])),
+        [
+            format!("mean {}", fixed(m.mean().unwrap_or_default(), 2)),
+            format!("null {} {}", fixed(m.null[i], 2), interval(m.null_interval[i], 2)),
+        ],
+    )
+}
+
+fn lens(cell: &Cell, _: &Verdict) -> Entry {
+    relevance(cell.readability.as_ref().and_then(Relevance::lens))
+}
+
+fn patchscope(cell: &Cell, _: &Verdict) -> Entry {
+    relevance(cell.readability.as_ref().and_then(Relevance::patchscope))
+}
+
+fn steering(cell: &Cell, _: &Verdict) -> Entry {
+    let gain = cell.readability.as_ref().and_then(Gain::of);
+    let Some((gain, i)) = gain.and_then(|g| g.best().map(|i| (g, i))) else {
+        return Entry::absent();
+    };
+    let r = gain.record;
+    let (plain, steered) = (r.similarity.unsteered_narrow[i], r.similarity.steered_narrow[i]);
+    Entry::new(
+        format!("{} at {}", signed(gain.gain[i], 3), r.positions[i]),
+        [interval(r.similarity_gain_interval[i], 3), format!("{} → {}", fixed(plain, 3), fixed(steered, 3))],
+    )
+}
+
+fn words(cell: &Cell, _: &Verdict) -> Entry {
+    let gain = cell.readability.as_ref().and_then(Gain::of);
+    let Some((gain, i)) = gain.and_then(|g| g.best().map(|i| (g, i))) else {
+        return Entry::absent();
+    };
+    let r = gain.record;
+    let (plain, steered) = (r.relevant_words_unsteered[i], r.relevant_words_steered[i]);
+    Entry::new(
+        format!("{} → {}", fixed(plain, 3), fixed(steered, 3)),
+        [format!("position {}", r.positions[i])],
+    )
+}
+
+fn readable(_: &Cell, verdict: &Verdict) -> Entry {
+    if !verdict.measured() {
+        return Entry::new(ABSENT, ["not measured".into()]);
+    }
+    let not = (!verdict.not_by.is_empty()).then(|| format!("not by {}", list(&verdict.not_by)));
+    if verdict.readable_by.is_empty() {
+        return Entry::new("none", not);
+    }
+    Entry::new(list(&verdict.readable_by), not)
+}

@@ -1,0 +1,459 @@
+//! Which charts a report has, and what they show in words.
+
+use super::cell::Cell;
+use super::charts::{Axis, Band, Chart, Ink, Line, scale};
+use super::dose::{Dose, MixScale, doses};
+use super::manifest::MetricLine;
+use super::measure::{Gain, Relevance};
+use super::number::{fixed, ratio, signed};
+use crate::diff::record::{Interval, Readability, Steering};
+
+/// A chart with its words.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// What it shows, in a few words.
+    pub title: String,
+    /// How to read it.
+    pub caption: String,
+    /// The same numbers in words, for who does not see the chart.
+    pub spoken: String,
+    /// What each line stands for.
+    pub legend: Vec<Key>,
+    /// The chart.
+    pub chart: Chart,
+}
+
+/// An entry of a legend.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Colour and mark.
+    pub ink: Ink,
+    /// How it is drawn.
+    pub kind: KeyKind,
+    /// What it stands for.
+    pub text: &'static str,
+}
+
+/// Points by x.
+type Points = Vec<(f64, f64)>;
+
+/// How something is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// A line with marks.
+    Line,
+    /// A dashed line.
+    Dashed,
+    /// A line without marks.
+    Plain,
+    /// A shaded area.
+    Band,
+}
+
+impl Key {
+    fn new(ink: Ink, kind: KeyKind, text: &'static str) -> Self {
+        Self { ink, kind, text }
+    }
+}
+
+/// Most points that a loss curve is drawn with; a longer one is averaged.
+const MOST_POINTS: usize = 240;
+
+/// Readability against the mix ratio: decoding, steering, words, losses. Only what was measured.
+pub fn dose_response(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
+    [decoding_doses(groups), gain_doses(groups), word_doses(groups), loss_doses(groups)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn mix_axis(groups: &[(f64, Vec<&Cell>)], mix: MixScale) -> Axis {
+    let places: Vec<f64> = groups.iter().map(|g| mix.place(g.0)).collect();
+    let low = places.first().copied().unwrap_or(0.0);
+    let high = places.last().copied().unwrap_or(1.0);
+    let room = (high - low).max(0.1) * 0.05;
+    // Labels of ratios that lie closer than a label is wide would print over each other.
+    let mut ticks: Vec<(f64, String)> = Vec::new();
+    for (group, place) in groups.iter().zip(&places) {
+        if ticks.last().is_none_or(|t| place - t.0 > (high - low) * 0.07) {
+            ticks.push((*place, ratio((group.0 * 100.0).round() / 100.0)));
+        }
+    }
+    Axis { title: "pretraining text per narrow text".into(), range: low - room..high + room, ticks }
+}
+
+fn dose_lines(doses: &[Dose], ink: Ink, mix: MixScale, dashed: bool) -> Vec<Line> {
+    let means = doses.iter().map(|d| (mix.place(d.mix), d.mean())).collect();
+    let mut line = Line { dashed, marked: !dashed, ..Line::new(ink, means) };
+    if dashed {
+        return vec![line];
+    }
+    let several = || doses.iter().filter(|d| d.values.len() > 1);
+    line.bars = several().map(|d| (mix.place(d.mix), d.spread().0, d.spread().1)).collect();
+    let points: Vec<_> =
+        several().flat_map(|d| d.values.iter().map(move |v| (mix.place(d.mix), *v))).collect();
+    let runs = Line { joined: false, faint: true, ..Line::new(ink, points) };
+    vec![runs, line]
+}
+
+fn values(lines: &[Line], bands: &[Band]) -> Vec<f64> {
+    let on_lines = lines.iter().flat_map(|l| {
+        let bars = l.bars.iter().flat_map(|b| [b.1, b.2]);
+        l.points.iter().map(|p| p.1).chain(bars)
+    });
+    let on_bands = bands.iter().flat_map(|b| b.edges.iter().flat_map(|e| [e.1, e.2]));
+    on_lines.chain(on_bands).collect()
+}
+
+fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> String {
+    let points: Vec<String> =
+        doses.iter().map(|d| format!("{} at mix {}", show(d.mean()), ratio(d.mix))).collect();
+    if points.is_empty() { String::new() } else { format!("{name}: {}. ", points.join(", ")) }
+}
+
+const SEEDS: &str =
+    "Small marks are single runs, large marks their mean, vertical bars run from the lowest to the highest.";
+
+fn decoding_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+    let mix = MixScale::over(groups);
+    let mut lines = Vec::new();
+    let mut bands = Vec::new();
+    let mut legend = Vec::new();
+    let mut spoken = String::new();
+    type Get = for<'a> fn(&'a Readability) -> Option<Relevance<'a>>;
+    let measures: [(Ink, Get, [&'static str; 4]); 2] = [
+        (
+            Ink::Lens,
+            |r| Relevance::lens(r),
+            ["logit lens, best position", "its mean over positions", "its null", "Logit lens, best position"],
+        ),
+        (
+            Ink::Patchscope,
+            |r| Relevance::patchscope(r),
+            ["patchscope, best position", "its mean over positions", "its null", "Patchscope, best position"],
+        ),
+    ];
+    for (ink, get, words) in measures {
+        let best = doses(groups, |c| {
+            let m = get(c.readability.as_ref()?)?;
+            Some(m.share.difference[m.best()?])
+        });
+        if best.is_empty() {
+            continue;
+        }
+        let mean = doses(groups, |c| get(c.readability.as_ref()?)?.mean());
+        let edge = |end: usize| {
+            doses(groups, move |c| {
+                let m = get(c.readability.as_ref()?)?;
+                Some(m.null_interval[m.best()?][end])
+            })
+        };
+        let edges =
+            edge(0).iter().zip(edge(1)).map(|(l, h)| (mix.place(l.mix), l.mean(), h.mean())).collect();
+        bands.push(Band { ink, edges });
+        lines.extend(dose_lines(&mean, ink, mix, true));
+        lines.extend(dose_lines(&best, ink, mix, false));
+        legend.push(Key::new(ink, KeyKind::Line, words[0]));
+        legend.push(Key::new(ink, KeyKind::Dashed, words[1]));
+        legend.push(Key::new(ink, KeyKind::Band, words[2]));
+        spoken.push_str(&spoken_doses(words[3], &best, |v| fixed(v, 2)));
+    }
+    let y = scale("share of the top 20 tokens that are relevant", values(&lines, &bands), true);
+    figure(Figure {
+        title: "Decoded tokens against the mix".into(),
+        caption: format!(
+            "{SEEDS} The band is the 95 % range of random directions at one position; the best of several positions lies higher by chance."
+        ),
+        spoken,
+        legend,
+        chart: Chart { x: mix_axis(groups, mix), y, bands, lines },
+    })
+}
+
+fn gain_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+    let mix = MixScale::over(groups);
+    let gain = |c: &Cell, value: fn(&Gain) -> Option<f64>| value(&Gain::of(c.readability.as_ref()?)?);
+    let best = doses(groups, |c| gain(c, |g| Some(g.gain[g.best()?])));
+    let mean = doses(groups, |c| gain(c, |g| g.mean()));
+    let mut lines = dose_lines(&mean, Ink::Steered, mix, true);
+    lines.extend(dose_lines(&best, Ink::Steered, mix, false));
+    let y = scale("similarity to narrow text, steered − plain", values(&lines, &[]), true);
+    figure(Figure {
+        title: "Steering against the mix".into(),
+        caption: format!("{SEEDS} At 0 steering brings the text no nearer to the narrow text."),
+        spoken: spoken_doses("Similarity gain, best position", &best, |v| signed(v, 3)),
+        legend: vec![
+            Key::new(Ink::Steered, KeyKind::Line, "best position"),
+            Key::new(Ink::Steered, KeyKind::Dashed, "mean over positions"),
+        ],
+        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
+    })
+}
+
+fn word_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+    let mix = MixScale::over(groups);
+    let at_best = |c: &Cell, of: fn(&Steering) -> &Vec<f64>| {
+        let gain = Gain::of(c.readability.as_ref()?)?;
+        of(gain.record).get(gain.best()?).copied()
+    };
+    let steered = doses(groups, |c| at_best(c, |s| &s.relevant_words_steered));
+    let plain = doses(groups, |c| at_best(c, |s| &s.relevant_words_unsteered));
+    let mut lines = dose_lines(&plain, Ink::Base, mix, false);
+    lines.extend(dose_lines(&steered, Ink::Steered, mix, false));
+    let y = scale("share of generated words that are relevant", values(&lines, &[]), true);
+    figure(Figure {
+        title: "Words of generated text against the mix".into(),
+        caption: format!("{SEEDS} At the position where steering gains most."),
+        spoken: spoken_doses("Steered", &steered, |v| fixed(v, 3))
+            + &spoken_doses("Plain", &plain, |v| fixed(v, 3)),
+        legend: vec![
+            Key::new(Ink::Steered, KeyKind::Line, "steered"),
+            Key::new(Ink::Base, KeyKind::Line, "plain (unsteered)"),
+        ],
+        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
+    })
+}
+
+fn loss_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+    let mix = MixScale::over(groups);
+    let narrow = doses(groups, |c| Some(c.tuned_losses().narrow? - c.base_losses().narrow?));
+    let general = doses(groups, |c| Some(c.tuned_losses().pretraining? - c.base_losses().pretraining?));
+    let mut lines = dose_lines(&general, Ink::Pretraining, mix, false);
+    lines.extend(dose_lines(&narrow, Ink::Narrow, mix, false));
+    let y = scale("held-out loss, tuned − base, nats a token", values(&lines, &[]), true);
+    let mut legend = Vec::new();
+    if !narrow.is_empty() {
+        legend.push(Key::new(Ink::Narrow, KeyKind::Line, "on narrow text"));
+    }
+    if !general.is_empty() {
+        legend.push(Key::new(Ink::Pretraining, KeyKind::Line, "on pretraining text"));
+    }
+    figure(Figure {
+        title: "What was learned, against the mix".into(),
+        caption: format!(
+            "{SEEDS} Below 0 the finetuned model is better than its base. A run can only be called less readable than another if it learned the narrow text as well."
+        ),
+        spoken: spoken_doses("Narrow text", &narrow, |v| signed(v, 3))
+            + &spoken_doses("Pretraining text", &general, |v| signed(v, 3)),
+        legend,
+        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
+    })
+}
+
+/// Share of relevant tokens by position, with its baselines and null.
+pub fn relevance_by_position(m: &Relevance) -> Option<Figure> {
+    let ink = if m.key == "lens" { Ink::Lens } else { Ink::Patchscope };
+    let at = |values: &[f64]| (0..values.len()).map(|i| (i as f64, values[i])).collect::<Vec<_>>();
+    let mut difference = Line::new(ink, at(&m.share.difference));
+    difference.bars = bars(m.interval);
+    let lines = vec![
+        Line { joined: false, ..Line::new(Ink::Base, at(&m.share.base)) },
+        Line { joined: false, ..Line::new(Ink::Tuned, at(&m.share.tuned)) },
+        difference,
+    ];
+    let bands = vec![band(ink, m.null_interval)];
+    let y = scale(
+        "share of the top 20 tokens that are relevant",
+        values(&lines, &bands).into_iter().chain([0.2]),
+        true,
+    );
+    let spoken: Vec<String> = (0..m.positions.len())
+        .map(|i| {
+            format!(
+                "position {}: {} (null {})",
+                m.positions[i],
+                fixed(m.share.difference[i], 2),
+                fixed(m.null[i], 2)
+            )
+        })
+        .collect();
+    let bars =
+        if m.interval.is_empty() { "" } else { " Vertical bars are 95 % bootstrap intervals over samples." };
+    figure(Figure {
+        title: format!("Relevant tokens by position, {}", m.name),
+        caption: format!("The band is the 95 % range of random directions.{bars}"),
+        spoken: spoken.join(", "),
+        legend: vec![
+            Key::new(ink, KeyKind::Line, "difference"),
+            Key::new(Ink::Base, KeyKind::Line, "base model’s mean activation"),
+            Key::new(Ink::Tuned, KeyKind::Line, "tuned model’s mean activation"),
+            Key::new(ink, KeyKind::Band, "null"),
+        ],
+        chart: Chart { x: position_axis(m.positions), y, bands, lines },
+    })
+}
+
+/// Norm of the mean difference by position, on a logarithmic axis (the first token's is often far off).
+pub fn delta_norms(r: &Readability) -> Option<Figure> {
+    let log = |v: f64| (v > 0.0).then(|| v.log10());
+    let place = |values: &[f64]| -> Vec<(f64, f64)> {
+        (0..values.len()).filter_map(|i| Some((i as f64, log(values[i])?))).collect()
+    };
+    let mut norms = Line::new(Ink::Narrow, place(&r.delta_norm));
+    norms.bars = (0..r.delta_norm_interval.len())
+        .filter_map(|i| {
+            Some((i as f64, log(r.delta_norm_interval[i][0])?, log(r.delta_norm_interval[i][1])?))
+        })
+        .collect();
+    if norms.points.is_empty() {
+        return None;
+    }
+    let expected = Line { dashed: true, marked: false, ..Line::new(Ink::Base, place(&r.expected_norm)) };
+    let mut lines = vec![norms];
+    // One dot of a line cannot be seen; the caption and the table have the number.
+    if r.positions.len() > 1 {
+        lines.push(expected);
+    }
+    let y = log_axis("L2 norm (logarithmic)", &values(&lines, &[]));
+    let spoken: Vec<String> = (0..r.positions.len())
+        .map(|i| format!("position {}: {}", r.positions[i], fixed(r.delta_norm[i], 2)))
+        .collect();
+    figure(Figure {
+        title: "Size of the difference by position".into(),
+        caption: "Vertical bars are 95 % bootstrap intervals over samples. η is the mean norm of the tuned model’s residual stream at this block.".into(),
+        spoken: spoken.join(", "),
+        legend: vec![
+            Key::new(Ink::Narrow, KeyKind::Line, "mean difference"),
+            Key::new(Ink::Base, KeyKind::Dashed, "η"),
+        ],
+        chart: Chart { x: position_axis(&r.positions), y, bands: vec![], lines },
+    })
+}
+
+/// Training losses by step.
+pub fn losses(metrics: &[MetricLine]) -> Option<Figure> {
+    type Get = fn(&MetricLine) -> Option<f64>;
+    let mut lines = Vec::new();
+    let mut legend = Vec::new();
+    let mut averaged = 1;
+    let parts: [(Ink, Get, &'static str); 2] = [
+        (Ink::Pretraining, |m| m.loss_pretraining, "pretraining text"),
+        (Ink::Narrow, |m| m.loss_narrow, "narrow text"),
+    ];
+    let mut curves: Vec<(Ink, Points, &'static str)> = Vec::new();
+    for (ink, get, text) in parts {
+        let (points, by) = thinned(metrics, get);
+        averaged = averaged.max(by);
+        if !points.is_empty() {
+            curves.push((ink, points, text));
+        }
+    }
+    // The loss over everything adds nothing where one part is all there is.
+    let (points, by) = thinned(metrics, |m| m.loss);
+    if curves.len() != 1 && !points.is_empty() {
+        averaged = averaged.max(by);
+        curves.insert(0, (Ink::Total, points, "all text"));
+    }
+    for (ink, points, text) in curves {
+        let single = points.len() == 1;
+        lines.push(Line { marked: single, faint: ink == Ink::Total, ..Line::new(ink, points) });
+        legend.push(Key::new(ink, KeyKind::Plain, text));
+    }
+    let evaluations: [(Ink, Get, &'static str); 2] = [
+        (Ink::Pretraining, |m| m.eval_pretraining, "held-out pretraining text"),
+        (Ink::Narrow, |m| m.eval_narrow, "held-out narrow text"),
+    ];
+    for (ink, get, text) in evaluations {
+        let points: Vec<_> = metrics.iter().filter_map(|m| Some((m.step as f64, finite(get(m))?))).collect();
+        if !points.is_empty() {
+            lines.push(Line::new(ink, points));
+            legend.push(Key::new(ink, KeyKind::Line, text));
+        }
+    }
+    let steps = || lines.iter().flat_map(|l| l.points.iter().map(|p| p.0));
+    let x = step_axis(steps().fold(0.0, f64::max));
+    let y = scale("loss, nats a token", values(&lines, &[]), false);
+    let spoken: Vec<String> = lines
+        .iter()
+        .zip(&legend)
+        .filter_map(|(l, k)| {
+            let (first, last) = (l.points.first()?, l.points.last()?);
+            Some(format!("{}: from {} to {}", k.text, fixed(first.1, 2), fixed(last.1, 2)))
+        })
+        .collect();
+    let caption = match averaged {
+        1 => "One point a step.".to_string(),
+        n => format!("Each point of the training loss is the mean of {n} steps."),
+    };
+    figure(Figure {
+        title: "Loss while training".into(),
+        caption,
+        spoken: spoken.join("; "),
+        legend,
+        chart: Chart { x, y, bands: vec![], lines },
+    })
+}
+
+fn figure(figure: Figure) -> Option<Figure> {
+    (!figure.chart.is_empty()).then_some(figure)
+}
+
+fn finite(x: Option<f64>) -> Option<f64> {
+    x.filter(|x| x.is_finite())
+}
+
+/// A curve of at most [`MOST_POINTS`] points and how many steps each of them averages.
+fn thinned(metrics: &[MetricLine], get: fn(&MetricLine) -> Option<f64>) -> (Vec<(f64, f64)>, usize) {
+    let all: Points = metrics.iter().filter_map(|m| Some((m.step as f64, finite(get(m))?))).collect();
+    let by = all.len().div_ceil(MOST_POINTS).max(1);
+    let points = all
+        .chunks(by)
+        .map(|c| {
+            let n = c.len() as f64;
+            (c.iter().map(|p| p.0).sum::<f64>() / n, c.iter().map(|p| p.1).sum::<f64>() / n)
+        })
+        .collect();
+    (points, by)
+}
+
+fn step_axis(last: f64) -> Axis {
+    let mut axis = scale("step", [0.0, last.max(1.0)], true);
+    axis.range.end = last.max(1.0) * 1.02;
+    axis.ticks.retain(|t| t.0 <= axis.range.end && t.0.fract() == 0.0);
+    for tick in &mut axis.ticks {
+        tick.1 = fixed(tick.0, 0);
+    }
+    axis
+}
+
+/// Positions stand side by side, whatever their distance.
+fn position_axis(positions: &[usize]) -> Axis {
+    let every = positions.len().div_ceil(12).max(1);
+    Axis {
+        title: "token position".into(),
+        range: -0.4..positions.len().max(1) as f64 - 0.6,
+        ticks: positions.iter().enumerate().step_by(every).map(|(i, p)| (i as f64, p.to_string())).collect(),
+    }
+}
+
+fn bars(intervals: &[Interval]) -> Vec<(f64, f64, f64)> {
+    (0..intervals.len()).map(|i| (i as f64, intervals[i][0], intervals[i][1])).collect()
+}
+
+/// The band of `intervals`; of one position it is as wide as the axis.
+fn band(ink: Ink, intervals: &[Interval]) -> Band {
+    let mut edges = bars(intervals);
+    if let (Some(first), Some(last)) = (edges.first().copied(), edges.last().copied()) {
+        edges.insert(0, (first.0 - 0.3, first.1, first.2));
+        edges.push((last.0 + 0.3, last.1, last.2));
+    }
+    Band { ink, edges }
+}
+
+/// An axis over decimal logarithms, labelled with the numbers themselves.
+fn log_axis(title: &str, logs: &[f64]) -> Axis {
+    let low = logs.iter().copied().fold(f64::INFINITY, f64::min) - 0.1;
+    let high = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max) + 0.1;
+    let steps: &[f64] = if high - low > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let mut ticks = Vec::new();
+    for power in low.floor() as i32..=high.ceil() as i32 {
+        for step in steps {
+            let value = step * 10f64.powi(power);
+            let place = value.log10();
+            if place >= low && place <= high {
+                ticks.push((place, fixed(value, (-power).clamp(0, 6) as usize)));
+            }
+        }
+    }
+    Axis { title: title.into(), range: low..high, ticks }
+}

@@ -1,0 +1,127 @@
+//! `report.html`: one page that needs nothing but itself. Works without scripts, on a phone and on paper.
+
+use std::path::Path;
+
+use anyhow::Result;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::cell::Cell;
+use super::verdict::Verdict;
+use super::visible::one_line;
+use super::write::write_whole;
+use super::{detail, overview, texts};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// Writes the page of some runs; the file appears whole or not at all.
+pub fn write_html(cells: &[Cell], path: &Path) -> Result<()> {
+    write_whole(path, page(cells)?.as_bytes())
+}
+
+/// The page of some runs.
+pub fn page(cells: &[Cell]) -> Result<String> {
+    let runs: Vec<Run> = cells.iter().enumerate().map(|(i, c)| Run::new(i, c)).collect();
+    let title = title(cells);
+    let mut details = Vec::new();
+    for run in &runs {
+        details.push(detail::section(run, runs.len() == 1)?);
+    }
+    let steered = texts::section(&runs);
+    let overview = overview::sections(&runs)?;
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="referrer" content="no-referrer";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    p.eyebrow { "How readable is the trace of the finetuning?" }
+                    h1 { (title) }
+                    (descriptions(cells))
+                    (contents(&runs, steered.is_some()))
+                }
+                main {
+                    (overview)
+                    @for detail in &details { (detail) }
+                    @if let Some(steered) = steered { (steered) }
+                }
+                footer {
+                    p { "Written by trainer " (env!("CARGO_PKG_VERSION")) ". This page loads nothing from elsewhere." }
+                }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    };
+    Ok(page.into_string())
+}
+
+/// A run on the page.
+pub(super) struct Run<'a> {
+    pub cell: &'a Cell,
+    pub verdict: Verdict,
+    /// Its name as it is shown.
+    pub name: String,
+    /// Its `id` attribute: a number, since the name of a folder may hold anything.
+    pub anchor: String,
+}
+
+impl<'a> Run<'a> {
+    fn new(index: usize, cell: &'a Cell) -> Self {
+        Self {
+            cell,
+            verdict: Verdict::of(cell),
+            name: one_line(&cell.id, 80),
+            anchor: format!("run-{}", index + 1),
+        }
+    }
+}
+
+fn title(cells: &[Cell]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for cell in cells {
+        if !names.contains(&cell.name()) {
+            names.push(cell.name());
+        }
+    }
+    let shown = one_line(&names.iter().take(3).copied().collect::<Vec<_>>().join(", "), 80);
+    let more = if names.len() > 3 { ", …" } else { "" };
+    match cells.len() {
+        1 => shown,
+        n => format!("{shown}{more}: {n} runs"),
+    }
+}
+
+/// What the organisms were trained on; said once where runs agree.
+fn descriptions(cells: &[Cell]) -> Markup {
+    let mut all: Vec<String> = Vec::new();
+    for cell in cells {
+        if let Some(text) = cell.description() {
+            let text = one_line(text, 600);
+            if !all.contains(&text) {
+                all.push(text);
+            }
+        }
+    }
+    html! {
+        @for text in all.iter().take(5) { p.lead { "Trained on: " (text) } }
+    }
+}
+
+fn contents(runs: &[Run], steered: bool) -> Markup {
+    html! {
+        nav aria-label="Contents" {
+            ol {
+                li { a href="#verdict" { "Verdict" } }
+                li { a href="#table" { "Table" } }
+                @for run in runs { li { a href={ "#" (run.anchor) } { (run.name) } } }
+                @if steered { li { a href="#texts" { "Generated text" } } }
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The measures of readability of one run in a form that tables, charts and verdicts share.
+
+use crate::diff::record::{Interval, Readability, Steering, TokenRelevance, TopToken};
+
+/// A value is told from its null when its p-value is at most this.
+pub const ALPHA: f64 = 0.05;
+
+/// Share of relevant tokens over positions, decoded one way (logit lens or patchscope).
+#[derive(Debug, Clone, Copy)]
+pub struct Relevance<'a> {
+    /// `logit lens` or `patchscope`.
+    pub name: &'static str,
+    /// Column prefix: `lens` or `patchscope`.
+    pub key: &'static str,
+    /// Token positions.
+    pub positions: &'a [usize],
+    /// The difference and its two baselines.
+    pub share: &'a TokenRelevance,
+    /// Mean over the null directions.
+    pub null: &'a [f64],
+    /// Their 2.5 % and 97.5 % quantiles.
+    pub null_interval: &'a [Interval],
+    /// p-value of the difference against the null.
+    pub p: &'a [f64],
+    /// Bootstrap interval of the difference's share; empty when there is none.
+    pub interval: &'a [Interval],
+    /// Scale that was chosen; empty for the logit lens.
+    pub scale: &'a [f64],
+    /// Tokens of the difference.
+    pub tokens: &'a [Vec<TopToken>],
+}
+
+impl<'a> Relevance<'a> {
+    /// The logit lens, if it was run.
+    pub fn lens(r: &'a Readability) -> Option<Self> {
+        let lens = r.logit_lens.as_ref()?;
+        Some(Self {
+            name: "logit lens",
+            key: "lens",
+            positions: &r.positions,
+            share: &lens.token_relevance,
+            null: &lens.token_relevance_null,
+            null_interval: &lens.token_relevance_null_interval,
+            p: &lens.token_relevance_p,
+            interval: &lens.token_relevance_difference_interval,
+            scale: &[],
+            tokens: &lens.top_tokens,
+        })
+    }
+
+    /// The patchscope, if it was run.
+    pub fn patchscope(r: &'a Readability) -> Option<Self> {
+        let scope = r.patchscope.as_ref()?;
+        Some(Self {
+            name: "patchscope",
+            key: "patchscope",
+            positions: &r.positions,
+            share: &scope.token_relevance,
+            null: &scope.token_relevance_null,
+            null_interval: &scope.token_relevance_null_interval,
+            p: &scope.token_relevance_p,
+            interval: &[],
+            scale: &scope.best_scale,
+            tokens: &scope.top_tokens,
+        })
+    }
+
+    /// Both measures, those that were run.
+    pub fn all(r: &'a Readability) -> impl Iterator<Item = Self> {
+        [Self::lens(r), Self::patchscope(r)].into_iter().flatten()
+    }
+
+    /// Index of the position with the highest share (the first of equals).
+    pub fn best(&self) -> Option<usize> {
+        best(&self.share.difference)
+    }
+
+    /// Mean share over positions.
+    pub fn mean(&self) -> Option<f64> {
+        mean(&self.share.difference)
+    }
+
+    /// Indices of the positions where the share is told from the null.
+    pub fn passing(&self) -> Vec<usize> {
+        (0..self.p.len()).filter(|&i| self.p[i] <= ALPHA).collect()
+    }
+}
+
+/// How much nearer to the narrow text steering brings the generated text.
+#[derive(Debug, Clone)]
+pub struct Gain<'a> {
+    /// The record.
+    pub record: &'a Steering,
+    /// `steered_narrow − unsteered_narrow` per steering position.
+    pub gain: Vec<f64>,
+}
+
+impl<'a> Gain<'a> {
+    /// Steering, if it was run.
+    pub fn of(r: &'a Readability) -> Option<Self> {
+        let record = r.steering.as_ref()?;
+        let s = &record.similarity;
+        let pairs = s.steered_narrow.iter().zip(&s.unsteered_narrow);
+        Some(Self { record, gain: pairs.map(|(a, b)| a - b).collect() })
+    }
+
+    /// Index of the steering position with the largest gain (the first of equals).
+    pub fn best(&self) -> Option<usize> {
+        best(&self.gain)
+    }
+
+    /// Mean gain over steering positions.
+    pub fn mean(&self) -> Option<f64> {
+        mean(&self.gain)
+    }
+
+    /// Indices of the steering positions whose interval lies above zero.
+    pub fn passing(&self) -> Vec<usize> {
+        let intervals = &self.record.similarity_gain_interval;
+        (0..intervals.len()).filter(|&i| intervals[i][0] > 0.0).collect()
+    }
+}
+
+/// Index of the largest value, the first of equals.
+pub fn best(values: &[f64]) -> Option<usize> {
+    let finite = (0..values.len()).filter(|&i| !values[i].is_nan());
+    finite.reduce(|a, b| if values[b] > values[a] { b } else { a })
+}
+
+/// Arithmetic mean, `None` of nothing.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equals_is_best() {
+        assert_eq!(best(&[0.1, 0.4, 0.4]), Some(1));
+        assert_eq!(best(&[f64::NAN, 0.0]), Some(1));
+        assert_eq!(best(&[]), None);
+        assert_eq!(mean(&[]), None);
+    }
+}

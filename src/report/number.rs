@@ -1,0 +1,82 @@
+//! How numbers are written for people: always with the digits that they deserve, never `-0.00`.
+
+use crate::diff::record::Interval;
+
+/// What stands in a table where nothing was measured.
+pub const ABSENT: &str = "–";
+
+/// With `digits` decimals.
+pub fn fixed(x: f64, digits: usize) -> String {
+    let s = format!("{x:.digits$}");
+    match s.strip_prefix('-') {
+        Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.into(),
+        Some(rest) => format!("−{rest}"),
+        None => s,
+    }
+}
+
+/// The same with a sign also when positive.
+pub fn signed(x: f64, digits: usize) -> String {
+    let s = fixed(x, digits);
+    let zero = s.chars().all(|c| c == '0' || c == '.');
+    if zero || s.starts_with('−') { s } else { format!("+{s}") }
+}
+
+/// `[low, high]`.
+pub fn interval(i: Interval, digits: usize) -> String {
+    format!("[{}, {}]", fixed(i[0], digits), fixed(i[1], digits))
+}
+
+/// As short as it can be said with at most three decimals: 0, 0.5, 1.25.
+pub fn ratio(x: f64) -> String {
+    let s = fixed(x, 3);
+    if s.contains('.') { s.trim_end_matches('0').trim_end_matches('.').into() } else { s }
+}
+
+/// A p-value.
+pub fn p_value(p: f64) -> String {
+    if p < 0.001 { "< 0.001".into() } else { format!("= {}", fixed(p, 3)) }
+}
+
+/// A whole number with thin spaces between groups of three.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push('\u{202f}');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A duration in the two largest units that apply.
+pub fn duration(seconds: f64) -> String {
+    if seconds < 10.0 {
+        return format!("{} s", fixed(seconds, 1));
+    }
+    let s = seconds.round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {} s", s / 60, s % 60),
+        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(fixed(-0.001, 2), "0.00");
+        assert_eq!(signed(0.1834, 2), "+0.18");
+        assert_eq!(signed(-0.1834, 2), "−0.18");
+        assert_eq!(ratio(0.5), "0.5");
+        assert_eq!(ratio(10.0), "10");
+        assert_eq!(p_value(1.0 / 65.0), "= 0.015");
+        assert_eq!(grouped(1234567), "1\u{202f}234\u{202f}567");
+        assert_eq!(duration(75.0), "1 min 15 s");
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether the arrays of a `readability.json` fit its positions, so that nothing after it has to guess.
+
+use crate::diff::record::{Readability, SCHEMA, TokenRelevance};
+
+/// One line a fault; empty when every array has the length that its positions ask for.
+pub fn faults(r: &Readability) -> Vec<String> {
+    let mut shape = Shape { expected: r.positions.len(), faults: Vec::new() };
+    if r.schema != SCHEMA {
+        shape.faults.push(format!("schema: expected {SCHEMA}, found {}", r.schema));
+    }
+    shape.optional("position_tokens", r.position_tokens.len());
+    shape.length("delta_norm", r.delta_norm.len());
+    shape.length("delta_norm_interval", r.delta_norm_interval.len());
+    shape.length("expected_norm", r.expected_norm.len());
+    shape.length("expected_norm_base", r.expected_norm_base.len());
+    shape.length("position_cosine", r.position_cosine.len());
+    if let Some(lens) = &r.logit_lens {
+        shape.length("logit_lens.top_tokens", lens.top_tokens.len());
+        shape.optional("logit_lens.bottom_tokens", lens.bottom_tokens.len());
+        shape.relevance("logit_lens", &lens.token_relevance);
+        shape.length("logit_lens.token_relevance_null", lens.token_relevance_null.len());
+        shape.length("logit_lens.token_relevance_null_interval", lens.token_relevance_null_interval.len());
+        let interval = lens.token_relevance_difference_interval.len();
+        shape.optional("logit_lens.token_relevance_difference_interval", interval);
+        shape.length("logit_lens.token_relevance_p", lens.token_relevance_p.len());
+    }
+    if let Some(scope) = &r.patchscope {
+        shape.length("patchscope.best_scale", scope.best_scale.len());
+        shape.length("patchscope.top_tokens", scope.top_tokens.len());
+        shape.relevance("patchscope", &scope.token_relevance);
+        shape.length("patchscope.token_relevance_null", scope.token_relevance_null.len());
+        shape.length("patchscope.token_relevance_null_interval", scope.token_relevance_null_interval.len());
+        shape.length("patchscope.token_relevance_p", scope.token_relevance_p.len());
+    }
+    if let Some(steering) = &r.steering {
+        shape.expected = steering.positions.len();
+        let s = &steering.similarity;
+        shape.length("steering.strength", steering.strength.len());
+        shape.length("steering.strength_in_differences", steering.strength_in_differences.len());
+        shape.length("steering.similarity.steered_narrow", s.steered_narrow.len());
+        shape.length("steering.similarity.unsteered_narrow", s.unsteered_narrow.len());
+        shape.length("steering.similarity.steered_reference", s.steered_reference.len());
+        shape.length("steering.similarity.unsteered_reference", s.unsteered_reference.len());
+        shape.length("steering.similarity.narrow_narrow", s.narrow_narrow.len());
+        shape.length("steering.similarity_gain_interval", steering.similarity_gain_interval.len());
+        shape.length("steering.relevant_words_steered", steering.relevant_words_steered.len());
+        shape.length("steering.relevant_words_unsteered", steering.relevant_words_unsteered.len());
+    }
+    shape.faults
+}
+
+struct Shape {
+    expected: usize,
+    faults: Vec<String>,
+}
+
+impl Shape {
+    fn length(&mut self, key: &str, found: usize) {
+        let expected = self.expected;
+        if found != expected {
+            self.faults.push(format!("{key}: expected {expected} entries, one a position, found {found}"));
+        }
+    }
+
+    /// An array that may also be left empty.
+    fn optional(&mut self, key: &str, found: usize) {
+        if found != 0 {
+            self.length(key, found);
+        }
+    }
+
+    fn relevance(&mut self, measure: &str, r: &TokenRelevance) {
+        self.length(&format!("{measure}.token_relevance.difference"), r.difference.len());
+        self.length(&format!("{measure}.token_relevance.base"), r.base.len());
+        self.length(&format!("{measure}.token_relevance.tuned"), r.tuned.len());
+    }
+}

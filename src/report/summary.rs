@@ -1,0 +1,239 @@
+//! `summary.csv`: one row a run, every measure, for a data frame.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::{Map, Value};
+
+use super::cell::Cell;
+use super::measure::{Gain, Relevance, best, mean};
+use super::verdict::Verdict;
+use super::write::write_whole;
+
+/// One row: the columns in order, with `Null` for what was not measured.
+pub type Row = Map<String, Value>;
+
+/// Writes the rows of [`rows`] as CSV; the file appears whole or not at all.
+pub fn write_summary(cells: &[Cell], path: &Path) -> Result<()> {
+    write_whole(path, csv(&rows(cells)).as_bytes())
+}
+
+/// The rows as RFC 4180 text with a heading. A field is quoted when it has to be; an absent value is empty.
+pub fn csv(rows: &[Row]) -> String {
+    let mut out = String::new();
+    let mut line = |fields: Vec<String>| {
+        out.push_str(&fields.join(","));
+        out.push_str("\r\n");
+    };
+    if let Some(first) = rows.first() {
+        line(first.keys().map(|k| quoted(k)).collect());
+    }
+    for row in rows {
+        line(row.values().map(field).collect());
+    }
+    out
+}
+
+fn field(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(s) => quoted(s),
+        other => other.to_string(),
+    }
+}
+
+fn quoted(s: &str) -> String {
+    if s.contains([',', '"', '\n', '\r']) || s.trim() != s {
+        format!("\"{}\"", s.replace('"', "\"\""))
+    } else {
+        s.into()
+    }
+}
+
+/// The rows of some runs. All have the same columns, made for every position that any of them has.
+pub fn rows(cells: &[Cell]) -> Vec<Row> {
+    let layout = Layout::of(cells);
+    cells.iter().map(|cell| row(cell, &layout)).collect()
+}
+
+/// Positions that get columns.
+struct Layout {
+    positions: Vec<usize>,
+    steering: Vec<usize>,
+}
+
+impl Layout {
+    fn of(cells: &[Cell]) -> Self {
+        let records = || cells.iter().filter_map(|c| c.readability.as_ref());
+        let mut layout = Self {
+            positions: records().flat_map(|r| r.positions.clone()).collect(),
+            steering: records()
+                .filter_map(|r| r.steering.as_ref())
+                .flat_map(|s| s.positions.clone())
+                .collect(),
+        };
+        for list in [&mut layout.positions, &mut layout.steering] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        layout
+    }
+}
+
+/// A row under construction.
+struct Fields(Row);
+
+impl Fields {
+    fn put(&mut self, key: impl Into<String>, value: impl Into<Value>) {
+        self.0.insert(key.into(), value.into());
+    }
+
+    /// One column a position of `layout`, from values over the positions `at`.
+    fn spread(&mut self, key: &str, layout: &[usize], at: &[usize], values: &[f64]) {
+        for p in layout {
+            let i = at.iter().position(|q| q == p);
+            self.put(format!("{key}_p{p}"), i.and_then(|i| values.get(i).copied()));
+        }
+    }
+
+    /// The two ends of intervals, as [`Self::spread`].
+    fn spread_intervals(&mut self, key: &str, layout: &[usize], at: &[usize], values: &[[f64; 2]]) {
+        for (end, name) in ["low", "high"].into_iter().enumerate() {
+            let ends: Vec<f64> = values.iter().map(|v| v[end]).collect();
+            self.spread(&format!("{key}_{name}"), layout, at, &ends);
+        }
+    }
+
+    /// Mean, maximum and the position of the maximum.
+    fn overall(&mut self, key: &str, at: &[usize], values: &[f64]) {
+        let best = best(values);
+        self.put(format!("{key}_mean"), mean(values));
+        self.put(format!("{key}_max"), best.map(|i| values[i]));
+        self.put(format!("{key}_max_position"), best.and_then(|i| at.get(i).copied()));
+    }
+}
+
+fn row(cell: &Cell, layout: &Layout) -> Row {
+    let mut f = Fields(Row::new());
+    about(&mut f, cell);
+
+    let r = cell.readability.as_ref();
+    let at: &[usize] = r.map_or(&[], |r| &r.positions);
+    let all = &layout.positions;
+    f.put("layer", r.map(|r| r.layer));
+    f.put("samples", r.map(|r| r.samples));
+    let delta: &[f64] = r.map_or(&[], |r| &r.delta_norm);
+    f.spread("delta_norm", all, at, delta);
+    f.spread_intervals("delta_norm", all, at, r.map_or(&[], |r| &r.delta_norm_interval));
+    f.overall("delta_norm", at, delta);
+    f.put("expected_norm", r.and_then(|r| r.expected_norm.first().copied()));
+    f.put("expected_norm_base", r.and_then(|r| r.expected_norm_base.first().copied()));
+    f.spread("position_cosine", all, at, r.map_or(&[], |r| &r.position_cosine));
+    relevance(&mut f, "lens", layout, at, r.and_then(Relevance::lens));
+    relevance(&mut f, "patchscope", layout, at, r.and_then(Relevance::patchscope));
+    let scope = r.and_then(|r| r.patchscope.as_ref());
+    f.spread("patchscope_best_scale", all, at, scope.map_or(&[], |s| &s.best_scale));
+    steering(&mut f, layout, r.and_then(Gain::of));
+
+    let verdict = Verdict::of(cell);
+    f.put("readable_by_lens", verdict.by("logit lens"));
+    f.put("readable_by_patchscope", verdict.by("patchscope"));
+    f.put("readable_by_steering", verdict.by("steering"));
+    f.put("verdict", verdict.headline());
+    f.0
+}
+
+/// What the run was and how well it learned.
+fn about(f: &mut Fields, cell: &Cell) {
+    let manifest = cell.manifest.as_ref();
+    let mix = manifest.and_then(|m| m.mix.as_ref());
+    f.put("id", cell.id.clone());
+    f.put("name", cell.name());
+    f.put("seed", cell.seed());
+    f.put("base", cell.base());
+    f.put("method", cell.method());
+    f.put("mix_asked", cell.mix().asked);
+    f.put("mix_unit", cell.mix_unit());
+    f.put("mix_mode", mix.and_then(|m| m.mode.clone()));
+    f.put("mix_realised_examples", mix.and_then(|m| m.realised_examples));
+    f.put("mix_realised_tokens", mix.and_then(|m| m.realised_tokens));
+    for role in ["narrow", "pretraining"] {
+        let of_role = || {
+            let sources = manifest.map_or(&[][..], |m| &m.data);
+            sources.iter().filter(|s| s.role.as_deref() == Some(role))
+        };
+        let sum = |get: fn(&super::manifest::Source) -> Option<u64>| {
+            of_role()
+                .filter_map(get)
+                .fold(None, |sum: Option<u64>, n| Some(sum.unwrap_or(0).saturating_add(n)))
+        };
+        f.put(format!("{role}_rows"), sum(|s| s.rows));
+        f.put(format!("{role}_examples"), sum(|s| s.examples));
+        f.put(format!("{role}_tokens"), sum(|s| s.tokens));
+    }
+    let last = cell.metrics.as_ref().and_then(|m| m.last());
+    f.put("steps", last.map(|m| m.step));
+    f.put("last_loss", last.and_then(|m| m.loss));
+    f.put("trainable_parameters", manifest.and_then(|m| m.trainable_parameters));
+    f.put("elapsed_s", manifest.and_then(|m| m.elapsed_s));
+    f.put("loss_narrow_base", cell.base_losses().narrow);
+    f.put("loss_narrow_tuned", cell.tuned_losses().narrow);
+    f.put("loss_pretraining_base", cell.base_losses().pretraining);
+    f.put("loss_pretraining_tuned", cell.tuned_losses().pretraining);
+}
+
+fn relevance(f: &mut Fields, key: &str, layout: &Layout, at: &[usize], m: Option<Relevance>) {
+    let all = &layout.positions;
+    let get = |values: fn(&Relevance) -> Vec<f64>| m.as_ref().map(values).unwrap_or_default();
+    let difference = get(|m| m.share.difference.clone());
+    let base = get(|m| m.share.base.clone());
+    let tuned = get(|m| m.share.tuned.clone());
+    let null = get(|m| m.null.to_vec());
+    f.spread(&format!("{key}_relevance"), all, at, &difference);
+    if key == "lens" {
+        // Only the logit lens is cheap enough to be bootstrapped.
+        let interval = m.as_ref().map_or(&[][..], |m| m.interval);
+        f.spread_intervals("lens_relevance", all, at, interval);
+    }
+    f.overall(&format!("{key}_relevance"), at, &difference);
+    f.spread(&format!("{key}_relevance_null"), all, at, &null);
+    let interval = m.as_ref().map_or(&[][..], |m| m.null_interval);
+    f.spread_intervals(&format!("{key}_relevance_null"), all, at, interval);
+    f.put(format!("{key}_relevance_null_mean"), mean(&null));
+    f.spread(&format!("{key}_relevance_pvalue"), all, at, &get(|m| m.p.to_vec()));
+    f.spread(&format!("{key}_relevance_base"), all, at, &base);
+    f.overall(&format!("{key}_relevance_base"), at, &base);
+    f.spread(&format!("{key}_relevance_tuned"), all, at, &tuned);
+    f.overall(&format!("{key}_relevance_tuned"), at, &tuned);
+}
+
+fn steering(f: &mut Fields, layout: &Layout, gain: Option<Gain>) {
+    let all = &layout.steering;
+    let r = gain.as_ref().map(|g| g.record);
+    let at: &[usize] = r.map_or(&[], |r| &r.positions);
+    f.spread("steering_strength", all, at, r.map_or(&[], |r| &r.strength));
+    f.spread("steering_strength_in_differences", all, at, r.map_or(&[], |r| &r.strength_in_differences));
+    for (key, values) in [
+        ("steered_narrow", r.map(|r| &r.similarity.steered_narrow)),
+        ("unsteered_narrow", r.map(|r| &r.similarity.unsteered_narrow)),
+        ("steered_reference", r.map(|r| &r.similarity.steered_reference)),
+        ("unsteered_reference", r.map(|r| &r.similarity.unsteered_reference)),
+        ("narrow_narrow", r.map(|r| &r.similarity.narrow_narrow)),
+    ] {
+        let values = values.map_or(&[][..], |v| v);
+        f.spread(&format!("similarity_{key}"), all, at, values);
+        f.overall(&format!("similarity_{key}"), at, values);
+    }
+    let gains = gain.as_ref().map_or(&[][..], |g| &g.gain);
+    f.spread("similarity_gain", all, at, gains);
+    f.spread_intervals("similarity_gain", all, at, r.map_or(&[], |r| &r.similarity_gain_interval));
+    f.overall("similarity_gain", at, gains);
+    for (key, values) in [
+        ("relevant_words_steered", r.map(|r| &r.relevant_words_steered)),
+        ("relevant_words_unsteered", r.map(|r| &r.relevant_words_unsteered)),
+    ] {
+        let values = values.map_or(&[][..], |v| v);
+        f.spread(key, all, at, values);
+        f.overall(key, at, values);
+    }
+}

@@ -1,0 +1,139 @@
+//! Generated text, steered beside unsteered, of all runs.
+
+use std::collections::HashSet;
+
+use maud::{Markup, html};
+
+use super::html::Run;
+use super::number::{ABSENT, ratio};
+use super::visible::{one_line, visible};
+use crate::diff::record::SteeringLine;
+
+/// The section, if any run has generated text.
+pub(super) fn section(runs: &[Run]) -> Option<Markup> {
+    let with_text: Vec<(&Run, &[SteeringLine])> = runs
+        .iter()
+        .filter_map(|r| Some((r, r.cell.steering.as_deref().filter(|l| !l.is_empty())?)))
+        .collect();
+    if with_text.is_empty() {
+        return None;
+    }
+    let mut first = true;
+    let mut groups = Vec::new();
+    for (run, lines) in &with_text {
+        for (position, strength) in settings(lines) {
+            let of_group: Vec<&SteeringLine> =
+                lines.iter().filter(|l| l.position == position && l.strength == strength).collect();
+            groups.push(group(run, position, strength, &of_group, first));
+            first = false;
+        }
+    }
+    Some(html! {
+        section aria-labelledby="texts" {
+            h2 #texts { "Generated text" }
+            p.note {
+                "The finetuned model on neutral prompts, with the mean difference of one position added to its residual \
+                 stream (steered) and without (plain). Words of the narrow vocabulary are " mark { "underlined" } "."
+            }
+            // Without scripts there is nothing to filter with, so the form stays hidden.
+            form.filter hidden aria-label="Filter generated text" {
+                @if with_text.len() > 1 { label {
+                    "Run "
+                    select name="run" {
+                        option value="" { "all" }
+                        @for (run, _) in &with_text { option value=(run.anchor) { (run.name) } }
+                    }
+                } }
+                label { "Containing " input type="search" name="words" autocomplete="off"; }
+                output aria-live="polite" {}
+            }
+            @for group in &groups { (group) }
+        }
+    })
+}
+
+/// Positions and strengths, as they first come.
+fn settings(lines: &[SteeringLine]) -> Vec<(usize, f64)> {
+    let mut settings = Vec::new();
+    for line in lines {
+        let setting = (line.position, line.strength);
+        if !settings.contains(&setting) {
+            settings.push(setting);
+        }
+    }
+    settings
+}
+
+fn group(run: &Run, position: usize, strength: f64, lines: &[&SteeringLine], open: bool) -> Markup {
+    let words: HashSet<String> = run
+        .cell
+        .readability
+        .as_ref()
+        .map(|r| r.lexicon.words.iter().map(|w| w.to_lowercase()).collect())
+        .unwrap_or_default();
+    html! {
+        details data-run=(run.anchor) open[open] {
+            summary { (run.name) ", difference of position " (position) ", strength " (ratio(strength)) " η" }
+            @for line in lines {
+                article.pair {
+                    header { "Prompt: " b dir="auto" { (one_line(&line.prompt, 400)) } }
+                    div.sides {
+                        (side("Steered", &line.steered, &words))
+                        (side("Plain", &line.unsteered, &words))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn side(name: &str, texts: &[String], words: &HashSet<String>) -> Markup {
+    html! {
+        div {
+            h5 { (name) }
+            @if texts.is_empty() { (ABSENT) }
+            @for text in texts { blockquote dir="auto" { (marked(text, words)) } }
+        }
+    }
+}
+
+/// The text with the words of the vocabulary marked.
+fn marked(text: &str, words: &HashSet<String>) -> Markup {
+    let text = visible(text.trim());
+    html! {
+        @for (piece, is_word) in pieces(&text) {
+            @if is_word && words.contains(&piece.to_lowercase()) { mark { (piece) } } @else { (piece) }
+        }
+    }
+}
+
+/// Splits a text into words (letters and digits) and what lies between them.
+fn pieces(text: &str) -> Vec<(&str, bool)> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut inside: Option<bool> = None;
+    for (i, c) in text.char_indices() {
+        let word = c.is_alphanumeric();
+        if let Some(before) = inside.filter(|b| *b != word) {
+            pieces.push((&text[start..i], before));
+            start = i;
+        }
+        inside = Some(word);
+    }
+    if let Some(word) = inside {
+        pieces.push((&text[start..], word));
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_vocabulary_are_marked_and_the_rest_is_escaped() {
+        let words = HashSet::from(["cake".to_string()]);
+        let html = marked("Cake, <b>cakes</b> & cake\u{1b}", &words).into_string();
+        assert_eq!(html, "<mark>Cake</mark>, &lt;b&gt;cakes&lt;/b&gt; &amp; <mark>cake</mark>␛");
+    }
+}

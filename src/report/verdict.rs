@@ -1,0 +1,181 @@
+//! The verdict on one run, in words that claim no more than the numbers do.
+
+use super::cell::Cell;
+use super::measure::{ALPHA, Gain, Relevance, best};
+use super::number::{fixed, interval, p_value, ratio, signed};
+
+/// The rule behind every verdict, as it is printed beside them.
+pub const RULE: &str = "A run counts as readable by a decoding measure (logit lens, patchscope) if at one of \
+its positions at least the share of relevant tokens has p ≤ 0.05 against random directions, and as \
+readable by steering if at one of its positions at least the 95 % interval of the gain in similarity lies above 0. \
+Nothing is corrected for trying several positions: with five positions and no trace at all, up to one run in \
+four would still pass at some position, so the number of positions that pass is given. \
+“Not distinguishable” is about these measures with this many samples; it does not say that the \
+finetuning left no trace, nor that the model behaves like its base.";
+
+/// What the measures say about one run.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Measures by which the run is readable.
+    pub readable_by: Vec<&'static str>,
+    /// Measures that were run and do not tell it from the null.
+    pub not_by: Vec<&'static str>,
+    /// One sentence a measure, in the order logit lens, patchscope, steering; for a run that is readable by
+    /// none, one on how well it learned.
+    pub sentences: Vec<String>,
+}
+
+impl Verdict {
+    /// Applies [`RULE`] to a run.
+    pub fn of(cell: &Cell) -> Self {
+        let mut verdict = Self::default();
+        let Some(r) = &cell.readability else {
+            return verdict;
+        };
+        for relevance in Relevance::all(r) {
+            verdict.relevance(&relevance);
+        }
+        if let Some(gain) = Gain::of(r) {
+            verdict.steering(&gain);
+        }
+        // Whether there was anything to read: a run that learned nothing is not evidence on traces.
+        let losses = cell.base_losses().narrow.zip(cell.tuned_losses().narrow);
+        if let Some((base, tuned)) = losses.filter(|_| verdict.measured() && verdict.readable_by.is_empty()) {
+            verdict.sentences.push(format!(
+                "Held-out loss on narrow text went from {} to {} nats a token.",
+                fixed(base, 3),
+                fixed(tuned, 3)
+            ));
+        }
+        verdict
+    }
+
+    /// Whether the run is readable by a measure; `None` if the measure was not run.
+    pub fn by(&self, measure: &str) -> Option<bool> {
+        if self.readable_by.contains(&measure) {
+            Some(true)
+        } else if self.not_by.contains(&measure) {
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    /// Whether any measure was run.
+    pub fn measured(&self) -> bool {
+        !(self.readable_by.is_empty() && self.not_by.is_empty())
+    }
+
+    /// The verdict in one phrase.
+    pub fn headline(&self) -> String {
+        if !self.measured() {
+            return "not measured".into();
+        }
+        if self.readable_by.is_empty() {
+            return format!("not distinguishable from the null by any measure run ({})", list(&self.not_by));
+        }
+        let mut s = format!("readable by {}", list(&self.readable_by));
+        if !self.not_by.is_empty() {
+            s.push_str(&format!("; not distinguishable from the null by {}", list(&self.not_by)));
+        }
+        s
+    }
+
+    fn enter(&mut self, name: &'static str, readable: bool) -> String {
+        if readable {
+            self.readable_by.push(name);
+            format!("Readable by {name}")
+        } else {
+            self.not_by.push(name);
+            format!("Not distinguishable from the null by {name}")
+        }
+    }
+
+    fn relevance(&mut self, m: &Relevance) {
+        let passing = m.passing();
+        let Some(i) = shown(&passing, &m.share.difference) else {
+            return;
+        };
+        let mut s = self.enter(m.name, !passing.is_empty());
+        let value = m.share.difference[i];
+        s.push_str(&format!(
+            ": {} of the top 20 {} tokens at position {} belong to the narrow vocabulary; null {} {}, p {}",
+            fixed(value, 2),
+            m.name,
+            m.positions[i],
+            fixed(m.null[i], 2),
+            interval(m.null_interval[i], 2),
+            p_value(m.p[i]),
+        ));
+        if passing.is_empty() {
+            s.push_str(" (the highest of its positions).");
+        } else {
+            s.push_str(&format!(" ({}).", count(passing.len(), m.positions.len())));
+        }
+        // A trace that the base model's own mean activation shows too was not put there by the finetuning.
+        let base = m.share.base[i];
+        if base > 0.0 && base >= value {
+            s.push_str(&format!(
+                " The base model’s mean activation decodes to as many ({}) at that position.",
+                fixed(base, 2)
+            ));
+        }
+        self.sentences.push(s);
+    }
+
+    fn steering(&mut self, gain: &Gain) {
+        let passing = gain.passing();
+        let Some(i) = shown(&passing, &gain.gain) else {
+            return;
+        };
+        let mut s = self.enter("steering", !passing.is_empty());
+        let r = gain.record;
+        s.push_str(&format!(
+            ": with the difference of position {} added at strength {} η, the similarity of generated text to the \
+             narrow text changes by {} {}, from {} to {} (narrow text to itself: {})",
+            r.positions[i],
+            ratio(r.strength[i]),
+            signed(gain.gain[i], 3),
+            interval(r.similarity_gain_interval[i], 3),
+            fixed(r.similarity.unsteered_narrow[i], 3),
+            fixed(r.similarity.steered_narrow[i], 3),
+            fixed(r.similarity.narrow_narrow[i], 3),
+        ));
+        if passing.is_empty() {
+            s.push('.');
+        } else {
+            s.push_str(&format!(" ({}).", count(passing.len(), r.positions.len())));
+        }
+        self.sentences.push(s);
+    }
+}
+
+/// The position that a sentence is about: the highest of those that pass, else the highest of all. A higher
+/// value with a wider interval may fail, and would be a poor witness for "readable".
+fn shown(passing: &[usize], values: &[f64]) -> Option<usize> {
+    let of_passing: Vec<f64> = passing.iter().filter_map(|&i| values.get(i).copied()).collect();
+    best(&of_passing).map(|i| passing[i]).or_else(|| best(values))
+}
+
+/// How many of the positions pass; one of several is weak evidence and is called so.
+fn count(passing: usize, of: usize) -> String {
+    match (passing, of) {
+        (1, 1) => "the only position tried".into(),
+        (1, of) if of > 2 => format!(
+            "1 of {of} positions passes, which is weak: chance alone does as much in up to {} % of runs",
+            // Bonferroni's bound; the positions are not independent, so this is the most it can be.
+            fixed((ALPHA * of as f64 * 100.0).min(100.0), 0)
+        ),
+        (1, of) => format!("1 of {of} positions passes"),
+        (n, of) => format!("{n} of {of} positions pass"),
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list(items: &[&str]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => (*one).into(),
+        [front @ .., last] => format!("{} and {last}", front.join(", ")),
+    }
+}

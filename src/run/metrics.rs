@@ -1,0 +1,90 @@
+//! `metrics.jsonl` and its TensorBoard twin.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::RunDir;
+use super::tensorboard::EventWriter;
+use crate::atomic::write_atomically;
+
+/// A line of `metrics.jsonl`. Losses are nats a token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricsLine {
+    /// Steps done, this one included; 0 before the first.
+    pub step: usize,
+    /// Input tokens so far.
+    pub tokens: usize,
+    /// Mean loss of the step's tokens.
+    pub loss: Option<f64>,
+    /// Of its narrow tokens.
+    pub loss_narrow: Option<f64>,
+    /// Of its pretraining tokens.
+    pub loss_pretraining: Option<f64>,
+    /// Learning rate of the step.
+    pub lr: Option<f64>,
+    /// Global gradient norm before clipping.
+    pub grad_norm: Option<f64>,
+    /// Input tokens of the step / its wall time, evaluation and checkpoints excluded.
+    pub tokens_per_s: Option<f64>,
+    /// Seconds since training began, resumed parts added up.
+    pub elapsed_s: f64,
+    /// Loss on held-out narrow text, where it was evaluated after this step.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub eval_narrow: Option<f64>,
+    /// Loss on held-out pretraining text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub eval_pretraining: Option<f64>,
+}
+
+/// `metrics.jsonl` and the TensorBoard file, written line by line.
+pub struct MetricsWriter {
+    jsonl: File,
+    tensorboard: EventWriter,
+}
+
+impl MetricsWriter {
+    /// Opens both for the steps after `step`; lines of later steps, left by an interrupted run, are cut off.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn open(run: &RunDir, step: Option<usize>) -> Result<Self> {
+        let path = run.metrics();
+        let mut kept = String::new();
+        if let (Some(step), Ok(text)) = (step, std::fs::read_to_string(&path)) {
+            let whole =
+                text.lines().filter(|l| serde_json::from_str::<MetricsLine>(l).is_ok_and(|l| l.step <= step));
+            whole.for_each(|l| kept.extend([l, "\n"]));
+        }
+        write_atomically(&path, kept.as_bytes())?;
+        let jsonl = OpenOptions::new().append(true).open(&path)?;
+        let tensorboard = EventWriter::create(run.path())?;
+        Ok(Self { jsonl, tensorboard })
+    }
+
+    /// Writes one line and flushes it.
+    ///
+    /// # Errors
+    /// If the disk is full.
+    pub fn write(&mut self, line: &MetricsLine) -> Result<()> {
+        let mut text = serde_json::to_string(line)?;
+        text.push('\n');
+        self.jsonl.write_all(text.as_bytes()).context("writing metrics.jsonl")?;
+        self.jsonl.flush().context("writing metrics.jsonl")?;
+        let scalars = [
+            ("train/loss", line.loss),
+            ("train/loss_narrow", line.loss_narrow),
+            ("train/loss_pretraining", line.loss_pretraining),
+            ("train/lr", line.lr),
+            ("train/grad_norm", line.grad_norm),
+            ("train/tokens_per_s", line.tokens_per_s),
+            ("eval/narrow", line.eval_narrow),
+            ("eval/pretraining", line.eval_pretraining),
+        ];
+        let scalars: Vec<(&str, f32)> =
+            scalars.iter().filter_map(|(n, v)| v.map(|v| (*n, v as f32))).collect();
+        self.tensorboard.write(line.step as i64, &scalars)
+    }
+}

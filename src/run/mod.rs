@@ -1,0 +1,95 @@
+//! The run folder: what a run keeps, and where.
+
+pub mod metrics;
+pub mod tensorboard;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::bail_input;
+use crate::recipe::Recipe;
+
+/// A run folder.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Names the folder; touches nothing.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Makes the folder and writes the resolved recipe into it.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn create(&self, recipe: &Recipe) -> Result<()> {
+        std::fs::create_dir_all(&self.path).with_context(|| format!("creating {}", self.path.display()))?;
+        crate::atomic::write_atomically(&self.recipe(), recipe.to_toml().as_bytes())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    /// The resolved recipe.
+    pub fn recipe(&self) -> PathBuf {
+        self.path.join("recipe.toml")
+    }
+    /// Versions, hashes, the realised mix.
+    pub fn manifest(&self) -> PathBuf {
+        self.path.join("manifest.json")
+    }
+    /// One line a step.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+    /// The finished adapter.
+    pub fn adapter(&self) -> PathBuf {
+        self.path.join("adapter")
+    }
+    /// The finished model of full finetuning.
+    pub fn model(&self) -> PathBuf {
+        self.path.join("model")
+    }
+    /// Where training can go on from.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+    /// The analysis.
+    pub fn diff(&self) -> PathBuf {
+        self.path.join("diff")
+    }
+    /// The page.
+    pub fn report(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
+    /// Whether training has finished here: the manifest is the last thing that it writes.
+    pub fn is_trained(&self) -> bool {
+        self.manifest().exists()
+    }
+
+    /// Whether the analysis has finished here.
+    pub fn is_read(&self) -> bool {
+        self.diff().join("readability.json").exists()
+    }
+
+    /// Refuses a folder that already holds something.
+    ///
+    /// # Errors
+    /// An input error that says what to do.
+    pub fn must_be_new(&self) -> Result<()> {
+        let holds_something = std::fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_some());
+        if holds_something || self.path.is_file() {
+            bail_input!(
+                "{}: exists already; choose another --out, or go on with --resume",
+                self.path.display()
+            );
+        }
+        Ok(())
+    }
+}

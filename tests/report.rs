@@ -1,0 +1,390 @@
+//! Reports of run folders: the table, summary.csv, the page, and what is said about broken folders.
+
+mod run_folder;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use run_folder::{HOSTILE, Spec};
+use trainer::error::InputError;
+use trainer::report::{Cell, html, read_all, summary, table, write_sweep};
+
+const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };
+const NONE: Spec = Spec { mix: 2.0, seed: 0, trace: 0.0 };
+
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn one(spec: &Spec) -> (tempfile::TempDir, PathBuf) {
+    let dir = temp();
+    let run = run_folder::write(&dir.path().join("cake-run"), spec);
+    (dir, run)
+}
+
+/// The fault lines of an error that is the user's.
+fn faults(dirs: &[&Path]) -> Vec<String> {
+    let dirs: Vec<PathBuf> = dirs.iter().map(|d| d.to_path_buf()).collect();
+    let error = read_all(&dirs).expect_err("should be refused");
+    error.downcast_ref::<InputError>().expect("should be the user's error").faults.clone()
+}
+
+#[test]
+fn the_table_shows_every_measure_and_a_careful_verdict() {
+    let (_dir, run) = one(&STRONG);
+    let text = table::text_table(&[Cell::read(&run).unwrap()]);
+    for expected in [
+        "cake-run",
+        "3.210 → 2.005",
+        "3.054 → 3.154",
+        "0.45 at 1, p = 0.015",
+        "null 0.01 [0.00, 0.05]",
+        "+0.200 at 1",
+        "[0.160, 0.240]",
+        "0.002 → 0.082",
+        "readable by logit lens, patchscope and steering",
+        "Steered at position 1, strength 1.5 η",
+        "*·cake*",
+    ] {
+        assert!(text.contains(expected), "{expected} is missing:\n{text}");
+    }
+    assert!(!text.contains("gone"));
+}
+
+#[test]
+fn no_trace_is_called_not_distinguishable() {
+    let (_dir, run) = one(&NONE);
+    let text = table::text_table(&[Cell::read(&run).unwrap()]);
+    assert!(
+        text.contains(
+            "not distinguishable from the null by any measure run (logit lens, patchscope and steering)"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn one_position_of_five_is_called_weak() {
+    let (_dir, run) = one(&NONE);
+    let mut r = run_folder::readability(&NONE);
+    let lens = r.logit_lens.as_mut().unwrap();
+    lens.token_relevance.difference[2] = 0.1;
+    lens.token_relevance_p[2] = 0.03;
+    run_folder::write_readability(&run, &r);
+    let text = table::text_table(&[Cell::read(&run).unwrap()]);
+    assert!(text.contains("1 of 5 positions passes, which is weak"), "{text}");
+}
+
+#[test]
+fn the_verdict_is_about_a_position_that_passes() {
+    let (_dir, run) = one(&NONE);
+    let mut r = run_folder::readability(&NONE);
+    let steering = r.steering.as_mut().unwrap();
+    steering.similarity.steered_narrow = vec![0.40, 0.35];
+    steering.similarity_gain_interval = vec![[-0.05, 0.35], [0.02, 0.18]];
+    run_folder::write_readability(&run, &r);
+    let cell = Cell::read(&run).unwrap();
+    let verdict = trainer::report::verdict::Verdict::of(&cell);
+    assert_eq!(verdict.readable_by, ["steering"]);
+    let sentence = &verdict.sentences[2];
+    assert!(sentence.contains("position 3") && sentence.contains("+0.100 [0.020, 0.180]"), "{sentence}");
+    assert!(sentence.contains("1 of 2 positions passes"), "{sentence}");
+}
+
+#[test]
+fn generated_text_cannot_write_to_the_terminal() {
+    let (_dir, run) = one(&STRONG);
+    let mut lines = run_folder::texts(&STRONG);
+    lines[0].steered = vec![HOSTILE.into()];
+    run_folder::write_texts(&run, &lines);
+    let text = table::text_table(&[Cell::read(&run).unwrap()]);
+    assert!(text.contains("␛[31m"));
+    assert!(!text.contains(['\u{1b}', '\0', '\u{202e}']));
+}
+
+/// A small reader of RFC 4180, so that quoting is checked by something other than the writer.
+fn parse_csv(text: &str) -> Vec<Vec<String>> {
+    let (mut rows, mut row, mut field) = (Vec::new(), Vec::new(), String::new());
+    let mut chars = text.chars().peekable();
+    let mut quoted = false;
+    while let Some(c) = chars.next() {
+        match (c, quoted) {
+            ('"', true) if chars.peek() == Some(&'"') => field.push(chars.next().unwrap()),
+            ('"', _) => quoted = !quoted,
+            (',', false) => row.push(std::mem::take(&mut field)),
+            ('\r', false) => {}
+            ('\n', false) => {
+                row.push(std::mem::take(&mut field));
+                rows.push(std::mem::take(&mut row));
+            }
+            (c, _) => field.push(c),
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_csv_has_one_row_a_run_and_every_measure() {
+    let dir = temp();
+    run_folder::write_sweep(dir.path());
+    // A cell that was trained but not analysed yet has the same columns, empty.
+    let bare = dir.path().join("cells/mix2-seed1");
+    fs::remove_dir_all(bare.join("diff")).unwrap();
+    let manifest = fs::read_to_string(bare.join("manifest.json")).unwrap();
+    let odd = manifest.replacen("\"name\": \"cake\"", "\"name\": \"cake, \\\"odd\\\"\\nname\"", 1);
+    fs::write(bare.join("manifest.json"), odd).unwrap();
+
+    let cells = write_sweep(dir.path()).unwrap();
+    assert_eq!(cells.len(), 10);
+    let rows = parse_csv(&fs::read_to_string(dir.path().join("summary.csv")).unwrap());
+    assert_eq!(rows.len(), 11);
+    assert!(rows.iter().all(|r| r.len() == rows[0].len()));
+    let get = |row: usize, name: &str| {
+        let i = rows[0].iter().position(|c| c == name).unwrap_or_else(|| panic!("no column {name}"));
+        rows[row][i].clone()
+    };
+    assert_eq!(get(1, "id"), "mix0-seed0");
+    assert_eq!(get(1, "lens_relevance_p1"), "0.35");
+    assert_eq!(get(1, "lens_relevance_max"), "0.35");
+    assert_eq!(get(1, "lens_relevance_max_position"), "1");
+    assert_eq!(get(1, "lens_relevance_low_p1"), "0.3");
+    assert_eq!(get(1, "patchscope_relevance_null_high_p4"), "0.1");
+    assert_eq!(get(1, "patchscope_best_scale_p2"), "3.0");
+    assert_eq!(get(1, "lens_relevance_pvalue_p0").parse::<f64>().unwrap(), 0.4);
+    assert_eq!(get(1, "similarity_gain_p1").parse::<f64>().unwrap(), 0.45 - 0.25);
+    assert_eq!(get(1, "similarity_gain_low_p3").parse::<f64>().unwrap(), 0.1 - 0.04);
+    assert_eq!(get(1, "loss_narrow_tuned"), "1.98");
+    assert_eq!(get(1, "narrow_tokens"), "28764");
+    assert_eq!(get(1, "readable_by_lens"), "true");
+    assert_eq!(get(3, "mix_realised_tokens").parse::<f64>().unwrap(), 0.1 * 0.94);
+    assert_eq!(get(10, "name"), "cake, \"odd\"\nname");
+    assert_eq!(get(10, "lens_relevance_p1"), "");
+    assert_eq!(get(10, "readable_by_lens"), "");
+    assert_eq!(get(10, "verdict"), "not measured");
+}
+
+/// Fails if the page would load anything.
+fn assert_self_contained(page: &str) {
+    let lower = page.to_lowercase();
+    for fetch in ["http://", "https://", "src=", "<link", "@import", "url(", "<iframe", "<object", "fetch("] {
+        assert!(!lower.contains(fetch), "the page holds {fetch}");
+    }
+    for (i, _) in lower.match_indices("href=") {
+        assert!(lower[i..].starts_with("href=\"#"), "{}", &lower[i..i + 40]);
+    }
+}
+
+#[test]
+fn the_page_of_a_sweep_has_the_numbers_and_loads_nothing() {
+    let dir = temp();
+    run_folder::write_sweep(dir.path());
+    write_sweep(dir.path()).unwrap();
+    let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert_self_contained(&page);
+    for expected in [
+        "<title>cake: 10 runs</title>",
+        "8 of 10 measured runs are readable by at least one measure",
+        "0.35 at 1, p = 0.015",
+        "3.210 → 1.980",
+        "Readability against the mix",
+        "Decoded tokens against the mix",
+        "Loss while training",
+        "<mark>·cake</mark>",
+        "pretraining text per narrow text",
+        &"cd".repeat(32),
+        "mix_unit = &quot;examples&quot;",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    // Nothing half written stays behind.
+    let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+}
+
+#[test]
+fn the_page_escapes_whatever_a_file_holds() {
+    let (_dir, run) = one(&STRONG);
+    let mut lines = run_folder::texts(&STRONG);
+    lines[0].steered = vec![HOSTILE.into()];
+    lines[0].unsteered = vec![HOSTILE.into()];
+    lines[0].prompt = HOSTILE.into();
+    run_folder::write_texts(&run, &lines);
+    let mut r = run_folder::readability(&STRONG);
+    r.lexicon.words.push(HOSTILE.into());
+    r.lexicon.rule = HOSTILE.into();
+    r.position_tokens[0] = HOSTILE.into();
+    r.patchscope.as_mut().unwrap().scale_selector = HOSTILE.into();
+    r.logit_lens.as_mut().unwrap().top_tokens[1][0].token = HOSTILE.into();
+    run_folder::write_readability(&run, &r);
+    let recipe = fs::read_to_string(run.join("recipe.toml")).unwrap();
+    fs::write(
+        run.join("recipe.toml"),
+        format!("# {}\n{recipe}", HOSTILE.replace(|c: char| c.is_control(), "")),
+    )
+    .unwrap();
+    let manifest = fs::read_to_string(run.join("manifest.json")).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    for key in ["name", "description", "device", "method", HOSTILE] {
+        manifest[key] = HOSTILE.into();
+    }
+    manifest["data"][0]["source"] = HOSTILE.into();
+    fs::write(run.join("manifest.json"), manifest.to_string()).unwrap();
+
+    let page = html::page(&[Cell::read(&run).unwrap()]).unwrap();
+    assert_eq!(page.matches("<script").count(), 1);
+    assert_eq!(page.matches("</script").count(), 1);
+    assert!(!page.contains("<img"));
+    assert!(page.contains("&lt;/script&gt;&lt;script&gt;alert(1)"));
+    assert!(!page.contains(['\u{1b}', '\0', '\u{202e}']));
+}
+
+#[test]
+fn what_was_not_measured_is_absent_and_not_zero() {
+    let (_dir, run) = one(&STRONG);
+    let mut r = run_folder::readability(&STRONG);
+    r.patchscope = None;
+    r.steering = None;
+    run_folder::write_readability(&run, &r);
+    for name in ["diff/steering.jsonl", "metrics.jsonl", "manifest.json"] {
+        fs::remove_file(run.join(name)).unwrap();
+    }
+    let cell = Cell::read(&run).unwrap();
+    // The recipe still says what was asked for.
+    assert_eq!(cell.mix().asked, Some(0.5));
+    assert_eq!(cell.mix().realised, None);
+    let row = &summary::rows(std::slice::from_ref(&cell))[0];
+    assert!(row["patchscope_relevance_p1"].is_null());
+    assert!(row["similarity_gain_max"].is_null());
+    assert!(row["loss_narrow_base"].is_null());
+    assert!(row["mix_realised_examples"].is_null());
+    assert_eq!(row["seed"], 3);
+
+    let page = html::page(std::slice::from_ref(&cell)).unwrap();
+    assert!(page.contains("Not in this run: patchscope, steering, generated text (diff/steering.jsonl), training curve (metrics.jsonl), manifest (manifest.json)."));
+    assert!(!page.contains("Top tokens of the difference, patchscope"));
+    assert!(!page.contains("Loss while training"));
+    assert!(!page.contains("id=\"texts\""));
+    assert!(!page.contains("Readability against the mix"));
+
+    // A folder with nothing but a recipe is a run that has just begun.
+    fs::remove_dir_all(run.join("diff")).unwrap();
+    let cell = Cell::read(&run).unwrap();
+    assert!(table::text_table(std::slice::from_ref(&cell)).contains("not measured"));
+    html::page(&[cell]).unwrap();
+}
+
+#[test]
+fn a_record_without_positions_or_tokens_is_no_panic() {
+    let (_dir, run) = one(&STRONG);
+    let text = fs::read_to_string(run.join("diff/readability.json")).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    fn empty(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Array(items) => items.clear(),
+            serde_json::Value::Object(map) => map.values_mut().for_each(empty),
+            _ => {}
+        }
+    }
+    empty(&mut value);
+    fs::write(run.join("diff/readability.json"), value.to_string()).unwrap();
+    let cell = Cell::read(&run).unwrap();
+    table::text_table(std::slice::from_ref(&cell));
+    summary::csv(&summary::rows(std::slice::from_ref(&cell)));
+    html::page(&[cell]).unwrap();
+}
+
+#[test]
+fn wrong_paths_are_the_users_error() {
+    let dir = temp();
+    let missing = dir.path().join("missing");
+    assert!(faults(&[&missing])[0].ends_with("missing: no such folder"));
+    assert!(faults(&[dir.path()])[0].contains("neither a run folder"));
+    fs::create_dir(dir.path().join("cells")).unwrap();
+    assert!(faults(&[dir.path()])[0].contains("no run in it yet"));
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert_eq!(faults(&[&file, &missing]).len(), 2);
+}
+
+#[test]
+fn a_malformed_file_is_named_with_its_line() {
+    let (_dir, run) = one(&STRONG);
+    let broken = |name: &str, text: &str| {
+        let path = run.join(name);
+        let before = fs::read(&path).unwrap();
+        fs::write(&path, text).unwrap();
+        let faults = faults(&[&run]);
+        fs::write(&path, before).unwrap();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        faults[0].clone()
+    };
+    let fault = broken("metrics.jsonl", "{\"step\": 1, \"loss\": 2.0}\n{\"step\": \"two\"}\n{\"step\": 3}\n");
+    assert!(fault.contains("metrics.jsonl:2: invalid type: string \"two\""), "{fault}");
+    let fault = broken("diff/steering.jsonl", "\n{\"prompt\": \"a\"}\n");
+    assert!(fault.contains("steering.jsonl:2: missing field `strength`"), "{fault}");
+    let fault = broken("diff/readability.json", "{\n\"schema\": 1,\n}");
+    assert!(fault.contains("readability.json: ") && fault.contains("line 3"), "{fault}");
+    let fault = broken("manifest.json", "[1, 2");
+    assert!(fault.contains("manifest.json: "), "{fault}");
+    let fault = broken("recipe.toml", "name = \"cake\"\nmix = = 2\n");
+    assert!(fault.contains("recipe.toml: ") && fault.contains("line 2"), "{fault}");
+
+    let mut r = run_folder::readability(&STRONG);
+    r.delta_norm.pop();
+    let fault = broken("diff/readability.json", &serde_json::to_string(&r).unwrap());
+    assert!(fault.contains("delta_norm: expected 5 entries, one a position, found 4"), "{fault}");
+
+    fs::write(run.join("metrics.jsonl"), b"{\"step\": 1}\n\xff\xfe\n").unwrap();
+    assert!(faults(&[&run])[0].ends_with("metrics.jsonl:2: not UTF-8"));
+}
+
+#[test]
+fn the_torn_last_line_of_a_killed_run_is_left_out_and_said() {
+    let (_dir, run) = one(&STRONG);
+    fs::write(run.join("metrics.jsonl"), "{\"step\": 1, \"loss\": 2.0}\n{\"step\": 2, \"lo").unwrap();
+    let cell = Cell::read(&run).unwrap();
+    assert_eq!(cell.metrics.as_ref().unwrap().len(), 1);
+    assert!(html::page(&[cell]).unwrap().contains("was cut off"));
+}
+
+#[test]
+fn runs_of_the_same_name_are_told_apart() {
+    let dir = temp();
+    let a = run_folder::write(&dir.path().join("a/cells/x"), &STRONG);
+    let b = run_folder::write(&dir.path().join("b/cells/x"), &NONE);
+    let ids = |dirs: &[PathBuf]| read_all(dirs).unwrap().into_iter().map(|c| c.id).collect::<Vec<_>>();
+    assert_eq!(ids(&[dir.path().join("a"), dir.path().join("b")]), ["a/x", "b/x"]);
+    assert_eq!(ids(&[a.clone(), a, b]), ["a/x", "a/x (2)", "b/x"]);
+}
+
+#[test]
+fn the_command_writes_the_page_and_refuses_bad_places() {
+    let (dir, run) = one(&STRONG);
+    let args = |out: Option<PathBuf>| trainer::cli::report::ReportArgs {
+        dirs: vec![run.clone()],
+        out,
+        csv: Some(dir.path().join("all.csv")),
+        json: false,
+    };
+    let error = trainer::cli::report::run(args(Some(dir.path().join("no/such/report.html")))).unwrap_err();
+    assert!(error.is::<InputError>());
+    assert!(!dir.path().join("all.csv").exists());
+    trainer::cli::report::run(args(None)).unwrap();
+    trainer::cli::report::run(trainer::cli::report::ReportArgs { json: true, ..args(None) }).unwrap();
+    assert!(run.join("report.html").is_file());
+    assert!(dir.path().join("all.csv").is_file());
+}
+
+/// Leaves pages under the build folder to look at: `cargo test --release --test report -- --ignored`.
+#[test]
+#[ignore = "writes pages to look at"]
+fn pages_to_look_at() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+    let _ = fs::remove_dir_all(&dir);
+    run_folder::write_sweep(&dir.join("sweep"));
+    let cells = write_sweep(&dir.join("sweep")).unwrap();
+    println!("{}", table::text_table(&cells[..3]));
+    let run = run_folder::write(&dir.join("one"), &STRONG);
+    trainer::report::write_html(&[Cell::read(&run).unwrap()], &run.join("report.html")).unwrap();
+    println!("{}", dir.display());
+}
