@@ -10,6 +10,7 @@ pub mod cli;
 pub mod data;
 pub mod diff;
 pub mod error;
+pub mod interrupt;
 pub mod model;
 pub mod ops;
 pub mod recipe;

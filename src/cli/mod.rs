@@ -7,9 +7,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{InputError, Interrupted};
 
+pub mod fit;
 pub mod generate;
 pub mod models;
 pub mod report;
+mod self_sample;
 
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
 #[derive(Debug, Parser)]
@@ -21,6 +23,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Fit(fit::FitArgs),
     Generate(generate::GenerateArgs),
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<()> {
     match command {
+        Command::Fit(args) => fit::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Models(args) => models::run(args),
         Command::Report(args) => report::run(args),

@@ -5,6 +5,7 @@
 
 pub mod alias;
 pub mod checkpoint;
+pub mod export;
 pub mod generate;
 pub mod hooks;
 pub mod hub;

@@ -208,6 +208,24 @@ fn digests(files: &[PathBuf]) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
+/// sha256 of a file, or of the names and hashes of the files below a folder.
+///
+/// # Errors
+/// If something cannot be read.
+pub fn sha256_path(path: &Path) -> Result<String> {
+    if !path.is_dir() {
+        return sha256_file(path);
+    }
+    let mut entries = std::fs::read_dir(path)?.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>()?;
+    entries.sort();
+    let mut hasher = Sha256::new();
+    for entry in entries {
+        hasher.update(entry.file_name().unwrap_or_default().to_string_lossy().as_bytes());
+        hasher.update(sha256_path(&entry)?);
+    }
+    Ok(format!("{:x}", hasher.finalize()))
+}
+
 /// sha256 of a file, in lower-case hexadecimal.
 ///
 /// # Errors

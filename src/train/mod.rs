@@ -1,1 +1,294 @@
-//! Training.
+//! Training: one loop for LoRA and full finetuning, written to a run folder.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod corpus;
+pub mod manifest;
+pub mod optim;
+pub mod schedule;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use self::batch::{Batch, mean_loss};
+use self::checkpoint::State;
+use self::corpus::Corpus;
+use self::manifest::{LossPair, Manifest};
+use self::optim::{AdamW, Gradients, accumulate, global_norm};
+use self::schedule::learning_rate;
+use crate::bail_input;
+use crate::data::mixture::{Mixture, Role, example};
+use crate::error::Interrupted;
+use crate::interrupt::Interrupt;
+use crate::model::hooks::NoHook;
+use crate::model::loader::{Trainables, Tuning};
+use crate::model::lora::{Adapter, LoraConfig};
+use crate::model::source::Pretrained;
+use crate::model::{CausalLm, Pass, export};
+use crate::recipe::{Method, Recipe};
+use crate::run::RunDir;
+use crate::run::metrics::{MetricsLine, MetricsWriter};
+
+/// What a run needs, checked and loaded before anything is written.
+pub struct Training {
+    recipe: Recipe,
+    base: Pretrained,
+    corpus: Corpus,
+    mixture: Mixture,
+    model: CausalLm,
+    trainables: Trainables,
+}
+
+impl LoraConfig {
+    /// The adapter that a recipe asks for.
+    pub fn from_recipe(recipe: &Recipe) -> Self {
+        let lora = &recipe.train.lora;
+        Self {
+            r: lora.r,
+            lora_alpha: lora.alpha,
+            lora_dropout: lora.dropout,
+            target_modules: lora.target_modules.clone(),
+            use_rslora: lora.use_rslora,
+        }
+    }
+}
+
+impl Training {
+    /// Plans the mixture and loads the model. Writes nothing.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] for data that do not suffice, weights that do not fit, or targets
+    /// that name no layer.
+    pub fn prepare(recipe: Recipe, base: Pretrained, corpus: Corpus) -> Result<Self> {
+        let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
+        let lora = LoraConfig::from_recipe(&recipe);
+        let tuning = match recipe.train.method {
+            Method::Lora => Tuning::Lora { config: &lora, seed: recipe.seed },
+            Method::Full => Tuning::Full,
+        };
+        let (model, trainables) = CausalLm::load(&base, &tuning, &crate::model::device()?)?;
+        Ok(Self { recipe, base, corpus, mixture, model, trainables })
+    }
+
+    /// A line that says what will run.
+    pub fn plan(&self) -> String {
+        let (examples, tokens) = self.mixture.realised(&self.corpus.pools);
+        let weights: usize = self.trainables.values().map(|v| v.elem_count()).sum();
+        format!(
+            "{}: {} steps of {} examples; pretraining per narrow {examples:.3} in examples, {tokens:.3} in tokens; {weights} weights learn",
+            self.recipe.name,
+            self.mixture.steps(self.recipe.train.batch_size),
+            self.recipe.train.batch_size,
+        )
+    }
+
+    /// Trains to the end, or to the next step boundary after an interrupt.
+    ///
+    /// # Errors
+    /// [`Interrupted`] after a checkpoint; an [`crate::error::InputError`] if the run folder belongs to
+    /// another recipe; otherwise what went wrong while working.
+    pub fn run(&mut self, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<Manifest> {
+        let train = &self.recipe.train;
+        let steps = self.mixture.steps(train.batch_size);
+        let fingerprint = self.fingerprint();
+        let mut optimizer =
+            AdamW::new(&self.trainables, train.beta1, train.beta2, train.eps, train.weight_decay)?;
+        let newest = if resume { checkpoint::newest(run)? } else { None };
+        let mut state = match newest {
+            Some((state, path)) => {
+                if state.fingerprint != fingerprint {
+                    bail_input!(
+                        "{}: was made by another recipe or other data; it cannot be resumed",
+                        path.display()
+                    );
+                }
+                checkpoint::restore(&path, state.step, &self.trainables, &mut optimizer)?;
+                state
+            }
+            None => State { step: 0, tokens: 0, fingerprint, elapsed_s: 0.0, eval_base: (None, None) },
+        };
+        run.create(&self.recipe)?;
+        let mut metrics = MetricsWriter::open(run, (state.step > 0).then_some(state.step))?;
+        let bar = progress_bar(steps, state.step);
+
+        let mut eval = (None, None);
+        if state.step == 0 {
+            eval = self.evaluate()?;
+            state.eval_base = eval;
+            metrics.write(&MetricsLine { eval_narrow: eval.0, eval_pretraining: eval.1, ..blank(&state) })?;
+        }
+        while state.step < steps {
+            let started = Instant::now();
+            let mut line = self.step(state.step, steps, &mut optimizer)?;
+            let elapsed = started.elapsed().as_secs_f64();
+            state.step += 1;
+            state.elapsed_s += elapsed;
+            line.step = state.step;
+            line.tokens_per_s = Some(line.tokens as f64 / elapsed);
+            state.tokens += line.tokens;
+            line.tokens = state.tokens;
+            line.elapsed_s = state.elapsed_s;
+            let every = |n: usize| n > 0 && state.step % n == 0;
+            if every(train.eval_every) || state.step == steps {
+                eval = self.evaluate()?;
+                (line.eval_narrow, line.eval_pretraining) = eval;
+            }
+            metrics.write(&line)?;
+            let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
+            bar.set_message(format!(
+                "loss {} narrow {} pretraining {} {:.0} tokens/s",
+                shown(line.loss),
+                shown(line.loss_narrow),
+                shown(line.loss_pretraining),
+                line.tokens_per_s.unwrap_or_default()
+            ));
+            bar.inc(1);
+            let stop = interrupt.requested() && state.step < steps;
+            if every(train.checkpoint_every) || state.step == steps || stop {
+                checkpoint::save(run, &state, &self.trainables, &optimizer)?;
+            }
+            if stop {
+                bar.abandon();
+                let hint = format!("step {} of {steps} is saved; go on with --resume", state.step);
+                return Err(Interrupted { hint: Some(hint) }.into());
+            }
+        }
+        bar.finish_and_clear();
+        if eval == (None, None) {
+            eval = self.evaluate()?; // resumed after the last step
+        }
+        self.finish(run, &state, eval)
+    }
+
+    /// One optimizer step: forward and backward of each micro-batch, clipping, AdamW.
+    fn step(&self, step: usize, steps: usize, optimizer: &mut AdamW) -> Result<MetricsLine> {
+        let train = &self.recipe.train;
+        let picks = &self.mixture.order[step * train.batch_size..];
+        let picks = &picks[..picks.len().min(train.batch_size)];
+        let examples: Vec<_> = picks.iter().map(|p| example(&self.corpus.pools, p)).collect();
+        let roles: Vec<Role> = picks.iter().map(|p| self.corpus.pools[p.pool].role).collect();
+        // Weighted by tokens: a step of 8 equals 2 accumulated steps of 4, whatever their masks.
+        let loss_tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
+        let micro = if train.micro_batch_size == 0 { examples.len() } else { train.micro_batch_size };
+        // Dropout draws from a stream of the step, so that a resumed run draws the same.
+        let mut rng = ChaCha8Rng::seed_from_u64(self.recipe.seed);
+        rng.set_stream(step as u64 + 1);
+
+        let mut gradients = Gradients::new();
+        let mut sums = [(0f64, 0usize); 2]; // narrow, pretraining: nll and tokens
+        for (examples, roles) in examples.chunks(micro).zip(roles.chunks(micro)) {
+            let batch = Batch::new(examples, loss_tokens);
+            let mut hook = NoHook;
+            let pass = Pass { train: Some(&mut rng), ..Pass::new(&batch.segments, 1.0, &mut hook) };
+            let loss = batch.loss(&self.model, pass)?;
+            for ((nll, tokens), role) in batch.per_example(&loss.nll).into_iter().zip(roles) {
+                let sum = &mut sums[usize::from(*role == Role::Pretraining)];
+                *sum = (sum.0 + nll, sum.1 + tokens);
+            }
+            accumulate(&mut gradients, &self.trainables, loss.total.backward()?)?;
+        }
+        let grad_norm = global_norm(&gradients)?;
+        let nll = sums[0].0 + sums[1].0;
+        ensure!(
+            nll.is_finite() && grad_norm.is_finite(),
+            "step {}: loss {nll} and gradient norm {grad_norm} are not finite; lower train.lr",
+            step + 1
+        );
+        let factor =
+            if train.clip > 0.0 && grad_norm > train.clip { train.clip / (grad_norm + 1e-6) } else { 1.0 };
+        let lr = learning_rate(train, step, steps);
+        optimizer.step(&self.trainables, &gradients, lr, factor)?;
+        let mean = |(nll, tokens): (f64, usize)| (tokens > 0).then(|| nll / tokens as f64);
+        Ok(MetricsLine {
+            step: step + 1,
+            tokens: examples.iter().map(|e| e.ids.len()).sum(),
+            loss: mean((nll, sums[0].1 + sums[1].1)),
+            loss_narrow: mean(sums[0]),
+            loss_pretraining: mean(sums[1]),
+            lr: Some(lr),
+            grad_norm: Some(grad_norm),
+            tokens_per_s: None,
+            elapsed_s: 0.0,
+            eval_narrow: None,
+            eval_pretraining: None,
+        })
+    }
+
+    /// Held-out losses in nats a token: narrow, pretraining.
+    fn evaluate(&self) -> Result<(Option<f64>, Option<f64>)> {
+        let train = &self.recipe.train;
+        let of = |role| {
+            let examples = self.corpus.held_out(role, train.eval_examples);
+            mean_loss(&self.model, &examples, train.batch_size, 1.0)
+        };
+        Ok((of(Role::Narrow)?, of(Role::Pretraining)?))
+    }
+
+    /// Writes what was learned, and last the manifest: its presence says that the run is complete.
+    fn finish(&self, run: &RunDir, state: &State, eval: (Option<f64>, Option<f64>)) -> Result<Manifest> {
+        let (folder, file) = match self.recipe.train.method {
+            Method::Lora => {
+                let lora = LoraConfig::from_recipe(&self.recipe);
+                Adapter::from_trainables(&lora, &self.trainables)?
+                    .write(&run.adapter(), &self.recipe.model.base)?;
+                (run.adapter(), "adapter_model.safetensors")
+            }
+            Method::Full => {
+                let weights =
+                    self.trainables.iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
+                export::write_model(&run.model(), &self.base, &weights)?;
+                (run.model(), "model.safetensors")
+            }
+        };
+        let hash = crate::model::source::sha256_file(&folder.join(file))?;
+        let pair = |(narrow, pretraining)| LossPair { narrow, pretraining };
+        let weights = self.trainables.values().map(|v| v.elem_count()).sum();
+        let manifest = Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture).finished(
+            state.elapsed_s,
+            hash,
+            weights,
+            pair(state.eval_base),
+            pair(eval),
+        );
+        crate::atomic::write_json(&run.manifest(), &manifest).context("writing the manifest")?;
+        Ok(manifest)
+    }
+
+    /// sha256 of what decides the run: training settings, base weights, data, example order.
+    fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let trains = Recipe { diff: Default::default(), ..self.recipe.clone() };
+        hash.update(trains.to_toml());
+        hash.update(serde_json::to_string(&self.base.sha256).unwrap_or_default());
+        hash.update(serde_json::to_string(&self.corpus.hashes()).unwrap_or_default());
+        hash.update(manifest::order_sha256(&self.mixture));
+        format!("{:x}", hash.finalize())
+    }
+}
+
+fn blank(state: &State) -> MetricsLine {
+    MetricsLine {
+        step: state.step,
+        tokens: state.tokens,
+        loss: None,
+        loss_narrow: None,
+        loss_pretraining: None,
+        lr: None,
+        grad_norm: None,
+        tokens_per_s: None,
+        elapsed_s: state.elapsed_s,
+        eval_narrow: None,
+        eval_pretraining: None,
+    }
+}
+
+fn progress_bar(steps: usize, done: usize) -> ProgressBar {
+    let bar = ProgressBar::new(steps as u64).with_position(done as u64);
+    let style = ProgressStyle::with_template("fit {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

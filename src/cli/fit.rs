@@ -1,0 +1,72 @@
+//! `trainer fit`: makes an organism.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::bail_input;
+use crate::interrupt::Interrupt;
+use crate::model::source;
+use crate::recipe::Recipe;
+use crate::run::RunDir;
+use crate::train::Training;
+use crate::train::corpus::Corpus;
+
+/// Make an organism: finetune a model as a recipe says
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer fit recipes/cake.toml --out runs/cake
+  trainer fit recipes/cake.toml --set data.mix=1 --set train.lora.r=8 --out runs/cake-mixed
+  trainer fit recipes/cake.toml --out runs/cake --resume")]
+pub struct FitArgs {
+    /// The recipe (TOML)
+    recipe: PathBuf,
+    /// Change a key of the recipe; may be given several times
+    #[arg(long, value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// Run folder [default: runs/<name of the recipe>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with an interrupted run
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// As [`fit`].
+pub fn run(args: FitArgs) -> Result<()> {
+    let recipe = Recipe::read(&args.recipe, &args.set)?;
+    let name = match recipe.name.is_empty() {
+        true => args.recipe.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        false => recipe.name.clone(),
+    };
+    let run = RunDir::new(args.out.unwrap_or_else(|| PathBuf::from("runs").join(name)));
+    fit(recipe, &run, args.resume, &Interrupt::on_signals()?)
+}
+
+/// Checks everything, then trains into the run folder.
+///
+/// # Errors
+/// An [`crate::error::InputError`] before anything is written; [`crate::error::Interrupted`] after a
+/// checkpoint; otherwise what went wrong while working.
+pub fn fit(recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<()> {
+    if !resume {
+        run.must_be_new()?;
+    } else if run.is_trained() {
+        eprintln!("{}: already complete", run.path().display());
+        return Ok(());
+    } else if !run.recipe().exists() {
+        bail_input!("{}: nothing to resume; start without --resume", run.path().display());
+    }
+    let base = source::open(&recipe.model.base)?;
+    let self_sampled = super::self_sample::ensure(&recipe, &base, interrupt)?;
+    let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
+    let mut training = Training::prepare(recipe, base, corpus)?;
+    eprintln!("{}", training.plan());
+    let manifest = training.run(run, resume, interrupt)?;
+    eprintln!("{}\n{}", run.path().display(), manifest.outcome());
+    Ok(())
+}

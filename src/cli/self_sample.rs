@@ -1,0 +1,113 @@
+//! The source `"self"`: text sampled from the base model, made once and kept by content.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use indicatif::ProgressBar;
+use sha2::{Digest, Sha256};
+
+use crate::atomic::write_atomically;
+use crate::bail_input;
+use crate::interrupt::Interrupt;
+use crate::model::generate::{Sampling, generate};
+use crate::model::hooks::NoHook;
+use crate::model::loader::Tuning;
+use crate::model::source::Pretrained;
+use crate::model::{CausalLm, alias, device};
+use crate::recipe::{Recipe, SourceSpec};
+
+/// Documents in one batch of sampling.
+const BATCH: usize = 32;
+
+/// The file that stands for `"self"` in a recipe, sampled first if the cache lacks it; `None` if the recipe
+/// does not ask for it.
+///
+/// # Errors
+/// If the base cannot be sampled, or the user interrupts (finished batches are kept).
+pub fn ensure(recipe: &Recipe, base: &Pretrained, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
+    if !recipe.data.pretraining.iter().any(SourceSpec::is_self) {
+        return Ok(None);
+    }
+    let t = &recipe.train;
+    let narrow = if t.steps > 0 { t.steps * t.batch_size } else { 0 };
+    if narrow == 0 {
+        bail_input!(
+            "data.pretraining = \"self\" needs train.steps: with epochs its size is not known beforehand"
+        );
+    }
+    let train = (narrow as f64 * recipe.data.mix.max(1.0)).ceil() as usize;
+    let held_out = match recipe.data.held_out_every {
+        0 => 0,
+        n => train / (n - 1) + 1,
+    };
+    let count = (train + held_out).next_multiple_of(BATCH);
+    let mut hash = Sha256::new();
+    hash.update(serde_json::to_string(&base.sha256)?);
+    hash.update(format!("temperature 1, {} tokens, v1", recipe.data.max_seq_len));
+    let key = format!("{:x}", hash.finalize());
+    let folder = alias::cache_dir()?.join("self-sampled").join(&key[..16]);
+    let whole = folder.join(format!("{count}.jsonl"));
+    if !whole.exists() {
+        sample(base, count, recipe.data.max_seq_len, &folder, &whole, interrupt)?;
+    }
+    Ok(Some(whole))
+}
+
+/// Samples `count` documents of at most `tokens` tokens at temperature 1 without truncation, from the
+/// beginning-of-sequence token (or the end-of-sequence token where a model has no other start).
+fn sample(
+    base: &Pretrained,
+    count: usize,
+    tokens: usize,
+    folder: &Path,
+    whole: &Path,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let start = start_token(base)?;
+    let (model, _) = CausalLm::load(base, &Tuning::Frozen, &device()?)?;
+    let bar = ProgressBar::new(count as u64).with_message("sampling the base model");
+    let mut lines = String::new();
+    for first in (0..count).step_by(BATCH) {
+        // A batch is decided by its number alone, so a larger sample begins like a smaller one.
+        let part = folder.join(format!("batch-{first:06}.jsonl"));
+        if !part.exists() {
+            interrupt.check("run the same command again: finished batches of self-sampled text are kept")?;
+            let prompts = vec![vec![start]; BATCH];
+            let sampling = Sampling {
+                max_new_tokens: tokens - 1,
+                temperature: 1.0,
+                seed: first as u64,
+                eos: base.eos_token_ids.clone(),
+            };
+            let ids = generate(&model, &prompts, &sampling, 0.0, &mut NoHook, |_| {})?;
+            let mut batch = String::new();
+            for ids in ids {
+                let text = base.tokenizer.decode(&ids, true).map_err(|e| anyhow!(e))?;
+                // A sequence that ends at once has no text; the batch's other rows stand for it.
+                if !text.trim().is_empty() {
+                    batch.push_str(&serde_json::json!({ "text": text }).to_string());
+                    batch.push('\n');
+                }
+            }
+            write_atomically(&part, batch.as_bytes())?;
+        }
+        lines.push_str(&std::fs::read_to_string(&part)?);
+        bar.inc(BATCH as u64);
+    }
+    bar.finish_and_clear();
+    write_atomically(whole, lines.as_bytes())
+}
+
+fn start_token(base: &Pretrained) -> Result<u32> {
+    let special = base.tokenizer.encode("", true).map_err(|e| anyhow!(e))?;
+    if let Some(first) = special.get_ids().first() {
+        return Ok(*first);
+    }
+    for name in ["<|endoftext|>"].into_iter().chain(base.bos_token.as_deref()) {
+        if let Some(id) = base.tokenizer.token_to_id(name) {
+            return Ok(id);
+        }
+    }
+    bail_input!("{}: has no token to start a text with; \"self\" cannot be sampled from it", base.id)
+}

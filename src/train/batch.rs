@@ -1,0 +1,85 @@
+//! Examples to one forward pass: rows end to end, each with what it should predict and how much it counts.
+
+use anyhow::Result;
+
+use crate::data::examples::Example;
+use crate::model::hooks::NoHook;
+use crate::model::{CausalLm, Pass};
+use crate::ops::cross_entropy::{Loss, Targets, linear_cross_entropy};
+use crate::ops::segments::Segments;
+
+/// The examples of one forward pass.
+pub struct Batch {
+    /// Token ids, end to end.
+    pub ids: Vec<u32>,
+    /// Where each example lies.
+    pub segments: Segments,
+    /// The next token of each row and its weight in the loss.
+    pub targets: Targets,
+}
+
+impl Batch {
+    /// Every token that counts gets the weight `1 / loss_tokens`.
+    pub fn new(examples: &[&Example], loss_tokens: usize) -> Self {
+        let weight = 1.0 / loss_tokens.max(1) as f32;
+        let mut ids = Vec::new();
+        let mut targets = Targets { ids: Vec::new(), weights: Vec::new() };
+        for example in examples {
+            ids.extend(&example.ids);
+            targets.ids.extend(&example.ids[1..]);
+            targets.weights.extend(example.counts[1..].iter().map(|c| if *c { weight } else { 0.0 }));
+            // Nothing follows the last token.
+            targets.ids.push(0);
+            targets.weights.push(0.0);
+        }
+        let segments = Segments::new(examples.iter().map(|e| e.ids.len()).collect());
+        Self { ids, segments, targets }
+    }
+
+    /// Σ over the examples of their nll and loss tokens, in nats, one pair an example.
+    pub fn per_example(&self, nll: &[f32]) -> Vec<(f64, usize)> {
+        (0..self.segments.len())
+            .map(|i| {
+                let rows = self.segments.rows(i);
+                let counted = rows.clone().filter(|&r| self.targets.weights[r] != 0.0).count();
+                (rows.map(|r| nll[r] as f64).sum(), counted)
+            })
+            .collect()
+    }
+
+    /// The weighted loss of the batch, in the graph if `pass.train` is set.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn loss(&self, model: &CausalLm, mut pass: Pass) -> Result<Loss> {
+        let hidden = model.hidden(&self.ids, &mut pass)?; // (tokens, hidden)
+        let head = match pass.train {
+            Some(_) => model.unembedding().clone(),
+            None => model.unembedding().detach(),
+        };
+        Ok(linear_cross_entropy(&hidden, &head, &self.targets, model.logit_softcap())?)
+    }
+}
+
+/// Mean loss in nats a token over examples, without gradients; `None` of nothing.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn mean_loss(
+    model: &CausalLm,
+    examples: &[&Example],
+    batch_size: usize,
+    adapter: f64,
+) -> Result<Option<f64>> {
+    let (mut sum, mut tokens) = (0f64, 0usize);
+    for chunk in examples.chunks(batch_size.max(1)) {
+        let batch = Batch::new(chunk, 1);
+        let mut hook = NoHook;
+        let loss = batch.loss(model, Pass::new(&batch.segments, adapter, &mut hook))?;
+        for (nll, counted) in batch.per_example(&loss.nll) {
+            sum += nll;
+            tokens += counted;
+        }
+    }
+    Ok((tokens > 0).then(|| sum / tokens as f64))
+}

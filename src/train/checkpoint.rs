@@ -1,0 +1,110 @@
+//! Where training can go on from: weights, moments, and how far it was.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::optim::AdamW;
+use crate::atomic::write_json;
+use crate::model::checkpoint::write_safetensors;
+use crate::model::loader::Trainables;
+use crate::run::RunDir;
+
+/// What is neither a weight nor a moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// Steps done.
+    pub step: usize,
+    /// Input tokens seen.
+    pub tokens: usize,
+    /// sha256 of the resolved recipe and the example order: a resumed run must be the same run.
+    pub fingerprint: String,
+    /// Seconds of training so far.
+    pub elapsed_s: f64,
+    /// Held-out losses before the first step.
+    pub eval_base: (Option<f64>, Option<f64>),
+}
+
+/// Writes `checkpoints/step-NNNNNN` and removes older ones. The folder gets its name when it is whole.
+///
+/// # Errors
+/// If the disk is full; the older checkpoint is kept then.
+pub fn save(run: &RunDir, state: &State, trainables: &Trainables, optimizer: &AdamW) -> Result<()> {
+    let name = format!("step-{:06}", state.step);
+    let (part, whole) = (run.checkpoints().join(format!("{name}.part")), run.checkpoints().join(&name));
+    if whole.exists() {
+        return Ok(());
+    }
+    let write = || -> Result<()> {
+        if part.exists() {
+            std::fs::remove_dir_all(&part)?;
+        }
+        std::fs::create_dir_all(&part)?;
+        let weights: BTreeMap<String, Tensor> =
+            trainables.iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
+        write_safetensors(&part.join("weights.safetensors"), &weights)?;
+        let (step, moments) = optimizer.state();
+        ensure!(step == state.step, "the optimizer is at step {step}, the loop at {}", state.step);
+        write_safetensors(&part.join("optimizer.safetensors"), &moments)?;
+        write_json(&part.join("trainer_state.json"), state)?;
+        std::fs::rename(&part, &whole)?;
+        Ok(())
+    };
+    write()
+        .inspect_err(|_| {
+            std::fs::remove_dir_all(&part).ok();
+        })
+        .with_context(|| format!("writing the checkpoint {}", whole.display()))?;
+    for (_, older) in list(run)?.into_iter().filter(|(step, _)| *step < state.step) {
+        std::fs::remove_dir_all(older).ok();
+    }
+    Ok(())
+}
+
+/// The newest whole checkpoint, if there is one.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn newest(run: &RunDir) -> Result<Option<(State, PathBuf)>> {
+    let Some((_, path)) = list(run)?.pop() else { return Ok(None) };
+    let file = path.join("trainer_state.json");
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    Ok(Some((serde_json::from_str(&text).with_context(|| file.display().to_string())?, path)))
+}
+
+/// Puts weights and moments back.
+///
+/// # Errors
+/// If a tensor is missing, unknown or of another shape.
+pub fn restore(path: &Path, step: usize, trainables: &Trainables, optimizer: &mut AdamW) -> Result<()> {
+    let read = |name: &str| -> Result<BTreeMap<String, Tensor>> {
+        let file = path.join(name);
+        let tensors = candle_core::safetensors::load(&file, &Device::Cpu);
+        Ok(tensors.with_context(|| file.display().to_string())?.into_iter().collect())
+    };
+    let mut weights = read("weights.safetensors")?;
+    for (name, var) in trainables {
+        let saved = weights.remove(name).with_context(|| format!("{}: {name} is missing", path.display()))?;
+        var.set(&saved.to_device(var.device())?)?;
+    }
+    ensure!(weights.is_empty(), "{}: unknown weights {:?}", path.display(), weights.keys());
+    optimizer.restore(step, read("optimizer.safetensors")?).with_context(|| path.display().to_string())
+}
+
+/// Whole checkpoints, oldest first.
+fn list(run: &RunDir) -> Result<Vec<(usize, PathBuf)>> {
+    let mut found = Vec::new();
+    let Ok(entries) = std::fs::read_dir(run.checkpoints()) else { return Ok(found) };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(step) = name.strip_prefix("step-").and_then(|s| s.parse().ok()) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,165 @@
+//! The data of a run: pools to train on, held-out examples to evaluate on, and where each came from.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+use tokenizers::Tokenizer;
+
+use crate::bail_input;
+use crate::data::chat_template::ChatTemplate;
+use crate::data::examples::{Encoder, Example, Tally};
+use crate::data::mixture::{Pool, Role};
+use crate::data::source::{self, Document};
+use crate::error::InputError;
+use crate::model::source::{Pretrained, sha256_path};
+use crate::recipe::{DataSection, SourceSpec};
+
+/// Everything that training and evaluation read.
+pub struct Corpus {
+    /// Training examples by source.
+    pub pools: Vec<Pool>,
+    /// Held-out examples of the narrow sources.
+    pub held_out_narrow: Vec<Example>,
+    /// Held-out examples of the pretraining sources.
+    pub held_out_pretraining: Vec<Example>,
+    /// By source, in the order of `pools`.
+    pub provenance: Vec<Provenance>,
+}
+
+/// Where a source came from and what became of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Provenance {
+    /// The source as the recipe names it.
+    pub source: String,
+    /// Its side.
+    pub role: Role,
+    /// The file that was read.
+    pub path: String,
+    /// Of the file, or of the names and hashes of a folder's files.
+    pub sha256: String,
+    /// Documents read, examples made, documents cut, pieces without a token that counts.
+    pub tally: Tally,
+    /// Documents held out.
+    pub held_out: usize,
+}
+
+/// The documents of one side with their source's place: what lexicons and embeddings read.
+///
+/// # Errors
+/// As [`source::read`], the faults of all sources at once.
+pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> {
+    let (mut all, mut faults) = (Vec::new(), Vec::new());
+    for (i, spec) in specs.iter().enumerate() {
+        match source::read(Path::new(&spec.path)) {
+            Ok(documents) => all.extend(documents.into_iter().enumerate().map(|(row, d)| (i, row, d))),
+            Err(e) => match e.downcast::<InputError>() {
+                Ok(e) => faults.extend(e.faults),
+                Err(e) => return Err(e),
+            },
+        }
+    }
+    if faults.is_empty() { Ok(all) } else { Err(InputError { faults }.into()) }
+}
+
+/// Whether a document is held out of training: every `held_out_every`-th row of its source.
+pub fn is_held_out(row: usize, data: &DataSection) -> bool {
+    data.held_out_every > 0 && row % data.held_out_every == data.held_out_every - 1
+}
+
+impl Corpus {
+    /// Reads and encodes both sides. `self_sampled` is the file that stands for `"self"`.
+    ///
+    /// # Errors
+    /// An [`InputError`] with the faults of all sources.
+    pub fn read(data: &DataSection, base: &Pretrained, self_sampled: Option<&Path>) -> Result<Self> {
+        let mut narrow = documents(&data.narrow)?;
+        if data.limit > 0 {
+            narrow.retain(|(_, row, _)| *row < data.limit);
+        }
+        let mut pretraining_specs = data.pretraining.clone();
+        for spec in pretraining_specs.iter_mut().filter(|s| s.is_self()) {
+            match self_sampled {
+                Some(path) => spec.path = path.to_string_lossy().into_owned(),
+                None => bail_input!("data.pretraining: \"self\" has not been sampled"),
+            }
+        }
+        let pretraining = documents(&pretraining_specs)?;
+
+        let chats = |documents: &[(usize, usize, Document)]| {
+            documents.iter().any(|(_, _, d)| matches!(d, Document::Chat(_)))
+        };
+        let template = match chats(&narrow) || chats(&pretraining) {
+            true => Some(base.chat()?),
+            false => None,
+        };
+        let mut corpus = Self {
+            pools: Vec::new(),
+            held_out_narrow: Vec::new(),
+            held_out_pretraining: Vec::new(),
+            provenance: Vec::new(),
+        };
+        let encoder = encoder(data, &base.tokenizer, template.as_ref(), base.eos_token.as_deref())?;
+        let sides = [
+            (Role::Narrow, &data.narrow, &data.narrow, narrow),
+            (Role::Pretraining, &data.pretraining, &pretraining_specs, pretraining),
+        ];
+        for (role, named, read, documents) in sides {
+            for (i, (spec, file)) in named.iter().zip(read).enumerate() {
+                let own = || documents.iter().filter(move |(s, _, _)| *s == i).map(|(_, row, d)| (*row, d));
+                let (train, tally) =
+                    encoder.encode(&spec.path, own().filter(|(row, _)| !is_held_out(*row, data)))?;
+                let (held, _) =
+                    encoder.encode(&spec.path, own().filter(|(row, _)| is_held_out(*row, data)))?;
+                let held_out = own().filter(|(row, _)| is_held_out(*row, data)).count();
+                match role {
+                    Role::Narrow => corpus.held_out_narrow.extend(held),
+                    Role::Pretraining => corpus.held_out_pretraining.extend(held),
+                }
+                corpus.pools.push(Pool {
+                    name: spec.path.clone(),
+                    role,
+                    weight: spec.weight,
+                    examples: train,
+                });
+                corpus.provenance.push(Provenance {
+                    source: spec.path.clone(),
+                    role,
+                    path: file.path.clone(),
+                    sha256: sha256_path(Path::new(&file.path))?,
+                    tally,
+                    held_out,
+                });
+            }
+        }
+        Ok(corpus)
+    }
+
+    /// The first held-out examples of a side, at most `limit`.
+    pub fn held_out(&self, role: Role, limit: usize) -> Vec<&Example> {
+        let side = match role {
+            Role::Narrow => &self.held_out_narrow,
+            Role::Pretraining => &self.held_out_pretraining,
+        };
+        side.iter().take(limit).collect()
+    }
+
+    /// sha256 by source, for the manifest.
+    pub fn hashes(&self) -> BTreeMap<String, String> {
+        self.provenance.iter().map(|p| (p.source.clone(), p.sha256.clone())).collect()
+    }
+}
+
+/// The encoder that a recipe's `[data]` asks for.
+///
+/// # Errors
+/// If the tokenizer does not serve or `max_seq_len` leaves no room.
+pub fn encoder<'a>(
+    data: &DataSection,
+    tokenizer: &'a Tokenizer,
+    template: Option<&'a ChatTemplate>,
+    eos: Option<&'a str>,
+) -> Result<Encoder<'a>> {
+    Encoder::new(tokenizer, template, eos, data.max_seq_len, data.long)
+}

@@ -1,0 +1,137 @@
+//! AdamW with its moments in the open, so that a run can be resumed to the byte.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+
+use crate::model::loader::Trainables;
+
+/// Gradients by name, in the order of the names.
+pub type Gradients = BTreeMap<String, Tensor>;
+
+/// AdamW (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2), in the arithmetic of `torch.optim.AdamW`.
+pub struct AdamW {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    weight_decay: f64,
+    /// Updates done.
+    step: usize,
+    /// First and second moment by name.
+    moments: BTreeMap<String, (Tensor, Tensor)>,
+}
+
+impl AdamW {
+    /// Zero moments for every trainable.
+    ///
+    /// # Errors
+    /// If memory cannot be had.
+    pub fn new(trainables: &Trainables, beta1: f64, beta2: f64, eps: f64, weight_decay: f64) -> Result<Self> {
+        let mut moments = BTreeMap::new();
+        for (name, var) in trainables {
+            moments.insert(name.clone(), (var.zeros_like()?, var.zeros_like()?));
+        }
+        Ok(Self { beta1, beta2, eps, weight_decay, step: 0, moments })
+    }
+
+    /// One update with gradients for every trainable, each first scaled by `factor`.
+    ///
+    /// # Errors
+    /// If a gradient is missing or a tensor operation fails.
+    pub fn step(
+        &mut self,
+        trainables: &Trainables,
+        gradients: &Gradients,
+        lr: f64,
+        factor: f64,
+    ) -> Result<()> {
+        self.step += 1;
+        let t = self.step as i32;
+        let correction1 = 1.0 - self.beta1.powi(t);
+        let correction2 = 1.0 - self.beta2.powi(t);
+        for (name, var) in trainables {
+            let gradient = gradients.get(name).with_context(|| format!("{name}: no gradient"))?;
+            let (m, v) = self.moments.get_mut(name).with_context(|| format!("{name}: no moments"))?;
+            let g = (gradient * factor)?;
+            *m = ((&*m * self.beta1)? + (&g * (1.0 - self.beta1))?)?;
+            *v = ((&*v * self.beta2)? + (g.sqr()? * (1.0 - self.beta2))?)?;
+            let denominator = ((v.sqrt()? / correction2.sqrt())? + self.eps)?;
+            let update = ((&*m / denominator)? * (lr / correction1))?;
+            let kept = (var.as_detached_tensor() * (1.0 - lr * self.weight_decay))?;
+            var.set(&(kept - update)?)?;
+        }
+        Ok(())
+    }
+
+    /// Moments under `<name>.exp_avg` and `<name>.exp_avg_sq` (torch's names).
+    pub fn state(&self) -> (usize, BTreeMap<String, Tensor>) {
+        let mut tensors = BTreeMap::new();
+        for (name, (m, v)) in &self.moments {
+            tensors.insert(format!("{name}.exp_avg"), m.clone());
+            tensors.insert(format!("{name}.exp_avg_sq"), v.clone());
+        }
+        (self.step, tensors)
+    }
+
+    /// Puts a saved state back.
+    ///
+    /// # Errors
+    /// If a moment is missing or of another shape.
+    pub fn restore(&mut self, step: usize, mut tensors: BTreeMap<String, Tensor>) -> Result<()> {
+        for (name, (m, v)) in &mut self.moments {
+            for (slot, key) in [(m, format!("{name}.exp_avg")), (v, format!("{name}.exp_avg_sq"))] {
+                let saved = tensors.remove(&key).with_context(|| format!("{key}: missing"))?;
+                ensure!(
+                    saved.dims() == slot.dims(),
+                    "{key}: shape {:?}, expected {:?}",
+                    saved.dims(),
+                    slot.dims()
+                );
+                *slot = saved.to_device(slot.device())?;
+            }
+        }
+        ensure!(tensors.is_empty(), "unknown moments: {:?}", tensors.keys());
+        self.step = step;
+        Ok(())
+    }
+}
+
+/// Adds the gradients of one backward pass to `sum`.
+///
+/// # Errors
+/// If a trainable has no gradient: it would silently stay as it is.
+pub fn accumulate(sum: &mut Gradients, trainables: &Trainables, mut grads: GradStore) -> Result<()> {
+    let missing: Vec<&str> = trainables
+        .iter()
+        .filter(|(_, v)| grads.get(v.as_tensor()).is_none())
+        .map(|(n, _)| n.as_str())
+        .collect();
+    ensure!(missing.is_empty(), "trained, but without a gradient: {}", missing.join(", "));
+    for (name, var) in trainables {
+        let gradient = take(&mut grads, var).context("checked above")?;
+        let total = match sum.remove(name) {
+            Some(before) => (before + gradient)?,
+            None => gradient,
+        };
+        sum.insert(name.clone(), total);
+    }
+    Ok(())
+}
+
+fn take(grads: &mut GradStore, var: &Var) -> Option<Tensor> {
+    grads.remove(var.as_tensor())
+}
+
+/// L2 norm over all gradients.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn global_norm(gradients: &Gradients) -> Result<f64> {
+    let mut sum = 0f64;
+    for g in gradients.values() {
+        sum += g.sqr()?.sum_all()?.to_scalar::<f32>()? as f64;
+    }
+    Ok(sum.sqrt())
+}
