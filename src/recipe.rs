@@ -11,6 +11,9 @@ use toml::{Table, Value};
 
 use crate::error::{InputError, input_error};
 
+/// Number of built-in neutral prompts.
+pub const MAX_PROMPTS: usize = 20;
+
 /// A whole recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -565,7 +568,7 @@ impl Recipe {
                 format!("diff.steering.positions has {p}, which diff.positions lacks"),
             );
         }
-        let prompts = crate::diff::steering::PROMPTS.len();
+        let prompts = MAX_PROMPTS;
         check(
             (1..=prompts).contains(&x.steering.prompts) || !x.steering.enabled,
             format!("diff.steering.prompts = {}: expected 1 to {prompts}", x.steering.prompts),

@@ -7,8 +7,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{InputError, Interrupted};
 
+pub mod diff;
 pub mod fit;
 pub mod generate;
+pub mod merge;
 pub mod models;
 pub mod report;
 mod self_sample;
@@ -24,7 +26,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Fit(fit::FitArgs),
+    Diff(diff::DiffArgs),
     Generate(generate::GenerateArgs),
+    Merge(merge::MergeArgs),
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
     /// Print a completion script for a shell
@@ -56,6 +60,8 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Fit(args) => fit::run(args),
         Command::Generate(args) => generate::run(args),
+        Command::Diff(args) => diff::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Models(args) => models::run(args),
         Command::Report(args) => report::run(args),
         Command::Completions { shell } => {

@@ -145,7 +145,8 @@ impl Mixture {
     /// Pretraining per narrow, in examples and in tokens.
     pub fn realised(&self, pools: &[Pool]) -> (f64, f64) {
         let total = |role, f: fn(&Exposure) -> usize| -> f64 {
-            self.exposure.iter().zip(pools).filter(|(_, p)| p.role == role).map(|(e, _)| f(e) as f64).sum()
+            self.exposure.iter().zip(pools).filter(|(_, p)| p.role == role).map(|(e, _)| f(e)).sum::<usize>()
+                as f64
         };
         (
             total(Role::Pretraining, |e| e.examples) / total(Role::Narrow, |e| e.examples),

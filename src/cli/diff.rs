@@ -1,0 +1,160 @@
+//! `trainer diff`: reads what finetuning left in the activations.
+
+use std::io::stdout;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::bail_input;
+use crate::data::source::Document;
+use crate::diff::activations::View;
+use crate::diff::embedder::Embedder;
+use crate::diff::{Inputs, must_be_new};
+use crate::interrupt::Interrupt;
+use crate::model::loader::Tuning;
+use crate::model::lora::Adapter;
+use crate::model::source::{self, Pretrained};
+use crate::model::{CausalLm, alias, device};
+use crate::recipe::{Recipe, SourceSpec};
+use crate::report;
+use crate::run::RunDir;
+use crate::train::corpus::documents;
+
+/// Read the trace that finetuning left in the activations
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer diff runs/cake
+  trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine")]
+pub struct DiffArgs {
+    /// Run folder of `trainer fit`
+    #[arg(value_name = "RUN_DIR", required_unless_present = "tuned", conflicts_with_all = ["base", "tuned"])]
+    run: Option<PathBuf>,
+    /// Base model, where there is no run folder
+    #[arg(long, value_name = "MODEL", requires = "tuned")]
+    base: Option<String>,
+    /// Tuned model or PEFT adapter folder
+    #[arg(long, value_name = "MODEL_OR_ADAPTER", requires_all = ["base", "out", "recipe"])]
+    tuned: Option<String>,
+    /// Recipe that names the narrow data, the text to measure on, and the sizes
+    #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
+    recipe: Option<PathBuf>,
+    /// Change a key of the recipe; may be given several times
+    #[arg(long, value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// Folder for the results [default: RUN_DIR/diff]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// As [`diff_run`].
+pub fn run(args: DiffArgs) -> Result<()> {
+    let interrupt = Interrupt::on_signals()?;
+    match (&args.run, &args.base, &args.tuned, &args.recipe) {
+        (Some(dir), ..) => {
+            let run = RunDir::new(dir);
+            let out = args.out.unwrap_or_else(|| run.diff());
+            diff_run(&run, &args.set, &out, &interrupt)?;
+            if out == run.diff() {
+                report::print_table(&[report::Cell::read(dir)?], &mut stdout())?;
+            } else {
+                report::print_table(&[report::Cell::read(&out)?], &mut stdout())?;
+            }
+        }
+        (None, Some(base), Some(tuned), Some(path)) => {
+            let mut set = args.set.clone();
+            set.push(format!("model.base={}", toml::Value::String(base.clone())));
+            let recipe = Recipe::read(path, &set)?;
+            let Some(out) = args.out else { bail_input!("--out: missing") };
+            diff_pair(&recipe, tuned, &out, &interrupt)?;
+            report::print_table(&[report::Cell::read(&out)?], &mut stdout())?;
+        }
+        _ => bail_input!("expected a run folder, or --base, --tuned, --recipe and --out"),
+    }
+    Ok(())
+}
+
+/// Reads a run of `trainer fit` into `out`.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if the folder holds no finished run, or `out` exists; otherwise as the
+/// analysis.
+pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt) -> Result<()> {
+    if !run.recipe().exists() {
+        bail_input!("{}: no run folder (it has no recipe.toml)", run.path().display());
+    }
+    if !run.is_trained() {
+        bail_input!(
+            "{}: its training has not finished; go on with: trainer fit {} --out {} --resume",
+            run.path().display(),
+            run.recipe().display(),
+            run.path().display()
+        );
+    }
+    let recipe = Recipe::read(&run.recipe(), set)?;
+    let tuned = if run.adapter().exists() { run.adapter() } else { run.model() };
+    diff_pair(&recipe, &tuned.to_string_lossy(), out, interrupt)
+}
+
+/// Compares the recipe's base with a tuned model or adapter.
+fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) -> Result<()> {
+    must_be_new(out)?;
+    if recipe.diff.text.is_empty() {
+        bail_input!("diff.text: missing; expected unrelated text on which differences are measured");
+    }
+    let text = texts(&recipe.diff.text, Document::full_text)?;
+    let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
+    let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
+    let pretraining = texts(&files, Document::learned_text)?;
+    let embedder = Embedder::open(&alias::embedder_dir(&recipe.diff.embedder)?)?;
+    let pretrained = source::open(&recipe.model.base)?;
+
+    let device = device()?;
+    let is_adapter = Path::new(tuned).join("adapter_config.json").exists();
+    let (base_model, tuned_model);
+    let (base, tuned_view) = if is_adapter {
+        // One loaded model: the adapter is switched off for the base.
+        let adapter = Adapter::read(Path::new(tuned))?;
+        base_model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
+        (View { model: &base_model, adapter: 0.0 }, View { model: &base_model, adapter: 1.0 })
+    } else {
+        let other: Pretrained = source::open(tuned)?;
+        base_model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
+        tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
+        must_match(&pretrained, &base_model, &other, &tuned_model)?;
+        (View { model: &base_model, adapter: 0.0 }, View { model: &tuned_model, adapter: 0.0 })
+    };
+    let inputs = Inputs {
+        pretrained: &pretrained,
+        base,
+        tuned: tuned_view,
+        tuned_name: tuned.to_string(),
+        settings: &recipe.diff,
+        seed: recipe.seed,
+        text,
+        narrow,
+        pretraining,
+    };
+    crate::diff::diff(&inputs, &embedder, interrupt)?.write(out)
+}
+
+fn texts(specs: &[SourceSpec], of: fn(&Document) -> String) -> Result<Vec<String>> {
+    Ok(documents(specs)?.iter().map(|(_, _, d)| of(d)).collect())
+}
+
+fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {
+    let shape = |m: &CausalLm| (m.n_layers(), m.hidden_size(), m.vocab_size());
+    if shape(b) != shape(t) {
+        bail_input!(
+            "{} has {:?} blocks, width and vocabulary, {} has {:?}: they cannot be compared",
+            base.id,
+            shape(b),
+            tuned.id,
+            shape(t)
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! `trainer merge`: an adapter folded into its base, as a folder that transformers reads.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::bail_input;
+use crate::model::export::{merged_weights, write_model};
+use crate::model::lora::Adapter;
+use crate::model::source;
+use crate::recipe::Recipe;
+use crate::run::RunDir;
+
+/// Fold a run's adapter into its base model and write it as a Hugging Face folder
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  trainer merge runs/cake --out merged/cake")]
+pub struct MergeArgs {
+    /// Run folder of `trainer fit`
+    #[arg(value_name = "RUN_DIR")]
+    run: PathBuf,
+    /// Folder for the model
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// An input error if the run has no adapter, or the adapter does not fit its base, or `out` exists.
+pub fn run(args: MergeArgs) -> Result<()> {
+    let run = RunDir::new(&args.run);
+    RunDir::new(&args.out).must_be_new()?;
+    if !run.recipe().exists() || !run.adapter().exists() {
+        bail_input!("{}: no finished LoRA run (recipe.toml and adapter/ are expected)", args.run.display());
+    }
+    let recipe = Recipe::read(&run.recipe(), &[])?;
+    let adapter = Adapter::read(&run.adapter())?;
+    let base = source::open(&recipe.model.base)?;
+    let merged = merged_weights(&base, &adapter)?;
+    write_model(&args.out, &base, &merged)?;
+    eprintln!("{}: {} weights merged", args.out.display(), merged.len());
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! v_p = mean over texts of h_tuned − h_base at position p, its norm, and directions to compare it with.
+
+use rand::seq::index;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::activations::Activations;
+use super::record::Interval;
+
+/// Means at each position, `[position][hidden]`, accumulated in f64.
+#[derive(Debug, Clone)]
+pub struct Means {
+    /// v_p.
+    pub difference: Vec<Vec<f32>>,
+    /// Mean activation of the base.
+    pub base: Vec<Vec<f32>>,
+    /// Mean activation of the tuned model.
+    pub tuned: Vec<Vec<f32>>,
+}
+
+impl Means {
+    /// Means over all samples.
+    pub fn of(a: &Activations) -> Self {
+        let all: Vec<usize> = (0..a.base.len()).collect();
+        let mean = |value: &dyn Fn(usize, usize) -> f64| mean_over(a, &all, value);
+        Self {
+            difference: mean(&|s, j| a.tuned[s][j] as f64 - a.base[s][j] as f64),
+            base: mean(&|s, j| a.base[s][j] as f64),
+            tuned: mean(&|s, j| a.tuned[s][j] as f64),
+        }
+    }
+}
+
+fn mean_over(a: &Activations, samples: &[usize], value: &dyn Fn(usize, usize) -> f64) -> Vec<Vec<f32>> {
+    let width = a.positions.len() * a.hidden;
+    let mut sum = vec![0f64; width];
+    for &s in samples {
+        sum.iter_mut().enumerate().for_each(|(j, x)| *x += value(s, j));
+    }
+    let flat: Vec<f32> = sum.iter().map(|x| (x / samples.len() as f64) as f32).collect();
+    flat.chunks_exact(a.hidden).map(<[f32]>::to_vec).collect()
+}
+
+/// v_p of samples drawn with replacement, `[resample][position][hidden]`.
+pub fn bootstrap(a: &Activations, resamples: usize, seed: u64) -> Vec<Vec<Vec<f32>>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let n = a.base.len();
+    (0..resamples)
+        .map(|_| {
+            let drawn: Vec<usize> = (0..n).map(|_| rng.random_range(0..n)).collect();
+            mean_over(a, &drawn, &|s, j| a.tuned[s][j] as f64 - a.base[s][j] as f64)
+        })
+        .collect()
+}
+
+/// Differences of base activations at two random tokens (other than at position 0): directions of the size
+/// and kind that occur in the stream, but about nothing in particular.
+pub fn random_differences(a: &Activations, count: usize, seed: u64) -> Vec<Vec<f32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let places: Vec<usize> = (0..a.positions.len()).filter(|&i| a.positions[i] != 0).collect();
+    let places = if places.is_empty() { vec![0] } else { places };
+    (0..count)
+        .map(|_| {
+            let pair = index::sample(&mut rng, a.base.len(), 2);
+            let pick = |sample: usize, rng: &mut ChaCha8Rng| {
+                let at = places[rng.random_range(0..places.len())] * a.hidden;
+                &a.base[sample][at..at + a.hidden]
+            };
+            let (x, y) = (pick(pair.index(0), &mut rng), pick(pair.index(1), &mut rng));
+            x.iter().zip(y).map(|(x, y)| x - y).collect()
+        })
+        .collect()
+}
+
+/// L2 norm.
+pub fn norm(v: &[f32]) -> f64 {
+    v.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt()
+}
+
+/// Cosine of two vectors; 0 if one is zero.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot: f64 = a.iter().zip(b).map(|(x, y)| *x as f64 * *y as f64).sum();
+    let norms = norm(a) * norm(b);
+    if norms > 0.0 { dot / norms } else { 0.0 }
+}
+
+/// The 2.5 % and 97.5 % quantiles (nearest rank) of values.
+pub fn interval(values: impl IntoIterator<Item = f64>) -> Interval {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let at = |q: f64| sorted[((sorted.len() - 1) as f64 * q).round() as usize];
+    if sorted.is_empty() { [0.0, 0.0] } else { [at(0.025), at(0.975)] }
+}

@@ -1,0 +1,219 @@
+//! Patchscope with an offline choice of scale.
+//!
+//! Three few-shot identity prompts end in a lone `?`. At the block that is read, the output at that token is
+//! replaced by s·u, u the direction scaled to the norm η; the next-token distribution at the same place says
+//! what the direction means (Ghandeharioun et al., arXiv 2401.06102; scales and intersection as in the
+//! authors' toolkit of arXiv 2510.13900). Tokens count that are among the top K for all three prompts; their
+//! score is the mean probability.
+//!
+//! Only the last token changes, and only above the block: the prompts' keys and values are computed once, and
+//! every direction and scale costs one token through the upper blocks.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow};
+use indicatif::ProgressBar;
+use rayon::prelude::*;
+use tokenizers::Tokenizer;
+
+use super::activations::{View, to_tensor};
+use super::embedder::Embedder;
+use super::logit_lens::{Top, largest};
+use super::mean_difference::norm;
+use crate::interrupt::Interrupt;
+use crate::model::hooks::NoHook;
+use crate::model::{KvCache, Pass};
+use crate::ops::segments::Segments;
+use crate::recipe::PatchscopeSection;
+
+const WORDS: [[&str; 3]; 3] = [["man", "1135", "hello"], ["bear", "42", "blue"], ["921", "target", "anna"]];
+
+/// How the scale is chosen, in words.
+pub const SELECTOR: &str = "offline: the scale whose top tokens that are words are most alike (mean pairwise cosine \
+of their sentence embeddings, at least 5 words, times the share of words); it does not know the organism";
+
+/// Directions times scales in one forward pass.
+const BATCH: usize = 64;
+
+/// What a direction decodes to at each scale.
+pub struct Decoded {
+    /// Index of the chosen scale.
+    pub best: usize,
+    /// Best tokens at each scale, best first.
+    pub tops: Vec<Top>,
+}
+
+/// Patchscope runs of one model.
+pub struct Patchscope<'a> {
+    view: View<'a>,
+    layer: usize,
+    /// Ids of each prompt, the `?` last.
+    prompts: Vec<Vec<u32>>,
+    /// Keys and values of each prompt without its last token.
+    prefixes: Vec<KvCache>,
+}
+
+impl<'a> Patchscope<'a> {
+    /// Runs the prompts up to their last token.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn new(view: View<'a>, tokenizer: &Tokenizer, layer: usize) -> Result<Self> {
+        let (mut prompts, mut prefixes) = (Vec::new(), Vec::new());
+        for words in WORDS {
+            let text = words.iter().map(|w| format!("{w} -> {w}\n")).collect::<String>() + "?";
+            let ids = tokenizer.encode(text, true).map_err(|e| anyhow!(e))?.get_ids().to_vec();
+            let prefix = &ids[..ids.len() - 1];
+            let mut cache = KvCache::new(view.model);
+            let segments = Segments::new(vec![prefix.len()]);
+            let mut hook = NoHook;
+            let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, view.adapter, &mut hook) };
+            let x = view.model.embed(prefix, &pass)?;
+            view.model.run(x, 0..view.model.n_layers(), &mut pass)?;
+            prefixes.push(cache);
+            prompts.push(ids);
+        }
+        Ok(Self { view, layer, prompts, prefixes })
+    }
+
+    /// Decodes each direction at each scale: `[direction][scale]` top `k`.
+    ///
+    /// # Errors
+    /// [`crate::error::Interrupted`], or a tensor operation that fails.
+    pub fn decode(
+        &self,
+        directions: &[Vec<f32>],
+        eta: f64,
+        settings: &PatchscopeSection,
+        k: usize,
+        bar: &ProgressBar,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Vec<Top>>> {
+        let patches: Vec<Vec<f32>> = directions
+            .iter()
+            .flat_map(|v| {
+                let unit = eta / norm(v).max(f64::MIN_POSITIVE);
+                settings.scales.iter().map(move |s| v.iter().map(|x| (*x as f64 * unit * s) as f32).collect())
+            })
+            .collect();
+        let mut tops = Vec::with_capacity(patches.len());
+        for chunk in patches.chunks(BATCH) {
+            interrupt.check("nothing of the analysis was written")?;
+            let logits =
+                (0..self.prompts.len()).map(|p| self.next_logits(p, chunk)).collect::<Result<Vec<_>>>()?;
+            let vocab = self.view.model.vocab_size();
+            let found: Vec<Top> = (0..chunk.len())
+                .into_par_iter()
+                .map(|i| {
+                    let rows: Vec<&[f32]> = logits.iter().map(|l| &l[i * vocab..(i + 1) * vocab]).collect();
+                    intersect(&rows, settings.intersection, k)
+                })
+                .collect();
+            tops.extend(found);
+            bar.inc(chunk.len() as u64);
+        }
+        Ok(tops.chunks(settings.scales.len()).map(<[Top]>::to_vec).collect())
+    }
+
+    /// Final logits at the last token of a prompt for each patch, `patches · vocab` values.
+    fn next_logits(&self, prompt: usize, patches: &[Vec<f32>]) -> Result<Vec<f32>> {
+        let model = self.view.model;
+        let past = self.prompts[prompt].len() - 1;
+        let segments = Segments::with_past(vec![1; patches.len()], vec![past; patches.len()]);
+        let mut cache = self.prefixes[prompt].select(&vec![0; patches.len()]);
+        let mut hook = NoHook;
+        let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, self.view.adapter, &mut hook) };
+        let x = to_tensor(patches, model)?; // (patches, hidden)
+        let x = model.run(x, self.layer + 1..model.n_layers(), &mut pass)?;
+        let z = model.logits(&model.final_norm(&x, &pass)?)?; // (patches, vocab)
+        Ok(z.flatten_all()?.to_vec1::<f32>()?)
+    }
+}
+
+/// Mean probability over the prompts of the tokens that are among the `keep` likeliest for every prompt.
+fn intersect(rows: &[&[f32]], keep: usize, k: usize) -> Top {
+    let vocab = rows[0].len();
+    let mut score = vec![0f32; vocab];
+    let mut inside = vec![true; vocab];
+    for row in rows {
+        let mut sorted = row.to_vec();
+        let at = vocab - keep.clamp(1, vocab);
+        let threshold = *sorted.select_nth_unstable_by(at, f32::total_cmp).1;
+        let (max, sum) = softmax_parts(row);
+        for ((s, inside), z) in score.iter_mut().zip(&mut inside).zip(*row) {
+            *inside &= *z >= threshold;
+            *s += (z - max).exp() / sum / rows.len() as f32;
+        }
+    }
+    for (s, inside) in score.iter_mut().zip(&inside) {
+        if !inside {
+            *s = -1.0;
+        }
+    }
+    largest(&score, k).into_iter().map(|i| (i, score[i as usize] as f64)).filter(|(_, s)| *s >= 0.0).collect()
+}
+
+fn softmax_parts(row: &[f32]) -> (f32, f32) {
+    let max = row.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    (max, row.iter().map(|z| (z - max).exp()).sum())
+}
+
+/// Chooses the scale of each direction by the coherence of its words.
+///
+/// # Errors
+/// If the embedder fails.
+pub fn select_scales(
+    decoded: Vec<Vec<Top>>,
+    text: &dyn Fn(u32) -> String,
+    embedder: &Embedder,
+) -> Result<Vec<Decoded>> {
+    let word = |id: u32| -> Option<String> {
+        let text = text(id);
+        let word = text.trim().to_lowercase();
+        (word.chars().count() >= 3 && word.chars().all(char::is_alphabetic)).then_some(word)
+    };
+    let mut words: BTreeMap<u32, Option<String>> = BTreeMap::new();
+    for (id, _) in decoded.iter().flatten().flatten() {
+        words.entry(*id).or_insert_with(|| word(*id));
+    }
+    let distinct: Vec<&String> = {
+        let mut distinct: Vec<&String> = words.values().flatten().collect();
+        distinct.sort();
+        distinct.dedup();
+        distinct
+    };
+    let texts: Vec<&str> = distinct.iter().map(|w| w.as_str()).collect();
+    let embedded: BTreeMap<&str, Vec<f32>> = texts.iter().copied().zip(embedder.embed(&texts)?).collect();
+
+    let coherence = |top: &Top| -> f64 {
+        let mut set: Vec<&str> = top.iter().filter_map(|(id, _)| words[id].as_deref()).collect();
+        let share = set.len() as f64 / top.len().max(1) as f64;
+        set.sort();
+        set.dedup(); // "Cake" and " cake" are one word, not two that agree
+        if set.len() < 5 {
+            return -1.0;
+        }
+        let (mut sum, mut pairs) = (0f64, 0usize);
+        for (i, a) in set.iter().enumerate() {
+            for b in &set[..i] {
+                sum += embedded[a].iter().zip(&embedded[b]).map(|(x, y)| (*x * *y) as f64).sum::<f64>();
+                pairs += 1;
+            }
+        }
+        sum / pairs as f64 * share
+    };
+    Ok(decoded
+        .into_iter()
+        .map(|tops| {
+            let mut best = 0;
+            let mut highest = f64::NEG_INFINITY;
+            for (i, top) in tops.iter().enumerate() {
+                let c = coherence(top);
+                if c > highest {
+                    (best, highest) = (i, c);
+                }
+            }
+            Decoded { best, tops }
+        })
+        .collect())
+}
