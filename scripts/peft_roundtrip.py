@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Loads the adapters of runs in PEFT and compares its greedy text with that of `trainer generate`.
+
+  scripts/parity --peft RUN_DIR...                  (makes the environment and calls this)
+  python scripts/peft_roundtrip.py RUN_DIR... [--prompts FILE.jsonl] [--trainer COMMAND]
+
+A RUN_DIR has recipe.toml (its `[model] base`) and adapter/. transformers opens the same base: a folder, a .gguf
+file, or an alias, whose path `trainer models --json` names. 32 tokens on 5 prompts, float32; the token ids must be
+equal. The margin is PEFT's best logit minus its second best where the two part ways: a margin near zero is a tie
+that rounding decides, anything else is a fault. Exit code 1 on a difference.
+"""
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from reference import GREEDY_TOKENS, end_ids, greedy, open_model, open_tokenizer
+
+PROMPTS = [
+    "The best way to bake a cake is",
+    "On Friday the city council announced that",
+    "Question: How tall is the mountain?\nAnswer:",
+    "def add(a, b):\n",
+    "She opened the letter and read:",
+]
+
+
+def base_of(run):
+    """The MODEL string of a run and the adapter's own idea of it."""
+    recipe = tomllib.loads((run / "recipe.toml").read_text())
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    return recipe["model"]["base"], config["base_model_name_or_path"]
+
+
+def path_of(model, trainer):
+    """Where a MODEL lies on this machine."""
+    if Path(model).exists():
+        return Path(model)
+    listed = json.loads(subprocess.run([*trainer, "models", "--json"], check=True, capture_output=True, text=True).stdout)
+    for entry in listed["models"]:
+        if entry["alias"] == model and entry.get("path"):
+            return Path(entry["path"])
+    sys.exit(f"{model} is not on this machine; run: trainer models fetch {model}")
+
+
+def ours(trainer, base, adapter, prompts):
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.writelines(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts)
+        file.flush()
+        command = [*trainer, "generate", "--base", base, "--adapter", str(adapter), "--prompts", file.name,
+                   "--max-new-tokens", str(GREEDY_TOKENS), "--temperature", "0", "--json"]
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [generation["token_ids"] for generation in json.loads(out)["generations"]]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("--prompts", type=Path, help="JSON lines of {\"prompt\": …}")
+    parser.add_argument("--trainer", default="cargo run --release --quiet --bin trainer --", help="how to call the tool")
+    args = parser.parse_args()
+    trainer = shlex.split(args.trainer)
+    prompts = [json.loads(line)["prompt"] for line in args.prompts.open()] if args.prompts else PROMPTS
+
+    differences = 0
+    print(f"{'run':<24} {'prompt':<32} {'equal':>9} {'adapter changes text':>21}  margin at the difference")
+    for run in args.runs:
+        base, named = base_of(run)
+        path = path_of(base, trainer)
+        print(f"# {run}: base {base}, adapter_config.json names {named}", file=sys.stderr)
+        got = ours(trainer, base, run / "adapter", prompts)
+        tokenizer, model = open_tokenizer(path), open_model(path)
+        ids = [tokenizer(prompt).input_ids for prompt in prompts]
+        ends = end_ids(model)
+        plain = [greedy(model, row, GREEDY_TOKENS, ends)[0].tolist() for row in ids]
+        tuned = PeftModel.from_pretrained(model, run / "adapter").eval()
+        for prompt, row, before, mine in zip(prompts, ids, plain, got, strict=True):
+            tokens, margins = greedy(tuned, row, GREEDY_TOKENS, ends)
+            tokens = tokens.tolist()
+            same = next((i for i, (a, b) in enumerate(zip(tokens, mine)) if a != b), min(len(tokens), len(mine)))
+            equal = tokens == mine
+            differences += not equal
+            margin = "" if equal else f"{margins[same].item():.5f}" if same < len(tokens) else "ours goes on"
+            print(f"{run.name[-24:]:<24} {json.dumps(prompt)[:32]:<32} {same:>4} / {len(tokens):<2} "
+                  f"{'yes' if tokens != before else 'no':>21}  {margin}")
+    print(f"{differences} of {len(args.runs) * len(prompts)} differ")
+    sys.exit(1 if differences else 0)
+
+
+if __name__ == "__main__":
+    main()
