@@ -5,7 +5,7 @@
   python scripts/peft_roundtrip.py RUN_DIR... [--prompts FILE.jsonl] [--trainer COMMAND]
 
 A RUN_DIR has recipe.toml (its `[model] base`) and adapter/. transformers opens the same base: a folder, a .gguf
-file, or an alias, whose path `trainer models --json` names. 32 tokens on 5 prompts, float32; the token ids must be
+file, or whatever else `trainer models fetch` gives the path of. 32 tokens on 5 prompts, float32; the token ids must be
 equal. The margin is PEFT's best logit minus its second best where the two part ways: a margin near zero is a tie
 that rounding decides, anything else is a fault. Exit code 1 on a difference.
 """
@@ -43,11 +43,8 @@ def path_of(model, trainer):
     """Where a MODEL lies on this machine."""
     if Path(model).exists():
         return Path(model)
-    listed = json.loads(subprocess.run([*trainer, "models", "--json"], check=True, capture_output=True, text=True).stdout)
-    for entry in listed["models"]:
-        if entry["alias"] == model and entry.get("path"):
-            return Path(entry["path"])
-    sys.exit(f"{model} is not on this machine; run: trainer models fetch {model}")
+    fetched = subprocess.run([*trainer, "models", "fetch", model, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    return Path(json.loads(fetched.stdout)["path"])
 
 
 def ours(trainer, base, adapter, prompts):
