@@ -74,6 +74,9 @@ pub struct DataSection {
     pub mix_mode: MixMode,
     /// Whether pretraining documents may be used more than once.
     pub repeat: bool,
+    /// Documents that are sampled from the base model for `"self"` (0: what the mix needs; the resolved
+    /// recipe holds the number).
+    pub self_samples: usize,
     /// Longest example in tokens.
     pub max_seq_len: usize,
     /// What becomes of a longer document.
@@ -93,6 +96,7 @@ impl Default for DataSection {
             mix_unit: MixUnit::Examples,
             mix_mode: MixMode::Add,
             repeat: false,
+            self_samples: 0,
             max_seq_len: 512,
             long: Long::Chunk,
             limit: 0,
@@ -459,7 +463,7 @@ impl Recipe {
     }
 
     /// What is out of range or missing.
-    fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut check = |ok: bool, fault: String| {
             if !ok {

@@ -52,7 +52,7 @@ pub fn run(args: FitArgs) -> Result<()> {
 /// # Errors
 /// An [`crate::error::InputError`] before anything is written; [`crate::error::Interrupted`] after a
 /// checkpoint; otherwise what went wrong while working.
-pub fn fit(recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<()> {
+pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<()> {
     if !resume {
         run.must_be_new()?;
     } else if run.is_trained() {
@@ -62,7 +62,7 @@ pub fn fit(recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) ->
         bail_input!("{}: nothing to resume; start without --resume", run.path().display());
     }
     let base = source::open(&recipe.model.base)?;
-    let self_sampled = super::self_sample::ensure(&recipe, &base, interrupt)?;
+    let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
     let mut training = Training::prepare(recipe, base, corpus)?;
     eprintln!("{}", training.plan());

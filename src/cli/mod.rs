@@ -14,6 +14,7 @@ pub mod merge;
 pub mod models;
 pub mod report;
 mod self_sample;
+pub mod sweep;
 
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
 #[derive(Debug, Parser)]
@@ -29,6 +30,7 @@ enum Command {
     Diff(diff::DiffArgs),
     Generate(generate::GenerateArgs),
     Merge(merge::MergeArgs),
+    Sweep(sweep::SweepArgs),
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
     /// Print a completion script for a shell
@@ -62,6 +64,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Merge(args) => merge::run(args),
+        Command::Sweep(args) => sweep::run(args),
         Command::Models(args) => models::run(args),
         Command::Report(args) => report::run(args),
         Command::Completions { shell } => {

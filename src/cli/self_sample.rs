@@ -19,36 +19,50 @@ use crate::recipe::{Recipe, SourceSpec};
 /// Documents in one batch of sampling.
 const BATCH: usize = 32;
 
+/// Whether a recipe mixes in text sampled from its base.
+pub fn is_wanted(recipe: &Recipe) -> bool {
+    recipe.data.pretraining.iter().any(SourceSpec::is_self)
+}
+
+/// How many documents `"self"` must hold for a mix ratio: those trained on and those held out.
+///
+/// # Errors
+/// An input error if the exposure is given in epochs.
+pub fn needed(recipe: &Recipe, mix: f64) -> Result<usize> {
+    let t = &recipe.train;
+    if t.steps == 0 {
+        bail_input!(
+            "data.pretraining = \"self\" with train.epochs: its size is not known beforehand; set data.self_samples, or use train.steps"
+        );
+    }
+    let train = ((t.steps * t.batch_size) as f64 * mix.max(1.0)).ceil() as usize;
+    // A sample that ends at once is left out: a few more than needed.
+    let held_out =
+        if recipe.data.held_out_every > 1 { train / (recipe.data.held_out_every - 1) + 1 } else { 0 };
+    Ok((train + held_out + train / 50).next_multiple_of(BATCH))
+}
+
 /// The file that stands for `"self"` in a recipe, sampled first if the cache lacks it; `None` if the recipe
-/// does not ask for it.
+/// does not ask for it. Fills in `data.self_samples`.
 ///
 /// # Errors
 /// If the base cannot be sampled, or the user interrupts (finished batches are kept).
-pub fn ensure(recipe: &Recipe, base: &Pretrained, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
-    if !recipe.data.pretraining.iter().any(SourceSpec::is_self) {
+pub fn ensure(recipe: &mut Recipe, base: &Pretrained, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
+    if !is_wanted(recipe) {
         return Ok(None);
     }
-    let t = &recipe.train;
-    let narrow = if t.steps > 0 { t.steps * t.batch_size } else { 0 };
-    if narrow == 0 {
-        bail_input!(
-            "data.pretraining = \"self\" needs train.steps: with epochs its size is not known beforehand"
-        );
+    if recipe.data.self_samples == 0 {
+        recipe.data.self_samples = needed(recipe, recipe.data.mix)?;
     }
-    let train = (narrow as f64 * recipe.data.mix.max(1.0)).ceil() as usize;
-    let held_out = match recipe.data.held_out_every {
-        0 => 0,
-        n => train / (n - 1) + 1,
-    };
-    let count = (train + held_out).next_multiple_of(BATCH);
+    let (count, tokens) = (recipe.data.self_samples, recipe.data.max_seq_len);
     let mut hash = Sha256::new();
     hash.update(serde_json::to_string(&base.sha256)?);
-    hash.update(format!("temperature 1, {} tokens, v1", recipe.data.max_seq_len));
+    hash.update(format!("temperature 1, {tokens} tokens, v1"));
     let key = format!("{:x}", hash.finalize());
     let folder = alias::cache_dir()?.join("self-sampled").join(&key[..16]);
     let whole = folder.join(format!("{count}.jsonl"));
     if !whole.exists() {
-        sample(base, count, recipe.data.max_seq_len, &folder, &whole, interrupt)?;
+        sample(base, count, tokens, &folder, &whole, interrupt)?;
     }
     Ok(Some(whole))
 }
@@ -68,7 +82,7 @@ fn sample(
     let (model, _) = CausalLm::load(base, &Tuning::Frozen, &device()?)?;
     let bar = ProgressBar::new(count as u64).with_message("sampling the base model");
     let mut lines = String::new();
-    for first in (0..count).step_by(BATCH) {
+    for first in (0..count.next_multiple_of(BATCH)).step_by(BATCH) {
         // A batch is decided by its number alone, so a larger sample begins like a smaller one.
         let part = folder.join(format!("batch-{first:06}.jsonl"));
         if !part.exists() {
