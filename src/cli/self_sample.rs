@@ -19,12 +19,20 @@ use crate::recipe::{Recipe, SourceSpec};
 /// Documents in one batch of sampling.
 const BATCH: usize = 32;
 
-/// The file that stands for `"self"` in a recipe, sampled first if the cache lacks it; `None` if the recipe
-/// does not ask for it.
+/// The sample that `"self"` in a recipe stands for.
+pub struct SelfSample {
+    /// Its file in the cache, there or not.
+    pub path: PathBuf,
+    /// Documents asked for; those without text are left out.
+    pub documents: usize,
+    folder: PathBuf,
+}
+
+/// The sample that a recipe asks for, if it asks for one. Samples nothing.
 ///
 /// # Errors
-/// If the base cannot be sampled, or the user interrupts (finished batches are kept).
-pub fn ensure(recipe: &Recipe, base: &Pretrained, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
+/// An input error if its size is not known beforehand.
+pub fn planned(recipe: &Recipe, base: &Pretrained) -> Result<Option<SelfSample>> {
     if !recipe.data.pretraining.iter().any(SourceSpec::is_self) {
         return Ok(None);
     }
@@ -40,17 +48,28 @@ pub fn ensure(recipe: &Recipe, base: &Pretrained, interrupt: &Interrupt) -> Resu
         0 => 0,
         n => train / (n - 1) + 1,
     };
-    let count = (train + held_out).next_multiple_of(BATCH);
+    let documents = (train + held_out).next_multiple_of(BATCH);
     let mut hash = Sha256::new();
     hash.update(serde_json::to_string(&base.sha256)?);
     hash.update(format!("temperature 1, {} tokens, v1", recipe.data.max_seq_len));
     let key = format!("{:x}", hash.finalize());
     let folder = alias::cache_dir()?.join("self-sampled").join(&key[..16]);
-    let whole = folder.join(format!("{count}.jsonl"));
-    if !whole.exists() {
-        sample(base, count, recipe.data.max_seq_len, &folder, &whole, interrupt)?;
+    Ok(Some(SelfSample { path: folder.join(format!("{documents}.jsonl")), documents, folder }))
+}
+
+/// The file that stands for `"self"` in a recipe, sampled first if the cache lacks it; `None` if the recipe
+/// does not ask for it.
+///
+/// # Errors
+/// As [`planned`]; or if the base cannot be sampled, or the user interrupts (finished batches are kept).
+pub fn ensure(recipe: &Recipe, base: &Pretrained, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
+    let Some(SelfSample { path, documents, folder }) = planned(recipe, base)? else {
+        return Ok(None);
+    };
+    if !path.exists() {
+        sample(base, documents, recipe.data.max_seq_len, &folder, &path, interrupt)?;
     }
-    Ok(Some(whole))
+    Ok(Some(path))
 }
 
 /// Samples `count` documents of at most `tokens` tokens at temperature 1 without truncation, from the
