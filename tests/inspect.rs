@@ -203,7 +203,7 @@ fn the_facts_of_a_mixture() {
     let place = Place::new();
     let mut narrow = texts(8);
     narrow.push(json!({"text": " document number 3 "})); // a repeat, and held out: row 8
-    place.rows("n.jsonl", &narrow).rows("p.jsonl", &texts(6)).rows("unused.jsonl", &texts(0));
+    place.rows("n.jsonl", &narrow).rows("p.jsonl", &texts(6));
     let data = "narrow = 'n.jsonl'\npretraining = ['p.jsonl']\nmix = 0.5\n";
     place.recipe("qwen2", data);
     let audit = place.json(&["--set", "data.held_out_every=3", "--examples", "5"]);
@@ -221,6 +221,9 @@ fn the_facts_of_a_mixture() {
         assert_eq!(narrow[key], value, "{key}: {narrow}");
     }
     assert_eq!(narrow["exposure"]["examples"], 4);
+    // Of a text, all tokens but the first.
+    let drawn = |key: &str| narrow["exposure"][key].as_u64().unwrap();
+    assert_eq!(drawn("tokens") - drawn("loss_tokens"), 4);
     assert_eq!(audit["sources"][1]["role"], "pretraining");
     let binned: u64 =
         audit["lengths"]["bins"].as_array().unwrap().iter().map(|b| b["examples"].as_u64().unwrap()).sum();

@@ -159,7 +159,7 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
         bins.join(", ")
     )?;
     let (tokens, counted) = audit.tokens();
-    writeln!(out, "loss         {} of the tokens of the sources count", percent(counted, tokens))?;
+    writeln!(out, "loss         {} of the {tokens} tokens drawn count", percent(counted, tokens))?;
 
     let t = &audit.tokenizer;
     let name = |named: &Option<Named>| named.as_ref().map_or("none".into(), shown);

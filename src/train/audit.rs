@@ -130,6 +130,8 @@ pub struct DrawnFacts {
     pub examples: usize,
     /// Their tokens.
     pub tokens: Option<usize>,
+    /// Of these, tokens that count in the loss.
+    pub loss_tokens: Option<usize>,
     /// Examples beyond the first pass.
     pub repeats: usize,
 }
@@ -355,10 +357,11 @@ impl Audit {
         })
     }
 
-    /// Tokens of the training examples that are known, and those of them that count.
+    /// Tokens that the run draws from sources that are there, and those of them that count.
     pub fn tokens(&self) -> (usize, usize) {
-        let sum = |f: fn(&SourceFacts) -> Option<usize>| self.sources.iter().filter_map(f).sum();
-        (sum(|s| s.tokens), sum(|s| s.loss_tokens))
+        let sum =
+            |f: fn(&DrawnFacts) -> Option<usize>| self.sources.iter().filter_map(|s| f(&s.exposure)).sum();
+        (sum(|drawn| drawn.tokens), sum(|drawn| drawn.loss_tokens))
     }
 }
 
@@ -528,6 +531,10 @@ fn source_facts(
                 exposure: DrawnFacts {
                     examples: exposure.examples,
                     tokens: sampled.then_some(exposure.tokens),
+                    loss_tokens: sampled.then(|| {
+                        let picks = mixture.order.iter().filter(|p| p.pool == i);
+                        picks.map(|p| example(&corpus.pools, p).loss_tokens()).sum()
+                    }),
                     repeats: exposure.repeats,
                 },
             }
@@ -603,7 +610,11 @@ fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &mut Vec<Warn
         WarningKind::ShortSource,
         format!("{}, fewer than a batch of {}", examples(facts.examples), recipe.train.batch_size),
     );
-    warn(facts.exposure.examples == 0, WarningKind::Unused, "nothing is drawn from it".into());
+    warn(
+        recipe.data.mix > 0.0 && facts.exposure.examples == 0,
+        WarningKind::Unused,
+        "nothing is drawn from it".into(),
+    );
     warn(
         facts.exposure.repeats > 0,
         WarningKind::RepeatedExamples,
