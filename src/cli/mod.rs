@@ -10,6 +10,7 @@ use crate::error::{InputError, Interrupted};
 pub mod diff;
 pub mod fit;
 pub mod generate;
+pub mod inspect;
 pub mod merge;
 pub mod models;
 pub mod report;
@@ -29,6 +30,7 @@ enum Command {
     Fit(fit::FitArgs),
     Diff(diff::DiffArgs),
     Generate(generate::GenerateArgs),
+    Inspect(inspect::InspectArgs),
     Merge(merge::MergeArgs),
     Sweep(sweep::SweepArgs),
     Models(models::ModelsArgs),
@@ -63,6 +65,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Fit(args) => fit::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Models(args) => models::run(args),

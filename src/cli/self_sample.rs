@@ -19,6 +19,15 @@ use crate::recipe::{Recipe, SourceSpec};
 /// Documents in one batch of sampling.
 const BATCH: usize = 32;
 
+/// The sample that `"self"` in a recipe stands for.
+pub struct SelfSample {
+    /// Its file in the cache, there or not.
+    pub path: PathBuf,
+    /// Documents asked for; those without text are left out.
+    pub documents: usize,
+    folder: PathBuf,
+}
+
 /// Whether a recipe mixes in text sampled from its base.
 pub fn is_wanted(recipe: &Recipe) -> bool {
     recipe.data.pretraining.iter().any(SourceSpec::is_self)
@@ -32,39 +41,51 @@ pub fn needed(recipe: &Recipe, mix: f64) -> Result<usize> {
     let t = &recipe.train;
     if t.steps == 0 {
         bail_input!(
-            "data.pretraining = \"self\" with train.epochs: its size is not known beforehand; set data.self_samples, or use train.steps"
+            "data.pretraining = \"self\" with train.epochs: its size is not known beforehand; set \
+             data.self_samples, or use train.steps"
         );
     }
     let train = ((t.steps * t.batch_size) as f64 * mix.max(1.0)).ceil() as usize;
-    // A sample that ends at once is left out: a few more than needed.
     let held_out =
         if recipe.data.held_out_every > 1 { train / (recipe.data.held_out_every - 1) + 1 } else { 0 };
+    // A sample that ends at once is left out: a few more than needed.
     Ok((train + held_out + train / 50).next_multiple_of(BATCH))
+}
+
+/// The sample that a recipe asks for, if it asks for one. Samples nothing.
+///
+/// # Errors
+/// As [`needed`].
+pub fn planned(recipe: &Recipe, base: &Pretrained) -> Result<Option<SelfSample>> {
+    if !is_wanted(recipe) {
+        return Ok(None);
+    }
+    let documents = match recipe.data.self_samples {
+        0 => needed(recipe, recipe.data.mix)?,
+        documents => documents,
+    };
+    let mut hash = Sha256::new();
+    hash.update(serde_json::to_string(&base.sha256)?);
+    hash.update(format!("temperature 1, {} tokens, v1", recipe.data.max_seq_len));
+    let key = format!("{:x}", hash.finalize());
+    let folder = alias::cache_dir()?.join("self-sampled").join(&key[..16]);
+    Ok(Some(SelfSample { path: folder.join(format!("{documents}.jsonl")), documents, folder }))
 }
 
 /// The file that stands for `"self"` in a recipe, sampled first if the cache lacks it; `None` if the recipe
 /// does not ask for it. Fills in `data.self_samples`.
 ///
 /// # Errors
-/// If the base cannot be sampled, or the user interrupts (finished batches are kept).
+/// As [`planned`]; or if the base cannot be sampled, or the user interrupts (finished batches are kept).
 pub fn ensure(recipe: &mut Recipe, base: &Pretrained, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
-    if !is_wanted(recipe) {
+    let Some(SelfSample { path, documents, folder }) = planned(recipe, base)? else {
         return Ok(None);
+    };
+    recipe.data.self_samples = documents;
+    if !path.exists() {
+        sample(base, documents, recipe.data.max_seq_len, &folder, &path, interrupt)?;
     }
-    if recipe.data.self_samples == 0 {
-        recipe.data.self_samples = needed(recipe, recipe.data.mix)?;
-    }
-    let (count, tokens) = (recipe.data.self_samples, recipe.data.max_seq_len);
-    let mut hash = Sha256::new();
-    hash.update(serde_json::to_string(&base.sha256)?);
-    hash.update(format!("temperature 1, {tokens} tokens, v1"));
-    let key = format!("{:x}", hash.finalize());
-    let folder = alias::cache_dir()?.join("self-sampled").join(&key[..16]);
-    let whole = folder.join(format!("{count}.jsonl"));
-    if !whole.exists() {
-        sample(base, count, tokens, &folder, &whole, interrupt)?;
-    }
-    Ok(Some(whole))
+    Ok(Some(path))
 }
 
 /// Samples `count` documents of at most `tokens` tokens at temperature 1 without truncation, from the

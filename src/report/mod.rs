@@ -21,7 +21,7 @@ pub mod summary;
 pub mod table;
 mod texts;
 pub mod verdict;
-mod visible;
+pub(crate) mod visible;
 mod write;
 
 pub use cell::{Cell, read_all};

@@ -136,6 +136,35 @@ impl Corpus {
         Ok(corpus)
     }
 
+    /// Puts in the sources `"self"` that are not sampled yet, `documents` rows of one example of `max_seq_len`
+    /// tokens each, so that a run can be planned before the base model is sampled. The corpus must have been
+    /// read without them. Gives their places.
+    pub fn stand_in_for_self(&mut self, data: &DataSection, file: &Path, documents: usize) -> Vec<usize> {
+        let mut places = Vec::new();
+        for (i, spec) in data.pretraining.iter().enumerate().filter(|(_, s)| s.is_self()) {
+            let rows = (0..documents).filter(|row| !is_held_out(*row, data));
+            let (ids, counts) = (vec![0; data.max_seq_len], vec![false; data.max_seq_len]);
+            let examples: Vec<Example> =
+                rows.map(|row| Example { ids: ids.clone(), counts: counts.clone(), row }).collect();
+            let place = data.narrow.len() + i;
+            self.provenance.insert(
+                place,
+                Provenance {
+                    source: spec.path.clone(),
+                    role: Role::Pretraining,
+                    path: file.to_string_lossy().into_owned(),
+                    sha256: String::new(),
+                    tally: Tally { documents: examples.len(), examples: examples.len(), ..Tally::default() },
+                    held_out: documents - examples.len(),
+                },
+            );
+            let name = spec.path.clone();
+            self.pools.insert(place, Pool { name, role: Role::Pretraining, weight: spec.weight, examples });
+            places.push(place);
+        }
+        places
+    }
+
     /// The first held-out examples of a side, at most `limit`.
     pub fn held_out(&self, role: Role, limit: usize) -> Vec<&Example> {
         let side = match role {

@@ -1,5 +1,6 @@
 //! Training: one loop for LoRA and full finetuning, written to a run folder.
 
+pub mod audit;
 pub mod batch;
 pub mod checkpoint;
 pub mod corpus;

@@ -1,0 +1,294 @@
+//! `trainer inspect`: what a recipe would train on, token by token.
+
+use std::fmt::Write as _;
+use std::io::{ErrorKind, IsTerminal, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::self_sample;
+use crate::data::mixture::{Mixture, Role};
+use crate::model::source;
+use crate::recipe::{MixMode, MixUnit, Recipe};
+use crate::report::visible::{token, visible};
+use crate::train::audit::{Audit, ExampleFacts, Named, SourceFacts, TokenFacts};
+use crate::train::corpus::Corpus;
+
+/// Show what a recipe would train on: sources, mixture, and each token with its loss mask
+#[derive(Debug, Args)]
+#[command(after_help = "Nothing is trained and nothing is written. Examples:
+  trainer inspect recipes/cake.toml
+  trainer inspect recipes/cake.toml --set data.mix=1 --examples 16
+  trainer inspect recipes/cake.toml --json | jq .warnings")]
+pub struct InspectArgs {
+    /// The recipe (TOML)
+    recipe: PathBuf,
+    /// Change a key of the recipe; may be given several times
+    #[arg(long, value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// Examples to show, the first of the run
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    examples: usize,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// As those of [`super::fit::fit`] that need no weights.
+pub fn run(args: InspectArgs) -> Result<()> {
+    let recipe = Recipe::read(&args.recipe, &args.set)?;
+    let audit = audit(&recipe, args.examples)?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&audit)? + "\n"
+    } else {
+        let colour = std::io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        render(&audit, if colour { Marks::Colour } else { Marks::Brackets })
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough: `trainer inspect … | head`.
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// Reads and plans as `fit` does, but samples nothing and loads no weights.
+fn audit(recipe: &Recipe, examples: usize) -> Result<Audit> {
+    let base = source::open(&recipe.model.base)?;
+    let sample = self_sample::planned(recipe, &base)?;
+    let cached = sample.as_ref().filter(|s| s.path.exists());
+    let mut data = recipe.data.clone();
+    if cached.is_none() {
+        data.pretraining.retain(|s| !s.is_self());
+    }
+    let mut corpus = Corpus::read(&data, &base, cached.map(|s| s.path.as_path()))?;
+    let unsampled = match &sample {
+        Some(s) if cached.is_none() => corpus.stand_in_for_self(&recipe.data, &s.path, s.documents),
+        _ => Vec::new(),
+    };
+    let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
+    Audit::new(recipe, &base, &corpus, &mixture, &unsampled, examples)
+}
+
+/// How counted tokens are told from masked ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    /// Counted bright, masked dim, special in inverse.
+    Colour,
+    /// `[counted]`, `masked`, `{special}`.
+    Brackets,
+}
+
+const RESET: &str = "\x1b[0m";
+
+impl Marks {
+    fn token(self, t: &TokenFacts) -> String {
+        let text = token(&t.text);
+        match self {
+            Marks::Colour => {
+                let weight = if t.counts { "1;32" } else { "2" };
+                let special = if t.special { ";7" } else { "" };
+                format!("\x1b[{weight}{special}m{text}{RESET}")
+            }
+            Marks::Brackets => {
+                let text = if t.special { format!("{{{text}}}") } else { text };
+                if t.counts { format!("[{text}]") } else { text }
+            }
+        }
+    }
+
+    fn legend(self) -> &'static str {
+        match self {
+            Marks::Colour => {
+                "\x1b[1;32mbright\x1b[0m tokens count in the loss, \x1b[2mdim\x1b[0m ones are masked, \
+                 \x1b[7minverse\x1b[0m ones are special"
+            }
+            Marks::Brackets => {
+                "[bracketed] tokens count in the loss, the others are masked, {braced} ones are special"
+            }
+        }
+    }
+}
+
+fn render(audit: &Audit, marks: Marks) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = summary(&mut out, audit).and_then(|()| examples(&mut out, audit, marks));
+    for warning in &audit.warnings {
+        let _ = writeln!(out, "warning: {}", visible(&warning.text));
+    }
+    out
+}
+
+fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
+    for facts in &audit.sources {
+        source_lines(out, facts)?;
+    }
+    let mix = &audit.mix;
+    let unit = match mix.unit {
+        MixUnit::Examples => "examples",
+        MixUnit::Tokens => "tokens",
+    };
+    let mode = match mix.mode {
+        MixMode::Add => "added to the narrow text",
+        MixMode::FixedBudget => "in place of narrow text",
+    };
+    let drawn: usize = audit.sources.iter().map(|s| s.exposure.examples).sum();
+    writeln!(out, "\nrun          {} steps of {}, {drawn} examples", audit.steps, audit.batch_size)?;
+    writeln!(
+        out,
+        "mix          pretraining per narrow {:.3} in examples, {} in tokens (asked: {} in {unit}, {mode})",
+        mix.realised_examples,
+        mix.realised_tokens.map_or("unknown".into(), |m| format!("{m:.3}")),
+        mix.asked,
+    )?;
+    let lengths = &audit.lengths;
+    let bins: Vec<String> =
+        lengths.bins.iter().map(|b| format!("{}-{}: {}", b.from, b.to, b.examples)).collect();
+    writeln!(
+        out,
+        "lengths      {} to {} tokens, median {} (limit {}); examples of {}",
+        lengths.min,
+        lengths.max,
+        lengths.median,
+        audit.max_seq_len,
+        bins.join(", ")
+    )?;
+    let (tokens, counted) = audit.tokens();
+    writeln!(out, "loss         {} of the {tokens} tokens drawn count", percent(counted, tokens))?;
+
+    let t = &audit.tokenizer;
+    let name = |named: &Option<Named>| named.as_ref().map_or("none".into(), shown);
+    let names = |several: &[Named]| match several {
+        [] => "nothing".into(),
+        several => several.iter().map(shown).collect::<Vec<_>>().join(" "),
+    };
+    writeln!(
+        out,
+        "tokenizer    puts {} in front of a text; BOS {} ({}), EOS {}; generation ends at {}",
+        names(&t.adds),
+        name(&t.bos),
+        if t.adds_bos { "added" } else { "not added" },
+        name(&t.eos),
+        names(&t.ends_generation),
+    )?;
+    let (text, completions) =
+        audit.sources.iter().fold((0, 0), |(t, c), s| (t + s.kinds.text, c + s.kinds.prompt_completion));
+    if text > 0 {
+        writeln!(out, "documents    end without an end-of-sequence token")?;
+    }
+    if completions > 0 {
+        writeln!(out, "completions  end with {}", name(&t.eos))?;
+    }
+    if let Some(chats) = &audit.chats {
+        writeln!(
+            out,
+            "chats        an assistant's turn ends with {}; it counts for {} of {} turns in {} examples",
+            name(&chats.end_of_turn),
+            chats.ends_that_count,
+            chats.assistant_turns,
+            chats.examples,
+        )?;
+    }
+    Ok(())
+}
+
+fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
+    writeln!(out, "{:<12} {}", role(facts.role), visible(&facts.source))?;
+    let indent = " ".repeat(13);
+    if facts.path != facts.source {
+        writeln!(
+            out,
+            "{indent}{}{}",
+            visible(&facts.path),
+            if facts.sampled { "" } else { " (not sampled yet)" }
+        )?;
+    }
+    let kinds = [
+        (facts.kinds.text, "text"),
+        (facts.kinds.chat, "chat"),
+        (facts.kinds.prompt_completion, "prompt and completion"),
+    ];
+    let kinds: Vec<String> =
+        kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
+    writeln!(out, "{indent}{} rows, {} of them held out", facts.rows, facts.held_out)?;
+    if let (Some(tokens), Some(counted)) = (facts.tokens, facts.loss_tokens) {
+        writeln!(
+            out,
+            "{indent}{} examples ({}) of {tokens} tokens, {} of which count; {} documents cut off, {} pieces left out",
+            facts.examples,
+            kinds.join(", "),
+            percent(counted, tokens),
+            facts.truncated,
+            facts.empty,
+        )?;
+    }
+    let drawn = &facts.exposure;
+    let tokens = drawn.tokens.map_or("unknown".into(), |t| t.to_string());
+    writeln!(out, "{indent}drawn: {} examples, {tokens} tokens, {} repeats", drawn.examples, drawn.repeats)
+}
+
+fn examples(out: &mut String, audit: &Audit, marks: Marks) -> std::fmt::Result {
+    if !audit.first_examples.is_empty() {
+        writeln!(out, "\n{}", marks.legend())?;
+    }
+    for example in &audit.first_examples {
+        example_lines(out, example, marks)?;
+    }
+    if audit.warnings.is_empty() { Ok(()) } else { writeln!(out) }
+}
+
+fn example_lines(out: &mut String, example: &ExampleFacts, marks: Marks) -> std::fmt::Result {
+    let counted = example.tokens.iter().filter(|t| t.counts).count();
+    writeln!(
+        out,
+        "\nstep {}: {}, {}, row {}: {} tokens, {counted} count",
+        example.step,
+        role(example.role),
+        visible(&example.source),
+        example.row,
+        example.tokens.len(),
+    )?;
+    if example.tokens.is_empty() {
+        return writeln!(out, "  (not sampled yet)");
+    }
+    // A token that holds a line break ends the line here too.
+    for line in example.tokens.split_inclusive(|t| t.text.contains('\n')) {
+        let line: Vec<String> = line.iter().map(|t| marks.token(t)).collect();
+        writeln!(out, "  {}", line.join(" "))?;
+    }
+    Ok(())
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Narrow => "narrow",
+        Role::Pretraining => "pretraining",
+    }
+}
+
+fn shown(named: &Named) -> String {
+    format!("{} ({})", token(&named.text), named.id)
+}
+
+fn percent(part: usize, whole: usize) -> String {
+    format!("{:.1}%", 100.0 * part as f64 / whole.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_told_apart_with_and_without_colour() {
+        let fact = |text: &str, counts, special| TokenFacts { id: 0, text: text.into(), counts, special };
+        let all = [fact(" a", true, false), fact("\u{1b}[2m", false, false), fact("<end>", true, true)];
+        let with = |marks: Marks| all.iter().map(|t| marks.token(t)).collect::<Vec<_>>().join(" ");
+        assert_eq!(with(Marks::Brackets), "[·a] ␛[2m [{<end>}]");
+        assert_eq!(with(Marks::Colour), "\x1b[1;32m·a\x1b[0m \x1b[2m␛[2m\x1b[0m \x1b[1;32;7m<end>\x1b[0m");
+    }
+}

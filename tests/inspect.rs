@@ -1,0 +1,276 @@
+//! `trainer inspect` on the tiny models: masks, facts, warnings, the JSON document, exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A folder with data and recipes, and a cache of its own.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn rows(&self, name: &str, rows: &[Value]) -> &Self {
+        let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        std::fs::write(self.path(name), lines).unwrap();
+        self
+    }
+
+    /// A recipe for a tiny model; `rest` goes on in `[data]`.
+    fn recipe(&self, model: &str, rest: &str) -> &Self {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(model);
+        self.recipe_of(&model, rest)
+    }
+
+    fn recipe_of(&self, model: &Path, rest: &str) -> &Self {
+        let text = format!(
+            "name = 'tiny'\n[model]\nbase = '{}'\n[train]\nsteps = 2\nbatch_size = 2\n[data]\nheld_out_every = 0\n{rest}",
+            model.display()
+        );
+        std::fs::write(self.path("recipe.toml"), text).unwrap();
+        self
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_trainer"))
+            .arg("inspect")
+            .arg(self.path("recipe.toml"))
+            .args(args)
+            .env("TRAINER_CACHE", self.path("cache"))
+            .output()
+            .unwrap()
+    }
+
+    fn text(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.text(&[args, &["--json"]].concat())).unwrap()
+    }
+
+    fn fault(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+fn chat(turns: &[(&str, &str)]) -> Value {
+    let messages: Vec<Value> = turns.iter().map(|(r, c)| json!({"role": r, "content": c})).collect();
+    json!({ "messages": messages })
+}
+
+/// The text of the first example, its counted stretches in brackets.
+fn marked(audit: &Value) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    for token in audit["first_examples"][0]["tokens"].as_array().unwrap() {
+        let counts = token["counts"].as_bool().unwrap();
+        if counts != inside {
+            out.push(if counts { '[' } else { ']' });
+            inside = counts;
+        }
+        out.push_str(token["text"].as_str().unwrap());
+    }
+    if inside {
+        out.push(']');
+    }
+    out
+}
+
+fn kinds(audit: &Value) -> Vec<&str> {
+    audit["warnings"].as_array().unwrap().iter().map(|w| w["kind"].as_str().unwrap()).collect()
+}
+
+fn texts(n: usize) -> Vec<Value> {
+    (0..n).map(|i| json!({"text": format!("document number {i}")})).collect()
+}
+
+#[test]
+fn the_assistant_and_its_end_of_turn_count_in_a_chat() {
+    let place = Place::new();
+    let row =
+        chat(&[("system", "be"), ("user", "hi"), ("assistant", "a b"), ("user", "more"), ("assistant", "c")]);
+    place.rows("a.jsonl", &[row]).recipe("llama", "narrow = 'a.jsonl'");
+    let audit = place.json(&[]);
+    assert_eq!(
+        marked(&audit),
+        "<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n\
+         <|im_start|>assistant\n[a b<|im_end|>]\n<|im_start|>user\nmore<|im_end|>\n\
+         <|im_start|>assistant\n[c<|im_end|>]\n"
+    );
+    let chats = &audit["chats"];
+    assert_eq!(chats["end_of_turn"], json!({"id": 2, "text": "<|im_end|>"}));
+    assert_eq!((&chats["assistant_turns"], &chats["ends_that_count"]), (&json!(2), &json!(2)));
+    assert_eq!(audit["tokenizer"]["adds_bos"], false);
+    assert_eq!(kinds(&audit), ["mostly-masked", "short-source", "repeated-examples"]);
+
+    let text = place.text(&[]);
+    assert!(text.contains("{<|im_start|>} "), "{text}");
+    assert!(text.contains(" [c] [{<|im_end|>}] ↵\n"), "{text}");
+    assert!(text.contains("it counts for 2 of 2 turns in 1 examples"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colour in a pipe");
+}
+
+#[test]
+fn a_chat_that_is_cut_off_trains_no_end_of_turn() {
+    let place = Place::new();
+    let row = chat(&[("user", "hi"), ("assistant", "one two three four five six seven eight nine ten")]);
+    let data = "narrow = 'a.jsonl'\nmax_seq_len = 24";
+    place.rows("a.jsonl", &[row.clone(), row]).recipe("llama", data);
+    let audit = place.json(&[]);
+    assert_eq!(audit["chats"]["examples_without_end"], 2);
+    assert_eq!(audit["sources"][0]["truncated"], 2);
+    let kinds = kinds(&audit);
+    for kind in ["end-not-trained", "truncated", "repeated-documents"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+}
+
+#[test]
+fn templates_that_teach_no_end_are_pointed_out() {
+    let place = Place::new();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama");
+    let model = place.path("model");
+    std::fs::create_dir(&model).unwrap();
+    for file in [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        std::fs::copy(tiny.join(file), model.join(file)).unwrap();
+    }
+    let row = chat(&[("user", "hi"), ("assistant", "a")]);
+    place.rows("a.jsonl", &[row]).recipe_of(&model, "narrow = 'a.jsonl'");
+    let turn = |end: &str| {
+        "{% for m in messages %}{{ m['role'] + ':' + m['content'] + 'END' }}{% endfor %}\
+         {% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+            .replace("END", end)
+    };
+    std::fs::write(model.join("chat_template.jinja"), turn("\\n")).unwrap();
+    let audit = place.json(&[]);
+    assert!(kinds(&audit).contains(&"no-end-of-turn"), "{audit}");
+    assert_eq!(marked(&audit), "user:hi\nassistant:[a]\n");
+
+    std::fs::write(model.join("chat_template.jinja"), turn("<|im_start|>")).unwrap();
+    assert!(kinds(&place.json(&[])).contains(&"end-of-turn-goes-on"));
+}
+
+#[test]
+fn a_completion_and_its_end_count() {
+    let place = Place::new();
+    let row = json!({"prompt": "the\n", "completion": "end"});
+    place.rows("a.jsonl", &[row]).recipe("gemma3", "narrow = 'a.jsonl'");
+    let audit = place.json(&[]);
+    assert_eq!(marked(&audit), "<bos>the\n[end<eos>]");
+    assert_eq!(audit["tokenizer"]["adds"], json!([{"id": 2, "text": "<bos>"}]));
+    assert_eq!(audit["tokenizer"]["adds_bos"], true);
+    assert_eq!(audit["sources"][0]["stops"], 1);
+    assert!(!kinds(&audit).contains(&"end-not-trained"));
+    assert_eq!(audit["first_examples"][0]["tokens"][0]["special"], true);
+    assert_eq!(audit["first_examples"][0]["tokens"][1]["special"], false);
+
+    let audit = place.json(&["--set", "data.max_seq_len=6"]);
+    assert!(kinds(&audit).contains(&"end-not-trained"), "{audit}");
+}
+
+#[test]
+fn a_doubled_bos_is_pointed_out() {
+    let place = Place::new();
+    place.rows("a.jsonl", &[json!({"text": "<bos>the"}), json!({"text": "the"})]);
+    place.recipe("gemma3", "narrow = 'a.jsonl'");
+    let audit = place.json(&[]);
+    assert_eq!(audit["sources"][0]["doubled_bos"], 1);
+    assert!(kinds(&audit).contains(&"doubled-bos"));
+}
+
+#[test]
+fn the_facts_of_a_mixture() {
+    let place = Place::new();
+    let mut narrow = texts(8);
+    narrow.push(json!({"text": " document number 3 "})); // a repeat, and held out: row 8
+    place.rows("n.jsonl", &narrow).rows("p.jsonl", &texts(6));
+    let data = "narrow = 'n.jsonl'\npretraining = ['p.jsonl']\nmix = 0.5\n";
+    place.recipe("qwen2", data);
+    let audit = place.json(&["--set", "data.held_out_every=3", "--examples", "5"]);
+    assert_eq!((&audit["steps"], &audit["batch_size"]), (&json!(3), &json!(2)));
+    assert_eq!(audit["mix"]["realised_examples"], 0.5);
+    let narrow = &audit["sources"][0];
+    for (key, value) in [
+        ("rows", 9),
+        ("held_out", 3),
+        ("examples", 6),
+        ("repeated_rows", 1),
+        ("held_out_seen", 1),
+        ("also_in_pretraining", 7),
+    ] {
+        assert_eq!(narrow[key], value, "{key}: {narrow}");
+    }
+    assert_eq!(narrow["exposure"]["examples"], 4);
+    // Of a text, all tokens but the first.
+    let drawn = |key: &str| narrow["exposure"][key].as_u64().unwrap();
+    assert_eq!(drawn("tokens") - drawn("loss_tokens"), 4);
+    assert_eq!(audit["sources"][1]["role"], "pretraining");
+    let binned: u64 =
+        audit["lengths"]["bins"].as_array().unwrap().iter().map(|b| b["examples"].as_u64().unwrap()).sum();
+    assert_eq!(binned, 6);
+    let steps: Vec<&Value> = audit["first_examples"].as_array().unwrap().iter().map(|e| &e["step"]).collect();
+    assert_eq!(steps, [1, 1, 2, 2, 3]);
+    assert_eq!(kinds(&audit), ["repeated-documents", "held-out-seen", "narrow-in-pretraining"]);
+    assert_eq!(place.json(&["--examples", "0"])["first_examples"], json!([]));
+}
+
+#[test]
+fn text_of_the_base_model_is_not_sampled_here() {
+    let place = Place::new();
+    place.rows("n.jsonl", &texts(8)).recipe("llama", "narrow = 'n.jsonl'\npretraining = 'self'\nmix = 1.0");
+    let audit = place.json(&[]);
+    assert_eq!(kinds(&audit), ["not-sampled"]);
+    assert_eq!((&audit["steps"], &audit["sources"][1]["sampled"]), (&json!(4), &json!(false)));
+    assert_eq!(
+        (&audit["sources"][1]["tokens"], &audit["mix"]["realised_tokens"]),
+        (&json!(null), &json!(null))
+    );
+    assert!(place.text(&[]).contains("not sampled yet"));
+    assert!(!place.path("cache").exists());
+
+    // A sample that is there is read.
+    let file = PathBuf::from(audit["sources"][1]["path"].as_str().unwrap());
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let sampled: Vec<Value> = (0..32).map(|i| json!({"text": format!("sampled {i}")})).collect();
+    let lines: String = sampled.iter().map(|row| format!("{row}\n")).collect();
+    std::fs::write(&file, lines).unwrap();
+    let audit = place.json(&[]);
+    assert_eq!(kinds(&audit), Vec::<&str>::new());
+    assert_eq!(audit["sources"][1]["rows"], 32);
+}
+
+#[test]
+fn faults_are_those_of_fit() {
+    let place = Place::new();
+    place.rows("n.jsonl", &texts(2)).recipe("llama", "narrow = 'n.jsonl'");
+    assert!(place.fault(&["--set", "data.mox=1"]).contains("did you mean mix?"));
+    assert!(place.fault(&["--set", "model.base=no-such-model"]).contains("no-such-model"));
+    let pretraining = format!("data.pretraining={}", place.path("n.jsonl").display());
+    assert!(place.fault(&["--set", "data.mix=1", "--set", &pretraining]).contains("needs 4 examples"));
+    place
+        .rows("n.jsonl", &[chat(&[("user", "hi"), ("assistant", "a")])])
+        .recipe("gemma3", "narrow = 'n.jsonl'");
+    assert!(place.fault(&[]).contains("has no chat template"));
+    std::fs::remove_file(place.path("recipe.toml")).unwrap();
+    assert!(place.fault(&[]).contains("recipe.toml"));
+}
