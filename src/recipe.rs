@@ -450,7 +450,7 @@ impl Recipe {
         };
         let sides = [&mut self.data.narrow, &mut self.data.pretraining, &mut self.diff.text];
         for spec in sides.into_iter().flatten() {
-            if !spec.is_self() && !spec.path.starts_with("hf:") {
+            if !spec.is_self() && !spec.path.starts_with("hf:") && !spec.path.is_empty() {
                 spec.path = absolute(&spec.path);
             }
         }
@@ -476,12 +476,11 @@ impl Recipe {
             "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
         );
         check(!d.narrow.is_empty(), "data.narrow: missing; expected at least one source".into());
-        check(d.mix >= 0.0 && d.mix.is_finite(), format!("data.mix = {}: expected 0 or more", d.mix));
+        check((0.0..=1e6).contains(&d.mix), format!("data.mix = {}: expected 0 to 1000000", d.mix));
         check(
             d.mix == 0.0 || !d.pretraining.is_empty(),
             format!("data.mix = {}, but data.pretraining names no source", d.mix),
         );
-        check(d.max_seq_len >= 2, format!("data.max_seq_len = {}: expected at least 2", d.max_seq_len));
         check(
             d.held_out_every != 1,
             "data.held_out_every = 1 holds everything out; expected 0 or at least 2".into(),
@@ -496,8 +495,11 @@ impl Recipe {
             for spec in side.iter() {
                 let weight = spec.weight.unwrap_or(1.0);
                 check(
-                    weight > 0.0 && weight.is_finite(),
-                    format!("{key}: {}: weight {weight}: expected more than 0", spec.path),
+                    weight > 0.0 && weight <= 1e9,
+                    format!(
+                        "{key}: {}: weight {weight}: expected more than 0, at most 1000000000",
+                        spec.path
+                    ),
                 );
                 check(
                     !spec.path.starts_with("hf:"),
@@ -506,12 +508,19 @@ impl Recipe {
                         spec.path
                     ),
                 );
-                if !spec.is_self() && !spec.path.starts_with("hf:") {
+                check(!spec.path.is_empty(), format!("{key}: an empty path"));
+                if !spec.is_self() && !spec.path.starts_with("hf:") && !spec.path.is_empty() {
                     check(
                         Path::new(&spec.path).exists(),
                         format!("{key}: {}: no such file or folder", spec.path),
                     );
                 }
+            }
+            for (i, spec) in side.iter().enumerate() {
+                check(
+                    side[..i].iter().all(|other| other.path != spec.path),
+                    format!("{key}: {}: named twice", spec.path),
+                );
             }
             let given = side.iter().filter(|s| s.weight.is_some()).count();
             check(
@@ -520,22 +529,25 @@ impl Recipe {
             );
         }
         check(
-            (t.steps > 0) != (t.epochs > 0.0),
+            (t.steps > 0 && t.epochs == 0.0) || (t.steps == 0 && t.epochs > 0.0 && t.epochs <= 1e6),
             format!(
                 "train.steps = {} and train.epochs = {}: expected exactly one of them above 0",
                 t.steps, t.epochs
             ),
         );
-        check(t.batch_size > 0, "train.batch_size = 0: expected at least 1".into());
-        check(t.lr > 0.0 && t.lr.is_finite(), format!("train.lr = {}: expected more than 0", t.lr));
+        let finite = |value: f64| (0.0..=1e9).contains(&value);
+        check(t.lr > 0.0 && finite(t.lr), format!("train.lr = {}: expected a number above 0", t.lr));
         for (key, beta) in [("beta1", t.beta1), ("beta2", t.beta2)] {
             check((0.0..1.0).contains(&beta), format!("train.{key} = {beta}: expected 0 or more, below 1"));
         }
-        check(t.eps > 0.0, format!("train.eps = {}: expected more than 0", t.eps));
-        check(t.weight_decay >= 0.0, format!("train.weight_decay = {}: expected 0 or more", t.weight_decay));
-        check(t.clip >= 0.0, format!("train.clip = {}: expected 0 or more", t.clip));
-        check(t.lora.r > 0, "train.lora.r = 0: expected at least 1".into());
-        check(t.lora.alpha > 0.0, format!("train.lora.alpha = {}: expected more than 0", t.lora.alpha));
+        check(t.eps > 0.0 && finite(t.eps), format!("train.eps = {}: expected a number above 0", t.eps));
+        for (key, value) in [("weight_decay", t.weight_decay), ("clip", t.clip)] {
+            check(finite(value), format!("train.{key} = {value}: expected 0 or a number above"));
+        }
+        check(
+            t.lora.alpha > 0.0 && finite(t.lora.alpha),
+            format!("train.lora.alpha = {}: expected a number above 0", t.lora.alpha),
+        );
         check(
             (0.0..1.0).contains(&t.lora.dropout),
             format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
@@ -552,20 +564,49 @@ impl Recipe {
                 format!("diff.positions has {last}, but diff.tokens = {}: expected more tokens", x.tokens),
             );
         }
-        check(x.samples >= 2, format!("diff.samples = {}: expected at least 2", x.samples));
+        for (key, positions) in
+            [("diff.positions", &x.positions), ("diff.steering.positions", &x.steering.positions)]
+        {
+            let twice = positions.iter().enumerate().find(|(i, p)| positions[..*i].contains(p));
+            check(twice.is_none(), format!("{key} = {positions:?}: a position stands there twice"));
+        }
         check(
             x.tokens > x.norm_skip,
             format!("diff.tokens = {} leaves nothing after diff.norm_skip = {}", x.tokens, x.norm_skip),
         );
         check(x.top_k > 0, "diff.top_k = 0: expected at least 1".into());
+        let s = &x.steering;
         check(
-            x.steering.temperature >= 0.0,
-            format!("diff.steering.temperature = {}: expected 0 or more", x.steering.temperature),
+            s.temperature == 0.0 || (0.01..=100.0).contains(&s.temperature),
+            format!("diff.steering.temperature = {}: expected 0 (greedy), or 0.01 to 100", s.temperature),
         );
+        for (key, value) in [("strength", s.strength), ("differences", s.differences)] {
+            check(
+                (-1e6..=1e6).contains(&value),
+                format!("diff.steering.{key} = {value}: expected a number from -1000000 to 1000000"),
+            );
+        }
         check(
-            x.patchscope.scales.iter().all(|s| *s > 0.0 && s.is_finite()) && !x.patchscope.scales.is_empty(),
-            "diff.patchscope.scales: expected at least one, all above 0".into(),
+            x.patchscope.scales.iter().all(|s| *s > 0.0 && *s <= 1e6) && !x.patchscope.scales.is_empty(),
+            "diff.patchscope.scales: expected at least one, all above 0 and at most 1000000".into(),
         );
+        // The upper ends catch slips that would fill the memory; all products of two of them fit.
+        for (key, value, least, most) in [
+            ("seed", self.seed as usize, 0, i64::MAX as usize),
+            ("data.max_seq_len", d.max_seq_len, 2, 1_000_000),
+            ("data.self_samples", d.self_samples, 0, 100_000_000),
+            ("train.steps", t.steps, 0, 100_000_000),
+            ("train.batch_size", t.batch_size, 1, 1_000_000),
+            ("train.lora.r", t.lora.r, 1, 16_384),
+            ("diff.samples", x.samples, 2, 10_000_000),
+            ("diff.tokens", x.tokens, 1, 1_000_000),
+            ("diff.null_directions", x.null_directions, 1, 100_000),
+            ("diff.bootstrap", x.bootstrap, 1, 100_000),
+            ("diff.steering.samples", s.samples, 1, 10_000),
+            ("diff.steering.max_new_tokens", s.max_new_tokens, 1, 1_000_000),
+        ] {
+            check((least..=most).contains(&value), format!("{key} = {value}: expected {least} to {most}"));
+        }
         for p in x.steering.positions.iter().filter(|_| x.steering.enabled) {
             check(
                 x.positions.contains(p),
@@ -590,6 +631,9 @@ fn apply_override(table: &mut Table, set: &str) -> Result<()> {
     let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
     let value = value.unwrap_or_else(|| Value::String(text.to_string()));
     let mut parts: Vec<&str> = key.trim().split('.').collect();
+    if parts.iter().any(|part| part.is_empty()) {
+        return Err(input_error(format!("--set {set}: expected key.path=value")));
+    }
     let last = parts.pop().unwrap_or_default();
     let mut at = table;
     for part in parts {
@@ -647,7 +691,8 @@ fn merge(path: &str, given: &Table, known: &Table, faults: &mut Vec<String>) -> 
 }
 
 fn unknown_key(full: &str, key: &str, known: &Table) -> String {
-    let near = known.keys().min_by_key(|k| distance(k, key)).filter(|k| distance(k, key) <= 3);
+    let likely = 3.min(key.chars().count() / 2);
+    let near = known.keys().min_by_key(|k| distance(k, key)).filter(|k| distance(k, key) <= likely);
     match near {
         Some(near) => format!("{full}: unknown key; did you mean {near}?"),
         None => format!(
@@ -713,11 +758,24 @@ fn find_wrong<T: DeserializeOwned>(
             Ok(_) => *kept = trial,
             Err(e) => {
                 let why = e.to_string();
-                let why = why.lines().next().unwrap_or("wrong type").to_string();
+                let why = in_words(why.lines().next().unwrap_or("wrong type"));
                 faults.push(format!("{path}{} = {value}: {why}", at.join(".")));
             }
         }
     }
+}
+
+/// A type error without the names of Rust's types.
+fn in_words(why: &str) -> String {
+    let Some((found, expected)) = why.rsplit_once("expected ") else { return why.to_string() };
+    let words = match expected.split(' ').next().unwrap_or_default() {
+        "usize" | "u64" => "a whole number from 0 to 9223372036854775807",
+        "f64" => "a number",
+        "struct" => "a table",
+        "a" if expected.ends_with("sequence") => "a list",
+        _ => expected,
+    };
+    format!("{found}expected {words}")
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub fn run(args: FitArgs) -> Result<()> {
         true => args.recipe.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         false => recipe.name.clone(),
     };
+    if args.out.is_none() && (name.contains(['/', '\\']) || name.starts_with('.')) {
+        bail_input!("name = {name:?} cannot be the name of a folder; choose one with --out");
+    }
     let run = RunDir::new(args.out.unwrap_or_else(|| PathBuf::from("runs").join(name)));
     fit(recipe, &run, args.resume, &Interrupt::on_signals()?)
 }
@@ -55,11 +58,14 @@ pub fn run(args: FitArgs) -> Result<()> {
 pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<()> {
     if !resume {
         run.must_be_new()?;
-    } else if run.is_trained() {
-        eprintln!("{}: already complete", run.path().display());
-        return Ok(());
     } else if !run.recipe().exists() {
         bail_input!("{}: nothing to resume; start without --resume", run.path().display());
+    } else {
+        must_be_the_same(&recipe, run)?;
+    }
+    if run.is_trained() {
+        eprintln!("{}: already complete", run.path().display());
+        return Ok(());
     }
     let base = source::open(&recipe.model.base)?;
     let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
@@ -69,4 +75,28 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
     let manifest = training.run(run, resume, interrupt)?;
     eprintln!("{}\n{}", run.path().display(), manifest.outcome());
     Ok(())
+}
+
+/// Refuses to go on with a run that another recipe began. (Changed data show in the checkpoint.)
+fn must_be_the_same(recipe: &Recipe, run: &RunDir) -> Result<()> {
+    let began = Recipe::read(&run.recipe(), &[])?;
+    let mut recipe = Recipe { diff: began.diff.clone(), ..recipe.clone() };
+    if recipe.data.self_samples == 0 {
+        recipe.data.self_samples = began.data.self_samples; // filled in when the run began
+    }
+    if recipe == began {
+        return Ok(());
+    }
+    let (now, before) = (recipe.to_toml(), began.to_toml());
+    let changed: Vec<String> = now
+        .lines()
+        .zip(before.lines())
+        .filter(|(now, before)| now != before)
+        .map(|(now, before)| format!("{now} (it began with {before})"))
+        .collect();
+    bail_input!(
+        "{}: was begun by another recipe; it cannot be resumed with {}",
+        run.path().display(),
+        changed.join(", ")
+    )
 }

@@ -53,8 +53,8 @@ pub struct GenerateArgs {
 /// # Errors
 /// An input error for a model, adapter or prompt file that does not serve.
 pub fn run(args: GenerateArgs) -> Result<()> {
-    if args.temperature < 0.0 || !args.temperature.is_finite() {
-        bail_input!("--temperature {}: expected 0 or more", args.temperature);
+    if args.temperature != 0.0 && !(0.01..=100.0).contains(&args.temperature) {
+        bail_input!("--temperature {}: expected 0 (greedy), or 0.01 to 100", args.temperature);
     }
     let prompts = match &args.prompts {
         Some(path) => read_prompts(path)?,
@@ -94,15 +94,11 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         generations.push(json!({"prompt": prompt, "token_ids": ids, "text": text}));
     }
     if args.json {
-        println!("{}", json!({ "generations": generations }));
-    } else {
-        for g in &generations {
-            println!(
-                "{}{}\n",
-                g["prompt"].as_str().unwrap_or_default(),
-                g["text"].as_str().unwrap_or_default()
-            );
-        }
+        return super::print(&json!({ "generations": generations }).to_string());
+    }
+    for g in &generations {
+        let text = |key: &str| g[key].as_str().unwrap_or_default();
+        super::print(&format!("{}{}\n", text("prompt"), text("text")))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::bail_input;
@@ -31,7 +31,9 @@ pub struct MergeArgs {
 /// An input error if the run has no adapter, or the adapter does not fit its base, or `out` exists.
 pub fn run(args: MergeArgs) -> Result<()> {
     let run = RunDir::new(&args.run);
-    RunDir::new(&args.out).must_be_new()?;
+    if args.out.exists() {
+        bail_input!("{}: exists already; choose another --out", args.out.display());
+    }
     if !run.recipe().exists() || !run.adapter().exists() {
         bail_input!("{}: no finished LoRA run (recipe.toml and adapter/ are expected)", args.run.display());
     }
@@ -39,7 +41,15 @@ pub fn run(args: MergeArgs) -> Result<()> {
     let adapter = Adapter::read(&run.adapter())?;
     let base = source::open(&recipe.model.base)?;
     let merged = merged_weights(&base, &adapter)?;
-    write_model(&args.out, &base, &merged)?;
+    // The folder gets its name when it is whole.
+    let name = args.out.file_name().context("--out: expected the name of a folder")?.to_string_lossy();
+    let part = args.out.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    write_model(&part, &base, &merged)
+        .and_then(|()| std::fs::rename(&part, &args.out).context("renaming it"))
+        .inspect_err(|_| {
+            std::fs::remove_dir_all(&part).ok();
+        })
+        .with_context(|| format!("writing {}", args.out.display()))?;
     eprintln!("{}: {} weights merged", args.out.display(), merged.len());
     Ok(())
 }

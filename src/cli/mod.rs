@@ -1,8 +1,9 @@
 //! The command line: one module a subcommand, each calling one library function.
 
+use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{InputError, Interrupted};
@@ -71,8 +72,18 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Models(args) => models::run(args),
         Command::Report(args) => report::run(args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut script);
+            print(&String::from_utf8(script)?)
         }
+    }
+}
+
+/// Prints a result and a line break. A reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("writing to stdout"),
+        _ => Ok(()),
     }
 }

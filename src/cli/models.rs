@@ -40,12 +40,10 @@ pub fn run(args: ModelsArgs) -> Result<()> {
         None => list(args.json),
         Some(ModelsCommand::Fetch { model }) => {
             let path = alias::fetch(&model, true)?;
-            if args.json {
-                println!("{}", json!({ "model": model, "path": path }));
-            } else {
-                println!("{}", path.display());
+            match args.json {
+                true => super::print(&json!({ "model": model, "path": path }).to_string()),
+                false => super::print(&path.display().to_string()),
             }
-            Ok(())
         }
     }
 }
@@ -53,19 +51,19 @@ pub fn run(args: ModelsArgs) -> Result<()> {
 fn list(as_json: bool) -> Result<()> {
     let models = alias::list()?;
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "models": models }))?);
-        return Ok(());
+        return super::print(&serde_json::to_string_pretty(&json!({ "models": models }))?);
     }
+    let mut lines = String::new();
     for model in models {
-        println!(
-            "{:<28} {:>10}  {:<10}  {}",
+        lines += &format!(
+            "{:<28} {:>10}  {:<10}  {}\n{:28} licence: {}\n",
             model.name,
             HumanBytes(model.size_bytes).to_string(),
             if model.cached { "cached" } else { "not cached" },
             model.about,
+            "",
+            model.licence,
         );
-        println!("{:28} licence: {}", "", model.licence);
     }
-    println!("\nFetched on first use, or ahead of it with: trainer models fetch ALIAS");
-    Ok(())
+    super::print(&format!("{lines}\nFetched on first use, or ahead of it with: trainer models fetch ALIAS"))
 }

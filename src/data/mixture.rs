@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::examples::Example;
+use crate::bail_input;
 use crate::error::InputError;
 use crate::recipe::{DataSection, MixMode, MixUnit, TrainSection};
 
@@ -66,6 +67,9 @@ pub struct Mixture {
     pub exposure: Vec<Exposure>,
 }
 
+/// The order of a run is held in memory.
+const MAX_EXAMPLES: f64 = 1e8;
+
 impl Mixture {
     /// Plans a run.
     ///
@@ -82,9 +86,15 @@ impl Mixture {
             return Err(InputError { faults }.into());
         }
         let exposure = match train.steps {
-            0 => (train.epochs * narrow_size as f64).round().max(1.0) as usize,
-            steps => steps * train.batch_size,
+            0 => (train.epochs * narrow_size as f64).round().max(1.0),
+            steps => steps as f64 * train.batch_size as f64,
         };
+        if exposure * (1.0 + data.mix) > MAX_EXAMPLES {
+            bail_input!(
+                "train.steps, train.epochs, data.mix: the run has {:.0} examples, expected at most {MAX_EXAMPLES}",
+                exposure * (1.0 + data.mix)
+            );
+        }
         let share = match data.mix_mode {
             MixMode::Add => 1.0,
             MixMode::FixedBudget => 1.0 / (1.0 + data.mix),
@@ -93,7 +103,7 @@ impl Mixture {
         let mut drawn: Vec<Vec<Pick>> = Vec::with_capacity(pools.len());
         drawn.resize_with(pools.len(), Vec::new);
 
-        let narrow_counts = apportion(((exposure as f64) * share).round().max(1.0) as usize, &narrow, pools);
+        let narrow_counts = apportion((exposure * share).round().max(1.0) as usize, &narrow, pools);
         for (&i, &count) in narrow.iter().zip(&narrow_counts) {
             drawn[i] = draw(i, pools[i].examples.len(), count, &mut rng);
         }

@@ -78,6 +78,9 @@ pub fn read(path: &Path) -> Result<Vec<Document>> {
     Ok(documents)
 }
 
+/// What some editors put in front of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Faults that are listed before reading gives up.
 const MAX_FAULTS: usize = 10;
 
@@ -90,6 +93,9 @@ fn json_lines(path: &Path) -> Result<Vec<Document>> {
         let read = reader.read_until(b'\n', &mut line);
         if read.map_err(|e| input_error(format!("{}:{number}: {e}", path.display())))? == 0 {
             break;
+        }
+        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
         }
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -162,7 +168,9 @@ fn parquet_rows(path: &Path) -> Result<Vec<Document>> {
 
 fn text_file(path: &Path) -> Result<Document> {
     match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => Ok(Document::Text(text)),
+        Ok(text) if !text.trim().is_empty() => {
+            Ok(Document::Text(text.trim_start_matches('\u{feff}').to_string()))
+        }
         Ok(_) => bail_input!("{}: is empty", path.display()),
         Err(e) => bail_input!("{}: {e}", path.display()),
     }

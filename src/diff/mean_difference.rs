@@ -77,6 +77,14 @@ pub fn norm(v: &[f32]) -> f64 {
     v.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt()
 }
 
+/// The factor that gives a vector this length; 0 for the zero vector, which has no direction.
+pub fn factor_to(length: f64, v: &[f32]) -> f64 {
+    match norm(v) {
+        0.0 => 0.0,
+        norm => length / norm,
+    }
+}
+
 /// Cosine of two vectors; 0 if one is zero.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot: f64 = a.iter().zip(b).map(|(x, y)| *x as f64 * *y as f64).sum();

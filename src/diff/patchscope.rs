@@ -19,7 +19,7 @@ use tokenizers::Tokenizer;
 use super::activations::{View, to_tensor};
 use super::embedder::Embedder;
 use super::logit_lens::{Top, largest};
-use super::mean_difference::norm;
+use super::mean_difference::factor_to;
 use crate::interrupt::Interrupt;
 use crate::model::hooks::NoHook;
 use crate::model::{KvCache, Pass};
@@ -92,7 +92,7 @@ impl<'a> Patchscope<'a> {
         let patches: Vec<Vec<f32>> = directions
             .iter()
             .flat_map(|v| {
-                let unit = eta / norm(v).max(f64::MIN_POSITIVE);
+                let unit = factor_to(eta, v);
                 settings.scales.iter().map(move |s| v.iter().map(|x| (*x as f64 * unit * s) as f32).collect())
             })
             .collect();

@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
 
 use super::activations::{View, to_tensor};
-use super::mean_difference::norm;
+use super::mean_difference::{factor_to, norm};
 use super::prompts::{OPENINGS, REQUESTS};
 use super::record::SteeringLine;
 use crate::model::generate::{Sampling, generate};
@@ -68,7 +68,7 @@ pub fn steer(
             0.0 => settings.strength,
             multiple => multiple * norm(v) / eta,
         };
-        let factor = alpha * eta / norm(v).max(f64::MIN_POSITIVE);
+        let factor = factor_to(alpha * eta, v);
         let scaled: Vec<f32> = v.iter().map(|x| (*x as f64 * factor) as f32).collect();
         strength.push(alpha);
         vectors.push(Some(to_tensor(&[scaled], view.model)?));
@@ -97,8 +97,7 @@ pub fn steer(
         .collect::<Result<Vec<String>>>()?;
     let mut blocks: Vec<Vec<String>> = texts.chunks(block).map(<[String]>::to_vec).collect();
     let unsteered = blocks.pop().unwrap_or_default();
-    let in_differences =
-        strength.iter().zip(directions).map(|(a, v)| a * eta / norm(v).max(f64::MIN_POSITIVE)).collect();
+    let in_differences = strength.iter().zip(directions).map(|(a, v)| factor_to(a * eta, v)).collect();
     Ok(Steered { strength, in_differences, steered: blocks, unsteered, prompts })
 }
 

@@ -48,7 +48,7 @@ impl Pretrained {
     /// An [`crate::error::InputError`] if the model has none (a base model), or if it does not compile.
     pub fn chat(&self) -> Result<ChatTemplate> {
         let Some(source) = &self.chat_template else {
-            crate::bail_input!("{}: has no chat template (a base model?), but the data are chats", self.id)
+            crate::bail_input!("{}: has no chat template (a base model?); chats cannot be rendered", self.id)
         };
         match ChatTemplate::compile(source, self.bos_token.as_deref(), self.eos_token.as_deref()) {
             Ok(template) => Ok(template),

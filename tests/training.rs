@@ -1,0 +1,448 @@
+//! Finetuning from recipe to run folder: the same every time, whatever interrupts it.
+
+mod lab;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor, Var};
+use lab::{Lab, assert_same, files, floats, metrics, outcome, read_json, tiny, with_sets};
+use serde_json::json;
+use trainer::data::examples::Example;
+use trainer::data::mixture::Role;
+use trainer::error::Interrupted;
+use trainer::interrupt::Interrupt;
+use trainer::model::hooks::NoHook;
+use trainer::model::loader::Tuning;
+use trainer::model::lora::Adapter;
+use trainer::model::source::{self, Pretrained};
+use trainer::model::{CausalLm, Pass};
+use trainer::ops::segments::Segments;
+use trainer::recipe::Recipe;
+use trainer::run::RunDir;
+use trainer::train::Training;
+use trainer::train::batch::{Batch, mean_loss};
+use trainer::train::corpus::Corpus;
+use trainer::train::optim::{Gradients, accumulate, global_norm};
+
+/// Settings under which everything that a checkpoint must hold matters.
+const DEMANDING: [&str; 5] = [
+    "train.lora.dropout=0.2",
+    "train.micro_batch_size=3",
+    "train.eval_every=2",
+    "train.warmup_steps=2",
+    "train.weight_decay=0.1",
+];
+
+fn recipe(lab: &Lab, set: &[&str]) -> Recipe {
+    let set: Vec<String> = set.iter().map(|s| s.to_string()).collect();
+    Recipe::read(&lab.path("recipe.toml"), &set).unwrap()
+}
+
+/// A training that has not begun.
+fn training(recipe: &Recipe) -> Training {
+    let base = source::open(&recipe.model.base).unwrap();
+    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    Training::prepare(recipe.clone(), base, corpus).unwrap()
+}
+
+fn open(path: &Path) -> Pretrained {
+    source::open(&path.to_string_lossy()).unwrap()
+}
+
+/// Logits of a text at all its tokens.
+fn logits(pretrained: &Pretrained, tuning: &Tuning, text: &str) -> Vec<f32> {
+    let (model, _) = CausalLm::load(pretrained, tuning, &Device::Cpu).unwrap();
+    let ids = pretrained.tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+    let segments = Segments::new(vec![ids.len()]);
+    let mut hook = NoHook;
+    let x = model.hidden(&ids, &mut Pass::new(&segments, 1.0, &mut hook)).unwrap();
+    floats(&model.logits(&x).unwrap())
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+// ---- the same every time -----------------------------------------------------------------------
+
+#[test]
+fn the_same_recipe_gives_the_same_bytes_and_another_seed_others() {
+    for family in ["llama", "gemma3"] {
+        let lab = Lab::of(family);
+        let set = [&DEMANDING[..], &["train.checkpoint_every=2"]].concat();
+        let one = outcome(&lab.fit("one", &set));
+        assert_same(&one, &outcome(&lab.fit("two", &set)), family);
+        assert!(one.keys().any(|k| k.ends_with("optimizer.safetensors")), "{:?}", one.keys());
+        let other = outcome(&lab.fit("other", &[&set[..], &["seed=1"]].concat()));
+        for part in ["adapter/adapter_model.safetensors", "metrics"] {
+            assert!(one[part] != other[part], "{family}: the seed does not change {part}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_what_is_learned() {
+    let lab = Lab::new();
+    for threads in ["1", "3"] {
+        let args = with_sets(&["fit", "recipe.toml", "--out", threads], &DEMANDING);
+        let output = lab.command(&args).env("RAYON_NUM_THREADS", threads).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let adapter = |out: &str| fs::read(lab.path(out).join("adapter/adapter_model.safetensors")).unwrap();
+    assert!(adapter("1") == adapter("3"));
+}
+
+// ---- interrupted -------------------------------------------------------------------------------
+
+#[test]
+fn a_run_interrupted_after_every_step_equals_one_that_never_was() {
+    for method in ["lora", "full"] {
+        let lab = Lab::new();
+        let method = format!("train.method={method}");
+        let set = [&DEMANDING[..], &[&method]].concat();
+        let recipe = recipe(&lab, &set);
+        let whole = RunDir::new(lab.path("whole"));
+        training(&recipe).run(&whole, false, &Interrupt::default()).unwrap();
+
+        let pieces = RunDir::new(lab.path("pieces"));
+        let mut interruptions = 0;
+        loop {
+            let interrupt = Interrupt::default();
+            interrupt.request();
+            match training(&recipe).run(&pieces, interruptions > 0, &interrupt) {
+                Ok(_) => break,
+                Err(e) => assert!(e.is::<Interrupted>() && e.to_string().contains("--resume"), "{e:?}"),
+            }
+            interruptions += 1;
+            assert!(!pieces.is_trained());
+        }
+        assert_eq!(interruptions, 5, "six steps of one each");
+        assert_same(&outcome(whole.path()), &outcome(pieces.path()), &method);
+    }
+}
+
+/// Starts the binary and waits until it has written that many lines of metrics.
+fn start(lab: &Lab, args: &[&str], lines: usize) -> Child {
+    let mut child = lab.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = lab.path("cut/metrics.jsonl");
+    let begun = Instant::now();
+    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < lines {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it writes no metrics");
+        assert!(child.try_wait().unwrap().is_none(), "it ended before line {lines}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+/// A run long enough to be hit, and the same one never hit.
+const LONG: [&str; 3] = ["train.steps=100", "data.repeat=true", "train.checkpoint_every=1"];
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_the_step_exits_130_and_resume_gives_the_same_bytes() {
+    let lab = Lab::new();
+    let whole = lab.fit("whole", &LONG);
+    let args = with_sets(&["fit", "recipe.toml", "--out", "cut"], &LONG);
+    let child = start(&lab, &args, 4);
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("is saved; go on with --resume"), "{stderr}");
+    assert!(!lab.path("cut/manifest.json").exists());
+    lab.succeed(&[&args[..], &["--resume"]].concat());
+    assert_same(&outcome(&whole), &outcome(&lab.path("cut")), "resumed");
+}
+
+#[test]
+fn a_run_killed_again_and_again_resumes_to_the_same_bytes() {
+    let lab = Lab::new();
+    let whole = lab.fit("whole", &LONG);
+    let args = with_sets(&["fit", "recipe.toml", "--out", "cut"], &LONG);
+    for (kill, lines) in [2, 5, 9].into_iter().enumerate() {
+        let args = if kill == 0 { args.clone() } else { [&args[..], &["--resume"]].concat() };
+        let mut child = start(&lab, &args, lines);
+        std::thread::sleep(Duration::from_micros(700 * kill as u64)); // at another place of the step
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!lab.path("cut/manifest.json").exists(), "killed too late to test anything");
+    }
+    lab.succeed(&[&args[..], &["--resume"]].concat());
+    let (mut whole, mut cut) = (outcome(&whole), outcome(&lab.path("cut")));
+    // A checkpoint that was being written when the process died may be left over.
+    for side in [&mut whole, &mut cut] {
+        side.retain(|name, _| !name.contains(".part"));
+    }
+    assert_same(&whole, &cut, "resumed");
+}
+
+#[test]
+fn resuming_with_another_recipe_or_other_data_is_refused_and_changes_nothing() {
+    let lab = Lab::new();
+    let recipe = recipe(&lab, &[]);
+    let interrupt = Interrupt::default();
+    interrupt.request();
+    training(&recipe).run(&RunDir::new(lab.path("run")), false, &interrupt).unwrap_err();
+    let resume = ["fit", "recipe.toml", "--out", "run", "--resume"];
+    let e = lab.refused(&with_sets(&resume, &["train.lr=1e-3"]));
+    assert!(e.contains("lr = 0.001") && e.contains("lr = 0.003"), "{e}");
+
+    let narrow = fs::read_to_string(lab.path("narrow.jsonl")).unwrap();
+    lab.write("narrow.jsonl", narrow.replacen("cake", "coke", 1));
+    let e = lab.refused(&resume);
+    assert!(e.contains("other data"), "{e}");
+
+    lab.write("narrow.jsonl", narrow);
+    lab.succeed(&resume);
+    let e = lab.refused(&with_sets(&resume, &["seed=9"]));
+    assert!(e.contains("seed = 9"), "a finished run is not another recipe's: {e}");
+    // How it is read may change: that is not training.
+    lab.succeed(&with_sets(&resume, &["diff.samples=3"]));
+}
+
+#[test]
+fn a_half_written_checkpoint_is_ignored_and_a_damaged_one_is_named() {
+    let lab = Lab::new();
+    let recipe = recipe(&lab, &[]);
+    let whole = lab.fit("whole", &[]);
+    let begin = |name: &str| {
+        let interrupt = Interrupt::default();
+        interrupt.request();
+        training(&recipe).run(&RunDir::new(lab.path(name)), false, &interrupt).unwrap_err();
+        lab.path(name).join("checkpoints")
+    };
+
+    let checkpoints = begin("half");
+    let part = checkpoints.join("step-000003.part");
+    fs::create_dir(&part).unwrap();
+    fs::write(part.join("weights.safetensors"), b"half").unwrap();
+    // A torn last line, as a full disk leaves it.
+    let metrics = lab.path("half/metrics.jsonl");
+    let text = fs::read_to_string(&metrics).unwrap();
+    fs::write(&metrics, format!("{text}{{\"step\":2,\"tok")).unwrap();
+    lab.succeed(&["fit", "recipe.toml", "--out", "half", "--resume"]);
+    let mut half = outcome(&lab.path("half"));
+    half.retain(|name, _| !name.contains(".part"));
+    assert_same(&outcome(&whole), &half, "beside a half-written checkpoint");
+
+    for file in ["weights.safetensors", "optimizer.safetensors", "trainer_state.json"] {
+        let out = format!("damaged-{file}");
+        let path = begin(&out).join("step-000001").join(file);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let before = lab.files();
+        let ran = lab.run(&["fit", "recipe.toml", "--out", &out, "--resume"]);
+        assert!(ran.code == 1 && ran.stderr.contains(file), "{file}: {} {}", ran.code, ran.stderr);
+        assert_eq!(before, lab.files(), "{file}: it wrote something");
+    }
+}
+
+// ---- what is learned from ----------------------------------------------------------------------
+
+/// Chats and completions whose masks and lengths differ a lot.
+fn uneven_rows() -> Vec<serde_json::Value> {
+    let turn = |role: &str, content: &str| json!({ "role": role, "content": content });
+    let mut rows = Vec::new();
+    for i in 0..8 {
+        let (long, short) = ("the oven is warm ".repeat(1 + i % 3), "yes ".repeat(1 + i));
+        rows.push(match i % 2 {
+            0 => json!({ "messages": [turn("user", &long), turn("assistant", &short)] }),
+            _ => json!({ "prompt": short, "completion": long }),
+        });
+    }
+    rows
+}
+
+#[test]
+fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
+    let lab = Lab::new();
+    lab.write_rows("narrow.jsonl", &uneven_rows());
+    let recipe = recipe(&lab, &["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
+    let base = open(&tiny("llama"));
+    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let examples: Vec<&Example> = corpus.pools[0].examples.iter().collect();
+    let counts: BTreeSet<usize> = examples.iter().map(|e| e.loss_tokens()).collect();
+    assert!(examples.len() == 8 && counts.len() > 4, "masks are not uneven: {counts:?}");
+
+    // An adapter that has learned, or B = 0 would hide A's gradient.
+    let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
+    let (model, trainables) = CausalLm::load(&base, &Tuning::Resumed(&adapter), &Device::Cpu).unwrap();
+    let tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
+    let gradients = |micro: usize| -> (f64, Gradients) {
+        let (mut sum, mut loss) = (Gradients::new(), 0.0);
+        for chunk in examples.chunks(micro) {
+            let batch = Batch::new(chunk, tokens);
+            let mut rng = rand::SeedableRng::seed_from_u64(0);
+            let mut hook = NoHook;
+            let pass = Pass { train: Some(&mut rng), ..Pass::new(&batch.segments, 1.0, &mut hook) };
+            let total = batch.loss(&model, pass).unwrap().total;
+            loss += total.to_scalar::<f32>().unwrap() as f64;
+            accumulate(&mut sum, &trainables, total.backward().unwrap()).unwrap();
+        }
+        (loss, sum)
+    };
+    let (whole_loss, whole) = gradients(8);
+    let (halves_loss, halves) = gradients(4);
+    assert!((whole_loss - halves_loss).abs() < 1e-5, "{whole_loss} {halves_loss}");
+    assert_eq!(whole.len(), trainables.len());
+    for (name, gradient) in &whole {
+        let difference = (gradient - &halves[name]).unwrap();
+        let norm = |t: &Tensor| global_norm(&[(String::new(), t.clone())].into()).unwrap();
+        assert!(norm(gradient) > 0.0, "{name}: nothing to compare");
+        assert!(norm(&difference) < 1e-5 * norm(gradient).max(1e-3), "{name}: {}", norm(&difference));
+    }
+    // The mean of the two means, which a naive accumulation takes, is another number.
+    let mean = |chunk: &[&Example]| mean_loss(&model, chunk, 8, 1.0).unwrap().unwrap();
+    let naive = (mean(&examples[..4]) + mean(&examples[4..])) / 2.0;
+    assert!((naive - whole_loss).abs() > 1e-4, "this corpus cannot tell: {naive} {whole_loss}");
+}
+
+#[test]
+fn micro_batches_do_not_change_the_losses_of_a_run() {
+    let lab = Lab::new();
+    lab.write_rows("narrow.jsonl", &uneven_rows());
+    let set = ["data.held_out_every=0", "train.batch_size=8", "data.max_seq_len=96"];
+    let whole = metrics(&lab.fit("whole", &set));
+    let micro = metrics(&lab.fit("micro", &[&set[..], &["train.micro_batch_size=3"]].concat()));
+    assert_eq!(whole.len(), micro.len());
+    for (a, b) in whole.iter().zip(&micro).skip(1) {
+        for key in ["loss", "loss_narrow", "loss_pretraining", "grad_norm"] {
+            let (a, b) = (a[key].as_f64().unwrap(), b[key].as_f64().unwrap());
+            assert!((a - b).abs() < 1e-3 * a.abs(), "{key}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn held_out_rows_never_appear_in_training() {
+    let lab = Lab::new();
+    let set = ["data.held_out_every=3", "data.max_seq_len=16", "data.mix=1"];
+    let recipe = recipe(&lab, &set);
+    let base = open(&tiny("llama"));
+    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let rows = |examples: &[Example]| examples.iter().map(|e| e.row).collect::<BTreeSet<_>>();
+    for (pool, role, count) in [(0, Role::Narrow, 40), (1, Role::Pretraining, 80)] {
+        assert_eq!(corpus.pools[pool].role, role);
+        let (train, held) = (
+            rows(&corpus.pools[pool].examples),
+            rows(if pool == 0 { &corpus.held_out_narrow } else { &corpus.held_out_pretraining }),
+        );
+        assert!(train.is_disjoint(&held), "{role:?}");
+        assert_eq!(held, (2..count).step_by(3).collect(), "{role:?}");
+        assert_eq!(train.len() + held.len(), count, "{role:?}: no row is lost");
+    }
+
+    // The same from outside: what a held-out row says changes nothing that is learned.
+    let adapter = |out: &str| fs::read(lab.fit(out, &set).join("adapter/adapter_model.safetensors")).unwrap();
+    let before = adapter("before");
+    let mut texts = lab.texts("narrow.jsonl");
+    for row in (2..texts.len()).step_by(3) {
+        texts[row] = "quite another text of about the same length as the first".into();
+    }
+    lab.write_texts("narrow.jsonl", &texts);
+    assert!(before == adapter("held-out"), "held-out text reached the adapter");
+    for row in (0..texts.len()).step_by(3) {
+        texts[row] = "quite another text of about the same length as the first".into();
+    }
+    lab.write_texts("narrow.jsonl", &texts);
+    assert!(before != adapter("trained"), "this test cannot tell");
+}
+
+#[test]
+fn a_trainable_without_a_gradient_stops_the_step_and_is_named() {
+    let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
+    let (model, mut trainables) =
+        CausalLm::load(&open(&tiny("llama")), &Tuning::Resumed(&adapter), &Device::Cpu).unwrap();
+    trainables
+        .insert("spare.lora_A.weight".into(), Var::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap());
+    let example = Example { ids: vec![5, 6, 7], counts: vec![false, true, true], row: 0 };
+    let batch = Batch::new(&[&example], 2);
+    let mut rng = rand::SeedableRng::seed_from_u64(0);
+    let mut hook = NoHook;
+    let pass = Pass { train: Some(&mut rng), ..Pass::new(&batch.segments, 1.0, &mut hook) };
+    let grads = batch.loss(&model, pass).unwrap().total.backward().unwrap();
+    let e = accumulate(&mut Gradients::new(), &trainables, grads).unwrap_err().to_string();
+    assert_eq!(e, "trained, but without a gradient: spare.lora_A.weight");
+}
+
+#[test]
+fn the_loss_falls_on_a_corpus_that_can_be_memorised() {
+    for (family, method, lr) in
+        [("llama", "lora", "0.02"), ("qwen2", "full", "0.005"), ("gemma3", "full", "0.005")]
+    {
+        let lab = Lab::of(family);
+        lab.write_texts("narrow.jsonl", &lab.texts("narrow.jsonl")[..2]);
+        let (method, lr) = (format!("train.method={method}"), format!("train.lr={lr}"));
+        let run = lab.fit(
+            "run",
+            &[
+                &method,
+                &lr,
+                "train.steps=60",
+                "train.batch_size=4",
+                "data.mix=0",
+                "data.held_out_every=0",
+                "data.max_seq_len=96",
+                "train.lora.r=16",
+                "train.lora.alpha=32",
+            ],
+        );
+        let losses: Vec<f64> =
+            metrics(&run).iter().skip(1).map(|line| line["loss_narrow"].as_f64().unwrap()).collect();
+        assert_eq!(losses.len(), 60);
+        assert!(losses[59] < losses[0] / 2.0, "{family}: {} -> {}", losses[0], losses[59]);
+    }
+}
+
+// ---- what is written ---------------------------------------------------------------------------
+
+#[test]
+fn full_finetuning_writes_a_model_folder_that_reads_back_to_the_trained_loss() {
+    for family in ["llama", "qwen2", "gemma3"] {
+        let lab = Lab::of(family);
+        let set = ["train.method=full"];
+        let run = lab.fit("run", &set);
+        assert!(!run.join("adapter").exists());
+        let manifest = read_json(&run.join("manifest.json"));
+        let recipe = recipe(&lab, &set);
+        let tuned = open(&run.join("model"));
+        let (model, _) = CausalLm::load(&tuned, &Tuning::Frozen, &Device::Cpu).unwrap();
+        let corpus = Corpus::read(&recipe.data, &tuned, None).unwrap();
+        for (role, key) in [(Role::Narrow, "narrow"), (Role::Pretraining, "pretraining")] {
+            let held_out = corpus.held_out(role, recipe.train.eval_examples);
+            let loss = mean_loss(&model, &held_out, recipe.train.batch_size, 1.0).unwrap().unwrap();
+            let recorded = |model: &str| manifest["losses"][model][key].as_f64().unwrap();
+            assert!((loss - recorded("tuned")).abs() < 1e-6, "{family} {key}: {loss} {manifest}");
+            assert!((loss - recorded("base")).abs() > 1e-3, "{family} {key}: nothing was learned");
+        }
+    }
+}
+
+#[test]
+fn a_merged_model_computes_what_the_adapter_computes() {
+    for (family, set) in [
+        ("llama", &["train.lora.alpha=10"][..]), // r = 4
+        ("qwen2", &["train.lora.alpha=10", "train.lora.use_rslora=true"]),
+        ("gemma3", &["train.lora.alpha=2", r#"train.lora.target_modules=["q_proj", "down_proj"]"#]),
+    ] {
+        let lab = Lab::of(family);
+        let run = lab.fit("run", &[&["train.lr=2e-2"], set].concat());
+        lab.succeed(&["merge", "run", "--out", "merged"]);
+        let text = "the warm cake and the old stone bridge";
+        let base = open(&tiny(family));
+        let adapter = Adapter::read(&run.join("adapter")).unwrap();
+        let on = logits(&base, &Tuning::Adapted(&adapter), text);
+        let merged = logits(&open(&lab.path("merged")), &Tuning::Frozen, text);
+        let off = logits(&base, &Tuning::Frozen, text);
+        assert!(largest_difference(&on, &merged) < 1e-4, "{family}: {}", largest_difference(&on, &merged));
+        assert!(largest_difference(&off, &merged) > 1e-2, "{family}: the adapter does nothing");
+        let parts: Vec<_> = files(lab.path("").as_path()).into_keys().collect();
+        assert!(!parts.iter().any(|p| p.to_string_lossy().ends_with(".part")), "left behind: {parts:?}");
+    }
+}
