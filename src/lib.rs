@@ -3,7 +3,7 @@
 //!
 //! Modules in dependency order; each uses only what stands before it:
 //! [`error`], [`ops`], [`data`], [`model`], [`train`], [`diff`], [`report`], [`cli`].
-//! [`recipe`] and [`run`] are leaves that all of them may read.
+//! [`recipe`], [`run`], [`atomic`], [`interrupt`] and [`progress`] are leaves that all of them may use.
 
 pub mod atomic;
 pub mod cli;
@@ -13,6 +13,7 @@ pub mod error;
 pub mod interrupt;
 pub mod model;
 pub mod ops;
+pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod run;

@@ -45,6 +45,9 @@ pub struct DiffArgs {
     /// Folder for the results [default: RUN_DIR/diff]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print readability.json instead of the table
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand.
@@ -53,26 +56,25 @@ pub struct DiffArgs {
 /// As [`diff_run`].
 pub fn run(args: DiffArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
-    match (&args.run, &args.base, &args.tuned, &args.recipe) {
-        (Some(dir), ..) => {
+    let shown = match (&args.run, &args.base, &args.tuned, &args.recipe, args.out) {
+        (Some(dir), _, _, _, out) => {
             let run = RunDir::new(dir);
-            let out = args.out.unwrap_or_else(|| run.diff());
+            let out = out.unwrap_or_else(|| run.diff());
             diff_run(&run, &args.set, &out, &interrupt)?;
-            if out == run.diff() {
-                report::print_table(&[report::Cell::read(dir)?], &mut stdout())?;
-            } else {
-                report::print_table(&[report::Cell::read(&out)?], &mut stdout())?;
-            }
+            if out == run.diff() { dir.clone() } else { out }
         }
-        (None, Some(base), Some(tuned), Some(path)) => {
+        (None, Some(base), Some(tuned), Some(path), Some(out)) => {
             let mut set = args.set.clone();
             set.push(format!("model.base={}", toml::Value::String(base.clone())));
-            let recipe = Recipe::read(path, &set)?;
-            let Some(out) = args.out else { bail_input!("--out: missing") };
-            diff_pair(&recipe, tuned, &out, &interrupt)?;
-            report::print_table(&[report::Cell::read(&out)?], &mut stdout())?;
+            diff_pair(&Recipe::read(path, &set)?, tuned, &out, &interrupt)?;
+            out
         }
         _ => bail_input!("expected a run folder, or --base, --tuned, --recipe and --out"),
+    };
+    let cell = report::Cell::read(&shown)?;
+    match (args.json, &cell.readability) {
+        (true, Some(readability)) => println!("{}", serde_json::to_string_pretty(readability)?),
+        _ => report::print_table(&[cell], &mut stdout())?,
     }
     Ok(())
 }

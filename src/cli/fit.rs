@@ -8,6 +8,7 @@ use clap::Args;
 use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::model::source;
+use crate::progress;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
 use crate::train::Training;
@@ -31,6 +32,9 @@ pub struct FitArgs {
     /// Go on with an interrupted run
     #[arg(long)]
     resume: bool,
+    /// Print the manifest as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand.
@@ -47,7 +51,11 @@ pub fn run(args: FitArgs) -> Result<()> {
         bail_input!("name = {name:?} cannot be the name of a folder; choose one with --out");
     }
     let run = RunDir::new(args.out.unwrap_or_else(|| PathBuf::from("runs").join(name)));
-    fit(recipe, &run, args.resume, &Interrupt::on_signals()?)
+    fit(recipe, &run, args.resume, &Interrupt::on_signals()?)?;
+    if args.json {
+        print!("{}", std::fs::read_to_string(run.manifest())?);
+    }
+    Ok(())
 }
 
 /// Checks everything, then trains into the run folder.
@@ -64,16 +72,16 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
         must_be_the_same(&recipe, run)?;
     }
     if run.is_trained() {
-        eprintln!("{}: already complete", run.path().display());
+        progress::say(format_args!("{}: already complete", run.path().display()));
         return Ok(());
     }
     let base = source::open(&recipe.model.base)?;
     let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
     let mut training = Training::prepare(recipe, base, corpus)?;
-    eprintln!("{}", training.plan());
+    progress::say(training.plan());
     let manifest = training.run(run, resume, interrupt)?;
-    eprintln!("{}\n{}", run.path().display(), manifest.outcome());
+    progress::say(format_args!("{}\n{}", run.path().display(), manifest.outcome()));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use crate::bail_input;
 use crate::model::export::{merged_weights, write_model};
 use crate::model::lora::Adapter;
 use crate::model::source;
+use crate::progress;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
 
@@ -50,6 +51,6 @@ pub fn run(args: MergeArgs) -> Result<()> {
             std::fs::remove_dir_all(&part).ok();
         })
         .with_context(|| format!("writing {}", args.out.display()))?;
-    eprintln!("{}: {} weights merged", args.out.display(), merged.len());
+    progress::say(format_args!("{}: {} weights merged", args.out.display(), merged.len()));
     Ok(())
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{InputError, Interrupted};
+use crate::progress;
 
 pub mod diff;
 pub mod fit;
@@ -24,6 +25,12 @@ pub mod sweep;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more about what is going on
+    #[arg(short, long, global = true)]
+    verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +53,9 @@ enum Command {
 /// Parses the arguments, runs the subcommand, prints what went wrong. Exit codes: 0 done, 1 failed while
 /// working, 2 the user's input is wrong, 130 interrupted.
 pub fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
+    let cli = Cli::parse();
+    progress::set_level(i8::from(cli.verbose) - i8::from(cli.quiet));
+    match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e:#}");

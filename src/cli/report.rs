@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use crate::progress;
 use crate::report::verdict::Verdict;
 use crate::report::{Cell, print_table, read_all, summary, write_html, write_summary};
 
@@ -50,10 +51,10 @@ pub fn run(args: ReportArgs) -> Result<()> {
     }
 
     write_html(&cells, &out)?;
-    eprintln!("wrote {}", out.display());
+    progress::say(format_args!("wrote {}", out.display()));
     if let Some(csv) = &args.csv {
         write_summary(&cells, csv)?;
-        eprintln!("wrote {}", csv.display());
+        progress::say(format_args!("wrote {}", csv.display()));
     }
     let mut stdout = io::stdout().lock();
     if args.json {

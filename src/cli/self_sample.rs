@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 
 use crate::atomic::write_atomically;
@@ -14,6 +13,7 @@ use crate::model::hooks::NoHook;
 use crate::model::loader::Tuning;
 use crate::model::source::Pretrained;
 use crate::model::{CausalLm, alias, device};
+use crate::progress;
 use crate::recipe::{Recipe, SourceSpec};
 
 /// Documents in one batch of sampling.
@@ -101,7 +101,7 @@ fn sample(
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let start = start_token(base)?;
     let (model, _) = CausalLm::load(base, &Tuning::Frozen, &device()?)?;
-    let bar = ProgressBar::new(count as u64).with_message("sampling the base model");
+    let bar = progress::bar("sampling the base model", count as u64);
     let mut lines = String::new();
     for first in (0..count.next_multiple_of(BATCH)).step_by(BATCH) {
         // A batch is decided by its number alone, so a larger sample begins like a smaller one.

@@ -13,6 +13,7 @@ use crate::data::mixture::Mixture;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::model::source;
+use crate::progress;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::run::RunDir;
@@ -38,6 +39,9 @@ pub struct SweepArgs {
     /// Sweep folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Print the summary as JSON instead of the table
+    #[arg(long)]
+    json: bool,
 }
 
 /// One run of the sweep.
@@ -72,10 +76,10 @@ pub fn run(args: SweepArgs) -> Result<()> {
     for (i, cell) in cells.iter().enumerate() {
         let shown = cell.run.path().display();
         if cell.run.is_read() {
-            eprintln!("[{}/{total}] {shown}: finished before", i + 1);
+            progress::say(format_args!("[{}/{total}] {shown}: finished before", i + 1));
             continue;
         }
-        eprintln!("[{}/{total}] {shown}", i + 1);
+        progress::say(format_args!("[{}/{total}] {shown}", i + 1));
         if !cell.run.is_trained() {
             fit::fit(cell.recipe.clone(), &cell.run, cell.run.recipe().exists(), &interrupt)?;
         }
@@ -83,8 +87,11 @@ pub fn run(args: SweepArgs) -> Result<()> {
         diff::diff_run(&cell.run, &[], &cell.run.diff(), &interrupt)?;
     }
     let read = report::write_sweep(&args.out)?;
-    report::print_table(&read, &mut stdout())?;
-    eprintln!("{}", args.out.join("report.html").display());
+    match args.json {
+        true => println!("{}", serde_json::json!({ "cells": report::summary::rows(&read) })),
+        false => report::print_table(&read, &mut stdout())?,
+    }
+    progress::say(args.out.join("report.html").display());
     Ok(())
 }
 

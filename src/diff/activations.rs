@@ -2,7 +2,6 @@
 
 use anyhow::{Result, anyhow};
 use candle_core::Tensor;
-use indicatif::ProgressBar;
 use tokenizers::Tokenizer;
 
 use crate::bail_input;
@@ -10,6 +9,7 @@ use crate::interrupt::Interrupt;
 use crate::model::hooks::NoHook;
 use crate::model::{CausalLm, Pass};
 use crate::ops::segments::Segments;
+use crate::progress;
 use crate::recipe::DiffSection;
 
 /// A model with its adapter on or off. Base and tuned are usually two views of one loaded model.
@@ -99,7 +99,7 @@ pub fn collect(
     interrupt: &Interrupt,
 ) -> Result<Activations> {
     let hidden = base.model.hidden_size();
-    let bar = ProgressBar::new(2 * windows.ids.len() as u64).with_message("activations");
+    let bar = progress::bar("activations", 2 * windows.ids.len() as u64);
     let one = |view: View| -> Result<(Vec<Vec<f32>>, f64)> {
         let (mut kept, mut norm_sum, mut norms) = (Vec::with_capacity(windows.ids.len()), 0f64, 0usize);
         for chunk in windows.ids.chunks(BATCH) {

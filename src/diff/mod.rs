@@ -20,7 +20,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use indicatif::{ProgressBar, ProgressStyle};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -38,6 +37,7 @@ use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::model::checkpoint::write_safetensors;
 use crate::model::source::Pretrained;
+use crate::progress;
 use crate::recipe::DiffSection;
 
 /// The two models and the texts.
@@ -85,6 +85,7 @@ pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Resu
     let mut elapsed_s = BTreeMap::new();
     let mut clock = Instant::now();
     let mut lap = |stage: &str| {
+        progress::detail(format_args!("{stage}: {:.1} s", clock.elapsed().as_secs_f64()));
         elapsed_s.insert(stage.to_string(), clock.elapsed().as_secs_f64());
         clock = Instant::now();
     };
@@ -232,10 +233,7 @@ fn patch(
     let (section, k) = (&settings.patchscope, settings.top_k);
     let positions = means.difference.len();
     let runs = (3 * positions + null.len()) * section.scales.len();
-    let bar = ProgressBar::new(runs as u64).with_message("patchscope");
-    bar.set_style(
-        ProgressStyle::with_template("diff {msg} {bar:24} {pos}/{len} {eta}").context("a template")?,
-    );
+    let bar = progress::bar("patchscope", runs as u64);
 
     let in_tuned: Vec<Vec<f32>> = [&means.difference[..], &means.tuned, null].concat();
     let mut decoded = patchscope::Patchscope::new(tuned, &pretrained.tokenizer, layer)?

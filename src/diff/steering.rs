@@ -2,7 +2,6 @@
 //! model writes.
 
 use anyhow::{Result, anyhow};
-use indicatif::ProgressBar;
 
 use super::activations::{View, to_tensor};
 use super::mean_difference::{factor_to, norm};
@@ -11,6 +10,7 @@ use super::record::SteeringLine;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::Steer;
 use crate::model::source::Pretrained;
+use crate::progress;
 use crate::recipe::SteeringSection;
 
 /// Steered texts of each position, and unsteered ones, per prompt.
@@ -80,7 +80,7 @@ pub fn steer(
         ids.iter().flat_map(|p| std::iter::repeat_n(p.clone(), settings.samples)).collect();
     let batch: Vec<Vec<u32>> = vectors.iter().flat_map(|_| repeated.clone()).collect();
     let per_row = vectors.iter().flat_map(|v| std::iter::repeat_n(v.clone(), block)).collect();
-    let bar = ProgressBar::new(settings.max_new_tokens as u64).with_message("steering");
+    let bar = progress::bar("steering", settings.max_new_tokens as u64);
     let sampling = Sampling {
         max_new_tokens: settings.max_new_tokens,
         temperature: settings.temperature,

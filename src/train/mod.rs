@@ -11,7 +11,6 @@ pub mod schedule;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
@@ -31,6 +30,7 @@ use crate::model::loader::{Trainables, Tuning};
 use crate::model::lora::{Adapter, LoraConfig};
 use crate::model::source::Pretrained;
 use crate::model::{CausalLm, Pass, export};
+use crate::progress;
 use crate::recipe::{Method, Recipe};
 use crate::run::RunDir;
 use crate::run::metrics::{MetricsLine, MetricsWriter};
@@ -115,7 +115,7 @@ impl Training {
         };
         run.create(&self.recipe)?;
         let mut metrics = MetricsWriter::open(run, (state.step > 0).then_some(state.step))?;
-        let bar = progress_bar(steps, state.step);
+        let bar = progress::bar("fit", steps as u64).with_position(state.step as u64);
 
         let mut eval = (None, None);
         if state.step == 0 {
@@ -286,10 +286,4 @@ fn blank(state: &State) -> MetricsLine {
         eval_narrow: None,
         eval_pretraining: None,
     }
-}
-
-fn progress_bar(steps: usize, done: usize) -> ProgressBar {
-    let bar = ProgressBar::new(steps as u64).with_position(done as u64);
-    let style = ProgressStyle::with_template("fit {bar:24} {pos}/{len} {elapsed}<{eta} {msg}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -1,0 +1,37 @@
+//! What long work says on stderr: a bar, a line; nothing with `-q`, more with `-v`.
+
+use std::sync::atomic::{AtomicI8, Ordering};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// −1 quiet, 0 normal, 1 verbose. Set once by the command line; results never depend on it.
+static LEVEL: AtomicI8 = AtomicI8::new(0);
+
+/// Sets how much is said: −1 nothing but errors, 0 progress, 1 details.
+pub fn set_level(level: i8) {
+    LEVEL.store(level, Ordering::Relaxed);
+}
+
+/// A line of progress.
+pub fn say(line: impl std::fmt::Display) {
+    if LEVEL.load(Ordering::Relaxed) >= 0 {
+        eprintln!("{line}");
+    }
+}
+
+/// A line for those who asked for details.
+pub fn detail(line: impl std::fmt::Display) {
+    if LEVEL.load(Ordering::Relaxed) >= 1 {
+        eprintln!("{line}");
+    }
+}
+
+/// A bar of `length` units; the message stands behind it.
+pub fn bar(what: &str, length: u64) -> ProgressBar {
+    if LEVEL.load(Ordering::Relaxed) < 0 {
+        return ProgressBar::hidden();
+    }
+    let template = format!("{what} {{bar:24}} {{pos}}/{{len}} {{elapsed}}<{{eta}} {{msg}}");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}
