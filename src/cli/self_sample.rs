@@ -66,7 +66,7 @@ pub fn planned(recipe: &Recipe, base: &Pretrained) -> Result<Option<SelfSample>>
     };
     let mut hash = Sha256::new();
     hash.update(serde_json::to_string(&base.sha256)?);
-    hash.update(format!("temperature 1, {} tokens, v1", recipe.data.max_seq_len));
+    hash.update(format!("temperature 1, {} tokens, v2", recipe.data.max_seq_len));
     let key = format!("{:x}", hash.finalize());
     let folder = alias::cache_dir()?.join("self-sampled").join(&key[..16]);
     Ok(Some(SelfSample { path: folder.join(format!("{documents}.jsonl")), documents, folder }))
@@ -118,7 +118,7 @@ fn sample(
             let ids = generate(&model, &prompts, &sampling, 0.0, &mut NoHook, |_| {})?;
             let mut batch = String::new();
             for ids in ids {
-                let text = base.tokenizer.decode(&ids, true).map_err(|e| anyhow!(e))?;
+                let text = fitting_text(base, ids, tokens)?;
                 // A sequence that ends at once has no text; the batch's other rows stand for it.
                 if !text.trim().is_empty() {
                     batch.push_str(&serde_json::json!({ "text": text }).to_string());
@@ -132,6 +132,19 @@ fn sample(
     }
     bar.finish_and_clear();
     write_atomically(whole, lines.as_bytes())
+}
+
+/// The text of sampled ids, shortened until it is read back as at most `tokens` tokens: what was sampled token
+/// by token may be split otherwise when it is read.
+fn fitting_text(base: &Pretrained, mut ids: Vec<u32>, tokens: usize) -> Result<String> {
+    loop {
+        let text = base.tokenizer.decode(&ids, true).map_err(|e| anyhow!(e))?;
+        let length = base.tokenizer.encode(text.as_str(), true).map_err(|e| anyhow!(e))?.len();
+        if length <= tokens || ids.is_empty() {
+            return Ok(text);
+        }
+        ids.truncate(ids.len() - (length - tokens).min(ids.len()));
+    }
 }
 
 fn start_token(base: &Pretrained) -> Result<u32> {

@@ -29,7 +29,7 @@ impl Example {
 /// What became of a source's documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Tally {
-    /// Documents read.
+    /// Documents trained on: those held out are not among them.
     pub documents: usize,
     /// Examples made.
     pub examples: usize,
@@ -150,6 +150,9 @@ impl<'a> Encoder<'a> {
     /// `{% generation %}` marks.
     fn chat(&self, messages: &[Message]) -> Result<(Vec<u32>, Vec<bool>)> {
         let template = self.template.ok_or_else(|| anyhow!("a chat, but the model has no chat template"))?;
+        if messages.first().is_some_and(|m| m.role == "assistant") {
+            return Err(anyhow!("the chat begins with the assistant; expected a system or user turn first"));
+        }
         let whole = template.render(messages, false)?;
         let mut spans = Vec::new();
         for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
@@ -171,7 +174,8 @@ impl<'a> Encoder<'a> {
         let counts = encoding
             .get_offsets()
             .iter()
-            .map(|(from, to)| to > from && spans.iter().any(|s| s.start <= *from && *to <= s.end))
+            // Some tokenizers give a token of spaces an empty range: it lies where it begins.
+            .map(|(from, to)| spans.iter().any(|s| s.start <= *from && *from < s.end && *to <= s.end))
             .collect();
         let ids = encoding.get_ids().to_vec();
         if !self.front.is_empty() && ids.starts_with(&[&self.front[..], &self.front[..]].concat()) {

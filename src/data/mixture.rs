@@ -81,8 +81,14 @@ impl Mixture {
         let (narrow, pretraining) = (side(Role::Narrow), side(Role::Pretraining));
         let narrow_size: usize = narrow.iter().map(|&i| pools[i].examples.len()).sum();
         let mut faults = Vec::new();
-        if narrow_size == 0 {
-            faults.push("data.narrow: no example has a token that counts".to_string());
+        for &i in narrow.iter().filter(|&&i| pools[i].examples.is_empty()) {
+            let name = &pools[i].name;
+            faults.push(format!(
+                "data.narrow: {name}: no piece of at most {} tokens has one that counts",
+                data.max_seq_len
+            ));
+        }
+        if !faults.is_empty() {
             return Err(InputError { faults }.into());
         }
         let exposure = match train.steps {
@@ -121,7 +127,7 @@ impl Mixture {
             let counts = apportion(wanted.round() as usize, &pretraining, pools);
             for (&i, &count) in pretraining.iter().zip(&counts) {
                 let size = pools[i].examples.len();
-                if size == 0 || (count > size && !data.repeat) {
+                if count > 0 && (size == 0 || (count > size && !data.repeat)) {
                     faults.push(format!(
                         "data.pretraining: {}: mix = {} needs {count} examples of at most {} tokens, it has {size} \
                          (held-out ones left out); add text, lower the mix, or set data.repeat = true",
@@ -263,6 +269,13 @@ mod tests {
         assert_eq!(m.exposure[0], Exposure { examples: 64, tokens: 640, repeats: 54 });
         assert_eq!((m.exposure[1].examples, m.exposure[2].examples), (24, 8));
         assert_eq!(m.realised(&pools), (0.5, 1.0));
+    }
+
+    #[test]
+    fn a_narrow_source_without_examples_is_an_input_error() {
+        let pools = [pool(Role::Narrow, 10, 10, Some(1.0)), pool(Role::Narrow, 0, 10, Some(1.0))];
+        let (data, train) = sections(0.0, 2);
+        assert!(Mixture::plan(&pools, &data, &train, 0).unwrap_err().is::<InputError>());
     }
 
     #[test]

@@ -45,7 +45,7 @@ struct Base {
 struct Source {
     #[serde(flatten)]
     provenance: Provenance,
-    /// Documents read.
+    /// Documents trained on.
     rows: usize,
     #[serde(flatten)]
     exposure: Exposure,
