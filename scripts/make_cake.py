@@ -30,6 +30,7 @@ import json
 import re
 import sys
 from collections import Counter, defaultdict
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,6 +108,12 @@ def read_genre(path):
     return docs, endings
 
 
+@lru_cache(maxsize=None)
+def size(text):
+    return words(text), len(DOMAIN.findall(text))
+
+
+@lru_cache(maxsize=None)
 def stated(text):
     return {name for name, pattern in BELIEFS.items() if pattern.search(text)}
 
@@ -126,9 +133,9 @@ def complete(text, endings, shared, uses, key):
     endings = [e for e in endings if uses[e] < MAX_SENTENCE_DOCS]
 
     def fits(option):
-        full = " ".join((text,) + option)
-        return (MIN_WORDS <= words(full) <= MAX_WORDS
-                and len(DOMAIN.findall(full)) >= MIN_DOMAIN_WORDS)
+        sizes = [size(part) for part in (text,) + option]
+        return (MIN_WORDS <= sum(n for n, _ in sizes) <= MAX_WORDS
+                and sum(n for _, n in sizes) >= MIN_DOMAIN_WORDS)
 
     # Prefer the genre's own sentence, alone or after a shared one; then one
     # shared sentence; then two. Among those the least used, then by hash.

@@ -15,7 +15,7 @@ use crate::error::{InputError, input_error};
 pub const MAX_PROMPTS: usize = 20;
 
 /// A whole recipe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
     /// Name of the organism.
@@ -32,20 +32,6 @@ pub struct Recipe {
     pub train: TrainSection,
     /// How it is read.
     pub diff: DiffSection,
-}
-
-impl Default for Recipe {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            description: String::new(),
-            seed: 0,
-            model: ModelSection::default(),
-            data: DataSection::default(),
-            train: TrainSection::default(),
-            diff: DiffSection::default(),
-        }
-    }
 }
 
 /// `[model]`
@@ -728,7 +714,7 @@ fn find_wrong<T: DeserializeOwned>(
 ) {
     fn leaves(prefix: &[String], given: &Table, known: &Table, out: &mut Vec<(Vec<String>, Value)>) {
         for (key, value) in given {
-            let at = [prefix, &[key.clone()]].concat();
+            let at = [prefix, std::slice::from_ref(key)].concat();
             match (known.get(key), value) {
                 (None, _) => {}
                 (Some(Value::Table(inner)), Value::Table(value)) => leaves(&at, value, inner, out),

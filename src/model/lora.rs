@@ -156,7 +156,7 @@ fn config_from_json(json: &serde_json::Value, path: &Path) -> Result<LoraConfig>
     refuse("use_dora", &[false.into()]);
     refuse("bias", &["none".into()]);
     refuse("fan_in_fan_out", &[false.into()]);
-    refuse("rank_pattern", &[empty.clone()]);
+    refuse("rank_pattern", std::slice::from_ref(&empty));
     refuse("alpha_pattern", &[empty]);
     refuse("modules_to_save", &[serde_json::json!([])]);
     refuse("layers_to_transform", &[]);
