@@ -101,9 +101,16 @@ impl Mixture {
                 exposure * (1.0 + data.mix)
             );
         }
+        // Pretraining per narrow in examples, as far as it is known before drawing.
+        let ratio = match data.mix_unit {
+            MixUnit::Examples => data.mix,
+            MixUnit::Tokens => {
+                data.mix * mean_tokens(&narrow, pools) / mean_tokens(&pretraining, pools).max(1.0)
+            }
+        };
         let share = match data.mix_mode {
             MixMode::Add => 1.0,
-            MixMode::FixedBudget => 1.0 / (1.0 + data.mix),
+            MixMode::FixedBudget => 1.0 / (1.0 + ratio),
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut drawn: Vec<Vec<Pick>> = Vec::with_capacity(pools.len());
@@ -119,10 +126,12 @@ impl Mixture {
 
         if data.mix > 0.0 {
             let mean_tokens = mean_tokens(&pretraining, pools);
-            let wanted = match data.mix_unit {
-                MixUnit::Examples => narrow_drawn as f64 * data.mix,
+            let wanted = match (data.mix_mode, data.mix_unit) {
+                // What the narrow part leaves: the total is what was asked for, to the example.
+                (MixMode::FixedBudget, _) => (exposure - narrow_drawn as f64).max(0.0),
+                (MixMode::Add, MixUnit::Examples) => narrow_drawn as f64 * data.mix,
                 // In tokens: the number of examples whose expected tokens make the ratio.
-                MixUnit::Tokens => narrow_tokens as f64 * data.mix / mean_tokens.max(1.0),
+                (MixMode::Add, MixUnit::Tokens) => narrow_tokens as f64 * data.mix / mean_tokens.max(1.0),
             };
             let counts = apportion(wanted.round() as usize, &pretraining, pools);
             for (&i, &count) in pretraining.iter().zip(&counts) {
