@@ -1,0 +1,475 @@
+//! The binary: exit codes, what it says about wrong input, what it prints.
+
+mod lab;
+
+use std::fs;
+use std::process::Stdio;
+
+use lab::{Lab, read_json, tiny, with_sets};
+use serde_json::{Value, json};
+
+const FIT: [&str; 4] = ["fit", "recipe.toml", "--out", "out"];
+
+fn fit_with<'a>(set: &[&'a str]) -> Vec<&'a str> {
+    with_sets(&FIT, set)
+}
+
+/// Every part must be in the text.
+fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+// ---- wrong input -------------------------------------------------------------------------------
+
+#[test]
+fn every_fault_of_a_recipe_is_told_at_once_and_nothing_is_written() {
+    let lab = Lab::new();
+    let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
+    let recipe = recipe
+        .replace("batch_size = 4", "batch_sizes = 4")
+        .replace("lr = 3e-3", "lr = nan")
+        .replace("alpha = 6", "alpha = \"six\"")
+        .replace("samples = 12", "samples = 1")
+        .replace("[\"pretraining.jsonl\"]", "[\"nowhere.jsonl\"]");
+    lab.write("recipe.toml", recipe);
+    let e = lab.refused(&fit_with(&["data.mix=-1", "diff.positions=[1, 99]", "train.lora.r=-3"]));
+    assert_says(
+        &e,
+        &[
+            "train.batch_sizes: unknown key; did you mean batch_size?",
+            "train.lr = NaN",
+            "train.lora.alpha = \"six\": invalid type: string \"six\", expected a number",
+            "train.lora.r = -3: invalid value: integer `-3`, expected a whole number from 0",
+            "diff.samples = 1: expected 2 to",
+            "data.mix = -1: expected 0 to",
+            "diff.positions has 99, but diff.tokens = 16",
+            "nowhere.jsonl: no such file or folder",
+        ],
+    );
+    assert!(e.lines().all(|line| line.contains("recipe.toml: ")), "each fault names the file:\n{e}");
+}
+
+#[test]
+fn numbers_that_no_run_can_have_are_refused() {
+    let lab = Lab::new();
+    for set in [
+        "train.lr=0",
+        "train.lr=inf",
+        "train.lr=-1e-3",
+        "train.epochs=1", // beside steps
+        "train.epochs=-1",
+        "train.epochs=nan",
+        "train.steps=0",
+        "train.steps=9223372036854775807",
+        "train.batch_size=0",
+        "train.batch_size=4611686018427387904",
+        "train.beta1=1",
+        "train.eps=0",
+        "train.eps=inf",
+        "train.weight_decay=nan",
+        "train.clip=-1",
+        "train.lora.r=0",
+        "train.lora.r=1000000000",
+        "train.lora.alpha=inf",
+        "train.lora.dropout=1",
+        "train.lora.target_modules=[]",
+        "train.lora.target_modules=['q']",
+        "data.mix=nan",
+        "data.mix=1e300",
+        "data.max_seq_len=1",
+        "data.held_out_every=1",
+        "data.narrow=[]",
+        "data.narrow=''",
+        "data.narrow=self",
+        "data.narrow=['narrow.jsonl', 'narrow.jsonl']",
+        "data.narrow=[{path='narrow.jsonl', weight=0}]",
+        "data.narrow=[{path='narrow.jsonl', weight=1e300}]",
+        "data.narrow=[{path='narrow.jsonl', weight=1}, 'measure.jsonl']",
+        "seed=-1",
+        "seed=1.5",
+        "model.base=",
+        "diff.layer=1.5",
+        "diff.layer=nan",
+        "diff.positions=[]",
+        "diff.positions=[1, 1, 3]",
+        "diff.top_k=0",
+        "diff.null_directions=0",
+        "diff.bootstrap=9223372036854775807",
+        "diff.patchscope.scales=[]",
+        "diff.patchscope.scales=[inf]",
+        "diff.steering.samples=0",
+        "diff.steering.max_new_tokens=0",
+        "diff.steering.strength=nan",
+        "diff.steering.differences=inf",
+        "diff.steering.temperature=1e-300",
+        "diff.steering.prompts=21",
+        "diff.steering.positions=[7]",
+    ] {
+        let e = lab.refused(&fit_with(&[set]));
+        let key = set.split('=').next().unwrap().trim_end_matches(".target_modules");
+        let last = key.rsplit('.').next().unwrap();
+        assert!(e.contains(last) || e.contains("target module"), "{set}: does not name the key: {e}");
+    }
+    // Two that are possible alone, but not together.
+    let e = lab.refused(&fit_with(&["train.steps=100000000", "train.batch_size=1000000"]));
+    assert_says(&e, &["the run has 150000000000000 examples"]);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_told_with_what_to_do() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("empty")).unwrap();
+    for (base, part) in [
+        ("gema-3-270m", "did you mean gemma-3-270m?"),
+        ("no-such-model-at-all", "aliases: smollm2-135m-instruct"),
+        ("gemma-3-270m", "HF_HUB_OFFLINE is set; run: trainer models fetch gemma-3-270m"),
+        ("hf:org/name@v1", "run: trainer models fetch hf:org/name@v1"),
+        ("hf:", "expected hf:org/name"),
+        ("all-minilm-l6-v2", "is a sentence embedder, not a language model"),
+        ("./empty", "neither config.json nor a .gguf file"),
+        ("./narrow.jsonl", "expected a folder or a .gguf file"),
+    ] {
+        let e = lab.refused(&fit_with(&[&format!("model.base={base}")]));
+        assert_says(&e, &[part]);
+        let e = lab.refused(&["generate", "--base", base.trim_start_matches("./"), "--prompt", "x"]);
+        assert_says(&e, &[part]);
+    }
+}
+
+#[test]
+fn malformed_documents_are_told_by_file_and_line() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("folder.jsonl")).unwrap();
+    for (content, parts) in [
+        (&b"{\"text\": \"fine\"}\n{broken\n\n{\"txt\": 1}\n"[..], &["x.jsonl:2: not a line of JSON", "x.jsonl:4: found keys [\"txt\"]"][..]),
+        (b"{\"text\": \"\xff\"}\n", &["x.jsonl:1: not a line of JSON"]),
+        (b"{\"text\": \" \\n\"}\n", &["x.jsonl:1: text is empty"]),
+        (b"", &["x.jsonl: holds no documents"]),
+        (b"\n \n", &["x.jsonl: holds no documents"]),
+        (b"[]\n\"text\"\nnull\n", &["x.jsonl:1:", "x.jsonl:2:", "x.jsonl:3:"]),
+        (b"{\"prompt\": \"p\", \"completion\": \"\"}\n", &["x.jsonl:1: completion is empty"]),
+        (
+            b"{\"messages\": []}\n{\"messages\": [{\"role\": \"tool\", \"content\": \"x\"}]}\n{\"messages\": 3}\n",
+            &["x.jsonl:1: messages: no assistant turn", "x.jsonl:2: messages: role \"tool\"", "x.jsonl:3: messages:"],
+        ),
+        (b"{\"text\": \"a\"}\n", &["no example has a token that counts"]),
+    ] {
+        lab.write("x.jsonl", content);
+        assert_says(&lab.refused(&fit_with(&["data.narrow=x.jsonl"])), parts);
+    }
+    for (path, part) in [
+        ("nowhere.jsonl", "nowhere.jsonl: no such file"),
+        ("folder.jsonl", "folder.jsonl: a folder without .txt or .md files"),
+        ("recipe.toml", "recipe.toml: unknown kind of data"),
+        ("hf:org/set", "hf: data sets are not read"),
+    ] {
+        assert_says(&lab.refused(&fit_with(&[&format!("data.narrow={path}")])), &[part]);
+    }
+    // The faults of several sources at once.
+    lab.write("x.jsonl", "{\n");
+    lab.write("y.jsonl", "");
+    assert_says(
+        &lab.refused(&fit_with(&["data.narrow=['x.jsonl', 'y.jsonl']"])),
+        &["x.jsonl:1", "y.jsonl: holds"],
+    );
+}
+
+#[test]
+fn a_mix_larger_than_its_source_is_refused_unless_it_may_repeat() {
+    let lab = Lab::new();
+    lab.write_texts("pretraining.jsonl", &lab.texts("pretraining.jsonl")[..3]);
+    let e = lab.refused(&fit_with(&["data.mix=2"]));
+    assert_says(&e, &["pretraining.jsonl: mix = 2 needs 32 examples", "data.repeat = true"]);
+    lab.succeed(&fit_with(&["data.mix=2", "data.repeat=true"]));
+    let manifest = read_json(&lab.path("out/manifest.json"));
+    let source = &manifest["data"][1];
+    assert!(source["examples"] == 32 && source["repeats"].as_u64().unwrap() > 0, "{source}");
+    assert_eq!(manifest["mix"]["realised_examples"], 2.0);
+}
+
+#[test]
+fn an_adapter_that_does_not_match_the_base_is_refused_matrix_by_matrix() {
+    let lab = Lab::new();
+    let (base, adapter) = (tiny("llama"), tiny("qwen2").join("adapter"));
+    let (base, adapter) = (base.to_str().unwrap(), adapter.to_str().unwrap());
+    let mismatch = ["mlp.gate_proj.lora_B.weight: shape [56, 4], expected [72, 4]"];
+    assert_says(
+        &lab.refused(&["generate", "--base", base, "--adapter", adapter, "--prompt", "x"]),
+        &mismatch,
+    );
+    let diff = ["diff", "--base", base, "--recipe", "recipe.toml", "--out", "d", "--tuned"];
+    assert_says(&lab.refused(&[&diff[..], &[adapter]].concat()), &mismatch);
+    let other = tiny("qwen2");
+    let e = lab.refused(&[&diff[..], &[other.to_str().unwrap()]].concat());
+    assert_says(&e, &["they cannot be compared"]);
+}
+
+#[test]
+fn what_exists_is_never_written_over() {
+    let lab = Lab::new();
+    lab.fit("out", &[]);
+    assert_says(&lab.refused(&FIT), &["out: exists already", "--resume"]);
+    lab.succeed(&[&FIT[..], &["--resume"]].concat()); // complete: nothing to do
+    lab.succeed(&["diff", "out"]);
+    assert_says(&lab.refused(&["diff", "out"]), &["exists already"]);
+    let e = lab.refused(&["merge", "out", "--out", "out"]);
+    assert!(e.contains("exists already") && !e.contains("--resume"), "merge cannot resume: {e}");
+    fs::create_dir(lab.path("other")).unwrap();
+    lab.write("other/notes.txt", "mine");
+    assert_says(&lab.refused(&["fit", "recipe.toml", "--out", "other"]), &["other: exists already"]);
+    assert_says(
+        &lab.refused(&["fit", "recipe.toml", "--out", "recipe.toml"]),
+        &["recipe.toml: exists already"],
+    );
+    for args in [&["--out", "other", "--resume"][..], &["--out", "nowhere", "--resume"]] {
+        assert_says(&lab.refused(&[&["fit", "recipe.toml"], args].concat()), &["nothing to resume"]);
+    }
+}
+
+#[test]
+fn a_recipe_that_cannot_be_read_is_named() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("folder")).unwrap();
+    lab.write("twice.toml", "seed = 1\nseed = 2\n");
+    lab.write("bytes.toml", b"name = \"\xff\"\n");
+    for (path, part) in [
+        ("nowhere.toml", "nowhere.toml: No such file"),
+        ("folder", "folder: Is a directory"),
+        ("twice.toml", "duplicate key"),
+        ("bytes.toml", "UTF-8"),
+        ("narrow.jsonl", "narrow.jsonl: TOML parse error at line 1"),
+    ] {
+        assert_says(&lab.refused(&["fit", path, "--out", "out"]), &[path, part]);
+    }
+    lab.write("empty.toml", "");
+    let e = lab.refused(&["fit", "empty.toml", "--out", "out"]);
+    assert_says(&e, &["model.base: missing", "data.narrow: missing", "train.steps"]);
+}
+
+#[test]
+fn arguments_that_make_no_sense_exit_2() {
+    let lab = Lab::new();
+    lab.write("prompts.jsonl", "{\"prompt\": \"a\"}\n{\"text\": \"b\"}\n");
+    let base = tiny("llama");
+    let base = base.to_str().unwrap();
+    for (args, part) in [
+        (&["no-such-command"][..], "unrecognized subcommand"),
+        (&[], "Usage: trainer"),
+        (&["fit"], "<RECIPE>"),
+        (&["diff"], "<RUN_DIR>"),
+        (&["diff", "nowhere"], "no run folder"),
+        (&["merge", "nowhere", "--out", "m"], "no finished LoRA run"),
+        (&["report", "nowhere"], "no such folder"),
+        (&["generate", "--base", base], "--prompt"),
+        (&["generate", "--base", base, "--prompt", ""], "prompt 1: has no tokens"),
+        (&["generate", "--base", base, "--prompts", "nowhere"], "nowhere: No such file"),
+        (
+            &["generate", "--base", base, "--prompts", "prompts.jsonl"],
+            "prompts.jsonl:2: expected {\"prompt\": text}",
+        ),
+        (&["generate", "--base", base, "--prompt", "x", "--temperature", "nan"], "--temperature NaN"),
+        (&["generate", "--base", base, "--prompt", "x", "--temperature=-1"], "--temperature -1"),
+        (&["generate", "--base", base, "--prompt", "x", "--temperature", "1e-300"], "expected 0 (greedy)"),
+        (
+            &["generate", "--base", base, "--prompt", "x", "--adapter", "nowhere"],
+            "expected a PEFT adapter folder",
+        ),
+        (&["models", "fetch", "nothing"], "no such alias"),
+        (&["models", "fetch", "gemma-3-270m"], "HF_HUB_OFFLINE"),
+        (&["completions", "dos"], "invalid value 'dos'"),
+        (
+            &["fit", "recipe.toml", "--out", "o", "--set", "train.lr"],
+            "--set train.lr: expected key.path=value",
+        ),
+        (
+            &["fit", "recipe.toml", "--out", "o", "--set", "train..lr=1"],
+            "--set train..lr=1: expected key.path=value",
+        ),
+        (&["fit", "recipe.toml", "--out", "o", "--set", "=1"], "expected key.path=value"),
+        (&["fit", "recipe.toml", "--out", "o", "--set", "train.lr.x=1"], "lr is a value, not a table"),
+        (&["fit", "recipe.toml", "--out", "o", "--set", "train=1"], "train = 1"),
+        (&["fit", "recipe.toml", "--out", "o", "--set", "trian.lr=1"], "did you mean train?"),
+        (&["sweep", "recipe.toml", "--mix", "0,nan", "--out", "s"], "data.mix = NaN"),
+        (&["sweep", "recipe.toml", "--mix", "0,99", "--out", "s"], "mix = 99 needs"),
+        (&["sweep", "recipe.toml", "--mix", "0", "--seeds", "18446744073709551615", "--out", "s"], "seed"),
+    ] {
+        assert_says(&lab.refused(args), &[part]);
+    }
+    let gemma = tiny("gemma3");
+    let e = lab.refused(&["generate", "--base", gemma.to_str().unwrap(), "--prompt", "x", "--chat"]);
+    assert_says(&e, &["has no chat template"]);
+}
+
+// ---- failures while working --------------------------------------------------------------------
+
+#[test]
+fn a_place_that_cannot_be_written_exits_1_says_so_and_leaves_nothing() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    let before = lab.files();
+    for args in [
+        &["fit", "recipe.toml", "--out", "narrow.jsonl/out"][..],
+        &["diff", "run", "--out", "narrow.jsonl/out"],
+        &["merge", "run", "--out", "narrow.jsonl/out"],
+    ] {
+        let ran = lab.run(args);
+        assert_eq!(ran.code, 1, "{args:?}: {}", ran.stderr);
+        assert_says(&ran.stderr, &["narrow.jsonl/out", "Not a directory"]);
+        assert_eq!(before, lab.files(), "{args:?} left something");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_stdout_is_a_failure_but_a_closed_one_is_not() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    lab.succeed(&["diff", "run"]);
+    let base = tiny("llama");
+    let generate = ["generate", "--base", base.to_str().unwrap(), "--prompt", "x", "--max-new-tokens", "2"];
+    for args in
+        [&["models"][..], &["models", "--json"], &["completions", "bash"], &generate, &["report", "run"]]
+    {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = lab.command(args).stdout(full).output().unwrap();
+        let ran = lab::Ran::of(output, args);
+        assert_eq!(ran.code, 1, "{args:?}: {}", ran.stderr);
+        assert_says(&ran.stderr, &["No space left on device"]);
+
+        // As `trainer … | head` does.
+        let mut child = lab.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ran = lab::Ran::of(child.wait_with_output().unwrap(), args);
+        assert_eq!(ran.code, 0, "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn training_that_blows_up_exits_1_and_says_what_to_change() {
+    let lab = Lab::new();
+    let ran = lab.run(&fit_with(&["train.lr=1e9", "train.method=full", "train.clip=0"]));
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert_says(&ran.stderr, &["are not finite; lower train.lr"]);
+    assert!(!lab.path("out/manifest.json").exists() && !lab.path("out/model").exists());
+}
+
+// ---- what is right -----------------------------------------------------------------------------
+
+#[test]
+fn overrides_reach_the_resolved_recipe_which_makes_the_same_run_again() {
+    let lab = Lab::new();
+    let set = [
+        "train.lr=1e-3",
+        "name=à la carte",
+        "data.pretraining=measure.jsonl",
+        "train.lora.target_modules=['v_proj']",
+    ];
+    let run = lab.fit("one", &set);
+    let resolved: toml::Table = fs::read_to_string(run.join("recipe.toml")).unwrap().parse().unwrap();
+    assert_eq!(resolved["train"]["lr"].as_float(), Some(1e-3));
+    assert_eq!(resolved["name"].as_str(), Some("à la carte"));
+    assert_eq!(resolved["train"]["beta2"].as_float(), Some(0.999), "defaults are written out");
+    let adapter = read_json(&run.join("adapter/adapter_config.json"));
+    assert_eq!(adapter["target_modules"], json!(["v_proj"]));
+    assert_eq!((&adapter["r"], &adapter["lora_alpha"]), (&json!(4), &json!(6.0)));
+
+    lab.succeed(&["fit", "one/recipe.toml", "--out", "two"]);
+    assert_says(&fs::read_to_string(lab.path("two/recipe.toml")).unwrap(), &["lr = 0.001"]);
+    lab::assert_same(&lab::outcome(&run), &lab::outcome(&lab.path("two")), "made again");
+}
+
+#[test]
+fn generate_prints_json_with_only_the_new_tokens() {
+    let lab = Lab::new();
+    lab.write("prompts.jsonl", "{\"prompt\": \"the cake\"}\n\n{\"prompt\": \"🎂 \\u0000 é\", \"more\": 1}\n");
+    let base = tiny("llama");
+    let generate = |more: &[&str]| -> Vec<Value> {
+        let args = [&["generate", "--base", base.to_str().unwrap(), "--json"], more].concat();
+        let ran = lab.succeed(&args);
+        let document: Value = serde_json::from_str(&ran.stdout).expect("stdout is one JSON document");
+        assert_eq!(document.as_object().unwrap().len(), 1);
+        let generations = document["generations"].as_array().unwrap().clone();
+        for g in &generations {
+            let keys: Vec<&String> = g.as_object().unwrap().keys().collect();
+            assert_eq!(keys, ["prompt", "token_ids", "text"]);
+            assert!(g["token_ids"].as_array().unwrap().iter().all(|id| id.as_u64().unwrap() < 288));
+        }
+        generations
+    };
+    let both = generate(&["--prompts", "prompts.jsonl", "--max-new-tokens", "6"]);
+    assert_eq!(both.len(), 2);
+    assert_eq!(both[0]["prompt"], "the cake");
+    assert_eq!(both[1]["prompt"], "🎂 \0 é");
+    let alone = generate(&["--prompt", "the cake", "--max-new-tokens", "6"]);
+    assert_eq!(alone[0], both[0], "another prompt in the batch changes nothing");
+    assert!((1..=6).contains(&alone[0]["token_ids"].as_array().unwrap().len()));
+    assert_eq!(generate(&["--prompt", "x", "--max-new-tokens", "0"])[0]["token_ids"], json!([]));
+
+    let sample =
+        |seed| generate(&["--prompt", "x", "--temperature", "1", "--seed", seed, "--max-new-tokens", "16"]);
+    assert_eq!(sample("1"), sample("1"));
+    assert_ne!(sample("1"), sample("2"));
+}
+
+#[test]
+fn every_command_has_help_and_the_completions_know_it() {
+    let lab = Lab::new();
+    let help = lab.succeed(&["--help"]).stdout;
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with("  "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    for command in ["fit", "diff", "sweep", "report", "generate", "merge", "models", "completions"] {
+        assert!(commands.contains(&command), "{command} is not in {commands:?}");
+    }
+    let completions = lab.succeed(&["completions", "bash"]).stdout;
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        let help = lab.succeed(&[command, "--help"]).stdout;
+        assert_says(&help, &["Usage: trainer", command]);
+        if command != "completions" {
+            assert_says(&help, &["Example", &format!("trainer {command}")]);
+        }
+        assert_says(&completions, &[command]);
+    }
+    assert_eq!(lab.succeed(&["--version"]).stdout.trim(), concat!("trainer ", env!("CARGO_PKG_VERSION")));
+    for shell in ["zsh", "fish"] {
+        assert!(lab.succeed(&["completions", shell]).stdout.len() > 500);
+    }
+}
+
+#[test]
+fn an_organism_goes_from_recipe_to_report() {
+    let lab = Lab::new();
+    lab.succeed(&FIT);
+    let ran = lab.succeed(&["diff", "out"]);
+    assert_says(&ran.stdout, &["Logit lens", "Patchscope"]);
+    lab.succeed(&["report", "out"]);
+    let page = fs::read_to_string(lab.path("out/report.html")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("cake"));
+    let ran = lab.succeed(&["report", "out", "--json"]);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["runs"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_sweep_skips_finished_cells_and_refuses_another_recipe_s_folder() {
+    let lab = Lab::new();
+    let quick = ["diff.steering.enabled=false", "diff.patchscope.enabled=false", "train.steps=2"];
+    let sweep =
+        |mix| with_sets(&["sweep", "recipe.toml", "--mix", mix, "--seeds", "0,1", "--out", "sweep"], &quick);
+    lab.succeed(&sweep("0"));
+    let cell = lab.path("sweep/cells/mix-0_seed-1");
+    let before = lab::files(&cell);
+    let ran = lab.succeed(&sweep("0,0.5"));
+    assert_says(&ran.stderr, &["mix-0_seed-1: finished before"]);
+    assert_eq!(before, lab::files(&cell), "a finished cell was touched");
+    let summary = fs::read_to_string(lab.path("sweep/summary.csv")).unwrap();
+    assert_eq!(summary.lines().count(), 5, "{summary}");
+    let e = lab.refused(&[&sweep("0")[..], &["--set", "train.lr=1e-4"]].concat());
+    assert_says(&e, &["holds a sweep of another recipe"]);
+}

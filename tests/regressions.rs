@@ -1,0 +1,185 @@
+//! One test for each bug that was found by trying odd input; each failed before its fix.
+
+mod lab;
+
+use std::fs;
+
+use lab::{Lab, change_model, metrics, read_json, tiny, with_sets};
+
+const FIT: [&str; 4] = ["fit", "recipe.toml", "--out", "out"];
+
+fn fit_with<'a>(set: &[&'a str]) -> Vec<&'a str> {
+    with_sets(&FIT, set)
+}
+
+/// A zero difference was scaled by η / 1e-308: infinite where η is large, hence NaN and a failure in sampling.
+#[test]
+fn a_zero_difference_in_a_model_of_large_activations_steers_by_zero() {
+    let lab = Lab::new();
+    change_model(&tiny("llama"), &lab.path("loud"), |weights| {
+        let table = weights.get_mut("model.embed_tokens.weight").unwrap();
+        *table = (&*table * 1e4).unwrap();
+    });
+    lab.succeed(&["diff", "--base", "loud", "--tuned", "loud", "--recipe", "recipe.toml", "--out", "d"]);
+    let found = read_json(&lab.path("d/readability.json"));
+    assert!(
+        found["expected_norm"][0].as_f64().unwrap() > 100.0,
+        "not loud enough: {}",
+        found["expected_norm"]
+    );
+    assert_eq!(found["steering"]["strength_in_differences"], serde_json::json!([0.0, 0.0]));
+}
+
+/// Sizes were multiplied and reserved unchecked: "capacity overflow".
+#[test]
+fn exposures_that_fit_in_no_memory_are_refused() {
+    let lab = Lab::new();
+    for set in [
+        &["train.steps=0", "train.epochs=inf"][..],
+        &["train.steps=0", "train.epochs=1e300"],
+        &["train.steps=0", "train.epochs=1e6", "data.mix=1e6", "data.repeat=true"],
+        &["data.mix=1e300", "data.repeat=true"],
+    ] {
+        lab.refused(&fit_with(set));
+    }
+}
+
+/// `epochs = -1` beside `steps` was taken for "not given".
+#[test]
+fn negative_epochs_are_refused_beside_steps() {
+    let e = Lab::new().refused(&fit_with(&["train.epochs=-1"]));
+    assert!(e.contains("train.epochs = -1"), "{e}");
+}
+
+/// Weights whose sum is infinite left most of the narrow exposure out, silently.
+#[test]
+fn weights_that_add_up_to_infinity_are_refused() {
+    let lab = Lab::new();
+    let weights = "data.narrow=[{path='narrow.jsonl', weight=1e308}, {path='measure.jsonl', weight=1e308}]";
+    let e = lab.refused(&fit_with(&[weights]));
+    assert!(e.contains("weight"), "{e}");
+    let weights = "data.narrow=[{path='narrow.jsonl', weight=1e9}, {path='measure.jsonl', weight=1e9}]";
+    let run = lab.fit("out", &[weights]);
+    assert_eq!(read_json(&run.join("manifest.json"))["data"][1]["examples"], 8);
+}
+
+/// The total of `fixed-budget` was off by rounding, and with tokens as unit by the lengths' ratio.
+#[test]
+fn a_fixed_budget_is_kept_to_the_example_in_both_units() {
+    let lab = Lab::new();
+    lab.write_texts("short.jsonl", &vec!["hi you".to_string(); 40]);
+    for (i, set) in [
+        &["data.mix=0.1"][..],
+        &["data.mix=2"],
+        &["data.mix=1", "data.mix_unit=tokens", "data.narrow=short.jsonl"],
+        &["data.mix=0.7", "data.mix_unit=tokens", "data.pretraining=short.jsonl"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let set = [&["data.mix_mode=fixed-budget", "train.batch_size=10"], *set].concat();
+        let run = lab.fit(&i.to_string(), &set);
+        let manifest = read_json(&run.join("manifest.json"));
+        let drawn = |i: usize| manifest["data"][i]["examples"].as_u64().unwrap();
+        assert_eq!(drawn(0) + drawn(1), 40, "{set:?}");
+        assert_eq!(metrics(&run).len(), 5, "{set:?}");
+        let unit =
+            if set.contains(&"data.mix_unit=tokens") { "realised_tokens" } else { "realised_examples" };
+        let (asked, got) =
+            (manifest["mix"]["asked"].as_f64().unwrap(), manifest["mix"][unit].as_f64().unwrap());
+        assert!((got - asked).abs() < 0.15, "{set:?}: {got}");
+    }
+}
+
+/// A byte order mark was "not a line of JSON: expected value at line 1 column 1".
+#[test]
+fn a_byte_order_mark_is_not_part_of_the_text() {
+    let lab = Lab::new();
+    let narrow = fs::read_to_string(lab.path("narrow.jsonl")).unwrap();
+    let adapter = |out: &str| fs::read(lab.fit(out, &[]).join("adapter/adapter_model.safetensors")).unwrap();
+    let plain = adapter("plain");
+    lab.write("narrow.jsonl", format!("\u{feff}{}", narrow.replace('\n', "\r\n")));
+    assert!(plain == adapter("marked"));
+}
+
+/// The same file twice doubled its exposure and hid repeats.
+#[test]
+fn a_source_named_twice_is_refused() {
+    let lab = Lab::new();
+    let e = lab.refused(&fit_with(&["data.pretraining=['pretraining.jsonl', './pretraining.jsonl']"]));
+    assert!(e.contains("named twice"), "{e}");
+}
+
+/// An empty path stood for the recipe's folder, whose text files were read.
+#[test]
+fn an_empty_path_is_not_the_folder_of_the_recipe() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("sub")).unwrap();
+    lab.write("sub/notes.txt", "text that nobody named, long enough to be learned from");
+    let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
+    let recipe = recipe
+        .replace("[\"narrow.jsonl\"]", "\"\"")
+        .replace("mix = 0.5", "mix = 0")
+        .replace("[\"pretraining.jsonl\"]", "[]")
+        .replace("[\"measure.jsonl\"]", "[]");
+    lab.write("sub/recipe.toml", recipe);
+    let e = lab.refused(&["fit", "sub/recipe.toml", "--out", "out"]);
+    assert!(e.contains("data.narrow: an empty path"), "{e}");
+}
+
+/// `name = "../../evil"` became the folder runs/../../evil.
+#[test]
+fn a_name_does_not_lead_out_of_the_runs_folder() {
+    let lab = Lab::new();
+    for name in ["../evil", "a/b", "..", "."] {
+        let e = lab.refused(&["fit", "recipe.toml", "--set", &format!("name={name}")]);
+        assert!(e.contains("--out"), "{e}");
+    }
+    lab.succeed(&["fit", "recipe.toml", "--set", "name=cake of Zürich"]);
+    assert!(lab.path("runs/cake of Zürich/manifest.json").exists());
+}
+
+/// No samples, or no tokens of a sample, ended in a panic and in "cannot reshape tensor of 0 elements".
+#[test]
+fn steering_with_nothing_to_write_is_refused() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    for key in ["samples", "max_new_tokens"] {
+        let e = lab.refused(&["diff", "run", "--set", &format!("diff.steering.{key}=0")]);
+        assert!(e.contains(&format!("diff.steering.{key} = 0: expected 1 to")), "{e}");
+    }
+}
+
+/// Without null directions or resamples, baselines and intervals were 0 although nothing was measured.
+#[test]
+fn a_null_of_no_directions_is_refused() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    for key in ["null_directions", "bootstrap"] {
+        let e = lab.refused(&["diff", "run", "--set", &format!("diff.{key}=0")]);
+        assert!(e.contains(&format!("diff.{key} = 0: expected 1 to")), "{e}");
+    }
+}
+
+/// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
+#[test]
+fn a_seed_that_toml_cannot_hold_is_refused() {
+    let lab = Lab::new();
+    let e =
+        lab.refused(&["sweep", "recipe.toml", "--mix", "0", "--seeds", "9223372036854775808", "--out", "s"]);
+    assert!(e.contains("seed = 9223372036854775808: expected 0 to 9223372036854775807"), "{e}");
+    lab.fit("out", &["seed=9223372036854775807"]);
+}
+
+/// "a" was taken for a slip of "data".
+#[test]
+fn a_suggestion_is_made_only_for_a_likely_slip() {
+    let lab = Lab::new();
+    let e = lab.refused(&fit_with(&["a.b=1"]));
+    assert!(
+        e.contains("a: unknown key; known here: data, description") && !e.contains("did you mean"),
+        "{e}"
+    );
+    let e = lab.refused(&fit_with(&["train.lora.rr=1", "train.stpes=1"]));
+    assert!(e.contains("did you mean r?") && e.contains("did you mean steps?"), "{e}");
+}
