@@ -68,7 +68,7 @@ impl Lab {
     /// A lab whose recipe starts from a tiny model.
     pub fn of(family: &str) -> Self {
         let lab = Self { dir: tempfile::tempdir().unwrap() };
-        lab.write("recipe.toml", &RECIPE.replace("BASE", &tiny(family).to_string_lossy()));
+        lab.write("recipe.toml", RECIPE.replace("BASE", &tiny(family).to_string_lossy()));
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         for (name, words, rows) in
             [("narrow.jsonl", NARROW, 40), ("pretraining.jsonl", OTHER, 80), ("measure.jsonl", OTHER, 30)]
