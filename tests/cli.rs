@@ -154,7 +154,7 @@ fn malformed_documents_are_told_by_file_and_line() {
             b"{\"messages\": []}\n{\"messages\": [{\"role\": \"tool\", \"content\": \"x\"}]}\n{\"messages\": 3}\n",
             &["x.jsonl:1: messages: no assistant turn", "x.jsonl:2: messages: role \"tool\"", "x.jsonl:3: messages:"],
         ),
-        (b"{\"text\": \"a\"}\n", &["no example has a token that counts"]),
+        (b"{\"text\": \"a\"}\n", &["x.jsonl: no piece of at most 32 tokens has one that counts"]),
     ] {
         lab.write("x.jsonl", content);
         assert_says(&lab.refused(&fit_with(&["data.narrow=x.jsonl"])), parts);
@@ -329,9 +329,18 @@ fn a_full_stdout_is_a_failure_but_a_closed_one_is_not() {
     lab.succeed(&["diff", "run"]);
     let base = tiny("llama");
     let generate = ["generate", "--base", base.to_str().unwrap(), "--prompt", "x", "--max-new-tokens", "2"];
-    for args in
-        [&["models"][..], &["models", "--json"], &["completions", "bash"], &generate, &["report", "run"]]
-    {
+    let recipe = ["sweep", "recipe.toml", "--mix", "0", "--out", "sweep", "--json"];
+    let sweep = with_sets(&recipe, &["diff.steering.enabled=false", "diff.patchscope.enabled=false"]);
+    for args in [
+        &["models"][..],
+        &["models", "--json"],
+        &["completions", "bash"],
+        &generate,
+        &["report", "run"],
+        &["inspect", "recipe.toml"],
+        &["diff", "run", "--out", "again", "--json"],
+        &sweep,
+    ] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let output = lab.command(args).stdout(full).output().unwrap();
         let ran = lab::Ran::of(output, args);
@@ -339,6 +348,7 @@ fn a_full_stdout_is_a_failure_but_a_closed_one_is_not() {
         assert_says(&ran.stderr, &["No space left on device"]);
 
         // As `trainer … | head` does.
+        fs::remove_dir_all(lab.path("again")).ok();
         let mut child = lab.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let ran = lab::Ran::of(child.wait_with_output().unwrap(), args);

@@ -73,7 +73,7 @@ pub fn run(args: DiffArgs) -> Result<()> {
     };
     let cell = report::Cell::read(&shown)?;
     match (args.json, &cell.readability) {
-        (true, Some(readability)) => println!("{}", serde_json::to_string_pretty(readability)?),
+        (true, Some(readability)) => super::print(&serde_json::to_string_pretty(readability)?)?,
         _ => report::print_table(&[cell], &mut stdout())?,
     }
     Ok(())

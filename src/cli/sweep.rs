@@ -88,7 +88,7 @@ pub fn run(args: SweepArgs) -> Result<()> {
     }
     let read = report::write_sweep(&args.out)?;
     match args.json {
-        true => println!("{}", serde_json::json!({ "cells": report::summary::rows(&read) })),
+        true => super::print(&serde_json::json!({ "cells": report::summary::rows(&read) }).to_string())?,
         false => report::print_table(&read, &mut stdout())?,
     }
     progress::say(args.out.join("report.html").display());
