@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Loads the adapters of runs in PEFT and compares its greedy text with that of `trainer generate`.
+"""Loads what runs trained in PEFT or transformers and compares their greedy text with that of `trainer generate`.
 
   scripts/parity --peft RUN_DIR...                  (makes the environment and calls this)
   python scripts/peft_roundtrip.py RUN_DIR... [--prompts FILE.jsonl] [--trainer COMMAND]
 
-A RUN_DIR has recipe.toml (its `[model] base`) and adapter/. transformers opens the same base: a folder, a .gguf
+A RUN_DIR has recipe.toml (its `[model] base`) and adapter/, or model/ of full finetuning. transformers opens the same base: a folder, a .gguf
 file, or whatever else `trainer models fetch` gives the path of. 32 tokens on 5 prompts, float32; the token ids must be
-equal. The margin is PEFT's best logit minus its second best where the two part ways: a margin near zero is a tie
+equal. The margin is the reference's best logit minus its second best where the two part ways: a margin near zero is a tie
 that rounding decides, anything else is a fault. Exit code 1 on a difference.
 """
 import argparse
@@ -32,13 +32,6 @@ PROMPTS = [
 ]
 
 
-def base_of(run):
-    """The MODEL string of a run and the adapter's own idea of it."""
-    recipe = tomllib.loads((run / "recipe.toml").read_text())
-    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
-    return recipe["model"]["base"], config["base_model_name_or_path"]
-
-
 def path_of(model, trainer):
     """Where a MODEL lies on this machine."""
     if Path(model).exists():
@@ -47,12 +40,11 @@ def path_of(model, trainer):
     return Path(json.loads(fetched.stdout)["path"])
 
 
-def ours(trainer, base, adapter, prompts):
+def ours(trainer, arguments, prompts):
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts)
         file.flush()
-        command = [*trainer, "generate", "--base", base, "--adapter", str(adapter), "--prompts", file.name,
-                   "--max-new-tokens", str(GREEDY_TOKENS), "--temperature", "0", "--json"]
+        command = [*trainer, "generate", *arguments, "--prompts", file.name, "--max-new-tokens", str(GREEDY_TOKENS), "--temperature", "0", "--json"]
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [generation["token_ids"] for generation in json.loads(out)["generations"]]
 
@@ -67,17 +59,28 @@ def main():
     prompts = [json.loads(line)["prompt"] for line in args.prompts.open()] if args.prompts else PROMPTS
 
     differences = 0
-    print(f"{'run':<24} {'prompt':<32} {'equal':>9} {'adapter changes text':>21}  margin at the difference")
+    print(f"{'run':<24} {'prompt':<32} {'equal':>9} {'differs from base':>21}  margin at the difference")
     for run in args.runs:
-        base, named = base_of(run)
+        base = tomllib.loads((run / "recipe.toml").read_text())["model"]["base"]
+        adapter, whole = run / "adapter", run / "model"
         path = path_of(base, trainer)
-        print(f"# {run}: base {base}, adapter_config.json names {named}", file=sys.stderr)
-        got = ours(trainer, base, run / "adapter", prompts)
         tokenizer, model = open_tokenizer(path), open_model(path)
         ids = [tokenizer(prompt).input_ids for prompt in prompts]
         ends = end_ids(model)
         plain = [greedy(model, row, GREEDY_TOKENS, ends)[0].tolist() for row in ids]
-        tuned = PeftModel.from_pretrained(model, run / "adapter").eval()
+        if adapter.is_dir():
+            named = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+            print(f"# {run}: adapter of {base} (adapter_config.json: {named})")
+            got = ours(trainer, ["--base", base, "--adapter", str(adapter)], prompts)
+            tuned = PeftModel.from_pretrained(model, adapter).eval()
+        else:
+            print(f"# {run}: finetuned in full from {base}")
+            got = ours(trainer, ["--base", str(whole)], prompts)
+            tuned = open_model(whole)
+            exported = open_tokenizer(whole)
+            assert ids == [exported(prompt).input_ids for prompt in prompts], "the exported tokenizer differs"
+            assert tokenizer.chat_template == exported.chat_template, "the exported chat template differs"
+            ends = end_ids(tuned)
         for prompt, row, before, mine in zip(prompts, ids, plain, got, strict=True):
             tokens, margins = greedy(tuned, row, GREEDY_TOKENS, ends)
             tokens = tokens.tolist()

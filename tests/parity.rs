@@ -93,11 +93,11 @@ impl Comparison {
     /// NaN counts as too large.
     fn within(&mut self, kind: &str, what: &str, deviation: f64, tolerance: f64) {
         self.count += 1;
-        if !(deviation <= tolerance) {
+        if deviation.is_nan() || deviation > tolerance {
             self.faults.push(format!("{what}: {kind} deviates by {deviation:.3e}, allowed {tolerance:.0e}"));
         }
         let largest = self.largest.entry(kind.into()).or_insert((deviation, what.into()));
-        if !(deviation <= largest.0) {
+        if deviation.is_nan() || deviation > largest.0 {
             *largest = (deviation, what.into());
         }
     }
@@ -142,8 +142,14 @@ fn compare_tokens(name: &str, model: &Pretrained, expected: &Value) {
     assert_eq!(rows.len(), texts.len(), "tokens.json was made from another texts.jsonl");
     for (row, (text, expected)) in texts.iter().zip(rows).enumerate() {
         if let Some(text) = text["text"].as_str() {
-            let ids = model.tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+            let encoding = model.tokenizer.encode(text, true).unwrap();
+            let ids = encoding.get_ids().to_vec();
             comparison.equal(&format!("ids of row {row}, {text:.60?}"), &ids, &ids_of(&expected["ids"]));
+            // The loss mask is found by place: an empty place would leave a token of the text out.
+            let special = encoding.get_special_tokens_mask();
+            let placed =
+                encoding.get_offsets().iter().zip(special).all(|((from, to), s)| *s == 1 || from < to);
+            comparison.equal(&format!("every token of row {row} has a place"), &placed, &true);
             let decoded = model.tokenizer.decode(&ids, false).unwrap();
             comparison.equal(
                 &format!("decoded row {row}"),

@@ -106,6 +106,29 @@ fn a_sharded_folder_opens_as_f32() -> Result<()> {
 }
 
 #[test]
+fn a_token_of_white_space_alone_keeps_its_place_in_the_text() -> Result<()> {
+    // As in the tokenizer.json of GPT-2 and its kin, whose offsets are trimmed; the loss mask reads them.
+    let dir = tempfile::tempdir()?;
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama");
+    for file in fs::read_dir(&from)?.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_file()) {
+        fs::copy(&file, dir.path().join(file.file_name().expect("a file")))?;
+    }
+    let path = dir.path().join("tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    tokenizer["post_processor"] =
+        json!({"type": "Sequence", "processors": [byte_level, tokenizer["post_processor"].clone()]});
+    fs::write(&path, tokenizer.to_string())?;
+    let text = "if a:\n    b = 1\n\n    c";
+    let encoding = open_path(dir.path())?.tokenizer.encode(text, true).expect("encodes");
+    let covered: String = encoding.get_offsets().iter().map(|&(from, to)| &text[from..to]).collect();
+    assert_eq!(covered, text);
+    assert_eq!(encoding.get_ids(), encode(&open_path(&from)?, text));
+    Ok(())
+}
+
+#[test]
 fn a_tensor_that_is_not_there_is_named() -> Result<()> {
     let dir = folder()?;
     let model = open_path(dir.path())?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use candle_core::DType;
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{PostProcessorWrapper, Tokenizer};
 
 use super::weights::{Encoding, Stored, Undo, WeightFile, Weights, element_count};
 use crate::error::InputError;
@@ -274,7 +274,25 @@ pub(crate) fn tokenizer(dir: &Path) -> Result<Tokenizer> {
         .map_err(|e| crate::error::input_error(format!("{}: {e}", path.display())))?;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|e| anyhow!(e))?;
+    if let Some(processor) = tokenizer.get_post_processor() {
+        let mut json = serde_json::to_value(processor)?;
+        keep_whitespace(&mut json);
+        tokenizer.with_post_processor(Some(serde_json::from_value::<PostProcessorWrapper>(json)?));
+    }
     Ok(tokenizer)
+}
+
+/// Turns `trim_offsets` off: with it a token of white space alone (indentation, say) has empty offsets, as
+/// if it were not part of the text, and the loss mask would leave it out. Ids are the same either way.
+fn keep_whitespace(processor: &mut Value) {
+    match processor {
+        Value::Object(map) => map.iter_mut().for_each(|(key, value)| match key.as_str() {
+            "trim_offsets" => *value = Value::Bool(false),
+            _ => keep_whitespace(value),
+        }),
+        Value::Array(list) => list.iter_mut().for_each(keep_whitespace),
+        _ => {}
+    }
 }
 
 /// Reads a JSON file.
