@@ -381,8 +381,8 @@ impl Default for SteeringSection {
         Self {
             enabled: true,
             positions: vec![1, 3],
-            differences: 0.0,
-            strength: 0.5,
+            differences: 4.0,
+            strength: 0.1,
             prompts: 10,
             samples: 1,
             max_new_tokens: 48,

@@ -87,7 +87,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         seed: args.seed,
         eos: pretrained.eos_token_ids.clone(),
     };
-    let new = generate(&model, &ids, &sampling, 1.0, &mut NoHook, |_| {})?;
+    let new = generate(&model, &ids, &sampling, 1.0, &mut NoHook, |_| Ok(()))?;
     let mut generations = Vec::with_capacity(new.len());
     for (prompt, ids) in prompts.iter().zip(&new) {
         let text = pretrained.tokenizer.decode(ids, true).map_err(anyhow::Error::msg)?;

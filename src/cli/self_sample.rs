@@ -115,7 +115,7 @@ fn sample(
                 seed: first as u64,
                 eos: base.eos_token_ids.clone(),
             };
-            let ids = generate(&model, &prompts, &sampling, 0.0, &mut NoHook, |_| {})?;
+            let ids = generate(&model, &prompts, &sampling, 0.0, &mut NoHook, |_| Ok(()))?;
             let mut batch = String::new();
             for ids in ids {
                 let text = fitting_text(base, ids, tokens)?;

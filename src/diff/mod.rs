@@ -144,7 +144,7 @@ pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Resu
     interrupt.check("nothing of the analysis was written")?;
     let (steering, lines) = match settings.steering.enabled {
         true => {
-            let (s, l) = write(inputs, layer, &means, activations.tuned_norm, &lexicon, embedder)?;
+            let (s, l) = write(inputs, layer, &means, activations.tuned_norm, &lexicon, embedder, interrupt)?;
             (Some(s), l)
         }
         false => (None, Vec::new()),
@@ -279,6 +279,7 @@ fn write(
     eta: f64,
     lexicon: &Lexicon,
     embedder: &Embedder,
+    interrupt: &Interrupt,
 ) -> Result<(Steering, Vec<SteeringLine>)> {
     let Inputs { pretrained, tuned, settings, seed, .. } = *inputs;
     let section = &settings.steering;
@@ -286,7 +287,7 @@ fn write(
     let positions: Vec<usize> = section.positions.iter().filter(|p| index(p).is_some()).copied().collect();
     let directions: Vec<&[f32]> =
         positions.iter().filter_map(index).map(|i| means.difference[i].as_slice()).collect();
-    let texts = steering::steer(tuned, pretrained, &directions, eta, layer, section, seed)?;
+    let texts = steering::steer(tuned, pretrained, &directions, eta, layer, section, seed, interrupt)?;
 
     // Spread over the whole set, so that a sorted file does not bias the choice.
     let spread = |all: &[String]| -> Vec<String> {

@@ -7,6 +7,7 @@ use super::activations::{View, to_tensor};
 use super::mean_difference::{factor_to, norm};
 use super::prompts::{OPENINGS, REQUESTS};
 use super::record::SteeringLine;
+use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::Steer;
 use crate::model::source::Pretrained;
@@ -51,6 +52,7 @@ impl Steered {
 ///
 /// # Errors
 /// If a prompt cannot be rendered or a tensor operation fails.
+#[allow(clippy::too_many_arguments)]
 pub fn steer(
     view: View,
     base: &Pretrained,
@@ -59,6 +61,7 @@ pub fn steer(
     layer: usize,
     settings: &SteeringSection,
     seed: u64,
+    interrupt: &Interrupt,
 ) -> Result<Steered> {
     let (prompts, ids) = prompts(base, settings.prompts)?;
     let mut strength = Vec::new();
@@ -89,6 +92,7 @@ pub fn steer(
     };
     let new = generate(view.model, &batch, &sampling, view.adapter, &mut Steer::new(layer, per_row), |n| {
         bar.set_position(n as u64);
+        interrupt.check("nothing of the analysis was written")
     })?;
     bar.finish_and_clear();
     let texts = new

@@ -26,7 +26,7 @@ pub struct Sampling {
 ///
 /// `adapter` scales the adapter (1 tuned, 0 base); `hook` sees `(tokens, hidden)` of the prompts first, then
 /// one token of each sequence that is still going, named by [`Segments::id`]. `on_token` is called after
-/// every pass with the number of passes done.
+/// every pass with the number of passes done; its error ends the generation.
 ///
 /// # Errors
 /// If a prompt is empty, or a tensor operation fails.
@@ -36,7 +36,7 @@ pub fn generate(
     sampling: &Sampling,
     adapter: f64,
     hook: &mut dyn Hook,
-    mut on_token: impl FnMut(usize),
+    mut on_token: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<u32>>> {
     ensure!(prompts.iter().all(|p| !p.is_empty()), "a prompt has no tokens");
     let rule = match sampling.temperature {
@@ -81,7 +81,7 @@ pub fn generate(
         for (&i, &id) in going.iter().zip(&ids) {
             new[i].push(id);
         }
-        on_token(step + 1);
+        on_token(step + 1)?;
 
         let keep: Vec<bool> = ids.iter().map(|id| !sampling.eos.contains(id)).collect();
         cache.retain(&keep);
