@@ -218,7 +218,7 @@ fn greedy(
     adapter: f64,
 ) -> Vec<Vec<u32>> {
     let sampling = Sampling { max_new_tokens, temperature: 0.0, seed: 0, eos: eos.to_vec() };
-    generate(model, prompts, &sampling, adapter, &mut NoHook, |_| ()).unwrap()
+    generate(model, prompts, &sampling, adapter, &mut NoHook, |_| Ok(())).unwrap()
 }
 
 /// A tiny model with its reference.
