@@ -58,8 +58,6 @@ lr = {lr}
 [train.lora]
 r = 8
 alpha = 12
-[diff.steering]
-prompts = 1
 """)
     out = folder / f"run-{method}-{steps}"
     subprocess.run([*trainer, "fit", str(recipe), "--out", str(out)], check=True, stdout=subprocess.DEVNULL)
