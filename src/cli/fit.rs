@@ -26,7 +26,7 @@ pub struct FitArgs {
     /// Change a key of the recipe; may be given several times
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
-    /// Run folder [default: runs/<name of the recipe>]
+    /// Run folder [default: runs/NAME, the name of the recipe]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run

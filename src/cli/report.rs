@@ -22,7 +22,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
-    /// Run folders, or sweep folders with cells/<id>/
+    /// Run folders, or sweep folders with cells/ID/
     #[arg(required = true, value_name = "DIR")]
     pub dirs: Vec<PathBuf>,
 
