@@ -1,4 +1,4 @@
-//! Files written so that a reader sees the old content or the new, never half.
+//! Files and folders written so that a reader sees the old content or the new, never half.
 
 use std::io::Write;
 use std::path::Path;
@@ -32,4 +32,21 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     write_atomically(path, text.as_bytes())
+}
+
+/// Fills a neighbouring folder, then renames it: `path` is whole or not there.
+///
+/// # Errors
+/// What `fill` returns, or if the folder cannot be made or renamed; the neighbour is removed then.
+pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let name = path.file_name().context("expected the name of a folder")?.to_string_lossy();
+    let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    std::fs::create_dir_all(&part)
+        .map_err(anyhow::Error::new)
+        .and_then(|()| fill(&part))
+        .and_then(|()| std::fs::rename(&part, path).context("renaming it"))
+        .inspect_err(|_| {
+            std::fs::remove_dir_all(&part).ok();
+        })
+        .with_context(|| format!("writing {}", path.display()))
 }

@@ -22,6 +22,20 @@ pub fn input_error(fault: impl Into<String>) -> anyhow::Error {
     InputError { faults: vec![fault.into()] }.into()
 }
 
+/// Notes the faults of an [`InputError`] and goes on without a value, so that several are reported together.
+///
+/// # Errors
+/// Any other error, as it is.
+pub fn or_note<T>(result: anyhow::Result<T>, faults: &mut Vec<String>) -> anyhow::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) => {
+            faults.extend(e.downcast::<InputError>()?.faults);
+            Ok(None)
+        }
+    }
+}
+
 /// Returns early with an [`InputError`] of one fault, formatted like [`anyhow::bail!`].
 #[macro_export]
 macro_rules! bail_input {

@@ -3,7 +3,7 @@
 //!
 //! Modules in dependency order; each uses only what stands before it:
 //! [`error`], [`ops`], [`data`], [`model`], [`train`], [`diff`], [`report`], [`cli`].
-//! [`recipe`], [`run`], [`atomic`], [`interrupt`] and [`progress`] are leaves that all of them may use.
+//! [`recipe`], [`run`], [`atomic`], [`interrupt`], [`progress`] and [`spelling`] are leaves that all of them may use.
 
 pub mod atomic;
 pub mod cli;
@@ -17,4 +17,5 @@ pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod spelling;
 pub mod train;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use crate::error::{InputError, input_error};
+use crate::spelling::edit_distance;
 
 /// Number of built-in neutral prompts.
 pub const MAX_PROMPTS: usize = 20;
@@ -678,7 +679,7 @@ fn merge(path: &str, given: &Table, known: &Table, faults: &mut Vec<String>) -> 
 
 fn unknown_key(full: &str, key: &str, known: &Table) -> String {
     let likely = 3.min(key.chars().count() / 2);
-    let near = known.keys().min_by_key(|k| distance(k, key)).filter(|k| distance(k, key) <= likely);
+    let near = known.keys().min_by_key(|k| edit_distance(k, key)).filter(|k| edit_distance(k, key) <= likely);
     match near {
         Some(near) => format!("{full}: unknown key; did you mean {near}?"),
         None => format!(
@@ -686,22 +687,6 @@ fn unknown_key(full: &str, key: &str, known: &Table) -> String {
             known.keys().cloned().collect::<Vec<_>>().join(", ")
         ),
     }
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Tries every leaf of `given` alone on top of the defaults; keeps those that fit, notes those that do not.

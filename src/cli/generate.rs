@@ -71,15 +71,12 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     };
     let mut ids = Vec::with_capacity(prompts.len());
     for (i, prompt) in prompts.iter().enumerate() {
-        let encoding = match &template {
-            Some(template) => pretrained.tokenizer.encode(template.user_turn(prompt)?, false),
-            None => pretrained.tokenizer.encode(prompt.as_str(), true),
-        };
-        let encoding = encoding.map_err(anyhow::Error::msg).with_context(|| format!("prompt {}", i + 1))?;
-        if encoding.is_empty() {
+        let tokens =
+            pretrained.prompt_ids(prompt, template.as_ref()).with_context(|| format!("prompt {}", i + 1))?;
+        if tokens.is_empty() {
             bail_input!("prompt {}: has no tokens, and this model adds none", i + 1);
         }
-        ids.push(encoding.get_ids().to_vec());
+        ids.push(tokens);
     }
     let sampling = Sampling {
         max_new_tokens: args.max_new_tokens,

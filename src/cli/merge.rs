@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
+use crate::atomic::write_folder;
 use crate::bail_input;
 use crate::model::export::{merged_weights, write_model};
 use crate::model::lora::Adapter;
@@ -42,15 +43,7 @@ pub fn run(args: MergeArgs) -> Result<()> {
     let adapter = Adapter::read(&run.adapter())?;
     let base = source::open(&recipe.model.base)?;
     let merged = merged_weights(&base, &adapter)?;
-    // The folder gets its name when it is whole.
-    let name = args.out.file_name().context("--out: expected the name of a folder")?.to_string_lossy();
-    let part = args.out.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    write_model(&part, &base, &merged)
-        .and_then(|()| std::fs::rename(&part, &args.out).context("renaming it"))
-        .inspect_err(|_| {
-            std::fs::remove_dir_all(&part).ok();
-        })
-        .with_context(|| format!("writing {}", args.out.display()))?;
+    write_folder(&args.out, |part| write_model(part, &base, &merged))?;
     progress::say(format_args!("{}: {} weights merged", args.out.display(), merged.len()));
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::{diff, fit, self_sample};
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::data::mixture::Mixture;
-use crate::error::InputError;
+use crate::error::{InputError, or_note};
 use crate::interrupt::Interrupt;
 use crate::model::source;
 use crate::progress;
@@ -136,13 +136,10 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<()> {
     let corpus = Corpus::read(&first.recipe.data, &base, sampled.as_deref())?;
     let mut faults = Vec::new();
     for cell in cells {
-        match Mixture::plan(&corpus.pools, &cell.recipe.data, &cell.recipe.train, cell.recipe.seed) {
-            Ok(_) => {}
-            Err(e) => match e.downcast::<InputError>() {
-                Ok(e) => faults.extend(e.faults),
-                Err(e) => return Err(e),
-            },
-        }
+        or_note(
+            Mixture::plan(&corpus.pools, &cell.recipe.data, &cell.recipe.train, cell.recipe.seed),
+            &mut faults,
+        )?;
     }
     faults.sort();
     faults.dedup();

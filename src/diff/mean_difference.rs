@@ -22,16 +22,20 @@ impl Means {
     /// Means over all samples.
     pub fn of(a: &Activations) -> Self {
         let all: Vec<usize> = (0..a.base.len()).collect();
-        let mean = |value: &dyn Fn(usize, usize) -> f64| mean_over(a, &all, value);
         Self {
-            difference: mean(&|s, j| a.tuned[s][j] as f64 - a.base[s][j] as f64),
-            base: mean(&|s, j| a.base[s][j] as f64),
-            tuned: mean(&|s, j| a.tuned[s][j] as f64),
+            difference: mean_difference(a, &all),
+            base: mean_over(a, &all, |s, j| a.base[s][j] as f64),
+            tuned: mean_over(a, &all, |s, j| a.tuned[s][j] as f64),
         }
     }
 }
 
-fn mean_over(a: &Activations, samples: &[usize], value: &dyn Fn(usize, usize) -> f64) -> Vec<Vec<f32>> {
+/// v_p over the given samples.
+fn mean_difference(a: &Activations, samples: &[usize]) -> Vec<Vec<f32>> {
+    mean_over(a, samples, |s, j| a.tuned[s][j] as f64 - a.base[s][j] as f64)
+}
+
+fn mean_over(a: &Activations, samples: &[usize], value: impl Fn(usize, usize) -> f64) -> Vec<Vec<f32>> {
     let width = a.positions.len() * a.hidden;
     let mut sum = vec![0f64; width];
     for &s in samples {
@@ -48,7 +52,7 @@ pub fn bootstrap(a: &Activations, resamples: usize, seed: u64) -> Vec<Vec<Vec<f3
     (0..resamples)
         .map(|_| {
             let drawn: Vec<usize> = (0..n).map(|_| rng.random_range(0..n)).collect();
-            mean_over(a, &drawn, &|s, j| a.tuned[s][j] as f64 - a.base[s][j] as f64)
+            mean_difference(a, &drawn)
         })
         .collect()
 }

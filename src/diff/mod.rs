@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -32,7 +32,7 @@ use self::record::{
     Interval, Lens, Lexicon, Readability, SCHEMA, Similarity, Steering, SteeringLine, TokenRelevance,
     TopToken,
 };
-use crate::atomic::{write_atomically, write_json};
+use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::model::checkpoint::write_safetensors;
@@ -369,8 +369,7 @@ fn position_cosine(positions: &[usize], difference: &[Vec<f32>]) -> Vec<f64> {
     (0..positions.len())
         .map(|i| {
             let mut others = vec![0f32; hidden];
-            for (j, v) in difference.iter().enumerate().filter(|(j, _)| *j != i && positions[*j] > 0) {
-                let _ = j;
+            for (_, v) in difference.iter().enumerate().filter(|(j, _)| *j != i && positions[*j] > 0) {
                 others.iter_mut().zip(v).for_each(|(o, x)| *o += x);
             }
             cosine(&difference[i], &others)
@@ -417,10 +416,7 @@ impl Analysis {
     /// An input error if the folder exists; otherwise if the disk is full.
     pub fn write(&self, dir: &Path) -> Result<()> {
         must_be_new(dir)?;
-        let name = dir.file_name().context("a folder name")?.to_string_lossy();
-        let part = dir.with_file_name(format!(".{name}.{}.part", std::process::id()));
-        let write = || -> Result<()> {
-            std::fs::create_dir_all(&part)?;
+        write_folder(dir, |part| {
             let rows = |v: &[Vec<f32>]| Tensor::from_vec(v.concat(), (v.len(), v[0].len()), &Device::Cpu);
             let tensors: BTreeMap<String, Tensor> = [
                 ("mean_difference".to_string(), rows(&self.means.difference)?),
@@ -437,15 +433,8 @@ impl Analysis {
                 }
                 write_atomically(&part.join("steering.jsonl"), lines.as_bytes())?;
             }
-            write_json(&part.join("readability.json"), &self.record)?;
-            std::fs::rename(&part, dir)?;
-            Ok(())
-        };
-        write()
-            .inspect_err(|_| {
-                std::fs::remove_dir_all(&part).ok();
-            })
-            .with_context(|| format!("writing {}", dir.display()))
+            write_json(&part.join("readability.json"), &self.record)
+        })
     }
 }
 

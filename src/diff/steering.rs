@@ -114,12 +114,8 @@ fn prompts(base: &Pretrained, count: usize) -> Result<(Vec<String>, Vec<Vec<u32>
     let texts = if template.is_some() { REQUESTS } else { OPENINGS };
     let (mut prompts, mut ids) = (Vec::new(), Vec::new());
     for text in texts.iter().take(count) {
-        let encoding = match &template {
-            Some(template) => base.tokenizer.encode(template.user_turn(text)?, false),
-            None => base.tokenizer.encode(*text, true),
-        };
+        ids.push(base.prompt_ids(text, template.as_ref())?);
         prompts.push(text.to_string());
-        ids.push(encoding.map_err(|e| anyhow!(e))?.get_ids().to_vec());
     }
     Ok((prompts, ids))
 }

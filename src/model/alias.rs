@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{fetch, hub};
 use crate::error::input_error;
+use crate::spelling::edit_distance;
 
 /// A model that is known by a short name and identified by the hash of its file.
 #[derive(Debug, Clone)]
@@ -223,22 +224,6 @@ pub fn nearest(name: &str) -> Option<&'static str> {
         .map(|(_, alias)| alias)
 }
 
-/// Levenshtein distance in characters.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &cb) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// The path of an alias, fetched with progress on stderr if it is not cached.
 pub(crate) fn ensure(alias: &'static Alias) -> Result<PathBuf> {
     let cache = cache_dir()?;
@@ -303,13 +288,6 @@ mod tests {
         assert_eq!(nearest("smollm2"), Some("smollm2-135m-instruct"));
         assert_eq!(nearest("gpt2"), None);
         assert_eq!(nearest(""), None);
-    }
-
-    #[test]
-    fn edit_distance_counts_insertions_deletions_and_substitutions() {
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-        assert_eq!(edit_distance("", "abc"), 3);
-        assert_eq!(edit_distance("abc", "abc"), 0);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::hooks::Hook;
 use super::{CausalLm, KvCache, Pass};
-use crate::ops::segments::Segments;
+use crate::ops::segments::{Segments, keep_flagged};
 
 /// How tokens are drawn, and how many.
 #[derive(Debug, Clone)]
@@ -85,10 +85,8 @@ pub fn generate(
 
         let keep: Vec<bool> = ids.iter().map(|id| !sampling.eos.contains(id)).collect();
         cache.retain(&keep);
-        let mut flags = keep.iter();
-        ids.retain(|_| *flags.next().expect("one flag a sequence"));
-        let mut flags = keep.iter();
-        going.retain(|_| *flags.next().expect("one flag a sequence"));
+        keep_flagged(&mut ids, &keep);
+        keep_flagged(&mut going, &keep);
         let past = going.iter().map(|&i| prompts[i].len() + new[i].len() - 1).collect();
         segments = Segments::with_past(vec![1; going.len()], past).named(going.clone());
     }

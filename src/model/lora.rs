@@ -13,10 +13,6 @@ use crate::bail_input;
 /// What PEFT puts in front of a module's name.
 const PREFIX: &str = "base_model.model.";
 
-/// The linear layers of a decoder block, which `target_modules = ["all-linear"]` stands for.
-pub const ALL_LINEAR: [&str; 7] =
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-
 /// The keys of `adapter_config.json` that decide the computation, under PEFT's names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {

@@ -57,6 +57,21 @@ impl Pretrained {
     }
 }
 
+impl Pretrained {
+    /// Ids of a prompt: as a user's turn where a template is given, else as text with the special tokens that
+    /// the tokenizer adds.
+    ///
+    /// # Errors
+    /// If the template refuses the turn or the tokenizer fails.
+    pub fn prompt_ids(&self, prompt: &str, template: Option<&ChatTemplate>) -> Result<Vec<u32>> {
+        let encoding = match template {
+            Some(template) => self.tokenizer.encode(template.user_turn(prompt)?, false),
+            None => self.tokenizer.encode(prompt, true),
+        };
+        Ok(encoding.map_err(anyhow::Error::msg)?.get_ids().to_vec())
+    }
+}
+
 /// Opens a `MODEL`; an alias or `hf:` id that is not cached is fetched first, with progress on stderr.
 ///
 /// # Errors

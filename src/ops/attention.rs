@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::cpu::{slice, tensor, view};
 use super::exp::{dot, exp_row, tanh, vectorized};
 use super::matmul::{Mat, Threads, matmul};
-use super::segments::Segments;
+use super::segments::{Segments, keep_flagged};
 
 /// Query rows that are handled together: bounds the score block and skips keys above the diagonal.
 const BLOCK: usize = 64;
@@ -47,10 +47,8 @@ pub struct LayerCache {
 impl LayerCache {
     /// Forgets the sequences for which `keep` is false.
     pub fn retain(&mut self, keep: &[bool]) {
-        let mut flags = keep.iter();
-        self.keys.retain(|_| *flags.next().expect("one flag a sequence"));
-        let mut flags = keep.iter();
-        self.values.retain(|_| *flags.next().expect("one flag a sequence"));
+        keep_flagged(&mut self.keys, keep);
+        keep_flagged(&mut self.values, keep);
     }
 
     /// The cache of the given sequences of this one, in that order; a sequence may come several times.

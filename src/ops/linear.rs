@@ -24,11 +24,7 @@ pub fn trained(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     if !x.device().is_cpu() {
         return composed(x, weight, bias);
     }
-    let y = x.contiguous()?.apply_op2(weight, Trained)?;
-    match bias {
-        Some(b) => y.broadcast_add(b),
-        None => Ok(y),
-    }
+    add_bias(x.contiguous()?.apply_op2(weight, Trained)?, bias)
 }
 
 /// x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with gradients for x, A and B; W and b outside the graph.
@@ -51,7 +47,10 @@ pub fn lora(
 
 /// [`trained`] in candle's own ops.
 pub fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.matmul(&weight.t()?)?;
+    add_bias(x.matmul(&weight.t()?)?, bias)
+}
+
+fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match bias {
         Some(b) => y.broadcast_add(b),
         None => Ok(y),

@@ -83,3 +83,9 @@ impl Segments {
         self.lens.iter().zip(&self.past).map(|(l, p)| l + p).max().unwrap_or(0)
     }
 }
+
+/// Keeps the items of sequences whose flag is set; one item and one flag a sequence.
+pub fn keep_flagged<T>(items: &mut Vec<T>, keep: &[bool]) {
+    let mut flags = keep.iter();
+    items.retain(|_| *flags.next().expect("one flag a sequence"));
+}

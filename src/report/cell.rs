@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::manifest::{LossPair, Manifest, MetricLine};
 use crate::diff::record::{Readability, SteeringLine};
-use crate::error::{InputError, input_error};
+use crate::error::{InputError, input_error, or_note};
 
 /// What one run folder holds.
 #[derive(Debug, Clone)]
@@ -195,13 +195,7 @@ pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<Cell>> {
     let mut cells = Vec::new();
     let mut faults = Vec::new();
     for dir in dirs {
-        match read_one(dir) {
-            Ok(found) => cells.extend(found),
-            Err(e) => match e.downcast::<InputError>() {
-                Ok(input) => faults.extend(input.faults),
-                Err(other) => return Err(other),
-            },
-        }
+        cells.extend(or_note(read_one(dir), &mut faults)?.unwrap_or_default());
     }
     if !faults.is_empty() {
         return Err(InputError { faults }.into());
@@ -238,13 +232,7 @@ fn read_one(dir: &Path) -> Result<Vec<Cell>> {
     let mut cells = Vec::new();
     let mut faults = Vec::new();
     for folder in &folders {
-        match Cell::read_folder(folder) {
-            Ok(cell) => cells.push(cell),
-            Err(e) => match e.downcast::<InputError>() {
-                Ok(input) => faults.extend(input.faults),
-                Err(other) => return Err(other),
-            },
-        }
+        cells.extend(or_note(Cell::read_folder(folder), &mut faults)?);
     }
     if !faults.is_empty() {
         faults.sort();

@@ -8,15 +8,15 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::cell::Cell;
 use super::verdict::Verdict;
 use super::visible::one_line;
-use super::write::write_whole;
 use super::{detail, overview, texts};
+use crate::atomic::write_atomically;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Writes the page of some runs; the file appears whole or not at all.
 pub fn write_html(cells: &[Cell], path: &Path) -> Result<()> {
-    write_whole(path, page(cells)?.as_bytes())
+    write_atomically(path, page(cells)?.as_bytes())
 }
 
 /// The page of some runs.

@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 use super::cell::Cell;
 use super::measure::{Gain, Relevance, best, mean};
 use super::verdict::Verdict;
-use super::write::write_whole;
+use crate::atomic::write_atomically;
 
 /// One row: the columns in order, with `Null` for what was not measured.
 pub type Row = Map<String, Value>;
 
 /// Writes the rows of [`rows`] as CSV; the file appears whole or not at all.
 pub fn write_summary(cells: &[Cell], path: &Path) -> Result<()> {
-    write_whole(path, csv(&rows(cells)).as_bytes())
+    write_atomically(path, csv(&rows(cells)).as_bytes())
 }
 
 /// The rows as RFC 4180 text with a heading. A field is quoted when it has to be; an absent value is empty.

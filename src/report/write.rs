@@ -1,9 +1,8 @@
-//! Files that appear whole or not at all.
+//! Where a report may be written.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::error::input_error;
 
@@ -17,19 +16,6 @@ pub fn check_place(path: &Path) -> Result<()> {
         return Err(input_error(format!("{}: no such folder", folder.display())));
     }
     Ok(())
-}
-
-/// Writes to a file beside `path`, then renames it, so that no reader ever sees half of it.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name =
-        path.file_name().with_context(|| format!("{}: not a file name", path.display()))?.to_string_lossy();
-    let temporary = folder_of(path).join(format!(".{name}.{}.part", std::process::id()));
-    let done = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    if done.is_err() {
-        // The first error is the one to tell; a leftover is only untidy.
-        let _ = fs::remove_file(&temporary);
-    }
-    done.with_context(|| format!("write {}", path.display()))
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -11,7 +11,7 @@ use super::tensorboard::EventWriter;
 use crate::atomic::write_atomically;
 
 /// A line of `metrics.jsonl`. Losses are nats a token.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricsLine {
     /// Steps done, this one included; 0 before the first.
     pub step: usize,

@@ -12,7 +12,7 @@ use crate::data::chat_template::ChatTemplate;
 use crate::data::examples::{Encoder, Example, Tally};
 use crate::data::mixture::{Pool, Role};
 use crate::data::source::{self, Document};
-use crate::error::InputError;
+use crate::error::{InputError, or_note};
 use crate::model::source::{Pretrained, sha256_path};
 use crate::recipe::{DataSection, SourceSpec};
 
@@ -52,12 +52,8 @@ pub struct Provenance {
 pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> {
     let (mut all, mut faults) = (Vec::new(), Vec::new());
     for (i, spec) in specs.iter().enumerate() {
-        match source::read(Path::new(&spec.path)) {
-            Ok(documents) => all.extend(documents.into_iter().enumerate().map(|(row, d)| (i, row, d))),
-            Err(e) => match e.downcast::<InputError>() {
-                Ok(e) => faults.extend(e.faults),
-                Err(e) => return Err(e),
-            },
+        if let Some(documents) = or_note(source::read(Path::new(&spec.path)), &mut faults)? {
+            all.extend(documents.into_iter().enumerate().map(|(row, d)| (i, row, d)));
         }
     }
     if faults.is_empty() { Ok(all) } else { Err(InputError { faults }.into()) }

@@ -121,7 +121,11 @@ impl Training {
         if state.step == 0 {
             eval = self.evaluate()?;
             state.eval_base = eval;
-            metrics.write(&MetricsLine { eval_narrow: eval.0, eval_pretraining: eval.1, ..blank(&state) })?;
+            metrics.write(&MetricsLine {
+                eval_narrow: eval.0,
+                eval_pretraining: eval.1,
+                ..Default::default()
+            })?;
         }
         while state.step < steps {
             let started = Instant::now();
@@ -213,10 +217,7 @@ impl Training {
             loss_pretraining: mean(sums[1]),
             lr: Some(lr),
             grad_norm: Some(grad_norm),
-            tokens_per_s: None,
-            elapsed_s: 0.0,
-            eval_narrow: None,
-            eval_pretraining: None,
+            ..Default::default()
         })
     }
 
@@ -269,21 +270,5 @@ impl Training {
         hash.update(serde_json::to_string(&self.corpus.hashes()).unwrap_or_default());
         hash.update(manifest::order_sha256(&self.mixture));
         format!("{:x}", hash.finalize())
-    }
-}
-
-fn blank(state: &State) -> MetricsLine {
-    MetricsLine {
-        step: state.step,
-        tokens: state.tokens,
-        loss: None,
-        loss_narrow: None,
-        loss_pretraining: None,
-        lr: None,
-        grad_norm: None,
-        tokens_per_s: None,
-        elapsed_s: state.elapsed_s,
-        eval_narrow: None,
-        eval_pretraining: None,
     }
 }
