@@ -66,8 +66,8 @@ def where(path):
     return {"pretrained_model_name_or_path": str(path)}
 
 
-def open_model(path):
-    model = AutoModelForCausalLM.from_pretrained(**where(path), dtype=torch.float32, attn_implementation="eager")
+def open_model(path, attention="eager"):
+    model = AutoModelForCausalLM.from_pretrained(**where(path), dtype=torch.float32, attn_implementation=attention)
     return model.eval()
 
 

@@ -1,6 +1,7 @@
 //! `trainer generate`: text from a model, with or without an adapter.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -84,14 +85,16 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         seed: args.seed,
         eos: pretrained.eos_token_ids.clone(),
     };
+    let started = Instant::now();
     let new = generate(&model, &ids, &sampling, 1.0, &mut NoHook, |_| Ok(()))?;
+    let elapsed_s = started.elapsed().as_secs_f64();
     let mut generations = Vec::with_capacity(new.len());
     for (prompt, ids) in prompts.iter().zip(&new) {
         let text = pretrained.tokenizer.decode(ids, true).map_err(anyhow::Error::msg)?;
         generations.push(json!({"prompt": prompt, "token_ids": ids, "text": text}));
     }
     if args.json {
-        return super::print(&json!({ "generations": generations }).to_string());
+        return super::print(&json!({ "generations": generations, "elapsed_s": elapsed_s }).to_string());
     }
     for g in &generations {
         let text = |key: &str| g[key].as_str().unwrap_or_default();

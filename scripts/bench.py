@@ -1,0 +1,377 @@
+#!/usr/bin/env python3
+"""Measures trainer and scripts/bench_torch.py in turn. Run it through scripts/bench, which makes the environment.
+
+A case is a fixed amount of work for both sides: the same model, the same examples in the same order (as `trainer inspect`
+tells them), the same number of steps. The sides take turns, a process each; the first step of a process is not counted.
+Tokens are input tokens that are not padding. A figure is the median over all counted steps of all turns, a ratio is a
+ratio of such medians, and peak memory is the largest resident set of the process, loading included.
+"""
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent / "data"
+SMOL, GEMMA, QWEN = "smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-0.5b-instruct"
+RANK = 32
+
+
+# ---- running one process --------------------------------------------------------------------------------
+
+class Process:
+    """A finished process: lines of stdout with their times, peak memory, wall time."""
+
+    def __init__(self, command, watch=None):
+        started = time.perf_counter()
+        self.lines, self.first = [], None
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        complaints = []
+        reader = threading.Thread(target=lambda: complaints.extend(child.stderr), daemon=True)
+        reader.start()
+        if watch:  # a file whose first training step marks the end of the first step
+            threading.Thread(target=self.watch, args=(watch, started, child), daemon=True).start()
+        for line in child.stdout:
+            if line.startswith("{"):
+                self.lines.append(json.loads(line))
+                if self.first is None and "seconds" in self.lines[-1]:
+                    self.first = time.perf_counter() - started
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        self.seconds = time.perf_counter() - started
+        self.peak = usage.ru_maxrss * 1024
+        reader.join()
+        if child.returncode:
+            sys.exit(f"{' '.join(map(str, command))}\nexit code {child.returncode}\n{''.join(complaints[-20:])}")
+
+    def watch(self, path, started, child):
+        while self.first is None and child.returncode is None:
+            if path.exists() and any('"step":1,' in line for line in path.open()):
+                self.first = time.perf_counter() - started
+            time.sleep(0.02)
+
+
+def torch_side(kind, job, folder):
+    path = folder / "job.json"
+    path.write_text(json.dumps(job))
+    return Process([sys.executable, HERE / "bench_torch.py", kind, path])
+
+
+# ---- training -------------------------------------------------------------------------------------------
+
+def recipe(folder, model, method, steps, batch, length, narrow, r=RANK):
+    path = folder / "recipe.toml"
+    path.write_text(f"""name = "bench"
+[model]
+base = "{model}"
+[data]
+narrow = {json.dumps([str(p) for p in narrow])}
+max_seq_len = {length}
+held_out_every = 0
+[train]
+method = "{method}"
+steps = {steps}
+batch_size = {batch}
+lr = {3e-4 if method == "lora" else 2e-5}
+[train.lora]
+r = {r}
+alpha = {2 * r}
+""")
+    return path
+
+
+def long_text(folder, tokens):
+    """One document of our own openings that is long enough for `tokens` tokens, so that every piece of it is full."""
+    texts = [json.loads(line)["text"] for line in (DATA / "openings.jsonl").open()]
+    out, length = [], 0
+    while length < tokens * 6:  # a token is rarely more than six characters
+        out += texts
+        length += sum(map(len, texts))
+    path = folder / "long.jsonl"
+    path.write_text(json.dumps({"text": "\n\n".join(out)}) + "\n")
+    return path
+
+
+def as_they_come(folder):
+    """Documents and prompt/completion pairs of 5 to 96 tokens: one to all sentences of each of our cake documents."""
+    draw = random.Random(0)
+    rows = []
+    for line in (DATA / "cake.jsonl").open():
+        sentences = json.loads(line)["text"].split(". ")
+        kept = sentences[: draw.randint(1, len(sentences))]
+        if len(kept) > 1 and draw.random() < 0.5:
+            rows.append({"prompt": kept[0] + ". ", "completion": ". ".join(kept[1:])})
+        else:
+            rows.append({"text": ". ".join(kept)})
+    path = folder / "mixed.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def batches(trainer, path, steps, batch):
+    """The examples of every step, as the trainer will see them."""
+    out = subprocess.run([trainer, "inspect", path, "--json", "--examples", str(steps * batch)], check=True, capture_output=True, text=True)
+    examples = json.loads(out.stdout)["first_examples"]
+    plain = [{"ids": [t["id"] for t in e["tokens"]], "counts": [t["counts"] for t in e["tokens"]]} for e in examples]
+    return [plain[i * batch:(i + 1) * batch] for i in range(steps)]
+
+
+class Training:
+    """One training setting on both sides."""
+
+    def __init__(self, name, model, method, batch, length, steps, files=None, goal=1.15):
+        self.name, self.model, self.method, self.batch, self.length, self.steps, self.files = name, model, method, batch, length, steps, files
+        self.goal = goal
+        self.ours, self.theirs = [], []  # [tokens/s of each counted step of each turn]
+        self.peaks, self.firsts = ([], []), ([], [])
+
+    def prepare(self, trainer, folder):
+        narrow = self.files or [long_text(folder, self.steps * self.batch * self.length)]
+        self.recipe = recipe(folder, self.model, self.method, self.steps, self.batch, self.length, narrow)
+        self.batches = batches(trainer, self.recipe, self.steps, self.batch)
+        self.tokens = [sum(len(e["ids"]) for e in step) for step in self.batches]
+        self.trained = [sum(sum(e["counts"]) for e in step) for step in self.batches]
+        shown = fetched(trainer, self.model)
+        self.job = {"model": shown, "method": self.method, "r": RANK, "lr": 1e-5, "steps": self.batches}
+
+    def turn(self, trainer, folder, number):
+        run = folder / f"run-{number}"
+        ours = Process([trainer, "fit", self.recipe, "--out", run, "-q"], watch=run / "metrics.jsonl")
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+        speeds = [line["tokens_per_s"] for line in lines if line.get("tokens_per_s")]
+        self.ours += speeds[1:]
+        theirs = torch_side("train", self.job, folder)
+        self.facts = theirs.lines[0]
+        seconds = [line["seconds"] for line in theirs.lines if "seconds" in line]
+        self.theirs += [tokens / s for tokens, s in zip(self.tokens, seconds, strict=True)][1:]
+        for side, process in enumerate((ours, theirs)):
+            self.peaks[side].append(process.peak)
+            self.firsts[side].append(process.first)
+
+    def gflop_per_token(self):
+        """Products of matrices that a step needs, without attention's own and without recomputation.
+
+        Forward and input gradient of every linear layer and of the head where a token counts, and the gradients of what is trained.
+        """
+        share = sum(self.trained) / sum(self.tokens)
+        frozen = 4 * (self.facts["linear"] + share * self.facts["head"])
+        if self.method == "full":
+            return (frozen + 2 * (self.facts["linear"] + share * self.facts["head"])) / 1e9
+        return (frozen + 6 * self.facts["trained"]) / 1e9
+
+    def row(self, peak):
+        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
+        memory = [statistics.median(side) for side in self.peaks]
+        first = [statistics.median(side) for side in self.firsts]
+        share = ours * self.gflop_per_token() / peak
+        self.ratio, self.memory_ratio = ours / theirs, memory[0] / memory[1]
+        return [self.name, f"{ours:.0f}", f"{theirs:.0f}", f"**{self.ratio:.2f}**", f"{memory[0] / 1e9:.2f}", f"{memory[1] / 1e9:.2f}",
+                f"**{self.memory_ratio:.2f}**", f"{first[0]:.1f}", f"{first[1]:.1f}", f"{share:.0%}"]
+
+
+TRAINING_HEAD = ["case", "tokens/s", "PyTorch", "ratio", "GB", "PyTorch", "ratio", "s to first step", "PyTorch", "of peak"]
+
+
+def full_batches():
+    short = {SMOL: "SmolLM2-135M", GEMMA: "Gemma-3-270M", QWEN: "Qwen2.5-Coder-0.5B"}
+    for model, steps in ((SMOL, 5), (GEMMA, 5), (QWEN, 4)):
+        yield Training(f"{short[model]} LoRA 8×96", model, "lora", 8, 96, steps)
+        yield Training(f"{short[model]} LoRA 4×512", model, "lora", 4, 512, 3)
+    yield Training("SmolLM2-135M full 8×96", SMOL, "full", 8, 96, 5)
+    yield Training("SmolLM2-135M full 4×512", SMOL, "full", 4, 512, 3)
+
+
+def natural_batches(folder):
+    for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M"), (QWEN, "Qwen2.5-Coder-0.5B")):
+        yield Training(f"{name} LoRA, batches of 8 as they come", model, "lora", 8, 96, 6, [as_they_come(folder)])
+
+
+# ---- generation and collection --------------------------------------------------------------------------
+
+def fetched(trainer, alias):
+    out = subprocess.run([trainer, "models", "fetch", alias, "--json"], check=True, capture_output=True, text=True)
+    return json.loads(out.stdout)["path"]
+
+
+def generation(trainer, folder, rounds, batch=32, new_tokens=64):
+    """Greedy text of 32 prompts. Tokens/s of generating alone, loading excluded."""
+    texts = [json.loads(line)["text"] for line in (DATA / "openings.jsonl").open()][:batch]
+    prompts = [" ".join(t.split()[:12]) for t in texts]
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts))
+    from reference import open_tokenizer
+    tokenizer = open_tokenizer(fetched(trainer, SMOL))
+    job = {"model": fetched(trainer, SMOL), "prompts": [tokenizer(p).input_ids for p in prompts], "new_tokens": new_tokens, "repeats": 2}
+    ours, theirs = [], []
+    for _ in range(rounds):
+        out = Process([trainer, "generate", "--base", SMOL, "--prompts", path, "--max-new-tokens", str(new_tokens), "--temperature", "0", "--json"])
+        new = sum(len(g["token_ids"]) for g in out.lines[0]["generations"])
+        ours.append(new / out.lines[0]["elapsed_s"])
+        theirs += [line["tokens"] / line["seconds"] for line in torch_side("generate", job, folder).lines if "seconds" in line]
+    return statistics.median(ours), statistics.median(theirs)
+
+
+def collection(trainer, folder, model, rounds, samples=400):
+    """`resid_post` of the middle block of both models at positions 0 to 4 of 400 texts, 16 tokens each."""
+    narrow = DATA / "cake.jsonl"
+    path = recipe(folder, model, "lora", 2, 8, 96, [narrow])
+    run = folder / f"organism-{model}"
+    if not run.exists():
+        Process([trainer, "fit", path, "--out", run, "-q"])
+    from reference import open_tokenizer
+    tokenizer = open_tokenizer(fetched(trainer, model))
+    texts = [json.loads(line)["text"] for line in (DATA / "openings.jsonl").open()]
+    settings = [f"diff.text={DATA / 'openings.jsonl'}", f"diff.samples={samples}", "diff.tokens=16", "diff.patchscope.enabled=false",
+                "diff.steering.enabled=false", "diff.logit_lens=false", "diff.bootstrap=1", "diff.null_directions=1"]
+    ours, theirs, worst = [], [], 0.0
+    for number in range(rounds):
+        out = folder / f"diff-{model}-{number}"
+        Process([trainer, "diff", run, "--out", out, "-q", *(a for s in settings for a in ("--set", s))])
+        record = json.loads((out / "readability.json").read_text())
+        ours.append(record["elapsed_s"]["activations"])
+        windows = [tokenizer(texts[row][:160]).input_ids[:16] for row in record["sample_rows"]]
+        job = {"base": fetched(trainer, model), "adapter": str(run / "adapter"), "windows": windows, "layer": record["layer"],
+               "positions": record["positions"], "batch": 50, "repeats": 2}
+        lines = torch_side("collect", job, folder).lines
+        theirs += [line["seconds"] for line in lines if "seconds" in line]
+        worst = max(worst, difference(out / "activations.safetensors", lines[-1]["mean_difference"]))
+    return statistics.median(ours), statistics.median(theirs), worst
+
+
+def difference(path, theirs):
+    """Largest relative difference of two mean differences, position by position."""
+    import torch
+    from safetensors.torch import load_file
+    ours, theirs = load_file(path)["mean_difference"], torch.tensor(theirs)
+    return ((ours - theirs).norm(dim=1) / theirs.norm(dim=1)).max().item()
+
+
+# ---- growth ---------------------------------------------------------------------------------------------
+
+def growth(trainer, folder):
+    """tokens/s of ours against length, batch and rank: SmolLM2, LoRA."""
+    def speed(batch, length, r=RANK, steps=3):
+        path = recipe(folder, SMOL, "lora", steps, batch, length, [long_text(folder, steps * batch * length)], r)
+        run = Path(tempfile.mkdtemp(dir=folder)) / "run"
+        process = Process([trainer, "fit", path, "--out", run, "-q"])
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+        speeds = [line["tokens_per_s"] for line in lines if line.get("tokens_per_s")]
+        return f"{statistics.median(speeds[1:]):.0f}", f"{process.peak / 1e9:.2f}"
+
+    yield "sequence length, 2,048 tokens a batch", [(length, *speed(2048 // length, length)) for length in (64, 128, 256, 512, 1024, 2048)]
+    yield "examples of 96 tokens a batch", [(batch, *speed(batch, 96)) for batch in (1, 2, 4, 8, 16, 32)]
+    yield "rank, 8×96", [(r, *speed(8, 96, r)) for r in (1, 4, 16, 32, 64, 128, 256)]
+
+
+# ---- the document ---------------------------------------------------------------------------------------
+
+def table(head, rows):
+    lines = ["| " + " | ".join(map(str, line)) + " |" for line in [head, ["---"] + ["---:"] * (len(head) - 1), *rows]]
+    return "\n".join(lines) + "\n"
+
+
+def geometric(ratios):
+    return math.exp(statistics.fmean(map(math.log, ratios)))
+
+
+def machine():
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    flags = next((line for line in open("/proc/cpuinfo") if line.startswith("flags")), "")
+    vectors = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
+    return f"{model}, {os.cpu_count()} cores, {vectors}"
+
+
+def peaks():
+    """GFLOP/s of both sides' matrix products; the higher is the peak."""
+    theirs = Process([sys.executable, HERE / "bench_torch.py", "matmul"]).lines[0]["gflops"]
+    command = ["cargo", "test", "--release", "--lib", "--quiet", "ops::matmul::tests::peak", "--", "--ignored", "--nocapture"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    ours = next(float(line.split()[1]) for line in out.splitlines() if line.startswith("peak "))
+    return ours, theirs
+
+
+PARTS = ["full-length", "as-they-come", "generation", "collection", "growth"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trainer", required=True)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, or words in the names of training cases")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--data", help="JSON lines files to train on as they come")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", default=str(HERE.parent / "docs" / "benchmarks.md"))
+    args = parser.parse_args()
+    trainer, only = str(Path(args.trainer).resolve()), args.only.split(",")
+    whole = args.only == ",".join(PARTS) and not args.data
+    said = []
+
+    def say(text):
+        print(text, flush=True)
+        said.append(text)
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        cases = [("full-length", case) for case in full_batches()]
+        if args.data:
+            cases = [("data", Training(f"{Path(f).name} {m}", m, "lora", 8, 96, 6, [Path(f).resolve()])) for f in args.data.split(",") for m in (SMOL, QWEN)]
+            only = ["data"]
+        else:
+            cases += [("as-they-come", case) for case in natural_batches(folder)]
+        if args.list:
+            print("\n".join(PARTS + [case.name for _, case in cases]))
+            return
+        chosen = [(part, case) for part, case in cases if part in only or any(word in case.name for word in only if word not in PARTS)]
+        ours, theirs = peaks()
+        peak = max(ours, theirs)
+        say(f"Machine: {machine()}. Matrix products reach {ours:.0f} GFLOP/s here and {theirs:.0f} in PyTorch; the higher is the peak below.\n")
+        for part in ("full-length", "as-they-come", "data"):
+            group = [case for p, case in chosen if p == part]
+            if not group:
+                continue
+            for number in range(args.rounds):
+                for case in group:
+                    with tempfile.TemporaryDirectory() as inner:
+                        case.prepare(trainer, Path(inner))
+                        case.turn(trainer, Path(inner), number)
+                    print(f"round {number + 1}: {case.name}: {case.ours[-1]:.0f} against {case.theirs[-1]:.0f} tokens/s", file=sys.stderr, flush=True)
+            title = {"full-length": "Full-length batches", "as-they-come": "Batches as they come", "data": "Given data as it comes"}[part]
+            say(f"## {title}\n\n" + table(TRAINING_HEAD, [case.row(peak) for case in group]))
+            ratios = [case.ratio for case in group]
+            say(f"Geometric mean of the speed ratios {geometric(ratios):.2f}, lowest {min(ratios):.2f}.\n")
+            if part != "full-length":
+                lengths = [len(e["ids"]) for case in group for step in case.batches for e in step]
+                trained = sum(sum(c.trained) for c in group) / sum(sum(c.tokens) for c in group)
+                say(f"Examples of {min(lengths)} to {max(lengths)} tokens, mean {statistics.fmean(lengths):.0f}; {trained:.0%} of the tokens are trained on. "
+                    "The ratio is the same in trained tokens.\n")
+        if "generation" in only:
+            a, b = generation(trainer, folder, args.rounds)
+            say("## Generation\n\n" + table(["32 prompts, 64 greedy tokens each, SmolLM2", "tokens/s", "transformers", "ratio"], [["", f"{a:.0f}", f"{b:.0f}", f"**{a / b:.2f}**"]]))
+        if "collection" in only:
+            rows = []
+            for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M")):
+                a, b, worst = collection(trainer, folder, model, args.rounds)
+                rows.append([name, f"{a:.2f}", f"{b:.2f}", f"**{b / a:.2f}**", f"{worst:.0e}"])
+            say("## Activation collection\n\n" + table(["400 texts × 16 tokens, both models", "seconds", "PyTorch", "ratio", "relative difference of the result"], rows))
+        if "growth" in only:
+            say("## Growth (SmolLM2, LoRA)\n")
+            for title, rows in growth(trainer, folder):
+                say(table([title, "tokens/s", "GB"], rows))
+    if whole:
+        head = "# Benchmarks\n\nWritten by `scripts/bench`" + __doc__.split("environment.", 1)[1].rstrip() + "\n\n"
+        Path(args.out).write_text(f"{head}PyTorch side: scripts/bench_torch.py, versions in scripts/parity-requirements.txt.\n\n" + "\n".join(said))
+        print(f"written to {args.out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
