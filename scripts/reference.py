@@ -2,7 +2,7 @@
 """Writes the parity fixtures: what PyTorch, transformers and PEFT compute, for tests/parity.rs to compare with.
 
   reference.py tiny OUT --texts FILE
-      OUT/<family>/ for llama, qwen2, gemma3: a random tiny model with its tokenizer, as save_pretrained
+      OUT/<family>/ for llama, qwen2, qwen3, gemma2, gemma3: a random tiny model with its tokenizer, as save_pretrained
       writes them; adapter/, as PEFT writes it; reference.safetensors; tokens.json.
   reference.py model ALIAS MODEL OUT --texts FILE
       OUT/ALIAS/tokens.json and activations.safetensors of a real model (a .gguf file or a model folder).
@@ -40,8 +40,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig,
-                          LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM)
+from transformers import (AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM,
+                          Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config,
+                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 from transformers.utils import logging
 
 logging.set_verbosity_error()
@@ -54,6 +55,42 @@ LR = 1e-3
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
           "+ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+# What Qwen3's own template does with thoughts: the last turn of the assistant shows them, also empty ones, the
+# earlier ones do not.
+QWEN3_CHAT = r"""{%- set ns = namespace(searching=true, last_query_index=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.searching and message.role == "user" and message.content is string and not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
+        {%- set ns.searching = false %}
+        {%- set ns.last_query_index = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- if message.role == "assistant" %}
+        {%- set thought = '' %}
+        {%- if message.reasoning_content is string %}
+            {%- set thought = message.reasoning_content %}
+        {%- elif '</think>' in content %}
+            {%- set thought = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last_query_index and (loop.last or thought) %}
+            {{- '<|im_start|>' + message.role + '\n<think>\n' + thought.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
+        {%- else %}
+            {{- '<|im_start|>' + message.role + '\n' + content }}
+        {%- endif %}
+        {{- '<|im_end|>\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>' + '\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %}"""
 
 
 # ---- opening models -------------------------------------------------------------------------------------
@@ -169,7 +206,7 @@ def write_json(path, value):
 
 def tiny_tokenizer(family, rows):
     """Byte-level BPE of 288 tokens trained on a few sentences; Gemma's adds <bos>, as the real one does."""
-    gemma = family == "gemma3"
+    gemma = family.startswith("gemma")
     special = ["<pad>", "<eos>", "<bos>"] if gemma else ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -181,7 +218,7 @@ def tiny_tokenizer(family, rows):
         tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>")
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>")
-    fast.chat_template = CHATML
+    fast.chat_template = QWEN3_CHAT if family == "qwen3" else CHATML
     return fast
 
 
@@ -197,6 +234,19 @@ def tiny_model(family):
             vocab_size=293, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4,
             num_key_value_heads=1, max_position_embeddings=128, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
             rms_norm_eps=1e-6, tie_word_embeddings=True, bos_token_id=0, eos_token_id=2, pad_token_id=0))
+    elif family == "qwen3":  # head of its own, normed heads wider than hidden / heads, a window in the last block
+        model = Qwen3ForCausalLM(Qwen3Config(
+            vocab_size=288, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=12, max_position_embeddings=128,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6}, use_sliding_window=True, sliding_window=5,
+            max_window_layers=2, rms_norm_eps=1e-6, tie_word_embeddings=False, bos_token_id=0, eos_token_id=2, pad_token_id=0))
+    elif family == "gemma2":  # tied, caps that bend most scores and logits, every other window shorter than the sequences
+        model = Gemma2ForCausalLM(Gemma2Config(
+            vocab_size=288, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=12, query_pre_attn_scalar=20, sliding_window=5, attn_logit_softcapping=1.5,
+            final_logit_softcapping=2.0, max_position_embeddings=128,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            rms_norm_eps=1e-6, tie_word_embeddings=True, bos_token_id=2, eos_token_id=1, pad_token_id=0))
     else:  # tied, head_dim and score scale of their own, both layer types, window shorter than the sequences
         model = Gemma3ForCausalLM(Gemma3TextConfig(
             vocab_size=288, hidden_size=32, intermediate_size=48, num_hidden_layers=7, num_attention_heads=4,
@@ -207,7 +257,7 @@ def tiny_model(family):
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name:
-                p.copy_(torch.randn_like(p) * 0.2 + (0.0 if family == "gemma3" else 1.0))
+                p.copy_(torch.randn_like(p) * 0.2 + (0.0 if family.startswith("gemma") else 1.0))
             elif name.endswith("bias"):
                 p.copy_(torch.randn_like(p) * 0.3)
             else:  # rows of unit length before, the embeddings shorter where they also make the logits
@@ -217,7 +267,7 @@ def tiny_model(family):
 
 def write_tiny(out, rows):
     from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-    for family in ("llama", "qwen2", "gemma3"):
+    for family in ("llama", "qwen2", "qwen3", "gemma2", "gemma3"):
         folder = out / family
         torch.manual_seed(sum(family.encode()))
         tiny_model(family).save_pretrained(folder)

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use lab::{Lab, change_model, floats, read_json, read_tensors, tiny, with_sets};
+use lab::{FAMILIES, Lab, change_model, floats, read_json, read_tensors, tiny, with_sets};
 use serde_json::Value;
 use trainer::diff::activations::{View, Windows, collect, resid_post};
 use trainer::diff::mean_difference::{cosine, norm};
@@ -80,7 +80,7 @@ fn write_untrained_adapter(dir: &Path, base: &Pretrained) {
 
 #[test]
 fn between_identical_models_every_difference_is_zero_and_no_number_is_missing() {
-    for family in ["llama", "qwen2", "gemma3"] {
+    for family in FAMILIES {
         let lab = Lab::of(family);
         write_untrained_adapter(&lab.path("adapter"), &open(&tiny(family)));
         for (out, tuned) in [("adapter-diff", lab.path("adapter")), ("model-diff", tiny(family))] {
@@ -117,7 +117,7 @@ fn between_identical_models_every_difference_is_zero_and_no_number_is_missing() 
 
 #[test]
 fn with_the_adapter_off_the_base_is_exactly_the_base_without_it() {
-    for family in ["llama", "qwen2", "gemma3"] {
+    for family in FAMILIES {
         let base = open(&tiny(family));
         let adapter = Adapter::read(&tiny(family).join("adapter")).unwrap();
         let (plain, adapted) = (load(&base, &Tuning::Frozen), load(&base, &Tuning::Adapted(&adapter)));

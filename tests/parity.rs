@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 use trainer::data::chat_template::Message;
 use trainer::data::examples::Example;
 use trainer::model::generate::{Sampling, generate};
@@ -24,7 +24,7 @@ use trainer::ops::segments::Segments;
 use trainer::train::batch::Batch;
 use trainer::train::optim::{AdamW, Gradients, accumulate, global_norm};
 
-const FAMILIES: [&str; 3] = ["llama", "qwen2", "gemma3"];
+const FAMILIES: [&str; 5] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"];
 
 // ---- fixtures and their comparison -------------------------------------------------------------
 
@@ -434,6 +434,63 @@ fn an_older_spelling_of_the_configuration_computes_the_same() {
         );
     }
     comparison.finish("older configurations");
+}
+
+/// A tiny model under a changed configuration: its logits of sequence 0, or why it is refused.
+fn under(tiny: &Tiny, changes: &Value) -> Result<Tensor, String> {
+    let mut from = source::open(tiny.folder.to_str().unwrap()).unwrap();
+    let config = from.config.as_object_mut().unwrap();
+    for (key, value) in changes.as_object().unwrap() {
+        match value.as_str() {
+            Some("absent") => drop(config.remove(key)),
+            _ => drop(config.insert(key.clone(), value.clone())),
+        }
+    }
+    let (model, _) = CausalLm::load(&from, &Tuning::Frozen, &Device::Cpu).map_err(|e| format!("{e:#}"))?;
+    let (_, normed) = forward(&model, &tiny.sequences[..1], 0.0);
+    Ok(model.logits(&normed).unwrap())
+}
+
+#[test]
+fn absent_soft_caps_are_those_of_gemma_2_and_null_is_none() {
+    for tiny in Tiny::all().iter().filter(|tiny| tiny.family == "gemma2") {
+        let caps = |scores: Value, logits: Value| {
+            under(tiny, &json!({"attn_logit_softcapping": scores, "final_logit_softcapping": logits}))
+                .unwrap()
+        };
+        let stated = caps(json!(50), json!(30));
+        assert_eq!(deviation(&caps(json!("absent"), json!("absent")), &stated), 0.0);
+        assert!(deviation(&caps(json!(null), json!(null)), &stated) > 1e-3);
+    }
+}
+
+#[test]
+fn a_configuration_that_asks_for_something_else_is_refused() {
+    let cases = [
+        (
+            "gemma2",
+            json!({"final_logit_softcapping": 0}),
+            "final_logit_softcapping is 0; expected a positive number",
+        ),
+        ("gemma2", json!({"attn_logit_softcapping": -1.5}), "attn_logit_softcapping is -1.5"),
+        ("gemma2", json!({"sliding_window": null}), "sliding_window is absent"),
+        ("gemma3", json!({"sliding_window": 0}), "sliding_window is 0"),
+        ("gemma2", json!({"layer_types": ["full_attention"]}), "1 layer_types for 4 layers"),
+        ("gemma2", json!({"layer_types": ["chunked_attention"]}), "unknown variant `chunked_attention`"),
+        ("gemma2", json!({"use_bidirectional_attention": true}), "not a causal language model"),
+        ("gemma3", json!({"use_bidirectional_attention": true}), "not a causal language model"),
+        ("qwen3", json!({"use_sliding_window": false}), "use_sliding_window is not true"),
+        ("qwen3", json!({"attention_bias": true}), "model.layers.2.self_attn.o_proj.bias: missing"),
+        ("qwen3", json!({"model_type": "qwen3_moe"}), "gemma2, gemma3_text, llama, qwen2, qwen3"),
+    ];
+    for tiny in Tiny::all() {
+        for (_, changes, expected) in cases.iter().filter(|(family, ..)| *family == tiny.family) {
+            match under(&tiny, changes) {
+                Ok(_) => panic!("{} loads with {changes}", tiny.family),
+                Err(message) => assert!(message.contains(expected), "{changes}: {message}"),
+            }
+        }
+    }
 }
 
 // ---- real models -------------------------------------------------------------------------------

@@ -12,7 +12,11 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 use tempfile::TempDir;
 use trainer::error::InputError;
+use trainer::model::hooks::NoHook;
+use trainer::model::loader::Tuning;
 use trainer::model::source::{Pretrained, open};
+use trainer::model::{CausalLm, Pass};
+use trainer::ops::segments::Segments;
 
 /// The text of the input error that opening must give.
 fn fault(model: &Path) -> String {
@@ -375,6 +379,144 @@ fn a_gemma_gguf_has_its_norms_shifted_back() -> Result<()> {
     let ids = encode(&model, "hi hi  é");
     assert_eq!(ids, [2, 7, 8, 9, 10 + 0xC3, 10 + 0xA9]);
     assert_eq!(model.tokenizer.decode(&ids, true).expect("decodes"), "hi hi  é");
+    Ok(())
+}
+
+/// Logits of one text of 14 tokens.
+fn logits(from: &Pretrained) -> Result<Vec<f32>> {
+    let (model, _) = CausalLm::load(from, &Tuning::Frozen, &Device::Cpu)?;
+    let ids: Vec<u32> = (0..14).map(|i| (i * 37 + 11) % 280).collect();
+    let segments = Segments::new(vec![ids.len()]);
+    let mut hook = NoHook;
+    let x = model.hidden(&ids, &mut Pass::new(&segments, 0.0, &mut hook))?;
+    Ok(model.logits(&x)?.flatten_all()?.to_vec1()?)
+}
+
+/// The name of a weight in a file that llama.cpp wrote (its `gguf-py/gguf/tensor_mapping.py`).
+fn gguf_name(name: &str, gemma: bool) -> String {
+    let Some((block, rest)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) else {
+        let (from, to) =
+            [("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output")]
+                .into_iter()
+                .find(|(from, _)| name.starts_with(from))
+                .expect("a weight outside the blocks");
+        return name.replace(from, to);
+    };
+    let (module, suffix) = rest.rsplit_once('.').expect("weight or bias");
+    let leaf = match module {
+        "input_layernorm" => "attn_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
+        "post_attention_layernorm" if gemma => "post_attention_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        other => panic!("unknown module {other}"),
+    };
+    format!("blk.{block}.{leaf}.{suffix}")
+}
+
+/// The metadata that llama.cpp's converter writes for a model folder.
+fn gguf_metadata(prefix: &str, config: &serde_json::Value) -> Metadata {
+    let mut metadata = vec![("general.architecture".to_string(), Value::String(prefix.to_string()))];
+    for (theirs, ours) in [
+        ("block_count", "num_hidden_layers"),
+        ("context_length", "max_position_embeddings"),
+        ("embedding_length", "hidden_size"),
+        ("feed_forward_length", "intermediate_size"),
+        ("attention.head_count", "num_attention_heads"),
+        ("attention.head_count_kv", "num_key_value_heads"),
+        ("attention.key_length", "head_dim"),
+        ("attention.sliding_window", "sliding_window"),
+        ("vocab_size", "vocab_size"),
+    ] {
+        if let Some(number) = config[ours].as_u64() {
+            metadata.push((format!("{prefix}.{theirs}"), Value::U32(number as u32)));
+        }
+    }
+    let rope = &config["rope_parameters"];
+    let theta = rope["rope_theta"].as_f64().or(rope["full_attention"]["rope_theta"].as_f64());
+    for (theirs, number) in [
+        ("attention.layer_norm_rms_epsilon", config["rms_norm_eps"].as_f64()),
+        ("rope.freq_base", theta),
+        ("attn_logit_softcapping", config["attn_logit_softcapping"].as_f64()),
+        ("final_logit_softcapping", config["final_logit_softcapping"].as_f64()),
+    ] {
+        if let Some(number) = number {
+            metadata.push((format!("{prefix}.{theirs}"), Value::F32(number as f32)));
+        }
+    }
+    metadata
+}
+
+#[test]
+fn a_gguf_of_a_model_computes_what_its_folder_computes() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for (family, tokenizer) in [
+        ("qwen2", byte_level()),
+        ("qwen3", byte_level()),
+        ("gemma2", sentencepiece()),
+        ("gemma3", sentencepiece()),
+    ] {
+        let mut from =
+            open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(family))?;
+        let config = from.config.as_object_mut().expect("an object");
+        if family == "qwen3" {
+            // llama.cpp has no window for Qwen3 ...
+            config.insert("use_sliding_window".into(), json!(false));
+            config.remove("layer_types");
+        }
+        if config.contains_key("query_pre_attn_scalar") {
+            // ... and takes the scale of Gemma's scores from the width of a head.
+            config.insert("query_pre_attn_scalar".into(), config["head_dim"].clone());
+        }
+        let gemma = family.starts_with("gemma");
+        let mut tensors = Vec::new();
+        for name in from.weights.names() {
+            let mut tensor = from.weights.get(&name)?;
+            if gemma && name.contains("norm") {
+                tensor = (tensor + 1.0)?;
+            }
+            tensors.push((gguf_name(&name, gemma), tensor, GgmlDType::F32));
+        }
+        let tensors: Vec<(&str, Tensor, GgmlDType)> =
+            tensors.iter().map(|(name, tensor, dtype)| (name.as_str(), tensor.clone(), *dtype)).collect();
+        let path = dir.path().join(format!("{family}.gguf"));
+        write_gguf(&path, &[gguf_metadata(family, &from.config), tokenizer].concat(), &tensors)?;
+
+        let found = open_path(&path)?;
+        assert_eq!(found.weights.names(), from.weights.names(), "{family}");
+        assert_eq!(found.config["architectures"], from.config["architectures"]);
+        let (ours, theirs) = (logits(&found)?, logits(&from)?);
+        let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(ours.len() == theirs.len() && worst < 1e-5, "{family}: logits differ by {worst}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_gemma_2_gguf_does_not_say_is_as_llama_cpp_has_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("tiny.gguf");
+    let embedding = ("token_embd.weight", counting(266)?, GgmlDType::F32);
+    let mut metadata = [sizes("gemma2"), sentencepiece()].concat();
+    write_gguf(&path, &metadata, std::slice::from_ref(&embedding))?;
+    let config = open_path(&path)?.config;
+    assert_eq!(config["attn_logit_softcapping"], 50.0);
+    assert_eq!(config["final_logit_softcapping"], 30.0);
+    assert_eq!(config["sliding_window"], 4096);
+    assert_eq!(config["layer_types"], json!(["sliding_attention"]));
+    assert_eq!(config["query_pre_attn_scalar"], 16);
+
+    metadata.push(("gemma2.final_logit_softcapping".into(), Value::F32(0.0)));
+    write_gguf(&path, &metadata, &[embedding])?;
+    assert!(open_path(&path)?.config["final_logit_softcapping"].is_null());
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor, Var};
-use lab::{Lab, assert_same, files, floats, metrics, outcome, read_json, tiny, with_sets};
+use lab::{FAMILIES, Lab, assert_same, files, floats, metrics, outcome, read_json, tiny, with_sets};
 use serde_json::json;
 use trainer::data::examples::Example;
 use trainer::data::mixture::Role;
@@ -373,9 +373,12 @@ fn a_trainable_without_a_gradient_stops_the_step_and_is_named() {
 
 #[test]
 fn the_loss_falls_on_a_corpus_that_can_be_memorised() {
-    for (family, method, lr) in
-        [("llama", "lora", "0.02"), ("qwen2", "full", "0.005"), ("gemma3", "full", "0.005")]
-    {
+    for (family, method, lr) in [
+        ("llama", "lora", "0.02"),
+        ("qwen2", "full", "0.005"),
+        ("qwen3", "lora", "0.02"),
+        ("gemma3", "full", "0.005"),
+    ] {
         let lab = Lab::of(family);
         lab.write_texts("narrow.jsonl", &lab.texts("narrow.jsonl")[..2]);
         let (method, lr) = (format!("train.method={method}"), format!("train.lr={lr}"));
@@ -404,7 +407,7 @@ fn the_loss_falls_on_a_corpus_that_can_be_memorised() {
 
 #[test]
 fn full_finetuning_writes_a_model_folder_that_reads_back_to_the_trained_loss() {
-    for family in ["llama", "qwen2", "gemma3"] {
+    for family in FAMILIES {
         let lab = Lab::of(family);
         let set = ["train.method=full"];
         let run = lab.fit("run", &set);
@@ -429,6 +432,8 @@ fn a_merged_model_computes_what_the_adapter_computes() {
     for (family, set) in [
         ("llama", &["train.lora.alpha=10"][..]), // r = 4
         ("qwen2", &["train.lora.alpha=10", "train.lora.use_rslora=true"]),
+        ("qwen3", &["train.lora.alpha=6"]),
+        ("gemma2", &["train.lora.alpha=10"]),
         ("gemma3", &["train.lora.alpha=2", r#"train.lora.target_modules=["q_proj", "down_proj"]"#]),
     ] {
         let lab = Lab::of(family);

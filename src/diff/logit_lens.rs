@@ -1,6 +1,7 @@
 //! The logit lens of a direction: softmax(W_U · norm(v)) with the tuned model's final norm and head.
 //!
-//! No rescaling and no soft cap. The negative side is softmax(W_U · (−norm(v))).
+//! No rescaling and no soft cap, which would leave the order of the tokens as it is. The negative side is
+//! softmax(W_U · (−norm(v))).
 
 use anyhow::Result;
 use rayon::prelude::*;

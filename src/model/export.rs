@@ -35,8 +35,10 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     config["dtype"] = json!("float32");
     if config["architectures"].is_null() {
         let class = match config["model_type"].as_str() {
+            Some("gemma2") => "Gemma2ForCausalLM",
             Some("gemma3_text") => "Gemma3ForCausalLM",
             Some("qwen2") => "Qwen2ForCausalLM",
+            Some("qwen3") => "Qwen3ForCausalLM",
             _ => "LlamaForCausalLM",
         };
         config["architectures"] = json!([class]);

@@ -228,10 +228,10 @@ pub(crate) fn config(header: &Header, architecture: Architecture) -> Result<Valu
         Architecture::Gemma2 | Architecture::Gemma3 => {
             config["hidden_activation"] = json!("gelu_pytorch_tanh");
             config["attention_bias"] = json!(false);
-            // Not in the file: 1/sqrt(head_dim), but hidden/heads in the two 27B models, which
-            // llama.cpp tells by their depth as well.
+            // Not in the file. llama.cpp (`llama_model_gemma2::load_arch_hparams`) scales scores by
+            // 1/sqrt(head_dim), in the two 27B models, which it tells by their depth, by 1/sqrt(hidden/heads).
             let is_27b = layers == if architecture == Architecture::Gemma2 { 46 } else { 62 };
-            config["query_pre_attn_scalar"] = json!(if is_27b { hidden / heads } else { 256 });
+            config["query_pre_attn_scalar"] = json!(if is_27b { hidden / heads } else { head_dim });
             let window = integer("attention.sliding_window");
             config["sliding_window"] = json!(window.unwrap_or(4096));
             // Every n-th layer attends to everything: every second of Gemma 2, every sixth of Gemma 3.
@@ -245,14 +245,17 @@ pub(crate) fn config(header: &Header, architecture: Architecture) -> Result<Valu
                     _ => "sliding_attention",
                 })
                 .collect();
-            if architecture == Architecture::Gemma2 {
-                config["attn_logit_softcapping"] = json!(float("attn_logit_softcapping").unwrap_or(50.0));
-                config["final_logit_softcapping"] = json!(float("final_logit_softcapping").unwrap_or(30.0));
-            } else {
+            // A cap of 0 is none, as in llama.cpp.
+            let cap = |name: &str, absent: Option<f64>| float(name).or(absent).filter(|&cap| cap > 0.0);
+            let (scores, logits) = match architecture {
+                Architecture::Gemma2 => (Some(50.0), Some(30.0)),
+                _ => (None, None),
+            };
+            config["attn_logit_softcapping"] = json!(cap("attn_logit_softcapping", scores));
+            config["final_logit_softcapping"] = json!(cap("final_logit_softcapping", logits));
+            if architecture == Architecture::Gemma3 {
                 config["sliding_window_pattern"] = json!(pattern);
                 config["rope_local_base_freq"] = json!(float("rope.freq_base_swa").unwrap_or(10_000.0));
-                config["attn_logit_softcapping"] = json!(float("attn_logit_softcapping"));
-                config["final_logit_softcapping"] = json!(float("final_logit_softcapping"));
             }
         }
     }

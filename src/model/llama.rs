@@ -39,35 +39,46 @@ pub(super) struct Config {
     pub mlp_bias: bool,
 }
 
-/// Which projections have a bias.
-#[derive(Clone, Copy)]
-pub(super) struct Biases {
-    pub qkv: bool,
-    pub o: bool,
-    pub mlp: bool,
+/// How the architectures of this build differ.
+pub(super) struct Variant {
+    /// Whether the query, key and value projections have a bias.
+    pub qkv_bias: bool,
+    /// Whether the output projection has a bias.
+    pub o_bias: bool,
+    /// Whether the MLP projections have a bias.
+    pub mlp_bias: bool,
+    /// Whether each query and key head is normed.
+    pub qk_norm: bool,
+    /// Number of keys that a query sees in each block; all earlier ones if absent.
+    pub windows: Vec<Option<usize>>,
 }
 
 pub(super) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
     let c: Config = super::config(config)?;
-    let biases = Biases { qkv: c.attention_bias, o: c.attention_bias, mlp: c.mlp_bias };
-    decoder(&c, config, biases, loader)
+    let bias = c.attention_bias;
+    let windows = vec![None; c.num_hidden_layers];
+    let variant = Variant { qkv_bias: bias, o_bias: bias, mlp_bias: c.mlp_bias, qk_norm: false, windows };
+    decoder(&c, config, variant, loader)
 }
 
 /// A decoder of pre-norm blocks.
-pub(super) fn decoder(c: &Config, config: &Value, biases: Biases, loader: &mut Loader) -> Result<Decoder> {
+pub(super) fn decoder(c: &Config, config: &Value, variant: Variant, loader: &mut Loader) -> Result<Decoder> {
     let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads.max(1));
     let rotary = Arc::new(rotary::from_config(config, head_dim, 10_000.0)?);
     let embed_tokens = loader.tensor("model.embed_tokens.weight", &[c.vocab_size, c.hidden_size])?;
     let mut blocks: Vec<Box<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
-    for i in 0..c.num_hidden_layers {
-        blocks.push(Box::new(PreNormBlock::load(
-            c,
+    for (i, window) in variant.windows.iter().enumerate() {
+        let heads = c.num_attention_heads;
+        let attention = Attention {
+            heads,
+            kv_heads: c.num_key_value_heads.unwrap_or(heads),
             head_dim,
-            &rotary,
-            biases,
-            &format!("model.layers.{i}"),
-            loader,
-        )?));
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            window: *window,
+            softcap: None,
+        };
+        let prefix = format!("model.layers.{i}");
+        blocks.push(Box::new(PreNormBlock::load(c, &variant, attention, &rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 0.0, c.rms_norm_eps)?;
     let lm_head = match c.tie_word_embeddings {
@@ -88,63 +99,39 @@ struct PreNormBlock {
 impl PreNormBlock {
     fn load(
         c: &Config,
-        head_dim: usize,
+        variant: &Variant,
+        attention: Attention,
         rotary: &Arc<Rotary>,
-        biases: Biases,
         p: &str,
         loader: &mut Loader,
     ) -> Result<Self> {
-        let (hidden, inner) = (c.hidden_size, c.intermediate_size);
-        let heads = c.num_attention_heads;
-        let kv_heads = c.num_key_value_heads.unwrap_or(heads);
+        let (hidden, inner, head_dim) = (c.hidden_size, c.intermediate_size, attention.head_dim);
+        let (q_width, kv_width) = (attention.heads * head_dim, attention.kv_heads * head_dim);
+        let Variant { qkv_bias, o_bias, mlp_bias, qk_norm, .. } = *variant;
+        let mut norm =
+            |name: &str, width: usize| loader.norm(&format!("{p}.{name}"), width, 0.0, c.rms_norm_eps);
+        let input_layernorm = norm("input_layernorm", hidden)?;
+        let post_attention_layernorm = norm("post_attention_layernorm", hidden)?;
+        let qk_norm = match qk_norm {
+            true => Some((norm("self_attn.q_norm", head_dim)?, norm("self_attn.k_norm", head_dim)?)),
+            false => None,
+        };
         Ok(Self {
-            input_layernorm: loader.norm(&format!("{p}.input_layernorm"), hidden, 0.0, c.rms_norm_eps)?,
+            input_layernorm,
             self_attn: SelfAttention {
-                q_proj: loader.linear(
-                    &format!("{p}.self_attn.q_proj"),
-                    heads * head_dim,
-                    hidden,
-                    biases.qkv,
-                )?,
-                k_proj: loader.linear(
-                    &format!("{p}.self_attn.k_proj"),
-                    kv_heads * head_dim,
-                    hidden,
-                    biases.qkv,
-                )?,
-                v_proj: loader.linear(
-                    &format!("{p}.self_attn.v_proj"),
-                    kv_heads * head_dim,
-                    hidden,
-                    biases.qkv,
-                )?,
-                o_proj: loader.linear(
-                    &format!("{p}.self_attn.o_proj"),
-                    hidden,
-                    heads * head_dim,
-                    biases.o,
-                )?,
-                qk_norm: None,
+                q_proj: loader.linear(&format!("{p}.self_attn.q_proj"), q_width, hidden, qkv_bias)?,
+                k_proj: loader.linear(&format!("{p}.self_attn.k_proj"), kv_width, hidden, qkv_bias)?,
+                v_proj: loader.linear(&format!("{p}.self_attn.v_proj"), kv_width, hidden, qkv_bias)?,
+                o_proj: loader.linear(&format!("{p}.self_attn.o_proj"), hidden, q_width, o_bias)?,
+                qk_norm,
                 rotary: rotary.clone(),
-                attention: Attention {
-                    heads,
-                    kv_heads,
-                    head_dim,
-                    scale: 1.0 / (head_dim as f32).sqrt(),
-                    window: None,
-                    softcap: None,
-                },
+                attention,
             },
-            post_attention_layernorm: loader.norm(
-                &format!("{p}.post_attention_layernorm"),
-                hidden,
-                0.0,
-                c.rms_norm_eps,
-            )?,
+            post_attention_layernorm,
             mlp: GatedMlp {
-                gate_proj: loader.linear(&format!("{p}.mlp.gate_proj"), inner, hidden, biases.mlp)?,
-                up_proj: loader.linear(&format!("{p}.mlp.up_proj"), inner, hidden, biases.mlp)?,
-                down_proj: loader.linear(&format!("{p}.mlp.down_proj"), hidden, inner, biases.mlp)?,
+                gate_proj: loader.linear(&format!("{p}.mlp.gate_proj"), inner, hidden, mlp_bias)?,
+                up_proj: loader.linear(&format!("{p}.mlp.up_proj"), inner, hidden, mlp_bias)?,
+                down_proj: loader.linear(&format!("{p}.mlp.down_proj"), hidden, inner, mlp_bias)?,
                 activation: c.hidden_act,
             },
         })

@@ -17,12 +17,15 @@ pub mod source;
 
 mod fetch;
 mod folder;
+mod gemma2;
 mod gemma3;
 mod gguf;
 mod gguf_model;
 mod gguf_tokenizer;
+mod layer_types;
 mod llama;
 mod qwen2;
+mod qwen3;
 mod weights;
 
 use std::ops::Range;
@@ -132,11 +135,14 @@ impl CausalLm {
         let mut loader = Loader::new(&from.weights, tuning, device);
         let model_type = from.config["model_type"].as_str().unwrap_or("absent");
         let decoder = match model_type {
+            "gemma2" => gemma2::load(&from.config, &mut loader),
             "gemma3_text" => gemma3::load(&from.config, &mut loader),
             "llama" => llama::load(&from.config, &mut loader),
             "qwen2" => qwen2::load(&from.config, &mut loader),
+            "qwen3" => qwen3::load(&from.config, &mut loader),
             other => bail_input!(
-                "{}: model_type {other:?} is not supported; supported: gemma3_text, llama, qwen2",
+                "{}: model_type {other:?} is not supported; supported: gemma2, gemma3_text, llama, qwen2, \
+                 qwen3",
                 from.id
             ),
         };

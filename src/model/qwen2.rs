@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::Decoder;
-use super::llama::{self, Biases};
+use super::llama::{self, Variant};
 use super::loader::Loader;
 use crate::bail_input;
 
@@ -15,5 +15,7 @@ pub(super) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
         bail_input!("config.json: use_sliding_window = true is not supported for qwen2");
     }
     let c: llama::Config = super::config(config)?;
-    llama::decoder(&c, config, Biases { qkv: true, o: false, mlp: false }, loader)
+    let windows = vec![None; c.num_hidden_layers];
+    let variant = Variant { qkv_bias: true, o_bias: false, mlp_bias: false, qk_norm: false, windows };
+    llama::decoder(&c, config, variant, loader)
 }

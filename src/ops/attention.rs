@@ -413,8 +413,15 @@ mod tests {
     fn blocks_of_long_sequences_join_without_a_seam() -> Result<()> {
         let n = 2 * BLOCK + 7;
         let segments = Segments::new(vec![n, 5]);
-        for window in [None, Some(10), Some(BLOCK + 1)] {
-            let a = attention(window, None);
+        for (window, softcap) in [
+            (None, None),
+            (Some(10), None),
+            (Some(BLOCK + 1), None),
+            (None, Some(0.8)),
+            (Some(10), Some(0.8)),
+            (Some(BLOCK + 1), Some(0.8)),
+        ] {
+            let a = attention(window, softcap);
             let vars = [random(&[n + 5, 12], 1)?, random(&[n + 5, 6], 2)?, random(&[n + 5, 6], 3)?];
             let (fused, composed) = (
                 a.apply(&vars[0], &vars[1], &vars[2], &segments)?,
@@ -435,8 +442,8 @@ mod tests {
 
     #[test]
     fn with_a_cache_token_by_token_equals_the_whole() -> Result<()> {
-        for window in [None, Some(3)] {
-            let a = attention(window, None);
+        for (window, softcap) in [(None, None), (Some(3), None), (None, Some(0.8)), (Some(3), Some(0.8))] {
+            let a = attention(window, softcap);
             let (q, k, v) = (random(&[9, 12], 1)?, random(&[9, 6], 2)?, random(&[9, 6], 3)?);
             let whole = a.apply(&q, &k, &v, &Segments::new(vec![9]))?;
             let mut cache = LayerCache::default();

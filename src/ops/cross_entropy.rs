@@ -52,8 +52,18 @@ pub fn linear_cross_entropy(
     if !hidden.device().is_cpu() {
         return composed(hidden, weight, targets, softcap);
     }
-    let hidden = hidden.contiguous()?;
-    let (nll, gradient) = walk(&hidden, weight, targets, softcap)?;
+    in_chunks(&hidden.contiguous()?, weight, targets, softcap, CHUNK_BYTES)
+}
+
+/// [`linear_cross_entropy`] with at most `chunk_bytes` of logits at a time.
+fn in_chunks(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &Targets,
+    softcap: Option<f32>,
+    chunk_bytes: usize,
+) -> Result<Loss> {
+    let (nll, gradient) = walk(hidden, weight, targets, softcap, chunk_bytes)?;
     let total = nll.iter().zip(&targets.weights).map(|(n, w)| *n as f64 * *w as f64).sum::<f64>() as f32;
     let total = hidden.apply_op2(weight, Known { total, gradient })?;
     Ok(Loss { total, nll })
@@ -87,6 +97,7 @@ fn walk(
     weight: &Tensor,
     targets: &Targets,
     softcap: Option<f32>,
+    chunk_bytes: usize,
 ) -> Result<(Vec<f32>, Gradient)> {
     let (tokens, width) = hidden.dims2()?;
     let (vocab, _) = weight.dims2()?;
@@ -100,7 +111,7 @@ fn walk(
         hidden: need_dh.then(|| vec![0f32; tokens * width]),
         weight: need_dw.then(|| vec![0f32; vocab * width]),
     };
-    let chunk = (CHUNK_BYTES / (4 * vocab)).clamp(1, active.len().max(1));
+    let chunk = (chunk_bytes / (4 * vocab)).clamp(1, active.len().max(1));
     let mut logits = vec![0f32; chunk * vocab];
     let mut dh_chunk = vec![0f32; if need_dh { chunk * width } else { 0 }];
     for rows in active.chunks(chunk) {
@@ -212,6 +223,28 @@ mod tests {
                 assert!((a - b).abs() < 1e-5);
             }
             assert_gradients(&vars, |v| Ok(linear_cross_entropy(&v[0], &v[1], &targets(), softcap)?.total))?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn chunks_join_without_a_seam_capped_or_not() -> Result<()> {
+        // Chunks of one, two and three of the four rows that count, the last one shorter.
+        for (softcap, rows) in [None, Some(0.9)].into_iter().flat_map(|cap| [1, 2, 3].map(|n| (cap, n))) {
+            let vars = [random(&[5, 6], 1)?, random(&[11, 6], 2)?];
+            let chunked = in_chunks(&vars[0], &vars[1], &targets(), softcap, rows * 4 * 11)?;
+            let composed = composed(&vars[0], &vars[1], &targets(), softcap)?;
+            assert_close(&chunked.total, &composed.total, 1e-5)?;
+            for (a, b) in chunked.nll.iter().zip(&composed.nll) {
+                assert!((a - b).abs() < 1e-5);
+            }
+            let (ours, theirs) = (chunked.total.backward()?, composed.total.backward()?);
+            for v in &vars {
+                assert_close(ours.get(v).unwrap(), theirs.get(v).unwrap(), 1e-5)?;
+            }
+            assert_gradients(&vars, |v| {
+                Ok(in_chunks(&v[0], &v[1], &targets(), softcap, rows * 4 * 11)?.total)
+            })?;
         }
         Ok(())
     }

@@ -14,7 +14,10 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The folder of a tiny random model: `llama`, `qwen2` or `gemma3`.
+/// The tiny random models, one of each architecture.
+pub const FAMILIES: [&str; 5] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"];
+
+/// The folder of a tiny random model, one of [`FAMILIES`].
 pub fn tiny(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(family)
 }
