@@ -8,13 +8,14 @@
 //!
 //! Shapes: q, o `(tokens, heads · head_dim)`; k, v `(tokens, kv_heads · head_dim)`.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{slice, tensor, view};
+use super::cpu::{tensor, view};
 use super::exp::{dot, exp_row, tanh, vectorized};
 use super::matmul::{Mat, Threads, matmul};
 use super::segments::{Segments, keep_flagged};
+use super::tape::Tape;
 
 /// Query rows that are handled together: bounds the score block and skips keys above the diagonal.
 const BLOCK: usize = 64;
@@ -62,12 +63,29 @@ impl LayerCache {
 
 impl Attention {
     /// Attention of every token to its own sequence, with gradients for q, k and v.
-    pub fn apply(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments) -> Result<Tensor> {
+    pub fn apply(&self, q: &Tensor, k: &Tensor, v: &Tensor, segments: &Segments, tape: Tape) -> Result<Tensor> {
         if !q.device().is_cpu() {
-            return self.composed(q, k, v, segments);
+            return tape.composed(&[q, k, v], |t| self.composed(&t[0], &t[1], &t[2], segments));
         }
-        let op = Op { attention: self.clone(), segments: segments.clone() };
-        q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+        let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+        let o = {
+            let (qs, ks, vs) = (view(&q)?, view(&k)?, view(&v)?);
+            let (qs, ks, vs): (&[f32], &[f32], &[f32]) = (&qs, &ks, &vs);
+            let keys = |i| (self.sequence(ks, segments, i), self.sequence(vs, segments, i));
+            tensor(self.forward(qs, segments, keys), q.shape())?
+        };
+        if [&q, &k, &v].into_iter().any(|t| tape.tracks(t)) {
+            let (attention, segments) = (self.clone(), segments.clone());
+            tape.record(&o, move |gradient, into| {
+                let gradient = gradient.contiguous()?;
+                let (dq, dk, dv) =
+                    attention.backward(&view(&q)?, &view(&k)?, &view(&v)?, &view(&gradient)?, &segments);
+                into.add(q.id(), tensor(dq, q.shape())?)?;
+                into.add(k.id(), tensor(dk, k.shape())?)?;
+                into.add(v.id(), tensor(dv, v.shape())?)
+            });
+        }
+        Ok(o)
     }
 
     /// The same where the first `segments.past(i)` tokens of sequence i are in the cache, which then takes
@@ -164,6 +182,42 @@ impl Attention {
             scatter(&mut out, &rows, segments.rows(i), h * d, width, d);
         }
         out
+    }
+
+    /// Gradients of q, k and v, given that of the output.
+    fn backward(
+        &self,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        gradient: &[f32],
+        segments: &Segments,
+    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let d = self.head_dim;
+        let (width, kv_width) = (self.heads * d, self.kv_heads * d);
+        let tasks = self.tasks(segments);
+        let heads: Vec<HeadGradient> = tasks
+            .par_iter()
+            .map(|&(i, h)| {
+                let (k, v) = (self.sequence(k, segments, i), self.sequence(v, segments, i));
+                let head = self.head(q, k, v, segments, i, h);
+                head.backward(&gradient[segments.rows(i).start * width + h * d..])
+            })
+            .collect();
+        let (mut dq, mut dk, mut dv) = (vec![0f32; q.len()], vec![0f32; k.len()], vec![0f32; v.len()]);
+        for ((i, h), g) in tasks.into_iter().zip(heads) {
+            let (rows, kv) = (segments.rows(i), h / (self.heads / self.kv_heads));
+            scatter(&mut dq, &g.q, rows.clone(), h * d, width, d);
+            scatter(&mut dk, &g.k, rows.clone(), kv * d, kv_width, d);
+            scatter(&mut dv, &g.v, rows, kv * d, kv_width, d);
+        }
+        (dq, dk, dv)
+    }
+
+    /// The rows of one sequence in a `(tokens, kv_heads · head_dim)` slice.
+    fn sequence<'a>(&self, data: &'a [f32], segments: &Segments, i: usize) -> &'a [f32] {
+        let (rows, width) = (segments.rows(i), self.kv_heads * self.head_dim);
+        &data[rows.start * width..rows.end * width]
     }
 
     fn head<'a>(
@@ -318,70 +372,6 @@ struct HeadGradient {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-}
-
-struct Op {
-    attention: Attention,
-    segments: Segments,
-}
-
-impl Op {
-    /// The rows of one sequence in a `(tokens, kv_heads · head_dim)` slice.
-    fn sequence<'a>(&self, data: &'a [f32], i: usize) -> &'a [f32] {
-        let (rows, width) = (self.segments.rows(i), self.attention.kv_heads * self.attention.head_dim);
-        &data[rows.start * width..rows.end * width]
-    }
-}
-
-impl CustomOp3 for Op {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        sq: &CpuStorage,
-        lq: &Layout,
-        sk: &CpuStorage,
-        lk: &Layout,
-        sv: &CpuStorage,
-        lv: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (q, k, v) = (slice(sq, lq)?, slice(sk, lk)?, slice(sv, lv)?);
-        let keys = |i| (self.sequence(k, i), self.sequence(v, i));
-        Ok((CpuStorage::F32(self.attention.forward(q, &self.segments, keys)), lq.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _o: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (qs, ks, vs, gs) = (view(q)?, view(k)?, view(v)?, view(&grad)?);
-        let (qs, ks, vs, gs): (&[f32], &[f32], &[f32], &[f32]) = (&qs, &ks, &vs, &gs);
-        let (a, d) = (&self.attention, self.attention.head_dim);
-        let (width, kv_width) = (a.heads * d, a.kv_heads * d);
-        let tasks = a.tasks(&self.segments);
-        let gradients: Vec<HeadGradient> = tasks
-            .par_iter()
-            .map(|&(i, h)| {
-                let head = a.head(qs, self.sequence(ks, i), self.sequence(vs, i), &self.segments, i, h);
-                head.backward(&gs[self.segments.rows(i).start * width + h * d..])
-            })
-            .collect();
-        let (mut dq, mut dk, mut dv) = (vec![0f32; qs.len()], vec![0f32; ks.len()], vec![0f32; vs.len()]);
-        for ((i, h), g) in tasks.into_iter().zip(gradients) {
-            let (rows, kv) = (self.segments.rows(i), h / (a.heads / a.kv_heads));
-            scatter(&mut dq, &g.q, rows.clone(), h * d, width, d);
-            scatter(&mut dk, &g.k, rows.clone(), kv * d, kv_width, d);
-            scatter(&mut dv, &g.v, rows, kv * d, kv_width, d);
-        }
-        Ok((Some(tensor(dq, q)?), Some(tensor(dk, k)?), Some(tensor(dv, v)?)))
-    }
 }
 
 #[cfg(test)]

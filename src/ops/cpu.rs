@@ -1,17 +1,12 @@
 //! Contiguous f32 views of candle tensors on the CPU.
 
+use std::cell::Cell;
 use std::ops::Deref;
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
+use rayon::prelude::*;
 
-/// The elements of a contiguous f32 storage.
-pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let all = storage.as_slice::<f32>()?;
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(&all[from..to]),
-        None => bail!("a fused op needs a contiguous tensor, got strides {:?}", layout.stride()),
-    }
-}
+use super::exp::vectorized;
 
 /// Read access to the elements of a contiguous f32 tensor for as long as the view lives.
 pub(super) struct View<G> {
@@ -42,8 +37,72 @@ pub(super) fn view(t: &Tensor) -> Result<View<impl Deref<Target = Storage> + '_>
 }
 
 /// A tensor on the CPU from its elements.
-pub(super) fn tensor(data: Vec<f32>, like: &Tensor) -> Result<Tensor> {
-    Tensor::from_vec(data, like.shape(), like.device())
+pub(super) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(data, shape.into(), &Device::Cpu)
+}
+
+/// Elements that one rayon task takes.
+pub(super) const TASK: usize = 16 * 1024;
+
+/// x + y for tensors of one shape, on any device.
+pub(super) fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return x + y;
+    }
+    if x.dims() != y.dims() {
+        bail!("a sum of {:?} and {:?}", x.dims(), y.dims())
+    }
+    let (x, y) = (x.contiguous()?, y.contiguous()?);
+    let (xs, ys) = (view(&x)?, view(&y)?);
+    let (xs, ys): (&[f32], &[f32]) = (&xs, &ys);
+    let mut out = vec![0f32; xs.len()];
+    out.par_chunks_mut(TASK).zip(xs.par_chunks(TASK)).zip(ys.par_chunks(TASK)).for_each(|((out, x), y)| {
+        vectorized(|| {
+            for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+                *out = x + y;
+            }
+        })
+    });
+    tensor(out, x.shape())
+}
+
+/// own + other, in the storage of `own`, which nobody else may hold.
+pub(super) fn add_into(own: Tensor, other: &Tensor) -> Result<Tensor> {
+    if !own.device().is_cpu() || !own.is_contiguous() {
+        return own + other;
+    }
+    if own.dims() != other.dims() {
+        bail!("a gradient of shape {:?} added to one of {:?}", other.dims(), own.dims())
+    }
+    let other = other.contiguous()?;
+    let addend = view(&other)?;
+    let addend: &[f32] = &addend;
+    with_mut(&own, |own| {
+        own.par_chunks_mut(TASK).zip(addend.par_chunks(TASK)).for_each(|(own, addend)| {
+            vectorized(|| own.iter_mut().zip(addend).for_each(|(o, a)| *o += a));
+        })
+    })?;
+    Ok(own)
+}
+
+/// Lets `write` change the elements of a contiguous f32 tensor on the CPU, for everyone who holds its storage.
+pub(super) fn with_mut(t: &Tensor, write: impl FnOnce(&mut [f32])) -> Result<()> {
+    struct InPlace<F>(Cell<Option<F>>);
+    impl<F: FnOnce(&mut [f32])> InplaceOp1 for InPlace<F> {
+        fn name(&self) -> &'static str {
+            "in-place"
+        }
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            match (storage, layout.contiguous_offsets(), self.0.take()) {
+                (CpuStorage::F32(all), Some((from, to)), Some(write)) => {
+                    write(&mut all[from..to]);
+                    Ok(())
+                }
+                _ => bail!("in place only in a contiguous f32 tensor"),
+            }
+        }
+    }
+    t.inplace_op1(&InPlace(Cell::new(Some(write))))
 }
 
 /// Rows that one rayon task takes, so that a task has about 16k elements.

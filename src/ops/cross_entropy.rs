@@ -7,12 +7,13 @@
 //!
 //! Shapes: h `(tokens, hidden)`, W `(vocab, hidden)`.
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::cpu::view;
+use super::cpu::{tensor, view};
 use super::exp::{exp_row, tanh, vectorized};
 use super::matmul::{Mat, Threads, matmul};
+use super::tape::Tape;
 
 /// Bytes that the logits of one chunk of tokens may take.
 const CHUNK_BYTES: usize = 128 << 20;
@@ -28,7 +29,7 @@ pub struct Targets {
 
 /// A loss and its parts.
 pub struct Loss {
-    /// Σ_t w_t·nll_t, a scalar in the graph.
+    /// Σ_t w_t·nll_t, a scalar on the tape.
     pub total: Tensor,
     /// Negative log-likelihood in nats of every row, 0 where the weight is 0.
     pub nll: Vec<f32>,
@@ -40,6 +41,7 @@ pub fn linear_cross_entropy(
     weight: &Tensor,
     targets: &Targets,
     softcap: Option<f32>,
+    tape: Tape,
 ) -> Result<Loss> {
     let (tokens, _) = hidden.dims2()?;
     let (vocab, _) = weight.dims2()?;
@@ -50,22 +52,29 @@ pub fn linear_cross_entropy(
         bail!("target {id} is outside the vocabulary of {vocab}")
     }
     if !hidden.device().is_cpu() {
-        return composed(hidden, weight, targets, softcap);
+        let mut nll = Vec::new();
+        let total = tape.composed(&[hidden, weight], |v| composed(&v[0], &v[1], targets, softcap)?.total)?;
+        return Ok(Loss { total, nll });
     }
-    in_chunks(&hidden.contiguous()?, weight, targets, softcap, CHUNK_BYTES)
-}
-
-/// [`linear_cross_entropy`] with at most `chunk_bytes` of logits at a time.
-fn in_chunks(
-    hidden: &Tensor,
-    weight: &Tensor,
-    targets: &Targets,
-    softcap: Option<f32>,
-    chunk_bytes: usize,
-) -> Result<Loss> {
-    let (nll, gradient) = walk(hidden, weight, targets, softcap, chunk_bytes)?;
+    let hidden = hidden.contiguous()?;
+    let wanted = (tape.tracks(&hidden), tape.tracks(weight));
+    let (nll, dh, dw) = walk(&hidden, weight, targets, softcap, wanted)?;
     let total = nll.iter().zip(&targets.weights).map(|(n, w)| *n as f64 * *w as f64).sum::<f64>() as f32;
-    let total = hidden.apply_op2(weight, Known { total, gradient })?;
+    let total = Tensor::new(total, hidden.device())?;
+    if wanted.0 || wanted.1 {
+        let inputs = [(hidden.id(), dh, hidden.dims2()?), (weight.id(), dw, weight.dims2()?)];
+        tape.record(&total, move |gradient, into| {
+            let factor = gradient.to_scalar::<f32>()?;
+            for (input, known, dims) in inputs {
+                let Some(mut known) = known else { continue };
+                if factor != 1.0 {
+                    known.iter_mut().for_each(|g| *g *= factor);
+                }
+                into.add(input, tensor(known, dims)?)?;
+            }
+            Ok(())
+        });
+    }
     Ok(Loss { total, nll })
 }
 
@@ -84,33 +93,24 @@ pub fn composed(hidden: &Tensor, weight: &Tensor, targets: &Targets, softcap: Op
     Ok(Loss { total: (nll * weights)?.sum_all()?, nll: nll_kept })
 }
 
-/// Gradients that were computed together with the loss.
-struct Gradient {
-    /// ∂loss/∂h `(tokens, hidden)`; absent when nothing below learns.
-    hidden: Option<Vec<f32>>,
-    /// ∂loss/∂W `(vocab, hidden)`; absent when W is frozen.
-    weight: Option<Vec<f32>>,
-}
-
+/// Negative log-likelihoods, and where wanted ∂loss/∂h `(tokens, hidden)` and ∂loss/∂W `(vocab, hidden)`.
+#[allow(clippy::type_complexity)]
 fn walk(
     hidden: &Tensor,
     weight: &Tensor,
     targets: &Targets,
     softcap: Option<f32>,
-    chunk_bytes: usize,
-) -> Result<(Vec<f32>, Gradient)> {
+    (need_dh, need_dw): (bool, bool),
+) -> Result<(Vec<f32>, Option<Vec<f32>>, Option<Vec<f32>>)> {
     let (tokens, width) = hidden.dims2()?;
     let (vocab, _) = weight.dims2()?;
-    let (need_dh, need_dw) = (hidden.track_op(), weight.track_op());
     let (hs, ws) = (view(hidden)?, view(weight)?);
     let w = Mat::new(&ws, vocab, width);
 
     let active: Vec<usize> = (0..tokens).filter(|t| targets.weights[*t] != 0.0).collect();
     let mut nll = vec![0f32; tokens];
-    let mut gradient = Gradient {
-        hidden: need_dh.then(|| vec![0f32; tokens * width]),
-        weight: need_dw.then(|| vec![0f32; vocab * width]),
-    };
+    let mut dh = need_dh.then(|| vec![0f32; tokens * width]);
+    let mut dw = need_dw.then(|| vec![0f32; vocab * width]);
     let chunk = (chunk_bytes / (4 * vocab)).clamp(1, active.len().max(1));
     let mut logits = vec![0f32; chunk * vocab];
     let mut dh_chunk = vec![0f32; if need_dh { chunk * width } else { 0 }];
@@ -130,17 +130,17 @@ fn walk(
             nll[t] = loss;
         }
         let dz = Mat::new(logits, rows.len(), vocab);
-        if let Some(dh) = &mut gradient.hidden {
+        if let Some(dh) = &mut dh {
             matmul(&mut dh_chunk, width, false, 1.0, dz, w, Threads::All);
             for (&t, row) in rows.iter().zip(dh_chunk.chunks_exact(width)) {
                 dh[t * width..(t + 1) * width].copy_from_slice(row);
             }
         }
-        if let Some(dw) = &mut gradient.weight {
+        if let Some(dw) = &mut dw {
             matmul(dw, width, true, 1.0, dz.t(), h, Threads::All);
         }
     }
-    Ok((nll, gradient))
+    Ok((nll, dh, dw))
 }
 
 /// The loss of one row; turns its logits into weight · ∂nll/∂(logits before the cap) when asked.
@@ -168,39 +168,6 @@ fn row_loss(z: &mut [f32], target: usize, weight: f32, softcap: Option<f32>, wan
         }
         loss
     })
-}
-
-/// A loss whose gradient is already known.
-struct Known {
-    total: f32,
-    gradient: Gradient,
-}
-
-impl CustomOp2 for Known {
-    fn name(&self) -> &'static str {
-        "linear-cross-entropy"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(vec![self.total]), Shape::from(())))
-    }
-
-    fn bwd(
-        &self,
-        h: &Tensor,
-        w: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let factor = grad.to_scalar::<f32>()? as f64;
-        let scaled = |known: &Option<Vec<f32>>, like: &Tensor| -> Result<Option<Tensor>> {
-            match known {
-                Some(g) => Ok(Some((Tensor::from_slice(g, like.shape(), like.device())? * factor)?)),
-                None => Ok(None),
-            }
-        };
-        Ok((scaled(&self.gradient.hidden, h)?, scaled(&self.gradient.weight, w)?))
-    }
 }
 
 #[cfg(test)]

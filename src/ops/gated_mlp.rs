@@ -1,11 +1,12 @@
 //! The gate of a gated MLP: y = act(gate) ∘ up (Shazeer, arXiv 2002.05202, eq. 5–6).
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::cpu::{slice, tensor, view};
+use super::cpu::{TASK, tensor, view};
 use super::exp::{sigmoid, tanh, vectorized};
+use super::tape::Tape;
 
 /// The activation, under the name that `config.json` gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -39,11 +40,21 @@ impl Activation {
 }
 
 /// act(gate) ∘ up, elementwise, with gradients for both.
-pub fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+pub fn gated(gate: &Tensor, up: &Tensor, activation: Activation, tape: Tape) -> Result<Tensor> {
     if !gate.device().is_cpu() {
-        return composed(gate, up, activation);
+        return tape.composed(&[gate, up], |v| composed(&v[0], &v[1], activation));
     }
-    gate.contiguous()?.apply_op2(&up.contiguous()?, Gated(activation))
+    let (gate, up) = (gate.contiguous()?, up.contiguous()?);
+    let y = tensor(forward(&view(&gate)?, &view(&up)?, activation), gate.shape())?;
+    if tape.tracks(&gate) || tape.tracks(&up) {
+        tape.record(&y, move |gradient, into| {
+            let gradient = gradient.contiguous()?;
+            let (dg, du) = backward(&view(&gate)?, &view(&up)?, &view(&gradient)?, activation);
+            into.add(gate.id(), tensor(dg, gate.shape())?)?;
+            into.add(up.id(), tensor(du, up.shape())?)
+        });
+    }
+    Ok(y)
 }
 
 /// [`gated`] in candle's own ops.
@@ -54,59 +65,34 @@ pub fn composed(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Te
     }
 }
 
-const TASK: usize = 16 * 1024;
+fn forward(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
+    let mut y = vec![0f32; gate.len()];
+    y.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK)).for_each(|((y, g), u)| {
+        vectorized(|| {
+            for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
+                *y = activation.value_and_slope(*g).0 * u;
+            }
+        })
+    });
+    y
+}
 
-struct Gated(Activation);
-
-impl CustomOp2 for Gated {
-    fn name(&self) -> &'static str {
-        "gated-mlp"
-    }
-
-    fn cpu_fwd(
-        &self,
-        sg: &CpuStorage,
-        lg: &Layout,
-        su: &CpuStorage,
-        lu: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (gate, up) = (slice(sg, lg)?, slice(su, lu)?);
-        let mut y = vec![0f32; gate.len()];
-        y.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK)).for_each(|((y, g), u)| {
+/// Gradients of gate and up.
+fn backward(gate: &[f32], up: &[f32], gradient: &[f32], activation: Activation) -> (Vec<f32>, Vec<f32>) {
+    let (mut dg, mut du) = (vec![0f32; gate.len()], vec![0f32; up.len()]);
+    dg.par_chunks_mut(TASK)
+        .zip(du.par_chunks_mut(TASK))
+        .zip(gate.par_chunks(TASK).zip(up.par_chunks(TASK)).zip(gradient.par_chunks(TASK)))
+        .for_each(|((dg, du), ((g, u), d))| {
             vectorized(|| {
-                for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
-                    *y = self.0.value_and_slope(*g).0 * u;
+                for ((dg, du), ((g, u), d)) in dg.iter_mut().zip(du).zip(g.iter().zip(u).zip(d)) {
+                    let (value, slope) = activation.value_and_slope(*g);
+                    *dg = d * u * slope;
+                    *du = d * value;
                 }
             })
         });
-        Ok((CpuStorage::F32(y), lg.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        gate: &Tensor,
-        up: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (g, u, d) = (view(gate)?, view(up)?, view(&grad)?);
-        let (g, u, d): (&[f32], &[f32], &[f32]) = (&g, &u, &d);
-        let (mut dg, mut du) = (vec![0f32; g.len()], vec![0f32; u.len()]);
-        dg.par_chunks_mut(TASK)
-            .zip(du.par_chunks_mut(TASK))
-            .zip(g.par_chunks(TASK).zip(u.par_chunks(TASK)).zip(d.par_chunks(TASK)))
-            .for_each(|((dg, du), ((g, u), d))| {
-                vectorized(|| {
-                    for ((dg, du), ((g, u), d)) in dg.iter_mut().zip(du).zip(g.iter().zip(u).zip(d)) {
-                        let (value, slope) = self.0.value_and_slope(*g);
-                        *dg = d * u * slope;
-                        *du = d * value;
-                    }
-                })
-            });
-        Ok((Some(tensor(dg, gate)?), Some(tensor(du, up)?)))
-    }
+    (dg, du)
 }
 
 #[cfg(test)]
@@ -119,11 +105,11 @@ mod tests {
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let vars = [random(&[5, 7], 1)?, random(&[5, 7], 2)?];
             assert_close(
-                &gated(&vars[0], &vars[1], activation)?,
+                &gated(&vars[0], &vars[1], activation, Tape::OFF)?,
                 &composed(&vars[0], &vars[1], activation)?,
                 1e-6,
             )?;
-            assert_gradients(&vars, |v| gated(&v[0], &v[1], activation))?;
+            assert_gradients(&vars, |v, tape| gated(&v[0], &v[1], activation, tape))?;
         }
         Ok(())
     }

@@ -1,33 +1,61 @@
-//! Linear layers: frozen, trained, and frozen with a low-rank adapter.
+//! Linear layers: plain, and with a low-rank adapter.
 //!
 //! y = x·Wᵀ + b, and with LoRA y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ (Hu et al., arXiv 2106.09685, eq. 3; `s` is
-//! PEFT's `scaling`). A frozen W stays outside the autograd graph: candle's own matmul would compute and
+//! PEFT's `scaling`). What the tape does not track costs nothing in the backward: candle's own matmul would compute and
 //! keep the gradient of every frozen weight.
 //!
 //! Shapes: x `(tokens, in)`, W `(out, in)`, b `(out)`, A `(r, in)`, B `(out, r)`, y `(tokens, out)`.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::cpu::{slice, view};
+use super::cpu::{tensor, view};
 use super::matmul::{Mat, Threads, matmul};
-
-/// x·Wᵀ + b with W and b outside the graph.
-pub fn frozen(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return composed(x, &weight.detach(), bias);
-    }
-    x.contiguous()?.apply_op1(Frozen { weight: weight.detach(), bias: bias.cloned() })
-}
+use super::tape::Tape;
 
 /// x·Wᵀ + b, with gradients for x, W and b.
-pub fn trained(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, tape: Tape) -> Result<Tensor> {
     if !x.device().is_cpu() {
-        return composed(x, weight, bias);
+        let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+        return tape.composed(&inputs, |v| composed(&v[0], &v[1], v.get(2)));
     }
-    add_bias(x.contiguous()?.apply_op2(weight, Trained)?, bias)
+    let x = x.contiguous()?;
+    let y = affine(&x, weight, bias)?;
+    let bias = bias.filter(|b| tape.tracks(b)).map(|b| (b.id(), b.elem_count()));
+    let (track_x, track_w) = (tape.tracks(&x), tape.tracks(weight));
+    if track_x || track_w || bias.is_some() {
+        let (x_id, x_dims) = (x.id(), x.dims2()?);
+        let weight = weight.clone();
+        let x = track_w.then_some(x); // needed for dW only
+        tape.record(&y, move |gradient, into| {
+            let gradient = gradient.contiguous()?;
+            let g = view(&gradient)?;
+            let (out, inp) = weight.dims2()?;
+            let g = Mat::new(&g, x_dims.0, out);
+            if track_x {
+                let w = view(&weight)?;
+                into.add_with(x_id, x_dims, |dx, add| {
+                    matmul(dx, inp, add, 1.0, g, Mat::new(&w, out, inp), Threads::All) // dx = g·W
+                })?;
+            }
+            if let Some(x) = x {
+                let xs = view(&x)?;
+                into.add_with(weight.id(), (out, inp), |dw, add| {
+                    matmul(dw, inp, add, 1.0, g.t(), Mat::new(&xs, x_dims.0, inp), Threads::All) // dW = gᵀ·x
+                })?;
+            }
+            if let Some((b, out)) = bias {
+                let ones = vec![1f32; x_dims.0];
+                into.add_with(b, out, |db, add| {
+                    matmul(db, out, add, 1.0, Mat::new(&ones, 1, x_dims.0), g, Threads::All) // db = Σ g
+                })?;
+            }
+            Ok(())
+        });
+    }
+    Ok(y)
 }
 
-/// x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with gradients for x, A and B; W and b outside the graph.
+/// x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ with gradients for x, A and B; W and b are not trained.
 ///
 /// Without `weight` only the low-rank term (the path of a dropped-out input).
 pub fn lora(
@@ -37,20 +65,59 @@ pub fn lora(
     a: &Tensor,
     b: &Tensor,
     scaling: f64,
+    tape: Tape,
 ) -> Result<Tensor> {
     if !x.device().is_cpu() {
-        return lora_composed(x, weight, bias, a, b, scaling);
+        return tape.composed(&[x, a, b], |v| lora_composed(&v[0], weight, bias, &v[1], &v[2], scaling));
     }
-    let op = Lora { weight: weight.map(Tensor::detach), bias: bias.cloned(), scaling: scaling as f32 };
-    x.contiguous()?.apply_op3(a, b, op)
+    let x = x.contiguous()?;
+    let scaling = scaling as f32;
+    let ((tokens, inp), (r, _), (out, _)) = (x.dims2()?, a.dims2()?, b.dims2()?);
+    let y = {
+        let (xs, av, bv) = (view(&x)?, view(a)?, view(b)?);
+        let xm = Mat::new(&xs, tokens, inp);
+        let mut y = match weight {
+            Some(weight) => affine_rows(xm, weight, bias)?,
+            None => vec![0f32; tokens * out],
+        };
+        let xa = low_rank(xm, Mat::new(&av, r, inp)); // (tokens, r)
+        matmul(&mut y, out, true, scaling, Mat::new(&xa, tokens, r), Mat::new(&bv, out, r).t(), Threads::All);
+        tensor(y, (tokens, out))?
+    };
+    if tape.tracks(&x) || tape.tracks(a) || tape.tracks(b) {
+        let (weight, a, b) = (weight.cloned(), a.clone(), b.clone());
+        tape.record(&y, move |gradient, into| {
+            let gradient = gradient.contiguous()?;
+            let (gs, xs, av, bv) = (view(&gradient)?, view(&x)?, view(&a)?, view(&b)?);
+            let (g, xm) = (Mat::new(&gs, tokens, out), Mat::new(&xs, tokens, inp));
+            let (am, bm) = (Mat::new(&av, r, inp), Mat::new(&bv, out, r));
+
+            let mut u = vec![0f32; tokens * r]; // u = s·g·B
+            matmul(&mut u, r, false, scaling, g, bm, Threads::All);
+            let um = Mat::new(&u, tokens, r);
+            into.add_with(a.id(), (r, inp), |da, add| {
+                matmul(da, inp, add, 1.0, um.t(), xm, Threads::All) // dA = uᵀ·x
+            })?;
+            let xa = low_rank(xm, am); // again: cheaper to compute than to keep, r is small
+            into.add_with(b.id(), (out, r), |db, add| {
+                let xa = Mat::new(&xa, tokens, r);
+                matmul(db, r, add, scaling, g.t(), xa, Threads::All) // dB = s·gᵀ·(x·Aᵀ)
+            })?;
+            let w = weight.as_ref().map(view).transpose()?;
+            into.add_with(x.id(), (tokens, inp), |dx, add| {
+                matmul(dx, inp, add, 1.0, um, am, Threads::All); // dx = u·A + g·W
+                if let Some(w) = &w {
+                    matmul(dx, inp, true, 1.0, g, Mat::new(w, out, inp), Threads::All);
+                }
+            })
+        });
+    }
+    Ok(y)
 }
 
-/// [`trained`] in candle's own ops.
+/// [`linear`] in candle's own ops.
 pub fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    add_bias(x.matmul(&weight.t()?)?, bias)
-}
-
-fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = x.matmul(&weight.t()?)?;
     match bias {
         Some(b) => y.broadcast_add(b),
         None => Ok(y),
@@ -73,180 +140,30 @@ pub fn lora_composed(
     }
 }
 
-/// `(tokens, out)` rows filled with the bias, or zeros.
-fn bias_rows(bias: Option<&Tensor>, tokens: usize, out: usize) -> Result<Vec<f32>> {
-    match bias {
-        Some(b) => Ok(view(b)?.repeat(tokens)),
-        None => Ok(vec![0f32; tokens * out]),
-    }
+/// x·Wᵀ + b.
+fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let ((tokens, inp), (out, _)) = (x.dims2()?, weight.dims2()?);
+    let xs = view(x)?;
+    tensor(affine_rows(Mat::new(&xs, tokens, inp), weight, bias)?, (tokens, out))
 }
 
-struct Frozen {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl CustomOp1 for Frozen {
-    fn name(&self) -> &'static str {
-        "frozen-linear"
-    }
-
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (out, inp) = self.weight.dims2()?;
-        let x = slice(s, l)?;
-        let tokens = x.len() / inp;
-        let mut y = bias_rows(self.bias.as_ref(), tokens, out)?;
-        let w = view(&self.weight)?;
-        let x = Mat::new(x, tokens, inp);
-        matmul(&mut y, out, self.bias.is_some(), 1.0, x, Mat::new(&w, out, inp).t(), Threads::All);
-        Ok((CpuStorage::F32(y), Shape::from((tokens, out))))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        input_gradient(x, &self.weight, grad).map(Some)
-    }
-}
-
-/// dx = g·W.
-fn input_gradient(x: &Tensor, weight: &Tensor, grad: &Tensor) -> Result<Tensor> {
+/// The elements of x·Wᵀ + b.
+fn affine_rows(x: Mat, weight: &Tensor, bias: Option<&Tensor>) -> Result<Vec<f32>> {
     let (out, inp) = weight.dims2()?;
-    let grad = grad.contiguous()?;
-    let (g, w) = (view(&grad)?, view(weight)?);
-    let tokens = g.len() / out;
-    let mut dx = vec![0f32; tokens * inp];
-    matmul(&mut dx, inp, false, 1.0, Mat::new(&g, tokens, out), Mat::new(&w, out, inp), Threads::All);
-    super::cpu::tensor(dx, x)
+    let w = view(weight)?;
+    let mut y = match bias {
+        Some(b) => view(b)?.repeat(x.rows()),
+        None => vec![0f32; x.rows() * out],
+    };
+    matmul(&mut y, out, bias.is_some(), 1.0, x, Mat::new(&w, out, inp).t(), Threads::All);
+    Ok(y)
 }
 
-struct Trained;
-
-impl CustomOp2 for Trained {
-    fn name(&self) -> &'static str {
-        "trained-linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        sx: &CpuStorage,
-        lx: &Layout,
-        sw: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (out, inp) = lw.shape().dims2()?;
-        let (x, w) = (slice(sx, lx)?, slice(sw, lw)?);
-        let tokens = x.len() / inp;
-        let mut y = vec![0f32; tokens * out];
-        matmul(&mut y, out, false, 1.0, Mat::new(x, tokens, inp), Mat::new(w, out, inp).t(), Threads::All);
-        Ok((CpuStorage::F32(y), Shape::from((tokens, out))))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let dx = match x.track_op() {
-            true => Some(input_gradient(x, w, &grad)?),
-            false => None,
-        };
-        let (out, inp) = w.dims2()?;
-        let (g, xs) = (view(&grad)?, view(x)?);
-        let tokens = g.len() / out;
-        let mut dw = vec![0f32; out * inp]; // dW = gᵀ·x
-        matmul(
-            &mut dw,
-            inp,
-            false,
-            1.0,
-            Mat::new(&g, tokens, out).t(),
-            Mat::new(&xs, tokens, inp),
-            Threads::All,
-        );
-        Ok((dx, Some(super::cpu::tensor(dw, w)?)))
-    }
-}
-
-struct Lora {
-    weight: Option<Tensor>,
-    bias: Option<Tensor>,
-    scaling: f32,
-}
-
-impl CustomOp3 for Lora {
-    fn name(&self) -> &'static str {
-        "lora-linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        sx: &CpuStorage,
-        lx: &Layout,
-        sa: &CpuStorage,
-        la: &Layout,
-        sb: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (r, inp) = la.shape().dims2()?;
-        let (out, _) = lb.shape().dims2()?;
-        let (x, a, b) = (slice(sx, lx)?, slice(sa, la)?, slice(sb, lb)?);
-        let tokens = x.len() / inp;
-        let x = Mat::new(x, tokens, inp);
-        let mut y = bias_rows(self.bias.as_ref(), tokens, out)?;
-        if let Some(weight) = &self.weight {
-            let w = view(weight)?;
-            matmul(&mut y, out, self.bias.is_some(), 1.0, x, Mat::new(&w, out, inp).t(), Threads::All);
-        }
-        let mut xa = vec![0f32; tokens * r]; // x·Aᵀ
-        matmul(&mut xa, r, false, 1.0, x, Mat::new(a, r, inp).t(), Threads::All);
-        let (xa, b) = (Mat::new(&xa, tokens, r), Mat::new(b, out, r));
-        matmul(&mut y, out, true, self.scaling, xa, b.t(), Threads::All);
-        Ok((CpuStorage::F32(y), Shape::from((tokens, out))))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        a: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (r, inp) = a.dims2()?;
-        let (out, _) = b.dims2()?;
-        let grad = grad.contiguous()?;
-        let (gs, xs, av, bv) = (view(&grad)?, view(x)?, view(a)?, view(b)?);
-        let tokens = gs.len() / out;
-        let (g, xm) = (Mat::new(&gs, tokens, out), Mat::new(&xs, tokens, inp));
-        let (am, bm) = (Mat::new(&av, r, inp), Mat::new(&bv, out, r));
-
-        let mut u = vec![0f32; tokens * r]; // u = s·g·B
-        matmul(&mut u, r, false, self.scaling, g, bm, Threads::All);
-        let um = Mat::new(&u, tokens, r);
-        let mut da = vec![0f32; r * inp]; // dA = uᵀ·x
-        matmul(&mut da, inp, false, 1.0, um.t(), xm, Threads::All);
-        // x·Aᵀ again: cheaper to compute than to keep, r is small.
-        let mut xa = vec![0f32; tokens * r];
-        matmul(&mut xa, r, false, 1.0, xm, am.t(), Threads::All);
-        let mut db = vec![0f32; out * r]; // dB = s·gᵀ·(x·Aᵀ)
-        matmul(&mut db, r, false, self.scaling, g.t(), Mat::new(&xa, tokens, r), Threads::All);
-
-        // The lowest adapted layer has nothing below it that learns: no input gradient.
-        let dx = if x.track_op() {
-            let mut dx = vec![0f32; tokens * inp]; // dx = g·W + u·A
-            if let Some(weight) = &self.weight {
-                let w = view(weight)?;
-                matmul(&mut dx, inp, false, 1.0, g, Mat::new(&w, out, inp), Threads::All);
-            }
-            matmul(&mut dx, inp, true, 1.0, um, am, Threads::All);
-            Some(super::cpu::tensor(dx, x)?)
-        } else {
-            None
-        };
-        Ok((dx, Some(super::cpu::tensor(da, a)?), Some(super::cpu::tensor(db, b)?)))
-    }
+/// The elements of x·Aᵀ, `(tokens, r)`.
+fn low_rank(x: Mat, a: Mat) -> Vec<f32> {
+    let mut xa = vec![0f32; x.rows() * a.rows()];
+    matmul(&mut xa, a.rows(), false, 1.0, x, a.t(), Threads::All);
+    xa
 }
 
 #[cfg(test)]
@@ -255,39 +172,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frozen_equals_composed_and_has_the_right_gradient() -> Result<()> {
-        let (w, b) = (random(&[7, 5], 1)?, random(&[7], 2)?);
-        for bias in [None, Some(b.as_tensor())] {
-            let x = random(&[6, 5], 3)?;
-            assert_close(&frozen(&x, &w, bias)?, &composed(&x, &w, bias)?, 1e-6)?;
-            assert_gradients(&[x], |v| frozen(&v[0], &w, bias))?;
+    fn linear_equals_composed_and_has_the_right_gradient() -> Result<()> {
+        let v = [random(&[6, 5], 1)?, random(&[7, 5], 2)?, random(&[7], 3)?];
+        for bias in [None, Some(&v[2])] {
+            assert_close(&linear(&v[0], &v[1], bias, Tape::OFF)?, &composed(&v[0], &v[1], bias)?, 1e-6)?;
+            // x alone, as in a frozen layer; W alone, as in the lowest; both.
+            assert_gradients(&v[..1], |x, tape| linear(&x[0], &v[1], bias, tape))?;
+            assert_gradients(&v[1..2], |w, tape| linear(&v[0], &w[0], bias, tape))?;
+            assert_gradients(&v[..2], |v, tape| linear(&v[0], &v[1], bias, tape))?;
         }
-        Ok(())
-    }
-
-    #[test]
-    fn trained_equals_composed_and_has_the_right_gradient() -> Result<()> {
-        let vars = [random(&[6, 5], 1)?, random(&[7, 5], 2)?, random(&[7], 3)?];
-        assert_close(
-            &trained(&vars[0], &vars[1], Some(&vars[2]))?,
-            &composed(&vars[0], &vars[1], Some(&vars[2]))?,
-            1e-6,
-        )?;
-        assert_gradients(&vars, |v| trained(&v[0], &v[1], Some(&v[2])))
+        assert_gradients(&v, |v, tape| linear(&v[0], &v[1], Some(&v[2]), tape))
     }
 
     #[test]
     fn lora_equals_composed_and_has_the_right_gradient() -> Result<()> {
         let (w, b) = (random(&[7, 5], 1)?, random(&[7], 2)?);
-        let vars = [random(&[6, 5], 3)?, random(&[2, 5], 4)?, random(&[7, 2], 5)?];
-        for (w, b) in [(Some(w.as_tensor()), Some(b.as_tensor())), (Some(w.as_tensor()), None), (None, None)]
-        {
+        let v = [random(&[6, 5], 3)?, random(&[2, 5], 4)?, random(&[7, 2], 5)?];
+        for (w, b) in [(Some(&w), Some(&b)), (Some(&w), None), (None, None)] {
             assert_close(
-                &lora(&vars[0], w, b, &vars[1], &vars[2], 1.75)?,
-                &lora_composed(&vars[0], w, b, &vars[1], &vars[2], 1.75)?,
+                &lora(&v[0], w, b, &v[1], &v[2], 1.75, Tape::OFF)?,
+                &lora_composed(&v[0], w, b, &v[1], &v[2], 1.75)?,
                 1e-6,
             )?;
-            assert_gradients(&vars, |v| lora(&v[0], w, b, &v[1], &v[2], 1.75))?;
+            assert_gradients(&v, |v, tape| lora(&v[0], w, b, &v[1], &v[2], 1.75, tape))?;
+            assert_gradients(&v[1..], |ab, tape| lora(&v[0], w, b, &ab[0], &ab[1], 1.75, tape))?;
         }
         Ok(())
     }

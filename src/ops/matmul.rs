@@ -25,6 +25,11 @@ impl<'a> Mat<'a> {
         Self::strided(data, rows, cols, cols)
     }
 
+    /// Number of rows.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The transposed matrix, same elements.
     pub(super) fn t(self) -> Self {
         Self {

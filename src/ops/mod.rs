@@ -7,13 +7,17 @@
 //! Activations are `(tokens, width)`: the sequences of a batch lie end to end without padding, and
 //! [`segments::Segments`] says where each begins.
 
+pub mod add;
 pub mod attention;
 pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
 pub mod gated_mlp;
 pub mod linear;
 pub mod rms_norm;
 pub mod rope;
 pub mod segments;
+pub mod tape;
 
 mod cpu;
 mod exp;

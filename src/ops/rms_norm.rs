@@ -4,18 +4,32 @@
 //! groups of `w.len()` elements, so the same op serves `(tokens, hidden)` and heads inside `(tokens,
 //! heads · head_dim)`.
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
+use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{rows_per_task, slice, tensor, view};
+use super::cpu::{rows_per_task, tensor, view};
 use super::exp::{dot, vectorized};
+use super::tape::Tape;
 
 /// RMSNorm over groups of `weight.len()` elements of the last dimension, with gradients for x and w.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, eps: f64) -> Result<Tensor> {
+pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, eps: f64, tape: Tape) -> Result<Tensor> {
     if !x.device().is_cpu() {
-        return composed(x, weight, offset, eps);
+        return tape.composed(&[x, weight], |v| composed(&v[0], &v[1], offset, eps));
     }
-    x.contiguous()?.apply_op2(weight, RmsNorm { offset, eps: eps as f32 })
+    let x = x.contiguous()?;
+    let norm = Norm { offset, eps: eps as f32 };
+    let y = tensor(norm.forward(&view(&x)?, &view(weight)?), x.shape())?;
+    let (track_x, track_w) = (tape.tracks(&x), tape.tracks(weight));
+    if track_x || track_w {
+        let weight = weight.clone();
+        tape.record(&y, move |gradient, into| {
+            let gradient = gradient.contiguous()?;
+            let (dx, dw) = norm.backward(&view(&x)?, &view(&weight)?, &view(&gradient)?, track_w);
+            into.add(x.id(), tensor(dx, x.shape())?)?;
+            into.add(weight.id(), tensor(dw, weight.shape())?)
+        });
+    }
+    Ok(y)
 }
 
 /// [`rms_norm`] in candle's own ops.
@@ -28,30 +42,17 @@ pub fn composed(x: &Tensor, weight: &Tensor, offset: f32, eps: f64) -> Result<Te
     normed.broadcast_mul(&gain)?.reshape(x.shape())
 }
 
-struct RmsNorm {
+struct Norm {
     offset: f32,
     eps: f32,
 }
 
-impl RmsNorm {
+impl Norm {
     fn inverse_rms(&self, row: &[f32]) -> f32 {
         1.0 / (dot(row, row) / row.len() as f32 + self.eps).sqrt()
     }
-}
 
-impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        sx: &CpuStorage,
-        lx: &Layout,
-        sw: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, w) = (slice(sx, lx)?, slice(sw, lw)?);
+    fn forward(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
         let width = w.len();
         let mut y = vec![0f32; x.len()];
         let task = rows_per_task(width) * width;
@@ -65,29 +66,19 @@ impl CustomOp2 for RmsNorm {
                 }
             })
         });
-        Ok((CpuStorage::F32(y), lx.shape().clone()))
+        y
     }
 
-    // With r = 1/rms and n = x·r:  dx = r·(g·gain − n·mean(g·gain·n)),  dw = Σ g·n.
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let (xs, ws, gs) = (view(x)?, view(w)?, view(&grad)?);
-        let (xs, ws, gs): (&[f32], &[f32], &[f32]) = (&xs, &ws, &gs);
-        let width = ws.len();
+    /// With r = 1/rms and n = x·r:  dx = r·(g·gain − n·mean(g·gain·n)),  dw = Σ g·n (zeros unless asked for).
+    fn backward(&self, x: &[f32], w: &[f32], g: &[f32], need_dw: bool) -> (Vec<f32>, Vec<f32>) {
+        let width = w.len();
         let task = rows_per_task(width) * width;
-        let need_dw = w.track_op();
-        let mut dx = vec![0f32; xs.len()];
+        let mut dx = vec![0f32; x.len()];
         // One partial sum of dw a task, added in task order: the same bytes on every run.
         let partial: Vec<Vec<f32>> = dx
             .par_chunks_mut(task)
-            .zip(xs.par_chunks(task))
-            .zip(gs.par_chunks(task))
+            .zip(x.par_chunks(task))
+            .zip(g.par_chunks(task))
             .map(|((dx, x), g)| {
                 vectorized(|| {
                     let mut dw = vec![0f32; if need_dw { width } else { 0 }];
@@ -96,7 +87,7 @@ impl CustomOp2 for RmsNorm {
                         dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
                     for ((dx, x), g) in rows {
                         let inv = self.inverse_rms(x);
-                        for ((o, g), w) in gg.iter_mut().zip(g).zip(ws) {
+                        for ((o, g), w) in gg.iter_mut().zip(g).zip(w) {
                             *o = g * (self.offset + w);
                         }
                         let mean = dot(&gg, x) * inv * inv / width as f32;
@@ -111,16 +102,11 @@ impl CustomOp2 for RmsNorm {
                 })
             })
             .collect();
-        let dw = if need_dw {
-            let mut dw = vec![0f32; width];
-            for p in &partial {
-                dw.iter_mut().zip(p).for_each(|(d, p)| *d += p);
-            }
-            Some(tensor(dw, w)?)
-        } else {
-            None
-        };
-        Ok((Some(tensor(dx, x)?), dw))
+        let mut dw = vec![0f32; width];
+        for p in &partial {
+            dw.iter_mut().zip(p).for_each(|(d, p)| *d += p);
+        }
+        (dx, dw)
     }
 }
 
@@ -134,19 +120,19 @@ mod tests {
         for offset in [0.0, 1.0] {
             let vars = [random(&[5, 12], 1)?, random(&[12], 2)?];
             assert_close(
-                &rms_norm(&vars[0], &vars[1], offset, 1e-6)?,
+                &rms_norm(&vars[0], &vars[1], offset, 1e-6, Tape::OFF)?,
                 &composed(&vars[0], &vars[1], offset, 1e-6)?,
                 1e-5,
             )?;
-            assert_gradients(&vars, |v| rms_norm(&v[0], &v[1], offset, 1e-6))?;
+            assert_gradients(&vars, |v, tape| rms_norm(&v[0], &v[1], offset, 1e-6, tape))?;
             // Heads: groups of 4 inside rows of 12.
             let vars = [random(&[5, 12], 3)?, random(&[4], 4)?];
             assert_close(
-                &rms_norm(&vars[0], &vars[1], offset, 1e-6)?,
+                &rms_norm(&vars[0], &vars[1], offset, 1e-6, Tape::OFF)?,
                 &composed(&vars[0], &vars[1], offset, 1e-6)?,
                 1e-5,
             )?;
-            assert_gradients(&vars, |v| rms_norm(&v[0], &v[1], offset, 1e-6))?;
+            assert_gradients(&vars, |v, tape| rms_norm(&v[0], &v[1], offset, 1e-6, tape))?;
         }
         Ok(())
     }

@@ -3,12 +3,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{rows_per_task, slice, tensor, view};
+use super::cpu::{rows_per_task, tensor, view};
 use super::exp::vectorized;
 use super::segments::Segments;
+use super::tape::Tape;
 
 /// Angles of one kind of rotary embedding; the table grows with the longest sequence seen.
 #[derive(Debug)]
@@ -47,29 +48,44 @@ impl Rotary {
     }
 
     /// Rotates every head of x `(tokens, heads · head_dim)` by its token's position.
-    pub fn apply(&self, x: &Tensor, segments: &Segments) -> Result<Tensor> {
-        let op = Rotate {
-            table: self.table(segments.max_len()),
-            positions: Arc::new(segments.positions()),
-            half: self.inv_freq.len(),
-            inverse: false,
-        };
+    pub fn apply(&self, x: &Tensor, segments: &Segments, tape: Tape) -> Result<Tensor> {
+        let op = self.rotation(segments);
         if !x.device().is_cpu() {
-            return op.composed(x);
+            return tape.composed(&[x], |v| op.composed(&v[0]));
         }
-        x.contiguous()?.apply_op1(op)
+        let x = x.contiguous()?;
+        let (tokens, width) = x.dims2()?;
+        let y = tensor(op.rotate(&view(&x)?, width, 1.0), (tokens, width))?;
+        if tape.tracks(&x) {
+            let x = x.id(); // its elements are not needed again
+            tape.record(&y, move |gradient, into| {
+                // A rotation's transpose is the rotation by the opposite angle.
+                let gradient = gradient.contiguous()?;
+                into.add(x, tensor(op.rotate(&view(&gradient)?, width, -1.0), (tokens, width))?)
+            });
+        }
+        Ok(y)
+    }
+
+    fn rotation(&self, segments: &Segments) -> Rotation {
+        Rotation {
+            table: self.table(segments.max_len()),
+            positions: segments.positions(),
+            half: self.inv_freq.len(),
+        }
     }
 }
 
-struct Rotate {
+/// The angles of the tokens of one pass.
+struct Rotation {
     table: Arc<Table>,
-    positions: Arc<Vec<usize>>,
+    positions: Vec<usize>,
     half: usize,
-    inverse: bool,
 }
 
-impl Rotate {
-    fn rotate(&self, x: &[f32], width: usize) -> Vec<f32> {
+impl Rotation {
+    /// Rows of `width` elements; `sign` turns forwards or back.
+    fn rotate(&self, x: &[f32], width: usize, sign: f32) -> Vec<f32> {
         let half = self.half;
         let mut y = vec![0f32; x.len()];
         let rows = rows_per_task(width);
@@ -79,7 +95,6 @@ impl Rotate {
                     for (row, (y, x)) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
                         let at = self.positions[task * rows + row] * half;
                         let (cos, sin) = (&self.table.cos[at..at + half], &self.table.sin[at..at + half]);
-                        let sign = if self.inverse { -1.0 } else { 1.0 };
                         for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
                             let (y1, y2) = y.split_at_mut(half);
                             let (x1, x2) = x.split_at(half);
@@ -114,30 +129,6 @@ impl Rotate {
     }
 }
 
-impl CustomOp1 for Rotate {
-    fn name(&self) -> &'static str {
-        "rope"
-    }
-
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (_, width) = l.shape().dims2()?;
-        Ok((CpuStorage::F32(self.rotate(slice(s, l)?, width)), l.shape().clone()))
-    }
-
-    // A rotation's transpose is the rotation by the opposite angle.
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let back = Rotate {
-            table: self.table.clone(),
-            positions: self.positions.clone(),
-            inverse: !self.inverse,
-            ..*self
-        };
-        let (_, width) = x.dims2()?;
-        let grad = grad.contiguous()?;
-        tensor(back.rotate(&view(&grad)?, width), x).map(Some)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{assert_close, assert_gradients, random};
@@ -148,13 +139,11 @@ mod tests {
         let rotary = Rotary::new(vec![1.0, 0.3, 0.01]);
         let segments = Segments::with_past(vec![3, 2], vec![0, 200]);
         let x = random(&[5, 12], 1)?; // 2 heads of 6
-        let op = Rotate {
-            table: rotary.table(segments.max_len()),
-            positions: Arc::new(segments.positions()),
-            half: 3,
-            inverse: false,
-        };
-        assert_close(&rotary.apply(&x, &segments)?, &op.composed(&x)?, 1e-6)?;
-        assert_gradients(&[x], |v| rotary.apply(&v[0], &segments))
+        assert_close(
+            &rotary.apply(&x, &segments, Tape::OFF)?,
+            &rotary.rotation(&segments).composed(&x)?,
+            1e-6,
+        )?;
+        assert_gradients(&[x], |v, tape| rotary.apply(&v[0], &segments, tape))
     }
 }

@@ -1,14 +1,16 @@
 //! Finite differences and comparisons for the tests of this folder.
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor};
 use rand::{Rng, SeedableRng};
 
-/// A variable of normal-ish values that depend on the seed only.
-pub(super) fn random(shape: &[usize], seed: u64) -> Result<Var> {
+use super::tape::{Recording, Tape};
+
+/// Values between −1 and 1 that depend on the seed only.
+pub(super) fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let n = shape.iter().product();
     let data: Vec<f32> = (0..n).map(|_| rng.random_range(-1.0f32..1.0)).collect();
-    Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu)?)
+    Tensor::from_vec(data, shape, &Device::Cpu)
 }
 
 /// Asserts that no element differs by more than `tolerance`.
@@ -19,20 +21,33 @@ pub(super) fn assert_close(got: &Tensor, want: &Tensor, tolerance: f32) -> Resul
     Ok(())
 }
 
-/// Checks the gradient of Σ c·f(vars) (fixed random c) for every element of every variable against
-/// central differences.
-pub(super) fn assert_gradients(vars: &[Var], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<()> {
-    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-    let y = f(&tensors)?;
-    let c = random(y.dims(), 99)?.as_tensor().detach();
-    let grads = (&y * &c)?.sum_all()?.backward()?;
+/// Gradients of Σ c·f for each of `inputs`, with fixed random c that depend on the shape only.
+pub(super) fn gradients(
+    inputs: &[Tensor],
+    f: impl Fn(&[Tensor], Tape) -> Result<Tensor>,
+) -> Result<Vec<Tensor>> {
+    let recording = Recording::new(inputs);
+    let y = f(inputs, recording.tape())?;
+    let c = random(y.dims(), 99)?;
+    let total = recording.tape().composed(&[&y], |y| (&y[0] * &c)?.sum_all())?;
+    let mut found = recording.backward(&total)?;
+    let take = |(i, t)| found.take(t).unwrap_or_else(|| panic!("input {i} has no gradient"));
+    Ok(inputs.iter().enumerate().map(take).collect())
+}
+
+/// Checks the gradient of Σ c·f(inputs) for every element of every input against central differences.
+pub(super) fn assert_gradients(
+    inputs: &[Tensor],
+    f: impl Fn(&[Tensor], Tape) -> Result<Tensor>,
+) -> Result<()> {
+    let grads = gradients(inputs, &f)?;
     let value = |tensors: &[Tensor]| -> Result<f64> {
-        let y = f(tensors)?.flatten_all()?.to_vec1::<f32>()?;
-        let c = c.flatten_all()?.to_vec1::<f32>()?;
+        let y = f(tensors, Tape::OFF)?;
+        let c = random(y.dims(), 99)?.flatten_all()?.to_vec1::<f32>()?;
+        let y = y.flatten_all()?.to_vec1::<f32>()?;
         Ok(y.iter().zip(&c).map(|(a, b)| *a as f64 * *b as f64).sum())
     };
-    for (i, var) in vars.iter().enumerate() {
-        let got = grads.get(var).unwrap_or_else(|| panic!("variable {i} has no gradient"));
+    for (i, (var, got)) in inputs.iter().zip(&grads).enumerate() {
         let got = got.flatten_all()?.to_vec1::<f32>()?;
         let start = var.flatten_all()?.to_vec1::<f32>()?;
         for (j, got) in got.iter().enumerate() {
@@ -40,7 +55,7 @@ pub(super) fn assert_gradients(vars: &[Var], f: impl Fn(&[Tensor]) -> Result<Ten
             let at = |delta: f32| -> Result<f64> {
                 let mut moved = start.clone();
                 moved[j] += delta;
-                let mut tensors: Vec<Tensor> = tensors.iter().map(Tensor::detach).collect();
+                let mut tensors = inputs.to_vec();
                 tensors[i] = Tensor::from_vec(moved, var.dims(), var.device())?;
                 value(&tensors)
             };
