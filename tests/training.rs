@@ -60,7 +60,7 @@ fn logits(pretrained: &Pretrained, tuning: &Tuning, text: &str) -> Vec<f32> {
     let segments = Segments::new(vec![ids.len()]);
     let mut hook = NoHook;
     let x = model.hidden(&ids, &mut Pass::new(&segments, 1.0, &mut hook)).unwrap();
-    floats(&model.logits(&x).unwrap())
+    floats(&model.logits(&x, 1.0).unwrap())
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {

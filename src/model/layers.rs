@@ -3,72 +3,66 @@
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
-use rand::Rng;
 
 use super::Pass;
+use super::low_rank::LowRank;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::{Activation, gated};
 use crate::ops::rope::Rotary;
 use crate::ops::{linear, rms_norm};
 
-/// y = x·Wᵀ + b, plus a low-rank term where the layer is adapted.
-pub struct Linear {
-    /// `(out, in)`; from a `Var` where the layer is trained in full.
-    pub weight: Tensor,
-    /// `(out)`.
-    pub bias: Option<Tensor>,
-    /// The low-rank term.
-    pub lora: Option<Lora>,
+/// A weight of the base model, and the copy of it that an adapter trained (PEFT's `modules_to_save`).
+#[derive(Clone)]
+pub struct Weight {
+    /// From a `Var` where the model is trained in full.
+    pub base: Tensor,
+    /// Takes the base's place while the adapter is on.
+    pub saved: Option<Tensor>,
 }
 
-/// s·(dropout(x)·Aᵀ)·Bᵀ with s as PEFT scales it.
-pub struct Lora {
-    /// `lora_A`, `(r, in)`.
-    pub a: Tensor,
-    /// `lora_B`, `(out, r)`.
-    pub b: Tensor,
-    /// alpha / r, or alpha / √r with rsLoRA.
-    pub scaling: f64,
-    /// Share of inputs that training zeroes.
-    pub dropout: f64,
+impl Weight {
+    /// What this pass computes with; inside the graph while training.
+    pub fn of(&self, pass: &Pass) -> Tensor {
+        let weight = self.at(pass.adapter);
+        if pass.train.is_some() { weight.clone() } else { weight.detach() }
+    }
+
+    /// The weight with so much of the adapter: 0 is the base.
+    pub fn at(&self, adapter: f64) -> &Tensor {
+        match &self.saved {
+            Some(saved) if adapter != 0.0 => saved,
+            _ => &self.base,
+        }
+    }
+}
+
+/// y = x·Wᵀ + b, plus a low-rank term where the layer is adapted.
+pub struct Linear {
+    /// `(out, in)`.
+    pub weight: Weight,
+    /// `(out)`.
+    pub bias: Option<Weight>,
+    /// The low-rank term.
+    pub low_rank: Option<LowRank>,
 }
 
 impl Linear {
     /// x `(tokens, in)` → `(tokens, out)`.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let bias = self.bias.as_ref();
-        let lora = match &self.lora {
-            Some(lora) if pass.adapter != 0.0 => lora,
-            _ if pass.train.is_some() && self.weight.track_op() => {
-                return linear::trained(x, &self.weight, bias);
-            }
-            _ => return linear::frozen(x, &self.weight, bias),
-        };
-        let scaling = lora.scaling * pass.adapter;
-        match &mut pass.train {
-            None => linear::lora(x, Some(&self.weight), bias, &lora.a.detach(), &lora.b.detach(), scaling),
-            Some(rng) if lora.dropout > 0.0 => {
-                let dropped = dropout(x, lora.dropout, rng)?;
-                let base = linear::frozen(x, &self.weight, bias)?;
-                base + linear::lora(&dropped, None, None, &lora.a, &lora.b, scaling)?
-            }
-            Some(_) => linear::lora(x, Some(&self.weight), bias, &lora.a, &lora.b, scaling),
+        let weight = &self.weight.of(pass);
+        let bias = self.bias.as_ref().map(|bias| bias.of(pass));
+        match &self.low_rank {
+            Some(term) if pass.adapter != 0.0 => term.forward(x, weight, bias.as_ref(), pass),
+            _ if weight.track_op() => linear::trained(x, weight, bias.as_ref()),
+            _ => linear::frozen(x, weight, bias.as_ref()),
         }
     }
-}
-
-/// Zeroes a share `p` of the elements and scales the others by 1 / (1 − p).
-fn dropout(x: &Tensor, p: f64, rng: &mut impl Rng) -> Result<Tensor> {
-    let keep = (1.0 / (1.0 - p)) as f32;
-    let mask: Vec<f32> =
-        (0..x.elem_count()).map(|_| if rng.random::<f64>() < p { 0.0 } else { keep }).collect();
-    x * Tensor::from_vec(mask, x.shape(), x.device())?
 }
 
 /// RMSNorm with its weight.
 pub struct RmsNorm {
     /// `(width)`.
-    pub weight: Tensor,
+    pub weight: Weight,
     /// 1 where the checkpoint holds the gain minus one.
     pub offset: f32,
     /// ε under the root.
@@ -78,10 +72,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Norm over groups of `width` elements of the last dimension; same shape out as in.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        match pass.train {
-            Some(_) => rms_norm::rms_norm(x, &self.weight, self.offset, self.eps),
-            None => rms_norm::rms_norm(x, &self.weight.detach(), self.offset, self.eps),
-        }
+        rms_norm::rms_norm(x, &self.weight.of(pass), self.offset, self.eps)
     }
 }
 

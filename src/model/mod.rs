@@ -12,6 +12,8 @@ pub mod hub;
 pub mod layers;
 pub mod loader;
 pub mod lora;
+pub mod lora_config;
+pub mod low_rank;
 pub mod rotary;
 pub mod source;
 
@@ -32,7 +34,7 @@ use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 use self::hooks::{Hook, Site};
-use self::layers::RmsNorm;
+use self::layers::{RmsNorm, Weight};
 use self::loader::{Loader, Trainables, Tuning};
 use self::source::Pretrained;
 use crate::bail_input;
@@ -43,7 +45,7 @@ use crate::ops::segments::Segments;
 pub struct Pass<'a> {
     /// Where the sequences lie in the `(tokens, …)` tensors.
     pub segments: &'a Segments,
-    /// Factor on the adapter: 1 is the tuned model, 0 the base.
+    /// Factor on the adapter: 1 is the tuned model, 0 the base; any other scales the low-rank terms.
     pub adapter: f64,
     /// Called at every site of every block.
     pub hook: &'a mut dyn Hook,
@@ -103,7 +105,7 @@ pub(crate) fn at_site(pass: &mut Pass, layer: usize, site: Site, x: Tensor) -> c
 /// What an architecture file builds.
 pub struct Decoder {
     /// Token embeddings `(vocab, hidden)`.
-    pub embed_tokens: Tensor,
+    pub embed_tokens: Weight,
     /// Factor on embeddings.
     pub embed_scale: f64,
     /// The blocks, lowest first.
@@ -111,7 +113,7 @@ pub struct Decoder {
     /// The norm before the head.
     pub norm: RmsNorm,
     /// The unembedding `(vocab, hidden)`; the embeddings themselves where they are tied.
-    pub lm_head: Tensor,
+    pub lm_head: Weight,
     /// Soft cap c on the logits, c·tanh(z / c).
     pub final_logit_softcapping: Option<f32>,
 }
@@ -119,6 +121,7 @@ pub struct Decoder {
 /// A causal language model with hooks at its residual sites.
 pub struct CausalLm {
     decoder: Decoder,
+    ties_head: bool,
     device: Device,
 }
 
@@ -140,9 +143,13 @@ impl CausalLm {
                 from.id
             ),
         };
-        let decoder = decoder.with_context(|| from.id.clone())?;
+        let mut decoder = decoder.with_context(|| from.id.clone())?;
+        let ties_head = !loader.has_read("lm_head.weight");
+        if ties_head {
+            decoder.lm_head = loader.tied_head(&decoder.embed_tokens)?;
+        }
         let trainables = loader.finish().with_context(|| from.id.clone())?;
-        Ok((Self { decoder, device: device.clone() }, trainables))
+        Ok((Self { decoder, ties_head, device: device.clone() }, trainables))
     }
 
     /// Number of blocks.
@@ -152,12 +159,12 @@ impl CausalLm {
 
     /// Width of the residual stream.
     pub fn hidden_size(&self) -> usize {
-        self.decoder.embed_tokens.dims()[1]
+        self.decoder.embed_tokens.base.dims()[1]
     }
 
     /// Rows of the unembedding.
     pub fn vocab_size(&self) -> usize {
-        self.decoder.lm_head.dims()[0]
+        self.decoder.lm_head.base.dims()[0]
     }
 
     /// Where the weights are.
@@ -165,14 +172,14 @@ impl CausalLm {
         &self.device
     }
 
-    /// The token embeddings `(vocab, hidden)`, without the factor some architectures put on them.
-    pub fn embeddings(&self) -> &Tensor {
-        &self.decoder.embed_tokens
+    /// Whether the base model's head is its embeddings.
+    pub fn ties_head(&self) -> bool {
+        self.ties_head
     }
 
-    /// The unembedding `(vocab, hidden)`.
-    pub fn unembedding(&self) -> &Tensor {
-        &self.decoder.lm_head
+    /// The unembedding `(vocab, hidden)` of a pass, inside the graph while training.
+    pub fn unembedding(&self, pass: &Pass) -> Tensor {
+        self.decoder.lm_head.of(pass)
     }
 
     /// Soft cap of the logits, where the architecture has one.
@@ -186,11 +193,7 @@ impl CausalLm {
     /// If an id is outside the vocabulary.
     pub fn embed(&self, ids: &[u32], pass: &Pass) -> candle_core::Result<Tensor> {
         let ids = Tensor::from_slice(ids, ids.len(), &self.device)?;
-        let table = match pass.train {
-            Some(_) => self.decoder.embed_tokens.clone(),
-            None => self.decoder.embed_tokens.detach(),
-        };
-        let x = table.index_select(&ids, 0)?;
+        let x = self.decoder.embed_tokens.of(pass).index_select(&ids, 0)?;
         if self.decoder.embed_scale == 1.0 { Ok(x) } else { x * self.decoder.embed_scale }
     }
 
@@ -226,11 +229,12 @@ impl CausalLm {
     }
 
     /// Logits `(rows, vocab)` of normed rows `(rows, hidden)`, soft-capped where the architecture does so.
+    /// `adapter` as in [`Pass`]: an adapter may bring a head of its own.
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn logits(&self, normed: &Tensor) -> candle_core::Result<Tensor> {
-        let z = self.raw_logits(normed)?;
+    pub fn logits(&self, normed: &Tensor, adapter: f64) -> candle_core::Result<Tensor> {
+        let z = self.raw_logits(normed, adapter)?;
         match self.decoder.final_logit_softcapping {
             Some(cap) => (z / cap as f64)?.tanh()? * cap as f64,
             None => Ok(z),
@@ -241,8 +245,8 @@ impl CausalLm {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn raw_logits(&self, normed: &Tensor) -> candle_core::Result<Tensor> {
-        crate::ops::linear::frozen(normed, &self.decoder.lm_head, None)
+    pub fn raw_logits(&self, normed: &Tensor, adapter: f64) -> candle_core::Result<Tensor> {
+        crate::ops::linear::frozen(normed, self.decoder.lm_head.at(adapter), None)
     }
 }
 

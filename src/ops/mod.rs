@@ -9,6 +9,7 @@
 
 pub mod attention;
 pub mod cross_entropy;
+pub mod dora;
 pub mod gated_mlp;
 pub mod linear;
 pub mod rms_norm;

@@ -53,11 +53,7 @@ impl Batch {
     /// If a tensor operation fails.
     pub fn loss(&self, model: &CausalLm, mut pass: Pass) -> Result<Loss> {
         let hidden = model.hidden(&self.ids, &mut pass)?; // (tokens, hidden)
-        let head = match pass.train {
-            Some(_) => model.unembedding().clone(),
-            None => model.unembedding().detach(),
-        };
-        Ok(linear_cross_entropy(&hidden, &head, &self.targets, model.logit_softcap())?)
+        Ok(linear_cross_entropy(&hidden, &model.unembedding(&pass), &self.targets, model.logit_softcap())?)
     }
 }
 
