@@ -3,7 +3,9 @@
 
   reference.py tiny OUT --texts FILE
       OUT/<family>/ for llama, qwen2, qwen3, gemma2, gemma3: a random tiny model with its tokenizer, as save_pretrained
-      writes them; adapter/, as PEFT writes it; reference.safetensors; tokens.json.
+      writes them; adapter/, as PEFT writes it; reference.safetensors; tokens.json. Also adapters (next line).
+  reference.py adapters OUT
+      OUT/adapters/<name>/ for kinds of PEFT adapters, on the models and sequences of OUT/<family>/.
   reference.py model ALIAS MODEL OUT --texts FILE
       OUT/ALIAS/tokens.json and activations.safetensors of a real model (a .gguf file or a model folder).
   reference.py texts OUT FILE...
@@ -21,6 +23,8 @@ reference.safetensors (sequences s = 0, 1, run one by one, never padded):
   greedy, greedy_margin               continuation of sequence 0; best logit minus second best at each step
   lora.{logits.s, loss, greedy, greedy_margin}, lora.grad.<tensor of adapter_model.safetensors>
   train.{lora,full}.{losses,grad_norms}   20 steps of AdamW on the two sequences, each value before its step
+OUT/adapters/<name>/ (ADAPTERS below): adapter_config.json and adapter_model.safetensors as PEFT writes them, and
+  reference.safetensors on input_ids and labels of the family: logits.s, loss, grad.<tensor of adapter_model.safetensors>
 activations.safetensors (prompts p):
   layers [2]                          zero-based: middle, trunc(0.5 * (blocks - 1)), and last
   ids.p, resid_post.p [2 layers, 2 positions, hidden]   positions: 1 and the last (0 and the last of a single token)
@@ -38,7 +42,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM,
                           Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config,
@@ -329,6 +333,63 @@ def write_tiny(out, rows):
               f"smallest greedy margin {min(ref['greedy_margin'].min(), ref['lora.greedy_margin'].min()):.4f}")
 
 
+# ---- kinds of adapters ----------------------------------------------------------------------------------
+
+# Name: tiny model and what its LoraConfig has beside r = 4, lora_alpha = 7.
+ADAPTERS = {
+    "rslora": ("llama", {"target_modules": ["q_proj", "down_proj"], "use_rslora": True}),
+    "dora": ("llama", {"target_modules": ["q_proj", "v_proj", "down_proj"], "use_dora": True}),
+    "dora-biases": ("qwen2", {"target_modules": ["q_proj", "o_proj"], "use_dora": True, "use_rslora": True}),
+    "patterns": ("llama", {"target_modules": ["q_proj", "up_proj"],
+                           "rank_pattern": {"layers.1.self_attn.q_proj": 3, r"layers\.[01]\..*": 2, "q_proj": 5},
+                           "alpha_pattern": {"up_proj": 9, "model.layers.2.self_attn.q_proj": 2.5}}),
+    "blocks": ("llama", {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [0, 2], "layers_pattern": "layers",
+                         "exclude_modules": r".*\.2\..*up_proj"}),
+    "pattern-of-targets": ("llama", {"target_modules": r"(?!.*mlp).*\.[12]\..*_proj"}),
+    "head": ("llama", {"target_modules": ["v_proj"], "modules_to_save": ["lm_head"]}),
+    "norms": ("gemma3", {"target_modules": ["v_proj"], "layers_to_transform": 1, "modules_to_save": ["norm"]}),
+    "inner-modules": ("qwen2", {"target_modules": ["up_proj"], "modules_to_save": ["q_proj", "layers.1.mlp"]}),
+    "tied-head": ("qwen2", {"target_modules": ["v_proj"], "modules_to_save": ["lm_head"]}),
+    "tied-embeddings": ("gemma3", {"target_modules": ["v_proj"], "layers_to_transform": 1, "modules_to_save": ["embed_tokens"]}),
+    "tied-both": ("qwen2", {"target_modules": ["v_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}),
+}
+
+
+def write_adapters(out):
+    from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+    for name, (family, keys) in ADAPTERS.items():
+        torch.manual_seed(sum(name.encode()))
+        base = out / family
+        tuned = get_peft_model(open_model(base), LoraConfig(r=4, lora_alpha=7, task_type="CAUSAL_LM", **keys))
+        with torch.no_grad():
+            for p in tuned.parameters():
+                if p.requires_grad:  # B too, and magnitudes and whole modules away from where they start
+                    p.add_(torch.randn_like(p) * 0.1)
+        config = tuned.peft_config["default"]
+        config.base_model_name_or_path = f"tests/fixtures/tiny/{family}"
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)
+        folder = out / "adapters" / name
+        tuned.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)
+
+        tuned = PeftModel.from_pretrained(open_model(base), folder, is_trainable=True)
+        given = load_file(base / "reference.safetensors")
+        ids, labels = ([given[f"{kind}.{s}"] for s in range(2)] for kind in ("input_ids", "labels"))
+        ref = {}
+        with torch.no_grad():
+            for s in range(2):
+                ref[f"logits.{s}"] = tuned(input_ids=ids[s][None]).logits[0]
+        loss = token_mean_loss(tuned, ids, labels)
+        loss.backward()
+        ref["loss"] = loss.detach().reshape(1)
+        grads = {key: p.grad for key, p in tuned.named_parameters() if p.requires_grad}
+        for key, grad in get_peft_model_state_dict(tuned, state_dict=grads).items():
+            ref[f"grad.{key}"] = grad.clone()
+        save_file({key: t.contiguous() for key, t in ref.items()}, folder / "reference.safetensors")
+        print(f"{name}: loss {loss.item():.4f}, {len(grads)} tensors learn")
+
+
 # ---- real models ----------------------------------------------------------------------------------------
 
 def prompts_of(rows, tokens):
@@ -384,6 +445,8 @@ def main():
     tiny = commands.add_parser("tiny")
     tiny.add_argument("out", type=Path)
     tiny.add_argument("--texts", type=Path, required=True)
+    adapters = commands.add_parser("adapters")
+    adapters.add_argument("out", type=Path)
     model = commands.add_parser("model")
     model.add_argument("alias")
     model.add_argument("path", type=Path)
@@ -395,9 +458,12 @@ def main():
     args = parser.parse_args()
     if args.command == "texts":
         return join_texts(args.out, args.files)
+    if args.command == "adapters":
+        return write_adapters(args.out)
     rows = [json.loads(line) for line in args.texts.open()]
     if args.command == "tiny":
         write_tiny(args.out, rows)
+        write_adapters(args.out)
     else:
         write_model(args.alias, args.path, args.out, rows)
 

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
@@ -250,7 +251,33 @@ impl Default for TrainSection {
     }
 }
 
-/// `[train.lora]`
+/// Modules by name, as PEFT's configs name them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a pattern or a list of names")]
+pub enum Modules {
+    /// Names, or their ends from a dot on.
+    Names(Vec<String>),
+    /// A regular expression for whole names, or `all-linear`.
+    Pattern(String),
+}
+
+impl Default for Modules {
+    fn default() -> Self {
+        Self::Names(Vec::new())
+    }
+}
+
+impl Modules {
+    /// Whether nothing is named.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Names(names) => names.is_empty(),
+            Self::Pattern(pattern) => pattern.is_empty(),
+        }
+    }
+}
+
+/// `[train.lora]`; what each key means is in `model/lora_config.rs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraSection {
@@ -260,10 +287,26 @@ pub struct LoraSection {
     pub alpha: f64,
     /// Share of the adapter's inputs that training zeroes.
     pub dropout: f64,
-    /// Last parts of the names of the adapted modules.
-    pub target_modules: Vec<String>,
+    /// The adapted linear layers: last parts of their names, a pattern of whole names, or `all-linear`.
+    pub target_modules: Modules,
+    /// Targets that are not adapted, named in the same way.
+    pub exclude_modules: Modules,
+    /// Only blocks of these numbers (none given: all).
+    pub layers_to_transform: Vec<usize>,
+    /// What stands before the number of a block in a name (none given: anything).
+    pub layers_pattern: Vec<String>,
+    /// Modules trained and stored whole, by the ends of their names: `lm_head`, `embed_tokens`, `norm`, …
+    pub modules_to_save: Vec<String>,
     /// Scale by alpha / √r.
     pub use_rslora: bool,
+    /// Train the length of each row beside its direction (DoRA).
+    pub use_dora: bool,
+    /// A PEFT adapter folder from which training starts (empty: a new adapter).
+    pub init: String,
+    /// Ranks of modules whose names end so (patterns; the first that matches counts).
+    pub rank_pattern: IndexMap<String, usize>,
+    /// Alphas of modules whose names end so.
+    pub alpha_pattern: IndexMap<String, f64>,
 }
 
 impl Default for LoraSection {
@@ -273,8 +316,16 @@ impl Default for LoraSection {
             r: 32,
             alpha: 64.0,
             dropout: 0.0,
-            target_modules: all.map(String::from).to_vec(),
+            target_modules: Modules::Names(all.map(String::from).to_vec()),
+            exclude_modules: Modules::default(),
+            layers_to_transform: Vec::new(),
+            layers_pattern: Vec::new(),
+            modules_to_save: Vec::new(),
             use_rslora: false,
+            use_dora: false,
+            init: String::new(),
+            rank_pattern: IndexMap::new(),
+            alpha_pattern: IndexMap::new(),
         }
     }
 }
@@ -441,6 +492,9 @@ impl Recipe {
                 spec.path = absolute(&spec.path);
             }
         }
+        if !self.train.lora.init.is_empty() {
+            self.train.lora.init = absolute(&self.train.lora.init);
+        }
         for model in [&mut self.model.base, &mut self.diff.embedder] {
             // A path that exists beside the recipe; anything else is an alias or an id.
             if !model.is_empty() && folder.join(&*model).exists() && (model.contains(['/', '.'])) {
@@ -540,6 +594,15 @@ impl Recipe {
             format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
         );
         check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
+        let init = &t.lora.init;
+        check(
+            init.is_empty() || Path::new(init).is_dir(),
+            format!("train.lora.init: {init}: no such folder; expected a PEFT adapter folder"),
+        );
+        check(
+            init.is_empty() || t.method == Method::Lora,
+            "train.lora.init: an adapter to start from needs train.method = \"lora\"".into(),
+        );
         check(
             (0.0..=1.0).contains(&x.layer),
             format!("diff.layer = {}: expected a depth between 0 and 1", x.layer),
@@ -665,7 +728,8 @@ fn merge(path: &str, given: &Table, known: &Table, faults: &mut Vec<String>) -> 
         let full = format!("{path}{key}");
         match (known.get(key), value) {
             (None, _) => faults.push(unknown_key(&full, key, known)),
-            (Some(Value::Table(inner)), Value::Table(value)) => {
+            // A table without known keys is one of the user's own keys.
+            (Some(Value::Table(inner)), Value::Table(value)) if !inner.is_empty() => {
                 let merged = merge(&format!("{full}."), value, inner, faults);
                 out.insert(key.clone(), Value::Table(merged));
             }
@@ -702,7 +766,9 @@ fn find_wrong<T: DeserializeOwned>(
             let at = [prefix, std::slice::from_ref(key)].concat();
             match (known.get(key), value) {
                 (None, _) => {}
-                (Some(Value::Table(inner)), Value::Table(value)) => leaves(&at, value, inner, out),
+                (Some(Value::Table(inner)), Value::Table(value)) if !inner.is_empty() => {
+                    leaves(&at, value, inner, out)
+                }
                 (Some(_), value) => out.push((at, value.clone())),
             }
         }

@@ -18,7 +18,7 @@ use trainer::model::lora::{Adapter, LoraConfig};
 use trainer::model::source::{self, Pretrained};
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
-use trainer::recipe::Recipe;
+use trainer::recipe::{Modules, Recipe};
 
 /// The block that is read of the tiny models' three: trunc(0.5 · 2).
 const LAYER: usize = 1;
@@ -68,8 +68,8 @@ fn write_untrained_adapter(dir: &Path, base: &Pretrained) {
         r: 4,
         lora_alpha: 8.0,
         lora_dropout: 0.0,
-        target_modules: vec!["q_proj".into(), "down_proj".into()],
-        use_rslora: false,
+        target_modules: Modules::Names(vec!["q_proj".into(), "down_proj".into()]),
+        ..LoraConfig::default()
     };
     let tuning = Tuning::Lora { config: &config, seed: 0 };
     let (_, trainables) = CausalLm::load(base, &tuning, &Device::Cpu).unwrap();

@@ -268,11 +268,8 @@ impl Tiny {
         let batch =
             Batch::new(&examples.iter().collect::<Vec<_>>(), examples.iter().map(Example::loss_tokens).sum());
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut hook = NoHook;
-        let pass = Pass { train: Some(&mut rng), ..Pass::new(&batch.segments, 1.0, &mut hook) };
-        let loss = batch.loss(model, pass).unwrap();
         let mut gradients = Gradients::new();
-        accumulate(&mut gradients, trainables, loss.total.backward().unwrap()).unwrap();
+        let loss = batch.backward(model, trainables, &mut rng, &mut gradients).unwrap();
         (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
     }
 
@@ -349,18 +346,23 @@ fn tiny_activations_and_logits() {
             comparison.within(
                 "logits alone",
                 &what,
-                deviation(&model.logits(&normed).unwrap(), theirs),
+                deviation(&model.logits(&normed, 0.0).unwrap(), theirs),
                 1e-4,
             );
             comparison.within(
                 "logits packed",
                 &what,
-                deviation(&model.logits(&rows(&packed_normed)).unwrap(), theirs),
+                deviation(&model.logits(&rows(&packed_normed), 0.0).unwrap(), theirs),
                 1e-4,
             );
             let (_, normed) = forward(&model, std::slice::from_ref(sequence), 1.0);
             let theirs = tiny.reference.tensor(&format!("lora.logits.{s}"));
-            comparison.within("lora logits", &what, deviation(&model.logits(&normed).unwrap(), theirs), 1e-4);
+            comparison.within(
+                "lora logits",
+                &what,
+                deviation(&model.logits(&normed, 1.0).unwrap(), theirs),
+                1e-4,
+            );
             start += sequence.len();
         }
     }
@@ -429,7 +431,7 @@ fn an_older_spelling_of_the_configuration_computes_the_same() {
         comparison.within(
             "logits",
             tiny.family,
-            deviation(&model.logits(&normed).unwrap(), tiny.reference.tensor("logits.0")),
+            deviation(&model.logits(&normed, 0.0).unwrap(), tiny.reference.tensor("logits.0")),
             1e-4,
         );
     }
@@ -532,7 +534,7 @@ fn compare_model(alias: &str) {
             }
         }
         // The same values at their fifty best ids and the same fifty best values: the same ids but for ties.
-        let logits = model.logits(&normed.narrow(0, last, 1).unwrap()).unwrap().squeeze(0).unwrap();
+        let logits = model.logits(&normed.narrow(0, last, 1).unwrap(), 0.0).unwrap().squeeze(0).unwrap();
         let theirs = reference.tensor(&format!("top_logits.{p}"));
         let top_ids = reference.tensor(&format!("top_ids.{p}")).to_dtype(DType::U32).unwrap();
         comparison.within(

@@ -60,7 +60,7 @@ fn logits(pretrained: &Pretrained, tuning: &Tuning, text: &str) -> Vec<f32> {
     let segments = Segments::new(vec![ids.len()]);
     let mut hook = NoHook;
     let x = model.hidden(&ids, &mut Pass::new(&segments, 1.0, &mut hook)).unwrap();
-    floats(&model.logits(&x).unwrap())
+    floats(&model.logits(&x, 1.0).unwrap())
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -279,11 +279,8 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
         for chunk in examples.chunks(micro) {
             let batch = Batch::new(chunk, tokens);
             let mut rng = rand::SeedableRng::seed_from_u64(0);
-            let mut hook = NoHook;
-            let pass = Pass { train: Some(&mut rng), ..Pass::new(&batch.segments, 1.0, &mut hook) };
-            let total = batch.loss(&model, pass).unwrap().total;
+            let total = batch.backward(&model, &trainables, &mut rng, &mut sum).unwrap().total;
             loss += total.to_scalar::<f32>().unwrap() as f64;
-            accumulate(&mut sum, &trainables, total.backward().unwrap()).unwrap();
         }
         (loss, sum)
     };
@@ -364,10 +361,10 @@ fn a_trainable_without_a_gradient_stops_the_step_and_is_named() {
     let example = Example { ids: vec![5, 6, 7], counts: vec![false, true, true], row: 0 };
     let batch = Batch::new(&[&example], 2);
     let mut rng = rand::SeedableRng::seed_from_u64(0);
-    let mut hook = NoHook;
-    let pass = Pass { train: Some(&mut rng), ..Pass::new(&batch.segments, 1.0, &mut hook) };
-    let grads = batch.loss(&model, pass).unwrap().total.backward().unwrap();
-    let e = accumulate(&mut Gradients::new(), &trainables, grads).unwrap_err().to_string();
+    let e = match batch.backward(&model, &trainables, &mut rng, &mut Gradients::new()) {
+        Ok(_) => panic!("no error"),
+        Err(e) => e.to_string(),
+    };
     assert_eq!(e, "trained, but without a gradient: spare.lora_A.weight");
 }
 

@@ -28,7 +28,7 @@ pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<(Top,
         let segments = Segments::new(vec![1; chunk.len()]);
         let mut hook = NoHook;
         let pass = Pass::new(&segments, view.adapter, &mut hook);
-        let z = view.model.raw_logits(&view.model.final_norm(&x, &pass)?)?; // (directions, vocab)
+        let z = view.model.raw_logits(&view.model.final_norm(&x, &pass)?, view.adapter)?; // (directions, vocab)
         let z = z.flatten_all()?.to_vec1::<f32>()?;
         let rows: Vec<(Top, Top)> = z
             .par_chunks_exact(view.model.vocab_size())

@@ -125,7 +125,7 @@ impl<'a> Patchscope<'a> {
         let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, self.view.adapter, &mut hook) };
         let x = to_tensor(patches, model)?; // (patches, hidden)
         let x = model.run(x, self.layer + 1..model.n_layers(), &mut pass)?;
-        let z = model.logits(&model.final_norm(&x, &pass)?)?; // (patches, vocab)
+        let z = model.logits(&model.final_norm(&x, &pass)?, self.view.adapter)?; // (patches, vocab)
         Ok(z.flatten_all()?.to_vec1::<f32>()?)
     }
 }

@@ -4,24 +4,28 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::checkpoint::write_safetensors;
+use super::loader::Tuning;
 use super::lora::Adapter;
 use super::source::Pretrained;
+use super::{CausalLm, low_rank};
 use crate::atomic::{write_atomically, write_json};
-use crate::error::InputError;
+
+/// The embeddings' name in a checkpoint.
+const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
 /// Writes `config.json`, the tokenizer, `generation_config.json` and the weights: those of `from`, with
-/// `replaced` ones in their places.
+/// `replaced` ones in their places. A head among these is no longer tied to the embeddings.
 ///
 /// # Errors
 /// If a weight cannot be read or a file not be written.
 pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Tensor>) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let mut weights = BTreeMap::new();
-    for name in from.weights.names() {
+    for name in from.weights.names().into_iter().chain(replaced.keys().cloned()) {
         let tensor = match replaced.get(&name) {
             Some(tensor) => tensor.clone(),
             None => from.weights.get(&name)?,
@@ -33,6 +37,9 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     let mut config = from.config.clone();
     config["torch_dtype"] = json!("float32");
     config["dtype"] = json!("float32");
+    if replaced.contains_key("lm_head.weight") {
+        config["tie_word_embeddings"] = json!(false);
+    }
     if config["architectures"].is_null() {
         let class = match config["model_type"].as_str() {
             Some("gemma2") => "Gemma2ForCausalLM",
@@ -62,36 +69,34 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     write_json(&dir.join("tokenizer_config.json"), &tokenizer_config)
 }
 
-/// W + s·B·A for every adapted weight, under the weight's name.
+/// Every weight that the adapter changes, as it computes without the adapter, under the weight's name.
+///
+/// Where a model ties its head to its embeddings and the adapter trained one of them whole, they are two weights
+/// from then on, and both are returned.
 ///
 /// # Errors
-/// An [`InputError`] with every adapter matrix that fits no weight.
+/// An [`crate::error::InputError`] with every adapter tensor that is missing, unknown or fits no weight.
 pub fn merged_weights(from: &Pretrained, adapter: &Adapter) -> Result<BTreeMap<String, Tensor>> {
-    let (mut merged, mut faults) = (BTreeMap::new(), Vec::new());
-    for (key, a) in &adapter.tensors {
-        let Some(module) = key.strip_suffix(".lora_A.weight") else {
-            if !key.ends_with(".lora_B.weight") {
-                faults.push(format!("adapter {key}: neither lora_A nor lora_B"));
-            }
-            continue;
-        };
-        let name = format!("{module}.weight");
-        let (Some(b), Some(shape)) =
-            (adapter.tensors.get(&format!("{module}.lora_B.weight")), from.weights.shape(&name))
-        else {
-            faults.push(format!("adapter {key}: fits no weight of {}", from.id));
-            continue;
-        };
-        let delta = (b.matmul(a)? * adapter.config.scaling())?;
-        if delta.dims() != shape {
-            faults.push(format!(
-                "adapter {module}: {:?}, the weight of {} is {shape:?}",
-                delta.dims(),
-                from.id
-            ));
-            continue;
+    // Loading it checks every tensor; the model itself is not needed, and memory is given back at once.
+    let ties_head = CausalLm::load(from, &Tuning::Adapted(adapter), &Device::Cpu)?.0.ties_head();
+    let mut merged = BTreeMap::new();
+    for (key, tensor) in &adapter.tensors {
+        if let Some(module) = key.strip_suffix(".lora_A.weight") {
+            let name = format!("{module}.weight");
+            let b = &adapter.tensors[&format!("{module}.lora_B.weight")];
+            let magnitude = adapter.tensors.get(&format!("{module}.lora_magnitude_vector"));
+            let scaling = adapter.config.scaling(module);
+            let weight = low_rank::merged(&from.weights.get(&name)?, tensor, b, scaling, magnitude)?;
+            merged.insert(name, weight);
+        } else if adapter.config.saves(key) > 0 {
+            merged.insert(key.clone(), tensor.clone());
         }
-        merged.insert(name.clone(), (from.weights.get(&name)? + delta)?);
     }
-    if faults.is_empty() { Ok(merged) } else { Err(InputError { faults }.into()) }
+    let tied = ["lm_head.weight", EMBEDDINGS];
+    if ties_head && tied.iter().any(|name| merged.contains_key(*name)) {
+        for name in tied {
+            merged.entry(name.to_string()).or_insert(from.weights.get(EMBEDDINGS)?);
+        }
+    }
+    Ok(merged)
 }

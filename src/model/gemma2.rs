@@ -17,6 +17,7 @@ use super::layers::{GatedMlp, RmsNorm, SelfAttention};
 use super::loader::Loader;
 use super::{Block, Decoder, Pass, at_site, rotary};
 use crate::bail_input;
+use crate::ops::add::add;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::Activation;
 use crate::ops::rope::Rotary;
@@ -193,9 +194,9 @@ impl Block for SandwichBlock {
     fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass) -> candle_core::Result<Tensor> {
         let attn = self.self_attn.forward(&self.input_layernorm.forward(x, pass)?, layer, pass)?;
         let attn = at_site(pass, layer, Site::AttnOut, self.post_attention_layernorm.forward(&attn, pass)?)?;
-        let x = at_site(pass, layer, Site::ResidMid, (x + attn)?)?;
+        let x = at_site(pass, layer, Site::ResidMid, add(x, &attn, pass.tape)?)?;
         let mlp = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&x, pass)?, pass)?;
         let mlp = at_site(pass, layer, Site::MlpOut, self.post_feedforward_layernorm.forward(&mlp, pass)?)?;
-        x + mlp
+        add(&x, &mlp, pass.tape)
     }
 }

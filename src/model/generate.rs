@@ -65,7 +65,7 @@ pub fn generate(
         let x = model.run(x, 0..model.n_layers(), &mut pass)?;
         let last = Tensor::new(segments.last_rows(), model.device())?;
         let x = model.final_norm(&x.index_select(&last, 0)?, &pass)?; // (sequences, hidden)
-        let logits = model.logits(&x)?; // (sequences, vocab)
+        let logits = model.logits(&x, adapter)?; // (sequences, vocab)
 
         let mut chosen: Vec<(usize, &mut LogitsProcessor)> = Vec::with_capacity(going.len());
         let mut wanted = going.iter().copied().peekable();

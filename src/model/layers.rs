@@ -3,72 +3,59 @@
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
-use rand::Rng;
 
 use super::Pass;
+use super::low_rank::LowRank;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::{Activation, gated};
 use crate::ops::rope::Rotary;
 use crate::ops::{linear, rms_norm};
 
-/// y = x·Wᵀ + b, plus a low-rank term where the layer is adapted.
-pub struct Linear {
-    /// `(out, in)`; from a `Var` where the layer is trained in full.
-    pub weight: Tensor,
-    /// `(out)`.
-    pub bias: Option<Tensor>,
-    /// The low-rank term.
-    pub lora: Option<Lora>,
+/// A weight of the base model, and the copy of it that an adapter trained (PEFT's `modules_to_save`).
+#[derive(Clone)]
+pub struct Weight {
+    /// `(out, in)`, `(width)` or `(vocab, hidden)`.
+    pub base: Tensor,
+    /// Takes the base's place while the adapter is on.
+    pub saved: Option<Tensor>,
 }
 
-/// s·(dropout(x)·Aᵀ)·Bᵀ with s as PEFT scales it.
-pub struct Lora {
-    /// `lora_A`, `(r, in)`.
-    pub a: Tensor,
-    /// `lora_B`, `(out, r)`.
-    pub b: Tensor,
-    /// alpha / r, or alpha / √r with rsLoRA.
-    pub scaling: f64,
-    /// Share of inputs that training zeroes.
-    pub dropout: f64,
+impl Weight {
+    /// The weight with so much of the adapter: 0 is the base.
+    pub fn at(&self, adapter: f64) -> &Tensor {
+        match &self.saved {
+            Some(saved) if adapter != 0.0 => saved,
+            _ => &self.base,
+        }
+    }
+}
+
+/// y = x·Wᵀ + b, plus a low-rank term where the layer is adapted.
+pub struct Linear {
+    /// `(out, in)`.
+    pub weight: Weight,
+    /// `(out)`.
+    pub bias: Option<Weight>,
+    /// The low-rank term.
+    pub low_rank: Option<LowRank>,
 }
 
 impl Linear {
     /// x `(tokens, in)` → `(tokens, out)`.
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
-        let bias = self.bias.as_ref();
-        let lora = match &self.lora {
-            Some(lora) if pass.adapter != 0.0 => lora,
-            _ if pass.train.is_some() && self.weight.track_op() => {
-                return linear::trained(x, &self.weight, bias);
-            }
-            _ => return linear::frozen(x, &self.weight, bias),
-        };
-        let scaling = lora.scaling * pass.adapter;
-        match &mut pass.train {
-            None => linear::lora(x, Some(&self.weight), bias, &lora.a.detach(), &lora.b.detach(), scaling),
-            Some(rng) if lora.dropout > 0.0 => {
-                let dropped = dropout(x, lora.dropout, rng)?;
-                let base = linear::frozen(x, &self.weight, bias)?;
-                base + linear::lora(&dropped, None, None, &lora.a, &lora.b, scaling)?
-            }
-            Some(_) => linear::lora(x, Some(&self.weight), bias, &lora.a, &lora.b, scaling),
+        let weight = self.weight.at(pass.adapter);
+        let bias = self.bias.as_ref().map(|bias| bias.at(pass.adapter));
+        match &self.low_rank {
+            Some(term) if pass.adapter != 0.0 => term.forward(x, weight, bias, pass),
+            _ => linear::linear(x, weight, bias, pass.tape),
         }
     }
-}
-
-/// Zeroes a share `p` of the elements and scales the others by 1 / (1 − p).
-fn dropout(x: &Tensor, p: f64, rng: &mut impl Rng) -> Result<Tensor> {
-    let keep = (1.0 / (1.0 - p)) as f32;
-    let mask: Vec<f32> =
-        (0..x.elem_count()).map(|_| if rng.random::<f64>() < p { 0.0 } else { keep }).collect();
-    x * Tensor::from_vec(mask, x.shape(), x.device())?
 }
 
 /// RMSNorm with its weight.
 pub struct RmsNorm {
     /// `(width)`.
-    pub weight: Tensor,
+    pub weight: Weight,
     /// 1 where the checkpoint holds the gain minus one.
     pub offset: f32,
     /// ε under the root.
@@ -78,10 +65,7 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Norm over groups of `width` elements of the last dimension; same shape out as in.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        match pass.train {
-            Some(_) => rms_norm::rms_norm(x, &self.weight, self.offset, self.eps),
-            None => rms_norm::rms_norm(x, &self.weight.detach(), self.offset, self.eps),
-        }
+        rms_norm::rms_norm(x, self.weight.at(pass.adapter), self.offset, self.eps, pass.tape)
     }
 }
 
@@ -113,13 +97,13 @@ impl SelfAttention {
             q = q_norm.forward(&q, pass)?;
             k = k_norm.forward(&k, pass)?;
         }
-        let q = self.rotary.apply(&q, pass.segments)?;
-        let k = self.rotary.apply(&k, pass.segments)?;
+        let q = self.rotary.apply(&q, pass.segments, pass.tape)?;
+        let k = self.rotary.apply(&k, pass.segments, pass.tape)?;
         let o = match &mut pass.cache {
             Some(cache) => {
                 self.attention.apply_cached(&q, &k, &v, pass.segments, &mut cache.layers[layer])?
             }
-            None => self.attention.apply(&q, &k, &v, pass.segments)?,
+            None => self.attention.apply(&q, &k, &v, pass.segments, pass.tape)?,
         };
         self.o_proj.forward(&o, pass)
     }
@@ -142,6 +126,6 @@ impl GatedMlp {
     pub fn forward(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let gate = self.gate_proj.forward(x, pass)?; // (tokens, intermediate)
         let up = self.up_proj.forward(x, pass)?;
-        self.down_proj.forward(&gated(&gate, &up, self.activation)?, pass)
+        self.down_proj.forward(&gated(&gate, &up, self.activation, pass.tape)?, pass)
     }
 }

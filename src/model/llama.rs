@@ -13,6 +13,7 @@ use super::hooks::Site;
 use super::layers::{GatedMlp, RmsNorm, SelfAttention};
 use super::loader::Loader;
 use super::{Block, Decoder, Pass, at_site, rotary};
+use crate::ops::add::add;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::Activation;
 use crate::ops::rope::Rotary;
@@ -142,9 +143,9 @@ impl Block for PreNormBlock {
     fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass) -> candle_core::Result<Tensor> {
         let attn = self.self_attn.forward(&self.input_layernorm.forward(x, pass)?, layer, pass)?;
         let attn = at_site(pass, layer, Site::AttnOut, attn)?;
-        let x = at_site(pass, layer, Site::ResidMid, (x + attn)?)?;
+        let x = at_site(pass, layer, Site::ResidMid, add(x, &attn, pass.tape)?)?;
         let mlp = self.mlp.forward(&self.post_attention_layernorm.forward(&x, pass)?, pass)?;
         let mlp = at_site(pass, layer, Site::MlpOut, mlp)?;
-        x + mlp
+        add(&x, &mlp, pass.tape)
     }
 }

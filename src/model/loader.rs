@@ -11,13 +11,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::layers::{Linear, Lora, RmsNorm};
+use super::layers::{Linear, RmsNorm, Weight};
 use super::lora::{Adapter, LoraConfig};
+use super::low_rank::{Dora, LowRank};
 use super::source::Weights;
 use crate::error::InputError;
 
-/// What is trained, by name, in an order that does not vary. LoRA matrices are named as PEFT names them
-/// inside the model (`model.layers.0.self_attn.q_proj.lora_A.weight`).
+/// What is trained, by name, in an order that does not vary. What belongs to an adapter is named as in PEFT's
+/// files ([`super::lora`]).
 pub type Trainables = BTreeMap<String, Var>;
 
 /// Which weights learn.
@@ -26,9 +27,10 @@ pub enum Tuning<'a> {
     Frozen,
     /// None: the model with a finished adapter.
     Adapted(&'a Adapter),
-    /// New low-rank matrices, drawn as PEFT draws them (A uniform in ±1/√in, B zero).
+    /// New low-rank matrices, drawn as PEFT draws them (A uniform in ±1/√in, B zero; with DoRA the lengths of
+    /// the rows of W). Modules to save start as they are.
     Lora {
-        /// Rank, alpha, targets.
+        /// What is adapted and how.
         config: &'a LoraConfig,
         /// Decides A; each matrix has its own stream, so targets do not influence each other.
         seed: u64,
@@ -45,7 +47,9 @@ pub struct Loader<'a> {
     tuning: &'a Tuning<'a>,
     device: Device,
     used: BTreeSet<String>,
+    linears: BTreeSet<String>,
     adapted: BTreeSet<String>,
+    asked_of_adapter: BTreeSet<String>,
     faults: Vec<String>,
     trainables: Trainables,
 }
@@ -58,7 +62,9 @@ impl<'a> Loader<'a> {
             tuning,
             device: device.clone(),
             used: BTreeSet::new(),
+            linears: BTreeSet::new(),
             adapted: BTreeSet::new(),
+            asked_of_adapter: BTreeSet::new(),
             faults: Vec::new(),
             trainables: Trainables::new(),
         }
@@ -69,11 +75,30 @@ impl<'a> Loader<'a> {
         self.weights.shape(name).is_some()
     }
 
-    /// A weight, trained if everything is.
+    /// Whether a layer has asked for the tensor of that name.
+    pub(super) fn has_read(&self, name: &str) -> bool {
+        self.used.contains(name)
+    }
+
+    /// A weight, trained if everything is or if the adapter saves the module it belongs to.
     ///
     /// # Errors
     /// If its bytes cannot be read. A missing name or a wrong shape becomes a fault of [`Self::finish`].
-    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
+        let base = self.base(name, shape)?;
+        let saved = self.saved(name, &base)?;
+        Ok(Weight { base, saved })
+    }
+
+    /// The head of a model that ties it to its embeddings. To PEFT it is a module of its own: training the
+    /// embeddings (`modules_to_save`) leaves the head as it was, and the other way round.
+    pub(super) fn tied_head(&mut self, embed_tokens: &Weight) -> Result<Weight> {
+        let base = embed_tokens.base.clone();
+        let saved = self.saved("lm_head.weight", &base)?;
+        Ok(Weight { base, saved })
+    }
+
+    fn base(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.used.insert(name.to_string());
         let found = self.weights.shape(name);
         if found.as_deref() != Some(shape) {
@@ -85,12 +110,7 @@ impl<'a> Loader<'a> {
         }
         let tensor = self.weights.get(name)?.to_device(&self.device)?;
         match self.tuning {
-            Tuning::Full => {
-                let var = Var::from_tensor(&tensor)?;
-                let tensor = var.as_tensor().clone();
-                self.trainables.insert(name.to_string(), var);
-                Ok(tensor)
-            }
+            Tuning::Full => self.learns(name, &tensor),
             _ => Ok(tensor),
         }
     }
@@ -100,68 +120,101 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// As [`Self::tensor`].
     pub fn linear(&mut self, name: &str, out: usize, inp: usize, bias: bool) -> Result<Linear> {
+        self.linears.insert(name.to_string());
         let weight = self.tensor(&format!("{name}.weight"), &[out, inp])?;
         let bias = match bias {
             true => Some(self.tensor(&format!("{name}.bias"), &[out])?),
             false => None,
         };
-        let lora = self.lora(name, out, inp)?;
-        Ok(Linear { weight, bias, lora })
+        let low_rank = self.low_rank(name, &weight)?;
+        Ok(Linear { weight, bias, low_rank })
     }
 
-    fn lora(&mut self, name: &str, out: usize, inp: usize) -> Result<Option<Lora>> {
-        let (config, tensors, learns) = match self.tuning {
-            Tuning::Lora { config, seed } if config.targets(name) => {
-                let a = random_a(*seed, name, config.r, inp, &self.device)?;
-                let b = Tensor::zeros((out, config.r), DType::F32, &self.device)?;
-                (*config, (a, b), true)
+    fn config(&self) -> Option<&'a LoraConfig> {
+        match self.tuning {
+            Tuning::Lora { config, .. } => Some(config),
+            Tuning::Adapted(adapter) | Tuning::Resumed(adapter) => Some(&adapter.config),
+            Tuning::Frozen | Tuning::Full => None,
+        }
+    }
+
+    /// The adapter's own copy of a weight.
+    fn saved(&mut self, name: &str, base: &Tensor) -> Result<Option<Tensor>> {
+        match self.config().map_or(0, |config| config.saves(name)) {
+            0 => return Ok(None),
+            1 => {}
+            _ => {
+                self.faults.push(format!("modules_to_save names two modules around {name}, one in the other"))
             }
-            Tuning::Adapted(adapter) | Tuning::Resumed(adapter) if adapter.config.targets(name) => {
-                let Some(pair) = self.adapter_pair(adapter, name, out, inp)? else { return Ok(None) };
-                (&adapter.config, pair, matches!(self.tuning, Tuning::Resumed(_)))
-            }
-            _ => return Ok(None),
-        };
+        }
+        self.part(name, base.dims(), || Ok(base.copy()?)).map(Some)
+    }
+
+    fn low_rank(&mut self, name: &str, weight: &Weight) -> Result<Option<LowRank>> {
+        let Some(config) = self.config().filter(|config| config.adapts(name)) else { return Ok(None) };
+        if weight.saved.is_some() {
+            self.faults
+                .push(format!("{name}: both adapted (target_modules) and saved whole (modules_to_save)"));
+        }
         self.adapted.insert(name.to_string());
-        let mut place = |side: &str, tensor: Tensor| -> Result<Tensor> {
-            if !learns {
-                return Ok(tensor);
-            }
-            let var = Var::from_tensor(&tensor)?;
-            let tensor = var.as_tensor().clone();
-            self.trainables.insert(format!("{name}.{side}.weight"), var);
-            Ok(tensor)
+        let (base, device) = (&weight.base, self.device.clone());
+        let (out, inp) = base.dims2()?;
+        let (r, scaling) = (config.rank(name), config.scaling(name));
+        let seed = match self.tuning {
+            Tuning::Lora { seed, .. } => *seed,
+            _ => 0, // drawn by another run
         };
-        let a = place("lora_A", tensors.0)?;
-        let b = place("lora_B", tensors.1)?;
-        Ok(Some(Lora { a, b, scaling: config.scaling(), dropout: config.lora_dropout }))
+        let a =
+            self.part(&format!("{name}.lora_A.weight"), &[r, inp], || random_a(seed, name, r, inp, &device))?;
+        let b = self.part(&format!("{name}.lora_B.weight"), &[out, r], || {
+            Ok(Tensor::zeros((out, r), DType::F32, &device)?)
+        })?;
+        let dora = match config.use_dora {
+            true => {
+                let m = self.part(&format!("{name}.lora_magnitude_vector"), &[out], || {
+                    Ok(Dora::initial_magnitude(base)?)
+                })?;
+                Some(match self.tuning {
+                    Tuning::Adapted(_) => Dora::finished(m, base, &a, &b, scaling)?,
+                    _ => Dora::learning(m, base)?,
+                })
+            }
+            false => None,
+        };
+        Ok(Some(LowRank { a, b, scaling, dropout: config.lora_dropout, dora }))
     }
 
-    /// A and B of a finished adapter; faults if they are missing or do not fit the layer.
-    fn adapter_pair(
-        &mut self,
-        adapter: &Adapter,
-        name: &str,
-        out: usize,
-        inp: usize,
-    ) -> Result<Option<(Tensor, Tensor)>> {
-        let r = adapter.config.r;
-        let mut side = |side: &str, shape: [usize; 2]| -> Result<Option<Tensor>> {
-            let key = format!("{name}.{side}.weight");
-            match adapter.tensors.get(&key) {
-                Some(t) if t.dims() == shape => Ok(Some(t.to_device(&self.device)?)),
-                Some(t) => {
-                    self.faults.push(format!("adapter {key}: shape {:?}, expected {shape:?}", t.dims()));
-                    Ok(None)
-                }
-                None => {
-                    self.faults.push(format!("adapter {key}: missing"));
-                    Ok(None)
+    /// A tensor of the adapter: from its file, or as training starts it. One that is missing or does not fit
+    /// becomes a fault.
+    fn part(&mut self, key: &str, shape: &[usize], start: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let tensor = match self.tuning {
+            Tuning::Adapted(adapter) | Tuning::Resumed(adapter) => {
+                self.asked_of_adapter.insert(key.to_string());
+                match adapter.tensors.get(key) {
+                    Some(tensor) if tensor.dims() == shape => tensor.to_device(&self.device)?,
+                    found => {
+                        self.faults.push(match found {
+                            Some(t) => format!("adapter {key}: shape {:?}, expected {shape:?}", t.dims()),
+                            None => format!("adapter {key}: missing"),
+                        });
+                        Tensor::zeros(shape, DType::F32, &self.device)?
+                    }
                 }
             }
+            _ => start()?,
         };
-        let (a, b) = (side("lora_A", [r, inp])?, side("lora_B", [out, r])?);
-        Ok(a.zip(b))
+        match self.tuning {
+            Tuning::Adapted(_) => Ok(tensor),
+            _ => self.learns(key, &tensor),
+        }
+    }
+
+    /// Registers what is trained.
+    fn learns(&mut self, name: &str, start: &Tensor) -> Result<Tensor> {
+        let var = Var::from_tensor(start)?;
+        let tensor = var.as_tensor().clone();
+        self.trainables.insert(name.to_string(), var);
+        Ok(tensor)
     }
 
     /// The norm `name` (without `.weight`).
@@ -177,7 +230,7 @@ impl<'a> Loader<'a> {
     ///
     /// # Errors
     /// An [`InputError`] with every fault met: missing or misshapen tensors, weights that no layer asked
-    /// for, adapter matrices that fit no layer, targets that name no layer.
+    /// for, adapter tensors that fit no layer, targets that name no layer.
     pub fn finish(mut self) -> Result<Trainables> {
         for name in self.weights.names() {
             // Some exporters write the tied head and the rotary buffers out; they hold nothing new.
@@ -187,26 +240,35 @@ impl<'a> Loader<'a> {
                     .push(format!("{name}: in the checkpoint, but no layer of this architecture uses it"));
             }
         }
-        let config = match self.tuning {
-            Tuning::Lora { config, .. } => Some(*config),
-            Tuning::Adapted(adapter) | Tuning::Resumed(adapter) => {
-                for key in adapter.tensors.keys() {
-                    let module = key.rsplit_once(".lora_").map_or(key.as_str(), |(module, _)| module);
-                    if !self.adapted.contains(module) {
-                        self.faults.push(format!("adapter {key}: fits no adapted layer of the base model"));
-                    }
-                }
-                Some(&adapter.config)
+        if let Tuning::Adapted(adapter) | Tuning::Resumed(adapter) = self.tuning {
+            for key in adapter.tensors.keys().filter(|key| !self.asked_of_adapter.contains(*key)) {
+                self.faults.push(format!("adapter {key}: fits no adapted layer of the base model"));
             }
-            Tuning::Frozen | Tuning::Full => None,
-        };
-        for target in config.iter().flat_map(|c| c.unmatched(&self.adapted)) {
-            self.faults.push(format!("target module {target:?}: the model has no linear layer of that name"));
+        }
+        if let Some(config) = self.config() {
+            self.check_targets(config);
         }
         if self.faults.is_empty() {
             Ok(self.trainables)
         } else {
             Err(InputError { faults: self.faults }).context("the weights do not fit the model")
+        }
+    }
+    /// Notes targets that PEFT would adapt and this program cannot, and, where something is to be trained,
+    /// names that fit nothing. (PEFT takes no offence at the latter, so a finished adapter may have them.)
+    fn check_targets(&mut self, config: &LoraConfig) {
+        let mut parameters = self.used.clone();
+        parameters.insert("lm_head.weight".to_string());
+        let modules: BTreeSet<&str> = parameters.iter().filter_map(|p| Some(p.rsplit_once('.')?.0)).collect();
+        for module in modules {
+            if !self.linears.contains(module) && !config.targets_all() && config.adapts(module) {
+                self.faults.push(format!(
+                    "target_modules matches {module}: only linear layers of blocks can be adapted here, not embeddings, heads and norms; modules_to_save trains them whole"
+                ));
+            }
+        }
+        if !matches!(self.tuning, Tuning::Adapted(_)) {
+            self.faults.extend(config.unmatched(&self.adapted, &parameters));
         }
     }
 }

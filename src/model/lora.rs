@@ -1,67 +1,30 @@
-//! LoRA to PEFT's semantics and in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`.
+//! An adapter in PEFT's files: `adapter_config.json` ([`LoraConfig`]) and `adapter_model.safetensors`.
+//!
+//! A tensor's key is `base_model.model.` and the name it has here (`peft/utils/save_and_load.py`):
+//! `<module>.lora_A.weight`, `<module>.lora_B.weight`, `<module>.lora_magnitude_vector` (DoRA), and for what
+//! is trained whole (`modules_to_save`) the base model's own `<module>.weight`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::loader::Trainables;
+pub use super::lora_config::LoraConfig;
 use crate::bail_input;
+use crate::error::InputError;
 
 /// What PEFT puts in front of a module's name.
 const PREFIX: &str = "base_model.model.";
 
-/// The keys of `adapter_config.json` that decide the computation, under PEFT's names.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LoraConfig {
-    /// Rank.
-    pub r: usize,
-    /// Numerator of the scaling.
-    pub lora_alpha: f64,
-    /// Share of the adapter's inputs that training zeroes.
-    #[serde(default)]
-    pub lora_dropout: f64,
-    /// Last parts of the names of the adapted modules.
-    pub target_modules: Vec<String>,
-    /// Scale by alpha / √r instead of alpha / r (Kalajdzievski, arXiv 2312.03732).
-    #[serde(default)]
-    pub use_rslora: bool,
-}
-
-impl LoraConfig {
-    /// alpha / r, or alpha / √r with rsLoRA.
-    pub fn scaling(&self) -> f64 {
-        match self.use_rslora {
-            true => self.lora_alpha / (self.r as f64).sqrt(),
-            false => self.lora_alpha / self.r as f64,
-        }
-    }
-
-    /// Whether the module of that full name is adapted: as in PEFT, it is or ends in `.` + a target.
-    pub fn targets(&self, module: &str) -> bool {
-        self.target_modules.iter().any(|t| is_target(module, t))
-    }
-
-    /// Targets that match none of the adapted modules.
-    pub fn unmatched(&self, adapted: &BTreeSet<String>) -> Vec<String> {
-        let matches = |t: &String| adapted.iter().any(|module| is_target(module, t));
-        self.target_modules.iter().filter(|t| !matches(t)).cloned().collect()
-    }
-}
-
-fn is_target(module: &str, target: &str) -> bool {
-    module == target || module.strip_suffix(target).is_some_and(|rest| rest.ends_with('.'))
-}
-
 /// An adapter read from its folder.
 pub struct Adapter {
-    /// Rank, alpha, targets.
+    /// What it adapts and how.
     pub config: LoraConfig,
     /// The base model it was trained on, as its config names it.
     pub base_model: Option<String>,
-    /// Matrices by module name (`model.layers.0.self_attn.q_proj.lora_A.weight`), f32 on the CPU.
+    /// Tensors by name (`model.layers.0.self_attn.q_proj.lora_A.weight`), f32 on the CPU.
     pub tensors: BTreeMap<String, Tensor>,
 }
 
@@ -81,7 +44,7 @@ impl Adapter {
             Ok(json) => json,
             Err(e) => bail_input!("{}: not JSON: {e}", path.display()),
         };
-        let config = config_from_json(&json, &path)?;
+        let config = LoraConfig::from_json(&json, &path)?;
         let path = dir.join("adapter_model.safetensors");
         let raw: HashMap<String, Tensor> = match candle_core::safetensors::load(&path, &Device::Cpu) {
             Ok(raw) => raw,
@@ -94,6 +57,21 @@ impl Adapter {
         }
         let base_model = json["base_model_name_or_path"].as_str().map(str::to_string);
         Ok(Self { config, base_model, tensors })
+    }
+
+    /// Reads the adapter that training with `config` starts from. Tensors that `config` does not ask for, and
+    /// those it misses, are faults when the model is loaded.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and an input error with every key in which the adapter and `config` disagree.
+    pub fn read_start(dir: &Path, config: &LoraConfig) -> Result<Self> {
+        let start = Self::read(dir)?;
+        let faults: Vec<_> = config.differences(&start.config);
+        if faults.is_empty() {
+            return Ok(Self { config: config.clone(), ..start });
+        }
+        let line = |fault| format!("train.lora.init = {}: train.lora.{fault}", dir.display());
+        Err(InputError { faults: faults.into_iter().map(line).collect() }.into())
     }
 
     /// The adapter as it stands in training.
@@ -114,94 +92,6 @@ impl Adapter {
         let named: BTreeMap<String, Tensor> =
             self.tensors.iter().map(|(name, t)| (format!("{PREFIX}{name}"), t.clone())).collect();
         super::checkpoint::write_safetensors(&dir.join("adapter_model.safetensors"), &named)?;
-        let json = serde_json::json!({
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": base,
-            "revision": null,
-            "r": self.config.r,
-            "lora_alpha": self.config.lora_alpha,
-            "lora_dropout": self.config.lora_dropout,
-            "target_modules": self.config.target_modules,
-            "use_rslora": self.config.use_rslora,
-            "use_dora": false,
-            "bias": "none",
-            "fan_in_fan_out": false,
-            "rank_pattern": {},
-            "alpha_pattern": {},
-            "modules_to_save": null,
-            "layers_to_transform": null,
-            "init_lora_weights": true,
-            "inference_mode": true,
-        });
-        crate::atomic::write_json(&dir.join("adapter_config.json"), &json)
-    }
-}
-
-/// Reads the computation out of a config and refuses what would be computed differently here.
-fn config_from_json(json: &serde_json::Value, path: &Path) -> Result<LoraConfig> {
-    let mut faults = Vec::new();
-    let mut refuse = |key: &str, plain: &[serde_json::Value]| {
-        let value = &json[key];
-        if !value.is_null() && !plain.contains(value) {
-            faults.push(format!("{}: {key} = {value} is not supported", path.display()));
-        }
-    };
-    let empty = serde_json::json!({});
-    refuse("peft_type", &["LORA".into()]);
-    refuse("use_dora", &[false.into()]);
-    refuse("bias", &["none".into()]);
-    refuse("fan_in_fan_out", &[false.into()]);
-    refuse("rank_pattern", std::slice::from_ref(&empty));
-    refuse("alpha_pattern", &[empty]);
-    refuse("modules_to_save", &[serde_json::json!([])]);
-    refuse("layers_to_transform", &[]);
-    refuse("exclude_modules", &[serde_json::json!([])]);
-    refuse("target_parameters", &[serde_json::json!([])]);
-    if !faults.is_empty() {
-        return Err(crate::error::InputError { faults }.into());
-    }
-    match serde_json::from_value::<LoraConfig>(json.clone()) {
-        Ok(config) if config.r > 0 => Ok(config),
-        Ok(_) => bail_input!("{}: r = 0, expected at least 1", path.display()),
-        Err(e) => bail_input!("{}: {e} (target_modules must be a list of module names)", path.display()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(targets: &[&str]) -> LoraConfig {
-        LoraConfig {
-            r: 4,
-            lora_alpha: 6.0,
-            lora_dropout: 0.0,
-            target_modules: targets.iter().map(|t| t.to_string()).collect(),
-            use_rslora: false,
-        }
-    }
-
-    #[test]
-    fn targets_are_whole_name_parts() {
-        let c = config(&["q_proj"]);
-        assert!(c.targets("model.layers.0.self_attn.q_proj") && c.targets("q_proj"));
-        assert!(!c.targets("model.layers.0.self_attn.eq_proj"));
-    }
-
-    #[test]
-    fn scaling_is_peft_s() {
-        let mut c = config(&[]);
-        assert_eq!(c.scaling(), 1.5);
-        c.use_rslora = true;
-        assert_eq!(c.scaling(), 3.0);
-    }
-
-    #[test]
-    fn an_unsupported_peft_feature_is_named() {
-        let json =
-            serde_json::json!({"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "use_dora": true});
-        let e = config_from_json(&json, Path::new("a/adapter_config.json")).unwrap_err().to_string();
-        assert!(e.contains("use_dora") && e.contains("a/adapter_config.json"), "{e}");
+        crate::atomic::write_json(&dir.join("adapter_config.json"), &self.config.to_json(base))
     }
 }

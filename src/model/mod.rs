@@ -12,6 +12,8 @@ pub mod hub;
 pub mod layers;
 pub mod loader;
 pub mod lora;
+pub mod lora_config;
+pub mod low_rank;
 pub mod rotary;
 pub mod source;
 
@@ -35,31 +37,35 @@ use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 use self::hooks::{Hook, Site};
-use self::layers::RmsNorm;
+use self::layers::{RmsNorm, Weight};
 use self::loader::{Loader, Trainables, Tuning};
 use self::source::Pretrained;
 use crate::bail_input;
 use crate::ops::attention::LayerCache;
 use crate::ops::segments::Segments;
+use crate::ops::tape::Tape;
+use crate::ops::{embedding, linear};
 
 /// One forward pass: which sequences, with how much of the adapter, watched by which hook.
 pub struct Pass<'a> {
     /// Where the sequences lie in the `(tokens, …)` tensors.
     pub segments: &'a Segments,
-    /// Factor on the adapter: 1 is the tuned model, 0 the base.
+    /// Factor on the adapter: 1 is the tuned model, 0 the base; any other scales the low-rank terms.
     pub adapter: f64,
     /// Called at every site of every block.
     pub hook: &'a mut dyn Hook,
     /// Keys and values of earlier tokens; takes up the new ones.
     pub cache: Option<&'a mut KvCache>,
-    /// Present while training: gradients are wanted, and dropout draws from it.
-    pub train: Option<&'a mut ChaCha8Rng>,
+    /// Where operations note their backward while training.
+    pub tape: Tape<'a>,
+    /// Present while training: dropout draws from it.
+    pub dropout: Option<&'a mut ChaCha8Rng>,
 }
 
 impl<'a> Pass<'a> {
     /// A pass without cache and gradients.
     pub fn new(segments: &'a Segments, adapter: f64, hook: &'a mut dyn Hook) -> Self {
-        Self { segments, adapter, hook, cache: None, train: None }
+        Self { segments, adapter, hook, cache: None, tape: Tape::OFF, dropout: None }
     }
 }
 
@@ -99,14 +105,19 @@ pub trait Block: Send + Sync {
 
 /// Lets the hook see a value and gives back what flows on.
 pub(crate) fn at_site(pass: &mut Pass, layer: usize, site: Site, x: Tensor) -> candle_core::Result<Tensor> {
-    let changed = pass.hook.at(layer, site, &x, pass.segments)?;
-    Ok(changed.unwrap_or(x))
+    match pass.hook.at(layer, site, &x, pass.segments)? {
+        Some(_) if pass.tape.is_on() => {
+            candle_core::bail!("a hook may read but not change a pass that is recorded")
+        }
+        Some(changed) => Ok(changed),
+        None => Ok(x),
+    }
 }
 
 /// What an architecture file builds.
 pub struct Decoder {
     /// Token embeddings `(vocab, hidden)`.
-    pub embed_tokens: Tensor,
+    pub embed_tokens: Weight,
     /// Factor on embeddings.
     pub embed_scale: f64,
     /// The blocks, lowest first.
@@ -114,7 +125,7 @@ pub struct Decoder {
     /// The norm before the head.
     pub norm: RmsNorm,
     /// The unembedding `(vocab, hidden)`; the embeddings themselves where they are tied.
-    pub lm_head: Tensor,
+    pub lm_head: Weight,
     /// Soft cap c on the logits, c·tanh(z / c).
     pub final_logit_softcapping: Option<f32>,
 }
@@ -122,6 +133,7 @@ pub struct Decoder {
 /// A causal language model with hooks at its residual sites.
 pub struct CausalLm {
     decoder: Decoder,
+    ties_head: bool,
     device: Device,
 }
 
@@ -146,9 +158,13 @@ impl CausalLm {
                 from.id
             ),
         };
-        let decoder = decoder.with_context(|| from.id.clone())?;
+        let mut decoder = decoder.with_context(|| from.id.clone())?;
+        let ties_head = !loader.has_read("lm_head.weight");
+        if ties_head {
+            decoder.lm_head = loader.tied_head(&decoder.embed_tokens)?;
+        }
         let trainables = loader.finish().with_context(|| from.id.clone())?;
-        Ok((Self { decoder, device: device.clone() }, trainables))
+        Ok((Self { decoder, ties_head, device: device.clone() }, trainables))
     }
 
     /// Number of blocks.
@@ -158,12 +174,12 @@ impl CausalLm {
 
     /// Width of the residual stream.
     pub fn hidden_size(&self) -> usize {
-        self.decoder.embed_tokens.dims()[1]
+        self.decoder.embed_tokens.base.dims()[1]
     }
 
     /// Rows of the unembedding.
     pub fn vocab_size(&self) -> usize {
-        self.decoder.lm_head.dims()[0]
+        self.decoder.lm_head.base.dims()[0]
     }
 
     /// Where the weights are.
@@ -171,14 +187,14 @@ impl CausalLm {
         &self.device
     }
 
-    /// The token embeddings `(vocab, hidden)`, without the factor some architectures put on them.
-    pub fn embeddings(&self) -> &Tensor {
-        &self.decoder.embed_tokens
+    /// Whether the base model's head is its embeddings.
+    pub fn ties_head(&self) -> bool {
+        self.ties_head
     }
 
-    /// The unembedding `(vocab, hidden)`.
-    pub fn unembedding(&self) -> &Tensor {
-        &self.decoder.lm_head
+    /// The unembedding `(vocab, hidden)`. `adapter` as in [`Pass`]: an adapter may bring a head of its own.
+    pub fn unembedding(&self, adapter: f64) -> &Tensor {
+        self.decoder.lm_head.at(adapter)
     }
 
     /// Soft cap of the logits, where the architecture has one.
@@ -191,13 +207,8 @@ impl CausalLm {
     /// # Errors
     /// If an id is outside the vocabulary.
     pub fn embed(&self, ids: &[u32], pass: &Pass) -> candle_core::Result<Tensor> {
-        let ids = Tensor::from_slice(ids, ids.len(), &self.device)?;
-        let table = match pass.train {
-            Some(_) => self.decoder.embed_tokens.clone(),
-            None => self.decoder.embed_tokens.detach(),
-        };
-        let x = table.index_select(&ids, 0)?;
-        if self.decoder.embed_scale == 1.0 { Ok(x) } else { x * self.decoder.embed_scale }
+        let table = self.decoder.embed_tokens.at(pass.adapter);
+        embedding::embedding(table, ids, self.decoder.embed_scale, pass.tape)
     }
 
     /// The stream through a range of blocks, calling the hook at every site.
@@ -232,11 +243,12 @@ impl CausalLm {
     }
 
     /// Logits `(rows, vocab)` of normed rows `(rows, hidden)`, soft-capped where the architecture does so.
+    /// `adapter` as in [`Pass`]: an adapter may bring a head of its own.
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn logits(&self, normed: &Tensor) -> candle_core::Result<Tensor> {
-        let z = self.raw_logits(normed)?;
+    pub fn logits(&self, normed: &Tensor, adapter: f64) -> candle_core::Result<Tensor> {
+        let z = self.raw_logits(normed, adapter)?;
         match self.decoder.final_logit_softcapping {
             Some(cap) => (z / cap as f64)?.tanh()? * cap as f64,
             None => Ok(z),
@@ -247,8 +259,8 @@ impl CausalLm {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn raw_logits(&self, normed: &Tensor) -> candle_core::Result<Tensor> {
-        crate::ops::linear::frozen(normed, &self.decoder.lm_head, None)
+    pub fn raw_logits(&self, normed: &Tensor, adapter: f64) -> candle_core::Result<Tensor> {
+        linear::linear(normed, self.unembedding(adapter), None, Tape::OFF)
     }
 }
 

@@ -7,6 +7,8 @@
 //!
 //! Shapes: h `(tokens, hidden)`, W `(vocab, hidden)`.
 
+use std::cell::RefCell;
+
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -52,13 +54,28 @@ pub fn linear_cross_entropy(
         bail!("target {id} is outside the vocabulary of {vocab}")
     }
     if !hidden.device().is_cpu() {
-        let mut nll = Vec::new();
-        let total = tape.composed(&[hidden, weight], |v| composed(&v[0], &v[1], targets, softcap)?.total)?;
-        return Ok(Loss { total, nll });
+        let nll = RefCell::default();
+        let total = tape.composed(&[hidden, weight], |v| {
+            let loss = composed(&v[0], &v[1], targets, softcap)?;
+            nll.replace(loss.nll);
+            Ok(loss.total)
+        })?;
+        return Ok(Loss { total, nll: nll.take() });
     }
-    let hidden = hidden.contiguous()?;
-    let wanted = (tape.tracks(&hidden), tape.tracks(weight));
-    let (nll, dh, dw) = walk(&hidden, weight, targets, softcap, wanted)?;
+    in_chunks(&hidden.contiguous()?, weight, targets, softcap, CHUNK_BYTES, tape)
+}
+
+/// [`linear_cross_entropy`] on the CPU, with as many rows at a time as have logits of `chunk_bytes`, at least one.
+fn in_chunks(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &Targets,
+    softcap: Option<f32>,
+    chunk_bytes: usize,
+    tape: Tape,
+) -> Result<Loss> {
+    let wanted = (tape.tracks(hidden), tape.tracks(weight));
+    let (nll, dh, dw) = walk(hidden, weight, targets, softcap, chunk_bytes, wanted)?;
     let total = nll.iter().zip(&targets.weights).map(|(n, w)| *n as f64 * *w as f64).sum::<f64>() as f32;
     let total = Tensor::new(total, hidden.device())?;
     if wanted.0 || wanted.1 {
@@ -100,6 +117,7 @@ fn walk(
     weight: &Tensor,
     targets: &Targets,
     softcap: Option<f32>,
+    chunk_bytes: usize,
     (need_dh, need_dw): (bool, bool),
 ) -> Result<(Vec<f32>, Option<Vec<f32>>, Option<Vec<f32>>)> {
     let (tokens, width) = hidden.dims2()?;
@@ -172,7 +190,8 @@ fn row_loss(z: &mut [f32], target: usize, weight: f32, softcap: Option<f32>, wan
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, assert_gradients, random};
+    use super::super::tape::Recording;
+    use super::super::testing::{assert_close, assert_gradients, gradients, random};
     use super::*;
 
     fn targets() -> Targets {
@@ -183,13 +202,15 @@ mod tests {
     fn equals_composed_and_has_the_right_gradient() -> Result<()> {
         for softcap in [None, Some(0.9)] {
             let vars = [random(&[5, 6], 1)?, random(&[11, 6], 2)?];
-            let fused = linear_cross_entropy(&vars[0], &vars[1], &targets(), softcap)?;
+            let fused = linear_cross_entropy(&vars[0], &vars[1], &targets(), softcap, Tape::OFF)?;
             let composed = composed(&vars[0], &vars[1], &targets(), softcap)?;
             assert_close(&fused.total, &composed.total, 1e-5)?;
             for (a, b) in fused.nll.iter().zip(&composed.nll) {
                 assert!((a - b).abs() < 1e-5);
             }
-            assert_gradients(&vars, |v| Ok(linear_cross_entropy(&v[0], &v[1], &targets(), softcap)?.total))?;
+            assert_gradients(&vars, |v, tape| {
+                Ok(linear_cross_entropy(&v[0], &v[1], &targets(), softcap, tape)?.total)
+            })?;
         }
         Ok(())
     }
@@ -199,19 +220,22 @@ mod tests {
         // Chunks of one, two and three of the four rows that count, the last one shorter.
         for (softcap, rows) in [None, Some(0.9)].into_iter().flat_map(|cap| [1, 2, 3].map(|n| (cap, n))) {
             let vars = [random(&[5, 6], 1)?, random(&[11, 6], 2)?];
-            let chunked = in_chunks(&vars[0], &vars[1], &targets(), softcap, rows * 4 * 11)?;
-            let composed = composed(&vars[0], &vars[1], &targets(), softcap)?;
-            assert_close(&chunked.total, &composed.total, 1e-5)?;
-            for (a, b) in chunked.nll.iter().zip(&composed.nll) {
+            let chunked =
+                |v: &[Tensor], tape: Tape| in_chunks(&v[0], &v[1], &targets(), softcap, rows * 4 * 11, tape);
+            let whole = |v: &[Tensor], tape: Tape| {
+                tape.composed(&[&v[0], &v[1]], |v| Ok(composed(&v[0], &v[1], &targets(), softcap)?.total))
+            };
+            let (ours, theirs) =
+                (chunked(&vars, Tape::OFF)?, composed(&vars[0], &vars[1], &targets(), softcap)?);
+            assert_close(&ours.total, &theirs.total, 1e-5)?;
+            for (a, b) in ours.nll.iter().zip(&theirs.nll) {
                 assert!((a - b).abs() < 1e-5);
             }
-            let (ours, theirs) = (chunked.total.backward()?, composed.total.backward()?);
-            for v in &vars {
-                assert_close(ours.get(v).unwrap(), theirs.get(v).unwrap(), 1e-5)?;
+            let ours = gradients(&vars, |v, tape| Ok(chunked(v, tape)?.total))?;
+            for (ours, theirs) in ours.iter().zip(&gradients(&vars, whole)?) {
+                assert_close(ours, theirs, 1e-5)?;
             }
-            assert_gradients(&vars, |v| {
-                Ok(in_chunks(&v[0], &v[1], &targets(), softcap, rows * 4 * 11)?.total)
-            })?;
+            assert_gradients(&vars, |v, tape| Ok(chunked(v, tape)?.total))?;
         }
         Ok(())
     }
@@ -219,10 +243,11 @@ mod tests {
     #[test]
     fn a_frozen_head_gets_no_gradient_and_rows_of_weight_zero_none_either() -> Result<()> {
         let (h, w) = (random(&[5, 6], 1)?, random(&[11, 6], 2)?);
-        let loss = linear_cross_entropy(&h, &w.as_tensor().detach(), &targets(), None)?;
-        let grads = loss.total.backward()?;
-        assert!(grads.get(&w).is_none());
-        let dh = grads.get(&h).expect("h is trained").to_vec2::<f32>()?;
+        let recording = Recording::new([&h]);
+        let loss = linear_cross_entropy(&h, &w, &targets(), None, recording.tape())?;
+        let mut grads = recording.backward(&loss.total)?;
+        assert!(grads.take(&w).is_none());
+        let dh = grads.take(&h).expect("h is trained").to_vec2::<f32>()?;
         assert!(dh[1].iter().all(|g| *g == 0.0) && dh[0].iter().any(|g| *g != 0.0));
         Ok(())
     }
@@ -231,7 +256,7 @@ mod tests {
     fn a_target_outside_the_vocabulary_is_an_error() -> Result<()> {
         let (h, w) = (random(&[1, 6], 1)?, random(&[11, 6], 2)?);
         let bad = Targets { ids: vec![11], weights: vec![1.0] };
-        assert!(linear_cross_entropy(&h, &w, &bad, None).is_err());
+        assert!(linear_cross_entropy(&h, &w, &bad, None, Tape::OFF).is_err());
         Ok(())
     }
 }

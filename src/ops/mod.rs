@@ -10,6 +10,7 @@
 pub mod add;
 pub mod attention;
 pub mod cross_entropy;
+pub mod dora;
 pub mod dropout;
 pub mod embedding;
 pub mod gated_mlp;

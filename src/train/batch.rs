@@ -1,12 +1,18 @@
 //! Examples to one forward pass: rows end to end, each with what it should predict and how much it counts.
 
 use anyhow::Result;
+use candle_core::Var;
+use rand_chacha::ChaCha8Rng;
+
+use super::optim::{Gradients, accumulate};
 
 use crate::data::examples::Example;
 use crate::model::hooks::NoHook;
+use crate::model::loader::Trainables;
 use crate::model::{CausalLm, Pass};
 use crate::ops::cross_entropy::{Loss, Targets, linear_cross_entropy};
 use crate::ops::segments::Segments;
+use crate::ops::tape::Recording;
 
 /// The examples of one forward pass.
 pub struct Batch {
@@ -47,17 +53,37 @@ impl Batch {
             .collect()
     }
 
-    /// The weighted loss of the batch, in the graph if `pass.train` is set.
+    /// The weighted loss of the batch with the adapter on; adds its gradients to `sum`.
+    ///
+    /// # Errors
+    /// If a trainable gets no gradient, or a tensor operation fails.
+    pub fn backward(
+        &self,
+        model: &CausalLm,
+        trainables: &Trainables,
+        dropout: &mut ChaCha8Rng,
+        sum: &mut Gradients,
+    ) -> Result<Loss> {
+        let recording = Recording::new(trainables.values().map(Var::as_tensor));
+        let mut hook = NoHook;
+        let pass = Pass {
+            tape: recording.tape(),
+            dropout: Some(dropout),
+            ..Pass::new(&self.segments, 1.0, &mut hook)
+        };
+        let loss = self.loss(model, pass)?;
+        accumulate(sum, trainables, recording.backward(&loss.total)?)?;
+        Ok(loss)
+    }
+
+    /// The weighted loss of the batch, on the tape of the pass.
     ///
     /// # Errors
     /// If a tensor operation fails.
     pub fn loss(&self, model: &CausalLm, mut pass: Pass) -> Result<Loss> {
         let hidden = model.hidden(&self.ids, &mut pass)?; // (tokens, hidden)
-        let head = match pass.train {
-            Some(_) => model.unembedding().clone(),
-            None => model.unembedding().detach(),
-        };
-        Ok(linear_cross_entropy(&hidden, &head, &self.targets, model.logit_softcap())?)
+        let head = model.unembedding(pass.adapter);
+        Ok(linear_cross_entropy(&hidden, head, &self.targets, model.logit_softcap(), pass.tape)?)
     }
 }
 

@@ -1,13 +1,15 @@
 //! `manifest.json`: what made a run, so that another lab can repeat it and check that it did.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use anyhow::Result;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::corpus::{Corpus, Provenance};
 use crate::data::mixture::{Exposure, Mixture};
-use crate::model::source::Pretrained;
+use crate::model::source::{Pretrained, sha256_file};
 use crate::recipe::{Method, MixMode, MixUnit, Recipe};
 
 /// Everything that decides a run, and its outcome.
@@ -26,6 +28,9 @@ pub struct Manifest {
     threads: usize,
     base: Base,
     method: Method,
+    /// The adapter that training started from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init: Option<Init>,
     data: Vec<Source>,
     mix: Mix,
     /// sha256 of the example order, as pool and example numbers.
@@ -39,6 +44,27 @@ pub struct Manifest {
 struct Base {
     id: String,
     sha256: BTreeMap<String, String>,
+}
+
+/// An adapter that training starts from.
+#[derive(Debug, Clone, Serialize)]
+pub struct Init {
+    path: String,
+    sha256: BTreeMap<String, String>,
+}
+
+impl Init {
+    /// The hashes of an adapter folder's two files.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn of(dir: &Path) -> Result<Self> {
+        let mut sha256 = BTreeMap::new();
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            sha256.insert(file.to_string(), sha256_file(&dir.join(file))?);
+        }
+        Ok(Self { path: dir.display().to_string(), sha256 })
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -77,7 +103,13 @@ struct Losses {
 
 impl Manifest {
     /// What is known before the run.
-    pub fn new(recipe: &Recipe, base: &Pretrained, corpus: &Corpus, mixture: &Mixture) -> Self {
+    pub fn new(
+        recipe: &Recipe,
+        base: &Pretrained,
+        corpus: &Corpus,
+        mixture: &Mixture,
+        init: Option<Init>,
+    ) -> Self {
         let (realised_examples, realised_tokens) = mixture.realised(&corpus.pools);
         let data = corpus
             .provenance
@@ -103,6 +135,7 @@ impl Manifest {
             threads: rayon::current_num_threads(),
             base: Base { id: base.id.clone(), sha256: base.sha256.clone() },
             method: recipe.train.method,
+            init,
             data,
             mix: Mix {
                 asked: recipe.data.mix,

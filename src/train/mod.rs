@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod optim;
 pub mod schedule;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -18,18 +19,17 @@ use sha2::{Digest, Sha256};
 use self::batch::{Batch, mean_loss};
 use self::checkpoint::State;
 use self::corpus::Corpus;
-use self::manifest::{LossPair, Manifest};
-use self::optim::{AdamW, Gradients, accumulate, global_norm};
+use self::manifest::{Init, LossPair, Manifest};
+use self::optim::{AdamW, Gradients, global_norm};
 use self::schedule::learning_rate;
 use crate::bail_input;
 use crate::data::mixture::{Mixture, Role, example};
-use crate::error::Interrupted;
+use crate::error::{InputError, Interrupted};
 use crate::interrupt::Interrupt;
-use crate::model::hooks::NoHook;
 use crate::model::loader::{Trainables, Tuning};
 use crate::model::lora::{Adapter, LoraConfig};
 use crate::model::source::Pretrained;
-use crate::model::{CausalLm, Pass, export};
+use crate::model::{CausalLm, export};
 use crate::progress;
 use crate::recipe::{Method, Recipe};
 use crate::run::RunDir;
@@ -43,6 +43,8 @@ pub struct Training {
     mixture: Mixture,
     model: CausalLm,
     trainables: Trainables,
+    /// Where the adapter starts, if it is not new.
+    init: Option<Init>,
 }
 
 impl LoraConfig {
@@ -55,6 +57,13 @@ impl LoraConfig {
             lora_dropout: lora.dropout,
             target_modules: lora.target_modules.clone(),
             use_rslora: lora.use_rslora,
+            use_dora: lora.use_dora,
+            rank_pattern: lora.rank_pattern.clone(),
+            alpha_pattern: lora.alpha_pattern.clone(),
+            modules_to_save: lora.modules_to_save.clone(),
+            layers_to_transform: lora.layers_to_transform.clone(),
+            layers_pattern: lora.layers_pattern.clone(),
+            exclude_modules: lora.exclude_modules.clone(),
         }
     }
 }
@@ -68,12 +77,25 @@ impl Training {
     pub fn prepare(recipe: Recipe, base: Pretrained, corpus: Corpus) -> Result<Self> {
         let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
         let lora = LoraConfig::from_recipe(&recipe);
-        let tuning = match recipe.train.method {
-            Method::Lora => Tuning::Lora { config: &lora, seed: recipe.seed },
-            Method::Full => Tuning::Full,
+        let faults = lora.faults();
+        if !faults.is_empty() {
+            let faults = faults.into_iter().map(|fault| format!("train.lora.{fault}")).collect();
+            return Err(InputError { faults }.into());
+        }
+        let (start, init) = match recipe.train.lora.init.as_str() {
+            "" => (None, None),
+            dir => {
+                let dir = Path::new(dir);
+                (Some(Adapter::read_start(dir, &lora)?), Some(Init::of(dir)?))
+            }
+        };
+        let tuning = match (recipe.train.method, &start) {
+            (Method::Lora, Some(start)) => Tuning::Resumed(start),
+            (Method::Lora, None) => Tuning::Lora { config: &lora, seed: recipe.seed },
+            (Method::Full, _) => Tuning::Full,
         };
         let (model, trainables) = CausalLm::load(&base, &tuning, &crate::model::device()?)?;
-        Ok(Self { recipe, base, corpus, mixture, model, trainables })
+        Ok(Self { recipe, base, corpus, mixture, model, trainables, init })
     }
 
     /// A line that says what will run.
@@ -188,14 +210,11 @@ impl Training {
         let mut sums = [(0f64, 0usize); 2]; // narrow, pretraining: nll and tokens
         for (examples, roles) in examples.chunks(micro).zip(roles.chunks(micro)) {
             let batch = Batch::new(examples, loss_tokens);
-            let mut hook = NoHook;
-            let pass = Pass { train: Some(&mut rng), ..Pass::new(&batch.segments, 1.0, &mut hook) };
-            let loss = batch.loss(&self.model, pass)?;
+            let loss = batch.backward(&self.model, &self.trainables, &mut rng, &mut gradients)?;
             for ((nll, tokens), role) in batch.per_example(&loss.nll).into_iter().zip(roles) {
                 let sum = &mut sums[usize::from(*role == Role::Pretraining)];
                 *sum = (sum.0 + nll, sum.1 + tokens);
             }
-            accumulate(&mut gradients, &self.trainables, loss.total.backward()?)?;
         }
         let grad_norm = global_norm(&gradients)?;
         let nll = sums[0].0 + sums[1].0;
@@ -250,13 +269,9 @@ impl Training {
         let hash = crate::model::source::sha256_file(&folder.join(file))?;
         let pair = |(narrow, pretraining)| LossPair { narrow, pretraining };
         let weights = self.trainables.values().map(|v| v.elem_count()).sum();
-        let manifest = Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture).finished(
-            state.elapsed_s,
-            hash,
-            weights,
-            pair(state.eval_base),
-            pair(eval),
-        );
+        let manifest =
+            Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture, self.init.clone());
+        let manifest = manifest.finished(state.elapsed_s, hash, weights, pair(state.eval_base), pair(eval));
         crate::atomic::write_json(&run.manifest(), &manifest).context("writing the manifest")?;
         Ok(manifest)
     }
@@ -269,6 +284,7 @@ impl Training {
         hash.update(serde_json::to_string(&self.base.sha256).unwrap_or_default());
         hash.update(serde_json::to_string(&self.corpus.hashes()).unwrap_or_default());
         hash.update(manifest::order_sha256(&self.mixture));
+        hash.update(serde_json::to_string(&self.init).unwrap_or_default());
         format!("{:x}", hash.finalize())
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 
 use crate::model::loader::Trainables;
+use crate::ops::tape;
 
 /// Gradients by name, in the order of the names.
 pub type Gradients = BTreeMap<String, Tensor>;
@@ -102,26 +102,25 @@ impl AdamW {
 ///
 /// # Errors
 /// If a trainable has no gradient: it would silently stay as it is.
-pub fn accumulate(sum: &mut Gradients, trainables: &Trainables, mut grads: GradStore) -> Result<()> {
-    let missing: Vec<&str> = trainables
-        .iter()
-        .filter(|(_, v)| grads.get(v.as_tensor()).is_none())
-        .map(|(n, _)| n.as_str())
-        .collect();
-    ensure!(missing.is_empty(), "trained, but without a gradient: {}", missing.join(", "));
+pub fn accumulate(
+    sum: &mut Gradients,
+    trainables: &Trainables,
+    mut gradients: tape::Gradients,
+) -> Result<()> {
+    let mut missing = Vec::new();
     for (name, var) in trainables {
-        let gradient = take(&mut grads, var).context("checked above")?;
+        let Some(gradient) = gradients.take(var.as_tensor()) else {
+            missing.push(name.as_str());
+            continue;
+        };
         let total = match sum.remove(name) {
             Some(before) => (before + gradient)?,
             None => gradient,
         };
         sum.insert(name.clone(), total);
     }
+    ensure!(missing.is_empty(), "trained, but without a gradient: {}", missing.join(", "));
     Ok(())
-}
-
-fn take(grads: &mut GradStore, var: &Var) -> Option<Tensor> {
-    grads.remove(var.as_tensor())
 }
 
 /// L2 norm over all gradients.
