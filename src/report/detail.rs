@@ -220,13 +220,13 @@ fn steering(gain: &Gain) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label="Steering by position" {
             table {
-                caption { span { "Steering: mean cosine between sets of texts; plain is unsteered, the reference is unrelated text." } }
+                caption { span { "Steering: mean cosine between sets of texts; plain is unsteered, the reference is unrelated text, the gain is steered minus plain to narrow." } }
                 thead { tr {
                     th scope="col" { "Position" } th.n scope="col" { "Strength, η" } th.n scope="col" { "in differences" }
-                    th.n scope="col" { "Gain" } th scope="col" { "95 %" }
                     th.n scope="col" { "Steered to narrow" } th.n scope="col" { "Plain to narrow" }
-                    th.n scope="col" { "Steered to ref." } th.n scope="col" { "Plain to ref." }
                     th.n scope="col" { "Narrow to itself" }
+                    th.n scope="col" { "Gain" } th scope="col" { "95 %" }
+                    th.n scope="col" { "Steered to ref." } th.n scope="col" { "Plain to ref." }
                     th.n scope="col" { "Words steered" } th.n scope="col" { "Words plain" }
                 } }
                 tbody {
@@ -234,10 +234,10 @@ fn steering(gain: &Gain) -> Markup {
                         tr {
                             th scope="row" { (p) }
                             td.n { (ratio(r.strength[i])) } td.n { (fixed(r.strength_in_differences[i], 1)) }
+                            @for x in [s.steered_narrow[i], s.unsteered_narrow[i], s.narrow_narrow[i]] { td.n { (fixed(x, 3)) } }
                             td.n { (signed(gain.gain[i], 3)) } td { (interval(r.similarity_gain_interval[i], 3)) }
                             @for x in [
-                                s.steered_narrow[i], s.unsteered_narrow[i], s.steered_reference[i],
-                                s.unsteered_reference[i], s.narrow_narrow[i],
+                                s.steered_reference[i], s.unsteered_reference[i],
                                 r.relevant_words_steered[i], r.relevant_words_unsteered[i],
                             ] { td.n { (fixed(x, 3)) } }
                         }

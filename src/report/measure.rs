@@ -86,7 +86,10 @@ impl<'a> Relevance<'a> {
     }
 }
 
-/// How much nearer to the narrow text steering brings the generated text.
+/// How similar steered text is to the narrow text, and how much of that is gained over plain (unsteered) text.
+///
+/// The gain says whether steering does anything in one model. Between models it misleads: plain text of an
+/// organism that talks about its subject unasked leaves little to gain.
 #[derive(Debug, Clone)]
 pub struct Gain<'a> {
     /// The record.
@@ -104,14 +107,9 @@ impl<'a> Gain<'a> {
         Some(Self { record, gain: pairs.map(|(a, b)| a - b).collect() })
     }
 
-    /// Index of the steering position with the largest gain (the first of equals).
+    /// Index of the steering position whose text is most similar to the narrow text (the first of equals).
     pub fn best(&self) -> Option<usize> {
-        best(&self.gain)
-    }
-
-    /// Mean gain over steering positions.
-    pub fn mean(&self) -> Option<f64> {
-        mean(&self.gain)
+        best(&self.record.similarity.steered_narrow)
     }
 
     /// Indices of the steering positions whose interval lies above zero.

@@ -105,7 +105,7 @@ fn sentences(cell: &Cell, verdict: &Verdict) -> Vec<String> {
     out
 }
 
-/// The first steered text at the position where steering gains most.
+/// The first steered text at the position whose steered text is most similar to the narrow text.
 fn example(cell: &Cell) -> Option<String> {
     let gain = Gain::of(cell.readability.as_ref()?)?;
     let position = gain.record.positions[gain.best()?];
