@@ -34,6 +34,20 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     write_atomically(path, text.as_bytes())
 }
 
+/// Tells before any work whether something can be made at `path`, by making and removing a folder where the
+/// first one of its path would have to be made. Leaves nothing.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let full = std::path::absolute(path)?;
+    let there = full.ancestors().skip(1).find(|a| a.exists()).unwrap_or(Path::new("/"));
+    let probe = there.join(format!(".trainer.{}.part", std::process::id()));
+    std::fs::create_dir(&probe)
+        .and_then(|()| std::fs::remove_dir(&probe))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
 /// Fills a neighbouring folder, then renames it: `path` is whole or not there.
 ///
 /// # Errors

@@ -161,6 +161,28 @@ fn a_null_of_no_directions_is_refused() {
     }
 }
 
+/// An `--out` that cannot be written was found after the whole analysis.
+#[test]
+fn a_place_that_cannot_be_written_is_told_before_any_work() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    let before = lab.files();
+    for args in [
+        // Each has a fault that shows only where the work begins.
+        &["diff", "run", "--out", "narrow.jsonl/out", "--set", "diff.embedder=nowhere"][..],
+        &["fit", "recipe.toml", "--out", "narrow.jsonl/out", "--set", "model.base=nowhere"],
+    ] {
+        let ran = lab.run(args);
+        assert_eq!(ran.code, 1, "{args:?}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("narrow.jsonl/out") && ran.stderr.contains("Not a directory"),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(before, lab.files(), "{args:?} left something");
+    }
+}
+
 /// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
 #[test]
 fn a_seed_that_toml_cannot_hold_is_refused() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
+use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::data::source::Document;
 use crate::diff::activations::View;
@@ -104,6 +105,7 @@ pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt)
 /// Compares the recipe's base with a tuned model or adapter.
 fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) -> Result<()> {
     must_be_new(out)?;
+    check_writable(out)?;
     if recipe.diff.text.is_empty() {
         bail_input!("diff.text: missing; expected unrelated text on which differences are measured");
     }

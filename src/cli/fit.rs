@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::model::source;
@@ -66,6 +67,7 @@ pub fn run(args: FitArgs) -> Result<()> {
 pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<()> {
     if !resume {
         run.must_be_new()?;
+        check_writable(run.path())?;
     } else if !run.recipe().exists() {
         bail_input!("{}: nothing to resume; start without --resume", run.path().display());
     } else {
