@@ -183,6 +183,34 @@ fn a_place_that_cannot_be_written_is_told_before_any_work() {
     }
 }
 
+/// A download went on until its end, whatever was pressed.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_a_download() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, Instant};
+    let lab = Lab::new();
+    fs::create_dir(lab.path("bin")).unwrap();
+    // A Python whose pip never ends.
+    lab.write("bin/python3", "#!/bin/sh\n[ \"$1\" = -c ] && exit 0\n: > begun\nexec /bin/sleep 60\n");
+    fs::set_permissions(lab.path("bin/python3"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut child = lab
+        .command(&fit_with(&["model.base=gemma-3-270m"]))
+        .envs([("HF_HUB_OFFLINE", "0"), ("PATH", lab.path("bin").to_str().unwrap())])
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !lab.path("begun").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let asked = Instant::now();
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
 /// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
 #[test]
 fn a_seed_that_toml_cannot_hold_is_refused() {

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 use tempfile::TempDir;
 use trainer::error::InputError;
+use trainer::interrupt::Interrupt;
 use trainer::model::source::{Pretrained, open};
 
 /// The text of the input error that opening must give.
@@ -464,8 +465,9 @@ fn an_unknown_name_suggests_the_nearest_alias() {
 fn an_embedder_is_an_alias_or_a_folder() -> Result<()> {
     let dir = folder()?;
     let path = dir.path().to_string_lossy().into_owned();
-    assert_eq!(trainer::model::alias::embedder_dir(&path)?, dir.path());
-    let error = trainer::model::alias::embedder_dir("gemma-3-270m").expect_err("no embedder");
+    assert_eq!(trainer::model::alias::embedder_dir(&path, &Interrupt::default())?, dir.path());
+    let error =
+        trainer::model::alias::embedder_dir("gemma-3-270m", &Interrupt::default()).expect_err("no embedder");
     assert!(error.to_string().contains("all-minilm-l6-v2"), "{error}");
     Ok(())
 }

@@ -113,8 +113,8 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
     let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
     let pretraining = texts(&files, Document::learned_text)?;
-    let embedder = Embedder::open(&alias::embedder_dir(&recipe.diff.embedder)?)?;
-    let pretrained = source::open(&recipe.model.base)?;
+    let embedder = Embedder::open(&alias::embedder_dir(&recipe.diff.embedder, interrupt)?)?;
+    let pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
 
     let device = device()?;
     let is_adapter = Path::new(tuned).join("adapter_config.json").exists();
@@ -125,7 +125,7 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
         base_model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
         (View { model: &base_model, adapter: 0.0 }, View { model: &base_model, adapter: 1.0 })
     } else {
-        let other: Pretrained = source::open(tuned)?;
+        let other: Pretrained = source::open_or_stop(tuned, interrupt)?;
         base_model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
         tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
         must_match(&pretrained, &base_model, &other, &tuned_model)?;

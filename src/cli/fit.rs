@@ -77,7 +77,7 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
         progress::say(format_args!("{}: already complete", run.path().display()));
         return Ok(());
     }
-    let base = source::open(&recipe.model.base)?;
+    let base = source::open_or_stop(&recipe.model.base, interrupt)?;
     let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
     let mut training = Training::prepare(recipe, base, corpus)?;

@@ -17,6 +17,7 @@ use super::hub::HubModel;
 use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
 use crate::data::chat_template::ChatTemplate;
 use crate::error::{InputError, input_error};
+use crate::interrupt::Interrupt;
 
 /// A pretrained model as every source delivers it.
 #[derive(Debug)]
@@ -78,7 +79,15 @@ impl Pretrained {
 /// An [`crate::error::InputError`] for an unknown alias, a missing file, a hash that does not match, or
 /// no network.
 pub fn open(model: &str) -> Result<Pretrained> {
-    let opened = open_path(model, &locate(model)?)?;
+    open_or_stop(model, &Interrupt::default())
+}
+
+/// [`open`] for commands that catch Ctrl-C: a fetch stops soon after the flag is set.
+///
+/// # Errors
+/// As [`open`], and [`crate::error::Interrupted`].
+pub fn open_or_stop(model: &str, interrupt: &Interrupt) -> Result<Pretrained> {
+    let opened = open_path(model, &locate(model, interrupt)?)?;
     // The hash is computed anyway; a file in the cache that has changed since it was fetched shows here.
     if let Some(known) = alias::find(model) {
         let found = opened.sha256.values().next().map(String::as_str);
@@ -95,9 +104,9 @@ pub fn open(model: &str) -> Result<Pretrained> {
 
 /// The folder or file that a `MODEL` stands for, fetched if need be. An alias goes before a folder of
 /// the same name (write `./name` for the folder).
-fn locate(model: &str) -> Result<PathBuf> {
+fn locate(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(id) = model.strip_prefix("hf:") {
-        return HubModel::parse(id)?.folder();
+        return HubModel::parse(id)?.folder(interrupt);
     }
     if let Some(known) = alias::find(model) {
         if known.is_embedder() {
@@ -106,7 +115,7 @@ fn locate(model: &str) -> Result<PathBuf> {
                 alias::names(false).join(", ")
             );
         }
-        return alias::ensure(known);
+        return alias::ensure(known, interrupt);
     }
     let path = Path::new(model);
     if path.exists() {
