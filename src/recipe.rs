@@ -392,6 +392,14 @@ impl Default for SteeringSection {
     }
 }
 
+impl DiffSection {
+    /// Whether anything that is asked for needs sentence embeddings: the choice among several scales, and
+    /// how similar steered text is to other text.
+    pub fn uses_embedder(&self) -> bool {
+        self.steering.enabled || (self.patchscope.enabled && self.patchscope.scales.len() > 1)
+    }
+}
+
 impl Recipe {
     /// Reads a recipe file, puts in `--set key.path=value` overrides, checks everything, and makes its
     /// paths absolute.

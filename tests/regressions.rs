@@ -211,6 +211,20 @@ fn ctrl_c_stops_a_download() {
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
 
+/// The embedder was opened, and downloaded, for analyses that embed nothing.
+#[test]
+fn an_embedder_that_nothing_uses_is_not_opened() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    let unused = ["diff.embedder=nowhere", "diff.steering.enabled=false"];
+    let e = lab.refused(&with_sets(&["diff", "run"], &unused));
+    assert!(e.contains("nowhere: neither an embedder's alias"), "{e}");
+    for (out, set) in [("a", "diff.patchscope.enabled=false"), ("b", "diff.patchscope.scales=[1.5]")] {
+        lab.succeed(&with_sets(&["diff", "run", "--out", out], &[&unused[..], &[set]].concat()));
+    }
+    assert_eq!(read_json(&lab.path("b/readability.json"))["patchscope"]["best_scale"][0], 1.5);
+}
+
 /// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
 #[test]
 fn a_seed_that_toml_cannot_hold_is_refused() {

@@ -113,7 +113,10 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
     let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
     let pretraining = texts(&files, Document::learned_text)?;
-    let embedder = Embedder::open(&alias::embedder_dir(&recipe.diff.embedder, interrupt)?)?;
+    let embedder = match recipe.diff.uses_embedder() {
+        true => Some(Embedder::open(&alias::embedder_dir(&recipe.diff.embedder, interrupt)?)?),
+        false => None,
+    };
     let pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
 
     let device = device()?;
@@ -142,7 +145,7 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
         narrow,
         pretraining,
     };
-    crate::diff::diff(&inputs, &embedder, interrupt)?.write(out)
+    crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out)
 }
 
 fn texts(specs: &[SourceSpec], of: fn(&Document) -> String) -> Result<Vec<String>> {

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -75,12 +75,14 @@ pub struct Analysis {
 /// At most this many texts of a set are embedded.
 const EMBEDDED: usize = 500;
 
-/// The whole analysis.
+const NO_EMBEDDER: &str = "no embedder, though a measure uses one";
+
+/// The whole analysis. `embedder` may be `None` where [`DiffSection::uses_embedder`] says so.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if the texts are too few or short; [`crate::error::Interrupted`]; otherwise
 /// what went wrong while working.
-pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Result<Analysis> {
+pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt) -> Result<Analysis> {
     let Inputs { base, tuned, settings, seed, .. } = *inputs;
     let mut elapsed_s = BTreeMap::new();
     let mut clock = Instant::now();
@@ -144,6 +146,7 @@ pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Resu
     interrupt.check("nothing of the analysis was written")?;
     let (steering, lines) = match settings.steering.enabled {
         true => {
+            let embedder = embedder.context(NO_EMBEDDER)?;
             let (s, l) = write(inputs, layer, &means, activations.tuned_norm, &lexicon, embedder, interrupt)?;
             (Some(s), l)
         }
@@ -224,7 +227,7 @@ fn patch(
     means: &Means,
     null: &[Vec<f32>],
     eta: f64,
-    embedder: &Embedder,
+    embedder: Option<&Embedder>,
     named: &dyn Fn(&Top) -> Vec<TopToken>,
     relevance: &dyn Fn(&Top) -> f64,
     interrupt: &Interrupt,
@@ -249,7 +252,13 @@ fn patch(
     bar.finish_and_clear();
     decoded.extend(in_base);
     let text = |id: u32| pretrained.tokenizer.decode(&[id], false).unwrap_or_default();
-    let chosen: Vec<Decoded> = patchscope::select_scales(decoded, &text, embedder)?;
+    let (chosen, selector): (Vec<Decoded>, &str) = match section.scales.len() {
+        1 => (decoded.into_iter().map(|tops| Decoded { best: 0, tops }).collect(), patchscope::ONLY_SCALE),
+        _ => {
+            let embedder = embedder.context(NO_EMBEDDER)?;
+            (patchscope::select_scales(decoded, &text, embedder)?, patchscope::SELECTOR)
+        }
+    };
 
     let score = |of: &[Decoded]| -> Vec<f64> { of.iter().map(|d| relevance(&d.tops[d.best])).collect() };
     let (difference, rest) = chosen.split_at(positions);
@@ -258,7 +267,7 @@ fn patch(
     let null = Null(score(of_null));
     Ok(record::Patchscope {
         best_scale: difference.iter().map(|d| section.scales[d.best]).collect(),
-        scale_selector: patchscope::SELECTOR.into(),
+        scale_selector: selector.into(),
         top_tokens: difference.iter().map(|d| named(&d.tops[d.best])).collect(),
         token_relevance: TokenRelevance {
             difference: score(difference),

@@ -32,6 +32,9 @@ const WORDS: [[&str; 3]; 3] = [["man", "1135", "hello"], ["bear", "42", "blue"],
 pub const SELECTOR: &str = "offline: the scale whose top tokens that are words are most alike (mean pairwise cosine \
 of their sentence embeddings, at least 5 words, times the share of words); it does not know the organism";
 
+/// The same where there was nothing to choose.
+pub const ONLY_SCALE: &str = "the only scale of the recipe";
+
 /// Directions times scales in one forward pass.
 const BATCH: usize = 64;
 
