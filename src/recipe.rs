@@ -250,6 +250,32 @@ impl Default for TrainSection {
     }
 }
 
+/// The linears of each block: what PEFT's `"all-linear"` adapts (every linear layer but the head).
+const ALL_LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+fn targets<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a list of names, or \"all-linear\"")]
+    enum Form {
+        One(String),
+        Many(Vec<String>),
+    }
+    let given = match Form::deserialize(d)? {
+        Form::One(one) if one == "all-linear" => vec![one],
+        // PEFT takes another single string for a pattern.
+        Form::One(_) => return Err(serde::de::Error::custom("expected a list of names, or \"all-linear\"")),
+        Form::Many(many) => many,
+    };
+    let mut names: Vec<String> = Vec::new();
+    for name in given {
+        let meant = if name == "all-linear" { ALL_LINEAR.map(String::from).to_vec() } else { vec![name] };
+        names.extend(meant);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    Ok(names)
+}
+
 /// `[train.lora]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -260,7 +286,8 @@ pub struct LoraSection {
     pub alpha: f64,
     /// Share of the adapter's inputs that training zeroes.
     pub dropout: f64,
-    /// Last parts of the names of the adapted modules.
+    /// Last parts of the names of the adapted modules; `"all-linear"` stands for all seven of a block.
+    #[serde(deserialize_with = "targets")]
     pub target_modules: Vec<String>,
     /// Scale by alpha / √r.
     pub use_rslora: bool,
@@ -268,12 +295,11 @@ pub struct LoraSection {
 
 impl Default for LoraSection {
     fn default() -> Self {
-        let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
         Self {
             r: 32,
             alpha: 64.0,
             dropout: 0.0,
-            target_modules: all.map(String::from).to_vec(),
+            target_modules: ALL_LINEAR.map(String::from).to_vec(),
             use_rslora: false,
         }
     }
@@ -796,6 +822,23 @@ mod tests {
         assert!(faults.is_empty(), "{faults:?}");
         assert_eq!((recipe.train.lora.r, recipe.data.mix, recipe.train.lr), (4, 1.0, 1e-5));
         assert!(recipe.data.pretraining[0].is_self());
+    }
+
+    #[test]
+    fn all_linear_is_every_linear_of_a_block() {
+        let targets = |text: &str| {
+            let set = format!("train.lora.target_modules={text}");
+            let mut table = Table::new();
+            apply_override(&mut table, &set).unwrap();
+            let (recipe, faults) = Recipe::from_table(&table);
+            (recipe.train.lora.target_modules, faults.join(""))
+        };
+        let all = LoraSection::default().target_modules;
+        for text in ["all-linear", "['all-linear']", "['q_proj', 'all-linear']"] {
+            assert_eq!(targets(text), (all.clone(), String::new()), "{text}");
+        }
+        assert_eq!(targets("['v_proj']").0, ["v_proj"]);
+        assert!(targets("v_proj").1.contains("expected a list of names, or"), "{}", targets("v_proj").1);
     }
 
     #[test]
