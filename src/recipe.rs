@@ -418,6 +418,15 @@ impl Default for SteeringSection {
     }
 }
 
+impl TrainSection {
+    /// What is wrong with a warm-up in a run of that many optimizer steps.
+    pub fn warmup_fault(&self, steps: usize) -> Option<String> {
+        let warmup = self.warmup_steps;
+        (warmup > 0 && warmup >= steps)
+            .then(|| format!("train.warmup_steps = {warmup}: expected fewer than the run's {steps} steps"))
+    }
+}
+
 impl DiffSection {
     /// Whether anything that is asked for needs sentence embeddings: the choice among several scales, and
     /// how similar steered text is to other text.
@@ -428,7 +437,7 @@ impl DiffSection {
 
 impl Recipe {
     /// Reads a recipe file, puts in `--set key.path=value` overrides, checks everything, and makes its
-    /// paths absolute.
+    /// paths absolute: those of the file are relative to its folder, those of overrides to the current one.
     ///
     /// # Errors
     /// An [`InputError`] with every fault.
@@ -438,12 +447,12 @@ impl Recipe {
         let mut table: Table = text
             .parse()
             .map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        table.iter_mut().for_each(|(key, value)| make_absolute(key, value, folder));
         for set in overrides {
             apply_override(&mut table, set)?;
         }
-        let (mut recipe, mut faults) = Self::from_table(&table);
-        let folder = path.parent().unwrap_or(Path::new("."));
-        recipe.make_absolute(folder);
+        let (recipe, mut faults) = Self::from_table(&table);
         faults.extend(recipe.faults());
         if faults.is_empty() {
             return Ok(recipe);
@@ -464,23 +473,16 @@ impl Recipe {
         toml::to_string(self).expect("a recipe holds nothing that TOML cannot")
     }
 
-    fn make_absolute(&mut self, folder: &Path) {
-        let absolute = |path: &str| -> String {
-            let joined: PathBuf = folder.join(path);
-            std::path::absolute(&joined).unwrap_or(joined).to_string_lossy().into_owned()
+    /// Number of optimizer steps, as far as it is known without the data: not where `epochs` or tokens count.
+    fn steps(&self) -> Option<usize> {
+        let (d, t) = (&self.data, &self.train);
+        let examples = t.steps as f64 * t.batch_size as f64;
+        let added = match (d.mix_mode, d.mix_unit) {
+            (MixMode::Add, MixUnit::Tokens) if d.mix > 0.0 => return None,
+            (MixMode::Add, _) => (examples * d.mix).round(),
+            (MixMode::FixedBudget, _) => 0.0,
         };
-        let sides = [&mut self.data.narrow, &mut self.data.pretraining, &mut self.diff.text];
-        for spec in sides.into_iter().flatten() {
-            if !spec.is_self() && !spec.path.starts_with("hf:") && !spec.path.is_empty() {
-                spec.path = absolute(&spec.path);
-            }
-        }
-        for model in [&mut self.model.base, &mut self.diff.embedder] {
-            // A path that exists beside the recipe; anything else is an alias or an id.
-            if !model.is_empty() && folder.join(&*model).exists() && (model.contains(['/', '.'])) {
-                *model = absolute(model);
-            }
-        }
+        (examples > 0.0).then(|| ((examples + added) / t.batch_size as f64).ceil() as usize)
     }
 
     /// What is out of range or missing.
@@ -556,6 +558,8 @@ impl Recipe {
                 t.steps, t.epochs
             ),
         );
+        let warmup = self.steps().and_then(|steps| t.warmup_fault(steps));
+        check(warmup.is_none(), warmup.unwrap_or_default());
         let finite = |value: f64| (0.0..=1e9).contains(&value);
         check(t.lr > 0.0 && finite(t.lr), format!("train.lr = {}: expected a number above 0", t.lr));
         for (key, beta) in [("beta1", t.beta1), ("beta2", t.beta2)] {
@@ -643,14 +647,54 @@ impl Recipe {
     }
 }
 
-/// Sets one dotted key.
+/// Makes the paths of a value absolute, which stands in a recipe under `key`.
+fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
+    match (key, value) {
+        ("data.narrow" | "data.pretraining" | "diff.text", sources) => make_sources_absolute(sources, folder),
+        ("model.base" | "diff.embedder", Value::String(model)) => {
+            // A path that exists beside the recipe, or here; anything else is an alias or an id.
+            let there = [folder, Path::new("")].into_iter().find(|f| f.join(&*model).exists());
+            if let Some(folder) = there.filter(|_| model.contains(['/', '.'])) {
+                *model = absolute(folder, model);
+            }
+        }
+        (_, Value::Table(section)) => {
+            section.iter_mut().for_each(|(k, v)| make_absolute(&format!("{key}.{k}"), v, folder));
+        }
+        _ => {}
+    }
+}
+
+/// A path, a table with a path, or a list of these.
+fn make_sources_absolute(value: &mut Value, folder: &Path) {
+    match value {
+        Value::String(path) if path != "self" && !path.starts_with("hf:") && !path.is_empty() => {
+            *path = absolute(folder, path);
+        }
+        Value::Array(list) => list.iter_mut().for_each(|one| make_sources_absolute(one, folder)),
+        Value::Table(table) => {
+            if let Some(path) = table.get_mut("path") {
+                make_sources_absolute(path, folder);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn absolute(folder: &Path, path: &str) -> String {
+    let joined: PathBuf = folder.join(path);
+    std::path::absolute(&joined).unwrap_or(joined).to_string_lossy().into_owned()
+}
+
+/// Sets one dotted key. A path in the value is relative to the current folder.
 fn apply_override(table: &mut Table, set: &str) -> Result<()> {
     let Some((key, text)) = set.split_once('=') else {
         return Err(input_error(format!("--set {set}: expected key.path=value")));
     };
     // A value is TOML; what is not TOML is a string, so that paths need no quotes.
     let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-    let value = value.unwrap_or_else(|| Value::String(text.to_string()));
+    let mut value = value.unwrap_or_else(|| Value::String(text.to_string()));
+    make_absolute(key.trim(), &mut value, Path::new(""));
     let mut parts: Vec<&str> = key.trim().split('.').collect();
     if parts.iter().any(|part| part.is_empty()) {
         return Err(input_error(format!("--set {set}: expected key.path=value")));
@@ -822,6 +866,26 @@ mod tests {
         assert!(faults.is_empty(), "{faults:?}");
         assert_eq!((recipe.train.lora.r, recipe.data.mix, recipe.train.lr), (4, 1.0, 1e-5));
         assert!(recipe.data.pretraining[0].is_self());
+    }
+
+    #[test]
+    fn paths_of_overrides_are_those_of_the_current_folder() {
+        let here = std::env::current_dir().unwrap();
+        let mut table = Table::new();
+        for set in [
+            "data.narrow=['a.jsonl', {path='/b.jsonl', weight=1}, 'hf:c/d', 'self']",
+            "diff={text='sub/../e.jsonl', embedder='src'}",
+            "model={base='src/lib.rs'}",
+        ] {
+            apply_override(&mut table, set).unwrap();
+        }
+        let (recipe, faults) = Recipe::from_table(&table);
+        assert!(faults.is_empty(), "{faults:?}");
+        let here = |name: &str| here.join(name).to_str().unwrap().to_string();
+        let paths: Vec<&str> = recipe.data.narrow.iter().map(|s| s.path.as_str()).collect();
+        assert_eq!(paths, [here("a.jsonl").as_str(), "/b.jsonl", "hf:c/d", "self"]);
+        assert_eq!(recipe.diff.text[0].path, here("sub/../e.jsonl"));
+        assert_eq!((recipe.model.base, recipe.diff.embedder), (here("src/lib.rs"), "src".into()));
     }
 
     #[test]

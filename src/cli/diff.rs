@@ -40,7 +40,8 @@ pub struct DiffArgs {
     /// Recipe that names the narrow data, the text to measure on, and the sizes
     #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
     recipe: Option<PathBuf>,
-    /// Change a key of the recipe; may be given several times
+    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
+    /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Folder for the results [default: RUN_DIR/diff]

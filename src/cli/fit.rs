@@ -24,7 +24,8 @@ use crate::train::corpus::Corpus;
 pub struct FitArgs {
     /// The recipe (TOML)
     recipe: PathBuf,
-    /// Change a key of the recipe; may be given several times
+    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
+    /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Run folder [default: runs/NAME, the name of the recipe]
@@ -65,6 +66,9 @@ pub fn run(args: FitArgs) -> Result<()> {
 /// An [`crate::error::InputError`] before anything is written; [`crate::error::Interrupted`] after a
 /// checkpoint; otherwise what went wrong while working.
 pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<()> {
+    // The run folder is read again from wherever `diff` is called.
+    recipe.model.base = source::absolute(&recipe.model.base);
+    recipe.diff.embedder = source::absolute(&recipe.diff.embedder);
     if !resume {
         run.must_be_new()?;
         check_writable(run.path())?;

@@ -33,7 +33,8 @@ pub struct SweepArgs {
     /// Seeds [default: the recipe's]
     #[arg(long, value_name = "S,S,...", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Change a key of the recipe; may be given several times
+    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
+    /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Sweep folder

@@ -102,6 +102,15 @@ pub fn open_or_stop(model: &str, interrupt: &Interrupt) -> Result<Pretrained> {
     Ok(opened)
 }
 
+/// A `MODEL` that means the same in every current folder: an alias or `hf:` id as it is, a path made absolute.
+pub fn absolute(model: &str) -> String {
+    let named = model.starts_with("hf:") || alias::find(model).is_some() || !Path::new(model).exists();
+    match std::path::absolute(model) {
+        Ok(path) if !named => path.to_string_lossy().into_owned(),
+        _ => model.to_string(),
+    }
+}
+
 /// The folder or file that a `MODEL` stands for, fetched if need be. An alias goes before a folder of
 /// the same name (write `./name` for the folder).
 fn locate(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
