@@ -461,6 +461,21 @@ impl Recipe {
         Err(InputError { faults }.into())
     }
 
+    /// The defaults with overrides, for an analysis without a recipe: nothing has to be said about training,
+    /// and the narrow data may be unknown.
+    ///
+    /// # Errors
+    /// An [`InputError`] with every fault.
+    pub fn for_diff(overrides: &[String]) -> Result<Self> {
+        let mut table = Table::new();
+        for set in overrides {
+            apply_override(&mut table, set)?;
+        }
+        let (recipe, mut faults) = Self::from_table(&table);
+        faults.extend(recipe.diff_faults());
+        if faults.is_empty() { Ok(recipe) } else { Err(InputError { faults }.into()) }
+    }
+
     /// A recipe from a table, with a fault for each key that is unknown or of the wrong type.
     fn from_table(table: &Table) -> (Self, Vec<String>) {
         let mut faults = Vec::new();
@@ -487,17 +502,13 @@ impl Recipe {
 
     /// What is out of range or missing.
     pub fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+        let mut faults = self.diff_faults();
         let mut check = |ok: bool, fault: String| {
             if !ok {
                 faults.push(fault);
             }
         };
-        let (d, t, x) = (&self.data, &self.train, &self.diff);
-        check(
-            !self.model.base.is_empty(),
-            "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
-        );
+        let (d, t) = (&self.data, &self.train);
         check(!d.narrow.is_empty(), "data.narrow: missing; expected at least one source".into());
         check((0.0..=1e6).contains(&d.mix), format!("data.mix = {}: expected 0 to 1000000", d.mix));
         check(
@@ -511,6 +522,59 @@ impl Recipe {
         check(
             !d.narrow.iter().any(SourceSpec::is_self),
             "data.narrow: \"self\" is a pretraining source".into(),
+        );
+        check(
+            (t.steps > 0 && t.epochs == 0.0) || (t.steps == 0 && t.epochs > 0.0 && t.epochs <= 1e6),
+            format!(
+                "train.steps = {} and train.epochs = {}: expected exactly one of them above 0",
+                t.steps, t.epochs
+            ),
+        );
+        let warmup = self.steps().and_then(|steps| t.warmup_fault(steps));
+        check(warmup.is_none(), warmup.unwrap_or_default());
+        let finite = |value: f64| (0.0..=1e9).contains(&value);
+        check(t.lr > 0.0 && finite(t.lr), format!("train.lr = {}: expected a number above 0", t.lr));
+        for (key, beta) in [("beta1", t.beta1), ("beta2", t.beta2)] {
+            check((0.0..1.0).contains(&beta), format!("train.{key} = {beta}: expected 0 or more, below 1"));
+        }
+        check(t.eps > 0.0 && finite(t.eps), format!("train.eps = {}: expected a number above 0", t.eps));
+        for (key, value) in [("weight_decay", t.weight_decay), ("clip", t.clip)] {
+            check(finite(value), format!("train.{key} = {value}: expected 0 or a number above"));
+        }
+        check(
+            t.lora.alpha > 0.0 && finite(t.lora.alpha),
+            format!("train.lora.alpha = {}: expected a number above 0", t.lora.alpha),
+        );
+        check(
+            (0.0..1.0).contains(&t.lora.dropout),
+            format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
+        );
+        check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
+        // The upper ends catch slips that would fill the memory; all products of two of them fit.
+        for (key, value, least, most) in [
+            ("data.max_seq_len", d.max_seq_len, 2, 1_000_000),
+            ("data.self_samples", d.self_samples, 0, 100_000_000),
+            ("train.steps", t.steps, 0, 100_000_000),
+            ("train.batch_size", t.batch_size, 1, 1_000_000),
+            ("train.lora.r", t.lora.r, 1, 16_384),
+        ] {
+            check((least..=most).contains(&value), format!("{key} = {value}: expected {least} to {most}"));
+        }
+        faults
+    }
+
+    /// What an analysis without training needs and is out of range or missing.
+    fn diff_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |ok: bool, fault: String| {
+            if !ok {
+                faults.push(fault);
+            }
+        };
+        let (d, x) = (&self.data, &self.diff);
+        check(
+            !self.model.base.is_empty(),
+            "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
         );
         for (key, side) in
             [("data.narrow", &d.narrow), ("data.pretraining", &d.pretraining), ("diff.text", &x.text)]
@@ -552,33 +616,6 @@ impl Recipe {
             );
         }
         check(
-            (t.steps > 0 && t.epochs == 0.0) || (t.steps == 0 && t.epochs > 0.0 && t.epochs <= 1e6),
-            format!(
-                "train.steps = {} and train.epochs = {}: expected exactly one of them above 0",
-                t.steps, t.epochs
-            ),
-        );
-        let warmup = self.steps().and_then(|steps| t.warmup_fault(steps));
-        check(warmup.is_none(), warmup.unwrap_or_default());
-        let finite = |value: f64| (0.0..=1e9).contains(&value);
-        check(t.lr > 0.0 && finite(t.lr), format!("train.lr = {}: expected a number above 0", t.lr));
-        for (key, beta) in [("beta1", t.beta1), ("beta2", t.beta2)] {
-            check((0.0..1.0).contains(&beta), format!("train.{key} = {beta}: expected 0 or more, below 1"));
-        }
-        check(t.eps > 0.0 && finite(t.eps), format!("train.eps = {}: expected a number above 0", t.eps));
-        for (key, value) in [("weight_decay", t.weight_decay), ("clip", t.clip)] {
-            check(finite(value), format!("train.{key} = {value}: expected 0 or a number above"));
-        }
-        check(
-            t.lora.alpha > 0.0 && finite(t.lora.alpha),
-            format!("train.lora.alpha = {}: expected a number above 0", t.lora.alpha),
-        );
-        check(
-            (0.0..1.0).contains(&t.lora.dropout),
-            format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
-        );
-        check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
-        check(
             (0.0..=1.0).contains(&x.layer),
             format!("diff.layer = {}: expected a depth between 0 and 1", x.layer),
         );
@@ -615,14 +652,9 @@ impl Recipe {
             x.patchscope.scales.iter().all(|s| *s > 0.0 && *s <= 1e6) && !x.patchscope.scales.is_empty(),
             "diff.patchscope.scales: expected at least one, all above 0 and at most 1000000".into(),
         );
-        // The upper ends catch slips that would fill the memory; all products of two of them fit.
+        // The upper ends catch slips that would fill the memory.
         for (key, value, least, most) in [
             ("seed", self.seed as usize, 0, i64::MAX as usize),
-            ("data.max_seq_len", d.max_seq_len, 2, 1_000_000),
-            ("data.self_samples", d.self_samples, 0, 100_000_000),
-            ("train.steps", t.steps, 0, 100_000_000),
-            ("train.batch_size", t.batch_size, 1, 1_000_000),
-            ("train.lora.r", t.lora.r, 1, 16_384),
             ("diff.samples", x.samples, 2, 10_000_000),
             ("diff.tokens", x.tokens, 1, 1_000_000),
             ("diff.null_directions", x.null_directions, 1, 100_000),

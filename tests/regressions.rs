@@ -225,6 +225,96 @@ fn an_embedder_that_nothing_uses_is_not_opened() {
     assert_eq!(read_json(&lab.path("b/readability.json"))["patchscope"]["best_scale"][0], 1.5);
 }
 
+/// A recipe had to be written to look at a model of unknown origin.
+#[test]
+fn two_models_are_compared_without_a_recipe_and_without_narrow_text() {
+    let lab = Lab::new();
+    let (base, adapter) = (tiny("llama"), tiny("llama").join("adapter"));
+    let pair = ["diff", "--base", base.to_str().unwrap(), "--tuned", adapter.to_str().unwrap(), "--out"];
+    let e = lab.refused(&[&pair[..], &["d"]].concat());
+    assert!(e.contains("--set diff.text=FILE"), "{e}");
+    let small = [
+        "diff.text=measure.jsonl",
+        "diff.samples=12",
+        "diff.null_directions=8",
+        "diff.bootstrap=20",
+        "diff.embedder=./embedder",
+        "diff.patchscope.scales=[0.5, 2.0]",
+        "diff.steering.prompts=2",
+        "diff.steering.max_new_tokens=8",
+    ];
+    let without = with_sets(&[&pair[..], &["without"]].concat(), &small);
+    let ran = lab.succeed(&without);
+    assert!(ran.stdout.contains("No narrow text was given"), "{}", ran.stdout);
+    let found = read_json(&lab.path("without/readability.json"));
+    assert_eq!(found["delta_norm"].as_array().unwrap().len(), 5);
+    for lens in ["logit_lens", "patchscope"] {
+        assert_eq!(found[lens]["top_tokens"].as_array().unwrap().len(), 5);
+        let keys: Vec<&String> = found[lens].as_object().unwrap().keys().collect();
+        assert!(keys.iter().all(|key| !key.contains("relevance")), "{keys:?}");
+        assert!(found[lens]["top_tokens"][0][0].get("relevant").is_none());
+    }
+    assert!(found.get("lexicon").is_none());
+    let similarity: Vec<&String> = found["steering"]["similarity"].as_object().unwrap().keys().collect();
+    assert_eq!(similarity, ["steered_reference", "unsteered_reference"]);
+    assert!(found["steering"].get("relevant_words_steered").is_none());
+    assert!(lab.path("without/steering.jsonl").exists());
+    lab.succeed(&["report", "without", "--out", "page.html", "--csv", "all.csv"]);
+
+    let with = [&small[..], &["data.narrow=narrow.jsonl"]].concat();
+    lab.succeed(&with_sets(&[&pair[..], &["with"]].concat(), &with));
+    let with = read_json(&lab.path("with/readability.json"));
+    assert_eq!(with["steering"]["similarity"]["narrow_narrow"].as_array().unwrap().len(), 2);
+    assert_eq!(with["logit_lens"]["token_relevance_p"].as_array().unwrap().len(), 5);
+    assert_eq!(with["delta_norm"], found["delta_norm"]);
+}
+
+/// Paths of `--set` were relative to the recipe, for `diff RUN` to the run folder; a base that was found in the
+/// current folder only was stored as it was typed.
+#[test]
+fn paths_of_the_command_line_are_those_of_the_current_folder() {
+    let lab = Lab::new();
+    change_model(&tiny("llama"), &lab.path("bases/small"), |_| {});
+    change_model(&tiny("llama"), &lab.path("plain"), |_| {});
+    fs::create_dir(lab.path("recipes")).unwrap();
+    let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
+    let recipe = recipe.replace(tiny("llama").to_str().unwrap(), "bases/small");
+    let recipe = recipe.replace("[\"", "[\"../").replace("./embedder", "../embedder");
+    lab.write("recipes/recipe.toml", recipe);
+    for (out, set) in
+        [("a", &[][..]), ("b", &["--set", "model.base=plain", "--set", "data.narrow=narrow.jsonl"])]
+    {
+        lab.succeed(&[&["fit", "recipes/recipe.toml", "--out", out], set].concat());
+        let resolved: toml::Table =
+            fs::read_to_string(lab.path(out).join("recipe.toml")).unwrap().parse().unwrap();
+        let base = resolved["model"]["base"].as_str().unwrap();
+        assert!(std::path::Path::new(base).is_absolute(), "{base}");
+        fs::write(lab.path("other.jsonl"), fs::read(lab.path("measure.jsonl")).unwrap()).unwrap();
+        lab.succeed(&["diff", out, "--set", "diff.text=other.jsonl", "--set", "diff.steering.enabled=false"]);
+    }
+}
+
+/// A warm-up that outlasts the run was accepted: the learning rate never reached its height.
+#[test]
+fn a_warm_up_as_long_as_the_run_is_refused() {
+    let lab = Lab::new();
+    // Six steps: four of narrow text, and half as many of pretraining text.
+    for (set, told) in [
+        (
+            &["train.warmup_steps=6"][..],
+            "recipe.toml: train.warmup_steps = 6: expected fewer than the run's 6 steps",
+        ),
+        (&["train.warmup_steps=4", "data.mix_mode=fixed-budget"], "the run's 4 steps"),
+        // Known only once the documents are read.
+        (&["train.warmup_steps=90", "train.steps=0", "train.epochs=1"], "expected fewer than the run's"),
+        (&["train.warmup_steps=90", "data.mix_unit=tokens"], "expected fewer than the run's"),
+    ] {
+        let e = lab.refused(&fit_with(set));
+        assert!(e.contains(told), "{e}");
+    }
+    lab.fit("out", &["train.warmup_steps=5"]);
+}
+
 /// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
 #[test]
 fn a_seed_that_toml_cannot_hold_is_refused() {

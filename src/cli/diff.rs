@@ -26,7 +26,11 @@ use crate::train::corpus::documents;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer diff runs/cake
-  trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine")]
+  trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine
+  trainer diff --base gemma-3-270m --tuned ./adapter --set diff.text=unrelated.jsonl --out diffs/theirs
+
+Without narrow text (data.narrow) nothing tells which tokens and texts are about the finetuning: shares of
+relevant tokens and words, and similarity to narrow text, are left out.")]
 pub struct DiffArgs {
     /// Run folder of `trainer fit`
     #[arg(value_name = "RUN_DIR", required_unless_present = "tuned", conflicts_with_all = ["base", "tuned"])]
@@ -35,9 +39,9 @@ pub struct DiffArgs {
     #[arg(long, value_name = "MODEL", requires = "tuned")]
     base: Option<String>,
     /// Tuned model or PEFT adapter folder
-    #[arg(long, value_name = "MODEL_OR_ADAPTER", requires_all = ["base", "out", "recipe"])]
+    #[arg(long, value_name = "MODEL_OR_ADAPTER", requires_all = ["base", "out"])]
     tuned: Option<String>,
-    /// Recipe that names the narrow data, the text to measure on, and the sizes
+    /// Recipe that names the narrow data, the text to measure on, and the sizes [default: the defaults]
     #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
     recipe: Option<PathBuf>,
     /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
@@ -65,13 +69,17 @@ pub fn run(args: DiffArgs) -> Result<()> {
             diff_run(&run, &args.set, &out, &interrupt)?;
             if out == run.diff() { dir.clone() } else { out }
         }
-        (None, Some(base), Some(tuned), Some(path), Some(out)) => {
+        (None, Some(base), Some(tuned), path, Some(out)) => {
             let mut set = args.set.clone();
             set.push(format!("model.base={}", toml::Value::String(base.clone())));
-            diff_pair(&Recipe::read(path, &set)?, tuned, &out, &interrupt)?;
+            let recipe = match path {
+                Some(path) => Recipe::read(path, &set)?,
+                None => Recipe::for_diff(&set)?,
+            };
+            diff_pair(&recipe, tuned, &out, &interrupt)?;
             out
         }
-        _ => bail_input!("expected a run folder, or --base, --tuned, --recipe and --out"),
+        _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
     let cell = report::Cell::read(&shown)?;
     match (args.json, &cell.readability) {
@@ -108,9 +116,13 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
     must_be_new(out)?;
     check_writable(out)?;
     if recipe.diff.text.is_empty() {
-        bail_input!("diff.text: missing; expected unrelated text on which differences are measured");
+        bail_input!(
+            "diff.text: missing; expected unrelated text on which differences are measured: \
+             --set diff.text=FILE"
+        );
     }
     let text = texts(&recipe.diff.text, Document::full_text)?;
+    // For a model of unknown origin there may be none.
     let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
     let pretraining = texts(&files, Document::learned_text)?;

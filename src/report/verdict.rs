@@ -40,6 +40,13 @@ impl Verdict {
         if let Some(gain) = Gain::of(r) {
             verdict.steering(&gain);
         }
+        if !verdict.measured() {
+            verdict.sentences.push(
+                "No narrow text was given (data.narrow), so nothing tells which tokens and texts are about the \
+                 finetuning: judge the ones below."
+                    .into(),
+            );
+        }
         // Whether there was anything to read: a run that learned nothing is not evidence on traces.
         let losses = cell.base_losses().narrow.zip(cell.tuned_losses().narrow);
         if let Some((base, tuned)) = losses.filter(|_| verdict.measured() && verdict.readable_by.is_empty()) {
