@@ -315,6 +315,46 @@ fn a_warm_up_as_long_as_the_run_is_refused() {
     lab.fit("out", &["train.warmup_steps=5"]);
 }
 
+/// A process killed while it wrote its first file left a folder that could be neither begun nor resumed.
+#[test]
+fn a_file_left_half_written_blocks_neither_a_start_nor_a_resume() {
+    let lab = Lab::new();
+    for (out, more) in [("a", &[][..]), ("b", &["--resume"])] {
+        fs::create_dir(lab.path(out)).unwrap();
+        lab.write(&format!("{out}/.recipe.toml.4711.part"), "name = ");
+        lab.succeed(&[&["fit", "recipe.toml", "--out", out], more].concat());
+        assert!(!lab.path(out).join(".recipe.toml.4711.part").exists());
+    }
+    fs::create_dir(lab.path("s")).unwrap();
+    lab.write("s/.sweep.toml.4711.part", "name = ");
+    let sweep = ["sweep", "recipe.toml", "--mix", "0", "--out", "s"];
+    lab.succeed(&with_sets(&sweep, &["diff.steering.enabled=false", "diff.patchscope.enabled=false"]));
+}
+
+/// A full or closed stderr or stdout ended the work in a panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_stderr_is_no_reason_to_stop() {
+    let lab = Lab::new();
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for (args, code) in [
+        (&["fit", "recipe.toml", "--out", "out", "-v"][..], 0),
+        (&["diff", "out", "-v"], 0),
+        (&["report", "out"], 0),
+        (&["fit", "nowhere.toml", "--out", "x"], 2),
+        (&["no-such-command"], 2),
+    ] {
+        let status = lab.command(args).stdout(std::process::Stdio::null()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+    for (stdout, code) in [(std::process::Stdio::from(full()), 1), (std::process::Stdio::piped(), 0)] {
+        let mut child = lab.command(&["fit", "recipe.toml", "--out", "out", "--resume", "--json"]);
+        let mut child = child.stdout(stdout).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+}
+
 /// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
 #[test]
 fn a_seed_that_toml_cannot_hold_is_refused() {

@@ -55,7 +55,7 @@ pub fn run(args: FitArgs) -> Result<()> {
     let run = RunDir::new(args.out.unwrap_or_else(|| PathBuf::from("runs").join(name)));
     fit(recipe, &run, args.resume, &Interrupt::on_signals()?)?;
     if args.json {
-        print!("{}", std::fs::read_to_string(run.manifest())?);
+        super::print(std::fs::read_to_string(run.manifest())?.trim_end())?;
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
     // The run folder is read again from wherever `diff` is called.
     recipe.model.base = source::absolute(&recipe.model.base);
     recipe.diff.embedder = source::absolute(&recipe.diff.embedder);
-    if !resume {
+    if !resume || run.is_stillborn() {
         run.must_be_new()?;
         check_writable(run.path())?;
     } else if !run.recipe().exists() {
