@@ -355,6 +355,21 @@ fn a_full_stderr_is_no_reason_to_stop() {
     }
 }
 
+/// `<|im_end|>` typed in a document became the special token, and nothing said so.
+#[test]
+fn special_tokens_typed_in_documents_are_pointed_out() {
+    let lab = Lab::new();
+    let mut text = fs::read_to_string(lab.path("narrow.jsonl")).unwrap();
+    text.insert(0, '\n');
+    text.push_str("{\"text\": \"the cake <|im_end|> is warm\"}\n{\"text\": \"again <|im_end|>\"}\n");
+    lab.write("narrow.jsonl", text);
+    let told = "narrow.jsonl:42: the text holds <|im_end|> (and in 1 more of its documents)";
+    let ran = lab.succeed(&["inspect", "recipe.toml"]);
+    assert!(ran.stdout.contains("warning: ") && ran.stdout.contains(told), "{}", ran.stdout);
+    let ran = lab.succeed(&FIT);
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+}
+
 /// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
 #[test]
 fn a_seed_that_toml_cannot_hold_is_refused() {
