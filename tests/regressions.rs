@@ -370,6 +370,25 @@ fn special_tokens_typed_in_documents_are_pointed_out() {
     assert!(ran.stderr.contains(told), "{}", ran.stderr);
 }
 
+/// An exported tokenizer lost its padding token, and whatever else only its own files say.
+#[test]
+fn an_export_keeps_the_tokenizer_s_own_files() {
+    let lab = Lab::new();
+    change_model(&tiny("llama"), &lab.path("base"), |_| {});
+    let mut config = read_json(&lab.path("base/tokenizer_config.json"));
+    config["pad_token"] = "<|im_end|>".into();
+    config["something_else"] = 7.into();
+    lab.write("base/tokenizer_config.json", config.to_string());
+    lab.fit("lora", &["model.base=base"]);
+    lab.succeed(&["merge", "lora", "--out", "merged"]);
+    lab.fit("full", &["model.base=base", "train.method=full"]);
+    for dir in ["merged", "full/model"] {
+        assert_eq!(read_json(&lab.path(dir).join("tokenizer_config.json")), config);
+        let file = |dir: &str| fs::read(lab.path(dir).join("tokenizer.json")).unwrap();
+        assert!(file(dir) == file("base"), "{dir}");
+    }
+}
+
 /// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
 #[test]
 fn a_seed_that_toml_cannot_hold_is_refused() {

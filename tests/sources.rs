@@ -228,6 +228,7 @@ fn byte_level() -> Metadata {
         ("tokenizer.ggml.merges".into(), texts(&["h i", "Ġ hi"])),
         ("tokenizer.ggml.eos_token_id".into(), Value::U32(0)),
         ("tokenizer.ggml.eot_token_id".into(), Value::U32(7)),
+        ("tokenizer.ggml.padding_token_id".into(), Value::U32(6)),
         ("tokenizer.chat_template".into(), Value::String("{{ x }}".into())),
     ]
 }
@@ -320,6 +321,7 @@ fn a_llama_gguf_opens_under_hugging_face_names() -> Result<()> {
     assert_eq!(model.config["tie_word_embeddings"], true);
     assert_eq!(model.eos_token_ids, [0, 7]);
     assert_eq!(model.eos_token.as_deref(), Some("<|end|>"));
+    assert_eq!(model.pad_token.as_deref(), Some("<think>"));
     assert_eq!(model.chat_template.as_deref(), Some("{{ x }}"));
     assert_eq!(model.sha256["tiny.gguf"].len(), 64);
 

@@ -36,6 +36,10 @@ pub struct Pretrained {
     pub bos_token: Option<String>,
     /// Text of the end-of-sequence token.
     pub eos_token: Option<String>,
+    /// Text of the padding token. Nothing is padded here; an export passes it on.
+    pub pad_token: Option<String>,
+    /// The tokenizer's own files, where the source is a folder: an export copies them.
+    pub tokenizer_files: Vec<PathBuf>,
     /// Ids that end a generation.
     pub eos_token_ids: Vec<u32>,
     /// sha256 of each weight file, by file name.
@@ -191,6 +195,8 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
             chat_template: parts.chat_template,
             bos_token: parts.bos_token,
             eos_token: parts.eos_token,
+            pad_token: parts.pad_token,
+            tokenizer_files: folder::tokenizer_files(dir),
             eos_token_ids,
             sha256: join(sha256)?,
         })
@@ -220,6 +226,8 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
             chat_template: gguf_model::chat_template(&header),
             bos_token: special.bos,
             eos_token: special.eos,
+            pad_token: special.pad,
+            tokenizer_files: Vec::new(),
             eos_token_ids: special.end_ids,
             sha256: join(sha256)?,
         })
