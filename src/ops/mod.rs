@@ -16,7 +16,7 @@ pub mod rope;
 pub mod segments;
 
 mod cpu;
-mod exp;
+pub(crate) mod exp;
 mod matmul;
 #[cfg(test)]
 mod testing;

@@ -3,10 +3,10 @@
 use super::cell::Cell;
 use super::charts::{Axis, Band, Chart, Ink, Line, scale};
 use super::dose::{Dose, MixScale, doses};
-use super::manifest::MetricLine;
 use super::measure::{Gain, Relevance, mean};
 use super::number::{fixed, ratio, signed};
 use crate::diff::record::{Interval, Readability, Similarity, Steering};
+use crate::run::metrics::MetricsLine;
 
 /// A chart with its words.
 #[derive(Debug, Clone)]
@@ -341,8 +341,8 @@ pub fn delta_norms(r: &Readability) -> Option<Figure> {
 }
 
 /// Training losses by step.
-pub fn losses(metrics: &[MetricLine]) -> Option<Figure> {
-    type Get = fn(&MetricLine) -> Option<f64>;
+pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
+    type Get = fn(&MetricsLine) -> Option<f64>;
     let mut lines = Vec::new();
     let mut legend = Vec::new();
     let mut averaged = 1;
@@ -413,7 +413,7 @@ fn finite(x: Option<f64>) -> Option<f64> {
 }
 
 /// A curve of at most [`MOST_POINTS`] points and how many steps each of them averages.
-fn thinned(metrics: &[MetricLine], get: fn(&MetricLine) -> Option<f64>) -> (Vec<(f64, f64)>, usize) {
+fn thinned(metrics: &[MetricsLine], get: fn(&MetricsLine) -> Option<f64>) -> (Vec<(f64, f64)>, usize) {
     let all: Points = metrics.iter().filter_map(|m| Some((m.step as f64, finite(get(m))?))).collect();
     let by = all.len().div_ceil(MOST_POINTS).max(1);
     let points = all
