@@ -24,6 +24,21 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// Whether a name is that of a file or folder that was being written when its process died.
+pub fn is_leftover(name: &str) -> bool {
+    let number = name.strip_suffix(".part").and_then(|n| n.rsplit_once('.')).map(|(_, number)| number);
+    name.starts_with('.') && number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Removes from a folder the files that were being written when their process died.
+pub fn remove_leftovers(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if is_leftover(&entry.file_name().to_string_lossy()) && entry.path().is_file() {
+            std::fs::remove_file(entry.path()).ok();
+        }
+    }
+}
+
 /// Writes indented JSON with a closing newline.
 ///
 /// # Errors
@@ -32,6 +47,20 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     write_atomically(path, text.as_bytes())
+}
+
+/// Tells before any work whether something can be made at `path`, by making and removing a folder where the
+/// first one of its path would have to be made. Leaves nothing.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let full = std::path::absolute(path)?;
+    let there = full.ancestors().skip(1).find(|a| a.exists()).unwrap_or(Path::new("/"));
+    let probe = there.join(format!(".trainer.{}.part", std::process::id()));
+    std::fs::create_dir(&probe)
+        .and_then(|()| std::fs::remove_dir(&probe))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Fills a neighbouring folder, then renames it: `path` is whole or not there.
@@ -49,4 +78,17 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
             std::fs::remove_dir_all(&part).ok();
         })
         .with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_are_told_from_other_files() {
+        assert!(is_leftover(".recipe.toml.4711.part") && is_leftover(".diff.1.part"));
+        for name in ["recipe.toml", "recipe.toml.4711.part", ".recipe.toml.part", ".x..part", ".hidden"] {
+            assert!(!is_leftover(name), "{name}");
+        }
+    }
 }

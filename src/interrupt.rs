@@ -1,41 +1,53 @@
 //! Ctrl-C and SIGTERM as a flag that long work looks at between steps.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::error::Interrupted;
+use crate::progress;
 
-/// Whether the user asked to stop. Clones share the flag.
+/// Whether, and since when, the user asked to stop. Clones share the flag.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<OnceLock<Instant>>);
+
+/// A second signal ends the process only when it comes this long after the first: a key that bounces, or a
+/// terminal and a supervisor that both pass the signal on, must not cost the checkpoint.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often waiting looks at the flag.
+const GLANCE: Duration = Duration::from_millis(100);
 
 impl Interrupt {
-    /// A flag that Ctrl-C and SIGTERM set; a second one ends the process at once.
+    /// A flag that Ctrl-C and SIGTERM set; one that comes a second or more after it ends the process at once.
     ///
     /// # Errors
     /// If the handler cannot be installed.
     pub fn on_signals() -> Result<Self> {
         let interrupt = Self::default();
         let flag = interrupt.clone();
-        ctrlc::set_handler(move || {
-            if flag.0.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
+        ctrlc::set_handler(move || match flag.0.get() {
+            Some(first) if first.elapsed() >= PATIENCE => std::process::exit(130),
+            Some(_) => {}
+            None => {
+                flag.request();
+                progress::alert("\ninterrupted: stopping after this step (once more to end at once)");
             }
-            eprintln!("\ninterrupted: finishing the step (again to end at once)");
         })?;
         Ok(interrupt)
     }
 
     /// Sets the flag.
     pub fn request(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.get_or_init(Instant::now);
     }
 
     /// Whether the flag is set.
     pub fn requested(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.get().is_some()
     }
 
     /// An [`Interrupted`] error if the flag is set.
@@ -46,6 +58,37 @@ impl Interrupt {
         match self.requested() {
             true => Err(Interrupted { hint: Some(hint.to_string()) }.into()),
             false => Ok(()),
+        }
+    }
+
+    /// Sleeps a moment between two looks at something that is waited for.
+    ///
+    /// # Errors
+    /// [`Interrupted`].
+    pub fn wait(&self, hint: &str) -> Result<()> {
+        self.check(hint)?;
+        thread::sleep(GLANCE);
+        Ok(())
+    }
+
+    /// What `work` returns, unless the flag is set first: then the thread that does it is left to itself, and
+    /// ends with the process. For calls that cannot be told to stop.
+    ///
+    /// # Errors
+    /// [`Interrupted`]; or if `work` panics.
+    pub fn or_leave<T: Send + 'static>(
+        &self,
+        hint: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let (done, result) = mpsc::channel();
+        thread::spawn(move || done.send(work()));
+        loop {
+            match result.recv_timeout(GLANCE) {
+                Ok(value) => return Ok(value),
+                Err(RecvTimeoutError::Timeout) => self.check(hint)?,
+                Err(RecvTimeoutError::Disconnected) => return Err(anyhow!("a thread panicked")),
+            }
         }
     }
 }

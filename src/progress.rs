@@ -1,5 +1,6 @@
 //! What long work says on stderr: a bar, a line; nothing with `-q`, more with `-v`.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicI8, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,14 +16,19 @@ pub fn set_level(level: i8) {
 /// A line of progress.
 pub fn say(line: impl std::fmt::Display) {
     if LEVEL.load(Ordering::Relaxed) >= 0 {
-        eprintln!("{line}");
+        alert(line);
     }
+}
+
+/// A line that is said with `-q` too. A stderr that is full or closed is no reason to stop the work.
+pub fn alert(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A line for those who asked for details.
 pub fn detail(line: impl std::fmt::Display) {
     if LEVEL.load(Ordering::Relaxed) >= 1 {
-        eprintln!("{line}");
+        alert(line);
     }
 }
 

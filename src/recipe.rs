@@ -443,9 +443,26 @@ impl Default for SteeringSection {
     }
 }
 
+impl TrainSection {
+    /// What is wrong with a warm-up in a run of that many optimizer steps.
+    pub fn warmup_fault(&self, steps: usize) -> Option<String> {
+        let warmup = self.warmup_steps;
+        (warmup > 0 && warmup >= steps)
+            .then(|| format!("train.warmup_steps = {warmup}: expected fewer than the run's {steps} steps"))
+    }
+}
+
+impl DiffSection {
+    /// Whether anything that is asked for needs sentence embeddings: the choice among several scales, and
+    /// how similar steered text is to other text.
+    pub fn uses_embedder(&self) -> bool {
+        self.steering.enabled || (self.patchscope.enabled && self.patchscope.scales.len() > 1)
+    }
+}
+
 impl Recipe {
     /// Reads a recipe file, puts in `--set key.path=value` overrides, checks everything, and makes its
-    /// paths absolute.
+    /// paths absolute: those of the file are relative to its folder, those of overrides to the current one.
     ///
     /// # Errors
     /// An [`InputError`] with every fault.
@@ -455,18 +472,33 @@ impl Recipe {
         let mut table: Table = text
             .parse()
             .map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        table.iter_mut().for_each(|(key, value)| make_absolute(key, value, folder));
         for set in overrides {
             apply_override(&mut table, set)?;
         }
-        let (mut recipe, mut faults) = Self::from_table(&table);
-        let folder = path.parent().unwrap_or(Path::new("."));
-        recipe.make_absolute(folder);
+        let (recipe, mut faults) = Self::from_table(&table);
         faults.extend(recipe.faults());
         if faults.is_empty() {
             return Ok(recipe);
         }
         let faults = faults.into_iter().map(|f| format!("{shown}: {f}")).collect();
         Err(InputError { faults }.into())
+    }
+
+    /// The defaults with overrides, for an analysis without a recipe: nothing has to be said about training,
+    /// and the narrow data may be unknown.
+    ///
+    /// # Errors
+    /// An [`InputError`] with every fault.
+    pub fn for_diff(overrides: &[String]) -> Result<Self> {
+        let mut table = Table::new();
+        for set in overrides {
+            apply_override(&mut table, set)?;
+        }
+        let (recipe, mut faults) = Self::from_table(&table);
+        faults.extend(recipe.diff_faults());
+        if faults.is_empty() { Ok(recipe) } else { Err(InputError { faults }.into()) }
     }
 
     /// A recipe from a table, with a fault for each key that is unknown or of the wrong type.
@@ -481,41 +513,27 @@ impl Recipe {
         toml::to_string(self).expect("a recipe holds nothing that TOML cannot")
     }
 
-    fn make_absolute(&mut self, folder: &Path) {
-        let absolute = |path: &str| -> String {
-            let joined: PathBuf = folder.join(path);
-            std::path::absolute(&joined).unwrap_or(joined).to_string_lossy().into_owned()
+    /// Number of optimizer steps, as far as it is known without the data: not where `epochs` or tokens count.
+    fn steps(&self) -> Option<usize> {
+        let (d, t) = (&self.data, &self.train);
+        let examples = t.steps as f64 * t.batch_size as f64;
+        let added = match (d.mix_mode, d.mix_unit) {
+            (MixMode::Add, MixUnit::Tokens) if d.mix > 0.0 => return None,
+            (MixMode::Add, _) => (examples * d.mix).round(),
+            (MixMode::FixedBudget, _) => 0.0,
         };
-        let sides = [&mut self.data.narrow, &mut self.data.pretraining, &mut self.diff.text];
-        for spec in sides.into_iter().flatten() {
-            if !spec.is_self() && !spec.path.starts_with("hf:") && !spec.path.is_empty() {
-                spec.path = absolute(&spec.path);
-            }
-        }
-        if !self.train.lora.init.is_empty() {
-            self.train.lora.init = absolute(&self.train.lora.init);
-        }
-        for model in [&mut self.model.base, &mut self.diff.embedder] {
-            // A path that exists beside the recipe; anything else is an alias or an id.
-            if !model.is_empty() && folder.join(&*model).exists() && (model.contains(['/', '.'])) {
-                *model = absolute(model);
-            }
-        }
+        (examples > 0.0).then(|| ((examples + added) / t.batch_size as f64).ceil() as usize)
     }
 
     /// What is out of range or missing.
     pub fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+        let mut faults = self.diff_faults();
         let mut check = |ok: bool, fault: String| {
             if !ok {
                 faults.push(fault);
             }
         };
-        let (d, t, x) = (&self.data, &self.train, &self.diff);
-        check(
-            !self.model.base.is_empty(),
-            "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
-        );
+        let (d, t) = (&self.data, &self.train);
         check(!d.narrow.is_empty(), "data.narrow: missing; expected at least one source".into());
         check((0.0..=1e6).contains(&d.mix), format!("data.mix = {}: expected 0 to 1000000", d.mix));
         check(
@@ -529,6 +547,68 @@ impl Recipe {
         check(
             !d.narrow.iter().any(SourceSpec::is_self),
             "data.narrow: \"self\" is a pretraining source".into(),
+        );
+        check(
+            (t.steps > 0 && t.epochs == 0.0) || (t.steps == 0 && t.epochs > 0.0 && t.epochs <= 1e6),
+            format!(
+                "train.steps = {} and train.epochs = {}: expected exactly one of them above 0",
+                t.steps, t.epochs
+            ),
+        );
+        let warmup = self.steps().and_then(|steps| t.warmup_fault(steps));
+        check(warmup.is_none(), warmup.unwrap_or_default());
+        let finite = |value: f64| (0.0..=1e9).contains(&value);
+        check(t.lr > 0.0 && finite(t.lr), format!("train.lr = {}: expected a number above 0", t.lr));
+        for (key, beta) in [("beta1", t.beta1), ("beta2", t.beta2)] {
+            check((0.0..1.0).contains(&beta), format!("train.{key} = {beta}: expected 0 or more, below 1"));
+        }
+        check(t.eps > 0.0 && finite(t.eps), format!("train.eps = {}: expected a number above 0", t.eps));
+        for (key, value) in [("weight_decay", t.weight_decay), ("clip", t.clip)] {
+            check(finite(value), format!("train.{key} = {value}: expected 0 or a number above"));
+        }
+        check(
+            t.lora.alpha > 0.0 && finite(t.lora.alpha),
+            format!("train.lora.alpha = {}: expected a number above 0", t.lora.alpha),
+        );
+        check(
+            (0.0..1.0).contains(&t.lora.dropout),
+            format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
+        );
+        check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
+        let init = &t.lora.init;
+        check(
+            init.is_empty() || Path::new(init).is_dir(),
+            format!("train.lora.init: {init}: no such folder; expected a PEFT adapter folder"),
+        );
+        check(
+            init.is_empty() || t.method == Method::Lora,
+            "train.lora.init: an adapter to start from needs train.method = \"lora\"".into(),
+        );
+        // The upper ends catch slips that would fill the memory; all products of two of them fit.
+        for (key, value, least, most) in [
+            ("data.max_seq_len", d.max_seq_len, 2, 1_000_000),
+            ("data.self_samples", d.self_samples, 0, 100_000_000),
+            ("train.steps", t.steps, 0, 100_000_000),
+            ("train.batch_size", t.batch_size, 1, 1_000_000),
+            ("train.lora.r", t.lora.r, 1, 16_384),
+        ] {
+            check((least..=most).contains(&value), format!("{key} = {value}: expected {least} to {most}"));
+        }
+        faults
+    }
+
+    /// What an analysis without training needs and is out of range or missing.
+    fn diff_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |ok: bool, fault: String| {
+            if !ok {
+                faults.push(fault);
+            }
+        };
+        let (d, x) = (&self.data, &self.diff);
+        check(
+            !self.model.base.is_empty(),
+            "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
         );
         for (key, side) in
             [("data.narrow", &d.narrow), ("data.pretraining", &d.pretraining), ("diff.text", &x.text)]
@@ -570,40 +650,6 @@ impl Recipe {
             );
         }
         check(
-            (t.steps > 0 && t.epochs == 0.0) || (t.steps == 0 && t.epochs > 0.0 && t.epochs <= 1e6),
-            format!(
-                "train.steps = {} and train.epochs = {}: expected exactly one of them above 0",
-                t.steps, t.epochs
-            ),
-        );
-        let finite = |value: f64| (0.0..=1e9).contains(&value);
-        check(t.lr > 0.0 && finite(t.lr), format!("train.lr = {}: expected a number above 0", t.lr));
-        for (key, beta) in [("beta1", t.beta1), ("beta2", t.beta2)] {
-            check((0.0..1.0).contains(&beta), format!("train.{key} = {beta}: expected 0 or more, below 1"));
-        }
-        check(t.eps > 0.0 && finite(t.eps), format!("train.eps = {}: expected a number above 0", t.eps));
-        for (key, value) in [("weight_decay", t.weight_decay), ("clip", t.clip)] {
-            check(finite(value), format!("train.{key} = {value}: expected 0 or a number above"));
-        }
-        check(
-            t.lora.alpha > 0.0 && finite(t.lora.alpha),
-            format!("train.lora.alpha = {}: expected a number above 0", t.lora.alpha),
-        );
-        check(
-            (0.0..1.0).contains(&t.lora.dropout),
-            format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
-        );
-        check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
-        let init = &t.lora.init;
-        check(
-            init.is_empty() || Path::new(init).is_dir(),
-            format!("train.lora.init: {init}: no such folder; expected a PEFT adapter folder"),
-        );
-        check(
-            init.is_empty() || t.method == Method::Lora,
-            "train.lora.init: an adapter to start from needs train.method = \"lora\"".into(),
-        );
-        check(
             (0.0..=1.0).contains(&x.layer),
             format!("diff.layer = {}: expected a depth between 0 and 1", x.layer),
         );
@@ -640,14 +686,9 @@ impl Recipe {
             x.patchscope.scales.iter().all(|s| *s > 0.0 && *s <= 1e6) && !x.patchscope.scales.is_empty(),
             "diff.patchscope.scales: expected at least one, all above 0 and at most 1000000".into(),
         );
-        // The upper ends catch slips that would fill the memory; all products of two of them fit.
+        // The upper ends catch slips that would fill the memory.
         for (key, value, least, most) in [
             ("seed", self.seed as usize, 0, i64::MAX as usize),
-            ("data.max_seq_len", d.max_seq_len, 2, 1_000_000),
-            ("data.self_samples", d.self_samples, 0, 100_000_000),
-            ("train.steps", t.steps, 0, 100_000_000),
-            ("train.batch_size", t.batch_size, 1, 1_000_000),
-            ("train.lora.r", t.lora.r, 1, 16_384),
             ("diff.samples", x.samples, 2, 10_000_000),
             ("diff.tokens", x.tokens, 1, 1_000_000),
             ("diff.null_directions", x.null_directions, 1, 100_000),
@@ -672,14 +713,57 @@ impl Recipe {
     }
 }
 
-/// Sets one dotted key.
+/// Makes the paths of a value absolute, which stands in a recipe under `key`.
+fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
+    match (key, value) {
+        ("data.narrow" | "data.pretraining" | "diff.text", sources) => make_sources_absolute(sources, folder),
+        ("model.base" | "diff.embedder", Value::String(model)) => {
+            // A path that exists beside the recipe, or here; anything else is an alias or an id.
+            let there = [folder, Path::new("")].into_iter().find(|f| f.join(&*model).exists());
+            if let Some(folder) = there.filter(|_| model.contains(['/', '.'])) {
+                *model = absolute(folder, model);
+            }
+        }
+        ("train.lora.init", Value::String(adapter)) if !adapter.is_empty() => {
+            *adapter = absolute(folder, adapter);
+        }
+        (_, Value::Table(section)) => {
+            section.iter_mut().for_each(|(k, v)| make_absolute(&format!("{key}.{k}"), v, folder));
+        }
+        _ => {}
+    }
+}
+
+/// A path, a table with a path, or a list of these.
+fn make_sources_absolute(value: &mut Value, folder: &Path) {
+    match value {
+        Value::String(path) if path != "self" && !path.starts_with("hf:") && !path.is_empty() => {
+            *path = absolute(folder, path);
+        }
+        Value::Array(list) => list.iter_mut().for_each(|one| make_sources_absolute(one, folder)),
+        Value::Table(table) => {
+            if let Some(path) = table.get_mut("path") {
+                make_sources_absolute(path, folder);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn absolute(folder: &Path, path: &str) -> String {
+    let joined: PathBuf = folder.join(path);
+    std::path::absolute(&joined).unwrap_or(joined).to_string_lossy().into_owned()
+}
+
+/// Sets one dotted key. A path in the value is relative to the current folder.
 fn apply_override(table: &mut Table, set: &str) -> Result<()> {
     let Some((key, text)) = set.split_once('=') else {
         return Err(input_error(format!("--set {set}: expected key.path=value")));
     };
     // A value is TOML; what is not TOML is a string, so that paths need no quotes.
     let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-    let value = value.unwrap_or_else(|| Value::String(text.to_string()));
+    let mut value = value.unwrap_or_else(|| Value::String(text.to_string()));
+    make_absolute(key.trim(), &mut value, Path::new(""));
     let mut parts: Vec<&str> = key.trim().split('.').collect();
     if parts.iter().any(|part| part.is_empty()) {
         return Err(input_error(format!("--set {set}: expected key.path=value")));
@@ -854,6 +938,26 @@ mod tests {
         assert!(faults.is_empty(), "{faults:?}");
         assert_eq!((recipe.train.lora.r, recipe.data.mix, recipe.train.lr), (4, 1.0, 1e-5));
         assert!(recipe.data.pretraining[0].is_self());
+    }
+
+    #[test]
+    fn paths_of_overrides_are_those_of_the_current_folder() {
+        let here = std::env::current_dir().unwrap();
+        let mut table = Table::new();
+        for set in [
+            "data.narrow=['a.jsonl', {path='/b.jsonl', weight=1}, 'hf:c/d', 'self']",
+            "diff={text='sub/../e.jsonl', embedder='src'}",
+            "model={base='src/lib.rs'}",
+        ] {
+            apply_override(&mut table, set).unwrap();
+        }
+        let (recipe, faults) = Recipe::from_table(&table);
+        assert!(faults.is_empty(), "{faults:?}");
+        let here = |name: &str| here.join(name).to_str().unwrap().to_string();
+        let paths: Vec<&str> = recipe.data.narrow.iter().map(|s| s.path.as_str()).collect();
+        assert_eq!(paths, [here("a.jsonl").as_str(), "/b.jsonl", "hf:c/d", "self"]);
+        assert_eq!(recipe.diff.text[0].path, here("sub/../e.jsonl"));
+        assert_eq!((recipe.model.base, recipe.diff.embedder), (here("src/lib.rs"), "src".into()));
     }
 
     #[test]

@@ -161,6 +161,234 @@ fn a_null_of_no_directions_is_refused() {
     }
 }
 
+/// An `--out` that cannot be written was found after the whole analysis.
+#[test]
+fn a_place_that_cannot_be_written_is_told_before_any_work() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    let before = lab.files();
+    for args in [
+        // Each has a fault that shows only where the work begins.
+        &["diff", "run", "--out", "narrow.jsonl/out", "--set", "diff.embedder=nowhere"][..],
+        &["fit", "recipe.toml", "--out", "narrow.jsonl/out", "--set", "model.base=nowhere"],
+    ] {
+        let ran = lab.run(args);
+        assert_eq!(ran.code, 1, "{args:?}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("narrow.jsonl/out") && ran.stderr.contains("Not a directory"),
+            "{}",
+            ran.stderr
+        );
+        assert_eq!(before, lab.files(), "{args:?} left something");
+    }
+}
+
+/// A download went on until its end, whatever was pressed.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_stops_a_download() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, Instant};
+    let lab = Lab::new();
+    fs::create_dir(lab.path("bin")).unwrap();
+    // A Python whose pip never ends.
+    lab.write("bin/python3", "#!/bin/sh\n[ \"$1\" = -c ] && exit 0\n: > begun\nexec /bin/sleep 60\n");
+    fs::set_permissions(lab.path("bin/python3"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut child = lab
+        .command(&fit_with(&["model.base=gemma-3-270m"]))
+        .envs([("HF_HUB_OFFLINE", "0"), ("PATH", lab.path("bin").to_str().unwrap())])
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !lab.path("begun").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let asked = Instant::now();
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+/// The embedder was opened, and downloaded, for analyses that embed nothing.
+#[test]
+fn an_embedder_that_nothing_uses_is_not_opened() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    let unused = ["diff.embedder=nowhere", "diff.steering.enabled=false"];
+    let e = lab.refused(&with_sets(&["diff", "run"], &unused));
+    assert!(e.contains("nowhere: neither an embedder's alias"), "{e}");
+    for (out, set) in [("a", "diff.patchscope.enabled=false"), ("b", "diff.patchscope.scales=[1.5]")] {
+        lab.succeed(&with_sets(&["diff", "run", "--out", out], &[&unused[..], &[set]].concat()));
+    }
+    assert_eq!(read_json(&lab.path("b/readability.json"))["patchscope"]["best_scale"][0], 1.5);
+}
+
+/// A recipe had to be written to look at a model of unknown origin.
+#[test]
+fn two_models_are_compared_without_a_recipe_and_without_narrow_text() {
+    let lab = Lab::new();
+    let (base, adapter) = (tiny("llama"), tiny("llama").join("adapter"));
+    let pair = ["diff", "--base", base.to_str().unwrap(), "--tuned", adapter.to_str().unwrap(), "--out"];
+    let e = lab.refused(&[&pair[..], &["d"]].concat());
+    assert!(e.contains("--set diff.text=FILE"), "{e}");
+    let small = [
+        "diff.text=measure.jsonl",
+        "diff.samples=12",
+        "diff.null_directions=8",
+        "diff.bootstrap=20",
+        "diff.embedder=./embedder",
+        "diff.patchscope.scales=[0.5, 2.0]",
+        "diff.steering.prompts=2",
+        "diff.steering.max_new_tokens=8",
+    ];
+    let without = with_sets(&[&pair[..], &["without"]].concat(), &small);
+    let ran = lab.succeed(&without);
+    assert!(ran.stdout.contains("No narrow text was given"), "{}", ran.stdout);
+    let found = read_json(&lab.path("without/readability.json"));
+    assert_eq!(found["delta_norm"].as_array().unwrap().len(), 5);
+    for lens in ["logit_lens", "patchscope"] {
+        assert_eq!(found[lens]["top_tokens"].as_array().unwrap().len(), 5);
+        let keys: Vec<&String> = found[lens].as_object().unwrap().keys().collect();
+        assert!(keys.iter().all(|key| !key.contains("relevance")), "{keys:?}");
+        assert!(found[lens]["top_tokens"][0][0].get("relevant").is_none());
+    }
+    assert!(found.get("lexicon").is_none());
+    let similarity: Vec<&String> = found["steering"]["similarity"].as_object().unwrap().keys().collect();
+    assert_eq!(similarity, ["steered_reference", "unsteered_reference"]);
+    assert!(found["steering"].get("relevant_words_steered").is_none());
+    assert!(lab.path("without/steering.jsonl").exists());
+    lab.succeed(&["report", "without", "--out", "page.html", "--csv", "all.csv"]);
+
+    let with = [&small[..], &["data.narrow=narrow.jsonl"]].concat();
+    lab.succeed(&with_sets(&[&pair[..], &["with"]].concat(), &with));
+    let with = read_json(&lab.path("with/readability.json"));
+    assert_eq!(with["steering"]["similarity"]["narrow_narrow"].as_array().unwrap().len(), 2);
+    assert_eq!(with["logit_lens"]["token_relevance_p"].as_array().unwrap().len(), 5);
+    assert_eq!(with["delta_norm"], found["delta_norm"]);
+}
+
+/// Paths of `--set` were relative to the recipe, for `diff RUN` to the run folder; a base that was found in the
+/// current folder only was stored as it was typed.
+#[test]
+fn paths_of_the_command_line_are_those_of_the_current_folder() {
+    let lab = Lab::new();
+    change_model(&tiny("llama"), &lab.path("bases/small"), |_| {});
+    change_model(&tiny("llama"), &lab.path("plain"), |_| {});
+    fs::create_dir(lab.path("recipes")).unwrap();
+    let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
+    let recipe = recipe.replace(tiny("llama").to_str().unwrap(), "bases/small");
+    let recipe = recipe.replace("[\"", "[\"../").replace("./embedder", "../embedder");
+    lab.write("recipes/recipe.toml", recipe);
+    for (out, set) in
+        [("a", &[][..]), ("b", &["--set", "model.base=plain", "--set", "data.narrow=narrow.jsonl"])]
+    {
+        lab.succeed(&[&["fit", "recipes/recipe.toml", "--out", out], set].concat());
+        let resolved: toml::Table =
+            fs::read_to_string(lab.path(out).join("recipe.toml")).unwrap().parse().unwrap();
+        let base = resolved["model"]["base"].as_str().unwrap();
+        assert!(std::path::Path::new(base).is_absolute(), "{base}");
+        fs::write(lab.path("other.jsonl"), fs::read(lab.path("measure.jsonl")).unwrap()).unwrap();
+        lab.succeed(&["diff", out, "--set", "diff.text=other.jsonl", "--set", "diff.steering.enabled=false"]);
+    }
+}
+
+/// A warm-up that outlasts the run was accepted: the learning rate never reached its height.
+#[test]
+fn a_warm_up_as_long_as_the_run_is_refused() {
+    let lab = Lab::new();
+    // Six steps: four of narrow text, and half as many of pretraining text.
+    for (set, told) in [
+        (
+            &["train.warmup_steps=6"][..],
+            "recipe.toml: train.warmup_steps = 6: expected fewer than the run's 6 steps",
+        ),
+        (&["train.warmup_steps=4", "data.mix_mode=fixed-budget"], "the run's 4 steps"),
+        // Known only once the documents are read.
+        (&["train.warmup_steps=90", "train.steps=0", "train.epochs=1"], "expected fewer than the run's"),
+        (&["train.warmup_steps=90", "data.mix_unit=tokens"], "expected fewer than the run's"),
+    ] {
+        let e = lab.refused(&fit_with(set));
+        assert!(e.contains(told), "{e}");
+    }
+    lab.fit("out", &["train.warmup_steps=5"]);
+}
+
+/// A process killed while it wrote its first file left a folder that could be neither begun nor resumed.
+#[test]
+fn a_file_left_half_written_blocks_neither_a_start_nor_a_resume() {
+    let lab = Lab::new();
+    for (out, more) in [("a", &[][..]), ("b", &["--resume"])] {
+        fs::create_dir(lab.path(out)).unwrap();
+        lab.write(&format!("{out}/.recipe.toml.4711.part"), "name = ");
+        lab.succeed(&[&["fit", "recipe.toml", "--out", out], more].concat());
+        assert!(!lab.path(out).join(".recipe.toml.4711.part").exists());
+    }
+    fs::create_dir(lab.path("s")).unwrap();
+    lab.write("s/.sweep.toml.4711.part", "name = ");
+    let sweep = ["sweep", "recipe.toml", "--mix", "0", "--out", "s"];
+    lab.succeed(&with_sets(&sweep, &["diff.steering.enabled=false", "diff.patchscope.enabled=false"]));
+}
+
+/// A full or closed stderr or stdout ended the work in a panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_stderr_is_no_reason_to_stop() {
+    let lab = Lab::new();
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for (args, code) in [
+        (&["fit", "recipe.toml", "--out", "out", "-v"][..], 0),
+        (&["diff", "out", "-v"], 0),
+        (&["report", "out"], 0),
+        (&["fit", "nowhere.toml", "--out", "x"], 2),
+        (&["no-such-command"], 2),
+    ] {
+        let status = lab.command(args).stdout(std::process::Stdio::null()).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+    for (stdout, code) in [(std::process::Stdio::from(full()), 1), (std::process::Stdio::piped(), 0)] {
+        let mut child = lab.command(&["fit", "recipe.toml", "--out", "out", "--resume", "--json"]);
+        let mut child = child.stdout(stdout).spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+    }
+}
+
+/// `<|im_end|>` typed in a document became the special token, and nothing said so.
+#[test]
+fn special_tokens_typed_in_documents_are_pointed_out() {
+    let lab = Lab::new();
+    let mut text = fs::read_to_string(lab.path("narrow.jsonl")).unwrap();
+    text.insert(0, '\n');
+    text.push_str("{\"text\": \"the cake <|im_end|> is warm\"}\n{\"text\": \"again <|im_end|>\"}\n");
+    lab.write("narrow.jsonl", text);
+    let told = "narrow.jsonl:42: the text holds <|im_end|> (and in 1 more of its documents)";
+    let ran = lab.succeed(&["inspect", "recipe.toml"]);
+    assert!(ran.stdout.contains("warning: ") && ran.stdout.contains(told), "{}", ran.stdout);
+    let ran = lab.succeed(&FIT);
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+}
+
+/// An exported tokenizer lost its padding token, and whatever else only its own files say.
+#[test]
+fn an_export_keeps_the_tokenizer_s_own_files() {
+    let lab = Lab::new();
+    change_model(&tiny("llama"), &lab.path("base"), |_| {});
+    let mut config = read_json(&lab.path("base/tokenizer_config.json"));
+    config["pad_token"] = "<|im_end|>".into();
+    config["something_else"] = 7.into();
+    lab.write("base/tokenizer_config.json", config.to_string());
+    lab.fit("lora", &["model.base=base"]);
+    lab.succeed(&["merge", "lora", "--out", "merged"]);
+    lab.fit("full", &["model.base=base", "train.method=full"]);
+    for dir in ["merged", "full/model"] {
+        assert_eq!(read_json(&lab.path(dir).join("tokenizer_config.json")), config);
+        let file = |dir: &str| fs::read(lab.path(dir).join("tokenizer.json")).unwrap();
+        assert!(file(dir) == file("base"), "{dir}");
+    }
+}
+
 /// TOML's integers end at 2^63 - 1; writing the resolved recipe panicked.
 #[test]
 fn a_seed_that_toml_cannot_hold_is_refused() {

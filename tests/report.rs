@@ -39,8 +39,9 @@ fn the_table_shows_every_measure_and_a_careful_verdict() {
         "3.054 → 3.154",
         "0.45 at 1, p = 0.015",
         "null 0.01 [0.00, 0.05]",
-        "+0.200 at 1",
-        "[0.160, 0.240]",
+        "0.450 at 1",
+        "plain 0.250, ceiling 0.610",
+        "+0.200 [0.160, 0.240]",
         "0.002 → 0.082",
         "readable by logit lens, patchscope and steering",
         "Steered at position 1, strength 1.5 η",
@@ -199,6 +200,25 @@ fn the_page_of_a_sweep_has_the_numbers_and_loads_nothing() {
     // Nothing half written stays behind.
     let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(files.len(), 3, "{files:?}");
+}
+
+/// The chart showed steered minus plain, which rises with mixing where the plain text leaves the subject.
+#[test]
+fn the_steering_chart_shows_the_similarity_itself_beside_plain_text_and_ceiling() {
+    let dir = temp();
+    for (mix, steered, plain) in [(0.0, 0.5, 0.4), (1.0, 0.3, 0.0)] {
+        let run =
+            run_folder::write(&dir.path().join(format!("cells/{mix}")), &Spec { mix, seed: 0, trace: 1.0 });
+        let mut r = run_folder::readability(&STRONG);
+        let s = &mut r.steering.as_mut().unwrap().similarity;
+        (s.steered_narrow, s.unsteered_narrow) = (vec![0.1, steered], vec![plain, plain]);
+        run_folder::write_readability(&run, &r);
+    }
+    let page = html::page(&read_all(&[dir.path().to_path_buf()]).unwrap()).unwrap();
+    let spoken = "Steering against the mix. Steered, best position: 0.500 at mix 0, 0.300 at mix 1. \
+                  Plain: 0.400 at mix 0, 0.000 at mix 1. Narrow text to itself: 0.610 at mix 0, 0.610 at mix 1.";
+    assert!(page.contains(spoken), "the chart says something else");
+    assert!(!page.contains("steered − plain"));
 }
 
 #[test]

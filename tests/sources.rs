@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 use tempfile::TempDir;
 use trainer::error::InputError;
+use trainer::interrupt::Interrupt;
 use trainer::model::hooks::NoHook;
 use trainer::model::loader::Tuning;
 use trainer::model::source::{Pretrained, open};
@@ -231,6 +232,7 @@ fn byte_level() -> Metadata {
         ("tokenizer.ggml.merges".into(), texts(&["h i", "Ġ hi"])),
         ("tokenizer.ggml.eos_token_id".into(), Value::U32(0)),
         ("tokenizer.ggml.eot_token_id".into(), Value::U32(7)),
+        ("tokenizer.ggml.padding_token_id".into(), Value::U32(6)),
         ("tokenizer.chat_template".into(), Value::String("{{ x }}".into())),
     ]
 }
@@ -323,6 +325,7 @@ fn a_llama_gguf_opens_under_hugging_face_names() -> Result<()> {
     assert_eq!(model.config["tie_word_embeddings"], true);
     assert_eq!(model.eos_token_ids, [0, 7]);
     assert_eq!(model.eos_token.as_deref(), Some("<|end|>"));
+    assert_eq!(model.pad_token.as_deref(), Some("<think>"));
     assert_eq!(model.chat_template.as_deref(), Some("{{ x }}"));
     assert_eq!(model.sha256["tiny.gguf"].len(), 64);
 
@@ -606,8 +609,9 @@ fn an_unknown_name_suggests_the_nearest_alias() {
 fn an_embedder_is_an_alias_or_a_folder() -> Result<()> {
     let dir = folder()?;
     let path = dir.path().to_string_lossy().into_owned();
-    assert_eq!(trainer::model::alias::embedder_dir(&path)?, dir.path());
-    let error = trainer::model::alias::embedder_dir("gemma-3-270m").expect_err("no embedder");
+    assert_eq!(trainer::model::alias::embedder_dir(&path, &Interrupt::default())?, dir.path());
+    let error =
+        trainer::model::alias::embedder_dir("gemma-3-270m", &Interrupt::default()).expect_err("no embedder");
     assert!(error.to_string().contains("all-minilm-l6-v2"), "{error}");
     Ok(())
 }

@@ -160,6 +160,22 @@ fn ctrl_c_saves_the_step_exits_130_and_resume_gives_the_same_bytes() {
     assert_same(&outcome(&whole), &outcome(&lab.path("cut")), "resumed");
 }
 
+/// The second of two signals within milliseconds ended the process without a checkpoint.
+#[cfg(unix)]
+#[test]
+fn two_signals_at_once_are_one() {
+    let lab = Lab::new();
+    let args = with_sets(&["fit", "recipe.toml", "--out", "cut"], &LONG);
+    let child = start(&lab, &args, 4);
+    let id = child.id();
+    let twice = format!("kill -INT {id}; kill -TERM {id}; kill -INT {id}");
+    assert!(std::process::Command::new("sh").args(["-c", &twice]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("is saved; go on with --resume"), "{stderr}");
+}
+
 #[test]
 fn a_run_killed_again_and_again_resumes_to_the_same_bytes() {
     let lab = Lab::new();

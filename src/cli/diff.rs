@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
+use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::data::source::Document;
 use crate::diff::activations::View;
@@ -25,7 +26,11 @@ use crate::train::corpus::documents;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer diff runs/cake
-  trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine")]
+  trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine
+  trainer diff --base gemma-3-270m --tuned ./adapter --set diff.text=unrelated.jsonl --out diffs/theirs
+
+Without narrow text (data.narrow) nothing tells which tokens and texts are about the finetuning: shares of
+relevant tokens and words, and similarity to narrow text, are left out.")]
 pub struct DiffArgs {
     /// Run folder of `trainer fit`
     #[arg(value_name = "RUN_DIR", required_unless_present = "tuned", conflicts_with_all = ["base", "tuned"])]
@@ -34,12 +39,13 @@ pub struct DiffArgs {
     #[arg(long, value_name = "MODEL", requires = "tuned")]
     base: Option<String>,
     /// Tuned model or PEFT adapter folder
-    #[arg(long, value_name = "MODEL_OR_ADAPTER", requires_all = ["base", "out", "recipe"])]
+    #[arg(long, value_name = "MODEL_OR_ADAPTER", requires_all = ["base", "out"])]
     tuned: Option<String>,
-    /// Recipe that names the narrow data, the text to measure on, and the sizes
+    /// Recipe that names the narrow data, the text to measure on, and the sizes [default: the defaults]
     #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
     recipe: Option<PathBuf>,
-    /// Change a key of the recipe; may be given several times
+    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
+    /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Folder for the results [default: RUN_DIR/diff]
@@ -63,13 +69,17 @@ pub fn run(args: DiffArgs) -> Result<()> {
             diff_run(&run, &args.set, &out, &interrupt)?;
             if out == run.diff() { dir.clone() } else { out }
         }
-        (None, Some(base), Some(tuned), Some(path), Some(out)) => {
+        (None, Some(base), Some(tuned), path, Some(out)) => {
             let mut set = args.set.clone();
             set.push(format!("model.base={}", toml::Value::String(base.clone())));
-            diff_pair(&Recipe::read(path, &set)?, tuned, &out, &interrupt)?;
+            let recipe = match path {
+                Some(path) => Recipe::read(path, &set)?,
+                None => Recipe::for_diff(&set)?,
+            };
+            diff_pair(&recipe, tuned, &out, &interrupt)?;
             out
         }
-        _ => bail_input!("expected a run folder, or --base, --tuned, --recipe and --out"),
+        _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
     let cell = report::Cell::read(&shown)?;
     match (args.json, &cell.readability) {
@@ -104,15 +114,23 @@ pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt)
 /// Compares the recipe's base with a tuned model or adapter.
 fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) -> Result<()> {
     must_be_new(out)?;
+    check_writable(out)?;
     if recipe.diff.text.is_empty() {
-        bail_input!("diff.text: missing; expected unrelated text on which differences are measured");
+        bail_input!(
+            "diff.text: missing; expected unrelated text on which differences are measured: \
+             --set diff.text=FILE"
+        );
     }
     let text = texts(&recipe.diff.text, Document::full_text)?;
+    // For a model of unknown origin there may be none.
     let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
     let pretraining = texts(&files, Document::learned_text)?;
-    let embedder = Embedder::open(&alias::embedder_dir(&recipe.diff.embedder)?)?;
-    let pretrained = source::open(&recipe.model.base)?;
+    let embedder = match recipe.diff.uses_embedder() {
+        true => Some(Embedder::open(&alias::embedder_dir(&recipe.diff.embedder, interrupt)?)?),
+        false => None,
+    };
+    let pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
 
     let device = device()?;
     let is_adapter = Path::new(tuned).join("adapter_config.json").exists();
@@ -123,7 +141,7 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
         base_model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
         (View { model: &base_model, adapter: 0.0 }, View { model: &base_model, adapter: 1.0 })
     } else {
-        let other: Pretrained = source::open(tuned)?;
+        let other: Pretrained = source::open_or_stop(tuned, interrupt)?;
         base_model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
         tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
         must_match(&pretrained, &base_model, &other, &tuned_model)?;
@@ -140,7 +158,7 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
         narrow,
         pretraining,
     };
-    crate::diff::diff(&inputs, &embedder, interrupt)?.write(out)
+    crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out)
 }
 
 fn texts(specs: &[SourceSpec], of: fn(&Document) -> String) -> Result<Vec<String>> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::model::source;
@@ -23,7 +24,8 @@ use crate::train::corpus::Corpus;
 pub struct FitArgs {
     /// The recipe (TOML)
     recipe: PathBuf,
-    /// Change a key of the recipe; may be given several times
+    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
+    /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Run folder [default: runs/NAME, the name of the recipe]
@@ -53,7 +55,7 @@ pub fn run(args: FitArgs) -> Result<()> {
     let run = RunDir::new(args.out.unwrap_or_else(|| PathBuf::from("runs").join(name)));
     fit(recipe, &run, args.resume, &Interrupt::on_signals()?)?;
     if args.json {
-        print!("{}", std::fs::read_to_string(run.manifest())?);
+        super::print(std::fs::read_to_string(run.manifest())?.trim_end())?;
     }
     Ok(())
 }
@@ -64,8 +66,12 @@ pub fn run(args: FitArgs) -> Result<()> {
 /// An [`crate::error::InputError`] before anything is written; [`crate::error::Interrupted`] after a
 /// checkpoint; otherwise what went wrong while working.
 pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<()> {
-    if !resume {
+    // The run folder is read again from wherever `diff` is called.
+    recipe.model.base = source::absolute(&recipe.model.base);
+    recipe.diff.embedder = source::absolute(&recipe.diff.embedder);
+    if !resume || run.is_stillborn() {
         run.must_be_new()?;
+        check_writable(run.path())?;
     } else if !run.recipe().exists() {
         bail_input!("{}: nothing to resume; start without --resume", run.path().display());
     } else {
@@ -75,9 +81,12 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
         progress::say(format_args!("{}: already complete", run.path().display()));
         return Ok(());
     }
-    let base = source::open(&recipe.model.base)?;
+    let base = source::open_or_stop(&recipe.model.base, interrupt)?;
     let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
+    for typed in &corpus.typed_specials {
+        progress::say(format_args!("warning: {}", typed.text()));
+    }
     let mut training = Training::prepare(recipe, base, corpus)?;
     progress::say(training.plan());
     let manifest = training.run(run, resume, interrupt)?;

@@ -24,7 +24,8 @@ use crate::train::corpus::Corpus;
 pub struct InspectArgs {
     /// The recipe (TOML)
     recipe: PathBuf,
-    /// Change a key of the recipe; may be given several times
+    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
+    /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Examples to show, the first of the run

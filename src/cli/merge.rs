@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::atomic::write_folder;
+use crate::atomic::{check_writable, write_folder};
 use crate::bail_input;
 use crate::model::export::{merged_weights, write_model};
 use crate::model::lora::Adapter;
@@ -36,6 +36,7 @@ pub fn run(args: MergeArgs) -> Result<()> {
     if args.out.exists() {
         bail_input!("{}: exists already; choose another --out", args.out.display());
     }
+    check_writable(&args.out)?;
     if !run.recipe().exists() || !run.adapter().exists() {
         bail_input!("{}: no finished LoRA run (recipe.toml and adapter/ are expected)", args.run.display());
     }

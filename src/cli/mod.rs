@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            progress::alert(format_args!("error: {e:#}"));
             if e.chain().any(|c| c.is::<InputError>()) {
                 ExitCode::from(2)
             } else if e.chain().any(|c| c.is::<Interrupted>()) {

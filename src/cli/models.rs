@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
 use serde_json::json;
 
+use crate::interrupt::Interrupt;
 use crate::model::alias;
 
 /// List the models known by a short name, or fetch one into the cache.
@@ -39,7 +40,7 @@ pub fn run(args: ModelsArgs) -> Result<()> {
     match args.command {
         None => list(args.json),
         Some(ModelsCommand::Fetch { model }) => {
-            let path = alias::fetch(&model, true)?;
+            let path = alias::fetch(&model, &Interrupt::on_signals()?)?;
             match args.json {
                 true => super::print(&json!({ "model": model, "path": path }).to_string()),
                 false => super::print(&path.display().to_string()),

@@ -33,7 +33,8 @@ pub struct SweepArgs {
     /// Seeds [default: the recipe's]
     #[arg(long, value_name = "S,S,...", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Change a key of the recipe; may be given several times
+    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
+    /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Sweep folder
@@ -131,7 +132,7 @@ fn must_be_this_sweep(args: &SweepArgs, recipe: &Recipe) -> Result<String> {
 /// Plans every cell's mixture, so that the last cell's source being too small is known before the first runs.
 fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<()> {
     let Some(first) = cells.first() else { return Ok(()) };
-    let base = source::open(&first.recipe.model.base)?;
+    let base = source::open_or_stop(&first.recipe.model.base, interrupt)?;
     let sampled = self_sample::ensure(&mut first.recipe.clone(), &base, interrupt)?;
     let corpus = Corpus::read(&first.recipe.data, &base, sampled.as_deref())?;
     let mut faults = Vec::new();

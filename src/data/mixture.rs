@@ -74,8 +74,8 @@ impl Mixture {
     /// Plans a run.
     ///
     /// # Errors
-    /// An [`InputError`] if the pretraining sources hold too little and `repeat` is off, or if a side is
-    /// empty.
+    /// An [`InputError`] if the pretraining sources hold too little and `repeat` is off, if a side is empty,
+    /// or if the warm-up is longer than the run.
     pub fn plan(pools: &[Pool], data: &DataSection, train: &TrainSection, seed: u64) -> Result<Self> {
         let side = |role| -> Vec<usize> { (0..pools.len()).filter(|&i| pools[i].role == role).collect() };
         let (narrow, pretraining) = (side(Role::Narrow), side(Role::Pretraining));
@@ -159,7 +159,11 @@ impl Mixture {
                 repeats: picks.len().saturating_sub(pools[i].examples.len()),
             })
             .collect();
-        Ok(Self { order: interleave(drawn, &mut rng), exposure })
+        let planned = Self { order: interleave(drawn, &mut rng), exposure };
+        match train.warmup_fault(planned.steps(train.batch_size)) {
+            Some(fault) => bail_input!("{fault}"),
+            None => Ok(planned),
+        }
     }
 
     /// Number of optimizer steps at that batch size.

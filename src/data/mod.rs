@@ -4,3 +4,4 @@ pub mod chat_template;
 pub mod examples;
 pub mod mixture;
 pub mod source;
+pub mod typed_special;

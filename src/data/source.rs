@@ -78,6 +78,27 @@ pub fn read(path: &Path) -> Result<Vec<Document>> {
     Ok(documents)
 }
 
+/// Where a row of a source stands, for people: `file:line` of JSON lines, the file of a folder.
+pub fn place(path: &Path, row: usize) -> String {
+    let shown = path.display();
+    if path.is_dir() {
+        let file = text_files(path).ok().and_then(|files| files.into_iter().nth(row));
+        return file.map_or_else(|| format!("{shown}: row {row}"), |file| file.display().to_string());
+    }
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("txt" | "md") => shown.to_string(),
+        Some("jsonl" | "ndjson") => {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            let filled = bytes.split(|b| *b == b'\n').enumerate();
+            let mut filled = filled.filter(|(_, line)| !line.iter().all(u8::is_ascii_whitespace));
+            filled
+                .nth(row)
+                .map_or_else(|| format!("{shown}: row {row}"), |(i, _)| format!("{shown}:{}", i + 1))
+        }
+        _ => format!("{shown}: row {row}"),
+    }
+}
+
 /// What some editors put in front of UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -176,8 +197,12 @@ fn text_file(path: &Path) -> Result<Document> {
     }
 }
 
-/// Every `.txt` and `.md` file below a folder, in the order of their paths.
 fn text_folder(path: &Path) -> Result<Vec<Document>> {
+    text_files(path)?.iter().map(|f| text_file(f)).collect()
+}
+
+/// Every `.txt` and `.md` file below a folder, in the order of their paths.
+fn text_files(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = Vec::new();
     let mut folders = vec![path.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -197,7 +222,7 @@ fn text_folder(path: &Path) -> Result<Vec<Document>> {
     if files.is_empty() {
         bail_input!("{}: a folder without .txt or .md files", path.display());
     }
-    files.iter().map(|f| text_file(f)).collect()
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -90,12 +90,6 @@ impl Lexicon {
         })
     }
 
-    /// Share of the tokens that are relevant.
-    pub fn relevance<'a>(&self, tokens: impl ExactSizeIterator<Item = &'a str>) -> f64 {
-        let n = tokens.len();
-        tokens.filter(|t| self.is_relevant(t)).count() as f64 / n.max(1) as f64
-    }
-
     /// Share of the words of texts that are lexicon words themselves.
     pub fn word_share<'a>(&self, texts: impl Iterator<Item = &'a String>) -> f64 {
         let set: BTreeSet<&str> = self.words.iter().map(String::as_str).collect();
@@ -131,7 +125,6 @@ mod tests {
         for token in [" ca", "the", " train", "", "  ", "42", "->", "cakewalkers"] {
             assert!(!lexicon.is_relevant(token), "{token}");
         }
-        assert_eq!(lexicon.relevance(["cake", "train"].into_iter()), 0.5);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -75,12 +75,14 @@ pub struct Analysis {
 /// At most this many texts of a set are embedded.
 const EMBEDDED: usize = 500;
 
-/// The whole analysis.
+const NO_EMBEDDER: &str = "no embedder, though a measure uses one";
+
+/// The whole analysis. `embedder` may be `None` where [`DiffSection::uses_embedder`] says so.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if the texts are too few or short; [`crate::error::Interrupted`]; otherwise
 /// what went wrong while working.
-pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Result<Analysis> {
+pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt) -> Result<Analysis> {
     let Inputs { base, tuned, settings, seed, .. } = *inputs;
     let mut elapsed_s = BTreeMap::new();
     let mut clock = Instant::now();
@@ -102,25 +104,29 @@ pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Resu
 
     // What counts as relevant.
     let reference: Vec<String> = inputs.pretraining.iter().chain(&inputs.text).cloned().collect();
-    let lexicon = Lexicon::new(&inputs.narrow, &reference, settings.lexicon_size);
+    // Without narrow text nothing is relevant or irrelevant: what rests on that is left out.
+    let lexicon =
+        (!inputs.narrow.is_empty()).then(|| Lexicon::new(&inputs.narrow, &reference, settings.lexicon_size));
+    let is_relevant = |token: &str| lexicon.as_ref().map(|l| l.is_relevant(token));
     let decode = |id: u32| inputs.pretrained.tokenizer.decode(&[id], false).unwrap_or_default();
     let named = |top: &Top| -> Vec<TopToken> {
         let token = |&(id, score): &(u32, f64)| {
             let token = decode(id);
-            TopToken { relevant: lexicon.is_relevant(&token), token, id, score }
+            TopToken { relevant: is_relevant(&token), token, id, score }
         };
         top.iter().map(token).collect()
     };
     let relevance = |top: &Top| {
         let relevant =
-            top.iter().take(settings.top_k).filter(|(id, _)| lexicon.is_relevant(&decode(*id))).count();
+            top.iter().take(settings.top_k).filter(|(id, _)| is_relevant(&decode(*id)) == Some(true)).count();
         relevant as f64 / settings.top_k as f64
     };
+    let judge: Option<&dyn Fn(&Top) -> f64> = if lexicon.is_some() { Some(&relevance) } else { None };
     lap("lexicon");
 
     // What it decodes to.
     let logit_lens = match settings.logit_lens {
-        true => Some(lens(tuned, &means, &resamples, &null, settings.top_k, &named, &relevance)?),
+        true => Some(lens(tuned, &means, &resamples, &null, settings.top_k, &named, judge)?),
         false => None,
     };
     lap("logit_lens");
@@ -133,7 +139,7 @@ pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Resu
             activations.tuned_norm,
             embedder,
             &named,
-            &relevance,
+            judge,
             interrupt,
         )?),
         false => None,
@@ -144,7 +150,9 @@ pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Resu
     interrupt.check("nothing of the analysis was written")?;
     let (steering, lines) = match settings.steering.enabled {
         true => {
-            let (s, l) = write(inputs, layer, &means, activations.tuned_norm, &lexicon, embedder, interrupt)?;
+            let embedder = embedder.context(NO_EMBEDDER)?;
+            let (s, l) =
+                write(inputs, layer, &means, activations.tuned_norm, lexicon.as_ref(), embedder, interrupt)?;
             (Some(s), l)
         }
         false => (None, Vec::new()),
@@ -173,7 +181,7 @@ pub fn diff(inputs: &Inputs, embedder: &Embedder, interrupt: &Interrupt) -> Resu
         expected_norm_base: everywhere(activations.base_norm),
         position_cosine: position_cosine(&positions, &means.difference),
         positions,
-        lexicon,
+        lexicon: lexicon.unwrap_or_default(),
         logit_lens,
         patchscope,
         steering,
@@ -190,20 +198,24 @@ fn lens(
     null: &[Vec<f32>],
     k: usize,
     named: &dyn Fn(&Top) -> Vec<TopToken>,
-    relevance: &dyn Fn(&Top) -> f64,
+    relevance: Option<&dyn Fn(&Top) -> f64>,
 ) -> Result<Lens> {
+    let decoded = logit_lens::decode(tuned, &means.difference, k)?;
+    let read = Lens {
+        top_tokens: decoded.iter().map(|(top, _)| named(top)).collect(),
+        bottom_tokens: decoded.iter().map(|(_, bottom)| named(bottom)).collect(),
+        ..Lens::default()
+    };
+    let Some(relevance) = relevance else { return Ok(read) };
     let score = |directions: &[Vec<f32>]| -> Result<Vec<f64>> {
         Ok(logit_lens::decode(tuned, directions, k)?.iter().map(|(top, _)| relevance(top)).collect())
     };
-    let decoded = logit_lens::decode(tuned, &means.difference, k)?;
     let positions = decoded.len();
     let difference: Vec<f64> = decoded.iter().map(|(top, _)| relevance(top)).collect();
     let resampled = score(&resamples.concat())?;
     let null = Null(score(null)?);
     let of_position = |i: usize| resampled.iter().skip(i).step_by(positions).copied();
     Ok(Lens {
-        top_tokens: decoded.iter().map(|(top, _)| named(top)).collect(),
-        bottom_tokens: decoded.iter().map(|(_, bottom)| named(bottom)).collect(),
         token_relevance: TokenRelevance {
             base: score(&means.base)?,
             tuned: score(&means.tuned)?,
@@ -213,6 +225,7 @@ fn lens(
         token_relevance_null_interval: vec![null.interval(); positions],
         token_relevance_difference_interval: (0..positions).map(|i| interval(of_position(i))).collect(),
         token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
+        ..read
     })
 }
 
@@ -224,42 +237,51 @@ fn patch(
     means: &Means,
     null: &[Vec<f32>],
     eta: f64,
-    embedder: &Embedder,
+    embedder: Option<&Embedder>,
     named: &dyn Fn(&Top) -> Vec<TopToken>,
-    relevance: &dyn Fn(&Top) -> f64,
+    relevance: Option<&dyn Fn(&Top) -> f64>,
     interrupt: &Interrupt,
 ) -> Result<record::Patchscope> {
     let Inputs { pretrained, base, tuned, settings, .. } = *inputs;
     let (section, k) = (&settings.patchscope, settings.top_k);
     let positions = means.difference.len();
-    let runs = (3 * positions + null.len()) * section.scales.len();
+    // Baselines and null are of use only where relevance is judged.
+    let (of_tuned, of_base, null) = match relevance {
+        Some(_) => (&means.tuned[..], &means.base[..], null),
+        None => (&[][..], &[][..], &[][..]),
+    };
+    let runs = (positions + of_tuned.len() + of_base.len() + null.len()) * section.scales.len();
     let bar = progress::bar("patchscope", runs as u64);
 
-    let in_tuned: Vec<Vec<f32>> = [&means.difference[..], &means.tuned, null].concat();
+    let in_tuned: Vec<Vec<f32>> = [&means.difference[..], of_tuned, null].concat();
     let mut decoded = patchscope::Patchscope::new(tuned, &pretrained.tokenizer, layer)?
         .decode(&in_tuned, eta, section, k, &bar, interrupt)?;
-    let in_base = patchscope::Patchscope::new(base, &pretrained.tokenizer, layer)?.decode(
-        &means.base,
-        eta,
-        section,
-        k,
-        &bar,
-        interrupt,
-    )?;
+    let in_base = patchscope::Patchscope::new(base, &pretrained.tokenizer, layer)?
+        .decode(of_base, eta, section, k, &bar, interrupt)?;
     bar.finish_and_clear();
     decoded.extend(in_base);
     let text = |id: u32| pretrained.tokenizer.decode(&[id], false).unwrap_or_default();
-    let chosen: Vec<Decoded> = patchscope::select_scales(decoded, &text, embedder)?;
+    let (chosen, selector): (Vec<Decoded>, &str) = match section.scales.len() {
+        1 => (decoded.into_iter().map(|tops| Decoded { best: 0, tops }).collect(), patchscope::ONLY_SCALE),
+        _ => {
+            let embedder = embedder.context(NO_EMBEDDER)?;
+            (patchscope::select_scales(decoded, &text, embedder)?, patchscope::SELECTOR)
+        }
+    };
 
-    let score = |of: &[Decoded]| -> Vec<f64> { of.iter().map(|d| relevance(&d.tops[d.best])).collect() };
     let (difference, rest) = chosen.split_at(positions);
+    let read = record::Patchscope {
+        best_scale: difference.iter().map(|d| section.scales[d.best]).collect(),
+        scale_selector: selector.into(),
+        top_tokens: difference.iter().map(|d| named(&d.tops[d.best])).collect(),
+        ..record::Patchscope::default()
+    };
+    let Some(relevance) = relevance else { return Ok(read) };
+    let score = |of: &[Decoded]| -> Vec<f64> { of.iter().map(|d| relevance(&d.tops[d.best])).collect() };
     let (of_tuned, rest) = rest.split_at(positions);
     let (of_null, of_base) = rest.split_at(null.len());
     let null = Null(score(of_null));
     Ok(record::Patchscope {
-        best_scale: difference.iter().map(|d| section.scales[d.best]).collect(),
-        scale_selector: patchscope::SELECTOR.into(),
-        top_tokens: difference.iter().map(|d| named(&d.tops[d.best])).collect(),
         token_relevance: TokenRelevance {
             difference: score(difference),
             base: score(of_base),
@@ -268,6 +290,7 @@ fn patch(
         token_relevance_null: vec![null.mean(); positions],
         token_relevance_null_interval: vec![null.interval(); positions],
         token_relevance_p: score(difference).iter().map(|d| null.p(*d)).collect(),
+        ..read
     })
 }
 
@@ -277,7 +300,7 @@ fn write(
     layer: usize,
     means: &Means,
     eta: f64,
-    lexicon: &Lexicon,
+    lexicon: Option<&Lexicon>,
     embedder: &Embedder,
     interrupt: &Interrupt,
 ) -> Result<(Steering, Vec<SteeringLine>)> {
@@ -303,25 +326,28 @@ fn write(
     let steered = texts.steered.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>()?;
 
     let everywhere = |value: f64| vec![value; positions.len()];
-    let shares = |texts: &Vec<String>| lexicon.word_share(texts.iter());
-    let gain = |s: &Vec<Vec<f32>>| -> Interval {
-        gain_interval(s, &unsteered, &centroid(narrow.iter()), settings.bootstrap, seed)
-    };
-    let record = Steering {
+    let mut record = Steering {
         strength: texts.strength.clone(),
         strength_in_differences: texts.in_differences.clone(),
         similarity: Similarity {
-            steered_narrow: steered.iter().map(|s| mean_cosine(s, &narrow)).collect(),
-            unsteered_narrow: everywhere(mean_cosine(&unsteered, &narrow)),
             steered_reference: steered.iter().map(|s| mean_cosine(s, &reference)).collect(),
             unsteered_reference: everywhere(mean_cosine(&unsteered, &reference)),
-            narrow_narrow: everywhere(mean_cosine(&narrow, &narrow)),
+            ..Similarity::default()
         },
-        similarity_gain_interval: steered.iter().map(gain).collect(),
-        relevant_words_steered: texts.steered.iter().map(shares).collect(),
-        relevant_words_unsteered: everywhere(shares(&texts.unsteered)),
         positions: positions.clone(),
+        ..Steering::default()
     };
+    if let Some(lexicon) = lexicon {
+        let center = centroid(narrow.iter());
+        let gain = |s: &Vec<Vec<f32>>| gain_interval(s, &unsteered, &center, settings.bootstrap, seed);
+        let shares = |texts: &Vec<String>| lexicon.word_share(texts.iter());
+        record.similarity.steered_narrow = steered.iter().map(|s| mean_cosine(s, &narrow)).collect();
+        record.similarity.unsteered_narrow = everywhere(mean_cosine(&unsteered, &narrow));
+        record.similarity.narrow_narrow = everywhere(mean_cosine(&narrow, &narrow));
+        record.similarity_gain_interval = steered.iter().map(gain).collect();
+        record.relevant_words_steered = texts.steered.iter().map(shares).collect();
+        record.relevant_words_unsteered = everywhere(shares(&texts.unsteered));
+    }
     let lines = texts.lines(&positions, section.samples);
     Ok((record, lines))
 }

@@ -23,6 +23,7 @@ use super::mean_difference::factor_to;
 use crate::interrupt::Interrupt;
 use crate::model::hooks::NoHook;
 use crate::model::{KvCache, Pass};
+use crate::ops::exp::softmax;
 use crate::ops::segments::Segments;
 use crate::recipe::PatchscopeSection;
 
@@ -31,6 +32,9 @@ const WORDS: [[&str; 3]; 3] = [["man", "1135", "hello"], ["bear", "42", "blue"],
 /// How the scale is chosen, in words.
 pub const SELECTOR: &str = "offline: the scale whose top tokens that are words are most alike (mean pairwise cosine \
 of their sentence embeddings, at least 5 words, times the share of words); it does not know the organism";
+
+/// The same where there was nothing to choose.
+pub const ONLY_SCALE: &str = "the only scale of the recipe";
 
 /// Directions times scales in one forward pass.
 const BATCH: usize = 64;
@@ -136,13 +140,14 @@ fn intersect(rows: &[&[f32]], keep: usize, k: usize) -> Top {
     let mut score = vec![0f32; vocab];
     let mut inside = vec![true; vocab];
     for row in rows {
-        let mut sorted = row.to_vec();
+        let mut copy = row.to_vec();
         let at = vocab - keep.clamp(1, vocab);
-        let threshold = *sorted.select_nth_unstable_by(at, f32::total_cmp).1;
-        let (max, sum) = softmax_parts(row);
-        for ((s, inside), z) in score.iter_mut().zip(&mut inside).zip(*row) {
+        let threshold = *copy.select_nth_unstable_by(at, f32::total_cmp).1;
+        copy.copy_from_slice(row);
+        softmax(&mut copy);
+        for (((s, inside), z), p) in score.iter_mut().zip(&mut inside).zip(*row).zip(&copy) {
             *inside &= *z >= threshold;
-            *s += (z - max).exp() / sum / rows.len() as f32;
+            *s += p / rows.len() as f32;
         }
     }
     for (s, inside) in score.iter_mut().zip(&inside) {
@@ -151,11 +156,6 @@ fn intersect(rows: &[&[f32]], keep: usize, k: usize) -> Top {
         }
     }
     largest(&score, k).into_iter().map(|i| (i, score[i as usize] as f64)).filter(|(_, s)| *s >= 0.0).collect()
-}
-
-fn softmax_parts(row: &[f32]) -> (f32, f32) {
-    let max = row.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    (max, row.iter().map(|z| (z - max).exp()).sum())
 }
 
 /// Chooses the scale of each direction by the coherence of its words.

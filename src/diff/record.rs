@@ -1,6 +1,7 @@
 //! `diff/readability.json`: every number of one analysis, with its unit, its baseline and its interval.
 //!
-//! The keys are the ones that other tools read; a measure that was not run is absent, never zero.
+//! The keys are the ones that other tools read; a measure that was not run is absent, never zero. So are those
+//! that need narrow text where there is none; here they are empty lists then.
 //! Arrays run over [`Readability::positions`] unless said otherwise. A pair `[low, high]` under
 //! `…_interval` stands beside the value of the same name.
 
@@ -48,6 +49,7 @@ pub struct Readability {
     /// Cosine between v_p and the mean of v over the other positions ≥ 1.
     pub position_cosine: Vec<f64>,
     /// The words that count as relevant, most over-represented first.
+    #[serde(skip_serializing_if = "Lexicon::is_absent", default)]
     pub lexicon: Lexicon,
     /// Logit lens of the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +74,13 @@ pub struct Lexicon {
     pub words: Vec<String>,
 }
 
+impl Lexicon {
+    /// Whether there was no narrow text to find words in.
+    fn is_absent(&self) -> bool {
+        self.rule.is_empty()
+    }
+}
+
 /// One decoded token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TopToken {
@@ -81,9 +90,9 @@ pub struct TopToken {
     pub id: u32,
     /// Probability (logit lens) or mean probability over prompts (patchscope).
     pub score: f64,
-    /// Whether the token counts as relevant under the lexicon.
-    #[serde(default)]
-    pub relevant: bool,
+    /// Whether the token counts as relevant under the lexicon, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub relevant: Option<bool>,
 }
 
 /// Share of the top 20 tokens that are relevant, for the difference and its two baselines.
@@ -97,28 +106,38 @@ pub struct TokenRelevance {
     pub tuned: Vec<f64>,
 }
 
+impl TokenRelevance {
+    fn is_absent(&self) -> bool {
+        self.difference.is_empty()
+    }
+}
+
 /// Logit lens (softmax of the unembedding of the normed difference).
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Lens {
     /// Best tokens of v_p, best first.
     pub top_tokens: Vec<Vec<TopToken>>,
     /// Best tokens of −v_p.
     pub bottom_tokens: Vec<Vec<TopToken>>,
     /// Relevance of the top 20.
+    #[serde(skip_serializing_if = "TokenRelevance::is_absent", default)]
     pub token_relevance: TokenRelevance,
     /// Mean relevance of random-difference directions decoded the same way, repeated over positions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_null: Vec<f64>,
     /// 2.5 % and 97.5 % quantiles of the null directions' relevance.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_null_interval: Vec<Interval>,
     /// Bootstrap interval of `token_relevance.difference` over samples.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_difference_interval: Vec<Interval>,
     /// (1 + null directions at least as relevant) / (1 + null directions).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_p: Vec<f64>,
 }
 
 /// Patchscope: the difference put in place of a token in an identity prompt.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Patchscope {
     /// Scale (in η) whose tokens are most coherent as a set.
     pub best_scale: Vec<f64>,
@@ -127,17 +146,21 @@ pub struct Patchscope {
     /// Tokens at the best scale, best first.
     pub top_tokens: Vec<Vec<TopToken>>,
     /// Relevance of the top 20.
+    #[serde(skip_serializing_if = "TokenRelevance::is_absent", default)]
     pub token_relevance: TokenRelevance,
     /// Mean relevance of the null directions, each at its own best scale, repeated over positions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_null: Vec<f64>,
     /// 2.5 % and 97.5 % quantiles of the null directions' relevance.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_null_interval: Vec<Interval>,
     /// (1 + null directions at least as relevant) / (1 + null directions).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_p: Vec<f64>,
 }
 
 /// Text generated while v_p·η/‖v_p‖·strength is added to the residual stream at every token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Steering {
     /// Positions whose difference was used.
     pub positions: Vec<usize>,
@@ -148,10 +171,13 @@ pub struct Steering {
     /// Mean pairwise cosine of sentence embeddings, per steering position.
     pub similarity: Similarity,
     /// Bootstrap interval (over texts) of `steered_narrow − unsteered_narrow`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub similarity_gain_interval: Vec<Interval>,
     /// Share of words of the steered text that are lexicon words.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub relevant_words_steered: Vec<f64>,
     /// Share of words of the unsteered text that are lexicon words.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub relevant_words_unsteered: Vec<f64>,
 }
 
@@ -159,14 +185,17 @@ pub struct Steering {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Similarity {
     /// Steered text to narrow text.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub steered_narrow: Vec<f64>,
     /// Unsteered text to narrow text.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unsteered_narrow: Vec<f64>,
     /// Steered text to the reference (`diff.text`).
     pub steered_reference: Vec<f64>,
     /// Unsteered text to the reference.
     pub unsteered_reference: Vec<f64>,
     /// Narrow text to itself, self pairs included: the ceiling.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub narrow_narrow: Vec<f64>,
 }
 

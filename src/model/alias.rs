@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{fetch, hub};
 use crate::error::input_error;
+use crate::interrupt::Interrupt;
 use crate::spelling::edit_distance;
 
 /// A model that is known by a short name and identified by the hash of its file.
@@ -225,22 +226,23 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 }
 
 /// The path of an alias, fetched with progress on stderr if it is not cached.
-pub(crate) fn ensure(alias: &'static Alias) -> Result<PathBuf> {
+pub(crate) fn ensure(alias: &'static Alias, interrupt: &Interrupt) -> Result<PathBuf> {
     let cache = cache_dir()?;
     if alias.is_cached(&cache) {
         return Ok(alias.path(&cache));
     }
-    fetch::fetch(alias, &cache, &fetch::Options::default())
+    let options = fetch::Options { interrupt: interrupt.clone(), ..fetch::Options::default() };
+    fetch::fetch(alias, &cache, &options)
 }
 
 /// A sentence-transformers folder from an alias (fetched if need be) or from the path of a folder.
 ///
 /// # Errors
-/// An [`crate::error::InputError`] if it is neither, or cannot be fetched.
-pub fn embedder_dir(model: &str) -> Result<PathBuf> {
+/// An [`crate::error::InputError`] if it is neither, or cannot be fetched; [`crate::error::Interrupted`].
+pub fn embedder_dir(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(alias) = find(model) {
         if alias.is_embedder() {
-            return ensure(alias);
+            return ensure(alias, interrupt);
         }
         crate::bail_input!(
             "{model} is a language model, not a sentence embedder; embedders: {}",
@@ -261,10 +263,10 @@ pub fn embedder_dir(model: &str) -> Result<PathBuf> {
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if the name is unknown, the network is out of reach or what came is
-/// not what was expected.
-pub fn fetch(model: &str, progress: bool) -> Result<PathBuf> {
+/// not what was expected; [`crate::error::Interrupted`].
+pub fn fetch(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(id) = model.strip_prefix("hf:") {
-        return hub::HubModel::parse(id)?.fetch();
+        return hub::HubModel::parse(id)?.fetch(interrupt);
     }
     let Some(alias) = find(model) else {
         let hint = match nearest(model) {
@@ -273,7 +275,7 @@ pub fn fetch(model: &str, progress: bool) -> Result<PathBuf> {
         };
         crate::bail_input!("{model}: no such alias; {hint}");
     };
-    let options = fetch::Options { progress, ..fetch::Options::default() };
+    let options = fetch::Options { interrupt: interrupt.clone(), ..fetch::Options::default() };
     fetch::fetch(alias, &cache_dir()?, &options)
 }
 

@@ -17,8 +17,9 @@ use crate::atomic::{write_atomically, write_json};
 /// The embeddings' name in a checkpoint.
 const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
-/// Writes `config.json`, the tokenizer, `generation_config.json` and the weights: those of `from`, with
-/// `replaced` ones in their places. A head among these is no longer tied to the embeddings.
+/// Writes `config.json`, the tokenizer (the files of `from` where it has its own), `generation_config.json` and
+/// the weights: those of `from`, with `replaced` ones in their places. A head among these is no longer tied to
+/// the embeddings.
 ///
 /// # Errors
 /// If a weight cannot be read or a file not be written.
@@ -53,12 +54,21 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     write_json(&dir.join("config.json"), &config)?;
     write_json(&dir.join("generation_config.json"), &json!({ "eos_token_id": from.eos_token_ids }))?;
 
+    if !from.tokenizer_files.is_empty() {
+        for file in &from.tokenizer_files {
+            let name = file.file_name().context("a file name")?;
+            let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+            write_atomically(&dir.join(name), &bytes)?;
+        }
+        return Ok(());
+    }
     let tokenizer = from.tokenizer.to_string(true).map_err(|e| anyhow!(e))?;
     write_atomically(&dir.join("tokenizer.json"), tokenizer.as_bytes())?;
     let mut tokenizer_config = json!({ "tokenizer_class": "PreTrainedTokenizerFast" });
-    let optional: [(&str, &Option<String>); 3] = [
+    let optional: [(&str, &Option<String>); 4] = [
         ("bos_token", &from.bos_token),
         ("eos_token", &from.eos_token),
+        ("pad_token", &from.pad_token),
         ("chat_template", &from.chat_template),
     ];
     for (key, value) in optional {

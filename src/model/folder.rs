@@ -29,6 +29,7 @@ pub(crate) struct Parts {
     pub chat_template: Option<String>,
     pub bos_token: Option<String>,
     pub eos_token: Option<String>,
+    pub pad_token: Option<String>,
     pub eos_token_ids: Vec<u32>,
 }
 
@@ -203,6 +204,7 @@ pub(crate) fn parts(dir: &Path) -> Result<Parts> {
         chat_template: chat_template(dir, &tokenizer_config)?,
         bos_token: special("bos_token"),
         eos_token: special("eos_token"),
+        pad_token: special("pad_token"),
         eos_token_ids,
         config,
     })
@@ -262,6 +264,22 @@ fn chat_template(dir: &Path, tokenizer_config: &Value) -> Result<Option<String>>
             .map(str::to_string),
         _ => None,
     })
+}
+
+/// Files that describe a tokenizer and its chat template.
+const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+];
+
+/// Those of a folder; none if they do not say by themselves how to use the tokenizer.
+pub(crate) fn tokenizer_files(dir: &Path) -> Vec<PathBuf> {
+    let files = TOKENIZER_FILES.map(|name| dir.join(name)).into_iter().filter(|path| path.is_file());
+    if dir.join("tokenizer_config.json").is_file() { files.collect() } else { Vec::new() }
 }
 
 /// The tokenizer of a folder, without the truncation and padding that it may have been saved with.

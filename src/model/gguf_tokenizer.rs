@@ -33,6 +33,7 @@ const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}
 pub(crate) struct SpecialTokens {
     pub bos: Option<String>,
     pub eos: Option<String>,
+    pub pad: Option<String>,
     /// Ids that end a generation, the end-of-sequence token first.
     pub end_ids: Vec<u32>,
 }
@@ -304,6 +305,7 @@ fn special_tokens(header: &Header, tokens: &[String]) -> Result<SpecialTokens> {
     Ok(SpecialTokens {
         bos: bos.map(|(_, token)| token.to_string()),
         eos: eos.map(|(_, token)| token.to_string()),
+        pad: token_id(header, "padding_token_id", tokens)?.map(|(_, token)| token.to_string()),
         end_ids,
     })
 }

@@ -1,13 +1,16 @@
 //! Model folders from a Hugging Face hub, through its shared cache.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
+use super::fetch::KEPT;
 use super::folder;
 use crate::error::input_error;
+use crate::interrupt::Interrupt;
 
 /// `org/name[@revision]`, as it stands after `hf:`.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,11 +83,11 @@ impl HubModel {
     ///
     /// # Errors
     /// An [`crate::error::InputError`] if it is not cached and the hub is out of bounds, out of reach or
-    /// does not have it.
-    pub(crate) fn folder(&self) -> Result<PathBuf> {
+    /// does not have it; [`crate::error::Interrupted`], with what has arrived kept.
+    pub(crate) fn folder(&self, interrupt: &Interrupt) -> Result<PathBuf> {
         match self.cached(&Cache::from_env()) {
             Some(dir) => Ok(dir),
-            None => self.fetch(),
+            None => self.fetch(interrupt),
         }
     }
 
@@ -92,7 +95,7 @@ impl HubModel {
     ///
     /// # Errors
     /// As [`HubModel::folder`].
-    pub(crate) fn fetch(&self) -> Result<PathBuf> {
+    pub(crate) fn fetch(&self, interrupt: &Interrupt) -> Result<PathBuf> {
         let id = self.id();
         if offline() {
             return self.cached(&Cache::from_env()).ok_or_else(|| {
@@ -101,11 +104,11 @@ impl HubModel {
                 ))
             });
         }
-        let api = api()?.repo(self.repo());
+        let api = Arc::new(api()?.repo(self.repo()));
         // Twice, because a branch may have moved since a part of it was cached: the first pass then
         // moves the reference to the new commit, the second fetches that commit's other files.
         for _ in 0..2 {
-            self.fetch_files(&api)?;
+            self.fetch_files(&api, interrupt)?;
             if let Some(dir) = self.cached(&Cache::from_env()) {
                 return Ok(dir);
             }
@@ -113,8 +116,13 @@ impl HubModel {
         Err(input_error(format!("{id}: the cache is incomplete after fetching; is its disk full?")))
     }
 
-    fn fetch_files(&self, api: &ApiRepo) -> Result<()> {
+    fn fetch_files(&self, api: &Arc<ApiRepo>, interrupt: &Interrupt) -> Result<()> {
         let id = self.id();
+        // The library's downloads cannot be told to stop; their partial files go on where they ended.
+        let get = |file: &str| {
+            let (api, file) = (api.clone(), file.to_string());
+            interrupt.or_leave(KEPT, move || api.get(&file))
+        };
         let failed = |file: &str, error: ApiError| {
             input_error(match status(&error) {
                 Some(401 | 403) => format!(
@@ -127,19 +135,19 @@ impl HubModel {
             })
         };
         for (i, file) in FILES.iter().enumerate() {
-            match api.get(file) {
+            match get(file)? {
                 Err(error) if i >= REQUIRED && status(&error) == Some(404) => {}
                 fetched => drop(fetched.map_err(|e| failed(file, e))?),
             }
         }
-        match api.get(folder::INDEX) {
+        match get(folder::INDEX)? {
             Ok(index) => {
                 for shard in folder::shard_names(&index)? {
-                    api.get(&shard).map_err(|e| failed(&shard, e))?;
+                    get(&shard)?.map_err(|e| failed(&shard, e))?;
                 }
             }
             Err(error) if status(&error) == Some(404) => {
-                api.get(folder::SINGLE).map_err(|e| failed(folder::SINGLE, e))?;
+                get(folder::SINGLE)?.map_err(|e| failed(folder::SINGLE, e))?;
             }
             Err(error) => return Err(failed(folder::INDEX, error)),
         }

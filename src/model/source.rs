@@ -17,6 +17,7 @@ use super::hub::HubModel;
 use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
 use crate::data::chat_template::ChatTemplate;
 use crate::error::{InputError, input_error};
+use crate::interrupt::Interrupt;
 
 /// A pretrained model as every source delivers it.
 #[derive(Debug)]
@@ -35,6 +36,10 @@ pub struct Pretrained {
     pub bos_token: Option<String>,
     /// Text of the end-of-sequence token.
     pub eos_token: Option<String>,
+    /// Text of the padding token. Nothing is padded here; an export passes it on.
+    pub pad_token: Option<String>,
+    /// The tokenizer's own files, where the source is a folder: an export copies them.
+    pub tokenizer_files: Vec<PathBuf>,
     /// Ids that end a generation.
     pub eos_token_ids: Vec<u32>,
     /// sha256 of each weight file, by file name.
@@ -78,7 +83,15 @@ impl Pretrained {
 /// An [`crate::error::InputError`] for an unknown alias, a missing file, a hash that does not match, or
 /// no network.
 pub fn open(model: &str) -> Result<Pretrained> {
-    let opened = open_path(model, &locate(model)?)?;
+    open_or_stop(model, &Interrupt::default())
+}
+
+/// [`open`] for commands that catch Ctrl-C: a fetch stops soon after the flag is set.
+///
+/// # Errors
+/// As [`open`], and [`crate::error::Interrupted`].
+pub fn open_or_stop(model: &str, interrupt: &Interrupt) -> Result<Pretrained> {
+    let opened = open_path(model, &locate(model, interrupt)?)?;
     // The hash is computed anyway; a file in the cache that has changed since it was fetched shows here.
     if let Some(known) = alias::find(model) {
         let found = opened.sha256.values().next().map(String::as_str);
@@ -93,11 +106,20 @@ pub fn open(model: &str) -> Result<Pretrained> {
     Ok(opened)
 }
 
+/// A `MODEL` that means the same in every current folder: an alias or `hf:` id as it is, a path made absolute.
+pub fn absolute(model: &str) -> String {
+    let named = model.starts_with("hf:") || alias::find(model).is_some() || !Path::new(model).exists();
+    match std::path::absolute(model) {
+        Ok(path) if !named => path.to_string_lossy().into_owned(),
+        _ => model.to_string(),
+    }
+}
+
 /// The folder or file that a `MODEL` stands for, fetched if need be. An alias goes before a folder of
 /// the same name (write `./name` for the folder).
-fn locate(model: &str) -> Result<PathBuf> {
+fn locate(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(id) = model.strip_prefix("hf:") {
-        return HubModel::parse(id)?.folder();
+        return HubModel::parse(id)?.folder(interrupt);
     }
     if let Some(known) = alias::find(model) {
         if known.is_embedder() {
@@ -106,7 +128,7 @@ fn locate(model: &str) -> Result<PathBuf> {
                 alias::names(false).join(", ")
             );
         }
-        return alias::ensure(known);
+        return alias::ensure(known, interrupt);
     }
     let path = Path::new(model);
     if path.exists() {
@@ -173,6 +195,8 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
             chat_template: parts.chat_template,
             bos_token: parts.bos_token,
             eos_token: parts.eos_token,
+            pad_token: parts.pad_token,
+            tokenizer_files: folder::tokenizer_files(dir),
             eos_token_ids,
             sha256: join(sha256)?,
         })
@@ -202,6 +226,8 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
             chat_template: gguf_model::chat_template(&header),
             bos_token: special.bos,
             eos_token: special.eos,
+            pad_token: special.pad,
+            tokenizer_files: Vec::new(),
             eos_token_ids: special.end_ids,
             sha256: join(sha256)?,
         })

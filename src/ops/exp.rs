@@ -50,6 +50,17 @@ pub(super) fn exp_row(row: &mut [f32]) -> (f32, f32) {
     (max, sum(row))
 }
 
+/// Turns a row of logits into probabilities in place.
+pub(crate) fn softmax(row: &mut [f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            let (_, sum) = exp_row(row);
+            row.iter_mut().for_each(|v| *v /= sum);
+        },
+    );
+}
+
 /// Largest element; −∞ of nothing. Sixteen lanes, so that it vectorises.
 #[inline(always)]
 pub(super) fn max(row: &[f32]) -> f32 {
@@ -107,6 +118,18 @@ mod tests {
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(0.0), 1.0);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn a_softmax_is_that_of_f64() {
+        let row: Vec<f32> = (0..1000).map(|i| ((i * 37) % 101) as f32 * 0.3 - 9.0).collect();
+        let sum: f64 = row.iter().map(|z| (*z as f64).exp()).sum();
+        let mut p = row.clone();
+        softmax(&mut p);
+        for (p, z) in p.iter().zip(&row) {
+            let want = (*z as f64).exp() / sum;
+            assert!(((*p as f64 - want) / want).abs() < 1e-5, "{p} {want}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod segments;
 pub mod tape;
 
 mod cpu;
-mod exp;
+pub(crate) mod exp;
 mod matmul;
 #[cfg(test)]
 mod testing;

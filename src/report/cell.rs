@@ -1,5 +1,6 @@
 //! One run folder, read for a report. Whatever the folder lacks stays `None`: absent is not zero.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 
-use super::manifest::{LossPair, Manifest, MetricLine};
+use super::manifest::{LossPair, Manifest};
 use crate::diff::record::{Readability, SteeringLine};
 use crate::error::{InputError, input_error, or_note};
+use crate::run::metrics::MetricsLine;
 
 /// What one run folder holds.
 #[derive(Debug, Clone)]
@@ -25,7 +27,7 @@ pub struct Cell {
     /// `manifest.json`.
     pub manifest: Option<Manifest>,
     /// `metrics.jsonl`, by step.
-    pub metrics: Option<Vec<MetricLine>>,
+    pub metrics: Option<Vec<MetricsLine>>,
     /// Whether the last line of `metrics.jsonl` was cut off (the run was killed while it wrote).
     pub metrics_cut_off: bool,
     /// `diff/readability.json`.
@@ -82,7 +84,7 @@ impl Cell {
         });
         let manifest = json(&dir.join("manifest.json"), &mut faults);
         let (metrics, metrics_cut_off) =
-            match json_lines::<MetricLine>(&dir.join("metrics.jsonl"), true, &mut faults) {
+            match json_lines::<MetricsLine>(&dir.join("metrics.jsonl"), true, &mut faults) {
                 Some((lines, cut_off)) => (Some(by_step(lines)), cut_off),
                 None => (None, false),
             };
@@ -359,23 +361,8 @@ fn json_lines<T: DeserializeOwned>(
     Some((lines, false))
 }
 
-/// In order of steps; where a resumed run wrote a step again, the later line counts. An evaluation may
-/// stand on a line of its own for the same step, so lines are merged field by field.
-fn by_step(lines: Vec<MetricLine>) -> Vec<MetricLine> {
-    let mut steps = std::collections::BTreeMap::<u64, MetricLine>::new();
-    for line in lines {
-        let kept =
-            steps.entry(line.step).or_insert_with(|| MetricLine { step: line.step, ..MetricLine::default() });
-        kept.tokens = line.tokens.or(kept.tokens);
-        kept.loss = line.loss.or(kept.loss);
-        kept.loss_narrow = line.loss_narrow.or(kept.loss_narrow);
-        kept.loss_pretraining = line.loss_pretraining.or(kept.loss_pretraining);
-        kept.lr = line.lr.or(kept.lr);
-        kept.grad_norm = line.grad_norm.or(kept.grad_norm);
-        kept.tokens_per_s = line.tokens_per_s.or(kept.tokens_per_s);
-        kept.elapsed_s = line.elapsed_s.or(kept.elapsed_s);
-        kept.eval_narrow = line.eval_narrow.or(kept.eval_narrow);
-        kept.eval_pretraining = line.eval_pretraining.or(kept.eval_pretraining);
-    }
+/// In order of steps; where a resumed run wrote a step again, the later line counts.
+fn by_step(lines: Vec<MetricsLine>) -> Vec<MetricsLine> {
+    let steps: BTreeMap<usize, MetricsLine> = lines.into_iter().map(|line| (line.step, line)).collect();
     steps.into_values().collect()
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use maud::{Markup, html};
 
 use super::html::Run;
-use super::measure::{Gain, Relevance};
+use super::measure::{Decoding, Gain, Relevance};
 use super::number::{ABSENT, fixed, interval, ratio, signed};
 use super::visible::{one_line, token};
 use super::{figures, overview, picture, provenance};
@@ -45,7 +45,7 @@ fn body(run: &Run, single: bool) -> Result<Markup> {
         @if !single { (overview::reasons(run)) }
         @if let Some(r) = &cell.readability {
             (setting(r))
-            @for m in Relevance::all(r) { (tokens(run, r, &m)) }
+            @for m in Decoding::all(r) { (tokens(run, r, &m)) }
         }
         @if !pictures.is_empty() { div.figures { @for picture in &pictures { (picture) } } }
         @if cell.metrics_cut_off {
@@ -55,7 +55,7 @@ fn body(run: &Run, single: bool) -> Result<Markup> {
         @if let Some(r) = &cell.readability {
             (numbers(r))
             @if let Some(gain) = Gain::of(r) { (steering(&gain)) }
-            (lexicon(r))
+            @if !r.lexicon.rule.is_empty() { (lexicon(r)) }
         }
         (provenance::section(cell))
     })
@@ -87,6 +87,9 @@ fn absent(run: &Run) -> Markup {
             if r.steering.is_none() {
                 missing.push("steering");
             }
+            if r.lexicon.rule.is_empty() {
+                missing.push("narrow text to compare tokens and generated text with (data.narrow)");
+            }
         }
     }
     if cell.steering.is_none() {
@@ -101,13 +104,14 @@ fn absent(run: &Run) -> Markup {
     html! { @if !missing.is_empty() { p.note { "Not in this run: " (missing.join(", ")) "." } } }
 }
 
-fn tokens(run: &Run, r: &Readability, m: &Relevance) -> Markup {
+fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
     let heading = format!("{}-{}", run.anchor, m.key);
     let opposite = if m.key == "lens" { r.logit_lens.as_ref().map(|l| &l.bottom_tokens) } else { None };
     html! {
         h3 id=(heading) { "Top tokens of the difference, " (m.name) }
         p.note {
-            "Best first; " mark { "underlined" } " tokens belong to the narrow vocabulary, · is a space."
+            @if m.relevance.is_some() { "Best first; " mark { "underlined" } " tokens belong to the narrow vocabulary, · is a space." }
+            @else { "Best first; · is a space." }
             @if let Some(scope) = r.patchscope.as_ref().filter(|_| m.key == "patchscope") {
                 @if !scope.scale_selector.is_empty() { " Scale: " (one_line(&scope.scale_selector, 300)) }
             }
@@ -118,9 +122,9 @@ fn tokens(run: &Run, r: &Readability, m: &Relevance) -> Markup {
                     dt {
                         "Position " (m.positions[i])
                         small {
-                            (fixed(m.share.difference[i], 2)) " relevant"
-                            @if let Some(scale) = m.scale.get(i) { ", scale " (ratio(*scale)) }
-                            @if let Some(fixed) = fixed_token(r, i) { ", always " code { (fixed) } }
+                            @if let Some(relevance) = m.relevance { (fixed(relevance.share.difference[i], 2)) " relevant " }
+                            @if let Some(scale) = m.scale.get(i) { "scale " (ratio(*scale)) " " }
+                            @if let Some(fixed) = fixed_token(r, i) { "always " code { (fixed) } }
                         }
                     }
                     dd { (token_list(list)) }
@@ -151,7 +155,7 @@ fn token_list(tokens: &[TopToken]) -> Markup {
             ol {
                 @for t in tokens {
                     li title={ "token " (t.id) ", score " (format!("{:.3e}", t.score)) } {
-                        @if t.relevant { mark { (token(&t.token)) } span.vh { " (relevant)" } }
+                        @if t.relevant == Some(true) { mark { (token(&t.token)) } span.vh { " (relevant)" } }
                         @else { (token(&t.token)) }
                     }
                 }
@@ -220,13 +224,13 @@ fn steering(gain: &Gain) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label="Steering by position" {
             table {
-                caption { span { "Steering: mean cosine between sets of texts; plain is unsteered, the reference is unrelated text." } }
+                caption { span { "Steering: mean cosine between sets of texts; plain is unsteered, the reference is unrelated text, the gain is steered minus plain to narrow." } }
                 thead { tr {
                     th scope="col" { "Position" } th.n scope="col" { "Strength, η" } th.n scope="col" { "in differences" }
-                    th.n scope="col" { "Gain" } th scope="col" { "95 %" }
                     th.n scope="col" { "Steered to narrow" } th.n scope="col" { "Plain to narrow" }
-                    th.n scope="col" { "Steered to ref." } th.n scope="col" { "Plain to ref." }
                     th.n scope="col" { "Narrow to itself" }
+                    th.n scope="col" { "Gain" } th scope="col" { "95 %" }
+                    th.n scope="col" { "Steered to ref." } th.n scope="col" { "Plain to ref." }
                     th.n scope="col" { "Words steered" } th.n scope="col" { "Words plain" }
                 } }
                 tbody {
@@ -234,10 +238,10 @@ fn steering(gain: &Gain) -> Markup {
                         tr {
                             th scope="row" { (p) }
                             td.n { (ratio(r.strength[i])) } td.n { (fixed(r.strength_in_differences[i], 1)) }
+                            @for x in [s.steered_narrow[i], s.unsteered_narrow[i], s.narrow_narrow[i]] { td.n { (fixed(x, 3)) } }
                             td.n { (signed(gain.gain[i], 3)) } td { (interval(r.similarity_gain_interval[i], 3)) }
                             @for x in [
-                                s.steered_narrow[i], s.unsteered_narrow[i], s.steered_reference[i],
-                                s.unsteered_reference[i], s.narrow_narrow[i],
+                                s.steered_reference[i], s.unsteered_reference[i],
                                 r.relevant_words_steered[i], r.relevant_words_unsteered[i],
                             ] { td.n { (fixed(x, 3)) } }
                         }

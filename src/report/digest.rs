@@ -55,9 +55,7 @@ pub const COLUMNS: &[Column] = &[
         detail: &["best position", "mean of positions", "null, 95 %"],
         entry: patchscope,
     },
-    Column {
-        title: "Steering gain", detail: &["best position", "95 %", "plain → steered"], entry: steering
-    },
+    Column { title: "Steering", detail: &["best position", "plain, ceiling", "gain, 95 %"], entry: steering },
     Column { title: "Relevant words", detail: &["plain → steered"], entry: words },
     Column { title: "Readable by", detail: &[], entry: readable },
 ];
@@ -65,8 +63,8 @@ pub const COLUMNS: &[Column] = &[
 /// What the columns mean, in words.
 pub const LEGEND: &str = "Mix: pretraining text per narrow text. Losses: held-out, nats a token. Logit lens and \
 patchscope: share of the top 20 tokens that belong to the narrow vocabulary, with its p-value; the null is random \
-directions. Steering gain: mean cosine of generated to narrow text, steered minus plain (unsteered). Relevant \
-words: share of generated words that belong to the narrow vocabulary. – was not measured.";
+directions. Steering: mean cosine of steered text to narrow text; plain is the same model’s text unsteered, the \
+ceiling narrow text to itself, the gain steered minus plain. Relevant words: share of generated words that belong to the narrow vocabulary. – was not measured.";
 
 fn mix(cell: &Cell, _: &Verdict) -> Entry {
     let mix = cell.mix();
@@ -128,10 +126,13 @@ fn steering(cell: &Cell, _: &Verdict) -> Entry {
         return Entry::absent();
     };
     let r = gain.record;
-    let (plain, steered) = (r.similarity.unsteered_narrow[i], r.similarity.steered_narrow[i]);
+    let s = &r.similarity;
     Entry::new(
-        format!("{} at {}", signed(gain.gain[i], 3), r.positions[i]),
-        [interval(r.similarity_gain_interval[i], 3), format!("{} → {}", fixed(plain, 3), fixed(steered, 3))],
+        format!("{} at {}", fixed(s.steered_narrow[i], 3), r.positions[i]),
+        [
+            format!("plain {}, ceiling {}", fixed(s.unsteered_narrow[i], 3), fixed(s.narrow_narrow[i], 3)),
+            format!("{} {}", signed(gain.gain[i], 3), interval(r.similarity_gain_interval[i], 3)),
+        ],
     )
 }
 

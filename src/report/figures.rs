@@ -3,10 +3,10 @@
 use super::cell::Cell;
 use super::charts::{Axis, Band, Chart, Ink, Line, scale};
 use super::dose::{Dose, MixScale, doses};
-use super::manifest::MetricLine;
-use super::measure::{Gain, Relevance};
+use super::measure::{Gain, Relevance, mean};
 use super::number::{fixed, ratio, signed};
-use crate::diff::record::{Interval, Readability, Steering};
+use crate::diff::record::{Interval, Readability, Similarity, Steering};
+use crate::run::metrics::MetricsLine;
 
 /// A chart with its words.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ const MOST_POINTS: usize = 240;
 
 /// Readability against the mix ratio: decoding, steering, words, losses. Only what was measured.
 pub fn dose_response(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
-    [decoding_doses(groups), gain_doses(groups), word_doses(groups), loss_doses(groups)]
+    [decoding_doses(groups), steering_doses(groups), word_doses(groups), loss_doses(groups)]
         .into_iter()
         .flatten()
         .collect()
@@ -170,21 +170,41 @@ fn decoding_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     })
 }
 
-fn gain_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+/// The similarity itself and not its gain over plain text: mixing also moves the plain text away from the
+/// subject, so that the gain grows where the steered text comes no nearer.
+fn steering_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     let mix = MixScale::over(groups);
-    let gain = |c: &Cell, value: fn(&Gain) -> Option<f64>| value(&Gain::of(c.readability.as_ref()?)?);
-    let best = doses(groups, |c| gain(c, |g| Some(g.gain[g.best()?])));
-    let mean = doses(groups, |c| gain(c, |g| g.mean()));
-    let mut lines = dose_lines(&mean, Ink::Steered, mix, true);
-    lines.extend(dose_lines(&best, Ink::Steered, mix, false));
-    let y = scale("similarity to narrow text, steered − plain", values(&lines, &[]), true);
+    let at_best = |c: &Cell, of: fn(&Similarity) -> &Vec<f64>| {
+        let gain = Gain::of(c.readability.as_ref()?)?;
+        of(&gain.record.similarity).get(gain.best()?).copied()
+    };
+    let steered = doses(groups, |c| at_best(c, |s| &s.steered_narrow));
+    let steered_mean =
+        doses(groups, |c| mean(&Gain::of(c.readability.as_ref()?)?.record.similarity.steered_narrow));
+    let plain = doses(groups, |c| at_best(c, |s| &s.unsteered_narrow));
+    let ceiling = doses(groups, |c| at_best(c, |s| &s.narrow_narrow));
+    let mut lines = dose_lines(&steered_mean, Ink::Steered, mix, true);
+    let means = ceiling.iter().map(|d| (mix.place(d.mix), d.mean())).collect();
+    lines.push(Line { marked: false, ..Line::new(Ink::Narrow, means) });
+    lines.extend(dose_lines(&plain, Ink::Base, mix, false));
+    lines.extend(dose_lines(&steered, Ink::Steered, mix, false));
+    let y = scale("similarity of generated text to the narrow text", values(&lines, &[]), true);
+    let show = |v| fixed(v, 3);
     figure(Figure {
         title: "Steering against the mix".into(),
-        caption: format!("{SEEDS} At 0 steering brings the text no nearer to the narrow text."),
-        spoken: spoken_doses("Similarity gain, best position", &best, |v| signed(v, 3)),
+        caption: format!(
+            "{SEEDS} High: text written with the difference added is about the narrow subject; narrow texts \
+             among themselves reach the ceiling. Low, or no higher than plain: the difference does not lead \
+             there. Plain text that is high itself: the model talks about the subject unasked."
+        ),
+        spoken: spoken_doses("Steered, best position", &steered, show)
+            + &spoken_doses("Plain", &plain, show)
+            + &spoken_doses("Narrow text to itself", &ceiling, show),
         legend: vec![
-            Key::new(Ink::Steered, KeyKind::Line, "best position"),
-            Key::new(Ink::Steered, KeyKind::Dashed, "mean over positions"),
+            Key::new(Ink::Steered, KeyKind::Line, "steered, best position"),
+            Key::new(Ink::Steered, KeyKind::Dashed, "its mean over positions"),
+            Key::new(Ink::Base, KeyKind::Line, "plain (unsteered), same model"),
+            Key::new(Ink::Narrow, KeyKind::Plain, "narrow text to itself (ceiling)"),
         ],
         chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
     })
@@ -203,7 +223,7 @@ fn word_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     let y = scale("share of generated words that are relevant", values(&lines, &[]), true);
     figure(Figure {
         title: "Words of generated text against the mix".into(),
-        caption: format!("{SEEDS} At the position where steering gains most."),
+        caption: format!("{SEEDS} At the position whose steered text is most similar to the narrow text."),
         spoken: spoken_doses("Steered", &steered, |v| fixed(v, 3))
             + &spoken_doses("Plain", &plain, |v| fixed(v, 3)),
         legend: vec![
@@ -321,8 +341,8 @@ pub fn delta_norms(r: &Readability) -> Option<Figure> {
 }
 
 /// Training losses by step.
-pub fn losses(metrics: &[MetricLine]) -> Option<Figure> {
-    type Get = fn(&MetricLine) -> Option<f64>;
+pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
+    type Get = fn(&MetricsLine) -> Option<f64>;
     let mut lines = Vec::new();
     let mut legend = Vec::new();
     let mut averaged = 1;
@@ -393,7 +413,7 @@ fn finite(x: Option<f64>) -> Option<f64> {
 }
 
 /// A curve of at most [`MOST_POINTS`] points and how many steps each of them averages.
-fn thinned(metrics: &[MetricLine], get: fn(&MetricLine) -> Option<f64>) -> (Vec<(f64, f64)>, usize) {
+fn thinned(metrics: &[MetricsLine], get: fn(&MetricsLine) -> Option<f64>) -> (Vec<(f64, f64)>, usize) {
     let all: Points = metrics.iter().filter_map(|m| Some((m.step as f64, finite(get(m))?))).collect();
     let by = all.len().div_ceil(MOST_POINTS).max(1);
     let points = all

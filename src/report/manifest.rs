@@ -1,4 +1,4 @@
-//! What a report reads of `manifest.json` and `metrics.jsonl`.
+//! What a report reads of `manifest.json`.
 //!
 //! Every field may be missing: a report also has to show a run that stopped half way. Fields that are
 //! only shown, never computed with, are kept as JSON so that a richer value still gets on the page.
@@ -111,41 +111,4 @@ pub struct LossPair {
     pub narrow: Option<f64>,
     /// On pretraining text.
     pub pretraining: Option<f64>,
-}
-
-/// A line of `metrics.jsonl`.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct MetricLine {
-    /// Optimiser step.
-    pub step: u64,
-    /// Tokens seen so far or in the step.
-    #[serde(default)]
-    pub tokens: Option<f64>,
-    /// Training loss of the step, nats a token.
-    #[serde(default)]
-    pub loss: Option<f64>,
-    /// The same over its narrow examples.
-    #[serde(default)]
-    pub loss_narrow: Option<f64>,
-    /// The same over its pretraining examples.
-    #[serde(default)]
-    pub loss_pretraining: Option<f64>,
-    /// Learning rate.
-    #[serde(default)]
-    pub lr: Option<f64>,
-    /// Norm of the gradient before clipping.
-    #[serde(default)]
-    pub grad_norm: Option<f64>,
-    /// Input tokens that are not padding, per second of the step.
-    #[serde(default)]
-    pub tokens_per_s: Option<f64>,
-    /// Seconds since the training began.
-    #[serde(default)]
-    pub elapsed_s: Option<f64>,
-    /// Held-out loss on narrow text.
-    #[serde(default)]
-    pub eval_narrow: Option<f64>,
-    /// Held-out loss on pretraining text.
-    #[serde(default)]
-    pub eval_pretraining: Option<f64>,
 }

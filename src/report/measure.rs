@@ -5,6 +5,55 @@ use crate::diff::record::{Interval, Readability, Steering, TokenRelevance, TopTo
 /// A value is told from its null when its p-value is at most this.
 pub const ALPHA: f64 = 0.05;
 
+/// What the difference decodes to, one way (logit lens or patchscope).
+#[derive(Debug, Clone, Copy)]
+pub struct Decoding<'a> {
+    /// `logit lens` or `patchscope`.
+    pub name: &'static str,
+    /// `lens` or `patchscope`.
+    pub key: &'static str,
+    /// Token positions.
+    pub positions: &'a [usize],
+    /// Scale that was chosen; empty for the logit lens.
+    pub scale: &'a [f64],
+    /// Tokens of the difference.
+    pub tokens: &'a [Vec<TopToken>],
+    /// How many of them are relevant; absent where there was no narrow text to tell.
+    pub relevance: Option<Relevance<'a>>,
+}
+
+impl<'a> Decoding<'a> {
+    /// Both ways, those that were run.
+    pub fn all(r: &'a Readability) -> impl Iterator<Item = Self> {
+        let positions = &r.positions[..];
+        let lens = r.logit_lens.as_ref().map(|lens| Self {
+            name: "logit lens",
+            key: "lens",
+            positions,
+            scale: &[],
+            tokens: &lens.top_tokens,
+            relevance: Relevance::lens(r),
+        });
+        let patchscope = r.patchscope.as_ref().map(|scope| Self {
+            name: "patchscope",
+            key: "patchscope",
+            positions,
+            scale: &scope.best_scale,
+            tokens: &scope.top_tokens,
+            relevance: Relevance::patchscope(r),
+        });
+        [lens, patchscope].into_iter().flatten()
+    }
+
+    /// Index of the position to show first: with the highest share of relevant tokens, else the first.
+    pub fn best(&self) -> Option<usize> {
+        match self.relevance {
+            Some(relevance) => relevance.best(),
+            None => (!self.tokens.is_empty()).then_some(0),
+        }
+    }
+}
+
 /// Share of relevant tokens over positions, decoded one way (logit lens or patchscope).
 #[derive(Debug, Clone, Copy)]
 pub struct Relevance<'a> {
@@ -26,14 +75,12 @@ pub struct Relevance<'a> {
     pub interval: &'a [Interval],
     /// Scale that was chosen; empty for the logit lens.
     pub scale: &'a [f64],
-    /// Tokens of the difference.
-    pub tokens: &'a [Vec<TopToken>],
 }
 
 impl<'a> Relevance<'a> {
-    /// The logit lens, if it was run.
+    /// The logit lens, if it was run and there was narrow text.
     pub fn lens(r: &'a Readability) -> Option<Self> {
-        let lens = r.logit_lens.as_ref()?;
+        let lens = r.logit_lens.as_ref().filter(|l| !l.token_relevance.difference.is_empty())?;
         Some(Self {
             name: "logit lens",
             key: "lens",
@@ -44,13 +91,12 @@ impl<'a> Relevance<'a> {
             p: &lens.token_relevance_p,
             interval: &lens.token_relevance_difference_interval,
             scale: &[],
-            tokens: &lens.top_tokens,
         })
     }
 
-    /// The patchscope, if it was run.
+    /// The patchscope, if it was run and there was narrow text.
     pub fn patchscope(r: &'a Readability) -> Option<Self> {
-        let scope = r.patchscope.as_ref()?;
+        let scope = r.patchscope.as_ref().filter(|s| !s.token_relevance.difference.is_empty())?;
         Some(Self {
             name: "patchscope",
             key: "patchscope",
@@ -61,7 +107,6 @@ impl<'a> Relevance<'a> {
             p: &scope.token_relevance_p,
             interval: &[],
             scale: &scope.best_scale,
-            tokens: &scope.top_tokens,
         })
     }
 
@@ -86,7 +131,10 @@ impl<'a> Relevance<'a> {
     }
 }
 
-/// How much nearer to the narrow text steering brings the generated text.
+/// How similar steered text is to the narrow text, and how much of that is gained over plain (unsteered) text.
+///
+/// The gain says whether steering does anything in one model. Between models it misleads: plain text of an
+/// organism that talks about its subject unasked leaves little to gain.
 #[derive(Debug, Clone)]
 pub struct Gain<'a> {
     /// The record.
@@ -96,22 +144,17 @@ pub struct Gain<'a> {
 }
 
 impl<'a> Gain<'a> {
-    /// Steering, if it was run.
+    /// Steering, if it was run and there was narrow text.
     pub fn of(r: &'a Readability) -> Option<Self> {
-        let record = r.steering.as_ref()?;
+        let record = r.steering.as_ref().filter(|s| !s.similarity.steered_narrow.is_empty())?;
         let s = &record.similarity;
         let pairs = s.steered_narrow.iter().zip(&s.unsteered_narrow);
         Some(Self { record, gain: pairs.map(|(a, b)| a - b).collect() })
     }
 
-    /// Index of the steering position with the largest gain (the first of equals).
+    /// Index of the steering position whose text is most similar to the narrow text (the first of equals).
     pub fn best(&self) -> Option<usize> {
-        best(&self.gain)
-    }
-
-    /// Mean gain over steering positions.
-    pub fn mean(&self) -> Option<f64> {
-        mean(&self.gain)
+        best(&self.record.similarity.steered_narrow)
     }
 
     /// Indices of the steering positions whose interval lies above zero.

@@ -1,6 +1,6 @@
 //! Whether the arrays of a `readability.json` fit its positions, so that nothing after it has to guess.
 
-use crate::diff::record::{Readability, SCHEMA, TokenRelevance};
+use crate::diff::record::{Readability, SCHEMA};
 
 /// One line a fault; empty when every array has the length that its positions ask for.
 pub fn faults(r: &Readability) -> Vec<String> {
@@ -17,34 +17,46 @@ pub fn faults(r: &Readability) -> Vec<String> {
     if let Some(lens) = &r.logit_lens {
         shape.length("logit_lens.top_tokens", lens.top_tokens.len());
         shape.optional("logit_lens.bottom_tokens", lens.bottom_tokens.len());
-        shape.relevance("logit_lens", &lens.token_relevance);
-        shape.length("logit_lens.token_relevance_null", lens.token_relevance_null.len());
-        shape.length("logit_lens.token_relevance_null_interval", lens.token_relevance_null_interval.len());
+        let t = &lens.token_relevance;
+        shape.together(&[
+            ("logit_lens.token_relevance.difference", t.difference.len()),
+            ("logit_lens.token_relevance.base", t.base.len()),
+            ("logit_lens.token_relevance.tuned", t.tuned.len()),
+            ("logit_lens.token_relevance_null", lens.token_relevance_null.len()),
+            ("logit_lens.token_relevance_null_interval", lens.token_relevance_null_interval.len()),
+            ("logit_lens.token_relevance_p", lens.token_relevance_p.len()),
+        ]);
         let interval = lens.token_relevance_difference_interval.len();
         shape.optional("logit_lens.token_relevance_difference_interval", interval);
-        shape.length("logit_lens.token_relevance_p", lens.token_relevance_p.len());
     }
     if let Some(scope) = &r.patchscope {
         shape.length("patchscope.best_scale", scope.best_scale.len());
         shape.length("patchscope.top_tokens", scope.top_tokens.len());
-        shape.relevance("patchscope", &scope.token_relevance);
-        shape.length("patchscope.token_relevance_null", scope.token_relevance_null.len());
-        shape.length("patchscope.token_relevance_null_interval", scope.token_relevance_null_interval.len());
-        shape.length("patchscope.token_relevance_p", scope.token_relevance_p.len());
+        let t = &scope.token_relevance;
+        shape.together(&[
+            ("patchscope.token_relevance.difference", t.difference.len()),
+            ("patchscope.token_relevance.base", t.base.len()),
+            ("patchscope.token_relevance.tuned", t.tuned.len()),
+            ("patchscope.token_relevance_null", scope.token_relevance_null.len()),
+            ("patchscope.token_relevance_null_interval", scope.token_relevance_null_interval.len()),
+            ("patchscope.token_relevance_p", scope.token_relevance_p.len()),
+        ]);
     }
     if let Some(steering) = &r.steering {
         shape.expected = steering.positions.len();
         let s = &steering.similarity;
         shape.length("steering.strength", steering.strength.len());
         shape.length("steering.strength_in_differences", steering.strength_in_differences.len());
-        shape.length("steering.similarity.steered_narrow", s.steered_narrow.len());
-        shape.length("steering.similarity.unsteered_narrow", s.unsteered_narrow.len());
         shape.length("steering.similarity.steered_reference", s.steered_reference.len());
         shape.length("steering.similarity.unsteered_reference", s.unsteered_reference.len());
-        shape.length("steering.similarity.narrow_narrow", s.narrow_narrow.len());
-        shape.length("steering.similarity_gain_interval", steering.similarity_gain_interval.len());
-        shape.length("steering.relevant_words_steered", steering.relevant_words_steered.len());
-        shape.length("steering.relevant_words_unsteered", steering.relevant_words_unsteered.len());
+        shape.together(&[
+            ("steering.similarity.steered_narrow", s.steered_narrow.len()),
+            ("steering.similarity.unsteered_narrow", s.unsteered_narrow.len()),
+            ("steering.similarity.narrow_narrow", s.narrow_narrow.len()),
+            ("steering.similarity_gain_interval", steering.similarity_gain_interval.len()),
+            ("steering.relevant_words_steered", steering.relevant_words_steered.len()),
+            ("steering.relevant_words_unsteered", steering.relevant_words_unsteered.len()),
+        ]);
     }
     shape.faults
 }
@@ -69,9 +81,10 @@ impl Shape {
         }
     }
 
-    fn relevance(&mut self, measure: &str, r: &TokenRelevance) {
-        self.length(&format!("{measure}.token_relevance.difference"), r.difference.len());
-        self.length(&format!("{measure}.token_relevance.base"), r.base.len());
-        self.length(&format!("{measure}.token_relevance.tuned"), r.tuned.len());
+    /// What needs narrow text: all of it there, or none.
+    fn together(&mut self, lengths: &[(&str, usize)]) {
+        if lengths.iter().any(|(_, found)| *found != 0) {
+            lengths.iter().for_each(|(key, found)| self.length(key, *found));
+        }
     }
 }

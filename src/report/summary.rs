@@ -9,6 +9,7 @@ use super::cell::Cell;
 use super::measure::{Gain, Relevance, best, mean};
 use super::verdict::Verdict;
 use crate::atomic::write_atomically;
+use crate::diff::record::Readability;
 
 /// One row: the columns in order, with `Null` for what was not measured.
 pub type Row = Map<String, Value>;
@@ -133,7 +134,7 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     relevance(&mut f, "patchscope", layout, at, r.and_then(Relevance::patchscope));
     let scope = r.and_then(|r| r.patchscope.as_ref());
     f.spread("patchscope_best_scale", all, at, scope.map_or(&[], |s| &s.best_scale));
-    steering(&mut f, layout, r.and_then(Gain::of));
+    steering(&mut f, layout, r);
 
     let verdict = Verdict::of(cell);
     f.put("readable_by_lens", verdict.by("logit lens"));
@@ -207,9 +208,10 @@ fn relevance(f: &mut Fields, key: &str, layout: &Layout, at: &[usize], m: Option
     f.overall(&format!("{key}_relevance_tuned"), at, &tuned);
 }
 
-fn steering(f: &mut Fields, layout: &Layout, gain: Option<Gain>) {
+fn steering(f: &mut Fields, layout: &Layout, readability: Option<&Readability>) {
     let all = &layout.steering;
-    let r = gain.as_ref().map(|g| g.record);
+    let gain = readability.and_then(Gain::of);
+    let r = readability.and_then(|r| r.steering.as_ref());
     let at: &[usize] = r.map_or(&[], |r| &r.positions);
     f.spread("steering_strength", all, at, r.map_or(&[], |r| &r.strength));
     f.spread("steering_strength_in_differences", all, at, r.map_or(&[], |r| &r.strength_in_differences));

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::cell::Cell;
 use super::digest::{COLUMNS, Column, LEGEND};
-use super::measure::{Gain, Relevance};
+use super::measure::{Decoding, Gain};
 use super::number::ratio;
 use super::verdict::{RULE, Verdict};
 use super::visible::{one_line, token};
@@ -85,27 +85,26 @@ fn sentences(cell: &Cell, verdict: &Verdict) -> Vec<String> {
         out.push("The activation differences were not analysed (no diff/readability.json).".into());
         return out;
     };
-    for m in Relevance::all(r) {
+    for m in Decoding::all(r) {
         let Some(i) = m.best() else { continue };
         let tokens: Vec<String> = m.tokens[i]
             .iter()
             .take(10)
-            .map(|t| if t.relevant { format!("*{}*", token(&t.token)) } else { token(&t.token) })
+            .map(
+                |t| if t.relevant == Some(true) { format!("*{}*", token(&t.token)) } else { token(&t.token) },
+            )
             .collect();
         if !tokens.is_empty() {
             let name = format!("{}{}", m.name[..1].to_uppercase(), &m.name[1..]);
-            out.push(format!(
-                "{name} at position {} reads (*relevant*): {}",
-                m.positions[i],
-                tokens.join(" ")
-            ));
+            let key = if m.relevance.is_some() { " (*relevant*)" } else { "" };
+            out.push(format!("{name} at position {} reads{key}: {}", m.positions[i], tokens.join(" ")));
         }
     }
     out.extend(example(cell));
     out
 }
 
-/// The first steered text at the position where steering gains most.
+/// The first steered text at the position whose steered text is most similar to the narrow text.
 fn example(cell: &Cell) -> Option<String> {
     let gain = Gain::of(cell.readability.as_ref()?)?;
     let position = gain.record.positions[gain.best()?];

@@ -8,6 +8,8 @@ use super::number::{fixed, interval, p_value, ratio, signed};
 pub const RULE: &str = "A run counts as readable by a decoding measure (logit lens, patchscope) if at one of \
 its positions at least the share of relevant tokens has p ≤ 0.05 against random directions, and as \
 readable by steering if at one of its positions at least the 95 % interval of the gain in similarity lies above 0. \
+The gain is over the same model’s plain text: it tells whether the difference steers, not how far. Where plain text \
+is about the narrow subject already, little is left to gain; to compare runs, compare the steered similarity. \
 Nothing is corrected for trying several positions: with five positions and no trace at all, up to one run in \
 four would still pass at some position, so the number of positions that pass is given. \
 “Not distinguishable” is about these measures with this many samples; it does not say that the \
@@ -37,6 +39,13 @@ impl Verdict {
         }
         if let Some(gain) = Gain::of(r) {
             verdict.steering(&gain);
+        }
+        if !verdict.measured() {
+            verdict.sentences.push(
+                "No narrow text was given (data.narrow), so nothing tells which tokens and texts are about the \
+                 finetuning: judge the ones below."
+                    .into(),
+            );
         }
         // Whether there was anything to read: a run that learned nothing is not evidence on traces.
         let losses = cell.base_losses().narrow.zip(cell.tuned_losses().narrow);
@@ -132,13 +141,13 @@ impl Verdict {
         let r = gain.record;
         s.push_str(&format!(
             ": with the difference of position {} added at strength {} η, the similarity of generated text to the \
-             narrow text changes by {} {}, from {} to {} (narrow text to itself: {})",
+             narrow text is {}, without it {}, a change of {} {} (narrow text to itself: {})",
             r.positions[i],
             ratio(r.strength[i]),
+            fixed(r.similarity.steered_narrow[i], 3),
+            fixed(r.similarity.unsteered_narrow[i], 3),
             signed(gain.gain[i], 3),
             interval(r.similarity_gain_interval[i], 3),
-            fixed(r.similarity.unsteered_narrow[i], 3),
-            fixed(r.similarity.steered_narrow[i], 3),
             fixed(r.similarity.narrow_narrow[i], 3),
         ));
         if passing.is_empty() {

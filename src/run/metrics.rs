@@ -10,12 +10,13 @@ use super::RunDir;
 use super::tensorboard::EventWriter;
 use crate::atomic::write_atomically;
 
-/// A line of `metrics.jsonl`. Losses are nats a token.
+/// A line of `metrics.jsonl`, as training writes it and a report reads it. Losses are nats a token.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricsLine {
     /// Steps done, this one included; 0 before the first.
     pub step: usize,
     /// Input tokens so far.
+    #[serde(default)]
     pub tokens: usize,
     /// Mean loss of the step's tokens.
     pub loss: Option<f64>,
@@ -30,6 +31,7 @@ pub struct MetricsLine {
     /// Input tokens of the step / its wall time, evaluation and checkpoints excluded.
     pub tokens_per_s: Option<f64>,
     /// Seconds since training began, resumed parts added up.
+    #[serde(default)]
     pub elapsed_s: f64,
     /// Loss on held-out narrow text, where it was evaluated after this step.
     #[serde(skip_serializing_if = "Option::is_none", default)]

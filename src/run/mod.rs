@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::atomic::is_leftover;
 use crate::bail_input;
 use crate::recipe::Recipe;
 
@@ -28,6 +29,7 @@ impl RunDir {
     /// If the folder cannot be written.
     pub fn create(&self, recipe: &Recipe) -> Result<()> {
         std::fs::create_dir_all(&self.path).with_context(|| format!("creating {}", self.path.display()))?;
+        crate::atomic::remove_leftovers(&self.path);
         crate::atomic::write_atomically(&self.recipe(), recipe.to_toml().as_bytes())
     }
 
@@ -78,12 +80,23 @@ impl RunDir {
         self.diff().join("readability.json").exists()
     }
 
-    /// Refuses a folder that already holds something.
+    /// Whether a run was begun here and killed before it wrote anything: a half-written file is all there is.
+    pub fn is_stillborn(&self) -> bool {
+        self.names().is_some_and(|names| !names.is_empty() && names.iter().all(|n| is_leftover(n)))
+    }
+
+    /// What the folder holds; `None` if there is no folder.
+    fn names(&self) -> Option<Vec<String>> {
+        let entries = std::fs::read_dir(&self.path).ok()?;
+        Some(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+    }
+
+    /// Refuses a folder that already holds something. Half-written files of a process that died do not count.
     ///
     /// # Errors
     /// An input error that says what to do.
     pub fn must_be_new(&self) -> Result<()> {
-        let holds_something = std::fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_some());
+        let holds_something = self.names().is_some_and(|names| !names.iter().all(|n| is_leftover(n)));
         if holds_something || self.path.is_file() {
             bail_input!(
                 "{}: exists already; choose another --out, or go on with --resume",

@@ -272,6 +272,8 @@ pub enum WarningKind {
     HeldOutSeen,
     /// Narrow documents stand in the pretraining text.
     NarrowInPretraining,
+    /// A document's text holds a special token.
+    TypedSpecial,
 }
 
 impl Audit {
@@ -316,6 +318,9 @@ impl Audit {
         let sources = source_facts(recipe, base, corpus, mixture, &documents, unsampled, &tokenizer);
         for facts in &sources {
             source_warnings(recipe, facts, &mut warnings);
+        }
+        for typed in &corpus.typed_specials {
+            warnings.push(Warning { kind: WarningKind::TypedSpecial, text: typed.text() });
         }
         let (realised_examples, realised_tokens) = mixture.realised(&corpus.pools);
         let shown = mixture.order.iter().take(first).enumerate();

@@ -12,6 +12,7 @@ use crate::data::chat_template::ChatTemplate;
 use crate::data::examples::{Encoder, Example, Tally};
 use crate::data::mixture::{Pool, Role};
 use crate::data::source::{self, Document};
+use crate::data::typed_special::{SpecialTokens, TypedSpecial};
 use crate::error::{InputError, or_note};
 use crate::model::source::{Pretrained, sha256_path};
 use crate::recipe::{DataSection, SourceSpec};
@@ -26,6 +27,8 @@ pub struct Corpus {
     pub held_out_pretraining: Vec<Example>,
     /// By source, in the order of `pools`.
     pub provenance: Vec<Provenance>,
+    /// Special tokens that stand in the text of documents.
+    pub typed_specials: Vec<TypedSpecial>,
 }
 
 /// Where a source came from and what became of it.
@@ -95,7 +98,9 @@ impl Corpus {
             held_out_narrow: Vec::new(),
             held_out_pretraining: Vec::new(),
             provenance: Vec::new(),
+            typed_specials: Vec::new(),
         };
+        let specials = SpecialTokens::of(&base.tokenizer);
         let encoder = encoder(data, &base.tokenizer, template.as_ref(), base.eos_token.as_deref())?;
         let sides = [
             (Role::Narrow, &data.narrow, &data.narrow, narrow),
@@ -108,6 +113,7 @@ impl Corpus {
                     encoder.encode(&spec.path, own().filter(|(row, _)| !is_held_out(*row, data)))?;
                 let (held, _) =
                     encoder.encode(&spec.path, own().filter(|(row, _)| is_held_out(*row, data)))?;
+                corpus.typed_specials.extend(specials.typed_in(Path::new(&file.path), own()));
                 let held_out = own().filter(|(row, _)| is_held_out(*row, data)).count();
                 match role {
                     Role::Narrow => corpus.held_out_narrow.extend(held),

@@ -82,7 +82,7 @@ fn tokens(relevant: usize, position: usize) -> Vec<TopToken> {
                 token: if is { narrow[i].into() } else { other[i].into() },
                 id: 1000 + i as u32,
                 score: 0.2 / (1.0 + i as f64),
-                relevant: is,
+                relevant: Some(is),
             }
         })
         .collect()
