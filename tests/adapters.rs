@@ -20,7 +20,7 @@ use trainer::model::source::{self, Pretrained};
 use trainer::model::{CausalLm, Pass, export};
 use trainer::ops::segments::Segments;
 use trainer::train::batch::Batch;
-use trainer::train::optim::{AdamW, Gradients, accumulate};
+use trainer::train::optim::{AdamW, Gradients};
 
 use lab::{Lab, tiny};
 

@@ -405,7 +405,7 @@ fn a_suggestion_is_made_only_for_a_likely_slip() {
     let lab = Lab::new();
     let e = lab.refused(&fit_with(&["a.b=1"]));
     assert!(
-        e.contains("a: unknown key; known here: data, description") && !e.contains("did you mean"),
+        e.contains("a: unknown key; known here: name, description") && !e.contains("did you mean"),
         "{e}"
     );
     let e = lab.refused(&fit_with(&["train.lora.rr=1", "train.stpes=1"]));

@@ -392,7 +392,7 @@ fn logits(from: &Pretrained) -> Result<Vec<f32>> {
     let segments = Segments::new(vec![ids.len()]);
     let mut hook = NoHook;
     let x = model.hidden(&ids, &mut Pass::new(&segments, 0.0, &mut hook))?;
-    Ok(model.logits(&x)?.flatten_all()?.to_vec1()?)
+    Ok(model.logits(&x, 0.0)?.flatten_all()?.to_vec1()?)
 }
 
 /// The name of a weight in a file that llama.cpp wrote (its `gguf-py/gguf/tensor_mapping.py`).

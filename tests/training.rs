@@ -26,7 +26,7 @@ use trainer::run::RunDir;
 use trainer::train::Training;
 use trainer::train::batch::{Batch, mean_loss};
 use trainer::train::corpus::Corpus;
-use trainer::train::optim::{Gradients, accumulate, global_norm};
+use trainer::train::optim::{Gradients, global_norm};
 
 /// Settings under which everything that a checkpoint must hold matters.
 const DEMANDING: [&str; 5] = [
