@@ -4,7 +4,8 @@
   scripts/parity --peft RUN_DIR...                  (makes the environment and calls this)
   python scripts/peft_roundtrip.py RUN_DIR... [--prompts FILE.jsonl] [--trainer COMMAND]
 
-A RUN_DIR has recipe.toml (its `[model] base`) and adapter/, or model/ of full finetuning. transformers opens the same base: a folder, a .gguf
+A RUN_DIR has recipe.toml (its `[model] base`) and adapter/ of any kind, or model/ of full finetuning. PEFT must
+hold the tensors of the file, no more and no fewer, and with the adapter disabled say what the base says. transformers opens the same base: a folder, a .gguf
 file, or whatever else `trainer models fetch` gives the path of. 32 tokens on 5 prompts, float32; the token ids must be
 equal. The margin is the reference's best logit minus its second best where the two part ways: a margin near zero is a tie
 that rounding decides, anything else is a fault. Exit code 1 on a difference.
@@ -19,7 +20,8 @@ import tomllib
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
 
 from reference import GREEDY_TOKENS, end_ids, greedy, open_model, open_tokenizer
 
@@ -49,6 +51,14 @@ def ours(trainer, arguments, prompts):
     return [generation["token_ids"] for generation in json.loads(out)["generations"]]
 
 
+def check_loaded(tuned, adapter):
+    """PEFT only warns of keys that it misses or does not know: what it holds must be what the file holds."""
+    held, stored = get_peft_model_state_dict(tuned), load_file(adapter / "adapter_model.safetensors")
+    assert held.keys() == stored.keys(), f"keys differ: {sorted(held.keys() ^ stored.keys())[:8]}"
+    for key, tensor in stored.items():
+        assert torch.equal(held[key], tensor), f"{key}: PEFT holds other values"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR")
@@ -73,6 +83,10 @@ def main():
             print(f"# {run}: adapter of {base} (adapter_config.json: {named})")
             got = ours(trainer, ["--base", base, "--adapter", str(adapter)], prompts)
             tuned = PeftModel.from_pretrained(model, adapter).eval()
+            check_loaded(tuned, adapter)
+            with tuned.disable_adapter():
+                off = [greedy(tuned, row, GREEDY_TOKENS, ends)[0].tolist() for row in ids]
+            assert off == plain, "with the adapter disabled PEFT does not say what the base says"
         else:
             print(f"# {run}: finetuned in full from {base}")
             got = ours(trainer, ["--base", str(whole)], prompts)

@@ -827,12 +827,14 @@ fn merge(path: &str, given: &Table, known: &Table, faults: &mut Vec<String>) -> 
 
 fn unknown_key(full: &str, key: &str, known: &Table) -> String {
     let likely = 3.min(key.chars().count() / 2);
-    let near = known.keys().min_by_key(|k| edit_distance(k, key)).filter(|k| edit_distance(k, key) <= likely);
+    let mut names: Vec<&String> = known.keys().collect();
+    names.sort();
+    let near = names.iter().min_by_key(|k| edit_distance(k, key)).filter(|k| edit_distance(k, key) <= likely);
     match near {
         Some(near) => format!("{full}: unknown key; did you mean {near}?"),
         None => format!(
             "{full}: unknown key; known here: {}",
-            known.keys().cloned().collect::<Vec<_>>().join(", ")
+            names.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", ")
         ),
     }
 }

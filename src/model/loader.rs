@@ -147,7 +147,7 @@ impl<'a> Loader<'a> {
                 self.faults.push(format!("modules_to_save names two modules around {name}, one in the other"))
             }
         }
-        self.part(name, base.dims(), || Ok(base.copy()?)).map(Some)
+        self.part(name, base.dims(), || Ok(base.clone())).map(Some)
     }
 
     fn low_rank(&mut self, name: &str, weight: &Weight) -> Result<Option<LowRank>> {

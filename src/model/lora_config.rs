@@ -162,7 +162,8 @@ impl LoraConfig {
             }
         }
         let is_list = matches!(self.target_modules, Modules::Names(_));
-        if !is_list && !(self.layers_to_transform.is_empty() && self.layers_pattern.is_empty()) {
+        let some_blocks = !self.layers_to_transform.is_empty() || !self.layers_pattern.is_empty();
+        if !is_list && some_blocks {
             faults.push(
                 "layers_to_transform and layers_pattern select blocks of a list of target_modules, not of a string"
                     .into(),
