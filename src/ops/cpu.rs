@@ -86,23 +86,25 @@ pub(super) fn add_into(own: Tensor, other: &Tensor) -> Result<Tensor> {
 }
 
 /// Lets `write` change the elements of a contiguous f32 tensor on the CPU, for everyone who holds its storage.
-pub(super) fn with_mut(t: &Tensor, write: impl FnOnce(&mut [f32])) -> Result<()> {
-    struct InPlace<F>(Cell<Option<F>>);
-    impl<F: FnOnce(&mut [f32])> InplaceOp1 for InPlace<F> {
+pub(super) fn with_mut<R>(t: &Tensor, write: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    struct InPlace<F, R>(Cell<Option<F>>, Cell<Option<R>>);
+    impl<F: FnOnce(&mut [f32]) -> R, R> InplaceOp1 for InPlace<F, R> {
         fn name(&self) -> &'static str {
             "in-place"
         }
         fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
             match (storage, layout.contiguous_offsets(), self.0.take()) {
                 (CpuStorage::F32(all), Some((from, to)), Some(write)) => {
-                    write(&mut all[from..to]);
+                    self.1.set(Some(write(&mut all[from..to])));
                     Ok(())
                 }
                 _ => bail!("in place only in a contiguous f32 tensor"),
             }
         }
     }
-    t.inplace_op1(&InPlace(Cell::new(Some(write))))
+    let op = InPlace(Cell::new(Some(write)), Cell::new(None));
+    t.inplace_op1(&op)?;
+    op.1.take().ok_or_else(|| candle_core::Error::Msg("in place: nothing was done".into()))
 }
 
 /// Rows that one rayon task takes, so that a task has about 16k elements.

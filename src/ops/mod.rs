@@ -7,6 +7,7 @@
 //! Activations are `(tokens, width)`: the sequences of a batch lie end to end without padding, and
 //! [`segments::Segments`] says where each begins.
 
+pub mod adamw;
 pub mod add;
 pub mod attention;
 pub mod cross_entropy;
@@ -15,6 +16,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod gated_mlp;
 pub mod linear;
+pub mod norm;
 pub mod rms_norm;
 pub mod rope;
 pub mod segments;

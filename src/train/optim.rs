@@ -6,12 +6,12 @@ use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 
 use crate::model::loader::Trainables;
-use crate::ops::tape;
+use crate::ops::{adamw, norm, tape};
 
 /// Gradients by name, in the order of the names.
 pub type Gradients = BTreeMap<String, Tensor>;
 
-/// AdamW (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2), in the arithmetic of `torch.optim.AdamW`.
+/// AdamW over named weights ([`adamw::AdamW`] is the update of one).
 pub struct AdamW {
     beta1: f64,
     beta2: f64,
@@ -48,19 +48,12 @@ impl AdamW {
         factor: f64,
     ) -> Result<()> {
         self.step += 1;
-        let t = self.step as i32;
-        let correction1 = 1.0 - self.beta1.powi(t);
-        let correction2 = 1.0 - self.beta2.powi(t);
+        let Self { beta1, beta2, eps, weight_decay, .. } = *self;
+        let adamw = adamw::AdamW { beta1, beta2, eps, weight_decay, lr, factor, step: self.step as i32 };
         for (name, var) in trainables {
             let gradient = gradients.get(name).with_context(|| format!("{name}: no gradient"))?;
             let (m, v) = self.moments.get_mut(name).with_context(|| format!("{name}: no moments"))?;
-            let g = (gradient * factor)?;
-            *m = ((&*m * self.beta1)? + (&g * (1.0 - self.beta1))?)?;
-            *v = ((&*v * self.beta2)? + (g.sqr()? * (1.0 - self.beta2))?)?;
-            let denominator = ((v.sqrt()? / correction2.sqrt())? + self.eps)?;
-            let update = ((&*m / denominator)? * (lr / correction1))?;
-            let kept = (var.as_detached_tensor() * (1.0 - lr * self.weight_decay))?;
-            var.set(&(kept - update)?)?;
+            adamw.update(var, m, v, gradient)?;
         }
         Ok(())
     }
@@ -129,8 +122,8 @@ pub fn accumulate(
 /// If a tensor operation fails.
 pub fn global_norm(gradients: &Gradients) -> Result<f64> {
     let mut sum = 0f64;
-    for g in gradients.values() {
-        sum += g.sqr()?.sum_all()?.to_scalar::<f32>()? as f64;
+    for gradient in gradients.values() {
+        sum += norm::sum_of_squares(gradient)?;
     }
     Ok(sum.sqrt())
 }
