@@ -1,6 +1,5 @@
 //! Files and folders written so that a reader sees the old content or the new, never half.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,18 +9,26 @@ use anyhow::{Context, Result};
 /// # Errors
 /// If the folder is not writable or the disk is full; the neighbour is removed then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    fill_atomically(path, |neighbour| Ok(std::fs::write(neighbour, bytes)?))
+}
+
+/// The same for a file that `fill` writes under the name it is given.
+///
+/// # Errors
+/// As [`write_atomically`], or what `fill` returns.
+pub fn fill_atomically(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let name = path.file_name().context("a file name")?.to_string_lossy();
     let neighbour = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&neighbour)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+    let finish = || -> std::io::Result<()> {
+        std::fs::File::options().write(true).open(&neighbour)?.sync_all()?;
         std::fs::rename(&neighbour, path)
     };
-    write().map_err(|e| {
-        std::fs::remove_file(&neighbour).ok();
-        anyhow::Error::new(e).context(format!("writing {}", path.display()))
-    })
+    fill(&neighbour)
+        .and_then(|()| Ok(finish()?))
+        .inspect_err(|_| {
+            std::fs::remove_file(&neighbour).ok();
+        })
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Whether a name is that of a file or folder that was being written when its process died.

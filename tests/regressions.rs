@@ -404,10 +404,7 @@ fn a_seed_that_toml_cannot_hold_is_refused() {
 fn a_suggestion_is_made_only_for_a_likely_slip() {
     let lab = Lab::new();
     let e = lab.refused(&fit_with(&["a.b=1"]));
-    assert!(
-        e.contains("a: unknown key; known here: name, description") && !e.contains("did you mean"),
-        "{e}"
-    );
+    assert!(e.contains("a: unknown key; known here: ") && !e.contains("did you mean"), "{e}");
     let e = lab.refused(&fit_with(&["train.lora.rr=1", "train.stpes=1"]));
     assert!(e.contains("did you mean r?") && e.contains("did you mean steps?"), "{e}");
 }

@@ -1,29 +1,71 @@
 //! Tensors in safetensors files.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Result;
-use candle_core::{DType, Tensor};
-use safetensors::tensor::{Dtype, TensorView};
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use crate::atomic::write_atomically;
+use crate::atomic::fill_atomically;
 
 /// Writes f32 tensors as safetensors with `format = pt`, which transformers and PEFT ask for.
 ///
+/// The bytes are those of `safetensors::serialize`, but never more than one tensor's at a time are in memory.
+///
 /// # Errors
-/// As [`write_atomically`].
+/// As [`fill_atomically`].
 pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let mut bytes = Vec::with_capacity(tensors.len());
+    let (mut infos, mut end) = (Vec::with_capacity(tensors.len()), 0);
     for (name, t) in tensors {
-        let data = t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let data: Vec<u8> = data.iter().flat_map(|v| v.to_le_bytes()).collect();
-        bytes.push((name.as_str(), t.dims().to_vec(), data));
+        let start = end;
+        end += t.elem_count() * size_of::<f32>();
+        let shape = t.dims().to_vec();
+        infos.push((name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
     }
-    let views = bytes
-        .iter()
-        .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    let metadata = Some([("format".to_string(), "pt".to_string())].into());
-    write_atomically(path, &safetensors::serialize(views, metadata)?)
+    let metadata = Metadata::new(Some([("format".to_string(), "pt".to_string())].into()), infos)?;
+    let mut header = serde_json::to_vec(&metadata)?;
+    header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
+    fill_atomically(path, |part| {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(part)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for t in tensors.values() {
+            let values = t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            for value in values {
+                file.write_all(&value.to_le_bytes())?;
+            }
+        }
+        Ok(file.flush()?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_those_of_the_library() -> Result<()> {
+        let tensor = |n: usize| Tensor::arange(0f32, n as f32, &Device::Cpu);
+        let tensors: BTreeMap<String, Tensor> =
+            [("b.weight".to_string(), tensor(3)?), ("a".to_string(), tensor(4)?.reshape((2, 2))?)].into();
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("x.safetensors");
+        write_safetensors(&path, &tensors)?;
+        let bytes = |t: &Tensor| -> Result<Vec<u8>> {
+            Ok(t.flatten_all()?.to_vec1::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
+        };
+        let (a, b) = (bytes(&tensors["a"])?, bytes(&tensors["b.weight"])?);
+        let views = [
+            ("b.weight", TensorView::new(Dtype::F32, vec![3], &b)?),
+            ("a", TensorView::new(Dtype::F32, vec![2, 2], &a)?),
+        ];
+        let metadata = Some([("format".to_string(), "pt".to_string())].into());
+        assert_eq!(std::fs::read(&path)?, safetensors::serialize(views, metadata)?);
+        Ok(())
+    }
 }

@@ -47,6 +47,11 @@ pub fn gated(gate: &Tensor, up: &Tensor, activation: Activation, tape: Tape) -> 
     let (gate, up) = (gate.contiguous()?, up.contiguous()?);
     let y = tensor(forward(&view(&gate)?, &view(&up)?, activation), gate.shape())?;
     if tape.tracks(&gate) || tape.tracks(&up) {
+        let again = (gate.clone(), up.clone());
+        tape.cheap(&y, move || {
+            let (gate, up) = &again;
+            tensor(forward(&view(gate)?, &view(up)?, activation), gate.shape())
+        });
         tape.record(&y, move |gradient, into| {
             let gradient = gradient.contiguous()?;
             let (dg, du) = backward(&view(&gate)?, &view(&up)?, &view(&gradient)?, activation);

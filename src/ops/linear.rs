@@ -25,7 +25,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, tape: Tape) ->
     if track_x || track_w || bias.is_some() {
         let (x_id, x_dims) = (x.id(), x.dims2()?);
         let weight = weight.clone();
-        let x = track_w.then_some(x); // needed for dW only
+        let x = track_w.then(|| tape.keep(&x)); // needed for dW only
         tape.record(&y, move |gradient, into| {
             let gradient = gradient.contiguous()?;
             let g = view(&gradient)?;
@@ -38,6 +38,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, tape: Tape) ->
                 })?;
             }
             if let Some(x) = x {
+                let x = x.get()?;
                 let xs = view(&x)?;
                 into.add_with(weight.id(), (out, inp), |dw, add| {
                     matmul(dw, inp, add, 1.0, g.t(), Mat::new(&xs, x_dims.0, inp), Threads::All) // dW = gᵀ·x
@@ -85,9 +86,10 @@ pub fn lora(
         tensor(y, (tokens, out))?
     };
     if tape.tracks(&x) || tape.tracks(a) || tape.tracks(b) {
+        let (x_id, kept) = (x.id(), tape.keep(&x));
         let (weight, a, b) = (weight.cloned(), a.clone(), b.clone());
         tape.record(&y, move |gradient, into| {
-            let gradient = gradient.contiguous()?;
+            let (gradient, x) = (gradient.contiguous()?, kept.get()?);
             let (gs, xs, av, bv) = (view(&gradient)?, view(&x)?, view(&a)?, view(&b)?);
             let (g, xm) = (Mat::new(&gs, tokens, out), Mat::new(&xs, tokens, inp));
             let (am, bm) = (Mat::new(&av, r, inp), Mat::new(&bv, out, r));
@@ -104,7 +106,7 @@ pub fn lora(
                 matmul(db, r, add, scaling, g.t(), xa, Threads::All) // dB = s·gᵀ·(x·Aᵀ)
             })?;
             let w = weight.as_ref().map(view).transpose()?;
-            into.add_with(x.id(), (tokens, inp), |dx, add| {
+            into.add_with(x_id, (tokens, inp), |dx, add| {
                 matmul(dx, inp, add, 1.0, um, am, Threads::All); // dx = u·A + g·W
                 if let Some(w) = &w {
                     matmul(dx, inp, true, 1.0, g, Mat::new(w, out, inp), Threads::All);

@@ -21,6 +21,11 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, eps: f64, tape: Tape) 
     let y = tensor(norm.forward(&view(&x)?, &view(weight)?), x.shape())?;
     let (track_x, track_w) = (tape.tracks(&x), tape.tracks(weight));
     if track_x || track_w {
+        let again = (x.clone(), weight.clone());
+        tape.cheap(&y, move || {
+            let (x, weight) = &again;
+            tensor(norm.forward(&view(x)?, &view(weight)?), x.shape())
+        });
         let weight = weight.clone();
         tape.record(&y, move |gradient, into| {
             let gradient = gradient.contiguous()?;
@@ -42,6 +47,7 @@ pub fn composed(x: &Tensor, weight: &Tensor, offset: f32, eps: f64) -> Result<Te
     normed.broadcast_mul(&gain)?.reshape(x.shape())
 }
 
+#[derive(Clone, Copy)]
 struct Norm {
     offset: f32,
     eps: f32,

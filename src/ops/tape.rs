@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use candle_core::{Device, Result, Shape, Tensor, TensorId, Var};
 
@@ -23,13 +24,49 @@ struct Steps {
     tracked: HashSet<TensorId>,
     /// Output and backward of each operation.
     done: Vec<(TensorId, Backward)>,
+    /// How to compute outputs anew that are cheaper to compute than to keep.
+    cheap: HashMap<TensorId, Rc<Again>>,
+}
+
+/// An output that is computed anew when the first backward asks for it, and dropped after the last.
+struct Again {
+    compute: Box<dyn Fn() -> Result<Tensor>>,
+    found: RefCell<Option<Tensor>>,
+}
+
+/// An input that a backward needs.
+pub(super) enum Kept {
+    /// Held all the while.
+    Whole(Tensor),
+    /// Computed anew.
+    Cheap(Cheap),
+}
+
+/// An input that is computed anew; all who keep it share one computation.
+pub(super) struct Cheap(Rc<Again>);
+
+impl Kept {
+    /// The input.
+    pub(super) fn get(&self) -> Result<Tensor> {
+        match self {
+            Self::Whole(t) => Ok(t.clone()),
+            Self::Cheap(Cheap(again)) => {
+                if let Some(found) = &*again.found.borrow() {
+                    return Ok(found.clone());
+                }
+                let found = (again.compute)()?;
+                again.found.replace(Some(found.clone()));
+                Ok(found)
+            }
+        }
+    }
 }
 
 impl Recording {
     /// Follows everything that is computed from these tensors.
     pub fn new<'a>(leaves: impl IntoIterator<Item = &'a Tensor>) -> Self {
         let tracked = leaves.into_iter().map(Tensor::id).collect();
-        Self(RefCell::new(Steps { tracked, done: Vec::new() }))
+        Self(RefCell::new(Steps { tracked, ..Steps::default() }))
     }
 
     /// What operations write to.
@@ -42,7 +79,7 @@ impl Recording {
     /// # Errors
     /// If a tensor operation fails.
     pub fn backward(self, scalar: &Tensor) -> Result<Gradients> {
-        let Steps { tracked, done } = self.0.into_inner();
+        let Steps { tracked, done, .. } = self.0.into_inner();
         let mut gradients = Gradients { tracked, sums: HashMap::new() };
         gradients.add(scalar.id(), scalar.ones_like()?)?;
         for (output, backward) in done.into_iter().rev() {
@@ -86,6 +123,20 @@ impl Tape<'_> {
             steps.tracked.insert(output.id());
             steps.done.push((output.id(), Box::new(backward)));
         }
+    }
+
+    /// Says how to compute an output anew, which is cheaper than to keep it for those who [`keep`](Self::keep) it.
+    pub(super) fn cheap(self, output: &Tensor, compute: impl Fn() -> Result<Tensor> + 'static) {
+        if let Some(recording) = self.0 {
+            let again = Again { compute: Box::new(compute), found: RefCell::default() };
+            recording.0.borrow_mut().cheap.insert(output.id(), Rc::new(again));
+        }
+    }
+
+    /// An input for a backward to use.
+    pub(super) fn keep(self, input: &Tensor) -> Kept {
+        let again = self.0.and_then(|r| r.0.borrow().cheap.get(&input.id()).cloned());
+        again.map_or_else(|| Kept::Whole(input.clone()), |again| Kept::Cheap(Cheap(again)))
     }
 
     /// An operation in candle's own differentiable ops, as one step: the path of other devices than the CPU.
@@ -238,6 +289,26 @@ mod tests {
         let total = tape.composed(&[&y], |v| v[0].sum_all())?;
         let mut gradients = recording.backward(&total)?;
         assert_eq!(gradients.take(&x).unwrap().to_vec1::<f32>()?, [8.0, 8.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_cheap_output_is_computed_anew_once_for_all_who_keep_it() -> Result<()> {
+        let (x, calls) = (row(&[1.0, 2.0]), Rc::new(RefCell::new(0)));
+        let recording = Recording::new([&x]);
+        let tape = recording.tape();
+        let y = scale(&x, 3.0, tape)?;
+        let (again, count) = (x.clone(), calls.clone());
+        tape.cheap(&y, move || {
+            *count.borrow_mut() += 1;
+            &again * 3.0
+        });
+        let (first, second) = (tape.keep(&y), tape.keep(&y));
+        assert_eq!(*calls.borrow(), 0);
+        assert_eq!(first.get()?.to_vec1::<f32>()?, y.to_vec1::<f32>()?);
+        second.get()?;
+        assert_eq!(*calls.borrow(), 1);
+        assert!(matches!(tape.keep(&x), Kept::Whole(_)));
         Ok(())
     }
 
