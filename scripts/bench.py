@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
 SMOL, GEMMA, QWEN = "smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-0.5b-instruct"
 RANK = 32
+CONVERTED = tempfile.TemporaryDirectory()
 
 
 # ---- running one process --------------------------------------------------------------------------------
@@ -129,9 +130,8 @@ def batches(trainer, path, steps, batch):
 class Training:
     """One training setting on both sides."""
 
-    def __init__(self, name, model, method, batch, length, steps, files=None, goal=1.15):
+    def __init__(self, name, model, method, batch, length, steps, files=None):
         self.name, self.model, self.method, self.batch, self.length, self.steps, self.files = name, model, method, batch, length, steps, files
-        self.goal = goal
         self.ours, self.theirs = [], []  # [tokens/s of each counted step of each turn]
         self.peaks, self.firsts = ([], []), ([], [])
 
@@ -141,8 +141,7 @@ class Training:
         self.batches = batches(trainer, self.recipe, self.steps, self.batch)
         self.tokens = [sum(len(e["ids"]) for e in step) for step in self.batches]
         self.trained = [sum(sum(e["counts"]) for e in step) for step in self.batches]
-        shown = fetched(trainer, self.model)
-        self.job = {"model": shown, "method": self.method, "r": RANK, "lr": 1e-5, "steps": self.batches}
+        self.job = {"model": folder_of(trainer, self.model), "method": self.method, "r": RANK, "lr": 1e-5, "steps": self.batches}
 
     def turn(self, trainer, folder, number):
         run = folder / f"run-{number}"
@@ -150,11 +149,11 @@ class Training:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
         speeds = [line["tokens_per_s"] for line in lines if line.get("tokens_per_s")]
         self.ours += speeds[1:]
-        theirs = torch_side("train", self.job, folder)
-        self.facts = theirs.lines[0]
-        seconds = [line["seconds"] for line in theirs.lines if "seconds" in line]
+        rival = torch_side("train", self.job, folder)
+        self.facts = rival.lines[0]
+        seconds = [line["seconds"] for line in rival.lines if "seconds" in line]
         self.theirs += [tokens / s for tokens, s in zip(self.tokens, seconds, strict=True)][1:]
-        for side, process in enumerate((ours, theirs)):
+        for side, process in enumerate((ours, rival)):
             self.peaks[side].append(process.peak)
             self.firsts[side].append(process.first)
 
@@ -184,16 +183,16 @@ TRAINING_HEAD = ["case", "tokens/s", "PyTorch", "ratio", "GB", "PyTorch", "ratio
 
 def full_batches():
     short = {SMOL: "SmolLM2-135M", GEMMA: "Gemma-3-270M", QWEN: "Qwen2.5-Coder-0.5B"}
-    for model, steps in ((SMOL, 5), (GEMMA, 5), (QWEN, 4)):
-        yield Training(f"{short[model]} LoRA 8×96", model, "lora", 8, 96, steps)
-        yield Training(f"{short[model]} LoRA 4×512", model, "lora", 4, 512, 3)
-    yield Training("SmolLM2-135M full 8×96", SMOL, "full", 8, 96, 5)
-    yield Training("SmolLM2-135M full 4×512", SMOL, "full", 4, 512, 3)
+    for model in (SMOL, GEMMA, QWEN):
+        yield Training(f"{short[model]} LoRA 8×96", model, "lora", 8, 96, 4)
+        yield Training(f"{short[model]} LoRA 4×512", model, "lora", 4, 512, 2)
+    yield Training("SmolLM2-135M full 8×96", SMOL, "full", 8, 96, 4)
+    yield Training("SmolLM2-135M full 4×512", SMOL, "full", 4, 512, 2)
 
 
 def natural_batches(folder):
     for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M"), (QWEN, "Qwen2.5-Coder-0.5B")):
-        yield Training(f"{name} LoRA, batches of 8 as they come", model, "lora", 8, 96, 6, [as_they_come(folder)])
+        yield Training(f"{name} LoRA, batches of 8 as they come", model, "lora", 8, 96, 5, [as_they_come(folder)])
 
 
 # ---- generation and collection --------------------------------------------------------------------------
@@ -201,6 +200,14 @@ def natural_batches(folder):
 def fetched(trainer, alias):
     out = subprocess.run([trainer, "models", "fetch", alias, "--json"], check=True, capture_output=True, text=True)
     return json.loads(out.stdout)["path"]
+
+
+def folder_of(trainer, alias):
+    """The same weights as a folder that transformers reads at once."""
+    out = Path(CONVERTED.name) / alias
+    if not out.exists():
+        Process([sys.executable, HERE / "bench_torch.py", "convert", fetched(trainer, alias), out])
+    return str(out)
 
 
 def generation(trainer, folder, rounds, batch=32, new_tokens=64):
@@ -211,7 +218,7 @@ def generation(trainer, folder, rounds, batch=32, new_tokens=64):
     path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts))
     from reference import open_tokenizer
     tokenizer = open_tokenizer(fetched(trainer, SMOL))
-    job = {"model": fetched(trainer, SMOL), "prompts": [tokenizer(p).input_ids for p in prompts], "new_tokens": new_tokens, "repeats": 2}
+    job = {"model": folder_of(trainer, SMOL), "prompts": [tokenizer(p).input_ids for p in prompts], "new_tokens": new_tokens, "repeats": 2}
     ours, theirs = [], []
     for _ in range(rounds):
         out = Process([trainer, "generate", "--base", SMOL, "--prompts", path, "--max-new-tokens", str(new_tokens), "--temperature", "0", "--json"])
@@ -240,7 +247,7 @@ def collection(trainer, folder, model, rounds, samples=400):
         record = json.loads((out / "readability.json").read_text())
         ours.append(record["elapsed_s"]["activations"])
         windows = [tokenizer(texts[row][:160]).input_ids[:16] for row in record["sample_rows"]]
-        job = {"base": fetched(trainer, model), "adapter": str(run / "adapter"), "windows": windows, "layer": record["layer"],
+        job = {"base": folder_of(trainer, model), "adapter": str(run / "adapter"), "windows": windows, "layer": record["layer"],
                "positions": record["positions"], "batch": 50, "repeats": 2}
         lines = torch_side("collect", job, folder).lines
         theirs += [line["seconds"] for line in lines if "seconds" in line]

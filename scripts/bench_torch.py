@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The rival of scripts/bench: the same work in PyTorch + transformers + PEFT, written as their documentation does it.
 
+  bench_torch.py convert MODEL OUT    (once: transformers' own folder, so that loading does not dequantise a GGUF file each time)
   bench_torch.py train JOB.json       {"model", "method", "r", "lr", "steps": [[{"ids", "counts"}, ...], ...]}
   bench_torch.py generate JOB.json    {"model", "prompts": [[ids], ...], "new_tokens"}
   bench_torch.py collect JOB.json     {"base", "adapter", "windows": [[ids], ...], "layer", "positions", "batch", "out"}
@@ -106,5 +107,13 @@ def matmul():
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    jobs = {"train": train, "generate": generate, "collect": collect}
-    matmul() if what == "matmul" else jobs[what](json.load(open(rest[0])))
+    if what == "matmul":
+        matmul()
+    elif what == "convert":
+        model = open_model(rest[0])
+        model.hf_quantizer = None  # the weights are float32 by now; transformers remembers that they were not
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(rest[1])
+    else:
+        {"train": train, "generate": generate, "collect": collect}[what](json.load(open(rest[0])))
