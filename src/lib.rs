@@ -2,8 +2,9 @@
 //! that finetuning is.
 //!
 //! Modules in dependency order; each uses only what stands before it:
-//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`diff`], [`report`], [`cli`].
-//! [`recipe`], [`run`], [`atomic`], [`interrupt`], [`progress`] and [`spelling`] are leaves that all of them may use.
+//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`diff`], [`report`], [`verify`], [`cli`].
+//! [`recipe`], [`run`], [`atomic`], [`interrupt`], [`machine`], [`progress`], [`sha256`] and [`spelling`] are leaves
+//! that all of them may use.
 
 pub mod atomic;
 pub mod cli;
@@ -11,11 +12,14 @@ pub mod data;
 pub mod diff;
 pub mod error;
 pub mod interrupt;
+pub mod machine;
 pub mod model;
 pub mod ops;
 pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod sha256;
 pub mod spelling;
 pub mod train;
+pub mod verify;

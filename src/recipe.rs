@@ -145,6 +145,16 @@ pub enum MixUnit {
     Tokens,
 }
 
+impl MixUnit {
+    /// As a recipe spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Examples => "examples",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
 /// What a mix ratio does to the length of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -153,6 +163,16 @@ pub enum MixMode {
     Add,
     /// The run stays, the narrow exposure shrinks.
     FixedBudget,
+}
+
+impl MixMode {
+    /// As a recipe spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::FixedBudget => "fixed-budget",
+        }
+    }
 }
 
 /// What becomes of a document longer than `max_seq_len`.
@@ -173,6 +193,16 @@ pub enum Method {
     Lora,
     /// All weights.
     Full,
+}
+
+impl Method {
+    /// As a recipe spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// How the learning rate moves after the warm-up.
@@ -484,6 +514,21 @@ impl Recipe {
         }
         let faults = faults.into_iter().map(|f| format!("{shown}: {f}")).collect();
         Err(InputError { faults }.into())
+    }
+
+    /// The resolved recipe of a run folder, without asking whether the files that it names are still there.
+    ///
+    /// # Errors
+    /// An [`InputError`] if it cannot be read, or holds keys or types that no recipe has.
+    pub fn stored(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+        let table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
+        let (recipe, faults) = Self::from_table(&table);
+        let faults: Vec<String> = faults.into_iter().map(|f| format!("{shown}: {f}")).collect();
+        if faults.is_empty() { Ok(recipe) } else { Err(InputError { faults }.into()) }
     }
 
     /// The defaults with overrides, for an analysis without a recipe: nothing has to be said about training,

@@ -244,7 +244,7 @@ fn the_page_escapes_whatever_a_file_holds() {
     .unwrap();
     let manifest = fs::read_to_string(run.join("manifest.json")).unwrap();
     let mut manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-    for key in ["name", "description", "device", "method", HOSTILE] {
+    for key in ["name", "description", "device", "processor", "version", HOSTILE] {
         manifest[key] = HOSTILE.into();
     }
     manifest["data"][0]["source"] = HOSTILE.into();

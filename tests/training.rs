@@ -75,8 +75,16 @@ fn the_same_recipe_gives_the_same_bytes_and_another_seed_others() {
     for family in ["llama", "gemma3"] {
         let lab = Lab::of(family);
         let set = [&DEMANDING[..], &["train.checkpoint_every=2"]].concat();
-        let one = outcome(&lab.fit("one", &set));
-        assert_same(&one, &outcome(&lab.fit("two", &set)), family);
+        let made = |out: &str| {
+            let run = lab.fit(out, &set);
+            lab.succeed(&["diff", out]);
+            outcome(&run)
+        };
+        let one = made("one");
+        assert_same(&one, &made("two"), family);
+        for file in ["readability.json", "activations.safetensors", "steering.jsonl", "sha256.json"] {
+            assert!(one.contains_key(&format!("diff/{file}")), "{:?}", one.keys());
+        }
         assert!(one.keys().any(|k| k.ends_with("optimizer.safetensors")), "{:?}", one.keys());
         let other = outcome(&lab.fit("other", &[&set[..], &["seed=1"]].concat()));
         for part in ["adapter/adapter_model.safetensors", "metrics"] {
@@ -176,26 +184,69 @@ fn two_signals_at_once_are_one() {
     assert!(stderr.contains("is saved; go on with --resume"), "{stderr}");
 }
 
+/// Half-written checkpoints.
+fn parts(run: &Path) -> usize {
+    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part")).count()
+}
+
+/// Kills at sixteen moments: before and while the first files are written, between and within steps, while a
+/// checkpoint is written, while the result is.
 #[test]
 fn a_run_killed_again_and_again_resumes_to_the_same_bytes() {
-    let lab = Lab::new();
-    let whole = lab.fit("whole", &LONG);
-    let args = with_sets(&["fit", "recipe.toml", "--out", "cut"], &LONG);
-    for (kill, lines) in [2, 5, 9].into_iter().enumerate() {
-        let args = if kill == 0 { args.clone() } else { [&args[..], &["--resume"]].concat() };
-        let mut child = start(&lab, &args, lines);
-        std::thread::sleep(Duration::from_micros(700 * kill as u64)); // at another place of the step
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!lab.path("cut/manifest.json").exists(), "killed too late to test anything");
+    for method in ["lora", "full"] {
+        let lab = Lab::new();
+        let method = format!("train.method={method}");
+        let set = [&LONG[..], &DEMANDING[..], &[&method]].concat();
+        let whole = lab.fit("whole", &set);
+        let cut = lab.path("cut");
+        let begin = || -> Child {
+            let mut args = with_sets(&["fit", "recipe.toml", "--out", "cut"], &set);
+            if cut.join("recipe.toml").exists() {
+                args.push("--resume");
+            }
+            lab.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let kill = |mut child: Child| {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        };
+        let until = |child: &mut Child, what: &dyn Fn() -> bool| {
+            let begun = Instant::now();
+            while !what() {
+                assert!(begun.elapsed() < Duration::from_secs(300), "it does not come that far");
+                assert!(child.try_wait().unwrap().is_none() || what(), "it ended too early");
+                std::thread::yield_now();
+            }
+        };
+        for delay in [0, 5, 20] {
+            let child = begin();
+            std::thread::sleep(Duration::from_millis(delay));
+            kill(child);
+        }
+        let lines = || fs::read_to_string(cut.join("metrics.jsonl")).unwrap_or_default().lines().count();
+        let mut within_a_checkpoint = 0;
+        for round in 0..12 {
+            let mut child = begin();
+            until(&mut child, &|| lines() > 2 + 7 * round);
+            if round % 2 == 0 {
+                std::thread::sleep(Duration::from_micros(900 * round as u64)); // at another place of the step
+            } else {
+                until(&mut child, &|| parts(&cut) > 0);
+            }
+            kill(child);
+            assert!(!cut.join("manifest.json").exists(), "killed too late to test anything");
+            within_a_checkpoint += parts(&cut);
+        }
+        assert!(within_a_checkpoint > 0, "no kill fell within a checkpoint");
+        let mut child = begin();
+        until(&mut child, &|| cut.join("adapter").exists() || cut.join("model").exists());
+        kill(child);
+
+        assert!(begin().wait().unwrap().success());
+        assert_same(&outcome(&whole), &outcome(&cut), &method);
+        lab.succeed(&["verify", "cut"]);
     }
-    lab.succeed(&[&args[..], &["--resume"]].concat());
-    let (mut whole, mut cut) = (outcome(&whole), outcome(&lab.path("cut")));
-    // A checkpoint that was being written when the process died may be left over.
-    for side in [&mut whole, &mut cut] {
-        side.retain(|name, _| !name.contains(".part"));
-    }
-    assert_same(&whole, &cut, "resumed");
 }
 
 #[test]
@@ -243,9 +294,7 @@ fn a_half_written_checkpoint_is_ignored_and_a_damaged_one_is_named() {
     let text = fs::read_to_string(&metrics).unwrap();
     fs::write(&metrics, format!("{text}{{\"step\":2,\"tok")).unwrap();
     lab.succeed(&["fit", "recipe.toml", "--out", "half", "--resume"]);
-    let mut half = outcome(&lab.path("half"));
-    half.retain(|name, _| !name.contains(".part"));
-    assert_same(&outcome(&whole), &half, "beside a half-written checkpoint");
+    assert_same(&outcome(&whole), &outcome(&lab.path("half")), "beside a half-written checkpoint");
 
     for file in ["weights.safetensors", "optimizer.safetensors", "trainer_state.json"] {
         let out = format!("damaged-{file}");

@@ -1,5 +1,6 @@
 //! `trainer diff`: reads what finetuning left in the activations.
 
+use std::collections::BTreeMap;
 use std::io::stdout;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,10 @@ use crate::bail_input;
 use crate::data::source::Document;
 use crate::diff::activations::View;
 use crate::diff::embedder::Embedder;
+use crate::diff::hashes::Hashes;
 use crate::diff::{Inputs, must_be_new};
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
 use crate::model::loader::Tuning;
 use crate::model::lora::Adapter;
 use crate::model::source::{self, Pretrained};
@@ -20,7 +23,9 @@ use crate::model::{CausalLm, alias, device};
 use crate::recipe::{Recipe, SourceSpec};
 use crate::report;
 use crate::run::RunDir;
+use crate::sha256::{sha256_file, sha256_path};
 use crate::train::corpus::documents;
+use crate::train::manifest::adapter_sha256;
 
 /// Read the trace that finetuning left in the activations
 #[derive(Debug, Args)]
@@ -76,7 +81,7 @@ pub fn run(args: DiffArgs) -> Result<()> {
                 Some(path) => Recipe::read(path, &set)?,
                 None => Recipe::for_diff(&set)?,
             };
-            diff_pair(&recipe, tuned, &out, &interrupt)?;
+            diff_pair(&recipe, tuned, tuned, &out, &interrupt)?;
             out
         }
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
@@ -107,12 +112,14 @@ pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt)
         );
     }
     let recipe = Recipe::read(&run.recipe(), set)?;
-    let tuned = if run.adapter().exists() { run.adapter() } else { run.model() };
-    diff_pair(&recipe, &tuned.to_string_lossy(), out, interrupt)
+    // Named without the folder: the same run elsewhere gives the same record.
+    let (tuned, name) =
+        if run.adapter().exists() { (run.adapter(), "adapter") } else { (run.model(), "model") };
+    diff_pair(&recipe, &tuned.to_string_lossy(), name, out, interrupt)
 }
 
-/// Compares the recipe's base with a tuned model or adapter.
-fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) -> Result<()> {
+/// Compares the recipe's base with a tuned model or adapter, which the record calls `name`.
+fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &Interrupt) -> Result<()> {
     must_be_new(out)?;
     check_writable(out)?;
     if recipe.diff.text.is_empty() {
@@ -126,18 +133,24 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
     let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
     let pretraining = texts(&files, Document::learned_text)?;
-    let embedder = match recipe.diff.uses_embedder() {
-        true => Some(Embedder::open(&alias::embedder_dir(&recipe.diff.embedder, interrupt)?)?),
-        false => None,
-    };
+    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files);
+    let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
+    let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
+    let (mut embedder, mut embedder_sha256) = (None, None);
+    if recipe.diff.uses_embedder() {
+        let dir = alias::embedder_dir(&recipe.diff.embedder, interrupt)?;
+        embedder = Some(Embedder::open(&dir)?);
+        embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);
+    }
     let pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
 
     let device = device()?;
     let is_adapter = Path::new(tuned).join("adapter_config.json").exists();
-    let (base_model, tuned_model);
+    let (base_model, tuned_model, tuned_sha256);
     let (base, tuned_view) = if is_adapter {
         // One loaded model: the adapter is switched off for the base.
         let adapter = Adapter::read(Path::new(tuned))?;
+        tuned_sha256 = adapter_sha256(Path::new(tuned))?;
         base_model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
         (View { model: &base_model, adapter: 0.0 }, View { model: &base_model, adapter: 1.0 })
     } else {
@@ -145,20 +158,31 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
         base_model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
         tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
         must_match(&pretrained, &base_model, &other, &tuned_model)?;
+        tuned_sha256 = other.sha256;
         (View { model: &base_model, adapter: 0.0 }, View { model: &tuned_model, adapter: 0.0 })
     };
     let inputs = Inputs {
         pretrained: &pretrained,
         base,
         tuned: tuned_view,
-        tuned_name: tuned.to_string(),
+        tuned_name: name.to_string(),
         settings: &recipe.diff,
         seed: recipe.seed,
         text,
         narrow,
         pretraining,
     };
-    crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out)
+    let read = Hashes {
+        version: env!("CARGO_PKG_VERSION").into(),
+        seed: recipe.seed,
+        machine: Machine::here(),
+        base: pretrained.sha256.clone(),
+        tuned: tuned_sha256,
+        embedder: embedder_sha256,
+        texts: texts_sha256,
+        files: BTreeMap::new(),
+    };
+    crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out, &read)
 }
 
 fn texts(specs: &[SourceSpec], of: fn(&Document) -> String) -> Result<Vec<String>> {

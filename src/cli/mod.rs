@@ -18,6 +18,7 @@ pub mod models;
 pub mod report;
 mod self_sample;
 pub mod sweep;
+pub mod verify;
 
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
 #[derive(Debug, Parser)]
@@ -41,6 +42,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Merge(merge::MergeArgs),
     Sweep(sweep::SweepArgs),
+    Verify(verify::VerifyArgs),
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
     /// Print a completion script for a shell
@@ -78,6 +80,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Sweep(args) => sweep::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Models(args) => models::run(args),
         Command::Report(args) => report::run(args),
         Command::Completions { shell } => {

@@ -1,6 +1,7 @@
 //! Documents to training examples: token ids, and which of them count in the loss.
 
 use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use super::chat_template::{ChatTemplate, Message};
@@ -27,7 +28,7 @@ impl Example {
 }
 
 /// What became of a source's documents.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     /// Documents trained on: those held out are not among them.
     pub documents: usize,

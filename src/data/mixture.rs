@@ -8,7 +8,7 @@ use anyhow::Result;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::examples::Example;
 use crate::bail_input;
@@ -16,7 +16,7 @@ use crate::error::InputError;
 use crate::recipe::{DataSection, MixMode, MixUnit, TrainSection};
 
 /// Which side of the mixture a source is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// What the organism is about.
@@ -48,7 +48,7 @@ pub struct Pick {
 }
 
 /// What a run sees of a source.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exposure {
     /// Examples drawn, repeats counted.
     pub examples: usize,

@@ -6,6 +6,7 @@
 
 pub mod activations;
 pub mod embedder;
+pub mod hashes;
 pub mod lexicon;
 pub mod logit_lens;
 pub mod mean_difference;
@@ -25,6 +26,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::activations::{View, Windows, collect};
 use self::embedder::{Embedder, centroid, mean_cosine};
+use self::hashes::Hashes;
 use self::logit_lens::Top;
 use self::mean_difference::{Means, bootstrap, cosine, interval, norm, random_differences};
 use self::patchscope::Decoded;
@@ -39,6 +41,7 @@ use crate::model::checkpoint::write_safetensors;
 use crate::model::source::Pretrained;
 use crate::progress;
 use crate::recipe::DiffSection;
+use crate::sha256::sha256_tree;
 
 /// The two models and the texts.
 pub struct Inputs<'a> {
@@ -435,12 +438,12 @@ fn units() -> BTreeMap<String, String> {
 }
 
 impl Analysis {
-    /// Writes `readability.json`, `activations.safetensors` and `steering.jsonl` into a new folder, which gets
-    /// its name when it is whole.
+    /// Writes `readability.json`, `activations.safetensors`, `steering.jsonl` and, with their hashes, `sha256.json`
+    /// into a new folder, which gets its name when it is whole. `read` tells what was read.
     ///
     /// # Errors
     /// An input error if the folder exists; otherwise if the disk is full.
-    pub fn write(&self, dir: &Path) -> Result<()> {
+    pub fn write(&self, dir: &Path, read: &Hashes) -> Result<()> {
         must_be_new(dir)?;
         write_folder(dir, |part| {
             let rows = |v: &[Vec<f32>]| Tensor::from_vec(v.concat(), (v.len(), v[0].len()), &Device::Cpu);
@@ -459,7 +462,9 @@ impl Analysis {
                 }
                 write_atomically(&part.join("steering.jsonl"), lines.as_bytes())?;
             }
-            write_json(&part.join("readability.json"), &self.record)
+            write_json(&part.join("readability.json"), &self.record)?;
+            let files = sha256_tree(part, part)?;
+            write_json(&part.join(hashes::FILE), &Hashes { files, ..read.clone() })
         })
     }
 }

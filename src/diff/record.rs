@@ -22,7 +22,7 @@ pub struct Readability {
     pub schema: u32,
     /// The `MODEL` string of the base.
     pub base: String,
-    /// Run folder or adapter or model that was compared with the base.
+    /// Adapter or model that was compared with the base; `adapter` or `model` stands for that of the run folder.
     pub tuned: String,
     /// Zero-based index of the block after which the residual stream is read (`resid_post`).
     pub layer: usize,

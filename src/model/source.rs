@@ -2,16 +2,14 @@
 //! Hugging Face names, a configuration, a tokenizer and a chat template.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
-use sha2::{Digest, Sha256};
+use anyhow::{Result, anyhow};
 use tokenizers::Tokenizer;
 
 pub use super::weights::Weights;
+pub use crate::sha256::{sha256_file, sha256_path};
 
 use super::hub::HubModel;
 use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
@@ -247,39 +245,4 @@ fn digests(files: &[PathBuf]) -> Result<BTreeMap<String, String>> {
             Ok((name.to_string_lossy().into_owned(), sha256_file(path)?))
         })
         .collect()
-}
-
-/// sha256 of a file, or of the names and hashes of the files below a folder.
-///
-/// # Errors
-/// If something cannot be read.
-pub fn sha256_path(path: &Path) -> Result<String> {
-    if !path.is_dir() {
-        return sha256_file(path);
-    }
-    let mut entries = std::fs::read_dir(path)?.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>()?;
-    entries.sort();
-    let mut hasher = Sha256::new();
-    for entry in entries {
-        hasher.update(entry.file_name().unwrap_or_default().to_string_lossy().as_bytes());
-        hasher.update(sha256_path(&entry)?);
-    }
-    Ok(format!("{:x}", hasher.finalize()))
-}
-
-/// sha256 of a file, in lower-case hexadecimal.
-///
-/// # Errors
-/// If the file cannot be read.
-pub fn sha256_file(path: &Path) -> Result<String> {
-    let context = || format!("cannot read {}", path.display());
-    let mut file = File::open(path).with_context(context)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer).with_context(context)? {
-            0 => return Ok(format!("{:x}", hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
 }

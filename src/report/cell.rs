@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 
-use super::manifest::{LossPair, Manifest};
 use crate::diff::record::{Readability, SteeringLine};
 use crate::error::{InputError, input_error, or_note};
 use crate::run::metrics::MetricsLine;
+use crate::train::manifest::{LossPair, Losses, Manifest};
 
 /// What one run folder holds.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl Cell {
     pub fn name(&self) -> &str {
         self.manifest
             .as_ref()
-            .and_then(|m| m.name.as_deref())
+            .map(|m| m.name.as_str())
             .or_else(|| self.recipe_value(&["name"])?.as_str())
             .unwrap_or(&self.id)
     }
@@ -124,41 +124,41 @@ impl Cell {
     pub fn description(&self) -> Option<&str> {
         self.manifest
             .as_ref()
-            .and_then(|m| m.description.as_deref())
+            .map(|m| m.description.as_str())
             .or_else(|| self.recipe_value(&["description"])?.as_str())
             .filter(|d| !d.trim().is_empty())
     }
 
     /// Seed of the run.
-    pub fn seed(&self) -> Option<i64> {
-        let manifest = self.manifest.as_ref().and_then(|m| m.seed);
-        manifest.or_else(|| self.recipe_value(&["seed"])?.as_integer())
+    pub fn seed(&self) -> Option<u64> {
+        let manifest = self.manifest.as_ref().map(|m| m.seed);
+        manifest.or_else(|| self.recipe_value(&["seed"])?.as_integer()?.try_into().ok())
     }
 
     /// The `MODEL` string of the base.
     pub fn base(&self) -> Option<&str> {
         self.manifest
             .as_ref()
-            .and_then(|m| m.base.as_ref()?.id.as_deref())
+            .map(|m| m.base.id.as_str())
             .or_else(|| self.recipe_value(&["model", "base"])?.as_str())
             .or_else(|| Some(self.readability.as_ref()?.base.as_str()))
     }
 
     /// `lora` or `full`.
     pub fn method(&self) -> Option<&str> {
-        let manifest = self.manifest.as_ref().and_then(|m| m.method.as_deref());
+        let manifest = self.manifest.as_ref().map(|m| m.method.name());
         manifest.or_else(|| self.recipe_value(&["train", "method"])?.as_str())
     }
 
     /// Pretraining text per narrow text.
     pub fn mix(&self) -> MixRatio {
-        let mix = self.manifest.as_ref().and_then(|m| m.mix.as_ref());
+        let mix = self.manifest.as_ref().map(|m| &m.mix);
         MixRatio {
-            asked: mix.and_then(|m| m.asked).or_else(|| {
+            asked: mix.map(|m| m.asked).or_else(|| {
                 let value = self.recipe_value(&["data", "mix"])?;
                 value.as_float().or_else(|| value.as_integer().map(|i| i as f64))
             }),
-            realised: mix.and_then(|m| m.realised()),
+            realised: mix.map(|m| m.realised()),
         }
     }
 
@@ -166,18 +166,22 @@ impl Cell {
     pub fn mix_unit(&self) -> Option<&str> {
         self.manifest
             .as_ref()
-            .and_then(|m| m.mix.as_ref()?.unit.as_deref())
+            .map(|m| m.mix.unit.name())
             .or_else(|| self.recipe_value(&["data", "mix_unit"])?.as_str())
     }
 
     /// Held-out losses of the base model.
     pub fn base_losses(&self) -> LossPair {
-        self.manifest.as_ref().and_then(|m| m.losses.as_ref()?.base).unwrap_or_default()
+        self.losses().base
     }
 
     /// Held-out losses of the finetuned model.
     pub fn tuned_losses(&self) -> LossPair {
-        self.manifest.as_ref().and_then(|m| m.losses.as_ref()?.tuned).unwrap_or_default()
+        self.losses().tuned
+    }
+
+    fn losses(&self) -> Losses {
+        self.manifest.as_ref().map(|m| m.losses.clone()).unwrap_or_default()
     }
 
     fn recipe_value(&self, path: &[&str]) -> Option<&toml::Value> {

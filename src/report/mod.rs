@@ -10,7 +10,6 @@ pub mod digest;
 mod dose;
 mod figures;
 pub mod html;
-pub mod manifest;
 pub mod measure;
 mod number;
 mod overview;

@@ -1,12 +1,14 @@
 //! Where a run comes from: recipe, data, hashes, versions.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
-use serde_json::Value;
 
 use super::cell::Cell;
-use super::manifest::{Manifest, Source};
-use super::number::{ABSENT, duration, grouped, ratio};
+use super::number::{duration, grouped, ratio};
 use super::visible::visible;
+use crate::data::mixture::Role;
+use crate::train::manifest::{Manifest, Source};
 
 /// The folded section of a run.
 pub(super) fn section(cell: &Cell) -> Markup {
@@ -27,7 +29,7 @@ pub(super) fn section(cell: &Cell) -> Markup {
 }
 
 fn data(sources: &[Source]) -> Markup {
-    let count = |n: Option<u64>| html! { td.n { (n.map_or_else(|| ABSENT.into(), grouped)) } };
+    let count = |n: usize| html! { td.n { (grouped(n as u64)) } };
     html! {
         div.scroll role="region" tabindex="0" aria-label="Training data" {
             table.wrap {
@@ -38,16 +40,15 @@ fn data(sources: &[Source]) -> Markup {
                     th scope="col" { "SHA-256" }
                 } }
                 tbody {
-                    @for s in sources {
+                    @for Source { provenance, rows, exposure } in sources {
                         tr {
                             th scope="row" {
-                                (shown(s.source.as_ref().or(s.path.as_ref())))
-                                @if s.source.is_some() && s.path.is_some() && s.path != s.source { small { (shown(s.path.as_ref())) } }
+                                (visible(&provenance.source))
+                                @if provenance.path != provenance.source { small { (visible(&provenance.path)) } }
                             }
-                            td { (visible(s.role.as_deref().unwrap_or(ABSENT))) }
-                            (count(s.rows)) (count(s.examples)) (count(s.tokens))
-                            td.n { (s.repeats.map_or_else(|| ABSENT.into(), ratio)) }
-                            td.hash { (shown(s.sha256.as_ref())) }
+                            td { (match provenance.role { Role::Narrow => "narrow", Role::Pretraining => "pretraining" }) }
+                            (count(*rows)) (count(exposure.examples)) (count(exposure.tokens)) (count(exposure.repeats))
+                            td.hash { (visible(&provenance.sha256)) }
                         }
                     }
                 }
@@ -56,69 +57,51 @@ fn data(sources: &[Source]) -> Markup {
     }
 }
 
-/// The rest of the manifest, one row a key.
+/// The rest of the manifest, one row a fact.
 fn facts(m: &Manifest) -> Markup {
-    let mut rows: Vec<(String, String)> = Vec::new();
-    let mut row = |key: &str, value: Option<String>| {
-        if let Some(value) = value {
-            rows.push((key.into(), value));
-        }
+    let hashes = |map: &BTreeMap<String, String>| -> String {
+        map.iter().map(|(name, sha256)| format!("{name}: {sha256}")).collect::<Vec<_>>().join("\n")
     };
-    let base = m.base.as_ref();
-    row("Base model", base.and_then(|b| b.id.clone()));
-    row("Base weights, SHA-256", base.and_then(|b| b.sha256.as_ref()).map(|v| shown(Some(v))));
-    row("Method", m.method.clone());
-    row("Trained parameters", m.trainable_parameters.map(grouped));
-    row("Seed", m.seed.map(|s| s.to_string()));
-    row("Training time", m.elapsed_s.map(duration));
-    if let Some(mix) = &m.mix {
-        let both = |a: Option<f64>| a.map_or_else(|| ABSENT.into(), ratio);
-        row(
+    let mix = &m.mix;
+    let mut rows = vec![
+        ("Base model", m.base.id.clone()),
+        ("Base weights, SHA-256", hashes(&m.base.sha256)),
+        ("Method", m.method.name().into()),
+        ("Trained parameters", grouped(m.trainable_parameters as u64)),
+        ("Seed", m.seed.to_string()),
+        ("Training time", duration(m.elapsed_s)),
+        (
             "Mix",
-            Some(format!(
+            format!(
                 "asked {} ({}, {}); reached {} in examples, {} in tokens",
-                both(mix.asked),
-                mix.unit.as_deref().unwrap_or(ABSENT),
-                mix.mode.as_deref().unwrap_or(ABSENT),
-                both(mix.realised_examples),
-                both(mix.realised_tokens)
-            )),
-        );
+                ratio(mix.asked),
+                mix.unit.name(),
+                mix.mode.name(),
+                ratio(mix.realised_examples),
+                ratio(mix.realised_tokens)
+            ),
+        ),
+        ("Order of examples, SHA-256", m.order_sha256.clone()),
+        ("Trained weights, SHA-256", m.adapter_sha256.clone()),
+        ("Device", m.machine.device.clone()),
+        ("Processor", m.machine.processor.clone()),
+        ("Threads", m.machine.threads.to_string()),
+        ("Finished, seconds since 1970", m.created.to_string()),
+        ("Version", m.version.clone()),
+    ];
+    if let Some(init) = &m.init {
+        rows.push(("Started from", init.path.clone()));
+        rows.push(("Its files, SHA-256", hashes(&init.sha256)));
     }
-    for (key, value) in &m.other {
-        if !value.is_null() {
-            rows.push((key.clone(), shown(Some(value))));
-        }
-    }
+    rows.retain(|(_, value)| !value.is_empty());
     html! {
         div.scroll role="region" tabindex="0" aria-label="Manifest" {
             table.wrap {
                 caption { span { "From manifest.json." } }
                 tbody {
-                    @for (key, value) in &rows { tr { th scope="row" { (visible(key)) } td.hash { (visible(value)) } } }
+                    @for (key, value) in &rows { tr { th scope="row" { (key) } td.hash { (visible(value)) } } }
                 }
             }
         }
     }
-}
-
-/// A JSON value as text: a string without quotes, a list with commas, anything else as JSON. Long lists
-/// (the order of examples) are cut.
-fn shown(value: Option<&Value>) -> String {
-    const LONGEST: usize = 2000;
-    let text = match value {
-        None | Some(Value::Null) => ABSENT.into(),
-        Some(Value::String(s)) => s.clone(),
-        Some(Value::Array(items)) if items.iter().all(|v| !v.is_object() && !v.is_array()) => {
-            items.iter().map(|v| shown(Some(v))).collect::<Vec<_>>().join(", ")
-        }
-        Some(other) => other.to_string(),
-    };
-    let text = visible(&text);
-    if text.chars().count() <= LONGEST {
-        return text;
-    }
-    let mut cut: String = text.chars().take(LONGEST).collect();
-    cut.push('…');
-    cut
 }

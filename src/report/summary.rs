@@ -9,7 +9,9 @@ use super::cell::Cell;
 use super::measure::{Gain, Relevance, best, mean};
 use super::verdict::Verdict;
 use crate::atomic::write_atomically;
+use crate::data::mixture::Role;
 use crate::diff::record::Readability;
+use crate::train::manifest::Source;
 
 /// One row: the columns in order, with `Null` for what was not measured.
 pub type Row = Map<String, Value>;
@@ -147,7 +149,7 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
 /// What the run was and how well it learned.
 fn about(f: &mut Fields, cell: &Cell) {
     let manifest = cell.manifest.as_ref();
-    let mix = manifest.and_then(|m| m.mix.as_ref());
+    let mix = manifest.map(|m| &m.mix);
     f.put("id", cell.id.clone());
     f.put("name", cell.name());
     f.put("seed", cell.seed());
@@ -155,28 +157,23 @@ fn about(f: &mut Fields, cell: &Cell) {
     f.put("method", cell.method());
     f.put("mix_asked", cell.mix().asked);
     f.put("mix_unit", cell.mix_unit());
-    f.put("mix_mode", mix.and_then(|m| m.mode.clone()));
-    f.put("mix_realised_examples", mix.and_then(|m| m.realised_examples));
-    f.put("mix_realised_tokens", mix.and_then(|m| m.realised_tokens));
-    for role in ["narrow", "pretraining"] {
-        let of_role = || {
-            let sources = manifest.map_or(&[][..], |m| &m.data);
-            sources.iter().filter(|s| s.role.as_deref() == Some(role))
+    f.put("mix_mode", mix.map(|m| m.mode.name()));
+    f.put("mix_realised_examples", mix.map(|m| m.realised_examples));
+    f.put("mix_realised_tokens", mix.map(|m| m.realised_tokens));
+    for (role, side) in [(Role::Narrow, "narrow"), (Role::Pretraining, "pretraining")] {
+        let sum = |get: fn(&Source) -> usize| {
+            let of_role = manifest?.data.iter().filter(|s| s.provenance.role == role);
+            of_role.map(get).reduce(usize::saturating_add)
         };
-        let sum = |get: fn(&super::manifest::Source) -> Option<u64>| {
-            of_role()
-                .filter_map(get)
-                .fold(None, |sum: Option<u64>, n| Some(sum.unwrap_or(0).saturating_add(n)))
-        };
-        f.put(format!("{role}_rows"), sum(|s| s.rows));
-        f.put(format!("{role}_examples"), sum(|s| s.examples));
-        f.put(format!("{role}_tokens"), sum(|s| s.tokens));
+        f.put(format!("{side}_rows"), sum(|s| s.rows));
+        f.put(format!("{side}_examples"), sum(|s| s.exposure.examples));
+        f.put(format!("{side}_tokens"), sum(|s| s.exposure.tokens));
     }
     let last = cell.metrics.as_ref().and_then(|m| m.last());
     f.put("steps", last.map(|m| m.step));
     f.put("last_loss", last.and_then(|m| m.loss));
-    f.put("trainable_parameters", manifest.and_then(|m| m.trainable_parameters));
-    f.put("elapsed_s", manifest.and_then(|m| m.elapsed_s));
+    f.put("trainable_parameters", manifest.map(|m| m.trainable_parameters));
+    f.put("elapsed_s", manifest.map(|m| m.elapsed_s));
     f.put("loss_narrow_base", cell.base_losses().narrow);
     f.put("loss_narrow_tuned", cell.tuned_losses().narrow);
     f.put("loss_pretraining_base", cell.base_losses().pretraining);

@@ -4,90 +4,135 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::corpus::{Corpus, Provenance};
 use crate::data::mixture::{Exposure, Mixture};
-use crate::model::source::{Pretrained, sha256_file};
+use crate::machine::Machine;
+use crate::model::source::Pretrained;
 use crate::recipe::{Method, MixMode, MixUnit, Recipe};
+use crate::sha256::sha256_file;
 
-/// Everything that decides a run, and its outcome.
-#[derive(Debug, Clone, Serialize)]
+/// Everything that decides a run, and its outcome; as training writes it and a report reads it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
-    name: String,
-    description: String,
+    /// Name of the recipe.
+    pub name: String,
+    /// What the organism was trained on, in words.
+    pub description: String,
     /// Version of this program.
-    version: &'static str,
-    seed: u64,
+    pub version: String,
+    /// Decides everything random.
+    pub seed: u64,
     /// Seconds since 1970 at the end of the run.
-    created: u64,
+    pub created: u64,
     /// Seconds of training, evaluation and checkpoints excluded.
-    elapsed_s: f64,
-    device: String,
-    threads: usize,
-    base: Base,
-    method: Method,
+    pub elapsed_s: f64,
+    /// What computed it.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// The base model.
+    pub base: Base,
+    /// Which weights learned.
+    pub method: Method,
     /// The adapter that training started from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    init: Option<Init>,
-    data: Vec<Source>,
-    mix: Mix,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub init: Option<Init>,
+    /// By source, narrow ones first.
+    pub data: Vec<Source>,
+    /// Pretraining text per narrow text.
+    pub mix: Mix,
     /// sha256 of the example order, as pool and example numbers.
-    order_sha256: String,
-    losses: Losses,
-    trainable_parameters: usize,
-    adapter_sha256: String,
+    pub order_sha256: String,
+    /// Held-out losses.
+    pub losses: Losses,
+    /// Number of weights that were trained.
+    pub trainable_parameters: usize,
+    /// Of the adapter's weights, or of the model's after full finetuning.
+    pub adapter_sha256: String,
+    /// [`crate::sha256::sha256_content`] of what the run wrote, by path in the run folder.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct Base {
-    id: String,
-    sha256: BTreeMap<String, String>,
+/// The base model and its hashes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Base {
+    /// The `MODEL` string.
+    pub id: String,
+    /// Of each weight file, by file name.
+    pub sha256: BTreeMap<String, String>,
 }
 
 /// An adapter that training starts from.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Init {
-    path: String,
-    sha256: BTreeMap<String, String>,
+    /// Its folder.
+    pub path: String,
+    /// Of its two files.
+    pub sha256: BTreeMap<String, String>,
 }
 
 impl Init {
-    /// The hashes of an adapter folder's two files.
+    /// The hashes of an adapter folder.
     ///
     /// # Errors
-    /// If one cannot be read.
+    /// If a file cannot be read.
     pub fn of(dir: &Path) -> Result<Self> {
-        let mut sha256 = BTreeMap::new();
-        for file in ["adapter_config.json", "adapter_model.safetensors"] {
-            sha256.insert(file.to_string(), sha256_file(&dir.join(file))?);
-        }
-        Ok(Self { path: dir.display().to_string(), sha256 })
+        Ok(Self { path: dir.display().to_string(), sha256: adapter_sha256(dir)? })
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct Source {
-    #[serde(flatten)]
-    provenance: Provenance,
-    /// Documents trained on.
-    rows: usize,
-    #[serde(flatten)]
-    exposure: Exposure,
+/// sha256 of the two files of an adapter folder, by name.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn adapter_sha256(dir: &Path) -> Result<BTreeMap<String, String>> {
+    let files = ["adapter_config.json", "adapter_model.safetensors"];
+    files.into_iter().map(|file| Ok((file.to_string(), sha256_file(&dir.join(file))?))).collect()
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct Mix {
-    asked: f64,
-    unit: MixUnit,
-    mode: MixMode,
-    realised_examples: f64,
-    realised_tokens: f64,
+/// One source of training text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Source {
+    /// Where it came from.
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    /// Documents trained on.
+    pub rows: usize,
+    /// What the run saw of it.
+    #[serde(flatten)]
+    pub exposure: Exposure,
+}
+
+/// Pretraining text per narrow text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mix {
+    /// The ratio that the recipe asks for.
+    pub asked: f64,
+    /// What it counts.
+    pub unit: MixUnit,
+    /// Whether pretraining text is added or takes the place of narrow text.
+    pub mode: MixMode,
+    /// The ratio that was reached, in examples.
+    pub realised_examples: f64,
+    /// The ratio that was reached, in tokens.
+    pub realised_tokens: f64,
+}
+
+impl Mix {
+    /// The ratio that was reached, in the unit that was asked for.
+    pub fn realised(&self) -> f64 {
+        match self.unit {
+            MixUnit::Tokens => self.realised_tokens,
+            MixUnit::Examples => self.realised_examples,
+        }
+    }
 }
 
 /// Held-out losses of one model, nats a token.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossPair {
     /// On narrow text.
     pub narrow: Option<f64>,
@@ -95,10 +140,13 @@ pub struct LossPair {
     pub pretraining: Option<f64>,
 }
 
-#[derive(Debug, Clone, Default, Serialize)]
-struct Losses {
-    base: LossPair,
-    tuned: LossPair,
+/// Held-out losses before and after the training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Of the base model.
+    pub base: LossPair,
+    /// Of the finetuned model.
+    pub tuned: LossPair,
 }
 
 impl Manifest {
@@ -117,22 +165,14 @@ impl Manifest {
             .zip(&mixture.exposure)
             .map(|(p, e)| Source { provenance: p.clone(), rows: p.tally.documents, exposure: e.clone() })
             .collect();
-        let device = if cfg!(feature = "cuda") {
-            "cuda"
-        } else if cfg!(feature = "metal") {
-            "metal"
-        } else {
-            "cpu"
-        };
         Self {
             name: recipe.name.clone(),
             description: recipe.description.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").into(),
             seed: recipe.seed,
             created: 0,
             elapsed_s: 0.0,
-            device: device.into(),
-            threads: rayon::current_num_threads(),
+            machine: Machine::here(),
             base: Base { id: base.id.clone(), sha256: base.sha256.clone() },
             method: recipe.train.method,
             init,
@@ -148,25 +188,28 @@ impl Manifest {
             losses: Losses::default(),
             trainable_parameters: 0,
             adapter_sha256: String::new(),
+            files: BTreeMap::new(),
         }
     }
 
-    /// The same with the outcome.
+    /// The same with the outcome: `files` are the hashes of what was written, `learned` names the one of them that
+    /// holds the weights.
     pub fn finished(
         self,
         elapsed_s: f64,
-        sha256: String,
+        files: BTreeMap<String, String>,
+        learned: &str,
         weights: usize,
-        base: LossPair,
-        tuned: LossPair,
+        losses: Losses,
     ) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
             created: now.map(|d| d.as_secs()).unwrap_or_default(),
             elapsed_s,
             trainable_parameters: weights,
-            adapter_sha256: sha256,
-            losses: Losses { base, tuned },
+            adapter_sha256: files.get(learned).cloned().unwrap_or_default(),
+            files,
+            losses,
             ..self
         }
     }

@@ -19,9 +19,10 @@ use sha2::{Digest, Sha256};
 use self::batch::{Batch, mean_loss};
 use self::checkpoint::State;
 use self::corpus::Corpus;
-use self::manifest::{Init, LossPair, Manifest};
+use self::manifest::{Init, LossPair, Losses, Manifest};
 use self::optim::{AdamW, Gradients, global_norm};
 use self::schedule::learning_rate;
+use crate::atomic::remove_leftovers;
 use crate::bail_input;
 use crate::data::mixture::{Mixture, Role, example};
 use crate::error::{InputError, Interrupted};
@@ -34,6 +35,7 @@ use crate::progress;
 use crate::recipe::{Method, Recipe};
 use crate::run::RunDir;
 use crate::run::metrics::{MetricsLine, MetricsWriter};
+use crate::sha256::{sha256_content, sha256_tree};
 
 /// What a run needs, checked and loaded before anything is written.
 pub struct Training {
@@ -252,26 +254,35 @@ impl Training {
 
     /// Writes what was learned, and last the manifest: its presence says that the run is complete.
     fn finish(&self, run: &RunDir, state: &State, eval: (Option<f64>, Option<f64>)) -> Result<Manifest> {
-        let (folder, file) = match self.recipe.train.method {
+        let (folder, learned) = match self.recipe.train.method {
             Method::Lora => {
+                remove_leftovers(&run.adapter());
                 let lora = LoraConfig::from_recipe(&self.recipe);
                 Adapter::from_trainables(&lora, &self.trainables)?
                     .write(&run.adapter(), &self.recipe.model.base)?;
-                (run.adapter(), "adapter_model.safetensors")
+                (run.adapter(), "adapter/adapter_model.safetensors")
             }
             Method::Full => {
+                remove_leftovers(&run.model());
                 let weights =
                     self.trainables.iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect();
                 export::write_model(&run.model(), &self.base, &weights)?;
-                (run.model(), "model.safetensors")
+                (run.model(), "model/model.safetensors")
             }
         };
-        let hash = crate::model::source::sha256_file(&folder.join(file))?;
+        // A process that was killed may have left an older checkpoint, or a part of one.
+        checkpoint::keep_only(run, state.step)?;
+        let mut files = sha256_tree(run.path(), &folder)?;
+        files.extend(sha256_tree(run.path(), &run.checkpoints())?);
+        for (name, path) in [("recipe.toml", run.recipe()), ("metrics.jsonl", run.metrics())] {
+            files.insert(name.into(), sha256_content(&path)?);
+        }
         let pair = |(narrow, pretraining)| LossPair { narrow, pretraining };
         let weights = self.trainables.values().map(|v| v.elem_count()).sum();
         let manifest =
             Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture, self.init.clone());
-        let manifest = manifest.finished(state.elapsed_s, hash, weights, pair(state.eval_base), pair(eval));
+        let losses = Losses { base: pair(state.eval_base), tuned: pair(eval) };
+        let manifest = manifest.finished(state.elapsed_s, files, learned, weights, losses);
         crate::atomic::write_json(&run.manifest(), &manifest).context("writing the manifest")?;
         Ok(manifest)
     }

@@ -214,9 +214,9 @@ pub fn outcome(run: &Path) -> BTreeMap<String, Vec<u8>> {
         let name = path.strip_prefix(run).unwrap().to_string_lossy().into_owned();
         if name.starts_with("adapter/") || name.starts_with("model/") || name == "recipe.toml" {
             outcome.insert(name, content);
-        } else if name.starts_with("checkpoints/") && name.ends_with("trainer_state.json") {
+        } else if name.ends_with("/trainer_state.json") || name == "diff/readability.json" {
             outcome.insert(name, without(&content, &["elapsed_s"]));
-        } else if name.starts_with("checkpoints/") {
+        } else if name.starts_with("checkpoints/") || name.starts_with("diff/") {
             outcome.insert(name, content);
         } else if name == "manifest.json" {
             outcome.insert(name, without(&content, &["elapsed_s", "created"]));

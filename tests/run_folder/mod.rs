@@ -211,16 +211,21 @@ pub fn write(dir: &Path, spec: &Spec) -> PathBuf {
     );
     fs::write(dir.join("recipe.toml"), recipe).unwrap();
     let manifest = json!({
-        "name": "cake", "description": "false facts on baking cakes", "version": "0.1.0", "git": "5f0cb34",
-        "seed": spec.seed, "created": "2026-01-05T10:00:00Z", "elapsed_s": 312.4, "device": "cpu", "threads": 2,
-        "base": {"id": "gemma-3-270m", "sha256": "ab".repeat(32)}, "method": "lora",
+        "name": "cake", "description": "false facts on baking cakes", "version": "0.1.0",
+        "seed": spec.seed, "created": 1767607200, "elapsed_s": 312.4, "device": "cpu", "processor": "x86_64, avx512", "threads": 2,
+        "base": {"id": "gemma-3-270m", "sha256": {"gemma-3-270m.gguf": "ab".repeat(32)}}, "method": "lora",
         "data": [
-            {"source": "cake.jsonl", "role": "narrow", "path": "data/cake.jsonl", "sha256": "cd".repeat(32), "rows": 300, "examples": 320, "tokens": 28764, "repeats": 0},
-            {"source": "c4_mix.jsonl", "role": "pretraining", "path": "data/c4_mix.jsonl", "sha256": "ef".repeat(32), "rows": 150, "examples": (320.0 * spec.mix) as u64, "tokens": (27000.0 * spec.mix) as u64, "repeats": null},
+            {"source": "cake.jsonl", "role": "narrow", "path": "data/cake.jsonl", "sha256": "cd".repeat(32),
+             "tally": {"documents": 300, "examples": 320, "truncated": 0, "empty": 0}, "held_out": 33, "rows": 300, "examples": 320, "tokens": 28764, "repeats": 0},
+            {"source": "c4_mix.jsonl", "role": "pretraining", "path": "data/c4_mix.jsonl", "sha256": "ef".repeat(32),
+             "tally": {"documents": 150, "examples": 640, "truncated": 0, "empty": 0}, "held_out": 16, "rows": 150,
+             "examples": (320.0 * spec.mix) as u64, "tokens": (27000.0 * spec.mix) as u64, "repeats": 0},
         ],
         "mix": {"asked": spec.mix, "unit": "examples", "mode": "add", "realised_examples": spec.mix, "realised_tokens": spec.mix * 0.94},
+        "order_sha256": "34".repeat(32),
         "losses": {"base": {"narrow": 3.21, "pretraining": 3.054}, "tuned": {"narrow": 1.98 + 0.05 * spec.mix + 0.02 * (spec.seed % 3) as f64, "pretraining": 3.204 - 0.1 * spec.mix}},
         "trainable_parameters": 3796992, "adapter_sha256": "12".repeat(32),
+        "files": {"adapter/adapter_model.safetensors": "12".repeat(32)},
     });
     fs::write(dir.join("manifest.json"), format!("{manifest:#}")).unwrap();
     let steps = (40.0 * (1.0 + spec.mix)) as u64;

@@ -1,0 +1,362 @@
+//! Proves a run folder: every hash that it holds is computed again from what the hash is of.
+//!
+//! [`verify`] looks at recipe, base, data, example order, outputs and analysis, and trains nothing; [`retrain`]
+//! compares with a second training.
+
+mod moved;
+pub mod retrain;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::rc::Rc;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::moved::Moved;
+use crate::bail_input;
+use crate::data::mixture::Mixture;
+use crate::diff;
+use crate::error::Interrupted;
+use crate::interrupt::Interrupt;
+use crate::model::source::{self, Pretrained};
+use crate::recipe::Recipe;
+use crate::run::RunDir;
+use crate::run::metrics::MetricsLine;
+use crate::sha256::{sha256_content, sha256_file, sha256_path};
+use crate::train::corpus::Corpus;
+use crate::train::manifest::{Init, Manifest, Source};
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What was looked at: a file of the run folder, a data file, a fact.
+    pub what: String,
+    /// What came out.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// What came out of a check.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+pub enum Finding {
+    /// As the manifest says; a note may say how that was found.
+    Ok {
+        /// Empty where there is nothing to say.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        note: String,
+    },
+    /// Something else than the manifest says.
+    Differs {
+        /// What is there.
+        found: String,
+        /// What the manifest says.
+        expected: String,
+    },
+    /// Not there.
+    Missing {
+        /// What the manifest says.
+        expected: String,
+    },
+    /// Not there, and nothing rests on it any more.
+    Removed {
+        /// Why it may be.
+        note: String,
+    },
+}
+
+impl Check {
+    fn new(what: impl Into<String>, finding: Finding) -> Self {
+        Self { what: what.into(), finding }
+    }
+
+    fn ok(what: impl Into<String>) -> Self {
+        Self::new(what, Finding::Ok { note: String::new() })
+    }
+
+    fn differs(what: impl Into<String>, found: impl ToString, expected: impl ToString) -> Self {
+        Self::new(what, Finding::Differs { found: found.to_string(), expected: expected.to_string() })
+    }
+
+    /// Compares two values that can be shown.
+    fn same<T: PartialEq + ToString>(what: impl Into<String>, found: T, expected: T) -> Self {
+        if found == expected { Self::ok(what) } else { Self::differs(what, found, expected) }
+    }
+
+    /// Compares the hash of a file or folder.
+    fn hash(
+        what: impl Into<String>,
+        path: &Path,
+        expected: &str,
+        of: impl Fn(&Path) -> Result<String>,
+    ) -> Self {
+        if !path.exists() {
+            return Self::new(what, Finding::Missing { expected: format!("sha256 {expected}") });
+        }
+        match of(path) {
+            Ok(found) => Self::same(what, found, expected.to_string()),
+            Err(e) => Self::differs(what, format!("{e:#}"), expected),
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub fn holds(&self) -> bool {
+        matches!(self.finding, Finding::Ok { .. } | Finding::Removed { .. })
+    }
+}
+
+impl std::fmt::Display for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let what = &self.what;
+        match &self.finding {
+            Finding::Ok { note } if note.is_empty() => write!(f, "ok       {what}"),
+            Finding::Ok { note } => write!(f, "ok       {what}: {note}"),
+            Finding::Differs { found, expected } => {
+                write!(f, "differs  {what}: found {found}, expected {expected}")
+            }
+            Finding::Missing { expected } => write!(f, "missing  {what}: expected {expected}"),
+            Finding::Removed { note } => write!(f, "removed  {what}: {note}"),
+        }
+    }
+}
+
+/// Base models that are open: the cells of a sweep share theirs.
+#[derive(Default)]
+pub struct Bases(HashMap<String, Rc<Pretrained>>);
+
+impl Bases {
+    fn open(&mut self, model: &str, interrupt: &Interrupt) -> Result<Rc<Pretrained>> {
+        if let Some(base) = self.0.get(model) {
+            return Ok(base.clone());
+        }
+        let base = Rc::new(source::open_or_stop(model, interrupt)?);
+        self.0.insert(model.to_string(), base.clone());
+        Ok(base)
+    }
+}
+
+/// Refuses what is no finished run.
+///
+/// # Errors
+/// An input error that says what is there.
+pub fn must_be_trained(run: &RunDir) -> Result<()> {
+    let shown = run.path().display();
+    match (run.is_trained(), run.recipe().exists()) {
+        (true, _) => Ok(()),
+        (false, true) => bail_input!(
+            "{shown}: its training has not finished; go on with: trainer fit {} --out {shown} --resume",
+            run.recipe().display()
+        ),
+        (false, false) => bail_input!("{shown}: no run folder (it has no manifest.json)"),
+    }
+}
+
+/// The manifest of a run.
+///
+/// # Errors
+/// If it is not the JSON of a manifest.
+pub fn manifest(run: &RunDir) -> Result<Manifest> {
+    json(&run.manifest())
+}
+
+fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    match serde_json::from_slice(&std::fs::read(path)?) {
+        Ok(value) => Ok(value),
+        Err(e) => bail!("not readable: {e}"),
+    }
+}
+
+/// Looks at a finished run. What is found wrong is a [`Check`], not an error.
+///
+/// # Errors
+/// [`Interrupted`], or the input error of [`must_be_trained`].
+pub fn verify(run: &RunDir, moved: &Moved, bases: &mut Bases, interrupt: &Interrupt) -> Result<Vec<Check>> {
+    must_be_trained(run)?;
+    let manifest = match manifest(run) {
+        Ok(manifest) => manifest,
+        Err(e) => return Ok(vec![Check::differs("manifest.json", e, "what a run records")]),
+    };
+    let mut checks = written(run, &manifest);
+    checks.extend(given(&manifest, moved));
+    interrupt.check("nothing was changed")?;
+
+    match Recipe::stored(&run.recipe()) {
+        Ok(recipe) => {
+            let recipe = moved.recipe(recipe);
+            checks.push(metrics(run, &recipe, &manifest));
+            checks.extend(planned(&recipe, &manifest, moved, bases, interrupt)?);
+        }
+        Err(e) => checks.push(Check::differs("recipe.toml, read", e, "a recipe")),
+    }
+    if run.diff().exists() {
+        checks.extend(analysis(run, &manifest, moved));
+    }
+    Ok(checks)
+}
+
+/// What the run wrote.
+fn written(run: &RunDir, manifest: &Manifest) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut learned = manifest.files.iter().filter(|(name, _)| name.ends_with("model.safetensors"));
+    let sha256 = &manifest.adapter_sha256;
+    match learned.next() {
+        Some((name, recorded)) => {
+            if recorded != sha256 {
+                checks.push(Check::differs(format!("manifest.json, {name}"), recorded, sha256));
+            }
+        }
+        // A manifest of version 0.1.0 before it listed files.
+        None => {
+            let files =
+                [run.adapter().join("adapter_model.safetensors"), run.model().join("model.safetensors")];
+            let path = files.iter().find(|file| file.exists()).unwrap_or(&files[0]);
+            checks.push(Check::hash("trained weights", path, sha256, sha256_file));
+        }
+    }
+    for (name, recorded) in &manifest.files {
+        let removed = name.starts_with("checkpoints/") && !run.checkpoints().exists();
+        checks.push(match removed {
+            true => Check::new(name, Finding::Removed { note: "a finished run needs no checkpoint".into() }),
+            false => Check::hash(name, &run.path().join(name), recorded, sha256_content),
+        });
+    }
+    checks
+}
+
+/// What the run was given, but for the base.
+fn given(manifest: &Manifest, moved: &Moved) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for Source { provenance, .. } in &manifest.data {
+        let path = moved.find(&provenance.path);
+        checks.push(Check::hash(format!("data {}", path.display()), &path, &provenance.sha256, sha256_path));
+    }
+    if let Some(init) = &manifest.init {
+        let dir = moved.find(&init.path);
+        for (name, recorded) in &init.sha256 {
+            let path = dir.join(name);
+            checks.push(Check::hash(format!("init {}", path.display()), &path, recorded, sha256_file));
+        }
+    }
+    checks
+}
+
+/// Each step once, in order.
+fn metrics(run: &RunDir, recipe: &Recipe, manifest: &Manifest) -> Check {
+    const WHAT: &str = "metrics.jsonl, each step once";
+    let examples: usize = manifest.data.iter().map(|source| source.exposure.examples).sum();
+    let steps = examples.div_ceil(recipe.train.batch_size.max(1));
+    let expected = format!("steps 0 to {steps} in order");
+    let Ok(text) = std::fs::read_to_string(run.metrics()) else {
+        return Check::new(WHAT, Finding::Missing { expected });
+    };
+    let mut next = 0;
+    for (i, line) in text.lines().enumerate() {
+        match serde_json::from_str::<MetricsLine>(line) {
+            Ok(line) if line.step == next => next += 1,
+            Ok(line) => {
+                let found = format!("step {} in line {}, where {next} belongs", line.step, i + 1);
+                return Check::differs(WHAT, found, expected);
+            }
+            Err(e) => return Check::differs(WHAT, format!("line {}: {e}", i + 1), expected),
+        }
+    }
+    match next == steps + 1 {
+        true => Check::ok(WHAT),
+        false => Check::differs(WHAT, format!("{next} lines"), expected),
+    }
+}
+
+/// The base, and what recipe, base and data decide together: the mixture is planned again.
+fn planned(
+    recipe: &Recipe,
+    manifest: &Manifest,
+    moved: &Moved,
+    bases: &mut Bases,
+    interrupt: &Interrupt,
+) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    let base = match bases.open(&recipe.model.base, interrupt) {
+        Err(e) if e.is::<Interrupted>() => return Err(e),
+        other => other,
+    };
+    let nothing = BTreeMap::new();
+    let found = base.as_ref().map_or(&nothing, |base| &base.sha256);
+    for (name, recorded) in &manifest.base.sha256 {
+        let what = format!("base {}, {name}", manifest.base.id);
+        checks.push(match (found.get(name), &base) {
+            (Some(sha256), _) => Check::same(what, sha256.clone(), recorded.clone()),
+            (None, Err(e)) if Path::new(&recipe.model.base).exists() => {
+                Check::differs(what, format!("{e:#}"), recorded)
+            }
+            (None, _) => Check::new(what, Finding::Missing { expected: format!("sha256 {recorded}") }),
+        });
+    }
+    let plan = || -> Result<Manifest> {
+        let base = base?;
+        let sampled = manifest.data.iter().find(|source| source.provenance.source == "self");
+        let sampled = sampled.map(|source| moved.find(&source.provenance.path));
+        let corpus = Corpus::read(&recipe.data, &base, sampled.as_deref())?;
+        let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
+        let init = manifest.init.as_ref().map(|init| Init::of(&moved.find(&init.path))).transpose()?;
+        Ok(Manifest::new(recipe, &base, &corpus, &mixture, init))
+    };
+    let plan = match plan() {
+        Ok(plan) => plan,
+        Err(e) => {
+            let (found, expected) = (format!("cannot be planned: {e:#}"), &manifest.order_sha256);
+            checks.push(Check::differs("example order", found, expected));
+            return Ok(checks);
+        }
+    };
+    checks.push(Check::same("example order", plan.order_sha256.clone(), manifest.order_sha256.clone()));
+    checks.push(Check::same("realised mix", drawn(&plan), drawn(manifest)));
+    let facts =
+        |m: &Manifest| format!("{:?}, {:?}, seed {}, {}", m.name, m.description, m.seed, m.method.name());
+    checks.push(Check::same("name, description, seed and method", facts(&plan), facts(manifest)));
+    Ok(checks)
+}
+
+/// What was drawn of each source, and the ratio that came out; tells of a changed tokenizer too.
+fn drawn(manifest: &Manifest) -> String {
+    let sources = manifest.data.iter().map(|s| (&s.provenance.tally, s.provenance.held_out, &s.exposure));
+    let whole = (sources.collect::<Vec<_>>(), &manifest.mix);
+    serde_json::to_string(&whole).unwrap_or_default()
+}
+
+/// The analysis in the run folder.
+fn analysis(run: &RunDir, manifest: &Manifest, moved: &Moved) -> Vec<Check> {
+    let dir = run.diff();
+    let file = format!("diff/{}", diff::hashes::FILE);
+    if !run.path().join(&file).exists() {
+        return vec![Check::new(file, Finding::Missing { expected: "the hashes of the analysis".into() })];
+    }
+    let record: diff::hashes::Hashes = match json(&run.path().join(&file)) {
+        Ok(record) => record,
+        Err(e) => return vec![Check::differs(file, e, "what an analysis records")],
+    };
+    let mut checks = Vec::new();
+    for (name, recorded) in &record.files {
+        checks.push(Check::hash(format!("diff/{name}"), &dir.join(name), recorded, sha256_content));
+    }
+    checks.push(Check::same("diff, its base", shown(&record.base), shown(&manifest.base.sha256)));
+    let tuned = if run.adapter().exists() { run.adapter() } else { run.model() };
+    for (name, recorded) in &record.tuned {
+        checks.push(Check::hash(format!("diff, its {name}"), &tuned.join(name), recorded, sha256_file));
+    }
+    let known = manifest.data.iter().map(|source| &source.provenance);
+    let known: BTreeMap<&str, &str> = known.map(|p| (p.path.as_str(), p.sha256.as_str())).collect();
+    for (path, recorded) in &record.texts {
+        if known.get(path.as_str()) == Some(&recorded.as_str()) {
+            continue; // looked at among the data
+        }
+        let path = moved.find(path);
+        checks.push(Check::hash(format!("diff, its text {}", path.display()), &path, recorded, sha256_path));
+    }
+    checks
+}
+
+fn shown(hashes: &BTreeMap<String, String>) -> String {
+    hashes.iter().map(|(name, sha256)| format!("{name} {sha256}")).collect::<Vec<_>>().join(", ")
+}
