@@ -42,6 +42,20 @@ pub struct Recipe {
 pub struct ModelSection {
     /// `MODEL`: alias, `hf:org/name[@revision]`, folder, or `.gguf` file.
     pub base: String,
+    /// How the frozen matrices lie in memory.
+    pub dtype: ModelDtype,
+}
+
+/// How the frozen matrices of a model lie in memory. All arithmetic is f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelDtype {
+    /// As f32.
+    #[default]
+    F32,
+    /// As a GGUF file has them, turned into f32 a block of rows at a time whenever they are used: the same numbers,
+    /// added up in another order where a matrix has several blocks.
+    Native,
 }
 
 /// `[data]`
@@ -573,6 +587,10 @@ impl Recipe {
         check(
             (0.0..1.0).contains(&t.lora.dropout),
             format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
+        );
+        check(
+            self.model.dtype == ModelDtype::F32 || t.method == Method::Lora,
+            "model.dtype = \"native\" keeps the base frozen: expected train.method = \"lora\", or dtype = \"f32\"".into(),
         );
         check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
         let init = &t.lora.init;

@@ -130,7 +130,8 @@ fn diff_pair(recipe: &Recipe, tuned: &str, out: &Path, interrupt: &Interrupt) ->
         true => Some(Embedder::open(&alias::embedder_dir(&recipe.diff.embedder, interrupt)?)?),
         false => None,
     };
-    let pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
+    let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
+    pretrained.hold(recipe.model.dtype)?;
 
     let device = device()?;
     let is_adapter = Path::new(tuned).join("adapter_config.json").exists();

@@ -44,6 +44,7 @@ use crate::bail_input;
 use crate::ops::attention::LayerCache;
 use crate::ops::segments::Segments;
 use crate::ops::tape::Tape;
+use crate::ops::weight::Matrix;
 use crate::ops::{embedding, linear};
 
 /// One forward pass: which sequences, with how much of the adapter, watched by which hook.
@@ -117,7 +118,7 @@ pub(crate) fn at_site(pass: &mut Pass, layer: usize, site: Site, x: Tensor) -> c
 /// What an architecture file builds.
 pub struct Decoder {
     /// Token embeddings `(vocab, hidden)`.
-    pub embed_tokens: Weight,
+    pub embed_tokens: Weight<Matrix>,
     /// Factor on embeddings.
     pub embed_scale: f64,
     /// The blocks, lowest first.
@@ -125,7 +126,7 @@ pub struct Decoder {
     /// The norm before the head.
     pub norm: RmsNorm,
     /// The unembedding `(vocab, hidden)`; the embeddings themselves where they are tied.
-    pub lm_head: Weight,
+    pub lm_head: Weight<Matrix>,
     /// Soft cap c on the logits, c·tanh(z / c).
     pub final_logit_softcapping: Option<f32>,
 }
@@ -193,7 +194,7 @@ impl CausalLm {
     }
 
     /// The unembedding `(vocab, hidden)`. `adapter` as in [`Pass`]: an adapter may bring a head of its own.
-    pub fn unembedding(&self, adapter: f64) -> &Tensor {
+    pub fn unembedding(&self, adapter: f64) -> &Matrix {
         self.decoder.lm_head.at(adapter)
     }
 
