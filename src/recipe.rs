@@ -215,6 +215,9 @@ pub struct TrainSection {
     pub batch_size: usize,
     /// Examples a forward pass (0: all of a step's); the rest of the step accumulates, weighted by tokens.
     pub micro_batch_size: usize,
+    /// Whether the backward pass computes each block again instead of keeping what happened in it: the same bytes,
+    /// less memory, more time.
+    pub recompute: bool,
     /// Highest learning rate.
     pub lr: f64,
     /// Shape of the schedule.
@@ -249,6 +252,7 @@ impl Default for TrainSection {
             epochs: 0.0,
             batch_size: 8,
             micro_batch_size: 0,
+            recompute: false,
             lr: 3e-4,
             schedule: Schedule::Linear,
             warmup_steps: 0,

@@ -106,7 +106,7 @@ pub(super) fn decoder(c: &Config, variant: Variant, loader: &mut Loader) -> Resu
         }
     }
     let embed_tokens = loader.matrix("model.embed_tokens.weight", [c.vocab_size, c.hidden_size])?;
-    let mut blocks: Vec<Box<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
+    let mut blocks: Vec<Arc<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
     for (i, (layer_type, rotary)) in variant.layers.iter().enumerate() {
         let attention = Attention {
             heads: c.num_attention_heads,
@@ -117,7 +117,7 @@ pub(super) fn decoder(c: &Config, variant: Variant, loader: &mut Loader) -> Resu
             softcap: variant.attn_logit_softcapping,
         };
         let prefix = format!("model.layers.{i}");
-        blocks.push(Box::new(SandwichBlock::load(c, variant.qk_norm, attention, rotary, &prefix, loader)?));
+        blocks.push(Arc::new(SandwichBlock::load(c, variant.qk_norm, attention, rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 1.0, c.rms_norm_eps)?;
     let lm_head = match c.tie_word_embeddings {

@@ -67,7 +67,7 @@ pub(super) fn decoder(c: &Config, config: &Value, variant: Variant, loader: &mut
     let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads.max(1));
     let rotary = Arc::new(rotary::from_config(config, head_dim, 10_000.0)?);
     let embed_tokens = loader.matrix("model.embed_tokens.weight", [c.vocab_size, c.hidden_size])?;
-    let mut blocks: Vec<Box<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
+    let mut blocks: Vec<Arc<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
     for (i, window) in variant.windows.iter().enumerate() {
         let heads = c.num_attention_heads;
         let attention = Attention {
@@ -79,7 +79,7 @@ pub(super) fn decoder(c: &Config, config: &Value, variant: Variant, loader: &mut
             softcap: None,
         };
         let prefix = format!("model.layers.{i}");
-        blocks.push(Box::new(PreNormBlock::load(c, &variant, attention, &rotary, &prefix, loader)?));
+        blocks.push(Arc::new(PreNormBlock::load(c, &variant, attention, &rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 0.0, c.rms_norm_eps)?;
     let lm_head = match c.tie_word_embeddings {

@@ -42,16 +42,23 @@ impl Recording {
     /// # Errors
     /// If a tensor operation fails.
     pub fn backward(self, scalar: &Tensor) -> Result<Gradients> {
+        let mut gradients = Gradients { tracked: HashSet::new(), sums: HashMap::new() };
+        self.walk_back(scalar, &scalar.ones_like()?, &mut gradients)?;
+        Ok(gradients)
+    }
+
+    /// Adds to `into` what the gradient of `output` brings.
+    fn walk_back(self, output: &Tensor, gradient: &Tensor, into: &mut Gradients) -> Result<()> {
         let Steps { tracked, done } = self.0.into_inner();
-        let mut gradients = Gradients { tracked, sums: HashMap::new() };
-        gradients.add(scalar.id(), scalar.ones_like()?)?;
+        into.tracked.extend(tracked);
+        into.add_shared(output.id(), gradient)?;
         for (output, backward) in done.into_iter().rev() {
-            // What does not reach the scalar has no gradient.
-            if let Some(sum) = gradients.sums.remove(&output) {
-                backward(&sum.tensor, &mut gradients)?;
+            // What does not reach the output has no gradient.
+            if let Some(sum) = into.sums.remove(&output) {
+                backward(&sum.tensor, into)?;
             }
         }
-        Ok(gradients)
+        Ok(())
     }
 }
 
@@ -86,6 +93,32 @@ impl Tape<'_> {
             steps.tracked.insert(output.id());
             steps.done.push((output.id(), Box::new(backward)));
         }
+    }
+
+    /// Many operations as one step, which remembers nothing but how to do them `again`: the backward records them anew
+    /// (Chen et al., arXiv 1604.06174). The forward's own notes are dropped at its end.
+    ///
+    /// `again` must compute what `forward` does, from tensors it owns.
+    ///
+    /// # Errors
+    /// Those of `forward`.
+    pub fn recomputed(
+        self,
+        forward: impl FnOnce(Tape) -> Result<Tensor>,
+        again: impl FnOnce(Tape) -> Result<Tensor> + 'static,
+    ) -> Result<Tensor> {
+        let Some(outer) = self.0 else { return forward(self) };
+        let within = |tracked| Recording(RefCell::new(Steps { tracked, done: Vec::new() }));
+        let notes = within(outer.0.borrow().tracked.clone());
+        let y = forward(notes.tape())?;
+        if notes.tape().tracks(&y) {
+            self.record(&y, move |gradient, into| {
+                let notes = within(into.tracked.clone());
+                let y = again(notes.tape())?;
+                notes.walk_back(&y, gradient, into)
+            });
+        }
+        Ok(y)
     }
 
     /// An operation in candle's own differentiable ops, as one step: the path of other devices than the CPU.
@@ -238,6 +271,47 @@ mod tests {
         let total = tape.composed(&[&y], |v| v[0].sum_all())?;
         let mut gradients = recording.backward(&total)?;
         assert_eq!(gradients.take(&x).unwrap().to_vec1::<f32>()?, [8.0, 8.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn recomputed_operations_run_again_and_give_the_same_gradients() -> Result<()> {
+        let (x, w) = (row(&[1.0, 2.0]), row(&[3.0, 5.0]));
+        let f = |x: &Tensor, w: &Tensor, tape: Tape| {
+            let y = tape.composed(&[x, w], |v| &v[0] * &v[1])?;
+            add(&y, &add(x, x, tape)?, tape)
+        };
+        let run = |recompute: bool| -> Result<_> {
+            let recording = Recording::new([&x, &w]);
+            let tape = recording.tape();
+            let mut y = x.clone();
+            for _ in 0..2 {
+                let (from, x, w) = (y.clone(), y.clone(), w.clone());
+                y = match recompute {
+                    true => tape.recomputed(|tape| f(&from, &w, tape), {
+                        let w = w.clone();
+                        move |tape| f(&x, &w, tape)
+                    })?,
+                    false => f(&from, &w, tape)?,
+                };
+            }
+            let steps = recording.0.borrow().done.len();
+            let mut gradients = recording.backward(&y)?;
+            let mut take = |t| gradients.take(t).unwrap().to_vec1::<f32>();
+            Ok((steps, take(&x)?, take(&w)?))
+        };
+        let (kept, again) = (run(false)?, run(true)?);
+        assert_eq!((again.0, &again.1, &again.2), (2, &kept.1, &kept.2));
+        assert_eq!(kept.1, [25.0, 49.0]); // (w + 2)²
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_tracked_is_not_recorded_even_where_it_is_recomputed() -> Result<()> {
+        let (x, w) = (row(&[1.0]), row(&[2.0]));
+        let recording = Recording::new([&w]);
+        let y = recording.tape().recomputed(|tape| scale(&x, 2.0, tape), |_| unreachable!())?;
+        assert!(!recording.tape().tracks(&y) && recording.0.borrow().done.is_empty());
         Ok(())
     }
 
