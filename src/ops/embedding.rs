@@ -1,4 +1,4 @@
-//! Rows of an embedding table: y_t = s·E[id_t], and ∂/∂E[v] = s·Σ_{t: id_t = v} g_t.
+//! Rows of an embedding table: `y_t = s·E[id_t]`, and `∂/∂E[v] = s·Σ_{t: id_t = v} g_t`.
 //!
 //! Shapes: E `(vocab, hidden)`, y `(tokens, hidden)`.
 
