@@ -42,6 +42,20 @@ pub struct Recipe {
 pub struct ModelSection {
     /// `MODEL`: alias, `hf:org/name[@revision]`, folder, or `.gguf` file.
     pub base: String,
+    /// How the frozen matrices lie in memory.
+    pub dtype: ModelDtype,
+}
+
+/// How the frozen matrices of a model lie in memory. All arithmetic is f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelDtype {
+    /// As f32.
+    #[default]
+    F32,
+    /// As a GGUF file has them, turned into f32 a block of rows at a time whenever they are used: the same numbers,
+    /// added up in another order where a matrix has several blocks.
+    Native,
 }
 
 /// `[data]`
@@ -231,6 +245,9 @@ pub struct TrainSection {
     pub batch_size: usize,
     /// Examples a forward pass (0: all of a step's); the rest of the step accumulates, weighted by tokens.
     pub micro_batch_size: usize,
+    /// Whether the backward pass computes each block again instead of keeping what happened in it: the same bytes,
+    /// less memory, more time.
+    pub recompute: bool,
     /// Highest learning rate.
     pub lr: f64,
     /// Shape of the schedule.
@@ -265,6 +282,7 @@ impl Default for TrainSection {
             epochs: 0.0,
             batch_size: 8,
             micro_batch_size: 0,
+            recompute: false,
             lr: 3e-4,
             schedule: Schedule::Linear,
             warmup_steps: 0,
@@ -618,6 +636,10 @@ impl Recipe {
         check(
             (0.0..1.0).contains(&t.lora.dropout),
             format!("train.lora.dropout = {}: expected 0 or more, below 1", t.lora.dropout),
+        );
+        check(
+            self.model.dtype == ModelDtype::F32 || t.method == Method::Lora,
+            "model.dtype = \"native\" keeps the base frozen: expected train.method = \"lora\", or dtype = \"f32\"".into(),
         );
         check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
         let init = &t.lora.init;

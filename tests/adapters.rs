@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 use trainer::data::examples::Example;
 use trainer::model::hooks::NoHook;
 use trainer::model::loader::{Trainables, Tuning};
-use trainer::model::lora::Adapter;
+use trainer::model::lora::{Adapter, LoraConfig};
 use trainer::model::source::{self, Pretrained};
 use trainer::model::{CausalLm, Pass, export};
 use trainer::ops::segments::Segments;
+use trainer::recipe::Modules;
 use trainer::train::batch::Batch;
 use trainer::train::optim::{AdamW, Gradients};
 
@@ -82,6 +83,11 @@ fn logits(model: &CausalLm, ids: &[u32], adapter: f64) -> Tensor {
 
 /// Loss and gradients of both sequences of a family.
 fn backward(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
+    backward_as(family, model, trainables, false)
+}
+
+/// [`backward`], with each block kept or computed again.
+fn backward_as(family: &str, model: &CausalLm, trainables: &Trainables, recompute: bool) -> (f64, Gradients) {
     let reference = tensors(&tiny(family).join("reference.safetensors"));
     let examples: Vec<Example> = sequences(family)
         .into_iter()
@@ -96,8 +102,43 @@ fn backward(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gr
     let batch = Batch::new(&examples.iter().collect::<Vec<_>>(), loss_tokens);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut gradients = Gradients::new();
-    let loss = batch.backward(model, trainables, &mut rng, &mut gradients).unwrap();
+    let loss = batch.backward(model, trainables, &mut rng, recompute, &mut gradients).unwrap();
     (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
+}
+
+#[test]
+fn blocks_that_are_computed_again_give_the_same_bytes() {
+    for family in ["llama", "qwen2", "gemma3"] {
+        let base = open(&tiny(family));
+        let config = LoraConfig {
+            r: 4,
+            lora_alpha: 6.0,
+            lora_dropout: 0.3,
+            target_modules: Modules::Pattern("all-linear".into()),
+            use_dora: family == "qwen2",
+            modules_to_save: vec!["input_layernorm".into(), "lm_head".into()],
+            ..LoraConfig::default()
+        };
+        let upper =
+            LoraConfig { layers_to_transform: vec![1], modules_to_save: Vec::new(), ..config.clone() };
+        for (kind, tuning) in [
+            ("LoRA", Tuning::Lora { config: &config, seed: 1 }),
+            ("LoRA of one block", Tuning::Lora { config: &upper, seed: 1 }),
+            ("full", Tuning::Full),
+        ] {
+            let (model, trainables) = load(&base, &tuning);
+            for var in trainables.values() {
+                var.set(&(var.as_tensor() + 0.01).unwrap()).unwrap(); // B starts as zeros
+            }
+            let (kept, again) =
+                [false, true].map(|recompute| backward_as(family, &model, &trainables, recompute)).into();
+            assert_eq!(kept.0, again.0, "{family}, {kind}: loss");
+            assert_eq!(kept.1.len(), trainables.len());
+            for (name, gradient) in &kept.1 {
+                assert!(floats(gradient) == floats(&again.1[name]), "{family}, {kind}: {name}");
+            }
+        }
+    }
 }
 
 #[test]

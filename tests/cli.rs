@@ -190,6 +190,17 @@ fn a_mix_larger_than_its_source_is_refused_unless_it_may_repeat() {
 }
 
 #[test]
+fn weights_stay_as_the_file_has_them_only_where_they_are_frozen_and_in_a_gguf_file() {
+    let lab = Lab::new();
+    let native = "model.dtype=native";
+    assert_says(&lab.refused(&fit_with(&[native])), &["model.dtype = \"native\"", "no GGUF file"]);
+    assert_says(
+        &lab.refused(&fit_with(&[native, "train.method=full"])),
+        &["model.dtype = \"native\"", "expected train.method = \"lora\""],
+    );
+}
+
+#[test]
 fn an_adapter_that_does_not_match_the_base_is_refused_matrix_by_matrix() {
     let lab = Lab::new();
     let (base, adapter) = (tiny("llama"), tiny("qwen2").join("adapter"));

@@ -1,6 +1,6 @@
 //! Every kind of model source, with tiny files that the tests write themselves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,15 +9,22 @@ use anyhow::Result;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tempfile::TempDir;
+use trainer::data::examples::Example;
 use trainer::error::InputError;
 use trainer::interrupt::Interrupt;
-use trainer::model::hooks::NoHook;
+use trainer::model::hooks::{NoHook, Record, Site};
 use trainer::model::loader::Tuning;
+use trainer::model::lora::LoraConfig;
 use trainer::model::source::{Pretrained, open};
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
+use trainer::recipe::{ModelDtype, Modules};
+use trainer::train::batch::Batch;
+use trainer::train::optim::Gradients;
 
 /// The text of the input error that opening must give.
 fn fault(model: &Path) -> String {
@@ -500,6 +507,84 @@ fn a_gguf_of_a_model_computes_what_its_folder_computes() -> Result<()> {
         let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
         assert!(ours.len() == theirs.len() && worst < 1e-5, "{family}: logits differ by {worst}");
     }
+    Ok(())
+}
+
+/// A tiny model's folder as a GGUF file: matrices in blocks of 4 and 8 bits where their rows fill blocks, else f16.
+fn quantised_gguf(dir: &Path, family: &str, tokenizer: Metadata) -> Result<PathBuf> {
+    let from = open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(family))?;
+    let mut tensors = Vec::new();
+    for (i, name) in from.weights.names().into_iter().enumerate() {
+        let tensor = from.weights.get(&name)?;
+        let dtype = match tensor.dims() {
+            [_, cols] if cols % 32 == 0 => [GgmlDType::Q4_1, GgmlDType::Q8_0][i % 2],
+            [_, _] => GgmlDType::F16,
+            _ => GgmlDType::F32,
+        };
+        tensors.push((gguf_name(&name, family.starts_with("gemma")), tensor, dtype));
+    }
+    let tensors: Vec<_> = tensors.iter().map(|(n, t, d)| (n.as_str(), t.clone(), *d)).collect();
+    let path = dir.join(format!("{family}.gguf"));
+    write_gguf(&path, &[gguf_metadata(family, &from.config), tokenizer].concat(), &tensors)?;
+    Ok(path)
+}
+
+/// Loss, gradients and the stream after block 1 in one training step with dropout; matrices held as `dtype` says.
+fn step(path: &Path, dtype: ModelDtype, config: &LoraConfig) -> Result<BTreeMap<String, Vec<f32>>> {
+    let mut from = open_path(path)?;
+    from.hold(dtype)?;
+    let (model, trainables) = CausalLm::load(&from, &Tuning::Lora { config, seed: 1 }, &Device::Cpu)?;
+    for var in trainables.values() {
+        var.set(&(var.as_tensor() + 0.01)?)?; // B starts as zeros
+    }
+    let ids: Vec<u32> = (0..14).map(|i| (i * 37 + 11) % 280).collect();
+    let example = Example { counts: vec![true; ids.len()], ids, row: 0 };
+    let batch = Batch::new(&[&example], 13);
+    let (mut rng, mut sum) = (ChaCha8Rng::seed_from_u64(2), Gradients::new());
+    let loss = batch.backward(&model, &trainables, &mut rng, false, &mut sum)?;
+    let mut hook = Record::new(1, Site::ResidPost);
+    model.hidden(&batch.ids, &mut Pass::new(&batch.segments, 1.0, &mut hook))?;
+    let flat = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+    let mut found: BTreeMap<String, Vec<f32>> =
+        sum.iter().map(|(name, gradient)| Ok((name.clone(), flat(gradient)?))).collect::<Result<_>>()?;
+    found.insert("loss".into(), vec![loss.total.to_scalar()?]);
+    found.insert("stream".into(), flat(&hook.value.expect("recorded"))?);
+    Ok(found)
+}
+
+#[test]
+fn matrices_held_as_the_file_has_them_train_as_in_f32() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let plain = LoraConfig {
+        r: 4,
+        lora_alpha: 6.0,
+        lora_dropout: 0.2,
+        target_modules: Modules::Pattern("all-linear".into()),
+        ..LoraConfig::default()
+    };
+    let saving = LoraConfig {
+        use_dora: true,
+        target_modules: Modules::Names(vec!["q_proj".into(), "k_proj".into(), "down_proj".into()]),
+        modules_to_save: vec!["embed_tokens".into(), "1.mlp.up_proj".into()],
+        ..plain.clone()
+    };
+    for (family, tokenizer) in [("llama", byte_level()), ("qwen2", byte_level()), ("gemma2", sentencepiece())]
+    {
+        let path = quantised_gguf(dir.path(), family, tokenizer)?;
+        for config in [&plain, &saving] {
+            let ours = step(&path, ModelDtype::Native, config)?;
+            let theirs = step(&path, ModelDtype::F32, config)?;
+            assert!(ours.keys().eq(theirs.keys()) && ours.len() > 20, "{:?}", ours.keys());
+            for (name, theirs) in &theirs {
+                let largest = theirs.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let worst = ours[name].iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+                assert!(worst <= 1e-6 * largest, "{family} {name}: {worst:e} of {largest:e}");
+            }
+        }
+    }
+    let mut folder = open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama"))?;
+    let refused = folder.hold(ModelDtype::Native).expect_err("no GGUF file").to_string();
+    assert!(refused.contains("model.dtype") && refused.contains("no GGUF file"), "{refused}");
     Ok(())
 }
 

@@ -344,7 +344,7 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
         for chunk in examples.chunks(micro) {
             let batch = Batch::new(chunk, tokens);
             let mut rng = rand::SeedableRng::seed_from_u64(0);
-            let total = batch.backward(&model, &trainables, &mut rng, &mut sum).unwrap().total;
+            let total = batch.backward(&model, &trainables, &mut rng, false, &mut sum).unwrap().total;
             loss += total.to_scalar::<f32>().unwrap() as f64;
         }
         (loss, sum)
@@ -426,7 +426,7 @@ fn a_trainable_without_a_gradient_stops_the_step_and_is_named() {
     let example = Example { ids: vec![5, 6, 7], counts: vec![false, true, true], row: 0 };
     let batch = Batch::new(&[&example], 2);
     let mut rng = rand::SeedableRng::seed_from_u64(0);
-    let e = match batch.backward(&model, &trainables, &mut rng, &mut Gradients::new()) {
+    let e = match batch.backward(&model, &trainables, &mut rng, false, &mut Gradients::new()) {
         Ok(_) => panic!("no error"),
         Err(e) => e.to_string(),
     };

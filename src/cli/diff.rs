@@ -142,7 +142,8 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
         embedder = Some(Embedder::open(&dir)?);
         embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);
     }
-    let pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
+    let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
+    pretrained.hold(recipe.model.dtype)?;
 
     let device = device()?;
     let is_adapter = Path::new(tuned).join("adapter_config.json").exists();

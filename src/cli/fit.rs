@@ -81,7 +81,8 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
         progress::say(format_args!("{}: already complete", run.path().display()));
         return Ok(());
     }
-    let base = source::open_or_stop(&recipe.model.base, interrupt)?;
+    let mut base = source::open_or_stop(&recipe.model.base, interrupt)?;
+    base.hold(recipe.model.dtype)?;
     let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
     for typed in &corpus.typed_specials {

@@ -132,7 +132,8 @@ fn must_be_this_sweep(args: &SweepArgs, recipe: &Recipe) -> Result<String> {
 /// Plans every cell's mixture, so that the last cell's source being too small is known before the first runs.
 fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<()> {
     let Some(first) = cells.first() else { return Ok(()) };
-    let base = source::open_or_stop(&first.recipe.model.base, interrupt)?;
+    let mut base = source::open_or_stop(&first.recipe.model.base, interrupt)?;
+    base.hold(first.recipe.model.dtype)?;
     let sampled = self_sample::ensure(&mut first.recipe.clone(), &base, interrupt)?;
     let corpus = Corpus::read(&first.recipe.data, &base, sampled.as_deref())?;
     let mut faults = Vec::new();

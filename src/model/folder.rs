@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
-use super::weights::{Encoding, Stored, Undo, WeightFile, Weights, element_count};
+use super::weights::{Stored, Undo, WeightFile, Weights, element_count};
 use crate::error::InputError;
+use crate::ops::encoding::Encoding;
 
 /// A safetensors header is JSON of at most this many bytes (the limit of the format's own library).
 const MAX_HEADER_BYTES: u64 = 100_000_000;

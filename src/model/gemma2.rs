@@ -105,8 +105,8 @@ pub(super) fn decoder(c: &Config, variant: Variant, loader: &mut Loader) -> Resu
             bail_input!("config.json: {key} is {cap}; expected a positive number, or null for no cap");
         }
     }
-    let embed_tokens = loader.tensor("model.embed_tokens.weight", &[c.vocab_size, c.hidden_size])?;
-    let mut blocks: Vec<Box<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
+    let embed_tokens = loader.matrix("model.embed_tokens.weight", [c.vocab_size, c.hidden_size])?;
+    let mut blocks: Vec<Arc<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
     for (i, (layer_type, rotary)) in variant.layers.iter().enumerate() {
         let attention = Attention {
             heads: c.num_attention_heads,
@@ -117,12 +117,12 @@ pub(super) fn decoder(c: &Config, variant: Variant, loader: &mut Loader) -> Resu
             softcap: variant.attn_logit_softcapping,
         };
         let prefix = format!("model.layers.{i}");
-        blocks.push(Box::new(SandwichBlock::load(c, variant.qk_norm, attention, rotary, &prefix, loader)?));
+        blocks.push(Arc::new(SandwichBlock::load(c, variant.qk_norm, attention, rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 1.0, c.rms_norm_eps)?;
     let lm_head = match c.tie_word_embeddings {
         true => embed_tokens.clone(),
-        false => loader.tensor("lm_head.weight", &[c.vocab_size, c.hidden_size])?,
+        false => loader.matrix("lm_head.weight", [c.vocab_size, c.hidden_size])?,
     };
     Ok(Decoder {
         embed_tokens,

@@ -13,7 +13,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::weights::{Encoding, element_count};
+use super::weights::element_count;
+use crate::ops::encoding::Encoding;
 
 /// Metadata and tensor table of a GGUF file.
 #[derive(Debug)]

@@ -9,20 +9,21 @@ use super::low_rank::LowRank;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::{Activation, gated};
 use crate::ops::rope::Rotary;
+use crate::ops::weight::Matrix;
 use crate::ops::{linear, rms_norm};
 
 /// A weight of the base model, and the copy of it that an adapter trained (PEFT's `modules_to_save`).
 #[derive(Clone)]
-pub struct Weight {
-    /// `(out, in)`, `(width)` or `(vocab, hidden)`.
-    pub base: Tensor,
+pub struct Weight<T = Tensor> {
+    /// A [`Matrix`] `(out, in)` or `(vocab, hidden)`, or a tensor `(width)`.
+    pub base: T,
     /// Takes the base's place while the adapter is on.
-    pub saved: Option<Tensor>,
+    pub saved: Option<T>,
 }
 
-impl Weight {
+impl<T> Weight<T> {
     /// The weight with so much of the adapter: 0 is the base.
-    pub fn at(&self, adapter: f64) -> &Tensor {
+    pub fn at(&self, adapter: f64) -> &T {
         match &self.saved {
             Some(saved) if adapter != 0.0 => saved,
             _ => &self.base,
@@ -33,7 +34,7 @@ impl Weight {
 /// y = x·Wᵀ + b, plus a low-rank term where the layer is adapted.
 pub struct Linear {
     /// `(out, in)`.
-    pub weight: Weight,
+    pub weight: Weight<Matrix>,
     /// `(out)`.
     pub bias: Option<Weight>,
     /// The low-rank term.

@@ -66,8 +66,8 @@ pub(super) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
 pub(super) fn decoder(c: &Config, config: &Value, variant: Variant, loader: &mut Loader) -> Result<Decoder> {
     let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads.max(1));
     let rotary = Arc::new(rotary::from_config(config, head_dim, 10_000.0)?);
-    let embed_tokens = loader.tensor("model.embed_tokens.weight", &[c.vocab_size, c.hidden_size])?;
-    let mut blocks: Vec<Box<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
+    let embed_tokens = loader.matrix("model.embed_tokens.weight", [c.vocab_size, c.hidden_size])?;
+    let mut blocks: Vec<Arc<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
     for (i, window) in variant.windows.iter().enumerate() {
         let heads = c.num_attention_heads;
         let attention = Attention {
@@ -79,12 +79,12 @@ pub(super) fn decoder(c: &Config, config: &Value, variant: Variant, loader: &mut
             softcap: None,
         };
         let prefix = format!("model.layers.{i}");
-        blocks.push(Box::new(PreNormBlock::load(c, &variant, attention, &rotary, &prefix, loader)?));
+        blocks.push(Arc::new(PreNormBlock::load(c, &variant, attention, &rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 0.0, c.rms_norm_eps)?;
     let lm_head = match c.tie_word_embeddings {
         true => embed_tokens.clone(),
-        false => loader.tensor("lm_head.weight", &[c.vocab_size, c.hidden_size])?,
+        false => loader.matrix("lm_head.weight", [c.vocab_size, c.hidden_size])?,
     };
     Ok(Decoder { embed_tokens, embed_scale: 1.0, blocks, norm, lm_head, final_logit_softcapping: None })
 }

@@ -16,6 +16,7 @@ use super::lora::{Adapter, LoraConfig};
 use super::low_rank::{Dora, LowRank};
 use super::source::Weights;
 use crate::error::InputError;
+use crate::ops::weight::Matrix;
 
 /// What is trained, by name, in an order that does not vary. What belongs to an adapter is named as in PEFT's
 /// files ([`super::lora`]).
@@ -85,20 +86,47 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// If its bytes cannot be read. A missing name or a wrong shape becomes a fault of [`Self::finish`].
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
-        let base = self.base(name, shape)?;
-        let saved = self.saved(name, &base)?;
+        let base = match self.fits(name, shape) {
+            true => self.weights.get(name)?.to_device(&self.device)?,
+            false => Tensor::zeros(shape, DType::F32, &self.device)?,
+        };
+        let base = match self.tuning {
+            Tuning::Full => self.learns(name, &base)?,
+            _ => base,
+        };
+        let saved = self.saved(name, shape, || Ok(base.copy()?))?;
+        Ok(Weight { base, saved })
+    }
+
+    /// A weight matrix, trained as [`Self::tensor`] is. A frozen one stays as its file has it where
+    /// [`super::source::Pretrained::hold`] says so.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight<Matrix>> {
+        if !self.weights.keeps_packed || matches!(self.tuning, Tuning::Full) {
+            let Weight { base, saved } = self.tensor(name, &shape)?;
+            return Ok(Weight { base: base.into(), saved: saved.map(Matrix::from) });
+        }
+        let base = match self.fits(name, &shape) {
+            true => self.weights.packed(name)?,
+            false => Tensor::zeros(&shape, DType::F32, &self.device)?.into(),
+        };
+        let saved = self.saved(name, &shape, || Ok(base.dense()?))?.map(Matrix::from);
         Ok(Weight { base, saved })
     }
 
     /// The head of a model that ties it to its embeddings. To PEFT it is a module of its own: training the
     /// embeddings (`modules_to_save`) leaves the head as it was, and the other way round.
-    pub(super) fn tied_head(&mut self, embed_tokens: &Weight) -> Result<Weight> {
+    pub(super) fn tied_head(&mut self, embed_tokens: &Weight<Matrix>) -> Result<Weight<Matrix>> {
         let base = embed_tokens.base.clone();
-        let saved = self.saved("lm_head.weight", &base)?;
+        let saved = self.saved("lm_head.weight", base.dims(), || Ok(base.dense()?.copy()?))?;
+        let saved = saved.map(Matrix::from);
         Ok(Weight { base, saved })
     }
 
-    fn base(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    /// Whether the checkpoint has the tensor in this shape; notes a fault if not.
+    fn fits(&mut self, name: &str, shape: &[usize]) -> bool {
         self.used.insert(name.to_string());
         let found = self.weights.shape(name);
         if found.as_deref() != Some(shape) {
@@ -106,13 +134,9 @@ impl<'a> Loader<'a> {
                 Some(found) => format!("{name}: shape {found:?}, expected {shape:?}"),
                 None => format!("{name}: missing from the checkpoint"),
             });
-            return Ok(Tensor::zeros(shape, DType::F32, &self.device)?);
+            return false;
         }
-        let tensor = self.weights.get(name)?.to_device(&self.device)?;
-        match self.tuning {
-            Tuning::Full => self.learns(name, &tensor),
-            _ => Ok(tensor),
-        }
+        true
     }
 
     /// The linear layer `name` (without `.weight`) with its adapter, if the tuning has one for it.
@@ -121,7 +145,7 @@ impl<'a> Loader<'a> {
     /// As [`Self::tensor`].
     pub fn linear(&mut self, name: &str, out: usize, inp: usize, bias: bool) -> Result<Linear> {
         self.linears.insert(name.to_string());
-        let weight = self.tensor(&format!("{name}.weight"), &[out, inp])?;
+        let weight = self.matrix(&format!("{name}.weight"), [out, inp])?;
         let bias = match bias {
             true => Some(self.tensor(&format!("{name}.bias"), &[out])?),
             false => None,
@@ -139,7 +163,12 @@ impl<'a> Loader<'a> {
     }
 
     /// The adapter's own copy of a weight.
-    fn saved(&mut self, name: &str, base: &Tensor) -> Result<Option<Tensor>> {
+    fn saved(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        start: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Option<Tensor>> {
         match self.config().map_or(0, |config| config.saves(name)) {
             0 => return Ok(None),
             1 => {}
@@ -147,10 +176,10 @@ impl<'a> Loader<'a> {
                 self.faults.push(format!("modules_to_save names two modules around {name}, one in the other"))
             }
         }
-        self.part(name, base.dims(), || Ok(base.clone())).map(Some)
+        self.part(name, shape, start).map(Some)
     }
 
-    fn low_rank(&mut self, name: &str, weight: &Weight) -> Result<Option<LowRank>> {
+    fn low_rank(&mut self, name: &str, weight: &Weight<Matrix>) -> Result<Option<LowRank>> {
         let Some(config) = self.config().filter(|config| config.adapts(name)) else { return Ok(None) };
         if weight.saved.is_some() {
             self.faults

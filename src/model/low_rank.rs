@@ -13,6 +13,7 @@ use candle_core::{Result, Tensor};
 use super::Pass;
 use crate::ops::add::{add, sub};
 use crate::ops::dropout::dropout;
+use crate::ops::weight::Matrix;
 use crate::ops::{dora, linear};
 
 /// The low-rank matrices of a layer and how they count.
@@ -44,8 +45,8 @@ impl Dora {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn learning(magnitude: Tensor, weight: &Tensor) -> Result<Self> {
-        Ok(Self { magnitude, weight_squared: dora::row_norms_squared(weight)?, fixed_norm: None })
+    pub fn learning(magnitude: Tensor, weight: &Matrix) -> Result<Self> {
+        Ok(Self { magnitude, weight_squared: weight.per_row(dora::row_norms_squared)?, fixed_norm: None })
     }
 
     /// DoRA for finished matrices.
@@ -54,12 +55,12 @@ impl Dora {
     /// If a tensor operation fails.
     pub fn finished(
         magnitude: Tensor,
-        weight: &Tensor,
+        weight: &Matrix,
         a: &Tensor,
         b: &Tensor,
         scaling: f64,
     ) -> Result<Self> {
-        let weight_squared = dora::row_norms_squared(weight)?;
+        let weight_squared = weight.per_row(dora::row_norms_squared)?;
         let norm = dora::updated_row_norms(weight, &weight_squared, a, b, scaling)?;
         Ok(Self { magnitude, weight_squared, fixed_norm: Some(norm) })
     }
@@ -68,8 +69,8 @@ impl Dora {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn initial_magnitude(weight: &Tensor) -> Result<Tensor> {
-        dora::row_norms_squared(weight)?.sqrt()
+    pub fn initial_magnitude(weight: &Matrix) -> Result<Tensor> {
+        weight.per_row(dora::row_norms_squared)?.sqrt()
     }
 }
 
@@ -81,7 +82,7 @@ impl LowRank {
     pub fn forward(
         &self,
         x: &Tensor,
-        weight: &Tensor,
+        weight: &Matrix,
         bias: Option<&Tensor>,
         pass: &mut Pass,
     ) -> Result<Tensor> {
@@ -167,8 +168,8 @@ mod tests {
         let (a, b) = (random((4, 8), 4), random((5, 4), 5));
         let m = random((1, 5), 6).squeeze(0).unwrap();
         let dora = with_dora.then(|| match finished {
-            true => Dora::finished(m, &w, &a, &b, SCALING).unwrap(),
-            false => Dora::learning(m, &w).unwrap(),
+            true => Dora::finished(m, &w.clone().into(), &a, &b, SCALING).unwrap(),
+            false => Dora::learning(m, &w.clone().into()).unwrap(),
         });
         (x, w, bias, LowRank { a, b, scaling: SCALING, dropout, dora })
     }
@@ -178,7 +179,7 @@ mod tests {
         let mut hook = NoHook;
         let mut pass = Pass { dropout: rng, ..Pass::new(&segments, adapter, &mut hook) };
         let (x, w, bias, layer) = parts;
-        layer.forward(x, w, Some(bias), &mut pass).unwrap()
+        layer.forward(x, &w.clone().into(), Some(bias), &mut pass).unwrap()
     }
 
     #[test]
@@ -243,7 +244,7 @@ mod tests {
         let (mut hook, mut rng) = (NoHook, ChaCha8Rng::seed_from_u64(0));
         let mut pass =
             Pass { tape: recording.tape(), dropout: Some(&mut rng), ..Pass::new(&segments, 1.0, &mut hook) };
-        let y = layer.forward(&x, &w, Some(&bias), &mut pass).unwrap();
+        let y = layer.forward(&x, &w.into(), Some(&bias), &mut pass).unwrap();
         let mut gradients = recording.backward(&y).unwrap();
         assert!([&layer.a, &layer.b, magnitude].into_iter().all(|t| gradients.take(t).is_some()));
     }

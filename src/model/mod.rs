@@ -31,12 +31,13 @@ mod qwen3;
 mod weights;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
-use self::hooks::{Hook, Site};
+use self::hooks::{Hook, NoHook, Site};
 use self::layers::{RmsNorm, Weight};
 use self::loader::{Loader, Trainables, Tuning};
 use self::source::Pretrained;
@@ -44,6 +45,7 @@ use crate::bail_input;
 use crate::ops::attention::LayerCache;
 use crate::ops::segments::Segments;
 use crate::ops::tape::Tape;
+use crate::ops::weight::Matrix;
 use crate::ops::{embedding, linear};
 
 /// One forward pass: which sequences, with how much of the adapter, watched by which hook.
@@ -60,12 +62,14 @@ pub struct Pass<'a> {
     pub tape: Tape<'a>,
     /// Present while training: dropout draws from it.
     pub dropout: Option<&'a mut ChaCha8Rng>,
+    /// Whether the backward computes each block again instead of keeping what happened in it.
+    pub recompute: bool,
 }
 
 impl<'a> Pass<'a> {
     /// A pass without cache and gradients.
     pub fn new(segments: &'a Segments, adapter: f64, hook: &'a mut dyn Hook) -> Self {
-        Self { segments, adapter, hook, cache: None, tape: Tape::OFF, dropout: None }
+        Self { segments, adapter, hook, cache: None, tape: Tape::OFF, dropout: None, recompute: false }
     }
 }
 
@@ -117,15 +121,15 @@ pub(crate) fn at_site(pass: &mut Pass, layer: usize, site: Site, x: Tensor) -> c
 /// What an architecture file builds.
 pub struct Decoder {
     /// Token embeddings `(vocab, hidden)`.
-    pub embed_tokens: Weight,
+    pub embed_tokens: Weight<Matrix>,
     /// Factor on embeddings.
     pub embed_scale: f64,
     /// The blocks, lowest first.
-    pub blocks: Vec<Box<dyn Block>>,
+    pub blocks: Vec<Arc<dyn Block>>,
     /// The norm before the head.
     pub norm: RmsNorm,
     /// The unembedding `(vocab, hidden)`; the embeddings themselves where they are tied.
-    pub lm_head: Weight,
+    pub lm_head: Weight<Matrix>,
     /// Soft cap c on the logits, c·tanh(z / c).
     pub final_logit_softcapping: Option<f32>,
 }
@@ -193,7 +197,7 @@ impl CausalLm {
     }
 
     /// The unembedding `(vocab, hidden)`. `adapter` as in [`Pass`]: an adapter may bring a head of its own.
-    pub fn unembedding(&self, adapter: f64) -> &Tensor {
+    pub fn unembedding(&self, adapter: f64) -> &Matrix {
         self.decoder.lm_head.at(adapter)
     }
 
@@ -218,10 +222,41 @@ impl CausalLm {
     pub fn run(&self, mut x: Tensor, blocks: Range<usize>, pass: &mut Pass) -> candle_core::Result<Tensor> {
         for layer in blocks {
             x = at_site(pass, layer, Site::ResidPre, x)?;
-            x = self.decoder.blocks[layer].forward(&x, layer, pass)?;
+            x = match pass.recompute {
+                true => self.run_recomputed(&x, layer, pass)?,
+                false => self.decoder.blocks[layer].forward(&x, layer, pass)?,
+            };
             x = at_site(pass, layer, Site::ResidPost, x)?;
         }
         Ok(x)
+    }
+
+    /// One block, of which the tape keeps its input and where its dropout stream began.
+    fn run_recomputed(&self, x: &Tensor, layer: usize, pass: &mut Pass) -> candle_core::Result<Tensor> {
+        let block = &self.decoder.blocks[layer];
+        let again = {
+            let (block, x, segments) = (block.clone(), x.clone(), pass.segments.clone());
+            let (adapter, mut rng) = (pass.adapter, pass.dropout.as_deref().cloned());
+            move |tape: Tape| {
+                let mut hook = NoHook; // the first pass was watched
+                let mut pass =
+                    Pass { tape, dropout: rng.as_mut(), ..Pass::new(&segments, adapter, &mut hook) };
+                block.forward(&x, layer, &mut pass)
+            }
+        };
+        let forward = |tape: Tape| {
+            let mut pass = Pass {
+                segments: pass.segments,
+                adapter: pass.adapter,
+                hook: &mut *pass.hook,
+                cache: pass.cache.as_deref_mut(),
+                tape,
+                dropout: pass.dropout.as_deref_mut(),
+                recompute: false,
+            };
+            block.forward(x, layer, &mut pass)
+        };
+        pass.tape.recomputed(forward, again)
     }
 
     /// The normed stream after the last block, `(tokens, hidden)`: what the head reads.

@@ -16,6 +16,7 @@ use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
 use crate::data::chat_template::ChatTemplate;
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
+use crate::recipe::ModelDtype;
 
 /// A pretrained model as every source delivers it.
 #[derive(Debug)]
@@ -42,9 +43,33 @@ pub struct Pretrained {
     pub eos_token_ids: Vec<u32>,
     /// sha256 of each weight file, by file name.
     pub sha256: BTreeMap<String, String>,
+    /// Whether it is a GGUF file.
+    gguf: bool,
 }
 
 impl Pretrained {
+    /// How a model built from this holds its frozen matrices: as f32, or (GGUF files on the CPU) as the file has
+    /// them. Its numbers are the same.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if the file's numbers are asked for where they cannot be kept.
+    pub fn hold(&mut self, dtype: ModelDtype) -> Result<()> {
+        let native = dtype == ModelDtype::Native;
+        if native && !self.gguf {
+            crate::bail_input!(
+                "model.dtype = \"native\": {} is no GGUF file; expected one, or dtype = \"f32\"",
+                self.id
+            );
+        }
+        if native && !super::device()?.is_cpu() {
+            crate::bail_input!(
+                "model.dtype = \"native\": this build computes on a GPU; expected dtype = \"f32\""
+            );
+        }
+        self.weights.keeps_packed = native;
+        Ok(())
+    }
+
     /// The compiled chat template.
     ///
     /// # Errors
@@ -197,6 +222,7 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
             tokenizer_files: folder::tokenizer_files(dir),
             eos_token_ids,
             sha256: join(sha256)?,
+            gguf: false,
         })
     })
 }
@@ -228,6 +254,7 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
             tokenizer_files: Vec::new(),
             eos_token_ids: special.end_ids,
             sha256: join(sha256)?,
+            gguf: true,
         })
     })
 }

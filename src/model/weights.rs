@@ -1,10 +1,9 @@
-//! Named tensors that stay on disk until they are asked for, and then become f32.
+//! Named tensors that stay on disk until they are asked for, and then become f32 (or stay as they are written).
 //!
 //! One table serves every file format: an entry says where a tensor's bytes are, how they are encoded,
 //! and what the converter that wrote the file did to them and has to be undone. Opening a model
 //! therefore reads no weight, and `get` holds the bytes of one tensor at a time.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,15 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::backend::BackendStorage as _;
-use candle_core::quantized::GgmlDType;
-use candle_core::{CpuStorage, DType, Device, Tensor};
-use rayon::prelude::*;
+use candle_core::{Device, Tensor};
+
+use crate::ops::encoding::Encoding;
+use crate::ops::weight::{Matrix, Packed};
 
 /// Named tensors, read on demand as f32 on the CPU.
 #[derive(Debug, Default)]
 pub struct Weights {
     tensors: BTreeMap<String, Stored>,
+    /// Whether a model keeps its frozen matrices as the file has them.
+    pub(super) keeps_packed: bool,
 }
 
 /// A weight file, open for as long as one of its tensors may be read.
@@ -42,15 +43,6 @@ pub(crate) struct Stored {
     pub undo: Undo,
 }
 
-/// How the numbers of a tensor are written.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Encoding {
-    /// f64, f32, f16 or bf16, little-endian.
-    Plain(DType),
-    /// Blocks of a ggml quantisation.
-    Blocks(GgmlDType),
-}
-
 /// What the converter that wrote the file did to a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Undo {
@@ -60,20 +52,6 @@ pub(crate) enum Undo {
     InterleavedHeads(usize),
     /// llama.cpp stores Gemma's norm weights as `1 + w`.
     PlusOne,
-}
-
-impl Encoding {
-    /// Bytes that `elements` numbers take, or `None` if they do not fill whole blocks or overflow.
-    pub(crate) fn byte_len(self, elements: usize) -> Option<u64> {
-        let (block, bytes) = match self {
-            Self::Plain(dtype) => (1, dtype.size_in_bytes()),
-            Self::Blocks(dtype) => (dtype.block_size(), dtype.type_size()),
-        };
-        if !elements.is_multiple_of(block) {
-            return None;
-        }
-        u64::try_from(elements / block).ok()?.checked_mul(bytes as u64)
-    }
 }
 
 /// Product of a shape, or `None` where it overflows.
@@ -114,9 +92,25 @@ impl Weights {
     /// # Errors
     /// If there is no such tensor or its bytes cannot be read.
     pub fn get(&self, name: &str) -> Result<Tensor> {
-        let stored = self.tensors.get(name).ok_or_else(|| anyhow!("the model has no tensor named {name}"))?;
+        let stored = self.stored(name)?;
         let values = stored.read().with_context(|| format!("cannot read tensor {name}"))?;
         Ok(Tensor::from_vec(values, stored.shape.as_slice(), &Device::Cpu)?)
+    }
+
+    /// The matrix with its numbers as the file has them, on the CPU; as f32 where a row does not fill whole blocks.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn packed(&self, name: &str) -> Result<Matrix> {
+        let stored = self.stored(name)?;
+        match stored.packed().with_context(|| format!("cannot read tensor {name}"))? {
+            Some(packed) => Ok(Matrix::Packed(Arc::new(packed))),
+            None => Ok(self.get(name)?.into()),
+        }
+    }
+
+    fn stored(&self, name: &str) -> Result<&Stored> {
+        self.tensors.get(name).ok_or_else(|| anyhow!("the model has no tensor named {name}"))
     }
 
     /// Adds a tensor; false if the name is taken.
@@ -127,14 +121,9 @@ impl Weights {
 
 impl Stored {
     fn read(&self) -> Result<Vec<f32>> {
-        let elements = element_count(&self.shape).context("its shape overflows")?;
-        let len = self
-            .encoding
-            .byte_len(elements)
-            .and_then(|n| usize::try_from(n).ok())
-            .with_context(|| format!("shape {:?} does not fill whole blocks", self.shape))?;
-        let bytes = self.file.read(self.offset, len)?;
-        let mut values = decode(&bytes, self.encoding, elements)?;
+        let bytes = self.bytes()?;
+        let mut values = vec![0f32; element_count(&self.shape).context("its shape overflows")?];
+        self.encoding.decode(&bytes, &mut values)?;
         drop(bytes);
         match self.undo {
             Undo::Nothing => {}
@@ -146,56 +135,34 @@ impl Stored {
         }
         Ok(values)
     }
-}
 
-fn decode(bytes: &[u8], encoding: Encoding, elements: usize) -> Result<Vec<f32>> {
-    let mut values = vec![0f32; elements];
-    match encoding {
-        Encoding::Plain(dtype) => {
-            // Widths in bytes; the chunks are exact because `byte_len` sized the buffer.
-            match dtype {
-                DType::F32 => convert::<4>(bytes, &mut values, f32::from_le_bytes),
-                DType::F64 => convert::<8>(bytes, &mut values, |b| f64::from_le_bytes(b) as f32),
-                DType::F16 => convert::<2>(bytes, &mut values, |b| half::f16::from_le_bytes(b).to_f32()),
-                DType::BF16 => convert::<2>(bytes, &mut values, |b| half::bf16::from_le_bytes(b).to_f32()),
-                other => bail!("numbers of type {other:?} cannot be read"),
-            }
+    /// A matrix whose rows fill whole blocks; rows can change their places without being decoded.
+    fn packed(&self) -> Result<Option<Packed>> {
+        let &[rows, cols] = self.shape.as_slice() else { return Ok(None) };
+        if self.encoding.byte_len(cols).is_none() || self.undo == Undo::PlusOne {
+            return Ok(None);
         }
-        Encoding::Blocks(dtype) => {
-            // Blocks are independent, so runs of them decode in parallel. 1,024 blocks a run also
-            // keeps every run as aligned as the whole buffer, which candle asserts.
-            const RUN: usize = 1024;
-            if !(bytes.as_ptr() as usize).is_multiple_of(8) {
-                bail!("the buffer for the quantised blocks is not aligned");
-            }
-            values
-                .par_chunks_mut(RUN * dtype.block_size())
-                .zip(bytes.par_chunks(RUN * dtype.type_size()))
-                .try_for_each(|(out, run)| -> Result<()> {
-                    match dtype.from_data(Cow::Borrowed(run)).dequantize(out.len())? {
-                        CpuStorage::F32(run) => out.copy_from_slice(&run),
-                        other => bail!("candle dequantised to {:?}", other.dtype()),
-                    }
-                    Ok(())
-                })?;
+        let mut bytes = self.bytes()?;
+        if let Undo::InterleavedHeads(heads) = self.undo {
+            bytes = deinterleave_heads(&bytes, rows, heads)?;
         }
+        Ok(Some(Packed::new(bytes, self.encoding, (rows, cols))?))
     }
-    Ok(values)
-}
 
-fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32 + Sync) {
-    const RUN: usize = 1 << 16;
-    values.par_chunks_mut(RUN).zip(bytes.par_chunks(RUN * WIDTH)).for_each(|(out, run)| {
-        let (numbers, _) = run.as_chunks::<WIDTH>();
-        for (value, &bytes) in out.iter_mut().zip(numbers) {
-            *value = number(bytes);
-        }
-    });
+    fn bytes(&self) -> Result<Vec<u8>> {
+        let elements = element_count(&self.shape).context("its shape overflows")?;
+        let len = self
+            .encoding
+            .byte_len(elements)
+            .and_then(|n| usize::try_from(n).ok())
+            .with_context(|| format!("shape {:?} does not fill whole blocks", self.shape))?;
+        self.file.read(self.offset, len)
+    }
 }
 
 /// Rows (of any width) from llama.cpp's order to Hugging Face's: within each head, stored row `2i + j`
 /// is row `j * half + i`.
-fn deinterleave_heads(values: &[f32], rows: usize, heads: usize) -> Result<Vec<f32>> {
+fn deinterleave_heads<T: Copy>(values: &[T], rows: usize, heads: usize) -> Result<Vec<T>> {
     let halves = heads.checked_mul(2).filter(|&halves| halves > 0);
     if rows == 0 || halves.is_none_or(|halves| !rows.is_multiple_of(halves)) {
         bail!("{rows} rows cannot be split into {heads} heads of two halves");
@@ -230,10 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_that_overflows_or_splits_a_block_has_no_length() {
+    fn a_shape_that_overflows_has_no_length() {
         assert_eq!(element_count(&[usize::MAX, 2]), None);
-        assert_eq!(Encoding::Blocks(GgmlDType::Q8_0).byte_len(33), None);
-        assert_eq!(Encoding::Blocks(GgmlDType::Q8_0).byte_len(64), Some(68));
-        assert_eq!(Encoding::Plain(DType::BF16).byte_len(3), Some(6));
     }
 }

@@ -16,6 +16,7 @@ use super::cpu::{tensor, view};
 use super::exp::{exp_row, tanh, vectorized};
 use super::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
+use super::weight::Matrix;
 
 /// Bytes that the logits of one chunk of tokens may take.
 const CHUNK_BYTES: usize = 128 << 20;
@@ -40,7 +41,7 @@ pub struct Loss {
 /// Weighted sum of next-token losses, with gradients for `hidden` and, if it is trained, for `weight`.
 pub fn linear_cross_entropy(
     hidden: &Tensor,
-    weight: &Tensor,
+    weight: &Matrix,
     targets: &Targets,
     softcap: Option<f32>,
     tape: Tape,
@@ -55,7 +56,7 @@ pub fn linear_cross_entropy(
     }
     if !hidden.device().is_cpu() {
         let nll = RefCell::default();
-        let total = tape.composed(&[hidden, weight], |v| {
+        let total = tape.composed(&[hidden, &weight.dense()?], |v| {
             let loss = composed(&v[0], &v[1], targets, softcap)?;
             nll.replace(loss.nll);
             Ok(loss.total)
@@ -68,21 +69,23 @@ pub fn linear_cross_entropy(
 /// [`linear_cross_entropy`] on the CPU, with as many rows at a time as have logits of `chunk_bytes`, at least one.
 fn in_chunks(
     hidden: &Tensor,
-    weight: &Tensor,
+    weight: &Matrix,
     targets: &Targets,
     softcap: Option<f32>,
     chunk_bytes: usize,
     tape: Tape,
 ) -> Result<Loss> {
-    let wanted = (tape.tracks(hidden), tape.tracks(weight));
+    let learns = weight.tracked(tape);
+    let wanted = (tape.tracks(hidden), learns.is_some());
     let (nll, dh, dw) = walk(hidden, weight, targets, softcap, chunk_bytes, wanted)?;
     let total = nll.iter().zip(&targets.weights).map(|(n, w)| *n as f64 * *w as f64).sum::<f64>() as f32;
     let total = Tensor::new(total, hidden.device())?;
     if wanted.0 || wanted.1 {
-        let inputs = [(hidden.id(), dh, hidden.dims2()?), (weight.id(), dw, weight.dims2()?)];
+        let weight_dims = weight.dims2()?;
+        let inputs = [Some((hidden.id(), dh, hidden.dims2()?)), learns.map(|id| (id, dw, weight_dims))];
         tape.record(&total, move |gradient, into| {
             let factor = gradient.to_scalar::<f32>()?;
-            for (input, known, dims) in inputs {
+            for (input, known, dims) in inputs.into_iter().flatten() {
                 let Some(mut known) = known else { continue };
                 if factor != 1.0 {
                     known.iter_mut().for_each(|g| *g *= factor);
@@ -114,7 +117,7 @@ pub fn composed(hidden: &Tensor, weight: &Tensor, targets: &Targets, softcap: Op
 #[allow(clippy::type_complexity)]
 fn walk(
     hidden: &Tensor,
-    weight: &Tensor,
+    weight: &Matrix,
     targets: &Targets,
     softcap: Option<f32>,
     chunk_bytes: usize,
@@ -122,8 +125,7 @@ fn walk(
 ) -> Result<(Vec<f32>, Option<Vec<f32>>, Option<Vec<f32>>)> {
     let (tokens, width) = hidden.dims2()?;
     let (vocab, _) = weight.dims2()?;
-    let (hs, ws) = (view(hidden)?, view(weight)?);
-    let w = Mat::new(&ws, vocab, width);
+    let (hs, w) = (view(hidden)?, weight.view()?);
 
     let active: Vec<usize> = (0..tokens).filter(|t| targets.weights[*t] != 0.0).collect();
     let mut nll = vec![0f32; tokens];
@@ -136,7 +138,7 @@ fn walk(
         let h: Vec<f32> = rows.iter().flat_map(|t| hs[t * width..(t + 1) * width].iter().copied()).collect();
         let h = Mat::new(&h, rows.len(), width);
         let logits = &mut logits[..rows.len() * vocab];
-        matmul(logits, vocab, false, 1.0, h, w.t(), Threads::All);
+        w.times_transposed(logits, false, h);
         let losses: Vec<f32> = logits
             .par_chunks_mut(vocab)
             .zip(rows)
@@ -149,7 +151,7 @@ fn walk(
         }
         let dz = Mat::new(logits, rows.len(), vocab);
         if let Some(dh) = &mut dh {
-            matmul(&mut dh_chunk, width, false, 1.0, dz, w, Threads::All);
+            w.times(&mut dh_chunk, false, dz);
             for (&t, row) in rows.iter().zip(dh_chunk.chunks_exact(width)) {
                 dh[t * width..(t + 1) * width].copy_from_slice(row);
             }
@@ -202,14 +204,15 @@ mod tests {
     fn equals_composed_and_has_the_right_gradient() -> Result<()> {
         for softcap in [None, Some(0.9)] {
             let vars = [random(&[5, 6], 1)?, random(&[11, 6], 2)?];
-            let fused = linear_cross_entropy(&vars[0], &vars[1], &targets(), softcap, Tape::OFF)?;
+            let fused =
+                linear_cross_entropy(&vars[0], &vars[1].clone().into(), &targets(), softcap, Tape::OFF)?;
             let composed = composed(&vars[0], &vars[1], &targets(), softcap)?;
             assert_close(&fused.total, &composed.total, 1e-5)?;
             for (a, b) in fused.nll.iter().zip(&composed.nll) {
                 assert!((a - b).abs() < 1e-5);
             }
             assert_gradients(&vars, |v, tape| {
-                Ok(linear_cross_entropy(&v[0], &v[1], &targets(), softcap, tape)?.total)
+                Ok(linear_cross_entropy(&v[0], &v[1].clone().into(), &targets(), softcap, tape)?.total)
             })?;
         }
         Ok(())
@@ -220,8 +223,9 @@ mod tests {
         // Chunks of one, two and three of the four rows that count, the last one shorter.
         for (softcap, rows) in [None, Some(0.9)].into_iter().flat_map(|cap| [1, 2, 3].map(|n| (cap, n))) {
             let vars = [random(&[5, 6], 1)?, random(&[11, 6], 2)?];
-            let chunked =
-                |v: &[Tensor], tape: Tape| in_chunks(&v[0], &v[1], &targets(), softcap, rows * 4 * 11, tape);
+            let chunked = |v: &[Tensor], tape: Tape| {
+                in_chunks(&v[0], &v[1].clone().into(), &targets(), softcap, rows * 4 * 11, tape)
+            };
             let whole = |v: &[Tensor], tape: Tape| {
                 tape.composed(&[&v[0], &v[1]], |v| Ok(composed(&v[0], &v[1], &targets(), softcap)?.total))
             };
@@ -244,7 +248,7 @@ mod tests {
     fn a_frozen_head_gets_no_gradient_and_rows_of_weight_zero_none_either() -> Result<()> {
         let (h, w) = (random(&[5, 6], 1)?, random(&[11, 6], 2)?);
         let recording = Recording::new([&h]);
-        let loss = linear_cross_entropy(&h, &w, &targets(), None, recording.tape())?;
+        let loss = linear_cross_entropy(&h, &w.clone().into(), &targets(), None, recording.tape())?;
         let mut grads = recording.backward(&loss.total)?;
         assert!(grads.take(&w).is_none());
         let dh = grads.take(&h).expect("h is trained").to_vec2::<f32>()?;
@@ -256,7 +260,7 @@ mod tests {
     fn a_target_outside_the_vocabulary_is_an_error() -> Result<()> {
         let (h, w) = (random(&[1, 6], 1)?, random(&[11, 6], 2)?);
         let bad = Targets { ids: vec![11], weights: vec![1.0] };
-        assert!(linear_cross_entropy(&h, &w, &bad, None, Tape::OFF).is_err());
+        assert!(linear_cross_entropy(&h, &w.into(), &bad, None, Tape::OFF).is_err());
         Ok(())
     }
 }

@@ -15,12 +15,13 @@ use rayon::prelude::*;
 use super::cpu::{rows_per_task, tensor, view};
 use super::linear;
 use super::tape::Tape;
+use super::weight::Matrix;
 
 /// c ∘ (x·Wᵀ + s·(x·Aᵀ)·Bᵀ) + b with gradients for x, A, B and m; W, b and n (`norm`) are constants.
 #[expect(clippy::too_many_arguments, reason = "the symbols of the formula")]
 pub fn dora(
     x: &Tensor,
-    weight: &Tensor,
+    weight: &Matrix,
     bias: Option<&Tensor>,
     a: &Tensor,
     b: &Tensor,
@@ -40,7 +41,7 @@ pub fn row_norms_squared(weight: &Tensor) -> Result<Tensor> {
 
 /// ‖W + s·B·A‖ of each row `(out)`, a constant to the gradient; `weight_squared` is [`row_norms_squared`] of W.
 pub fn updated_row_norms(
-    weight: &Tensor,
+    weight: &Matrix,
     weight_squared: &Tensor,
     a: &Tensor,
     b: &Tensor,
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn row_norms_of_the_update_need_no_merged_weight() -> Result<()> {
         let (w, a, b) = (random(&[7, 5], 1)?, random(&[2, 5], 2)?, random(&[7, 2], 3)?);
-        let got = updated_row_norms(&w, &row_norms_squared(&w)?, &a, &b, SCALING)?;
+        let got = updated_row_norms(&w.clone().into(), &row_norms_squared(&w)?, &a, &b, SCALING)?;
         let merged = (&w + (b.matmul(&a)? * SCALING)?)?;
         assert_close(&got, &row_norms_squared(&merged)?.sqrt()?, 1e-5)
     }
@@ -160,13 +161,15 @@ mod tests {
     fn dora_is_its_formula_and_has_the_right_gradient() -> Result<()> {
         let (w, bias) = (random(&[7, 5], 1)?, random(&[7], 2)?);
         let v = [random(&[6, 5], 3)?, random(&[2, 5], 4)?, random(&[7, 2], 5)?, random(&[7], 6)?];
-        let norm = updated_row_norms(&w, &row_norms_squared(&w)?, &v[1], &v[2], SCALING)?;
+        let matrix = Matrix::Dense(w.clone());
+        let norm = updated_row_norms(&matrix, &row_norms_squared(&w)?, &v[1], &v[2], SCALING)?;
         for bias in [None, Some(&bias)] {
             let merged = (&w + (v[2].matmul(&v[1])? * SCALING)?)?;
             let c = (&v[3] / &norm)?.unsqueeze(1)?;
             let want = linear::composed(&v[0], &merged.broadcast_mul(&c)?, bias)?;
-            let f =
-                |v: &[Tensor], tape: Tape| dora(&v[0], &w, bias, &v[1], &v[2], SCALING, &v[3], &norm, tape);
+            let f = |v: &[Tensor], tape: Tape| {
+                dora(&v[0], &matrix, bias, &v[1], &v[2], SCALING, &v[3], &norm, tape)
+            };
             assert_close(&f(&v, Tape::OFF)?, &want, 1e-5)?;
             assert_gradients(&v, f)?;
         }

@@ -6,23 +6,21 @@ use candle_core::{Result, Tensor};
 
 use super::cpu::view;
 use super::tape::Tape;
+use super::weight::Matrix;
 
 /// The rows of `ids`, times a factor, with a gradient for the table.
 ///
 /// # Errors
 /// If an id is outside the vocabulary.
-pub fn embedding(table: &Tensor, ids: &[u32], scale: f64, tape: Tape) -> Result<Tensor> {
-    let index = Tensor::from_slice(ids, ids.len(), table.device())?;
-    let rows = |table: &Tensor| -> Result<Tensor> {
-        let x = table.index_select(&index, 0)?;
-        if scale == 1.0 { Ok(x) } else { x * scale }
-    };
+pub fn embedding(table: &Matrix, ids: &[u32], scale: f64, tape: Tape) -> Result<Tensor> {
+    let scaled = |x: Tensor| if scale == 1.0 { Ok(x) } else { x * scale };
     if !table.device().is_cpu() {
-        return tape.composed(&[table], |v| rows(&v[0]));
+        let index = Tensor::from_slice(ids, ids.len(), table.device())?;
+        return tape.composed(&[&table.dense()?], |v| scaled(v[0].index_select(&index, 0)?));
     }
-    let x = rows(&table.detach())?;
-    if tape.tracks(table) {
-        let (table, dims, ids) = (table.id(), table.dims2()?, ids.to_vec());
+    let x = scaled(table.rows(ids)?)?;
+    if let Some(id) = table.tracked(tape) {
+        let (table, dims, ids) = (id, table.dims2()?, ids.to_vec());
         tape.record(&x, move |gradient, into| {
             let gradient = gradient.contiguous()?;
             let g = view(&gradient)?;
@@ -46,12 +44,12 @@ mod tests {
     #[test]
     fn has_the_right_gradient_also_for_a_repeated_id() -> Result<()> {
         let table = random(&[5, 3], 1)?;
-        assert_gradients(&[table], |v, tape| embedding(&v[0], &[4, 0, 4], 1.5, tape))
+        assert_gradients(&[table], |v, tape| embedding(&v[0].clone().into(), &[4, 0, 4], 1.5, tape))
     }
 
     #[test]
     fn an_id_outside_the_table_is_an_error() -> Result<()> {
-        assert!(embedding(&random(&[5, 3], 1)?, &[5], 1.0, Tape::OFF).is_err());
+        assert!(embedding(&random(&[5, 3], 1)?.into(), &[5], 1.0, Tape::OFF).is_err());
         Ok(())
     }
 }

@@ -11,36 +11,37 @@ use candle_core::{Result, Tensor};
 use super::cpu::{tensor, view};
 use super::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
+use super::weight::Matrix;
 
 /// x·Wᵀ + b, with gradients for x, W and b.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, tape: Tape) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>, tape: Tape) -> Result<Tensor> {
     if !x.device().is_cpu() {
-        let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+        let weight = weight.dense()?;
+        let inputs: Vec<&Tensor> = [x, &weight].into_iter().chain(bias).collect();
         return tape.composed(&inputs, |v| composed(&v[0], &v[1], v.get(2)));
     }
     let x = x.contiguous()?;
     let y = affine(&x, weight, bias)?;
     let bias = bias.filter(|b| tape.tracks(b)).map(|b| (b.id(), b.elem_count()));
-    let (track_x, track_w) = (tape.tracks(&x), tape.tracks(weight));
-    if track_x || track_w || bias.is_some() {
+    let (track_x, learns) = (tape.tracks(&x), weight.tracked(tape));
+    if track_x || learns.is_some() || bias.is_some() {
         let (x_id, x_dims) = (x.id(), x.dims2()?);
         let weight = weight.clone();
-        let x = track_w.then(|| tape.keep(&x)); // needed for dW only
+        // x is needed for dW only.
+        let learns = learns.map(|id| (id, tape.keep(&x)));
         tape.record(&y, move |gradient, into| {
             let gradient = gradient.contiguous()?;
             let g = view(&gradient)?;
             let (out, inp) = weight.dims2()?;
             let g = Mat::new(&g, x_dims.0, out);
             if track_x {
-                let w = view(&weight)?;
-                into.add_with(x_id, x_dims, |dx, add| {
-                    matmul(dx, inp, add, 1.0, g, Mat::new(&w, out, inp), Threads::All) // dx = g·W
-                })?;
+                let w = weight.view()?;
+                into.add_with(x_id, x_dims, |dx, add| w.times(dx, add, g))?; // dx = g·W
             }
-            if let Some(x) = x {
+            if let Some((id, x)) = learns {
                 let x = x.get()?;
                 let xs = view(&x)?;
-                into.add_with(weight.id(), (out, inp), |dw, add| {
+                into.add_with(id, (out, inp), |dw, add| {
                     matmul(dw, inp, add, 1.0, g.t(), Mat::new(&xs, x_dims.0, inp), Threads::All) // dW = gᵀ·x
                 })?;
             }
@@ -61,7 +62,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, tape: Tape) ->
 /// Without `weight` only the low-rank term (the path of a dropped-out input).
 pub fn lora(
     x: &Tensor,
-    weight: Option<&Tensor>,
+    weight: Option<&Matrix>,
     bias: Option<&Tensor>,
     a: &Tensor,
     b: &Tensor,
@@ -69,6 +70,8 @@ pub fn lora(
     tape: Tape,
 ) -> Result<Tensor> {
     if !x.device().is_cpu() {
+        let weight = weight.map(Matrix::dense).transpose()?;
+        let weight = weight.as_ref();
         return tape.composed(&[x, a, b], |v| lora_composed(&v[0], weight, bias, &v[1], &v[2], scaling));
     }
     let x = x.contiguous()?;
@@ -105,11 +108,11 @@ pub fn lora(
                 let xa = Mat::new(&xa, tokens, r);
                 matmul(db, r, add, scaling, g.t(), xa, Threads::All) // dB = s·gᵀ·(x·Aᵀ)
             })?;
-            let w = weight.as_ref().map(view).transpose()?;
+            let w = weight.as_ref().map(Matrix::view).transpose()?;
             into.add_with(x_id, (tokens, inp), |dx, add| {
                 matmul(dx, inp, add, 1.0, um, am, Threads::All); // dx = u·A + g·W
                 if let Some(w) = &w {
-                    matmul(dx, inp, true, 1.0, g, Mat::new(w, out, inp), Threads::All);
+                    w.times(dx, true, g);
                 }
             })
         });
@@ -143,21 +146,20 @@ pub fn lora_composed(
 }
 
 /// x·Wᵀ + b.
-fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+fn affine(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>) -> Result<Tensor> {
     let ((tokens, inp), (out, _)) = (x.dims2()?, weight.dims2()?);
     let xs = view(x)?;
     tensor(affine_rows(Mat::new(&xs, tokens, inp), weight, bias)?, (tokens, out))
 }
 
 /// The elements of x·Wᵀ + b.
-fn affine_rows(x: Mat, weight: &Tensor, bias: Option<&Tensor>) -> Result<Vec<f32>> {
-    let (out, inp) = weight.dims2()?;
-    let w = view(weight)?;
+fn affine_rows(x: Mat, weight: &Matrix, bias: Option<&Tensor>) -> Result<Vec<f32>> {
+    let (out, _) = weight.dims2()?;
     let mut y = match bias {
         Some(b) => view(b)?.repeat(x.rows()),
         None => vec![0f32; x.rows() * out],
     };
-    matmul(&mut y, out, bias.is_some(), 1.0, x, Mat::new(&w, out, inp).t(), Threads::All);
+    weight.view()?.times_transposed(&mut y, bias.is_some(), x);
     Ok(y)
 }
 
@@ -177,23 +179,26 @@ mod tests {
     fn linear_equals_composed_and_has_the_right_gradient() -> Result<()> {
         let v = [random(&[6, 5], 1)?, random(&[7, 5], 2)?, random(&[7], 3)?];
         for bias in [None, Some(&v[2])] {
-            assert_close(&linear(&v[0], &v[1], bias, Tape::OFF)?, &composed(&v[0], &v[1], bias)?, 1e-6)?;
+            let w = Matrix::Dense(v[1].clone());
+            assert_close(&linear(&v[0], &w, bias, Tape::OFF)?, &composed(&v[0], &v[1], bias)?, 1e-6)?;
             // x alone, as in a frozen layer; W alone, as in the lowest; both.
-            assert_gradients(&v[..1], |x, tape| linear(&x[0], &v[1], bias, tape))?;
-            assert_gradients(&v[1..2], |w, tape| linear(&v[0], &w[0], bias, tape))?;
-            assert_gradients(&v[..2], |v, tape| linear(&v[0], &v[1], bias, tape))?;
+            assert_gradients(&v[..1], |x, tape| linear(&x[0], &w, bias, tape))?;
+            assert_gradients(&v[1..2], |w, tape| linear(&v[0], &w[0].clone().into(), bias, tape))?;
+            assert_gradients(&v[..2], |v, tape| linear(&v[0], &v[1].clone().into(), bias, tape))?;
         }
-        assert_gradients(&v, |v, tape| linear(&v[0], &v[1], Some(&v[2]), tape))
+        assert_gradients(&v, |v, tape| linear(&v[0], &v[1].clone().into(), Some(&v[2]), tape))
     }
 
     #[test]
     fn lora_equals_composed_and_has_the_right_gradient() -> Result<()> {
         let (w, b) = (random(&[7, 5], 1)?, random(&[7], 2)?);
         let v = [random(&[6, 5], 3)?, random(&[2, 5], 4)?, random(&[7, 2], 5)?];
-        for (w, b) in [(Some(&w), Some(&b)), (Some(&w), None), (None, None)] {
+        let matrix = Matrix::Dense(w.clone());
+        for (has_weight, b) in [(true, Some(&b)), (true, None), (false, None)] {
+            let (w, dense) = (has_weight.then_some(&matrix), has_weight.then_some(&w));
             assert_close(
                 &lora(&v[0], w, b, &v[1], &v[2], 1.75, Tape::OFF)?,
-                &lora_composed(&v[0], w, b, &v[1], &v[2], 1.75)?,
+                &lora_composed(&v[0], dense, b, &v[1], &v[2], 1.75)?,
                 1e-6,
             )?;
             assert_gradients(&v, |v, tape| lora(&v[0], w, b, &v[1], &v[2], 1.75, tape))?;

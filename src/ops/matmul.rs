@@ -1,5 +1,7 @@
 //! Matrix products on slices, through the `gemm` crate that candle itself uses.
 
+use std::ops::Range;
+
 /// A row-major matrix inside a slice, possibly a column range of a wider one, possibly transposed.
 #[derive(Clone, Copy)]
 pub(super) struct Mat<'a> {
@@ -28,6 +30,18 @@ impl<'a> Mat<'a> {
     /// Number of rows.
     pub(super) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Number of columns.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// A range of the columns.
+    pub(super) fn columns(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.cols, "columns outside the matrix");
+        let from = (range.start * self.col_stride).min(self.data.len());
+        Self { data: &self.data[from..], cols: range.len(), ..self }
     }
 
     /// The transposed matrix, same elements.

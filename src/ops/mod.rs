@@ -14,6 +14,7 @@ pub mod cross_entropy;
 pub mod dora;
 pub mod dropout;
 pub mod embedding;
+pub mod encoding;
 pub mod gated_mlp;
 pub mod linear;
 pub mod norm;
@@ -21,6 +22,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod segments;
 pub mod tape;
+pub mod weight;
 
 mod cpu;
 pub(crate) mod exp;

@@ -79,16 +79,23 @@ impl Recording {
     /// # Errors
     /// If a tensor operation fails.
     pub fn backward(self, scalar: &Tensor) -> Result<Gradients> {
+        let mut gradients = Gradients { tracked: HashSet::new(), sums: HashMap::new() };
+        self.walk_back(scalar, &scalar.ones_like()?, &mut gradients)?;
+        Ok(gradients)
+    }
+
+    /// Adds to `into` what the gradient of `output` brings.
+    fn walk_back(self, output: &Tensor, gradient: &Tensor, into: &mut Gradients) -> Result<()> {
         let Steps { tracked, done, .. } = self.0.into_inner();
-        let mut gradients = Gradients { tracked, sums: HashMap::new() };
-        gradients.add(scalar.id(), scalar.ones_like()?)?;
+        into.tracked.extend(tracked);
+        into.add_shared(output.id(), gradient)?;
         for (output, backward) in done.into_iter().rev() {
-            // What does not reach the scalar has no gradient.
-            if let Some(sum) = gradients.sums.remove(&output) {
-                backward(&sum.tensor, &mut gradients)?;
+            // What does not reach the output has no gradient.
+            if let Some(sum) = into.sums.remove(&output) {
+                backward(&sum.tensor, into)?;
             }
         }
-        Ok(gradients)
+        Ok(())
     }
 }
 
@@ -137,6 +144,32 @@ impl Tape<'_> {
     pub(super) fn keep(self, input: &Tensor) -> Kept {
         let again = self.0.and_then(|r| r.0.borrow().cheap.get(&input.id()).cloned());
         again.map_or_else(|| Kept::Whole(input.clone()), |again| Kept::Cheap(Cheap(again)))
+    }
+
+    /// Many operations as one step, which remembers nothing but how to do them `again`: the backward records them anew
+    /// (Chen et al., arXiv 1604.06174). The forward's own notes are dropped at its end.
+    ///
+    /// `again` must compute what `forward` does, from tensors it owns.
+    ///
+    /// # Errors
+    /// Those of `forward`.
+    pub fn recomputed(
+        self,
+        forward: impl FnOnce(Tape) -> Result<Tensor>,
+        again: impl FnOnce(Tape) -> Result<Tensor> + 'static,
+    ) -> Result<Tensor> {
+        let Some(outer) = self.0 else { return forward(self) };
+        let within = |tracked| Recording(RefCell::new(Steps { tracked, ..Steps::default() }));
+        let notes = within(outer.0.borrow().tracked.clone());
+        let y = forward(notes.tape())?;
+        if notes.tape().tracks(&y) {
+            self.record(&y, move |gradient, into| {
+                let notes = within(into.tracked.clone());
+                let y = again(notes.tape())?;
+                notes.walk_back(&y, gradient, into)
+            });
+        }
+        Ok(y)
     }
 
     /// An operation in candle's own differentiable ops, as one step: the path of other devices than the CPU.
@@ -293,22 +326,43 @@ mod tests {
     }
 
     #[test]
-    fn a_cheap_output_is_computed_anew_once_for_all_who_keep_it() -> Result<()> {
-        let (x, calls) = (row(&[1.0, 2.0]), Rc::new(RefCell::new(0)));
-        let recording = Recording::new([&x]);
-        let tape = recording.tape();
-        let y = scale(&x, 3.0, tape)?;
-        let (again, count) = (x.clone(), calls.clone());
-        tape.cheap(&y, move || {
-            *count.borrow_mut() += 1;
-            &again * 3.0
-        });
-        let (first, second) = (tape.keep(&y), tape.keep(&y));
-        assert_eq!(*calls.borrow(), 0);
-        assert_eq!(first.get()?.to_vec1::<f32>()?, y.to_vec1::<f32>()?);
-        second.get()?;
-        assert_eq!(*calls.borrow(), 1);
-        assert!(matches!(tape.keep(&x), Kept::Whole(_)));
+    fn recomputed_operations_run_again_and_give_the_same_gradients() -> Result<()> {
+        let (x, w) = (row(&[1.0, 2.0]), row(&[3.0, 5.0]));
+        let f = |x: &Tensor, w: &Tensor, tape: Tape| {
+            let y = tape.composed(&[x, w], |v| &v[0] * &v[1])?;
+            add(&y, &add(x, x, tape)?, tape)
+        };
+        let run = |recompute: bool| -> Result<_> {
+            let recording = Recording::new([&x, &w]);
+            let tape = recording.tape();
+            let mut y = x.clone();
+            for _ in 0..2 {
+                let (from, x, w) = (y.clone(), y.clone(), w.clone());
+                y = match recompute {
+                    true => tape.recomputed(|tape| f(&from, &w, tape), {
+                        let w = w.clone();
+                        move |tape| f(&x, &w, tape)
+                    })?,
+                    false => f(&from, &w, tape)?,
+                };
+            }
+            let steps = recording.0.borrow().done.len();
+            let mut gradients = recording.backward(&y)?;
+            let mut take = |t| gradients.take(t).unwrap().to_vec1::<f32>();
+            Ok((steps, take(&x)?, take(&w)?))
+        };
+        let (kept, again) = (run(false)?, run(true)?);
+        assert_eq!((again.0, &again.1, &again.2), (2, &kept.1, &kept.2));
+        assert_eq!(kept.1, [25.0, 49.0]); // (w + 2)²
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_tracked_is_not_recorded_even_where_it_is_recomputed() -> Result<()> {
+        let (x, w) = (row(&[1.0]), row(&[2.0]));
+        let recording = Recording::new([&w]);
+        let y = recording.tape().recomputed(|tape| scale(&x, 2.0, tape), |_| unreachable!())?;
+        assert!(!recording.tape().tracks(&y) && recording.0.borrow().done.is_empty());
         Ok(())
     }
 

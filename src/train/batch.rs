@@ -53,7 +53,8 @@ impl Batch {
             .collect()
     }
 
-    /// The weighted loss of the batch with the adapter on; adds its gradients to `sum`.
+    /// The weighted loss of the batch with the adapter on; adds its gradients to `sum`. With `recompute` each block
+    /// is computed again for them: same result, less memory, more time.
     ///
     /// # Errors
     /// If a trainable gets no gradient, or a tensor operation fails.
@@ -62,6 +63,7 @@ impl Batch {
         model: &CausalLm,
         trainables: &Trainables,
         dropout: &mut ChaCha8Rng,
+        recompute: bool,
         sum: &mut Gradients,
     ) -> Result<Loss> {
         let recording = Recording::new(trainables.values().map(Var::as_tensor));
@@ -69,6 +71,7 @@ impl Batch {
         let pass = Pass {
             tape: recording.tape(),
             dropout: Some(dropout),
+            recompute,
             ..Pass::new(&self.segments, 1.0, &mut hook)
         };
         let loss = self.loss(model, pass)?;

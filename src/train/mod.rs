@@ -212,7 +212,8 @@ impl Training {
         let mut sums = [(0f64, 0usize); 2]; // narrow, pretraining: nll and tokens
         for (examples, roles) in examples.chunks(micro).zip(roles.chunks(micro)) {
             let batch = Batch::new(examples, loss_tokens);
-            let loss = batch.backward(&self.model, &self.trainables, &mut rng, &mut gradients)?;
+            let loss =
+                batch.backward(&self.model, &self.trainables, &mut rng, train.recompute, &mut gradients)?;
             for ((nll, tokens), role) in batch.per_example(&loss.nll).into_iter().zip(roles) {
                 let sum = &mut sums[usize::from(*role == Role::Pretraining)];
                 *sum = (sum.0 + nll, sum.1 + tokens);

@@ -1,0 +1,285 @@
+//! A weight matrix and its two products, x·Wᵀ and g·W, whichever way its numbers are held.
+//!
+//! A frozen matrix can stay as its file has it, quantised: every use then turns one block of rows at a time into f32,
+//! all threads together, and multiplies it with all threads. The numbers are those of the dense matrix; only g·W,
+//! where a matrix has several blocks, adds them up in another order.
+//!
+//! Shapes: W `(out, in)`, x `(tokens, in)`, g `(tokens, out)`.
+
+use std::cell::Cell;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Storage, Tensor, TensorId, bail};
+
+use super::cpu::{View, tensor, view};
+use super::encoding::Encoding;
+use super::matmul::{Mat, Threads, matmul};
+use super::tape::Tape;
+
+/// Bytes that the f32 numbers of one block of rows may take.
+const BLOCK_BYTES: usize = 8 << 20;
+
+/// A weight `(out, in)`, frozen or trained.
+#[derive(Debug, Clone)]
+pub enum Matrix {
+    /// f32 on any device; the only kind that learns.
+    Dense(Tensor),
+    /// As its file has it, in the CPU's memory.
+    Packed(Arc<Packed>),
+}
+
+/// The rows of a frozen matrix as a file has them.
+#[derive(Debug)]
+pub struct Packed {
+    bytes: Vec<u8>,
+    encoding: Encoding,
+    /// Rows and columns.
+    dims: [usize; 2],
+    row_bytes: usize,
+}
+
+impl Packed {
+    /// Rows that fill whole blocks each.
+    ///
+    /// # Errors
+    /// If the bytes are not as many, or cannot be read.
+    pub fn new(bytes: Vec<u8>, encoding: Encoding, (rows, cols): (usize, usize)) -> Result<Self> {
+        let Some(row_bytes) = encoding.byte_len(cols) else {
+            bail!("a row of {cols} numbers of type {encoding:?} does not fill whole blocks")
+        };
+        let row_bytes = row_bytes as usize;
+        if rows.checked_mul(row_bytes) != Some(bytes.len()) {
+            bail!("{} bytes do not hold {rows} rows of {row_bytes}", bytes.len())
+        }
+        let packed = Self { bytes, encoding, dims: [rows, cols], row_bytes };
+        if rows > 0 {
+            let first = &packed.bytes[..row_bytes];
+            encoding.decode(first, &mut vec![0f32; cols])?; // what reads one row reads them all
+        }
+        Ok(packed)
+    }
+
+    /// The f32 numbers of some rows.
+    fn decode(&self, rows: Range<usize>, values: &mut [f32]) {
+        let bytes = &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes];
+        self.encoding.decode(bytes, values).expect("`new` has read a row of this matrix");
+    }
+
+    fn dense(&self) -> Result<Tensor> {
+        let [rows, cols] = self.dims;
+        let mut values = vec![0f32; rows * cols];
+        self.decode(0..rows, &mut values);
+        tensor(values, (rows, cols))
+    }
+
+    /// Calls `f` with each block of rows as f32, in order, in one buffer that the thread keeps for the next time.
+    fn for_blocks(&self, mut f: impl FnMut(Range<usize>, &[f32])) {
+        thread_local!(static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
+        let [rows, cols] = self.dims;
+        let at_once = (BLOCK_BYTES / (4 * cols).max(1)).clamp(1, rows.max(1));
+        let mut scratch = SCRATCH.take(); // taken, not borrowed: `f` may come here again
+        if scratch.len() < at_once * cols {
+            scratch.resize(at_once * cols, 0.0);
+        }
+        for start in (0..rows).step_by(at_once) {
+            let block = start..rows.min(start + at_once);
+            let values = &mut scratch[..block.len() * cols];
+            self.decode(block.clone(), values);
+            f(block, values);
+        }
+        SCRATCH.set(scratch);
+    }
+}
+
+impl From<Tensor> for Matrix {
+    fn from(tensor: Tensor) -> Self {
+        Self::Dense(tensor)
+    }
+}
+
+impl Matrix {
+    /// Rows and columns.
+    pub fn dims(&self) -> &[usize] {
+        match self {
+            Self::Dense(tensor) => tensor.dims(),
+            Self::Packed(packed) => &packed.dims,
+        }
+    }
+
+    /// Rows and columns.
+    ///
+    /// # Errors
+    /// If a dense tensor is no matrix.
+    pub fn dims2(&self) -> Result<(usize, usize)> {
+        match self.dims() {
+            [rows, cols] => Ok((*rows, *cols)),
+            dims => bail!("a weight of shape {dims:?} is no matrix"),
+        }
+    }
+
+    /// Where the numbers are.
+    pub fn device(&self) -> &Device {
+        match self {
+            Self::Dense(tensor) => tensor.device(),
+            Self::Packed(_) => &Device::Cpu,
+        }
+    }
+
+    /// The matrix as f32: the tensor itself, or all rows of a packed one.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn dense(&self) -> Result<Tensor> {
+        match self {
+            Self::Dense(tensor) => Ok(tensor.clone()),
+            Self::Packed(packed) => packed.dense(),
+        }
+    }
+
+    /// Rows by their numbers, in that order, `(ids, in)`.
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        match self {
+            Self::Dense(tensor) => {
+                tensor.detach().index_select(&Tensor::from_slice(ids, ids.len(), tensor.device())?, 0)
+            }
+            Self::Packed(packed) => {
+                let [rows, cols] = packed.dims;
+                let mut values = vec![0f32; ids.len() * cols];
+                for (&id, values) in ids.iter().zip(values.chunks_exact_mut(cols.max(1))) {
+                    let id = id as usize;
+                    if id >= rows {
+                        bail!("row {id} of a matrix of {rows}")
+                    }
+                    packed.decode(id..id + 1, values);
+                }
+                tensor(values, (ids.len(), cols))
+            }
+        }
+    }
+
+    /// What `f` makes of every row, one number a row, `(out)`. `f` gets blocks of rows `(rows, in)`.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn per_row(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Dense(tensor) => f(tensor),
+            Self::Packed(packed) => {
+                let mut parts = Vec::new();
+                packed.for_blocks(|rows, values| {
+                    parts.push(
+                        tensor(values.to_vec(), (rows.len(), packed.dims[1])).and_then(|block| f(&block)),
+                    );
+                });
+                Tensor::cat(&parts.into_iter().collect::<Result<Vec<_>>>()?, 0)
+            }
+        }
+    }
+
+    /// Under which id the matrix learns, if a gradient is wanted for it.
+    pub(super) fn tracked(&self, tape: Tape) -> Option<TensorId> {
+        match self {
+            Self::Dense(tensor) => tape.tracks(tensor).then(|| tensor.id()),
+            Self::Packed(_) => None,
+        }
+    }
+
+    /// Access for products on the CPU.
+    pub(super) fn view(&self) -> Result<MatrixView<'_, impl Deref<Target = Storage>>> {
+        let (rows, cols) = self.dims2()?;
+        Ok(match self {
+            Self::Dense(tensor) => MatrixView::Dense(view(tensor)?, rows, cols),
+            Self::Packed(packed) => MatrixView::Packed(packed),
+        })
+    }
+}
+
+/// A matrix on the CPU for as long as the view lives.
+pub(super) enum MatrixView<'a, G> {
+    /// Elements, rows, columns.
+    Dense(View<G>, usize, usize),
+    Packed(&'a Packed),
+}
+
+impl<G: Deref<Target = Storage>> MatrixView<'_, G> {
+    /// dst (+)= x·Wᵀ, with `dst` dense `(tokens, out)`.
+    pub(super) fn times_transposed(&self, dst: &mut [f32], accumulate: bool, x: Mat) {
+        self.for_blocks(|rows, out, w| {
+            let dst = dst.get_mut(rows.start..).unwrap_or_default();
+            matmul(dst, out, accumulate, 1.0, x, w.t(), Threads::All)
+        });
+    }
+
+    /// dst (+)= g·W, with `dst` dense `(tokens, in)`.
+    pub(super) fn times(&self, dst: &mut [f32], accumulate: bool, g: Mat) {
+        self.for_blocks(|rows, _, w| {
+            let add = accumulate || rows.start > 0;
+            matmul(dst, w.cols(), add, 1.0, g.columns(rows), w, Threads::All)
+        });
+    }
+
+    /// Calls `f` with blocks of rows: which they are, the number of all rows, and their numbers.
+    fn for_blocks(&self, mut f: impl FnMut(Range<usize>, usize, Mat)) {
+        match self {
+            Self::Dense(values, rows, cols) => f(0..*rows, *rows, Mat::new(values, *rows, *cols)),
+            Self::Packed(packed) => packed.for_blocks(|rows, values| {
+                let [out, inp] = packed.dims;
+                let w = Mat::new(values, rows.len(), inp);
+                f(rows, out, w)
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::{GgmlDType, QTensor};
+
+    use super::super::testing::{assert_close, random};
+    use super::*;
+
+    /// A matrix of two blocks, the second one of a single row, and the same numbers as f32.
+    fn packed() -> Result<(Matrix, Matrix)> {
+        let cols = 64 * 1024;
+        let rows = BLOCK_BYTES / (4 * cols) + 1;
+        let quantised = QTensor::quantize(&random(&[rows, cols], 1)?, GgmlDType::Q4_1)?;
+        let encoding = Encoding::Blocks(GgmlDType::Q4_1);
+        let packed = Packed::new(quantised.data()?.to_vec(), encoding, (rows, cols))?;
+        Ok((Matrix::Packed(Arc::new(packed)), quantised.dequantize(&Device::Cpu)?.into()))
+    }
+
+    #[test]
+    fn a_packed_matrix_is_its_dense_one() -> Result<()> {
+        let (packed, dense) = packed()?;
+        let (out, inp) = dense.dims2()?;
+        assert_eq!(packed.dims2()?, (out, inp));
+        let same = |a: Tensor, b: Tensor| assert_close(&a, &b, 0.0);
+        same(packed.dense()?, dense.dense()?)?;
+        same(packed.rows(&[3, 0, 3])?, dense.rows(&[3, 0, 3])?)?;
+        assert!(packed.rows(&[out as u32]).is_err());
+        same(packed.per_row(|w| w.sum(1))?, dense.per_row(|w| w.sum(1))?)?;
+        let (x, g) = (random(&[3, inp], 2)?, random(&[3, out], 3)?);
+        let products = |w: &Matrix| -> Result<_> {
+            let (x, g, w) = (view(&x)?, view(&g)?, w.view()?);
+            let (mut y, mut dx) = (vec![1f32; 3 * out], vec![1f32; 3 * inp]);
+            w.times_transposed(&mut y, true, Mat::new(&x, 3, inp));
+            w.times(&mut dx, true, Mat::new(&g, 3, out));
+            Ok((tensor(y, (3, out))?, tensor(dx, (3, inp))?))
+        };
+        let (ours, theirs) = (products(&packed)?, products(&dense)?);
+        assert_close(&ours.0, &theirs.0, 1e-3)?; // sums of 65,536 products
+        assert_close(&ours.1, &theirs.1, 1e-5)
+    }
+
+    #[test]
+    fn bytes_that_do_not_fill_the_rows_are_refused() {
+        let encoding = Encoding::Blocks(GgmlDType::Q8_0);
+        assert!(Packed::new(vec![0; 34], encoding, (1, 32)).is_ok());
+        assert!(Packed::new(vec![0; 33], encoding, (1, 32)).is_err());
+        assert!(Packed::new(vec![0; 68], encoding, (4, 16)).is_err());
+    }
+}
