@@ -1,8 +1,8 @@
 //! Differentiable operations with a fused forward and a hand-written backward on the CPU.
 //!
-//! Each file holds one operation: its formula and source, the fused version, the composed version in
-//! plain candle ops (the reference in tests and the path on other devices), and a test that checks the
-//! gradient by finite differences and holds the two versions together.
+//! Each file holds one operation: its formula and source, the fused version, which notes its backward on a
+//! [`tape::Tape`], the composed version in plain candle ops (the reference in tests and the path on other devices),
+//! and a test that checks the gradient by finite differences and holds the two versions together.
 //!
 //! Activations are `(tokens, width)`: the sequences of a batch lie end to end without padding, and
 //! [`segments::Segments`] says where each begins.
