@@ -253,6 +253,43 @@ mod tests {
     }
 
     #[test]
+    fn parquet_rows_are_read_and_a_cut_file_is_an_error() {
+        use parquet::basic::{Compression, ZstdLevel};
+        use parquet::data_type::ByteArrayType;
+        use parquet::file::properties::WriterProperties;
+        use parquet::file::writer::SerializedFileWriter;
+        use parquet::schema::parser::parse_message_type;
+
+        let texts = ["one", "zwei\nZeilen", "三"];
+        for compression in [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::GZIP(Default::default()),
+            Compression::ZSTD(ZstdLevel::default()),
+        ] {
+            let schema = parse_message_type("message m { REQUIRED BINARY text (UTF8); }").unwrap();
+            let properties = WriterProperties::builder().set_compression(compression).build();
+            let mut bytes = Vec::new();
+            let mut file = SerializedFileWriter::new(&mut bytes, schema.into(), properties.into()).unwrap();
+            for part in texts.chunks(2) {
+                let mut group = file.next_row_group().unwrap();
+                let mut column = group.next_column().unwrap().unwrap();
+                let values: Vec<_> = part.iter().map(|t| (*t).into()).collect();
+                column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+                column.close().unwrap();
+                group.close().unwrap();
+            }
+            file.close().unwrap();
+            let (_dir, path) = write("a.parquet", &bytes);
+            let read_back: Vec<String> = read(&path).unwrap().iter().map(Document::full_text).collect();
+            assert_eq!(read_back, texts, "{compression:?}");
+            let (_dir, path) = write("cut.parquet", &bytes[..bytes.len() / 2]);
+            let e = read(&path).unwrap_err();
+            assert!(e.is::<InputError>() && e.to_string().contains("cut.parquet"), "{e}");
+        }
+    }
+
+    #[test]
     fn each_malformed_line_is_named() {
         let (_dir, path) =
             write("a.jsonl", b"{\"text\": 1}\n{broken\n{\"text\": \"fine\"}\n\xff\n{\"text\": \" \"}\n");
