@@ -40,6 +40,8 @@ class Process:
         complaints = []
         reader = threading.Thread(target=lambda: complaints.extend(child.stderr), daemon=True)
         reader.start()
+        self.peak = 0
+        threading.Thread(target=self.measure, args=(child,), daemon=True).start()
         if watch:  # a file whose first training step marks the end of the first step
             threading.Thread(target=self.watch, args=(watch, started, child), daemon=True).start()
         for line in child.stdout:
@@ -47,13 +49,22 @@ class Process:
                 self.lines.append(json.loads(line))
                 if self.first is None and "seconds" in self.lines[-1]:
                     self.first = time.perf_counter() - started
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
+        child.wait()
         self.seconds = time.perf_counter() - started
-        self.peak = usage.ru_maxrss * 1024
         reader.join()
         if child.returncode:
             sys.exit(f"{' '.join(map(str, command))}\nexit code {child.returncode}\n{''.join(complaints[-20:])}")
+
+    def measure(self, child):
+        """Largest resident set. Not wait4's, which counts what this process held before the child's own program began."""
+        while child.returncode is None:
+            try:
+                status = Path(f"/proc/{child.pid}/status").read_text()
+            except OSError:
+                return
+            peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+            self.peak = max(self.peak, *(int(kb) * 1024 for kb in peaks), 0)
+            time.sleep(0.05)
 
     def watch(self, path, started, child):
         while self.first is None and child.returncode is None:
