@@ -147,6 +147,7 @@ class Training:
         self.peaks, self.firsts = ([], []), ([], [])
 
     def prepare(self, trainer, folder):
+        self.folder = folder
         narrow = self.files or [long_text(folder, self.steps * self.batch * self.length)]
         self.recipe = recipe(folder, self.model, self.method, self.steps, self.batch, self.length, narrow)
         self.batches = batches(trainer, self.recipe, self.steps, self.batch)
@@ -154,13 +155,13 @@ class Training:
         self.trained = [sum(sum(e["counts"]) for e in step) for step in self.batches]
         self.job = {"model": folder_of(trainer, self.model), "method": self.method, "r": RANK, "lr": 1e-5, "steps": self.batches}
 
-    def turn(self, trainer, folder, number):
-        run = folder / f"run-{number}"
+    def turn(self, trainer, number):
+        run = self.folder / f"run-{number}"
         ours = Process([trainer, "fit", self.recipe, "--out", run, "-q"], watch=run / "metrics.jsonl")
         lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
         speeds = [line["tokens_per_s"] for line in lines if line.get("tokens_per_s")]
         self.ours += speeds[1:]
-        rival = torch_side("train", self.job, folder)
+        rival = torch_side("train", self.job, self.folder)
         self.facts = rival.lines[0]
         seconds = [line["seconds"] for line in rival.lines if "seconds" in line]
         self.theirs += [tokens / s for tokens, s in zip(self.tokens, seconds, strict=True)][1:]
@@ -357,11 +358,11 @@ def main():
             group = [case for p, case in chosen if p == part]
             if not group:
                 continue
+            for case in group:
+                case.prepare(trainer, Path(tempfile.mkdtemp(dir=folder)))
             for number in range(args.rounds):
                 for case in group:
-                    with tempfile.TemporaryDirectory() as inner:
-                        case.prepare(trainer, Path(inner))
-                        case.turn(trainer, Path(inner), number)
+                    case.turn(trainer, number)
                     print(f"round {number + 1}: {case.name}: {case.ours[-1]:.0f} against {case.theirs[-1]:.0f} tokens/s", file=sys.stderr, flush=True)
             title = {"full-length": "Full-length batches", "as-they-come": "Batches as they come", "data": "Given data as it comes"}[part]
             say(f"## {title}\n\n" + table(TRAINING_HEAD, [case.row(peak) for case in group]))

@@ -154,7 +154,6 @@ impl SandwichBlock {
         loader: &mut Loader,
     ) -> Result<Self> {
         let (hidden, inner, head_dim) = (c.hidden_size, c.intermediate_size, c.head_dim);
-        let (heads, kv_heads) = (c.num_attention_heads, c.num_key_value_heads);
         let bias = c.attention_bias;
         let mut norm =
             |name: &str, width: usize| loader.norm(&format!("{p}.{name}"), width, 1.0, c.rms_norm_eps);
@@ -168,23 +167,10 @@ impl SandwichBlock {
         };
         Ok(Self {
             input_layernorm,
-            self_attn: SelfAttention {
-                q_proj: loader.linear(&format!("{p}.self_attn.q_proj"), heads * head_dim, hidden, bias)?,
-                k_proj: loader.linear(&format!("{p}.self_attn.k_proj"), kv_heads * head_dim, hidden, bias)?,
-                v_proj: loader.linear(&format!("{p}.self_attn.v_proj"), kv_heads * head_dim, hidden, bias)?,
-                o_proj: loader.linear(&format!("{p}.self_attn.o_proj"), hidden, heads * head_dim, bias)?,
-                qk_norm,
-                rotary: rotary.clone(),
-                attention,
-            },
+            self_attn: loader.self_attention(p, hidden, (bias, bias), qk_norm, rotary, attention)?,
             post_attention_layernorm,
             pre_feedforward_layernorm,
-            mlp: GatedMlp {
-                gate_proj: loader.linear(&format!("{p}.mlp.gate_proj"), inner, hidden, false)?,
-                up_proj: loader.linear(&format!("{p}.mlp.up_proj"), inner, hidden, false)?,
-                down_proj: loader.linear(&format!("{p}.mlp.down_proj"), hidden, inner, false)?,
-                activation: c.hidden_activation,
-            },
+            mlp: loader.gated_mlp(p, hidden, inner, false, c.hidden_activation)?,
             post_feedforward_layernorm,
         })
     }

@@ -107,7 +107,6 @@ impl PreNormBlock {
         loader: &mut Loader,
     ) -> Result<Self> {
         let (hidden, inner, head_dim) = (c.hidden_size, c.intermediate_size, attention.head_dim);
-        let (q_width, kv_width) = (attention.heads * head_dim, attention.kv_heads * head_dim);
         let Variant { qkv_bias, o_bias, mlp_bias, qk_norm, .. } = *variant;
         let mut norm =
             |name: &str, width: usize| loader.norm(&format!("{p}.{name}"), width, 0.0, c.rms_norm_eps);
@@ -119,22 +118,9 @@ impl PreNormBlock {
         };
         Ok(Self {
             input_layernorm,
-            self_attn: SelfAttention {
-                q_proj: loader.linear(&format!("{p}.self_attn.q_proj"), q_width, hidden, qkv_bias)?,
-                k_proj: loader.linear(&format!("{p}.self_attn.k_proj"), kv_width, hidden, qkv_bias)?,
-                v_proj: loader.linear(&format!("{p}.self_attn.v_proj"), kv_width, hidden, qkv_bias)?,
-                o_proj: loader.linear(&format!("{p}.self_attn.o_proj"), hidden, q_width, o_bias)?,
-                qk_norm,
-                rotary: rotary.clone(),
-                attention,
-            },
+            self_attn: loader.self_attention(p, hidden, (qkv_bias, o_bias), qk_norm, rotary, attention)?,
             post_attention_layernorm,
-            mlp: GatedMlp {
-                gate_proj: loader.linear(&format!("{p}.mlp.gate_proj"), inner, hidden, mlp_bias)?,
-                up_proj: loader.linear(&format!("{p}.mlp.up_proj"), inner, hidden, mlp_bias)?,
-                down_proj: loader.linear(&format!("{p}.mlp.down_proj"), hidden, inner, mlp_bias)?,
-                activation: c.hidden_act,
-            },
+            mlp: loader.gated_mlp(p, hidden, inner, mlp_bias, c.hidden_act)?,
         })
     }
 }

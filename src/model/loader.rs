@@ -4,6 +4,7 @@
 //! zeros, so that all faults of a checkpoint are reported together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -11,11 +12,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::layers::{Linear, RmsNorm, Weight};
+use super::layers::{GatedMlp, Linear, RmsNorm, SelfAttention, Weight};
 use super::lora::{Adapter, LoraConfig};
 use super::low_rank::{Dora, LowRank};
 use super::source::Weights;
 use crate::error::InputError;
+use crate::ops::attention::Attention;
+use crate::ops::gated_mlp::Activation;
+use crate::ops::rope::Rotary;
 use crate::ops::weight::Matrix;
 
 /// What is trained, by name, in an order that does not vary. What belongs to an adapter is named as in PEFT's
@@ -152,6 +156,54 @@ impl<'a> Loader<'a> {
         };
         let low_rank = self.low_rank(name, &weight)?;
         Ok(Linear { weight, bias, low_rank })
+    }
+
+    /// The attention of the block `prefix`: its four projections, around what the architecture decides. `biases` are
+    /// those of the query, key and value projections, and of the output.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub fn self_attention(
+        &mut self,
+        prefix: &str,
+        hidden: usize,
+        biases: (bool, bool),
+        qk_norm: Option<(RmsNorm, RmsNorm)>,
+        rotary: &Arc<Rotary>,
+        attention: Attention,
+    ) -> Result<SelfAttention> {
+        let (qkv, o) = biases;
+        let (q_width, kv_width) =
+            (attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim);
+        Ok(SelfAttention {
+            q_proj: self.linear(&format!("{prefix}.self_attn.q_proj"), q_width, hidden, qkv)?,
+            k_proj: self.linear(&format!("{prefix}.self_attn.k_proj"), kv_width, hidden, qkv)?,
+            v_proj: self.linear(&format!("{prefix}.self_attn.v_proj"), kv_width, hidden, qkv)?,
+            o_proj: self.linear(&format!("{prefix}.self_attn.o_proj"), hidden, q_width, o)?,
+            qk_norm,
+            rotary: rotary.clone(),
+            attention,
+        })
+    }
+
+    /// The gated MLP of the block `prefix`.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub fn gated_mlp(
+        &mut self,
+        prefix: &str,
+        hidden: usize,
+        inner: usize,
+        bias: bool,
+        activation: Activation,
+    ) -> Result<GatedMlp> {
+        Ok(GatedMlp {
+            gate_proj: self.linear(&format!("{prefix}.mlp.gate_proj"), inner, hidden, bias)?,
+            up_proj: self.linear(&format!("{prefix}.mlp.up_proj"), inner, hidden, bias)?,
+            down_proj: self.linear(&format!("{prefix}.mlp.down_proj"), hidden, inner, bias)?,
+            activation,
+        })
     }
 
     fn config(&self) -> Option<&'a LoraConfig> {

@@ -107,7 +107,7 @@ pub(super) fn with_mut<R>(t: &Tensor, write: impl FnOnce(&mut [f32]) -> R) -> Re
     op.1.take().ok_or_else(|| candle_core::Error::Msg("in place: nothing was done".into()))
 }
 
-/// Rows that one rayon task takes, so that a task has about 16k elements.
+/// Rows that one rayon task takes, so that a task has about [`TASK`] elements.
 pub(super) fn rows_per_task(width: usize) -> usize {
-    (16 * 1024 / width.max(1)).max(1)
+    (TASK / width.max(1)).max(1)
 }
