@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::Lexicon;
+use serde::{Deserialize, Serialize};
 
 /// Function words: never about a topic.
 const STOP_WORDS: &str = "about above after again against all almost also although always among and another any \
@@ -30,7 +30,21 @@ pub fn words(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase).filter(|w| w.chars().count() >= 3)
 }
 
+/// The deterministic rule for "relevant": words over-represented in the narrow data.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Lexicon {
+    /// The rule in words.
+    pub rule: String,
+    /// The words, most over-represented first.
+    pub words: Vec<String>,
+}
+
 impl Lexicon {
+    /// Whether there was no narrow text to find words in.
+    pub(super) fn is_absent(&self) -> bool {
+        self.rule.is_empty()
+    }
+
     /// The `size` most over-represented words of the narrow documents.
     pub fn new(narrow: &[String], reference: &[String], size: usize) -> Self {
         let stop: BTreeSet<&str> = STOP_WORDS.split_whitespace().collect();

@@ -5,8 +5,12 @@
 
 use anyhow::Result;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::activations::{View, to_tensor};
+use super::reading::Reading;
+use super::relevance::{TokenRelevance, TopToken};
+use super::statistics::{Interval, Null, interval};
 use crate::model::Pass;
 use crate::model::hooks::NoHook;
 use crate::ops::segments::Segments;
@@ -16,6 +20,76 @@ pub type Top = Vec<(u32, f64)>;
 
 /// Directions decoded at once: bounds the logits that are held.
 const BATCH: usize = 32;
+
+/// Logit lens (softmax of the unembedding of the normed difference).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Lens {
+    /// Best tokens of v_p, best first.
+    pub top_tokens: Vec<Vec<TopToken>>,
+    /// Best tokens of −v_p.
+    pub bottom_tokens: Vec<Vec<TopToken>>,
+    /// Relevance of the top tokens.
+    #[serde(skip_serializing_if = "TokenRelevance::is_absent", default)]
+    pub token_relevance: TokenRelevance,
+    /// Mean relevance of random-difference directions decoded the same way, repeated over positions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_null: Vec<f64>,
+    /// 2.5 % and 97.5 % quantiles of the null directions' relevance.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_null_interval: Vec<Interval>,
+    /// Bootstrap interval of `token_relevance.difference` over samples.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_difference_interval: Vec<Interval>,
+    /// (1 + null directions at least as relevant) / (1 + null directions).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_p: Vec<f64>,
+}
+
+/// Units of [`Lens`].
+pub const UNITS: &[(&str, &str)] = &[
+    ("logit_lens.top_tokens.score", "probability"),
+    ("logit_lens.token_relevance", "share of the top tokens, 0 to 1"),
+    ("logit_lens.token_relevance_null", "share of the top tokens, 0 to 1"),
+    ("logit_lens.token_relevance_p", "share of null directions at least as relevant"),
+];
+
+/// Logit lens of difference, baselines, resamples and null.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn measure(reading: &Reading) -> Result<Lens> {
+    let Reading { settings, means, resamples, .. } = reading;
+    let (tuned, k) = (reading.inputs.tuned, settings.top_k);
+    let decoded = decode(tuned, &means.difference, k)?;
+    let read = Lens {
+        top_tokens: decoded.iter().map(|(top, _)| reading.named(top)).collect(),
+        bottom_tokens: decoded.iter().map(|(_, bottom)| reading.named(bottom)).collect(),
+        ..Lens::default()
+    };
+    if reading.lexicon.is_none() {
+        return Ok(read);
+    }
+    let score = |directions: &[Vec<f32>]| -> Result<Vec<f64>> {
+        Ok(reading.relevances(decode(tuned, directions, k)?.iter().map(|(top, _)| top)))
+    };
+    let positions = decoded.len();
+    let difference = reading.relevances(decoded.iter().map(|(top, _)| top));
+    let resampled = score(&resamples.concat())?;
+    let null = Null(score(&reading.null)?);
+    let of_position = |i: usize| resampled.iter().skip(i).step_by(positions).copied();
+    Ok(Lens {
+        token_relevance_null: vec![null.mean(); positions],
+        token_relevance_null_interval: vec![null.interval(); positions],
+        token_relevance_difference_interval: (0..positions).map(|i| interval(of_position(i))).collect(),
+        token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
+        token_relevance: TokenRelevance {
+            base: score(&means.base)?,
+            tuned: score(&means.tuned)?,
+            difference,
+        },
+        ..read
+    })
+}
 
 /// The `k` most probable tokens of each direction, and of its negative.
 ///

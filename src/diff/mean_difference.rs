@@ -5,7 +5,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::activations::Activations;
-use super::record::Interval;
 
 /// Means at each position, `[position][hidden]`, accumulated in f64.
 #[derive(Debug, Clone)]
@@ -94,12 +93,4 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot: f64 = a.iter().zip(b).map(|(x, y)| *x as f64 * *y as f64).sum();
     let norms = norm(a) * norm(b);
     if norms > 0.0 { dot / norms } else { 0.0 }
-}
-
-/// The 2.5 % and 97.5 % quantiles (nearest rank) of values.
-pub fn interval(values: impl IntoIterator<Item = f64>) -> Interval {
-    let mut sorted: Vec<f64> = values.into_iter().collect();
-    sorted.sort_by(f64::total_cmp);
-    let at = |q: f64| sorted[((sorted.len() - 1) as f64 * q).round() as usize];
-    if sorted.is_empty() { [0.0, 0.0] } else { [at(0.025), at(0.975)] }
 }

@@ -14,17 +14,22 @@ use std::collections::BTreeMap;
 use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use super::activations::{View, to_tensor};
 use super::embedder::Embedder;
 use super::logit_lens::{Top, largest};
 use super::mean_difference::factor_to;
+use super::reading::Reading;
+use super::relevance::{TokenRelevance, TopToken};
+use super::statistics::{Interval, Null};
 use crate::interrupt::Interrupt;
 use crate::model::hooks::NoHook;
 use crate::model::{KvCache, Pass};
 use crate::ops::exp::softmax;
 use crate::ops::segments::Segments;
+use crate::progress;
 use crate::recipe::PatchscopeSection;
 
 const WORDS: [[&str; 3]; 3] = [["man", "1135", "hello"], ["bear", "42", "blue"], ["921", "target", "anna"]];
@@ -39,6 +44,103 @@ pub const ONLY_SCALE: &str = "the only scale of the recipe";
 /// Directions times scales in one forward pass.
 const BATCH: usize = 64;
 
+/// Patchscope: the difference put in place of a token in an identity prompt.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Patchscope {
+    /// Scale (in η) whose tokens are most coherent as a set.
+    pub best_scale: Vec<f64>,
+    /// How the scale was chosen, in words.
+    pub scale_selector: String,
+    /// Tokens at the best scale, best first.
+    pub top_tokens: Vec<Vec<TopToken>>,
+    /// Relevance of the top tokens.
+    #[serde(skip_serializing_if = "TokenRelevance::is_absent", default)]
+    pub token_relevance: TokenRelevance,
+    /// Mean relevance of the null directions, each at its own best scale, repeated over positions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_null: Vec<f64>,
+    /// 2.5 % and 97.5 % quantiles of the null directions' relevance.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_null_interval: Vec<Interval>,
+    /// (1 + null directions at least as relevant) / (1 + null directions).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_p: Vec<f64>,
+}
+
+/// Units of [`Patchscope`].
+pub const UNITS: &[(&str, &str)] = &[
+    ("patchscope.best_scale", "multiples of expected_norm"),
+    ("patchscope.top_tokens.score", "mean probability over the prompts"),
+    ("patchscope.token_relevance", "share of the top tokens, 0 to 1"),
+    ("patchscope.token_relevance_null", "share of the top tokens, 0 to 1"),
+    ("patchscope.token_relevance_p", "share of null directions at least as relevant"),
+];
+
+/// Patchscope of difference, baselines and null; the base's mean is decoded in the base model.
+///
+/// # Errors
+/// [`crate::error::Interrupted`], or a tensor operation that fails.
+pub fn measure(reading: &Reading) -> Result<Patchscope> {
+    let Reading { settings, means, layer, interrupt, .. } = reading;
+    let (tokenizer, section, k) =
+        (&reading.inputs.pretrained.tokenizer, &settings.patchscope, settings.top_k);
+    let positions = means.difference.len();
+    // Baselines and null are of use only where relevance is judged.
+    let (of_tuned, of_base, null) = match reading.lexicon {
+        Some(_) => (&means.tuned[..], &means.base[..], &reading.null[..]),
+        None => (&[][..], &[][..], &[][..]),
+    };
+    let runs = (positions + of_tuned.len() + of_base.len() + null.len()) * section.scales.len();
+    let bar = progress::bar("patchscope", runs as u64);
+
+    let in_tuned: Vec<Vec<f32>> = [&means.difference[..], of_tuned, null].concat();
+    let mut decoded = Prompts::new(reading.inputs.tuned, tokenizer, *layer)?.decode(
+        &in_tuned,
+        reading.eta(),
+        section,
+        k,
+        &bar,
+        interrupt,
+    )?;
+    let in_base = Prompts::new(reading.inputs.base, tokenizer, *layer)?.decode(
+        of_base,
+        reading.eta(),
+        section,
+        k,
+        &bar,
+        interrupt,
+    )?;
+    bar.finish_and_clear();
+    decoded.extend(in_base);
+    let (chosen, selector): (Vec<Decoded>, &str) = match section.scales.len() {
+        1 => (decoded.into_iter().map(|tops| Decoded { best: 0, tops }).collect(), ONLY_SCALE),
+        _ => (select_scales(decoded, &|id| reading.token(id), reading.embedder()?)?, SELECTOR),
+    };
+
+    let (difference, rest) = chosen.split_at(positions);
+    let read = Patchscope {
+        best_scale: difference.iter().map(|d| section.scales[d.best]).collect(),
+        scale_selector: selector.into(),
+        top_tokens: difference.iter().map(|d| reading.named(&d.tops[d.best])).collect(),
+        ..Patchscope::default()
+    };
+    if reading.lexicon.is_none() {
+        return Ok(read);
+    }
+    let score = |of: &[Decoded]| reading.relevances(of.iter().map(|d| &d.tops[d.best]));
+    let (of_tuned, rest) = rest.split_at(positions);
+    let (of_null, of_base) = rest.split_at(null.len());
+    let null = Null(score(of_null));
+    let difference = score(difference);
+    Ok(Patchscope {
+        token_relevance_null: vec![null.mean(); positions],
+        token_relevance_null_interval: vec![null.interval(); positions],
+        token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
+        token_relevance: TokenRelevance { difference, base: score(of_base), tuned: score(of_tuned) },
+        ..read
+    })
+}
+
 /// What a direction decodes to at each scale.
 pub struct Decoded {
     /// Index of the chosen scale.
@@ -47,8 +149,8 @@ pub struct Decoded {
     pub tops: Vec<Top>,
 }
 
-/// Patchscope runs of one model.
-pub struct Patchscope<'a> {
+/// The identity prompts in one model.
+pub struct Prompts<'a> {
     view: View<'a>,
     layer: usize,
     /// Ids of each prompt, the `?` last.
@@ -57,7 +159,7 @@ pub struct Patchscope<'a> {
     prefixes: Vec<KvCache>,
 }
 
-impl<'a> Patchscope<'a> {
+impl<'a> Prompts<'a> {
     /// Runs the prompts up to their last token.
     ///
     /// # Errors

@@ -1,19 +1,25 @@
 //! `diff/readability.json`: every number of one analysis, with its unit, its baseline and its interval.
 //!
-//! The keys are the ones that other tools read; a measure that was not run is absent, never zero. So are those
-//! that need narrow text where there is none; here they are empty lists then.
-//! Arrays run over [`Readability::positions`] unless said otherwise. A pair `[low, high]` under
-//! `…_interval` stands beside the value of the same name.
+//! The keys are the ones that other tools read; each measure's own stand in its file. A measure that was not run is
+//! absent, never zero. So are those that need narrow text where there is none; here they are empty lists then. Arrays
+//! run over [`Readability::positions`] unless said otherwise. A pair `[low, high]` under `…_interval` stands beside the
+//! value of the same name.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::lexicon::Lexicon;
+use super::logit_lens::Lens;
+use super::mean_difference::{cosine, norm};
+use super::patchscope::Patchscope;
+use super::reading::Reading;
+use super::statistics::{Interval, interval};
+use super::steering::Steering;
+use super::{logit_lens, patchscope, steering};
+
 /// Version of the layout of `readability.json`.
 pub const SCHEMA: u32 = 1;
-
-/// A 95 % interval, `[low, high]`.
-pub type Interval = [f64; 2];
 
 /// Every number of one analysis.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,151 +71,59 @@ pub struct Readability {
     pub elapsed_s: BTreeMap<String, f64>,
 }
 
-/// The deterministic rule for "relevant": words over-represented in the narrow data.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Lexicon {
-    /// The rule in words.
-    pub rule: String,
-    /// The words, most over-represented first.
-    pub words: Vec<String>,
-}
+/// Units of what no measure's file owns.
+const UNITS: &[(&str, &str)] = &[
+    ("delta_norm", "L2 norm of the residual stream"),
+    ("expected_norm", "L2 norm of the residual stream"),
+    ("expected_norm_base", "L2 norm of the residual stream"),
+    ("position_cosine", "cosine, -1 to 1"),
+    ("elapsed_s", "seconds"),
+];
 
-impl Lexicon {
-    /// Whether there was no narrow text to find words in.
-    fn is_absent(&self) -> bool {
-        self.rule.is_empty()
+impl Readability {
+    /// What was read, and the mean differences themselves; the other measures are absent.
+    pub fn about(reading: &Reading) -> Self {
+        let Reading { inputs, windows, activations, means, resamples, .. } = reading;
+        let positions = reading.settings.positions.clone();
+        let everywhere = |value: f64| vec![value; positions.len()];
+        let norms_of = |i: usize| interval(resamples.iter().map(|r| norm(&r[i])));
+        let common = |p: &usize| windows.common_token(*p).map(|id| reading.token(id)).unwrap_or_default();
+        let units = [UNITS, logit_lens::UNITS, patchscope::UNITS, steering::UNITS].concat();
+        Self {
+            schema: SCHEMA,
+            base: inputs.pretrained.id.clone(),
+            tuned: inputs.tuned_name.clone(),
+            layer: reading.layer,
+            n_layers: inputs.base.model.n_layers(),
+            samples: windows.ids.len(),
+            sample_rows: windows.rows.clone(),
+            position_tokens: positions.iter().map(common).collect(),
+            units: units.iter().map(|(key, unit)| (key.to_string(), unit.to_string())).collect(),
+            delta_norm: means.difference.iter().map(|v| norm(v)).collect(),
+            delta_norm_interval: (0..positions.len()).map(norms_of).collect(),
+            expected_norm: everywhere(activations.tuned_norm),
+            expected_norm_base: everywhere(activations.base_norm),
+            position_cosine: position_cosine(&positions, &means.difference),
+            lexicon: reading.lexicon.clone().unwrap_or_default(),
+            logit_lens: None,
+            patchscope: None,
+            steering: None,
+            elapsed_s: BTreeMap::new(),
+            positions,
+        }
     }
 }
 
-/// One decoded token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TopToken {
-    /// Decoded text of the token.
-    pub token: String,
-    /// Token id.
-    pub id: u32,
-    /// Probability (logit lens) or mean probability over prompts (patchscope).
-    pub score: f64,
-    /// Whether the token counts as relevant under the lexicon, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub relevant: Option<bool>,
-}
-
-/// Share of the top 20 tokens that are relevant, for the difference and its two baselines.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct TokenRelevance {
-    /// Decoding v_p.
-    pub difference: Vec<f64>,
-    /// Decoding the base model's mean activation.
-    pub base: Vec<f64>,
-    /// Decoding the tuned model's mean activation.
-    pub tuned: Vec<f64>,
-}
-
-impl TokenRelevance {
-    fn is_absent(&self) -> bool {
-        self.difference.is_empty()
-    }
-}
-
-/// Logit lens (softmax of the unembedding of the normed difference).
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Lens {
-    /// Best tokens of v_p, best first.
-    pub top_tokens: Vec<Vec<TopToken>>,
-    /// Best tokens of −v_p.
-    pub bottom_tokens: Vec<Vec<TopToken>>,
-    /// Relevance of the top 20.
-    #[serde(skip_serializing_if = "TokenRelevance::is_absent", default)]
-    pub token_relevance: TokenRelevance,
-    /// Mean relevance of random-difference directions decoded the same way, repeated over positions.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub token_relevance_null: Vec<f64>,
-    /// 2.5 % and 97.5 % quantiles of the null directions' relevance.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub token_relevance_null_interval: Vec<Interval>,
-    /// Bootstrap interval of `token_relevance.difference` over samples.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub token_relevance_difference_interval: Vec<Interval>,
-    /// (1 + null directions at least as relevant) / (1 + null directions).
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub token_relevance_p: Vec<f64>,
-}
-
-/// Patchscope: the difference put in place of a token in an identity prompt.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Patchscope {
-    /// Scale (in η) whose tokens are most coherent as a set.
-    pub best_scale: Vec<f64>,
-    /// How the scale was chosen, in words.
-    pub scale_selector: String,
-    /// Tokens at the best scale, best first.
-    pub top_tokens: Vec<Vec<TopToken>>,
-    /// Relevance of the top 20.
-    #[serde(skip_serializing_if = "TokenRelevance::is_absent", default)]
-    pub token_relevance: TokenRelevance,
-    /// Mean relevance of the null directions, each at its own best scale, repeated over positions.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub token_relevance_null: Vec<f64>,
-    /// 2.5 % and 97.5 % quantiles of the null directions' relevance.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub token_relevance_null_interval: Vec<Interval>,
-    /// (1 + null directions at least as relevant) / (1 + null directions).
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub token_relevance_p: Vec<f64>,
-}
-
-/// Text generated while v_p·η/‖v_p‖·strength is added to the residual stream at every token.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Steering {
-    /// Positions whose difference was used.
-    pub positions: Vec<usize>,
-    /// Strength in units of η, per steering position.
-    pub strength: Vec<f64>,
-    /// The same strength in multiples of the unscaled difference, per steering position.
-    pub strength_in_differences: Vec<f64>,
-    /// Mean pairwise cosine of sentence embeddings, per steering position.
-    pub similarity: Similarity,
-    /// Bootstrap interval (over texts) of `steered_narrow − unsteered_narrow`.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub similarity_gain_interval: Vec<Interval>,
-    /// Share of words of the steered text that are lexicon words.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub relevant_words_steered: Vec<f64>,
-    /// Share of words of the unsteered text that are lexicon words.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub relevant_words_unsteered: Vec<f64>,
-}
-
-/// Mean pairwise cosine between sets of texts.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Similarity {
-    /// Steered text to narrow text.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub steered_narrow: Vec<f64>,
-    /// Unsteered text to narrow text.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub unsteered_narrow: Vec<f64>,
-    /// Steered text to the reference (`diff.text`).
-    pub steered_reference: Vec<f64>,
-    /// Unsteered text to the reference.
-    pub unsteered_reference: Vec<f64>,
-    /// Narrow text to itself, self pairs included: the ceiling.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub narrow_narrow: Vec<f64>,
-}
-
-/// A line of `diff/steering.jsonl`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SteeringLine {
-    /// The prompt, as written.
-    pub prompt: String,
-    /// Strength in units of η.
-    pub strength: f64,
-    /// Position whose difference was used.
-    pub position: usize,
-    /// Generated text with the difference added.
-    pub steered: Vec<String>,
-    /// Generated text without.
-    pub unsteered: Vec<String>,
+/// Cosine of each v_p with the mean of the others at positions of 1 and more.
+fn position_cosine(positions: &[usize], difference: &[Vec<f32>]) -> Vec<f64> {
+    let hidden = difference[0].len();
+    (0..positions.len())
+        .map(|i| {
+            let mut others = vec![0f32; hidden];
+            for (_, v) in difference.iter().enumerate().filter(|(j, _)| *j != i && positions[*j] > 0) {
+                others.iter_mut().zip(v).for_each(|(o, x)| *o += x);
+            }
+            cosine(&difference[i], &others)
+        })
+        .collect()
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 
-use crate::diff::record::{Readability, SteeringLine};
+use crate::diff::record::Readability;
+use crate::diff::steering::SteeringLine;
 use crate::error::{InputError, input_error, or_note};
 use crate::run::metrics::MetricsLine;
 use crate::train::manifest::{LossPair, Losses, Manifest};

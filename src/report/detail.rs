@@ -8,7 +8,8 @@ use super::measure::{Decoding, Gain, Relevance};
 use super::number::{ABSENT, fixed, interval, ratio, signed};
 use super::visible::{one_line, token};
 use super::{figures, overview, picture, provenance};
-use crate::diff::record::{Readability, TopToken};
+use crate::diff::record::Readability;
+use crate::diff::relevance::TopToken;
 
 /// The section of a run; folded away when there are several.
 pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {

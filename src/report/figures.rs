@@ -5,7 +5,9 @@ use super::charts::{Axis, Band, Chart, Ink, Line, scale};
 use super::dose::{Dose, MixScale, doses};
 use super::measure::{Gain, Relevance, mean};
 use super::number::{fixed, ratio, signed};
-use crate::diff::record::{Interval, Readability, Similarity, Steering};
+use crate::diff::record::Readability;
+use crate::diff::statistics::Interval;
+use crate::diff::steering::{Similarity, Steering};
 use crate::run::metrics::MetricsLine;
 
 /// A chart with its words.

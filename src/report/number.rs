@@ -1,6 +1,6 @@
 //! How numbers are written for people: always with the digits that they deserve, never `-0.00`.
 
-use crate::diff::record::Interval;
+use crate::diff::statistics::Interval;
 
 /// What stands in a table where nothing was measured.
 pub const ABSENT: &str = "–";

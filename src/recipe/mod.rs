@@ -3,6 +3,8 @@
 //! A recipe is read with every default filled in and written back that way into the run folder. All faults
 //! (unknown keys, wrong types, values out of range) are reported at once.
 
+mod diff;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -10,11 +12,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
+pub use self::diff::{DiffSection, MAX_PROMPTS, PatchscopeSection, SteeringSection};
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
-
-/// Number of built-in neutral prompts.
-pub const MAX_PROMPTS: usize = 20;
 
 /// A whole recipe.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -378,133 +378,12 @@ impl Default for LoraSection {
     }
 }
 
-/// `[diff]`; the defaults are the preset `quick`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DiffSection {
-    /// Unrelated text on which differences are measured.
-    #[serde(deserialize_with = "one_or_many")]
-    pub text: Vec<SourceSpec>,
-    /// Depth of the block that is read: trunc(layer · (L − 1)).
-    pub layer: f64,
-    /// Positions whose difference is read.
-    pub positions: Vec<usize>,
-    /// Number of texts.
-    pub samples: usize,
-    /// Tokens of each text; a text with fewer does not count.
-    pub tokens: usize,
-    /// Positions that the expected norm η leaves out at the start.
-    pub norm_skip: usize,
-    /// Tokens counted as decoded, best first.
-    pub top_k: usize,
-    /// Random-difference directions decoded the same way.
-    pub null_directions: usize,
-    /// Resamples of every bootstrap interval.
-    pub bootstrap: usize,
-    /// The logit lens.
-    pub logit_lens: bool,
-    /// The patchscope.
-    pub patchscope: PatchscopeSection,
-    /// Steering.
-    pub steering: SteeringSection,
-    /// Words that count as relevant: this many of the most over-represented.
-    pub lexicon_size: usize,
-    /// Sentence embedder: alias or a sentence-transformers folder.
-    pub embedder: String,
-}
-
-impl Default for DiffSection {
-    fn default() -> Self {
-        Self {
-            text: Vec::new(),
-            layer: 0.5,
-            positions: vec![0, 1, 2, 3, 4],
-            samples: 400,
-            tokens: 16,
-            norm_skip: 5,
-            top_k: 20,
-            null_directions: 64,
-            bootstrap: 200,
-            logit_lens: true,
-            patchscope: PatchscopeSection::default(),
-            steering: SteeringSection::default(),
-            lexicon_size: 100,
-            embedder: "all-minilm-l6-v2".into(),
-        }
-    }
-}
-
-/// `[diff.patchscope]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PatchscopeSection {
-    /// Whether it runs.
-    pub enabled: bool,
-    /// Scales in units of η.
-    pub scales: Vec<f64>,
-    /// Tokens of each prompt's distribution that enter the intersection.
-    pub intersection: usize,
-}
-
-impl Default for PatchscopeSection {
-    fn default() -> Self {
-        let mut scales: Vec<f64> = (5..=20).map(|s| s as f64 / 10.0).collect();
-        scales.extend([3.0, 4.0, 5.0, 10.0]);
-        Self { enabled: true, scales, intersection: 16_384 }
-    }
-}
-
-/// `[diff.steering]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SteeringSection {
-    /// Whether it runs.
-    pub enabled: bool,
-    /// Positions whose difference steers; those of `diff.positions` that are among them.
-    pub positions: Vec<usize>,
-    /// Strength in multiples of the unscaled difference (0: `strength` decides).
-    pub differences: f64,
-    /// Strength in units of η, where `differences` is 0.
-    pub strength: f64,
-    /// Prompts, of the built-in neutral ones in order.
-    pub prompts: usize,
-    /// Samples a prompt.
-    pub samples: usize,
-    /// New tokens a sample.
-    pub max_new_tokens: usize,
-    /// Sampling temperature.
-    pub temperature: f64,
-}
-
-impl Default for SteeringSection {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            positions: vec![1, 3],
-            differences: 4.0,
-            strength: 0.1,
-            prompts: 10,
-            samples: 1,
-            max_new_tokens: 48,
-            temperature: 1.0,
-        }
-    }
-}
-
 impl TrainSection {
     /// What is wrong with a warm-up in a run of that many optimizer steps.
     pub fn warmup_fault(&self, steps: usize) -> Option<String> {
         let warmup = self.warmup_steps;
         (warmup > 0 && warmup >= steps)
             .then(|| format!("train.warmup_steps = {warmup}: expected fewer than the run's {steps} steps"))
-    }
-}
-
-impl DiffSection {
-    /// Whether anything that is asked for needs sentence embeddings: the choice among several scales, and
-    /// how similar steered text is to other text.
-    pub fn uses_embedder(&self) -> bool {
-        self.steering.enabled || (self.patchscope.enabled && self.patchscope.scales.len() > 1)
     }
 }
 
@@ -716,66 +595,8 @@ impl Recipe {
                 format!("{key}: {given} of {} sources have a weight; expected all or none", side.len()),
             );
         }
-        check(
-            (0.0..=1.0).contains(&x.layer),
-            format!("diff.layer = {}: expected a depth between 0 and 1", x.layer),
-        );
-        check(!x.positions.is_empty(), "diff.positions: empty".into());
-        if let Some(last) = x.positions.iter().max() {
-            check(
-                *last < x.tokens,
-                format!("diff.positions has {last}, but diff.tokens = {}: expected more tokens", x.tokens),
-            );
-        }
-        for (key, positions) in
-            [("diff.positions", &x.positions), ("diff.steering.positions", &x.steering.positions)]
-        {
-            let twice = positions.iter().enumerate().find(|(i, p)| positions[..*i].contains(p));
-            check(twice.is_none(), format!("{key} = {positions:?}: a position stands there twice"));
-        }
-        check(
-            x.tokens > x.norm_skip,
-            format!("diff.tokens = {} leaves nothing after diff.norm_skip = {}", x.tokens, x.norm_skip),
-        );
-        check(x.top_k > 0, "diff.top_k = 0: expected at least 1".into());
-        let s = &x.steering;
-        check(
-            s.temperature == 0.0 || (0.01..=100.0).contains(&s.temperature),
-            format!("diff.steering.temperature = {}: expected 0 (greedy), or 0.01 to 100", s.temperature),
-        );
-        for (key, value) in [("strength", s.strength), ("differences", s.differences)] {
-            check(
-                (-1e6..=1e6).contains(&value),
-                format!("diff.steering.{key} = {value}: expected a number from -1000000 to 1000000"),
-            );
-        }
-        check(
-            x.patchscope.scales.iter().all(|s| *s > 0.0 && *s <= 1e6) && !x.patchscope.scales.is_empty(),
-            "diff.patchscope.scales: expected at least one, all above 0 and at most 1000000".into(),
-        );
-        // The upper ends catch slips that would fill the memory.
-        for (key, value, least, most) in [
-            ("seed", self.seed as usize, 0, i64::MAX as usize),
-            ("diff.samples", x.samples, 2, 10_000_000),
-            ("diff.tokens", x.tokens, 1, 1_000_000),
-            ("diff.null_directions", x.null_directions, 1, 100_000),
-            ("diff.bootstrap", x.bootstrap, 1, 100_000),
-            ("diff.steering.samples", s.samples, 1, 10_000),
-            ("diff.steering.max_new_tokens", s.max_new_tokens, 1, 1_000_000),
-        ] {
-            check((least..=most).contains(&value), format!("{key} = {value}: expected {least} to {most}"));
-        }
-        for p in x.steering.positions.iter().filter(|_| x.steering.enabled) {
-            check(
-                x.positions.contains(p),
-                format!("diff.steering.positions has {p}, which diff.positions lacks"),
-            );
-        }
-        let prompts = MAX_PROMPTS;
-        check(
-            (1..=prompts).contains(&x.steering.prompts) || !x.steering.enabled,
-            format!("diff.steering.prompts = {}: expected 1 to {prompts}", x.steering.prompts),
-        );
+        check(self.seed <= i64::MAX as u64, format!("seed = {}: expected 0 to {}", self.seed, i64::MAX));
+        faults.extend(self.diff.faults());
         faults
     }
 }

@@ -1,0 +1,91 @@
+//! What the measures of one analysis share: two models, where they are read, and what was found there.
+
+use anyhow::{Context, Result};
+
+use super::Inputs;
+use super::activations::{Activations, Windows, collect};
+use super::embedder::Embedder;
+use super::lexicon::Lexicon;
+use super::mean_difference::{Means, bootstrap, random_differences};
+use crate::interrupt::Interrupt;
+use crate::recipe::DiffSection;
+
+/// Mean differences, what they are compared with, and what is needed to decode them.
+pub struct Reading<'a> {
+    /// The two models and the texts.
+    pub inputs: &'a Inputs<'a>,
+    /// `[diff]`.
+    pub settings: &'a DiffSection,
+    /// Index of the block after which the stream is read.
+    pub layer: usize,
+    /// The first tokens of unrelated texts.
+    pub windows: Windows,
+    /// Both models there.
+    pub activations: Activations,
+    /// v_p and the mean activations.
+    pub means: Means,
+    /// v_p of resampled texts, `[resample][position][hidden]`.
+    pub resamples: Vec<Vec<Vec<f32>>>,
+    /// Directions that are about nothing: random differences of base activations.
+    pub null: Vec<Vec<f32>>,
+    /// Words that count as relevant; `None` without narrow text, for then nothing is relevant or irrelevant.
+    pub lexicon: Option<Lexicon>,
+    /// Sentence embedder, where something that is asked for uses one.
+    pub embedder: Option<&'a Embedder>,
+    /// Ends long work.
+    pub interrupt: &'a Interrupt,
+}
+
+impl<'a> Reading<'a> {
+    /// Runs both models over the windows.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if the texts are too few or short; [`crate::error::Interrupted`].
+    pub fn new(
+        inputs: &'a Inputs<'a>,
+        embedder: Option<&'a Embedder>,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self> {
+        let Inputs { base, tuned, settings, seed, .. } = *inputs;
+        let layer = (settings.layer * (base.model.n_layers() - 1) as f64).trunc() as usize;
+        let windows = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, settings)?;
+        let activations = collect(base, tuned, &windows, layer, settings, interrupt)?;
+        let reference: Vec<String> = inputs.pretraining.iter().chain(&inputs.text).cloned().collect();
+        let lexicon = (!inputs.narrow.is_empty())
+            .then(|| Lexicon::new(&inputs.narrow, &reference, settings.lexicon_size));
+        Ok(Self {
+            inputs,
+            settings,
+            layer,
+            windows,
+            means: Means::of(&activations),
+            resamples: bootstrap(&activations, settings.bootstrap, seed),
+            null: random_differences(&activations, settings.null_directions, seed),
+            activations,
+            lexicon,
+            embedder,
+            interrupt,
+        })
+    }
+
+    /// η: mean norm of the tuned model's stream.
+    pub fn eta(&self) -> f64 {
+        self.activations.tuned_norm
+    }
+
+    /// The embedder.
+    ///
+    /// # Errors
+    /// If there is none, though [`DiffSection::uses_embedder`] asked for one.
+    pub fn embedder(&self) -> Result<&'a Embedder> {
+        self.embedder.context("no embedder, though a measure uses one")
+    }
+
+    /// Ends the analysis if the user wants that.
+    ///
+    /// # Errors
+    /// [`crate::error::Interrupted`].
+    pub fn check_interrupt(&self) -> Result<()> {
+        self.interrupt.check("nothing of the analysis was written")
+    }
+}
