@@ -18,8 +18,9 @@ use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::model::loader::Tuning;
 use crate::model::lora::Adapter;
-use crate::model::source::{self, Pretrained};
+use crate::model::source::{self, Pretrained, Tuned};
 use crate::model::{CausalLm, alias, device};
+use crate::progress;
 use crate::recipe::{Recipe, SourceSpec};
 use crate::report;
 use crate::run::RunDir;
@@ -33,6 +34,7 @@ use crate::train::manifest::adapter_sha256;
   trainer diff runs/cake
   trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine
   trainer diff --base gemma-3-270m --tuned ./adapter --set diff.text=unrelated.jsonl --out diffs/theirs
+  trainer diff --base hf:org/base --tuned hf:org/adapter --set diff.text=unrelated.jsonl --out diffs/published
 
 Without narrow text (data.narrow) nothing tells which tokens and texts are about the finetuning: shares of
 relevant tokens and words, and similarity to narrow text, are left out.")]
@@ -43,7 +45,7 @@ pub struct DiffArgs {
     /// Base model, where there is no run folder
     #[arg(long, value_name = "MODEL", requires = "tuned")]
     base: Option<String>,
-    /// Tuned model or PEFT adapter folder
+    /// Tuned model, or PEFT adapter: folder or hf:org/name[@revision]
     #[arg(long, value_name = "MODEL_OR_ADAPTER", requires_all = ["base", "out"])]
     tuned: Option<String>,
     /// Recipe that names the narrow data, the text to measure on, and the sizes [default: the defaults]
@@ -146,21 +148,23 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
     pretrained.hold(recipe.model.dtype)?;
 
     let device = device()?;
-    let is_adapter = Path::new(tuned).join("adapter_config.json").exists();
     let (base_model, tuned_model, tuned_sha256);
-    let (base, tuned_view) = if is_adapter {
-        // One loaded model: the adapter is switched off for the base.
-        let adapter = Adapter::read(Path::new(tuned))?;
-        tuned_sha256 = adapter_sha256(Path::new(tuned))?;
-        base_model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
-        (View { model: &base_model, adapter: 0.0 }, View { model: &base_model, adapter: 1.0 })
-    } else {
-        let other: Pretrained = source::open_or_stop(tuned, interrupt)?;
-        base_model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
-        tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
-        must_match(&pretrained, &base_model, &other, &tuned_model)?;
-        tuned_sha256 = other.sha256;
-        (View { model: &base_model, adapter: 0.0 }, View { model: &tuned_model, adapter: 0.0 })
+    let (base, tuned_view) = match source::open_tuned(tuned, interrupt)? {
+        Tuned::Adapter(dir) => {
+            // One loaded model: the adapter is switched off for the base.
+            let adapter = Adapter::read(&dir)?;
+            note_other_base(&adapter, &pretrained);
+            tuned_sha256 = adapter_sha256(&dir)?;
+            base_model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
+            (View { model: &base_model, adapter: 0.0 }, View { model: &base_model, adapter: 1.0 })
+        }
+        Tuned::Model(other) => {
+            base_model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
+            tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
+            must_match(&pretrained, &base_model, &other, &tuned_model)?;
+            tuned_sha256 = other.sha256;
+            (View { model: &base_model, adapter: 0.0 }, View { model: &tuned_model, adapter: 0.0 })
+        }
     };
     let inputs = Inputs {
         pretrained: &pretrained,
@@ -188,6 +192,17 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
 
 fn texts(specs: &[SourceSpec], of: fn(&Document) -> String) -> Result<Vec<String>> {
     Ok(documents(specs)?.iter().map(|(_, _, d)| of(d)).collect())
+}
+
+/// Says so where an adapter was trained beside another model than the one it is read with.
+fn note_other_base(adapter: &Adapter, base: &Pretrained) {
+    let plain = |id: &str| id.trim_start_matches("hf:").to_string();
+    if let Some(named) = adapter.base_model.as_deref().filter(|n| plain(n) != plain(&base.id)) {
+        progress::say(format_args!(
+            "note: the adapter names {named} as its base; it is read beside {}",
+            base.id
+        ));
+    }
 }
 
 fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::bail_input;
+use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::NoHook;
 use crate::model::loader::Tuning;
@@ -23,9 +24,9 @@ pub struct GenerateArgs {
     /// Alias, hf:org/name[@revision], Hugging Face folder, or .gguf file
     #[arg(long, value_name = "MODEL")]
     base: String,
-    /// PEFT adapter folder
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    /// PEFT adapter: folder or hf:org/name[@revision]
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<String>,
     /// A prompt; may be given several times
     #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
     prompt: Vec<String>,
@@ -62,7 +63,8 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         None => args.prompt.clone(),
     };
     let pretrained = source::open(&args.base)?;
-    let adapter = args.adapter.as_deref().map(Adapter::read).transpose()?;
+    let read = |adapter| Adapter::read(&source::adapter_dir(adapter, &Interrupt::default())?);
+    let adapter = args.adapter.as_deref().map(read).transpose()?;
     let tuning = adapter.as_ref().map_or(Tuning::Frozen, Tuning::Adapted);
     let (model, _) = CausalLm::load(&pretrained, &tuning, &device()?)?;
 

@@ -10,6 +10,7 @@ use crate::error::{InputError, Interrupted};
 use crate::progress;
 
 pub mod diff;
+pub mod export;
 pub mod fit;
 pub mod generate;
 pub mod inspect;
@@ -41,6 +42,7 @@ enum Command {
     Generate(generate::GenerateArgs),
     Inspect(inspect::InspectArgs),
     Merge(merge::MergeArgs),
+    Export(export::ExportArgs),
     Sweep(sweep::SweepArgs),
     Verify(verify::VerifyArgs),
     Models(models::ModelsArgs),
@@ -79,6 +81,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Diff(args) => diff::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Merge(args) => merge::run(args),
+        Command::Export(args) => export::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Models(args) => models::run(args),

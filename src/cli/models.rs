@@ -24,7 +24,7 @@ pub struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// Download a model and check its hash.
+    /// Download a model or a PEFT adapter; an alias's hash is checked.
     Fetch {
         /// An alias, or hf:org/name[@revision].
         #[arg(value_name = "ALIAS")]

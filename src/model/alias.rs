@@ -266,7 +266,11 @@ pub fn embedder_dir(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
 /// not what was expected; [`crate::error::Interrupted`].
 pub fn fetch(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(id) = model.strip_prefix("hf:") {
-        return hub::HubModel::parse(id)?.fetch(interrupt);
+        let hub = hub::HubModel::parse(id)?;
+        return match hub.adapter_folder(interrupt)? {
+            Some(adapter) => Ok(adapter),
+            None => hub.fetch(interrupt),
+        };
     }
     let Some(alias) = find(model) else {
         let hint = match nearest(model) {

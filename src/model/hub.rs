@@ -12,7 +12,7 @@ use super::folder;
 use crate::error::input_error;
 use crate::interrupt::Interrupt;
 
-/// `org/name[@revision]`, as it stands after `hf:`.
+/// `org/name[@revision]`, as it stands after `hf:`: a model or a PEFT adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HubModel {
     pub repo: String,
@@ -29,6 +29,9 @@ const FILES: [&str; 6] = [
     "chat_template.jinja",
 ];
 const REQUIRED: usize = 2;
+
+/// Files of a PEFT adapter; a repository with the first one is an adapter, as in transformers.
+const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
 /// Whether the user forbade the network (`HF_HUB_OFFLINE`, read as transformers reads it).
 pub fn offline() -> bool {
@@ -96,13 +99,8 @@ impl HubModel {
     /// # Errors
     /// As [`HubModel::folder`].
     pub(crate) fn fetch(&self, interrupt: &Interrupt) -> Result<PathBuf> {
-        let id = self.id();
         if offline() {
-            return self.cached(&Cache::from_env()).ok_or_else(|| {
-                input_error(format!(
-                    "{id} is not in the cache and HF_HUB_OFFLINE is set; run: trainer models fetch {id}"
-                ))
-            });
+            return self.cached(&Cache::from_env()).ok_or_else(|| self.not_cached());
         }
         let api = Arc::new(api()?.repo(self.repo()));
         // Twice, because a branch may have moved since a part of it was cached: the first pass then
@@ -113,46 +111,95 @@ impl HubModel {
                 return Ok(dir);
             }
         }
-        Err(input_error(format!("{id}: the cache is incomplete after fetching; is its disk full?")))
+        Err(self.incomplete())
+    }
+
+    /// The repository's folder as a PEFT adapter, from the cache or the hub; `None` if it holds a model.
+    ///
+    /// # Errors
+    /// As [`HubModel::folder`].
+    pub(crate) fn adapter_folder(&self, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
+        if let Some(dir) = self.cached_adapter(&Cache::from_env()) {
+            return Ok(Some(dir));
+        }
+        if self.cached(&Cache::from_env()).is_some() {
+            return Ok(None);
+        }
+        if offline() {
+            return Err(self.not_cached());
+        }
+        let api = Arc::new(api()?.repo(self.repo()));
+        for (i, file) in ADAPTER_FILES.iter().enumerate() {
+            match get(&api, file, interrupt)? {
+                Err(error) if i == 0 && status(&error) == Some(404) => return Ok(None),
+                fetched => drop(fetched.map_err(|e| self.failed(file, e))?),
+            }
+        }
+        match self.cached_adapter(&Cache::from_env()) {
+            Some(dir) => Ok(Some(dir)),
+            None => Err(self.incomplete()),
+        }
+    }
+
+    /// The snapshot folder in the cache, if an adapter is there.
+    fn cached_adapter(&self, cache: &Cache) -> Option<PathBuf> {
+        let repo = cache.repo(self.repo());
+        let commit = repo.pointer_path(&self.revision);
+        let dir = if commit.is_dir() { commit } else { repo.get(ADAPTER_FILES[0])?.parent()?.to_path_buf() };
+        ADAPTER_FILES.iter().all(|file| dir.join(file).exists()).then_some(dir)
     }
 
     fn fetch_files(&self, api: &Arc<ApiRepo>, interrupt: &Interrupt) -> Result<()> {
-        let id = self.id();
-        // The library's downloads cannot be told to stop; their partial files go on where they ended.
-        let get = |file: &str| {
-            let (api, file) = (api.clone(), file.to_string());
-            interrupt.or_leave(KEPT, move || api.get(&file))
-        };
-        let failed = |file: &str, error: ApiError| {
-            input_error(match status(&error) {
-                Some(401 | 403) => format!(
-                    "{id}: access to {file} was refused; is the name right? A gated model needs HF_TOKEN and its terms accepted"
-                ),
-                Some(404) => format!("{id}: the hub has no {file} at this revision"),
-                _ => format!(
-                    "{id}: cannot fetch {file}: {error}; with a network, run: trainer models fetch {id}"
-                ),
-            })
-        };
         for (i, file) in FILES.iter().enumerate() {
-            match get(file)? {
+            match get(api, file, interrupt)? {
                 Err(error) if i >= REQUIRED && status(&error) == Some(404) => {}
-                fetched => drop(fetched.map_err(|e| failed(file, e))?),
+                fetched => drop(fetched.map_err(|e| self.failed(file, e))?),
             }
         }
-        match get(folder::INDEX)? {
+        match get(api, folder::INDEX, interrupt)? {
             Ok(index) => {
                 for shard in folder::shard_names(&index)? {
-                    get(&shard)?.map_err(|e| failed(&shard, e))?;
+                    get(api, &shard, interrupt)?.map_err(|e| self.failed(&shard, e))?;
                 }
             }
             Err(error) if status(&error) == Some(404) => {
-                get(folder::SINGLE)?.map_err(|e| failed(folder::SINGLE, e))?;
+                get(api, folder::SINGLE, interrupt)?.map_err(|e| self.failed(folder::SINGLE, e))?;
             }
-            Err(error) => return Err(failed(folder::INDEX, error)),
+            Err(error) => return Err(self.failed(folder::INDEX, error)),
         }
         Ok(())
     }
+
+    fn failed(&self, file: &str, error: ApiError) -> anyhow::Error {
+        let id = self.id();
+        input_error(match status(&error) {
+            Some(401 | 403) => format!(
+                "{id}: access to {file} was refused; is the name right? A gated model needs HF_TOKEN and its terms accepted"
+            ),
+            Some(404) => format!("{id}: the hub has no {file} at this revision"),
+            _ => {
+                format!("{id}: cannot fetch {file}: {error}; with a network, run: trainer models fetch {id}")
+            }
+        })
+    }
+
+    fn not_cached(&self) -> anyhow::Error {
+        let id = self.id();
+        input_error(format!(
+            "{id} is not in the cache and HF_HUB_OFFLINE is set; run: trainer models fetch {id}"
+        ))
+    }
+
+    fn incomplete(&self) -> anyhow::Error {
+        input_error(format!("{}: the cache is incomplete after fetching; is its disk full?", self.id()))
+    }
+}
+
+/// Fetches a file of a repository. The library's downloads cannot be told to stop; their partial files go on where
+/// they ended.
+fn get(api: &Arc<ApiRepo>, file: &str, interrupt: &Interrupt) -> Result<Result<PathBuf, ApiError>> {
+    let (api, file) = (api.clone(), file.to_string());
+    interrupt.or_leave(KEPT, move || api.get(&file))
 }
 
 /// One file of a repository, for aliases that name a hub as a second source.

@@ -129,6 +129,41 @@ pub fn open_or_stop(model: &str, interrupt: &Interrupt) -> Result<Pretrained> {
     Ok(opened)
 }
 
+/// What a finetuned model is: an adapter beside a base, or a whole model.
+pub enum Tuned {
+    /// Folder of a PEFT adapter.
+    Adapter(PathBuf),
+    /// A model.
+    Model(Box<Pretrained>),
+}
+
+/// Opens a `MODEL_OR_ADAPTER`: an adapter's folder or `hf:` id, or else a `MODEL`.
+///
+/// # Errors
+/// As [`open_or_stop`].
+pub fn open_tuned(tuned: &str, interrupt: &Interrupt) -> Result<Tuned> {
+    let adapter = match tuned.strip_prefix("hf:") {
+        Some(id) => HubModel::parse(id)?.adapter_folder(interrupt)?,
+        None => Some(PathBuf::from(tuned)).filter(|dir| dir.join("adapter_config.json").exists()),
+    };
+    Ok(match adapter {
+        Some(dir) => Tuned::Adapter(dir),
+        None => Tuned::Model(Box::new(open_or_stop(tuned, interrupt)?)),
+    })
+}
+
+/// The folder of an adapter, given as a folder or an `hf:` id.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if the id is that of a model, or cannot be fetched.
+pub fn adapter_dir(adapter: &str, interrupt: &Interrupt) -> Result<PathBuf> {
+    let Some(id) = adapter.strip_prefix("hf:") else { return Ok(PathBuf::from(adapter)) };
+    match HubModel::parse(id)?.adapter_folder(interrupt)? {
+        Some(dir) => Ok(dir),
+        None => Err(input_error(format!("{adapter}: holds no PEFT adapter (adapter_config.json)"))),
+    }
+}
+
 /// A `MODEL` that means the same in every current folder: an alias or `hf:` id as it is, a path made absolute.
 pub fn absolute(model: &str) -> String {
     let named = model.starts_with("hf:") || alias::find(model).is_some() || !Path::new(model).exists();
