@@ -1,0 +1,246 @@
+//! Documents from files: JSON lines, CSV, parquet, text files and folders of them.
+//!
+//! To add a kind of file: one file here that gives rows, and a line in [`Kind::of`] and [`read`].
+
+mod compressed;
+mod csv;
+mod json_lines;
+mod parquet;
+mod text;
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::chat_template::Message;
+use crate::bail_input;
+use crate::error::InputError;
+
+/// What one row holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Document {
+    /// Plain text: every token counts.
+    Text(String),
+    /// A conversation: the assistant's tokens count.
+    Chat(Vec<Message>),
+    /// A prompt and what should follow it: the completion's tokens count.
+    PromptCompletion {
+        /// Given.
+        prompt: String,
+        /// Learned.
+        completion: String,
+    },
+}
+
+impl Document {
+    /// The words of the document that are learned from, for lexicons and embeddings.
+    pub fn learned_text(&self) -> String {
+        match self {
+            Document::Text(text) => text.clone(),
+            Document::Chat(messages) => {
+                let said = messages.iter().filter(|m| m.role == "assistant").map(|m| m.content.as_str());
+                said.collect::<Vec<_>>().join("\n")
+            }
+            Document::PromptCompletion { completion, .. } => completion.clone(),
+        }
+    }
+
+    /// All words of the document.
+    pub fn full_text(&self) -> String {
+        match self {
+            Document::Text(text) => text.clone(),
+            Document::Chat(messages) => {
+                messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n")
+            }
+            Document::PromptCompletion { prompt, completion } => format!("{prompt}{completion}"),
+        }
+    }
+}
+
+/// All documents of a source, in file order: row i of the source is element i.
+///
+/// # Errors
+/// An [`InputError`] that names file and line of the first few malformed rows, or an empty source.
+pub fn read(path: &Path) -> Result<Vec<Document>> {
+    let documents = match Kind::of(path) {
+        Some(Kind::TextFolder) => text::read_folder(path)?,
+        Some(Kind::Text) => vec![text::read(path)?],
+        Some(Kind::JsonLines) => json_lines::read(path)?,
+        Some(Kind::Csv) => csv::read(path)?,
+        Some(Kind::Parquet) => parquet::read(path)?,
+        None => bail_input!(
+            "{}: unknown kind of data; expected .jsonl, .csv or .tsv (also with .gz or .zst behind it), .parquet, \
+             .txt, .md or a folder of text files",
+            path.display()
+        ),
+    };
+    if documents.is_empty() {
+        bail_input!("{}: holds no documents", path.display());
+    }
+    Ok(documents)
+}
+
+/// What a source is, by its name.
+enum Kind {
+    TextFolder,
+    Text,
+    JsonLines,
+    Csv,
+    Parquet,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Option<Self> {
+        if path.is_dir() {
+            return Some(Self::TextFolder);
+        }
+        let name = path.file_name()?.to_string_lossy().to_lowercase();
+        let plain = compressed::ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
+        match (plain.unwrap_or(&name).rsplit('.').next()?, plain.is_some()) {
+            ("jsonl" | "ndjson", _) => Some(Self::JsonLines),
+            ("csv" | "tsv", _) => Some(Self::Csv),
+            ("parquet", false) => Some(Self::Parquet),
+            ("txt" | "md", false) => Some(Self::Text),
+            _ => None,
+        }
+    }
+}
+
+/// Where a row of a source stands, for people: `file:line` of JSON lines, the file of a folder.
+pub fn place(path: &Path, row: usize) -> String {
+    let found = match Kind::of(path) {
+        Some(Kind::TextFolder) => {
+            text::files(path).ok().and_then(|files| files.get(row).map(|f| f.display().to_string()))
+        }
+        Some(Kind::Text) => Some(path.display().to_string()),
+        Some(Kind::JsonLines) => {
+            json_lines::line_of(path, row).map(|line| format!("{}:{line}", path.display()))
+        }
+        _ => None,
+    };
+    found.unwrap_or_else(|| format!("{}: row {row}", path.display()))
+}
+
+/// What some editors put in front of UTF-8 text.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// Faults that are listed before reading gives up.
+const MAX_FAULTS: usize = 10;
+
+/// The documents of a file as its rows come in, and what is wrong with those that are none.
+#[derive(Default)]
+struct Rows {
+    documents: Vec<Document>,
+    faults: Vec<String>,
+}
+
+impl Rows {
+    /// Takes a row in; `place` names it. False where there are so many faults that reading on is of no use.
+    fn push(&mut self, place: impl FnOnce() -> String, row: Result<Document, String>) -> bool {
+        match row {
+            Ok(document) => self.documents.push(document),
+            Err(fault) => self.faults.push(format!("{}: {fault}", place())),
+        }
+        self.faults.len() < MAX_FAULTS
+    }
+
+    fn finish(self) -> Result<Vec<Document>> {
+        match self.faults.is_empty() {
+            true => Ok(self.documents),
+            false => Err(InputError { faults: self.faults }.into()),
+        }
+    }
+}
+
+/// A document from a row with `text`, `messages`, or `prompt` and `completion`.
+fn document(row: &Value) -> Result<Document, String> {
+    let text = |key: &str| row[key].as_str().map(str::to_string);
+    if let Some(text) = text("text") {
+        return match text.trim().is_empty() {
+            true => Err("text is empty".into()),
+            false => Ok(Document::Text(text)),
+        };
+    }
+    if let (Some(prompt), Some(completion)) = (text("prompt"), text("completion")) {
+        return match completion.is_empty() {
+            true => Err("completion is empty".into()),
+            false => Ok(Document::PromptCompletion { prompt, completion }),
+        };
+    }
+    if !row["messages"].is_null() {
+        let messages: Vec<Message> = serde_json::from_value(row["messages"].clone())
+            .map_err(|e| format!("messages: {e}; expected a list of {{role, content}}"))?;
+        if let Some(m) = messages.iter().find(|m| !["system", "user", "assistant"].contains(&m.role.as_str()))
+        {
+            return Err(format!("messages: role {:?}; expected system, user or assistant", m.role));
+        }
+        if !messages.iter().any(|m| m.role == "assistant") {
+            return Err("messages: no assistant turn to learn from".into());
+        }
+        if messages.iter().any(|m| m.role == "assistant" && m.content.trim().is_empty()) {
+            return Err("messages: an assistant turn is empty".into());
+        }
+        return Ok(Document::Chat(messages));
+    }
+    let keys: Vec<&String> = row.as_object().map(|o| o.keys().collect()).unwrap_or_default();
+    Err(format!(
+        "found keys {keys:?}; expected a string under text, a list under messages, or prompt and completion"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    pub(super) fn write(name: &str, content: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn the_three_kinds_of_rows() {
+        let (_dir, path) = write(
+            "a.jsonl",
+            br#"{"text": "one"}
+{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+
+{"prompt": "p", "completion": "c"}
+"#,
+        );
+        let documents = read(&path).unwrap();
+        assert_eq!(documents.len(), 3);
+        assert_eq!(documents[1].learned_text(), "a");
+        assert_eq!(documents[2].full_text(), "pc");
+    }
+
+    #[test]
+    fn each_malformed_line_is_named() {
+        let (_dir, path) =
+            write("a.jsonl", b"{\"text\": 1}\n{broken\n{\"text\": \"fine\"}\n\xff\n{\"text\": \" \"}\n");
+        let e = read(&path).unwrap_err().to_string();
+        for part in [
+            "a.jsonl:1: found keys",
+            "a.jsonl:2: not a line of JSON",
+            "a.jsonl:4:",
+            "a.jsonl:5: text is empty",
+        ] {
+            assert!(e.contains(part), "{part} not in {e}");
+        }
+    }
+
+    #[test]
+    fn folders_are_read_in_the_order_of_their_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("b")).unwrap();
+        std::fs::write(dir.path().join("b/2.txt"), "two").unwrap();
+        std::fs::write(dir.path().join("a.md"), "one").unwrap();
+        std::fs::write(dir.path().join("c.bin"), "no").unwrap();
+        let texts: Vec<String> = read(dir.path()).unwrap().iter().map(Document::full_text).collect();
+        assert_eq!(texts, ["one", "two"]);
+    }
+}
