@@ -1,6 +1,8 @@
-//! Matrix products on slices, through the `gemm` crate that candle itself uses.
+//! Matrix products on slices, through the `gemm` crate that candle itself uses, or for few rows by [`few_rows`].
 
 use std::ops::Range;
+
+use super::few_rows;
 
 /// A row-major matrix inside a slice, possibly a column range of a wider one, possibly transposed.
 #[derive(Clone, Copy)]
@@ -35,6 +37,13 @@ impl<'a> Mat<'a> {
     /// Number of columns.
     pub(super) fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Some elements of a row that lie side by side.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize, columns: Range<usize>) -> &'a [f32] {
+        debug_assert!(row < self.rows && columns.end <= self.cols && self.col_stride == 1);
+        &self.data[row * self.row_stride..][columns]
     }
 
     /// A range of the columns.
@@ -79,11 +88,18 @@ pub(super) fn matmul(
         return;
     }
     assert!((m - 1) * dst_stride + n <= dst.len(), "product outside its slice");
-    let workers = rayon::current_num_threads();
-    let parallelism = match threads {
+    let workers = match threads {
         // Below a few MFLOP the hand-over to a second thread costs more than it brings.
-        Threads::All if workers > 1 && m * n * k > 1 << 18 => gemm::Parallelism::Rayon(workers),
-        _ => gemm::Parallelism::None,
+        Threads::All if m * n * k > 1 << 18 => rayon::current_num_threads(),
+        _ => 1,
+    };
+    if a.col_stride == 1 && b.row_stride == 1 && few_rows::serves(&a) {
+        let tasks = if workers > 1 { 4 * workers } else { 1 }; // several each, as one thread may be held up
+        return few_rows::times_transposed(dst, dst_stride, accumulate, scale, a, b.t(), tasks);
+    }
+    let parallelism = match workers {
+        1 => gemm::Parallelism::None,
+        _ => gemm::Parallelism::Rayon(workers),
     };
     // SAFETY: `Mat` and the assertions above hold every index `i·row_stride + j·col_stride` inside its
     // slice; `dst` is borrowed mutably, so it overlaps neither operand. Tested in `strided_products`.

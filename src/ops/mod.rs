@@ -26,6 +26,7 @@ pub mod weight;
 
 mod cpu;
 pub(crate) mod exp;
+mod few_rows;
 mod matmul;
 #[cfg(test)]
 mod testing;
