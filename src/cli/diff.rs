@@ -13,6 +13,7 @@ use crate::data::source::Document;
 use crate::diff::activations::View;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
+use crate::diff::losses::LossDocuments;
 use crate::diff::{Inputs, must_be_new};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
@@ -21,12 +22,15 @@ use crate::model::lora::Adapter;
 use crate::model::source::{self, Pretrained, Tuned};
 use crate::model::{CausalLm, alias, device};
 use crate::progress;
-use crate::recipe::{Recipe, SourceSpec};
+use crate::recipe::{DataSection, Recipe, SourceSpec};
 use crate::report;
 use crate::run::RunDir;
 use crate::sha256::{sha256_file, sha256_path};
-use crate::train::corpus::documents;
+use crate::train::corpus::{documents, is_held_out};
 use crate::train::manifest::adapter_sha256;
+
+/// A document with the places of its source and of its row.
+type Row = (usize, usize, Document);
 
 /// Read the trace that finetuning left in the activations
 #[derive(Debug, Args)]
@@ -83,7 +87,7 @@ pub fn run(args: DiffArgs) -> Result<()> {
                 Some(path) => Recipe::read(path, &set)?,
                 None => Recipe::for_diff(&set)?,
             };
-            diff_pair(&recipe, tuned, tuned, &out, &interrupt)?;
+            diff_pair(&recipe, tuned, tuned, None, &out, &interrupt)?;
             out
         }
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
@@ -117,11 +121,19 @@ pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt)
     // Named without the folder: the same run elsewhere gives the same record.
     let (tuned, name) =
         if run.adapter().exists() { (run.adapter(), "adapter") } else { (run.model(), "model") };
-    diff_pair(&recipe, &tuned.to_string_lossy(), name, out, interrupt)
+    diff_pair(&recipe, &tuned.to_string_lossy(), name, Some(&recipe.data), out, interrupt)
 }
 
-/// Compares the recipe's base with a tuned model or adapter, which the record calls `name`.
-fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &Interrupt) -> Result<()> {
+/// Compares the recipe's base with a tuned model or adapter, which the record calls `name`. `trained_on` tells what was
+/// held out of its training, where that is known.
+fn diff_pair(
+    recipe: &Recipe,
+    tuned: &str,
+    name: &str,
+    trained_on: Option<&DataSection>,
+    out: &Path,
+    interrupt: &Interrupt,
+) -> Result<()> {
     must_be_new(out)?;
     check_writable(out)?;
     if recipe.diff.text.is_empty() {
@@ -130,12 +142,14 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
              --set diff.text=FILE"
         );
     }
-    let text = texts(&recipe.diff.text, Document::full_text)?;
+    let text = texts(&documents(&recipe.diff.text)?, Document::full_text);
     // For a model of unknown origin there may be none.
-    let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
+    let narrow = documents(&recipe.data.narrow)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
-    let pretraining = texts(&files, Document::learned_text)?;
-    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files);
+    let pretraining = documents(&files)?;
+    let chat = documents(&recipe.diff.losses.chat)?;
+    let sources =
+        recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files).chain(&recipe.diff.losses.chat);
     let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
     let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
     let (mut embedder, mut embedder_sha256) = (None, None);
@@ -146,6 +160,9 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
     }
     let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
     pretrained.hold(recipe.model.dtype)?;
+    if chat.iter().any(|(_, _, d)| matches!(d, Document::Chat(_))) {
+        pretrained.chat()?;
+    }
 
     let device = device()?;
     let (base_model, tuned_model, tuned_sha256);
@@ -174,8 +191,9 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
         settings: &recipe.diff,
         seed: recipe.seed,
         text,
-        narrow,
-        pretraining,
+        narrow: texts(&narrow, Document::learned_text),
+        pretraining: texts(&pretraining, Document::learned_text),
+        loss_documents: loss_documents(narrow, pretraining, chat, trained_on),
     };
     let read = Hashes {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -190,8 +208,30 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
     crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out, &read)
 }
 
-fn texts(specs: &[SourceSpec], of: fn(&Document) -> String) -> Result<Vec<String>> {
-    Ok(documents(specs)?.iter().map(|(_, _, d)| of(d)).collect())
+fn texts(documents: &[Row], of: fn(&Document) -> String) -> Vec<String> {
+    documents.iter().map(|(_, _, d)| of(d)).collect()
+}
+
+/// Those that were held out of training, where that is known and there are any; else all.
+fn loss_documents(
+    narrow: Vec<Row>,
+    pretraining: Vec<Row>,
+    chat: Vec<Row>,
+    trained_on: Option<&DataSection>,
+) -> LossDocuments {
+    let held_out = |rows: &[Row]| -> Vec<Document> {
+        let Some(data) = trained_on else { return Vec::new() };
+        let unseen = |row: usize| is_held_out(row, data) && (data.limit == 0 || row < data.limit);
+        rows.iter().filter(|(_, row, _)| unseen(*row)).map(|(_, _, d)| d.clone()).collect()
+    };
+    let all = |rows: Vec<Row>| -> Vec<Document> { rows.into_iter().map(|(_, _, d)| d).collect() };
+    let (narrow_held_out, pretraining_held_out) = (held_out(&narrow), held_out(&pretraining));
+    let (narrow, narrow_are) = match narrow_held_out.is_empty() {
+        true => (all(narrow), "data.narrow, all documents"),
+        false => (narrow_held_out, "data.narrow, documents held out of training"),
+    };
+    let pretraining = if pretraining_held_out.is_empty() { all(pretraining) } else { pretraining_held_out };
+    LossDocuments { narrow, narrow_are, pretraining, chat: all(chat) }
 }
 
 /// Says so where an adapter was trained beside another model than the one it is read with.

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use candle_core::Tensor;
+use indicatif::ProgressBar;
 use tokenizers::Tokenizer;
 
 use crate::bail_input;
@@ -98,29 +99,48 @@ pub fn collect(
     settings: &DiffSection,
     interrupt: &Interrupt,
 ) -> Result<Activations> {
-    let hidden = base.model.hidden_size();
     let bar = progress::bar("activations", 2 * windows.ids.len() as u64);
-    let one = |view: View| -> Result<(Vec<Vec<f32>>, f64)> {
-        let (mut kept, mut norm_sum, mut norms) = (Vec::with_capacity(windows.ids.len()), 0f64, 0usize);
-        for chunk in windows.ids.chunks(BATCH) {
-            interrupt.check("nothing of the analysis was written")?;
-            for rows in resid_post(view, chunk, layer)? {
-                for row in rows.chunks_exact(hidden).skip(settings.norm_skip) {
-                    norm_sum += row.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt();
-                    norms += 1;
-                }
-                let of_positions =
-                    settings.positions.iter().flat_map(|p| &rows[p * hidden..(p + 1) * hidden]);
-                kept.push(of_positions.copied().collect());
-            }
-            bar.inc(chunk.len() as u64);
-        }
-        Ok((kept, norm_sum / norms.max(1) as f64))
-    };
-    let (base, base_norm) = one(base)?;
-    let (tuned, tuned_norm) = one(tuned)?;
+    let one = |view| at_positions(view, windows, layer, settings, interrupt, &bar);
+    let (base_rows, base_norm) = one(base)?;
+    let (tuned_rows, tuned_norm) = one(tuned)?;
     bar.finish_and_clear();
-    Ok(Activations { hidden, positions: settings.positions.clone(), base, tuned, base_norm, tuned_norm })
+    Ok(Activations {
+        hidden: base.model.hidden_size(),
+        positions: settings.positions.clone(),
+        base: base_rows,
+        tuned: tuned_rows,
+        base_norm,
+        tuned_norm,
+    })
+}
+
+/// `resid_post` of one model at the positions, `[sample][position index · hidden ..]`, and its η.
+///
+/// # Errors
+/// [`crate::error::Interrupted`], or a tensor operation that fails.
+pub fn at_positions(
+    view: View,
+    windows: &Windows,
+    layer: usize,
+    settings: &DiffSection,
+    interrupt: &Interrupt,
+    bar: &ProgressBar,
+) -> Result<(Vec<Vec<f32>>, f64)> {
+    let hidden = view.model.hidden_size();
+    let (mut kept, mut norm_sum, mut norms) = (Vec::with_capacity(windows.ids.len()), 0f64, 0usize);
+    for chunk in windows.ids.chunks(BATCH) {
+        interrupt.check("nothing of the analysis was written")?;
+        for rows in resid_post(view, chunk, layer)? {
+            for row in rows.chunks_exact(hidden).skip(settings.norm_skip) {
+                norm_sum += row.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt();
+                norms += 1;
+            }
+            let of_positions = settings.positions.iter().flat_map(|p| &rows[p * hidden..(p + 1) * hidden]);
+            kept.push(of_positions.copied().collect());
+        }
+        bar.inc(chunk.len() as u64);
+    }
+    Ok((kept, norm_sum / norms.max(1) as f64))
 }
 
 /// `resid_post` of block `layer` for every token of each sequence, `[sequence][token · hidden ..]`.
@@ -129,11 +149,7 @@ pub fn collect(
 /// If a tensor operation fails.
 pub fn resid_post(view: View, sequences: &[Vec<u32>], layer: usize) -> Result<Vec<Vec<f32>>> {
     let segments = Segments::new(sequences.iter().map(Vec::len).collect());
-    let mut hook = NoHook;
-    let mut pass = Pass::new(&segments, view.adapter, &mut hook);
-    let x = view.model.embed(&sequences.concat(), &pass)?;
-    let x = view.model.run(x, 0..layer + 1, &mut pass)?;
-    let flat = x.flatten_all()?.to_vec1::<f32>()?;
+    let flat = stream(view, &sequences.concat(), &segments, layer)?.flatten_all()?.to_vec1::<f32>()?;
     let hidden = view.model.hidden_size();
     Ok((0..segments.len())
         .map(|i| {
@@ -141,6 +157,17 @@ pub fn resid_post(view: View, sequences: &[Vec<u32>], layer: usize) -> Result<Ve
             flat[rows.start * hidden..rows.end * hidden].to_vec()
         })
         .collect())
+}
+
+/// The stream after block `layer`, `(tokens, hidden)`, of sequences that lie end to end.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn stream(view: View, ids: &[u32], segments: &Segments, layer: usize) -> Result<Tensor> {
+    let mut hook = NoHook;
+    let mut pass = Pass::new(segments, view.adapter, &mut hook);
+    let x = view.model.embed(ids, &pass)?;
+    Ok(view.model.run(x, 0..layer + 1, &mut pass)?)
 }
 
 /// Rows as a `(rows, hidden)` tensor on the model's device.

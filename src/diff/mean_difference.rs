@@ -88,6 +88,22 @@ pub fn factor_to(length: f64, v: &[f32]) -> f64 {
     }
 }
 
+/// A vector times a factor.
+pub fn scaled(v: &[f32], factor: f64) -> Vec<f32> {
+    v.iter().map(|x| (*x as f64 * factor) as f32).collect()
+}
+
+/// Arithmetic mean of vectors of one length.
+pub fn mean_vector<'v>(vectors: impl Iterator<Item = &'v Vec<f32>>) -> Vec<f32> {
+    let (mut sum, mut count) = (Vec::new(), 0usize);
+    for v in vectors {
+        sum.resize(v.len(), 0f64);
+        sum.iter_mut().zip(v).for_each(|(sum, x)| *sum += *x as f64);
+        count += 1;
+    }
+    sum.iter().map(|x| (x / count.max(1) as f64) as f32).collect()
+}
+
 /// Cosine of two vectors; 0 if one is zero.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot: f64 = a.iter().zip(b).map(|(x, y)| *x as f64 * *y as f64).sum();

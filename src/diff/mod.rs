@@ -5,10 +5,15 @@
 //! much of that is about the narrow data. A measure is one file; it takes directions and gives tokens or text.
 
 pub mod activations;
+pub mod bias_share;
+pub mod causal;
 pub mod embedder;
 pub mod hashes;
+pub mod interpolation;
+pub mod kl;
 pub mod lexicon;
 pub mod logit_lens;
+pub mod losses;
 pub mod mean_difference;
 pub mod patchscope;
 pub mod prompts;
@@ -28,6 +33,7 @@ use candle_core::{Device, Tensor};
 use self::activations::View;
 use self::embedder::Embedder;
 use self::hashes::Hashes;
+use self::losses::LossDocuments;
 use self::mean_difference::Means;
 use self::reading::Reading;
 use self::record::Readability;
@@ -61,6 +67,8 @@ pub struct Inputs<'a> {
     pub narrow: Vec<String>,
     /// Pretraining text that the lexicon is compared with, beside `text`.
     pub pretraining: Vec<String>,
+    /// What losses are taken on, beside `text`.
+    pub loss_documents: LossDocuments,
 }
 
 /// Everything that an analysis found.
@@ -104,10 +112,26 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
         settings.steering.enabled.then(|| steering::measure(&reading)).transpose()?.unzip();
     lap("steering");
 
+    // What it does to the losses.
+    let bias_share =
+        settings.bias_share.enabled.then(|| bias_share::measure(&reading)).transpose()?.flatten();
+    lap("bias_share");
+    let kl = settings.kl.enabled.then(|| kl::measure(&reading)).transpose()?;
+    lap("kl");
+    let causal = settings.causal.enabled.then(|| causal::measure(&reading)).transpose()?;
+    lap("causal");
+    let interpolation =
+        settings.interpolation.enabled.then(|| interpolation::measure(&reading)).transpose()?;
+    lap("interpolation");
+
     let mut record = Readability::about(&reading);
     record.logit_lens = logit_lens;
     record.patchscope = patchscope;
     record.steering = steering;
+    record.bias_share = bias_share;
+    record.kl = kl;
+    record.causal = causal;
+    record.interpolation = interpolation;
     record.elapsed_s = elapsed_s;
     Ok(Analysis { record, means: reading.means, steering: lines.unwrap_or_default() })
 }

@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bias_share::BiasShare;
+use super::causal::Causal;
+use super::interpolation::Interpolation;
+use super::kl::Kl;
 use super::lexicon::Lexicon;
 use super::logit_lens::Lens;
 use super::mean_difference::{cosine, norm};
@@ -16,7 +20,7 @@ use super::patchscope::Patchscope;
 use super::reading::Reading;
 use super::statistics::{Interval, interval};
 use super::steering::Steering;
-use super::{logit_lens, patchscope, steering};
+use super::{bias_share, causal, interpolation, kl, logit_lens, patchscope, steering};
 
 /// Version of the layout of `readability.json`.
 pub const SCHEMA: u32 = 1;
@@ -66,6 +70,18 @@ pub struct Readability {
     /// Steering with the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steering: Option<Steering>,
+    /// Share of the gain on narrow text that a constant bias explains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias_share: Option<BiasShare>,
+    /// Divergence of next-token distributions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<Kl>,
+    /// Causal effect of the mean difference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub causal: Option<Causal>,
+    /// From base to tuned by scaling the adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interpolation: Option<Interpolation>,
     /// Seconds that each stage took.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub elapsed_s: BTreeMap<String, f64>,
@@ -88,7 +104,17 @@ impl Readability {
         let everywhere = |value: f64| vec![value; positions.len()];
         let norms_of = |i: usize| interval(resamples.iter().map(|r| norm(&r[i])));
         let common = |p: &usize| windows.common_token(*p).map(|id| reading.token(id)).unwrap_or_default();
-        let units = [UNITS, logit_lens::UNITS, patchscope::UNITS, steering::UNITS].concat();
+        let units = [
+            UNITS,
+            logit_lens::UNITS,
+            patchscope::UNITS,
+            steering::UNITS,
+            bias_share::UNITS,
+            kl::UNITS,
+            causal::UNITS,
+            interpolation::UNITS,
+        ]
+        .concat();
         Self {
             schema: SCHEMA,
             base: inputs.pretrained.id.clone(),
@@ -108,6 +134,10 @@ impl Readability {
             logit_lens: None,
             patchscope: None,
             steering: None,
+            bias_share: None,
+            kl: None,
+            causal: None,
+            interpolation: None,
             elapsed_s: BTreeMap::new(),
             positions,
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activations::to_tensor;
 use super::embedder::{centroid, mean_cosine};
-use super::mean_difference::{factor_to, norm};
+use super::mean_difference::{factor_to, norm, scaled};
 use super::prompts::{OPENINGS, REQUESTS};
 use super::reading::Reading;
 use super::statistics::{Interval, interval};
@@ -210,9 +210,8 @@ pub fn steer(reading: &Reading, directions: &[&[f32]]) -> Result<Steered> {
             multiple => multiple * norm(v) / eta,
         };
         let factor = factor_to(alpha * eta, v);
-        let scaled: Vec<f32> = v.iter().map(|x| (*x as f64 * factor) as f32).collect();
         strength.push(alpha);
-        vectors.push(Some(to_tensor(&[scaled], view.model)?));
+        vectors.push(Some(to_tensor(&[scaled(v, factor)], view.model)?));
     }
     vectors.push(None); // the unsteered block of the batch
 

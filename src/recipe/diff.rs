@@ -36,6 +36,16 @@ pub struct DiffSection {
     pub patchscope: PatchscopeSection,
     /// Steering.
     pub steering: SteeringSection,
+    /// The texts of every measure that is a loss.
+    pub losses: LossesSection,
+    /// Share of the gain that a constant bias explains.
+    pub bias_share: BiasShareSection,
+    /// Divergence of next-token distributions.
+    pub kl: KlSection,
+    /// Causal effect of the difference.
+    pub causal: CausalSection,
+    /// From base to tuned by scaling the adapter.
+    pub interpolation: InterpolationSection,
     /// Words that count as relevant: this many of the most over-represented.
     pub lexicon_size: usize,
     /// Sentence embedder: alias or a sentence-transformers folder.
@@ -57,6 +67,11 @@ impl Default for DiffSection {
             logit_lens: true,
             patchscope: PatchscopeSection::default(),
             steering: SteeringSection::default(),
+            losses: LossesSection::default(),
+            bias_share: BiasShareSection::default(),
+            kl: KlSection::default(),
+            causal: CausalSection::default(),
+            interpolation: InterpolationSection::default(),
             lexicon_size: 100,
             embedder: "all-minilm-l6-v2".into(),
         }
@@ -120,6 +135,112 @@ impl Default for SteeringSection {
     }
 }
 
+/// `[diff.losses]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossesSection {
+    /// Texts of each kind: narrow, unrelated, chat.
+    pub samples: usize,
+    /// Tokens of a text; a longer document gives several.
+    pub max_tokens: usize,
+    /// Conversations, of which what the assistant says counts (none given: nothing is measured on chat).
+    #[serde(deserialize_with = "one_or_many")]
+    pub chat: Vec<SourceSpec>,
+}
+
+impl Default for LossesSection {
+    fn default() -> Self {
+        Self { samples: 16, max_tokens: 64, chat: Vec::new() }
+    }
+}
+
+/// `[diff.bias_share]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BiasShareSection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Factors on the difference that are tried beside 1.
+    pub factors: Vec<f64>,
+    /// Random-difference directions that are added instead, of the first of `diff.null_directions`.
+    pub directions: usize,
+}
+
+impl Default for BiasShareSection {
+    fn default() -> Self {
+        Self { enabled: true, factors: vec![0.5, 2.0, 4.0], directions: 8 }
+    }
+}
+
+/// `[diff.kl]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KlSection {
+    /// Whether it runs.
+    pub enabled: bool,
+}
+
+impl Default for KlSection {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// Which prediction a loss without that of a position leaves out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exclude {
+    /// The one made at the position.
+    #[default]
+    Position,
+    /// The one after, as the authors' code does.
+    Next,
+}
+
+/// `[diff.causal]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CausalSection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Positions whose difference is edited (none given: those of `diff.positions`).
+    pub positions: Vec<usize>,
+    /// Gaussian directions that are edited instead.
+    pub random: usize,
+    /// Random-difference directions that are edited instead, of the first of `diff.null_directions`.
+    pub random_differences: usize,
+    /// Which prediction `exclude_position` leaves out.
+    pub exclude: Exclude,
+}
+
+impl Default for CausalSection {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            positions: Vec::new(),
+            random: 16,
+            random_differences: 32,
+            exclude: Exclude::Position,
+        }
+    }
+}
+
+/// `[diff.interpolation]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InterpolationSection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Factors on the adapter.
+    pub factors: Vec<f64>,
+}
+
+impl Default for InterpolationSection {
+    fn default() -> Self {
+        Self { enabled: false, factors: vec![0.0, 0.25, 0.5, 0.75, 1.0, 1.5] }
+    }
+}
+
 impl DiffSection {
     /// Whether anything that is asked for needs sentence embeddings: the choice among several scales, and
     /// how similar steered text is to other text.
@@ -146,9 +267,11 @@ impl DiffSection {
                 format!("diff.positions has {last}, but diff.tokens = {}: expected more tokens", self.tokens),
             );
         }
-        for (key, positions) in
-            [("diff.positions", &self.positions), ("diff.steering.positions", &self.steering.positions)]
-        {
+        for (key, positions) in [
+            ("diff.positions", &self.positions),
+            ("diff.steering.positions", &self.steering.positions),
+            ("diff.causal.positions", &self.causal.positions),
+        ] {
             let twice = positions.iter().enumerate().find(|(i, p)| positions[..*i].contains(p));
             check(twice.is_none(), format!("{key} = {positions:?}: a position stands there twice"));
         }
@@ -181,14 +304,33 @@ impl DiffSection {
             ("diff.bootstrap", self.bootstrap, 1, 100_000),
             ("diff.steering.samples", s.samples, 1, 10_000),
             ("diff.steering.max_new_tokens", s.max_new_tokens, 1, 1_000_000),
+            ("diff.losses.samples", self.losses.samples, 1, 10_000_000),
+            ("diff.losses.max_tokens", self.losses.max_tokens, 2, 1_000_000),
+            ("diff.bias_share.directions", self.bias_share.directions, 1, 100_000),
+            ("diff.causal.random", self.causal.random, 1, 100_000),
+            ("diff.causal.random_differences", self.causal.random_differences, 1, 100_000),
         ] {
             check((least..=most).contains(&value), format!("{key} = {value}: expected {least} to {most}"));
         }
-        for p in self.steering.positions.iter().filter(|_| self.steering.enabled) {
+        for (key, factors) in [
+            ("diff.bias_share.factors", &self.bias_share.factors),
+            ("diff.interpolation.factors", &self.interpolation.factors),
+        ] {
             check(
-                self.positions.contains(p),
-                format!("diff.steering.positions has {p}, which diff.positions lacks"),
+                factors.iter().all(|f| (-1e6..=1e6).contains(f)),
+                format!("{key} = {factors:?}: expected numbers from -1000000 to 1000000"),
             );
+        }
+        for (measure, enabled, positions) in [
+            ("steering", self.steering.enabled, &self.steering.positions),
+            ("causal", self.causal.enabled, &self.causal.positions),
+        ] {
+            for p in positions.iter().filter(|_| enabled) {
+                check(
+                    self.positions.contains(p),
+                    format!("diff.{measure}.positions has {p}, which diff.positions lacks"),
+                );
+            }
         }
         let prompts = MAX_PROMPTS;
         check(

@@ -12,7 +12,10 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-pub use self::diff::{DiffSection, MAX_PROMPTS, PatchscopeSection, SteeringSection};
+pub use self::diff::{
+    BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LossesSection,
+    MAX_PROMPTS, PatchscopeSection, SteeringSection,
+};
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
@@ -556,9 +559,12 @@ impl Recipe {
             !self.model.base.is_empty(),
             "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
         );
-        for (key, side) in
-            [("data.narrow", &d.narrow), ("data.pretraining", &d.pretraining), ("diff.text", &x.text)]
-        {
+        for (key, side) in [
+            ("data.narrow", &d.narrow),
+            ("data.pretraining", &d.pretraining),
+            ("diff.text", &x.text),
+            ("diff.losses.chat", &x.losses.chat),
+        ] {
             for spec in side.iter() {
                 let weight = spec.weight.unwrap_or(1.0);
                 check(
@@ -604,7 +610,9 @@ impl Recipe {
 /// Makes the paths of a value absolute, which stands in a recipe under `key`.
 fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
     match (key, value) {
-        ("data.narrow" | "data.pretraining" | "diff.text", sources) => make_sources_absolute(sources, folder),
+        ("data.narrow" | "data.pretraining" | "diff.text" | "diff.losses.chat", sources) => {
+            make_sources_absolute(sources, folder)
+        }
         ("model.base" | "diff.embedder", Value::String(model)) => {
             // A path that exists beside the recipe, or here; anything else is an alias or an id.
             let there = [folder, Path::new("")].into_iter().find(|f| f.join(&*model).exists());

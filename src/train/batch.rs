@@ -1,7 +1,7 @@
 //! Examples to one forward pass: rows end to end, each with what it should predict and how much it counts.
 
 use anyhow::Result;
-use candle_core::Var;
+use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 
 use super::optim::{Gradients, accumulate};
@@ -83,8 +83,18 @@ impl Batch {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn loss(&self, model: &CausalLm, mut pass: Pass) -> Result<Loss> {
-        let hidden = model.hidden(&self.ids, &mut pass)?; // (tokens, hidden)
+    pub fn loss(&self, model: &CausalLm, pass: Pass) -> Result<Loss> {
+        let x = model.embed(&self.ids, &pass)?;
+        self.loss_from(model, x, 0, pass)
+    }
+
+    /// The same where the stream `x` `(tokens, hidden)` has been through the blocks below `next`.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn loss_from(&self, model: &CausalLm, x: Tensor, next: usize, mut pass: Pass) -> Result<Loss> {
+        let x = model.run(x, next..model.n_layers(), &mut pass)?;
+        let hidden = model.final_norm(&x, &pass)?; // (tokens, hidden)
         let head = model.unembedding(pass.adapter);
         Ok(linear_cross_entropy(&hidden, head, &self.targets, model.logit_softcap(), pass.tape)?)
     }

@@ -1,0 +1,299 @@
+//! Next-token losses of both models, their streams edited after the block that is read: what the measures that are
+//! losses have in common.
+//!
+//! Losses are in nats a predicted token. Every token of a document is predicted, of a chat what the assistant says
+//! ([`crate::data::examples`]). A prediction is numbered by the position that makes it: position t predicts token
+//! t + 1. Intervals resample documents, not the pieces of one document.
+
+use candle_core::Tensor;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use anyhow::Result;
+
+use super::activations::{View, stream};
+use super::reading::Reading;
+use super::statistics::{Interval, interval};
+use crate::data::examples::{Encoder, Example};
+use crate::data::source::Document;
+use crate::model::Pass;
+use crate::model::hooks::NoHook;
+use crate::progress;
+use crate::recipe::Long;
+use crate::train::batch::Batch;
+
+/// Tokens of one forward pass, unless a single text has more: bounds the memory.
+const BATCH_TOKENS: usize = 2048;
+
+/// Documents on which losses may be taken, beside `diff.text`.
+#[derive(Default)]
+pub struct LossDocuments {
+    /// Narrow documents: those held out of training where that is known, else all.
+    pub narrow: Vec<Document>,
+    /// Which of the narrow documents these are.
+    pub narrow_are: &'static str,
+    /// Pretraining documents: those held out of training where that is known, else all.
+    pub pretraining: Vec<Document>,
+    /// `diff.losses.chat`.
+    pub chat: Vec<Document>,
+}
+
+/// Texts on which a loss was taken.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LossTexts {
+    /// Which documents they are from.
+    pub source: String,
+    /// Documents; intervals resample these.
+    pub documents: usize,
+    /// Texts of at most `diff.losses.max_tokens` tokens, as many from each document as it takes.
+    pub texts: usize,
+    /// Predicted tokens.
+    pub predictions: usize,
+}
+
+/// Texts as token ids, what counts in them, and which document each is from.
+pub struct LossSet {
+    /// What is told about them.
+    pub texts: LossTexts,
+    /// The texts; their `row` numbers the document from zero.
+    pub examples: Vec<Example>,
+}
+
+/// Negative log-likelihoods in nats, `[text][position]`; 0 where no prediction counts.
+pub type Nll = Vec<Vec<f32>>;
+
+/// Σ nll and predictions of each document.
+pub type Sums = Vec<(f64, usize)>;
+
+impl LossSet {
+    /// The narrow documents; `None` where there are none that the model can read.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if a chat cannot be rendered.
+    pub fn narrow(reading: &Reading) -> Result<Option<Self>> {
+        let documents = &reading.inputs.loss_documents;
+        Self::encode(reading, "data.narrow", documents.narrow_are, documents.narrow.iter())
+    }
+
+    /// Unrelated text: the rows of `diff.text` after those on which v was measured; if there are none, pretraining
+    /// documents; if there are none of these either, the rows on which v was measured.
+    ///
+    /// # Errors
+    /// As [`Self::narrow`].
+    pub fn unrelated(reading: &Reading) -> Result<Option<Self>> {
+        let (inputs, rows) = (reading.inputs, &reading.windows.rows);
+        let measured = rows.last().map_or(0, |last| last + 1);
+        let text = |rows: &[String]| rows.iter().cloned().map(Document::Text).collect::<Vec<_>>();
+        let candidates = [
+            ("diff.text, rows after those that v was measured on", text(&inputs.text[measured..])),
+            ("data.pretraining", inputs.loss_documents.pretraining.clone()),
+            ("diff.text, the rows that v was measured on", text(&inputs.text[..measured])),
+        ];
+        for (source, documents) in &candidates {
+            if let Some(set) = Self::encode(reading, source, source, documents.iter())? {
+                return Ok(Some(set));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `diff.losses.chat`.
+    ///
+    /// # Errors
+    /// As [`Self::narrow`].
+    pub fn chat(reading: &Reading) -> Result<Option<Self>> {
+        let chat = &reading.inputs.loss_documents.chat;
+        Self::encode(reading, "diff.losses.chat", "diff.losses.chat", chat.iter())
+    }
+
+    /// `diff.losses.samples` texts, the first piece of every document that is chosen, then the second, and so on. Chats
+    /// are left out where the model has no template for them.
+    fn encode<'d>(
+        reading: &Reading,
+        key: &str,
+        source: &str,
+        documents: impl Iterator<Item = &'d Document>,
+    ) -> Result<Option<Self>> {
+        let (base, settings) = (reading.inputs.pretrained, &reading.settings.losses);
+        let is_chat = |document: &&Document| matches!(document, Document::Chat(_));
+        let documents: Vec<_> = documents.filter(|d| !is_chat(d) || base.chat_template.is_some()).collect();
+        let template = documents.iter().any(is_chat).then(|| base.chat()).transpose()?;
+        let encoder = Encoder::new(
+            &base.tokenizer,
+            template.as_ref(),
+            base.eos_token.as_deref(),
+            settings.max_tokens,
+            Long::Chunk,
+        )?;
+        // Spread over the whole set, so that a sorted file does not bias the choice.
+        let step = (documents.len() / settings.samples).max(1);
+        let mut pieces: Vec<Vec<Example>> = Vec::new();
+        for (row, document) in documents.iter().enumerate().step_by(step).take(settings.samples) {
+            let (examples, _) = encoder.encode(key, std::iter::once((row, *document)))?;
+            if !examples.is_empty() {
+                let document = pieces.len();
+                pieces.push(examples.into_iter().map(|e| Example { row: document, ..e }).collect());
+            }
+        }
+        let most = pieces.iter().map(Vec::len).max().unwrap_or(0);
+        let in_turn = (0..most).flat_map(|i| pieces.iter().filter_map(move |of_one| of_one.get(i)));
+        let examples: Vec<Example> = in_turn.take(settings.samples).cloned().collect();
+        let texts = LossTexts {
+            source: source.to_string(),
+            documents: pieces.len(),
+            texts: examples.len(),
+            predictions: examples.iter().map(Example::loss_tokens).sum(),
+        };
+        Ok((!examples.is_empty()).then_some(Self { texts, examples }))
+    }
+
+    /// The texts in batches.
+    pub fn batches(&self) -> Vec<Batch> {
+        let (mut batches, mut first) = (Vec::new(), 0);
+        while first < self.examples.len() {
+            let (mut end, mut tokens) = (first, 0);
+            while end < self.examples.len()
+                && (end == first || tokens + self.examples[end].ids.len() <= BATCH_TOKENS)
+            {
+                tokens += self.examples[end].ids.len();
+                end += 1;
+            }
+            let examples: Vec<&Example> = self.examples[first..end].iter().collect();
+            batches.push(Batch::new(&examples, 1));
+            first = end;
+        }
+        batches
+    }
+
+    /// Σ nll a document over the predictions that count and whose position is wanted.
+    pub fn sums(&self, nll: &Nll, wanted: impl Fn(usize) -> bool) -> Sums {
+        let mut sums = vec![(0f64, 0usize); self.texts.documents];
+        for (example, nll) in self.examples.iter().zip(nll) {
+            let sum = &mut sums[example.row];
+            for (position, nll) in nll.iter().enumerate() {
+                if example.counts.get(position + 1) == Some(&true) && wanted(position) {
+                    *sum = (sum.0 + *nll as f64, sum.1 + 1);
+                }
+            }
+        }
+        sums
+    }
+
+    /// Σ nll a document over all predictions that count.
+    pub fn all(&self, nll: &Nll) -> Sums {
+        self.sums(nll, |_| true)
+    }
+}
+
+/// Mean over the predictions of all documents; `None` of nothing.
+pub fn mean(sums: &Sums) -> Option<f64> {
+    mean_of(sums, &(0..sums.len()).collect::<Vec<_>>())
+}
+
+/// Mean over the predictions of the documents that were drawn; `None` of nothing.
+pub fn mean_of(sums: &Sums, drawn: &[usize]) -> Option<f64> {
+    let (nll, count) = drawn.iter().fold((0f64, 0), |(nll, n), &d| (nll + sums[d].0, n + sums[d].1));
+    (count > 0).then(|| nll / count as f64)
+}
+
+/// Draws of documents with replacement, the same for every value of a set.
+pub struct Resamples(Vec<Vec<usize>>);
+
+impl Resamples {
+    /// `diff.bootstrap` draws of as many documents as there are.
+    pub fn new(reading: &Reading, set: &LossSet) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(reading.inputs.seed);
+        let n = set.texts.documents;
+        let draw = |_| (0..n).map(|_| rng.random_range(0..n)).collect();
+        Self((0..reading.settings.bootstrap).map(draw).collect())
+    }
+
+    /// Interval of a value over the draws; `None` of a single document, or where some draw has no value.
+    pub fn interval(&self, value: impl Fn(&[usize]) -> Option<f64>) -> Option<Interval> {
+        if self.0.iter().any(|drawn| drawn.len() < 2) {
+            return None;
+        }
+        Some(interval(self.0.iter().map(|drawn| value(drawn)).collect::<Option<Vec<_>>>()?))
+    }
+}
+
+/// The two models of an analysis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The base.
+    Base,
+    /// The tuned model.
+    Tuned,
+}
+
+/// What is done to the stream of one model after the block that is read, at every token.
+pub struct Edit {
+    /// The model that goes on from there.
+    pub of: Side,
+    /// What is done.
+    pub change: Change,
+}
+
+/// A change of the stream h. Vectors are `(hidden)`; û is a unit vector, or zero where there is no direction.
+pub enum Change {
+    /// None.
+    Nothing,
+    /// h + v.
+    Add(Vec<f32>),
+    /// h + (h_other·û − h·û)·û, with the other model's stream on the same tokens.
+    Replace(Vec<f32>),
+    /// h − (h·û)·û.
+    Ablate(Vec<f32>),
+}
+
+impl Edit {
+    /// The stream of a model as it is.
+    pub fn none(of: Side) -> Self {
+        Self { of, change: Change::Nothing }
+    }
+
+    /// The stream `(tokens, hidden)` of the edited model, of both models' unedited ones.
+    fn apply(&self, base: &Tensor, tuned: &Tensor) -> Result<Tensor> {
+        let (own, other) = if self.of == Side::Base { (base, tuned) } else { (tuned, base) };
+        let row = |v: &[f32]| Tensor::from_slice(v, (1, v.len()), own.device());
+        let along = |x: &Tensor, u: &Tensor| x.matmul(&u.t()?)?.broadcast_mul(u); // (tokens, hidden)
+        Ok(match &self.change {
+            Change::Nothing => own.clone(),
+            Change::Add(v) => own.broadcast_add(&row(v)?)?,
+            Change::Replace(u) => (own + along(&(other - own)?, &row(u)?)?)?,
+            Change::Ablate(u) => (own - along(own, &row(u)?)?)?,
+        })
+    }
+}
+
+/// Losses under each edit, in their order. The blocks up to the one that is read are run once for each model.
+///
+/// # Errors
+/// [`crate::error::Interrupted`], or a tensor operation that fails.
+pub fn losses_under(reading: &Reading, set: &LossSet, edits: &[Edit]) -> Result<Vec<Nll>> {
+    let (inputs, layer) = (reading.inputs, reading.layer);
+    let batches = set.batches();
+    let bar = progress::bar("losses", (batches.len() * edits.len()) as u64);
+    let mut losses = vec![Nll::new(); edits.len()];
+    for batch in &batches {
+        let at = |view| stream(view, &batch.ids, &batch.segments, layer);
+        let (base, tuned) = (at(inputs.base)?, at(inputs.tuned)?); // (tokens, hidden)
+        for (edit, losses) in edits.iter().zip(&mut losses) {
+            reading.check_interrupt()?;
+            let view = if edit.of == Side::Base { inputs.base } else { inputs.tuned };
+            losses.extend(nll_after(view, batch, edit.apply(&base, &tuned)?, layer)?);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(losses)
+}
+
+/// Losses of a batch whose stream after block `layer` is given.
+fn nll_after(view: View, batch: &Batch, x: Tensor, layer: usize) -> Result<Nll> {
+    let mut hook = NoHook;
+    let pass = Pass::new(&batch.segments, view.adapter, &mut hook);
+    let nll = batch.loss_from(view.model, x, layer + 1, pass)?.nll;
+    Ok((0..batch.segments.len()).map(|i| nll[batch.segments.rows(i)].to_vec()).collect())
+}
