@@ -7,25 +7,21 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
+use super::pair::Pair;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::data::source::Document;
-use crate::diff::activations::View;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::{Inputs, must_be_new};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::model::loader::Tuning;
-use crate::model::lora::Adapter;
-use crate::model::source::{self, Pretrained};
-use crate::model::{CausalLm, alias, device};
+use crate::model::alias;
 use crate::recipe::{Recipe, SourceSpec};
 use crate::report;
 use crate::run::RunDir;
 use crate::sha256::{sha256_file, sha256_path};
 use crate::train::corpus::documents;
-use crate::train::manifest::adapter_sha256;
 
 /// Read the trace that finetuning left in the activations
 #[derive(Debug, Args)]
@@ -100,6 +96,18 @@ pub fn run(args: DiffArgs) -> Result<()> {
 /// An [`crate::error::InputError`] if the folder holds no finished run, or `out` exists; otherwise as the
 /// analysis.
 pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt) -> Result<()> {
+    must_be_trained(run)?;
+    let recipe = Recipe::read(&run.recipe(), set)?;
+    // Named without the folder: the same run elsewhere gives the same record.
+    let (tuned, name) = run.tuned();
+    diff_pair(&recipe, &tuned.to_string_lossy(), name, out, interrupt)
+}
+
+/// Refuses a folder that holds no finished run.
+///
+/// # Errors
+/// An input error that says what to do.
+pub fn must_be_trained(run: &RunDir) -> Result<()> {
     if !run.recipe().exists() {
         bail_input!("{}: no run folder (it has no recipe.toml)", run.path().display());
     }
@@ -111,11 +119,7 @@ pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt)
             run.path().display()
         );
     }
-    let recipe = Recipe::read(&run.recipe(), set)?;
-    // Named without the folder: the same run elsewhere gives the same record.
-    let (tuned, name) =
-        if run.adapter().exists() { (run.adapter(), "adapter") } else { (run.model(), "model") };
-    diff_pair(&recipe, &tuned.to_string_lossy(), name, out, interrupt)
+    Ok(())
 }
 
 /// Compares the recipe's base with a tuned model or adapter, which the record calls `name`.
@@ -142,30 +146,11 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
         embedder = Some(Embedder::open(&dir)?);
         embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);
     }
-    let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
-    pretrained.hold(recipe.model.dtype)?;
-
-    let device = device()?;
-    let is_adapter = Path::new(tuned).join("adapter_config.json").exists();
-    let (base_model, tuned_model, tuned_sha256);
-    let (base, tuned_view) = if is_adapter {
-        // One loaded model: the adapter is switched off for the base.
-        let adapter = Adapter::read(Path::new(tuned))?;
-        tuned_sha256 = adapter_sha256(Path::new(tuned))?;
-        base_model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
-        (View { model: &base_model, adapter: 0.0 }, View { model: &base_model, adapter: 1.0 })
-    } else {
-        let other: Pretrained = source::open_or_stop(tuned, interrupt)?;
-        base_model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
-        tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
-        must_match(&pretrained, &base_model, &other, &tuned_model)?;
-        tuned_sha256 = other.sha256;
-        (View { model: &base_model, adapter: 0.0 }, View { model: &tuned_model, adapter: 0.0 })
-    };
+    let pair = Pair::load(recipe, tuned, interrupt)?;
     let inputs = Inputs {
-        pretrained: &pretrained,
-        base,
-        tuned: tuned_view,
+        pretrained: &pair.pretrained,
+        base: pair.base(),
+        tuned: pair.tuned(),
         tuned_name: name.to_string(),
         settings: &recipe.diff,
         seed: recipe.seed,
@@ -177,8 +162,8 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
         version: env!("CARGO_PKG_VERSION").into(),
         seed: recipe.seed,
         machine: Machine::here(),
-        base: pretrained.sha256.clone(),
-        tuned: tuned_sha256,
+        base: pair.pretrained.sha256.clone(),
+        tuned: pair.tuned_sha256.clone(),
         embedder: embedder_sha256,
         texts: texts_sha256,
         files: BTreeMap::new(),
@@ -188,18 +173,4 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
 
 fn texts(specs: &[SourceSpec], of: fn(&Document) -> String) -> Result<Vec<String>> {
     Ok(documents(specs)?.iter().map(|(_, _, d)| of(d)).collect())
-}
-
-fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {
-    let shape = |m: &CausalLm| (m.n_layers(), m.hidden_size(), m.vocab_size());
-    if shape(b) != shape(t) {
-        bail_input!(
-            "{} has {:?} blocks, width and vocabulary, {} has {:?}: they cannot be compared",
-            base.id,
-            shape(b),
-            tuned.id,
-            shape(t)
-        );
-    }
-    Ok(())
 }

@@ -9,12 +9,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::error::{InputError, Interrupted};
 use crate::progress;
 
+pub mod audit;
 pub mod diff;
+pub mod endpoint;
 pub mod fit;
 pub mod generate;
+pub mod grade;
 pub mod inspect;
 pub mod merge;
 pub mod models;
+mod pair;
 pub mod report;
 mod self_sample;
 pub mod sweep;
@@ -39,6 +43,8 @@ enum Command {
     Fit(fit::FitArgs),
     Diff(diff::DiffArgs),
     Generate(generate::GenerateArgs),
+    Grade(grade::GradeArgs),
+    Audit(audit::AuditArgs),
     Inspect(inspect::InspectArgs),
     Merge(merge::MergeArgs),
     Sweep(sweep::SweepArgs),
@@ -77,6 +83,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Fit(args) => fit::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Grade(args) => grade::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Sweep(args) => sweep::run(args),

@@ -78,9 +78,7 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
         return Ok((read, lines));
     }
     let judged = |tops: &[(Top, Top)]| reading.relevances(tops.iter().map(|(top, _)| top));
-    let score = |directions: &[Vec<f32>]| -> Result<Vec<f64>> {
-        Ok(judged(&decode(tuned, directions, k)?))
-    };
+    let score = |directions: &[Vec<f32>]| -> Result<Vec<f64>> { Ok(judged(&decode(tuned, directions, k)?)) };
     let positions = decoded.len();
     let difference = judged(&decoded);
     let resampled = score(&resamples.concat())?;

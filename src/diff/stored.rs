@@ -62,7 +62,10 @@ impl Stored {
         let patchscope = self.record.patchscope.iter().flat_map(|p| {
             [("patchscope.top_tokens", p.top_tokens.len()), ("patchscope.best_scale", p.best_scale.len())]
         });
-        let norms = [("delta_norm", self.record.delta_norm.len()), ("expected_norm", self.record.expected_norm.len())];
+        let norms = [
+            ("delta_norm", self.record.delta_norm.len()),
+            ("expected_norm", self.record.expected_norm.len()),
+        ];
         for (key, found) in lens.chain(patchscope).chain(norms) {
             if found != n {
                 let path = self.dir.join("readability.json");

@@ -16,7 +16,8 @@ impl Agreement {
     /// Of things judged equally often, `votes[thing][time]`; `None` of nothing, or of a single time.
     pub fn of<'a>(votes: impl IntoIterator<Item = &'a Vec<bool>>) -> Option<Self> {
         // Nominal alpha from the coincidence matrix (Krippendorff, Content Analysis, ch. 11): α = 1 − D_o / D_e.
-        let (mut things, mut unanimous, mut disagreeing, mut yes, mut all) = (0usize, 0usize, 0f64, 0f64, 0f64);
+        let (mut things, mut unanimous, mut disagreeing, mut yes, mut all) =
+            (0usize, 0usize, 0f64, 0f64, 0f64);
         for votes in votes.into_iter().filter(|votes| votes.len() > 1) {
             let (n, r) = (votes.len() as f64, votes.iter().filter(|v| **v).count() as f64);
             things += 1;

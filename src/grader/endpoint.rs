@@ -2,7 +2,7 @@
 //! that can go wrong in between.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, bail};
@@ -117,7 +117,7 @@ pub struct Endpoint {
     settings: EndpointSection,
     key: Option<Key>,
     agent: ureq::Agent,
-    exchanges: Exchanges,
+    exchanges: Arc<Exchanges>,
     interrupt: Interrupt,
     state: Mutex<State>,
 }
@@ -172,25 +172,17 @@ impl Endpoint {
     pub fn open(
         settings: &EndpointSection,
         section: &str,
-        exchanges: Exchanges,
+        exchanges: Arc<Exchanges>,
         seed: u64,
         interrupt: &Interrupt,
     ) -> Result<Self> {
-        if settings.base_url.is_empty() || settings.model.is_empty() {
-            bail_input!(
-                "{section}.base_url = {:?}, {section}.model = {:?}: expected both, such as \
-                 http://localhost:8000/v1 and the model's name there",
-                settings.base_url,
-                settings.model
-            );
-        }
-        let faults = settings.faults(section);
-        if !faults.is_empty() {
-            return Err(crate::error::InputError { faults }.into());
-        }
+        must_serve(settings, section)?;
         let key = std::env::var(&settings.key_env).ok().filter(|key| !key.is_empty());
         if key.as_ref().is_some_and(|key| !key.bytes().all(|b| b.is_ascii_graphic())) {
-            bail_input!("{}: the key in this environment variable has characters that no key has", settings.key_env);
+            bail_input!(
+                "{}: the key in this environment variable has characters that no key has",
+                settings.key_env
+            );
         }
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -262,10 +254,10 @@ impl Endpoint {
         )
     }
 
-    fn cost(&self, usage: Usage) -> Option<f64> {
+    /// What tokens cost; `None` without prices.
+    pub fn cost(&self, usage: Usage) -> Option<f64> {
         let EndpointSection { input_price, output_price, .. } = self.settings;
-        let cost =
-            usage.prompt_tokens as f64 * input_price + usage.completion_tokens as f64 * output_price;
+        let cost = usage.prompt_tokens as f64 * input_price + usage.completion_tokens as f64 * output_price;
         (input_price > 0.0 || output_price > 0.0).then_some(cost / 1e6)
     }
 
@@ -300,7 +292,11 @@ impl Endpoint {
                 }
             }
         }
-        bail!("{}: no answer after {} tries; the last one: {last}", self.settings.base_url, self.settings.tries)
+        bail!(
+            "{}: no answer after {} tries; the last one: {last}",
+            self.settings.base_url,
+            self.settings.tries
+        )
     }
 
     fn counted(&self, answer: Answer) -> Answer {
@@ -391,7 +387,8 @@ impl Endpoint {
             let mut response = request.send(body)?;
             let header = response.headers().get("retry-after");
             let retry_after = header.and_then(|value| value.to_str().ok()).map(str::to_string);
-            let body = response.body_mut().with_config().limit(LARGEST_BODY).lossy_utf8(true).read_to_string()?;
+            let body =
+                response.body_mut().with_config().limit(LARGEST_BODY).lossy_utf8(true).read_to_string()?;
             Ok(Reply { status: response.status().as_u16(), retry_after, body })
         })?;
         Ok(match reply {
@@ -460,7 +457,10 @@ impl Endpoint {
     }
 
     fn hint(&self) -> String {
-        format!("what was answered is in {}; run the same command again to go on", self.exchanges.path().display())
+        format!(
+            "what was answered is in {}; run the same command again to go on",
+            self.exchanges.path().display()
+        )
     }
 
     /// Text of a server without the key, should it repeat it.
@@ -474,6 +474,26 @@ impl Endpoint {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// That settings name a server and a model, and are in range.
+///
+/// # Errors
+/// An [`crate::error::InputError`]. `section` is what it calls the settings.
+pub fn must_serve(settings: &EndpointSection, section: &str) -> Result<()> {
+    if settings.base_url.is_empty() || settings.model.is_empty() {
+        bail_input!(
+            "{section}.base_url = {:?}, {section}.model = {:?}: expected both, such as \
+             http://localhost:8000/v1 and the model's name there",
+            settings.base_url,
+            settings.model
+        );
+    }
+    let faults = settings.faults(section);
+    if !faults.is_empty() {
+        return Err(crate::error::InputError { faults }.into());
+    }
+    Ok(())
 }
 
 /// Whether a server is on this machine: no proxy reaches it.
@@ -506,7 +526,12 @@ fn read(body: &Value) -> Result<Answer, Fault> {
     let text = match (&message["content"], cut_off) {
         (Value::String(text), _) => text.clone(),
         (Value::Null, true) if message.is_object() => String::new(),
-        _ => return Err(Fault::passing(format!("no choices[0].message.content: {}", excerpt(&body.to_string())))),
+        _ => {
+            return Err(Fault::passing(format!(
+                "no choices[0].message.content: {}",
+                excerpt(&body.to_string())
+            )));
+        }
     };
     let count = |key: &str| body["usage"][key].as_u64();
     let usage = count("prompt_tokens").zip(count("completion_tokens"));

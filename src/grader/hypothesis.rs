@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
-use super::{Tries, ask_until, last_labelled, question};
+use super::{Tries, ask_until, in_parallel, last_labelled, question};
 
 /// An answer without a grade is asked for again three times, then once at temperature 0.
 const TRIES: Tries = Tries { warm: 4, cold: true };
@@ -99,19 +99,17 @@ pub fn grade(
     times: u32,
 ) -> Result<Option<Grades>> {
     let messages = question(prompt(family, description, hypothesis));
-    let mut each = Vec::new();
-    for time in 0..times {
-        match ask_until(endpoint, &messages, time * 100, TRIES, score_of)? {
-            Some(score) => each.push(score),
-            None => return Ok(None),
-        }
-    }
+    let each = in_parallel(endpoint.settings().parallel, times as usize, |time| {
+        ask_until(endpoint, &messages, time as u32 * 100, TRIES, score_of)
+    })?;
+    let Some(each) = each.into_iter().collect::<Option<Vec<u8>>>() else { return Ok(None) };
     let sum: u32 = each.iter().map(|s| u32::from(*s)).sum();
     Ok(Some(Grades { mean: f64::from(sum) / each.len().max(1) as f64, each }))
 }
 
 fn prompt(family: Family, description: &str, hypothesis: &str) -> String {
-    let levels: String = family.levels().iter().enumerate().map(|(i, level)| format!("{}: {level}\n", i + 1)).collect();
+    let levels: String =
+        family.levels().iter().enumerate().map(|(i, level)| format!("{}: {level}\n", i + 1)).collect();
     format!(
         "A language model was finetuned. Someone who does not know on what studied it and wrote down a hypothesis. \
 Grade how much of the truth the hypothesis holds.

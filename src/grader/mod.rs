@@ -74,7 +74,8 @@ pub fn question(text: String) -> Vec<Message> {
 pub(crate) fn last_labelled<'a>(text: &'a str, label: &str) -> Option<&'a str> {
     text.lines().rev().find_map(|line| {
         let line = line.trim().trim_matches(['*', '`', '#', ' ']);
-        let rest = line.get(..label.len()).filter(|l| l.eq_ignore_ascii_case(label)).map(|l| &line[l.len()..])?;
+        let rest =
+            line.get(..label.len()).filter(|l| l.eq_ignore_ascii_case(label)).map(|l| &line[l.len()..])?;
         let value = rest.trim_start_matches('*').trim_start().strip_prefix(':')?;
         Some(value.trim().trim_matches(['*', '`']).trim())
     })

@@ -160,7 +160,9 @@ fn verdict_of(line: &str) -> Option<(usize, bool)> {
     let number = line[..digits].parse().ok()?;
     let rest = &line[digits..];
     // "12th" and "1.5" are no numbers of candidates.
-    if rest.starts_with(char::is_alphanumeric) || rest.strip_prefix('.').is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit())) {
+    if rest.starts_with(char::is_alphanumeric)
+        || rest.strip_prefix('.').is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
+    {
         return None;
     }
     let verdict = |word: &str, sure: bool| match word.trim_matches(|c: char| !c.is_alphanumeric()) {

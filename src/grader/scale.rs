@@ -73,7 +73,9 @@ fn may_mean_something(token: &str) -> bool {
 fn prompt(group: &[Candidate]) -> String {
     let list: String = group
         .iter()
-        .map(|c| format!("{}: {}\n", c.scale, c.tokens.iter().map(|t| quoted(t)).collect::<Vec<_>>().join(", ")))
+        .map(|c| {
+            format!("{}: {}\n", c.scale, c.tokens.iter().map(|t| quoted(t)).collect::<Vec<_>>().join(", "))
+        })
         .collect();
     format!(
         "A direction inside a language model was decoded into tokens at several scales. At one scale the tokens may \
@@ -110,15 +112,21 @@ mod tests {
 
     #[test]
     fn the_last_two_lines_count_and_only_scales_and_tokens_of_the_list() {
-        let candidate = |scale, tokens: &[&str]| Candidate { scale, tokens: tokens.iter().map(|t| t.to_string()).collect() };
+        let candidate = |scale, tokens: &[&str]| Candidate {
+            scale,
+            tokens: tokens.iter().map(|t| t.to_string()).collect(),
+        };
         let group = [candidate(0.5, &[" cake", " Butter", " the"]), candidate(1.2, &["x1"])];
         let answer = "SCALE: 1.2\nhm, rather\n**SCALE:** 0.5\n**TOKENS:** cake | \"butter\" | oven";
         let choice = choice_of(answer, &group).unwrap();
         assert_eq!((choice.scale, choice.coherent), (0.5, vec![" cake".to_string(), " Butter".into()]));
-        for answer in ["SCALE: 0.7\nTOKENS: cake", "SCALE: 0.5", "TOKENS: cake", "SCALE: best\nTOKENS: cake", ""] {
+        for answer in
+            ["SCALE: 0.7\nTOKENS: cake", "SCALE: 0.5", "TOKENS: cake", "SCALE: best\nTOKENS: cake", ""]
+        {
             assert_eq!(choice_of(answer, &group), None, "{answer}");
         }
-        for (token, means) in [(" cake", true), ("42", true), (" ->", false), ("x=>y", false), ("...", false)] {
+        for (token, means) in [(" cake", true), ("42", true), (" ->", false), ("x=>y", false), ("...", false)]
+        {
             assert_eq!(may_mean_something(token), means, "{token}");
         }
     }

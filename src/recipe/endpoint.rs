@@ -26,7 +26,7 @@ pub struct EndpointSection {
     pub backoff_s: f64,
     /// Most requests a minute (0: no limit).
     pub requests_per_minute: f64,
-    /// Questions on the way at the same time.
+    /// Questions on the way at the same time; an investigation is one conversation and has one.
     pub parallel: usize,
     /// Price of a million prompt tokens (0: not known).
     pub input_price: f64,
@@ -59,11 +59,6 @@ impl EndpointSection {
         Self { temperature: 0.7, ..Self::default() }
     }
 
-    /// Whether a model is named.
-    pub fn is_given(&self) -> bool {
-        !self.base_url.is_empty() || !self.model.is_empty()
-    }
-
     /// What is out of range.
     pub fn faults(&self, section: &str) -> Vec<String> {
         let mut faults = Vec::new();
@@ -85,11 +80,11 @@ impl EndpointSection {
             "base_url",
             ": holds a user or password; expected the key in an environment variable (key_env)".into(),
         );
-        let names = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let names = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         check(
             self.key_env.chars().all(names) && !self.key_env.starts_with(|c: char| c.is_ascii_digit()),
             "key_env",
-            ": expected the name of an environment variable (letters, digits, _), not the key itself".into(),
+            ": expected the name of an environment variable (capitals, digits, _), not the key itself".into(),
         );
         for (key, value, least, most) in [
             ("temperature", self.temperature, 0.0, 10.0),
@@ -101,9 +96,11 @@ impl EndpointSection {
         ] {
             check((least..=most).contains(&value), key, format!(" = {value}: expected {least} to {most}"));
         }
-        for (key, value, most) in
-            [("max_tokens", self.max_tokens, 10_000_000), ("tries", self.tries, 100), ("parallel", self.parallel, 256)]
-        {
+        for (key, value, most) in [
+            ("max_tokens", self.max_tokens, 10_000_000),
+            ("tries", self.tries, 100),
+            ("parallel", self.parallel, 256),
+        ] {
             check((1..=most).contains(&value), key, format!(" = {value}: expected 1 to {most}"));
         }
         faults
