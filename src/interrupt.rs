@@ -71,6 +71,20 @@ impl Interrupt {
         Ok(())
     }
 
+    /// Sleeps until a time, looking up now and then.
+    ///
+    /// # Errors
+    /// [`Interrupted`].
+    pub fn sleep_until(&self, end: Instant, hint: &str) -> Result<()> {
+        loop {
+            self.check(hint)?;
+            match end.checked_duration_since(Instant::now()) {
+                Some(left) if !left.is_zero() => thread::sleep(left.min(GLANCE)),
+                _ => return Ok(()),
+            }
+        }
+    }
+
     /// What `work` returns, unless the flag is set first: then the thread that does it is left to itself, and
     /// ends with the process. For calls that cannot be told to stop.
     ///

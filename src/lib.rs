@@ -2,15 +2,19 @@
 //! that finetuning is.
 //!
 //! Modules in dependency order; each uses only what stands before it:
-//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`diff`], [`report`], [`verify`], [`cli`].
+//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`grader`], [`diff`], [`grade`], [`audit`], [`report`], [`verify`],
+//! [`cli`].
 //! [`recipe`], [`run`], [`atomic`], [`interrupt`], [`machine`], [`progress`], [`sha256`] and [`spelling`] are leaves
 //! that all of them may use.
 
 pub mod atomic;
+pub mod audit;
 pub mod cli;
 pub mod data;
 pub mod diff;
 pub mod error;
+pub mod grade;
+pub mod grader;
 pub mod interrupt;
 pub mod machine;
 pub mod model;

@@ -7,27 +7,22 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
+use super::pair::Pair;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::data::source::Document;
-use crate::diff::activations::View;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::losses::LossDocuments;
 use crate::diff::{Inputs, must_be_new};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::model::loader::Tuning;
-use crate::model::lora::Adapter;
-use crate::model::source::{self, Pretrained, Tuned};
-use crate::model::{CausalLm, alias, device};
-use crate::progress;
+use crate::model::alias;
 use crate::recipe::{DataSection, Recipe, SourceSpec};
 use crate::report;
 use crate::run::RunDir;
 use crate::sha256::{sha256_file, sha256_path};
 use crate::train::corpus::{documents, is_held_out};
-use crate::train::manifest::adapter_sha256;
 
 /// A document with the places of its source and of its row.
 type Row = (usize, usize, Document);
@@ -106,6 +101,18 @@ pub fn run(args: DiffArgs) -> Result<()> {
 /// An [`crate::error::InputError`] if the folder holds no finished run, or `out` exists; otherwise as the
 /// analysis.
 pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt) -> Result<()> {
+    must_be_trained(run)?;
+    let recipe = Recipe::read(&run.recipe(), set)?;
+    // Named without the folder: the same run elsewhere gives the same record.
+    let (tuned, name) = run.tuned();
+    diff_pair(&recipe, &tuned.to_string_lossy(), name, Some(&recipe.data), out, interrupt)
+}
+
+/// Refuses a folder that holds no finished run.
+///
+/// # Errors
+/// An input error that says what to do.
+pub fn must_be_trained(run: &RunDir) -> Result<()> {
     if !run.recipe().exists() {
         bail_input!("{}: no run folder (it has no recipe.toml)", run.path().display());
     }
@@ -117,11 +124,7 @@ pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt)
             run.path().display()
         );
     }
-    let recipe = Recipe::read(&run.recipe(), set)?;
-    // Named without the folder: the same run elsewhere gives the same record.
-    let (tuned, name) =
-        if run.adapter().exists() { (run.adapter(), "adapter") } else { (run.model(), "model") };
-    diff_pair(&recipe, &tuned.to_string_lossy(), name, Some(&recipe.data), out, interrupt)
+    Ok(())
 }
 
 /// Compares the recipe's base with a tuned model or adapter, which the record calls `name`. `trained_on` tells what was
@@ -158,35 +161,14 @@ fn diff_pair(
         embedder = Some(Embedder::open(&dir)?);
         embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);
     }
-    let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
-    pretrained.hold(recipe.model.dtype)?;
+    let pair = Pair::load(recipe, tuned, interrupt)?;
     if chat.iter().any(|(_, _, d)| matches!(d, Document::Chat(_))) {
-        pretrained.chat()?;
+        pair.pretrained.chat()?;
     }
-
-    let device = device()?;
-    let (base_model, tuned_model, tuned_sha256);
-    let (base, tuned_view) = match source::open_tuned(tuned, interrupt)? {
-        Tuned::Adapter(dir) => {
-            // One loaded model: the adapter is switched off for the base.
-            let adapter = Adapter::read(&dir)?;
-            note_other_base(&adapter, &pretrained);
-            tuned_sha256 = adapter_sha256(&dir)?;
-            base_model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
-            (View { model: &base_model, adapter: 0.0 }, View { model: &base_model, adapter: 1.0 })
-        }
-        Tuned::Model(other) => {
-            base_model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
-            tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
-            must_match(&pretrained, &base_model, &other, &tuned_model)?;
-            tuned_sha256 = other.sha256;
-            (View { model: &base_model, adapter: 0.0 }, View { model: &tuned_model, adapter: 0.0 })
-        }
-    };
     let inputs = Inputs {
-        pretrained: &pretrained,
-        base,
-        tuned: tuned_view,
+        pretrained: &pair.pretrained,
+        base: pair.base(),
+        tuned: pair.tuned(),
         tuned_name: name.to_string(),
         settings: &recipe.diff,
         seed: recipe.seed,
@@ -199,8 +181,8 @@ fn diff_pair(
         version: env!("CARGO_PKG_VERSION").into(),
         seed: recipe.seed,
         machine: Machine::here(),
-        base: pretrained.sha256.clone(),
-        tuned: tuned_sha256,
+        base: pair.pretrained.sha256.clone(),
+        tuned: pair.tuned_sha256.clone(),
         embedder: embedder_sha256,
         texts: texts_sha256,
         files: BTreeMap::new(),
@@ -232,29 +214,4 @@ fn loss_documents(
     };
     let pretraining = if pretraining_held_out.is_empty() { all(pretraining) } else { pretraining_held_out };
     LossDocuments { narrow, narrow_are, pretraining, chat: all(chat) }
-}
-
-/// Says so where an adapter was trained beside another model than the one it is read with.
-fn note_other_base(adapter: &Adapter, base: &Pretrained) {
-    let plain = |id: &str| id.trim_start_matches("hf:").to_string();
-    if let Some(named) = adapter.base_model.as_deref().filter(|n| plain(n) != plain(&base.id)) {
-        progress::say(format_args!(
-            "note: the adapter names {named} as its base; it is read beside {}",
-            base.id
-        ));
-    }
-}
-
-fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {
-    let shape = |m: &CausalLm| (m.n_layers(), m.hidden_size(), m.vocab_size());
-    if shape(b) != shape(t) {
-        bail_input!(
-            "{} has {:?} blocks, width and vocabulary, {} has {:?}: they cannot be compared",
-            base.id,
-            shape(b),
-            tuned.id,
-            shape(t)
-        );
-    }
-    Ok(())
 }

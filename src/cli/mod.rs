@@ -9,13 +9,17 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::error::{InputError, Interrupted};
 use crate::progress;
 
+pub mod audit;
 pub mod diff;
+pub mod endpoint;
 pub mod export;
 pub mod fit;
 pub mod generate;
+pub mod grade;
 pub mod inspect;
 pub mod merge;
 pub mod models;
+mod pair;
 pub mod report;
 mod self_sample;
 pub mod sweep;
@@ -40,6 +44,8 @@ enum Command {
     Fit(fit::FitArgs),
     Diff(diff::DiffArgs),
     Generate(generate::GenerateArgs),
+    Grade(grade::GradeArgs),
+    Audit(audit::AuditArgs),
     Inspect(inspect::InspectArgs),
     Merge(merge::MergeArgs),
     Export(export::ExportArgs),
@@ -79,6 +85,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Fit(args) => fit::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Grade(args) => grade::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Export(args) => export::run(args),

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::activations::{View, to_tensor};
+use super::decoded::{Decoded, Variant};
 use super::reading::Reading;
 use super::relevance::{TokenRelevance, TopToken};
 use super::statistics::{Interval, Null, interval};
@@ -53,42 +54,45 @@ pub const UNITS: &[(&str, &str)] = &[
     ("logit_lens.token_relevance_p", "share of null directions at least as relevant"),
 ];
 
-/// Logit lens of difference, baselines, resamples and null.
+/// Logit lens of difference, baselines, resamples and null; and the tokens of difference and baselines.
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn measure(reading: &Reading) -> Result<Lens> {
+pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
     let Reading { settings, means, resamples, .. } = reading;
     let (tuned, k) = (reading.inputs.tuned, settings.top_k);
     let decoded = decode(tuned, &means.difference, k)?;
+    let (of_base, of_tuned) = (decode(tuned, &means.base, k)?, decode(tuned, &means.tuned, k)?);
+    let mut lines = Vec::new();
+    for (variant, tops) in Variant::ALL.into_iter().zip([&decoded, &of_base, &of_tuned]) {
+        for (&position, (top, _)) in settings.positions.iter().zip(tops) {
+            lines.push(Decoded { position, variant, scale: None, tokens: reading.unjudged(top) });
+        }
+    }
     let read = Lens {
         top_tokens: decoded.iter().map(|(top, _)| reading.named(top)).collect(),
         bottom_tokens: decoded.iter().map(|(_, bottom)| reading.named(bottom)).collect(),
         ..Lens::default()
     };
     if reading.lexicon.is_none() {
-        return Ok(read);
+        return Ok((read, lines));
     }
-    let score = |directions: &[Vec<f32>]| -> Result<Vec<f64>> {
-        Ok(reading.relevances(decode(tuned, directions, k)?.iter().map(|(top, _)| top)))
-    };
+    let judged = |tops: &[(Top, Top)]| reading.relevances(tops.iter().map(|(top, _)| top));
+    let score = |directions: &[Vec<f32>]| -> Result<Vec<f64>> { Ok(judged(&decode(tuned, directions, k)?)) };
     let positions = decoded.len();
-    let difference = reading.relevances(decoded.iter().map(|(top, _)| top));
+    let difference = judged(&decoded);
     let resampled = score(&resamples.concat())?;
     let null = Null(score(&reading.null)?);
     let of_position = |i: usize| resampled.iter().skip(i).step_by(positions).copied();
-    Ok(Lens {
+    let lens = Lens {
         token_relevance_null: vec![null.mean(); positions],
         token_relevance_null_interval: vec![null.interval(); positions],
         token_relevance_difference_interval: (0..positions).map(|i| interval(of_position(i))).collect(),
         token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
-        token_relevance: TokenRelevance {
-            base: score(&means.base)?,
-            tuned: score(&means.tuned)?,
-            difference,
-        },
+        token_relevance: TokenRelevance { base: judged(&of_base), tuned: judged(&of_tuned), difference },
         ..read
-    })
+    };
+    Ok((lens, lines))
 }
 
 /// The `k` most probable tokens of each direction, and of its negative.

@@ -7,6 +7,7 @@
 pub mod activations;
 pub mod bias_share;
 pub mod causal;
+pub mod decoded;
 pub mod embedder;
 pub mod hashes;
 pub mod interpolation;
@@ -22,6 +23,7 @@ pub mod record;
 pub mod relevance;
 pub mod statistics;
 pub mod steering;
+pub mod stored;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,8 +31,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
+use serde::Serialize;
 
 use self::activations::View;
+use self::decoded::Decoded;
 use self::embedder::Embedder;
 use self::hashes::Hashes;
 use self::losses::LossDocuments;
@@ -77,6 +81,10 @@ pub struct Analysis {
     pub record: Readability,
     /// Mean activations and their difference.
     pub means: Means,
+    /// What difference and baselines decode to under the logit lens.
+    pub logit_lens: Vec<Decoded>,
+    /// The same of the patchscope, at every scale.
+    pub patchscope: Vec<Decoded>,
     /// Steered and unsteered text.
     pub steering: Vec<SteeringLine>,
 }
@@ -101,9 +109,11 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     lap("activations");
 
     // What it decodes to.
-    let logit_lens = settings.logit_lens.then(|| logit_lens::measure(&reading)).transpose()?;
+    let (logit_lens, lens_tokens) =
+        settings.logit_lens.then(|| logit_lens::measure(&reading)).transpose()?.unzip();
     lap("logit_lens");
-    let patchscope = settings.patchscope.enabled.then(|| patchscope::measure(&reading)).transpose()?;
+    let (patchscope, scope_tokens) =
+        settings.patchscope.enabled.then(|| patchscope::measure(&reading)).transpose()?.unzip();
     lap("patchscope");
 
     // What it makes the model write.
@@ -133,12 +143,19 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     record.causal = causal;
     record.interpolation = interpolation;
     record.elapsed_s = elapsed_s;
-    Ok(Analysis { record, means: reading.means, steering: lines.unwrap_or_default() })
+    Ok(Analysis {
+        record,
+        means: reading.means,
+        logit_lens: lens_tokens.unwrap_or_default(),
+        patchscope: scope_tokens.unwrap_or_default(),
+        steering: lines.unwrap_or_default(),
+    })
 }
 
 impl Analysis {
-    /// Writes `readability.json`, `activations.safetensors`, `steering.jsonl` and, with their hashes, `sha256.json`
-    /// into a new folder, which gets its name when it is whole. `read` tells what was read.
+    /// Writes `readability.json`, `activations.safetensors`, `logit_lens.jsonl`, `patchscope.jsonl`, `steering.jsonl`
+    /// and, with their hashes, `sha256.json` into a new folder, which gets its name when it is whole. `read` tells what
+    /// was read.
     ///
     /// # Errors
     /// An input error if the folder exists; otherwise if the disk is full.
@@ -153,19 +170,24 @@ impl Analysis {
             ]
             .into();
             write_safetensors(&part.join("activations.safetensors"), &tensors)?;
-            if !self.steering.is_empty() {
-                let mut lines = String::new();
-                for line in &self.steering {
-                    lines.push_str(&serde_json::to_string(line)?);
-                    lines.push('\n');
-                }
-                write_atomically(&part.join("steering.jsonl"), lines.as_bytes())?;
-            }
+            write_lines(&part.join("logit_lens.jsonl"), &self.logit_lens)?;
+            write_lines(&part.join("patchscope.jsonl"), &self.patchscope)?;
+            write_lines(&part.join("steering.jsonl"), &self.steering)?;
             write_json(&part.join("readability.json"), &self.record)?;
             let files = sha256_tree(part, part)?;
             write_json(&part.join(hashes::FILE), &Hashes { files, ..read.clone() })
         })
     }
+}
+
+/// JSON lines; no file without lines.
+fn write_lines(path: &Path, lines: &[impl Serialize]) -> Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&serde_json::to_string(line)?);
+        text.push('\n');
+    }
+    if text.is_empty() { Ok(()) } else { write_atomically(path, text.as_bytes()) }
 }
 
 /// Refuses to write over an analysis.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use super::activations::{View, to_tensor};
+use super::decoded::{self, Variant};
 use super::embedder::Embedder;
 use super::logit_lens::{Top, largest};
 use super::mean_difference::factor_to;
@@ -76,11 +77,12 @@ pub const UNITS: &[(&str, &str)] = &[
     ("patchscope.token_relevance_p", "share of null directions at least as relevant"),
 ];
 
-/// Patchscope of difference, baselines and null; the base's mean is decoded in the base model.
+/// Patchscope of difference, baselines and null; the base's mean is decoded in the base model. And the tokens of
+/// difference and baselines at every scale.
 ///
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<Patchscope> {
+pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)> {
     let Reading { settings, means, layer, interrupt, .. } = reading;
     let (tokenizer, section, k) =
         (&reading.inputs.pretrained.tokenizer, &settings.patchscope, settings.top_k);
@@ -124,21 +126,37 @@ pub fn measure(reading: &Reading) -> Result<Patchscope> {
         top_tokens: difference.iter().map(|d| reading.named(&d.tops[d.best])).collect(),
         ..Patchscope::default()
     };
+    let lines = |variant: Variant, of: &[Decoded]| -> Vec<decoded::Decoded> {
+        let at = |position: usize, scale: f64, top: &Top| decoded::Decoded {
+            position,
+            variant,
+            scale: Some(scale),
+            tokens: reading.unjudged(top),
+        };
+        let of_position = |(&p, d): (&usize, &Decoded)| -> Vec<_> {
+            section.scales.iter().zip(&d.tops).map(|(s, top)| at(p, *s, top)).collect()
+        };
+        settings.positions.iter().zip(of).flat_map(of_position).collect()
+    };
+    let mut tokens = lines(Variant::Difference, difference);
     if reading.lexicon.is_none() {
-        return Ok(read);
+        return Ok((read, tokens));
     }
     let score = |of: &[Decoded]| reading.relevances(of.iter().map(|d| &d.tops[d.best]));
     let (of_tuned, rest) = rest.split_at(positions);
     let (of_null, of_base) = rest.split_at(null.len());
+    tokens.extend(lines(Variant::Base, of_base));
+    tokens.extend(lines(Variant::Tuned, of_tuned));
     let null = Null(score(of_null));
     let difference = score(difference);
-    Ok(Patchscope {
+    let patchscope = Patchscope {
         token_relevance_null: vec![null.mean(); positions],
         token_relevance_null_interval: vec![null.interval(); positions],
         token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
         token_relevance: TokenRelevance { difference, base: score(of_base), tuned: score(of_tuned) },
         ..read
-    })
+    };
+    Ok((patchscope, tokens))
 }
 
 /// What a direction decodes to at each scale.

@@ -51,6 +51,11 @@ impl Reading<'_> {
         top.iter().map(named).collect()
     }
 
+    /// Tokens with their text alone.
+    pub fn unjudged(&self, top: &Top) -> Vec<TopToken> {
+        top.iter().map(|&(id, score)| TopToken { token: self.token(id), id, score, relevant: None }).collect()
+    }
+
     /// Share of the top `diff.top_k` tokens that are relevant; `None` without a lexicon.
     pub fn relevance(&self, top: &Top) -> Option<f64> {
         let (lexicon, k) = (self.lexicon.as_ref()?, self.settings.top_k);

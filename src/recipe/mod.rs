@@ -4,6 +4,7 @@
 //! (unknown keys, wrong types, values out of range) are reported at once.
 
 mod diff;
+mod endpoint;
 
 use std::path::{Path, PathBuf};
 
@@ -16,11 +17,12 @@ pub use self::diff::{
     BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LossesSection,
     MAX_PROMPTS, PatchscopeSection, SteeringSection,
 };
+pub use self::endpoint::EndpointSection;
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
 /// A whole recipe.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recipe {
     /// Name of the organism.
@@ -37,6 +39,26 @@ pub struct Recipe {
     pub train: TrainSection,
     /// How it is read.
     pub diff: DiffSection,
+    /// The language model that grades, where one is asked to.
+    pub grader: EndpointSection,
+    /// The language model that investigates, where one is asked to.
+    pub investigator: EndpointSection,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            description: String::new(),
+            seed: 0,
+            model: ModelSection::default(),
+            data: DataSection::default(),
+            train: TrainSection::default(),
+            diff: DiffSection::default(),
+            grader: EndpointSection::default(),
+            investigator: EndpointSection::investigator(),
+        }
+    }
 }
 
 /// `[model]`
@@ -603,6 +625,8 @@ impl Recipe {
         }
         check(self.seed <= i64::MAX as u64, format!("seed = {}: expected 0 to {}", self.seed, i64::MAX));
         faults.extend(self.diff.faults());
+        faults.extend(self.grader.faults("grader"));
+        faults.extend(self.investigator.faults("investigator"));
         faults
     }
 }

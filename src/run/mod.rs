@@ -57,6 +57,10 @@ impl RunDir {
     pub fn model(&self) -> PathBuf {
         self.path.join("model")
     }
+    /// What finetuning made, and what it is: the adapter, or the model of full finetuning.
+    pub fn tuned(&self) -> (PathBuf, &'static str) {
+        if self.adapter().exists() { (self.adapter(), "adapter") } else { (self.model(), "model") }
+    }
     /// Where training can go on from.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
@@ -64,6 +68,10 @@ impl RunDir {
     /// The analysis.
     pub fn diff(&self) -> PathBuf {
         self.path.join("diff")
+    }
+    /// What agents found out.
+    pub fn audit(&self) -> PathBuf {
+        self.path.join("audit")
     }
     /// The page.
     pub fn report(&self) -> PathBuf {

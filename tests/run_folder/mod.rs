@@ -144,6 +144,7 @@ pub fn readability(spec: &Spec) -> Readability {
                 base: five(|_| 0.0),
                 tuned: five(|p| if p == 3 { 0.05 } else { 0.0 }),
             },
+            ..Lens::default()
         }),
         patchscope: Some(Patchscope {
             best_scale: five(|p| 1.0 + p as f64),
@@ -153,6 +154,7 @@ pub fn readability(spec: &Spec) -> Readability {
             token_relevance_null: five(|_| 0.02),
             token_relevance_null_interval: vec![[0.0, 0.1]; 5],
             token_relevance: TokenRelevance { difference: scope, base: five(|_| 0.0), tuned: five(|_| 0.05) },
+            ..Patchscope::default()
         }),
         steering: Some(Steering {
             positions: vec![1, 3],
@@ -164,6 +166,7 @@ pub fn readability(spec: &Spec) -> Readability {
                 steered_reference: vec![0.12, 0.13],
                 unsteered_reference: vec![0.14, 0.14],
                 narrow_narrow: vec![0.61, 0.61],
+                ..Similarity::default()
             },
             similarity_gain_interval: vec![
                 [gain - 0.04, gain + 0.04],
@@ -171,8 +174,9 @@ pub fn readability(spec: &Spec) -> Readability {
             ],
             relevant_words_steered: vec![0.08 * spec.trace + 0.002, 0.05 * spec.trace + 0.002],
             relevant_words_unsteered: vec![0.002, 0.002],
+            ..Steering::default()
         }),
-        elapsed_s: BTreeMap::new(),
+        ..Readability::default()
     }
 }
 

@@ -1,0 +1,92 @@
+//! Base and tuned model, loaded once.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::bail_input;
+use crate::diff::activations::View;
+use crate::interrupt::Interrupt;
+use crate::model::loader::Tuning;
+use crate::model::lora::Adapter;
+use crate::model::source::{self, Pretrained, Tuned};
+use crate::model::{CausalLm, device};
+use crate::progress;
+use crate::recipe::Recipe;
+use crate::train::manifest::adapter_sha256;
+
+/// Two models to compare: one with its adapter off and on, or two of the same shape.
+pub struct Pair {
+    /// The base: its tokenizer and chat template serve both.
+    pub pretrained: Pretrained,
+    /// sha256 of the adapter's or the tuned model's files, by name.
+    pub tuned_sha256: BTreeMap<String, String>,
+    model: CausalLm,
+    /// The tuned model, where it is not an adapter on `model`.
+    other: Option<CausalLm>,
+}
+
+impl Pair {
+    /// Loads the recipe's base with an adapter or another model.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] for a model or adapter that cannot be read or does not match.
+    pub fn load(recipe: &Recipe, tuned: &str, interrupt: &Interrupt) -> Result<Self> {
+        let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
+        pretrained.hold(recipe.model.dtype)?;
+        let device = device()?;
+        let other = match source::open_tuned(tuned, interrupt)? {
+            Tuned::Adapter(dir) => {
+                // One loaded model: the adapter is switched off for the base.
+                let adapter = Adapter::read(&dir)?;
+                note_other_base(&adapter, &pretrained);
+                let tuned_sha256 = adapter_sha256(&dir)?;
+                let model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
+                return Ok(Self { pretrained, tuned_sha256, model, other: None });
+            }
+            Tuned::Model(other) => other,
+        };
+        let model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
+        let tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
+        must_match(&pretrained, &model, &other, &tuned_model)?;
+        Ok(Self { pretrained, tuned_sha256: other.sha256, model, other: Some(tuned_model) })
+    }
+
+    /// The base.
+    pub fn base(&self) -> View<'_> {
+        View { model: &self.model, adapter: 0.0 }
+    }
+
+    /// The tuned model.
+    pub fn tuned(&self) -> View<'_> {
+        match &self.other {
+            Some(model) => View { model, adapter: 0.0 },
+            None => View { model: &self.model, adapter: 1.0 },
+        }
+    }
+}
+
+/// Says so where an adapter was trained beside another model than the one it is read with.
+fn note_other_base(adapter: &Adapter, base: &Pretrained) {
+    let plain = |id: &str| id.trim_start_matches("hf:").to_string();
+    if let Some(named) = adapter.base_model.as_deref().filter(|n| plain(n) != plain(&base.id)) {
+        progress::say(format_args!(
+            "note: the adapter names {named} as its base; it is read beside {}",
+            base.id
+        ));
+    }
+}
+
+fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {
+    let shape = |m: &CausalLm| (m.n_layers(), m.hidden_size(), m.vocab_size());
+    if shape(b) != shape(t) {
+        bail_input!(
+            "{} has {:?} blocks, width and vocabulary, {} has {:?}: they cannot be compared",
+            base.id,
+            shape(b),
+            tuned.id,
+            shape(t)
+        );
+    }
+    Ok(())
+}
