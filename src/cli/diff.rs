@@ -11,6 +11,7 @@ use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::data::source::Document;
 use crate::diff::activations::View;
+use crate::diff::chat::conversations;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::{Inputs, must_be_new};
@@ -133,7 +134,10 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
     let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
     let pretraining = texts(&files, Document::learned_text)?;
-    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files);
+    let chat = &recipe.diff.chat.text;
+    let of_chat = |(i, row, document): (usize, usize, Document)| (chat[i].path.clone(), row, document);
+    let chats = conversations(documents(chat)?.into_iter().map(of_chat).collect())?;
+    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files).chain(chat);
     let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
     let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
     let (mut embedder, mut embedder_sha256) = (None, None);
@@ -144,6 +148,13 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
     }
     let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
     pretrained.hold(recipe.model.dtype)?;
+    if !chats.is_empty() && pretrained.chat_template.is_none() {
+        bail_input!(
+            "diff.chat.text: {} has no chat template (a base model?); expected a model that has one, or no \
+             conversations",
+            pretrained.id
+        );
+    }
 
     let device = device()?;
     let is_adapter = Path::new(tuned).join("adapter_config.json").exists();
@@ -171,6 +182,7 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
         seed: recipe.seed,
         text,
         narrow,
+        chats,
         pretraining,
     };
     let read = Hashes {

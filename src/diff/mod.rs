@@ -5,6 +5,11 @@
 //! much of that is about the narrow data. A measure is one file; it takes directions and gives tokens or text.
 
 pub mod activations;
+pub mod chat;
+pub mod context;
+pub mod depth;
+pub mod dimensionality;
+pub mod eigen;
 pub mod embedder;
 pub mod hashes;
 pub mod lexicon;
@@ -34,6 +39,7 @@ use self::record::Readability;
 use self::steering::SteeringLine;
 use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;
+use crate::data::chat_template::Message;
 use crate::interrupt::Interrupt;
 use crate::model::checkpoint::write_safetensors;
 use crate::model::source::Pretrained;
@@ -59,6 +65,8 @@ pub struct Inputs<'a> {
     pub text: Vec<String>,
     /// What the organism learned from, one a document; may be empty for a model of unknown origin.
     pub narrow: Vec<String>,
+    /// Conversations of `diff.chat.text`, all rows.
+    pub chats: Vec<Vec<Message>>,
     /// Pretraining text that the lexicon is compared with, beside `text`.
     pub pretraining: Vec<String>,
 }
@@ -69,6 +77,8 @@ pub struct Analysis {
     pub record: Readability,
     /// Mean activations and their difference.
     pub means: Means,
+    /// The same on conversations, if there are any.
+    pub chat_means: Option<Means>,
     /// Steered and unsteered text.
     pub steering: Vec<SteeringLine>,
 }
@@ -95,6 +105,16 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     // What it decodes to.
     let logit_lens = settings.logit_lens.then(|| logit_lens::measure(&reading)).transpose()?;
     lap("logit_lens");
+    let context = settings.context.enabled.then(|| context::measure(&reading)).transpose()?;
+    lap("context");
+    let dimensionality =
+        settings.dimensionality.enabled.then(|| dimensionality::measure(&reading)).transpose()?;
+    lap("dimensionality");
+    let depth = settings.depth.enabled.then(|| depth::measure(&reading)).transpose()?;
+    lap("depth");
+    let (chat, chat_means) =
+        (!settings.chat.text.is_empty()).then(|| chat::measure(&reading)).transpose()?.unzip();
+    lap("chat");
     let patchscope = settings.patchscope.enabled.then(|| patchscope::measure(&reading)).transpose()?;
     lap("patchscope");
 
@@ -108,8 +128,12 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     record.logit_lens = logit_lens;
     record.patchscope = patchscope;
     record.steering = steering;
+    record.context = context;
+    record.dimensionality = dimensionality;
+    record.depth = depth;
+    record.chat = chat;
     record.elapsed_s = elapsed_s;
-    Ok(Analysis { record, means: reading.means, steering: lines.unwrap_or_default() })
+    Ok(Analysis { record, means: reading.means, chat_means, steering: lines.unwrap_or_default() })
 }
 
 impl Analysis {
@@ -122,12 +146,13 @@ impl Analysis {
         must_be_new(dir)?;
         write_folder(dir, |part| {
             let rows = |v: &[Vec<f32>]| Tensor::from_vec(v.concat(), (v.len(), v[0].len()), &Device::Cpu);
-            let tensors: BTreeMap<String, Tensor> = [
-                ("mean_difference".to_string(), rows(&self.means.difference)?),
-                ("base_mean".to_string(), rows(&self.means.base)?),
-                ("tuned_mean".to_string(), rows(&self.means.tuned)?),
-            ]
-            .into();
+            let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
+            for (prefix, means) in [("", Some(&self.means)), ("chat_", self.chat_means.as_ref())] {
+                let Some(means) = means else { continue };
+                tensors.insert(format!("{prefix}mean_difference"), rows(&means.difference)?);
+                tensors.insert(format!("{prefix}base_mean"), rows(&means.base)?);
+                tensors.insert(format!("{prefix}tuned_mean"), rows(&means.tuned)?);
+            }
             write_safetensors(&part.join("activations.safetensors"), &tensors)?;
             if !self.steering.is_empty() {
                 let mut lines = String::new();

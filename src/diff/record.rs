@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::chat::Chat;
+use super::context::Context;
+use super::depth::Depth;
+use super::dimensionality::Dimensionality;
 use super::lexicon::Lexicon;
 use super::logit_lens::Lens;
 use super::mean_difference::{cosine, norm};
@@ -16,7 +20,7 @@ use super::patchscope::Patchscope;
 use super::reading::Reading;
 use super::statistics::{Interval, interval};
 use super::steering::Steering;
-use super::{logit_lens, patchscope, steering};
+use super::{chat, context, depth, dimensionality, logit_lens, patchscope, steering};
 
 /// Version of the layout of `readability.json`.
 pub const SCHEMA: u32 = 1;
@@ -36,9 +40,9 @@ pub struct Readability {
     pub n_layers: usize,
     /// Zero-based token positions (with the special tokens that the tokenizer adds).
     pub positions: Vec<usize>,
-    /// Number of texts that were averaged.
+    /// Number of windows that were averaged: texts, unless `diff.windows_per_text` is above 1.
     pub samples: usize,
-    /// Zero-based rows of `diff.text` that were used, over all its files in order.
+    /// Zero-based row of `diff.text` of each, over all its files in order.
     pub sample_rows: Vec<usize>,
     /// Text of the token at each position when it is the same in all samples (a BOS token), else empty.
     pub position_tokens: Vec<String>,
@@ -66,6 +70,18 @@ pub struct Readability {
     /// Steering with the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steering: Option<Steering>,
+    /// How the difference depends on what is read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub context: Option<Context>,
+    /// How many directions the differences have.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dimensionality: Option<Dimensionality>,
+    /// Differences after other blocks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub depth: Option<Depth>,
+    /// Differences on conversations.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chat: Option<Chat>,
     /// Seconds that each stage took.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub elapsed_s: BTreeMap<String, f64>,
@@ -88,7 +104,17 @@ impl Readability {
         let everywhere = |value: f64| vec![value; positions.len()];
         let norms_of = |i: usize| interval(resamples.iter().map(|r| norm(&r[i])));
         let common = |p: &usize| windows.common_token(*p).map(|id| reading.token(id)).unwrap_or_default();
-        let units = [UNITS, logit_lens::UNITS, patchscope::UNITS, steering::UNITS].concat();
+        let units = [
+            UNITS,
+            logit_lens::UNITS,
+            patchscope::UNITS,
+            steering::UNITS,
+            context::UNITS,
+            dimensionality::UNITS,
+            depth::UNITS,
+            chat::UNITS,
+        ]
+        .concat();
         Self {
             schema: SCHEMA,
             base: inputs.pretrained.id.clone(),
@@ -101,13 +127,17 @@ impl Readability {
             units: units.iter().map(|(key, unit)| (key.to_string(), unit.to_string())).collect(),
             delta_norm: means.difference.iter().map(|v| norm(v)).collect(),
             delta_norm_interval: (0..positions.len()).map(norms_of).collect(),
-            expected_norm: everywhere(activations.tuned_norm),
-            expected_norm_base: everywhere(activations.base_norm),
+            expected_norm: everywhere(activations.tuned_norm()),
+            expected_norm_base: everywhere(activations.base_norm()),
             position_cosine: position_cosine(&positions, &means.difference),
             lexicon: reading.lexicon.clone().unwrap_or_default(),
             logit_lens: None,
             patchscope: None,
             steering: None,
+            context: None,
+            dimensionality: None,
+            depth: None,
+            chat: None,
             elapsed_s: BTreeMap::new(),
             positions,
         }

@@ -556,9 +556,12 @@ impl Recipe {
             !self.model.base.is_empty(),
             "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
         );
-        for (key, side) in
-            [("data.narrow", &d.narrow), ("data.pretraining", &d.pretraining), ("diff.text", &x.text)]
-        {
+        for (key, side) in [
+            ("data.narrow", &d.narrow),
+            ("data.pretraining", &d.pretraining),
+            ("diff.text", &x.text),
+            ("diff.chat.text", &x.chat.text),
+        ] {
             for spec in side.iter() {
                 let weight = spec.weight.unwrap_or(1.0);
                 check(
@@ -604,7 +607,9 @@ impl Recipe {
 /// Makes the paths of a value absolute, which stands in a recipe under `key`.
 fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
     match (key, value) {
-        ("data.narrow" | "data.pretraining" | "diff.text", sources) => make_sources_absolute(sources, folder),
+        ("data.narrow" | "data.pretraining" | "diff.text" | "diff.chat.text", sources) => {
+            make_sources_absolute(sources, folder)
+        }
         ("model.base" | "diff.embedder", Value::String(model)) => {
             // A path that exists beside the recipe, or here; anything else is an alias or an id.
             let there = [folder, Path::new("")].into_iter().find(|f| f.join(&*model).exists());

@@ -172,6 +172,10 @@ pub fn readability(spec: &Spec) -> Readability {
             relevant_words_steered: vec![0.08 * spec.trace + 0.002, 0.05 * spec.trace + 0.002],
             relevant_words_unsteered: vec![0.002, 0.002],
         }),
+        context: None,
+        dimensionality: None,
+        depth: None,
+        chat: None,
         elapsed_s: BTreeMap::new(),
     }
 }
