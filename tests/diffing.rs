@@ -84,9 +84,22 @@ fn between_identical_models_every_difference_is_zero_and_no_number_is_missing() 
         let lab = Lab::of(family);
         write_untrained_adapter(&lab.path("adapter"), &open(&tiny(family)));
         for (out, tuned) in [("adapter-diff", lab.path("adapter")), ("model-diff", tiny(family))] {
-            let greedy = ["diff.steering.temperature=0"];
-            let found = diff(&lab, &tiny(family), &tuned, out, &greedy);
+            let set =
+                ["diff.steering.temperature=0", "diff.context.far=[8, 15]", "diff.depth.patchscope=true"];
+            let found = diff(&lab, &tiny(family), &tuned, out, &set);
             assert_no_null(&found, out);
+            let context = &found["context"];
+            assert_eq!(numbers(&context["constant_share"]), [0.0; 5], "{family} {out}");
+            assert_eq!(numbers(&context["far"]["delta_norm"]), [0.0; 2], "{family} {out}");
+            for input in context["inputs"].as_array().unwrap() {
+                assert!(numbers(&input["delta_norm"]).iter().all(|n| *n == 0.0), "{family} {out}");
+            }
+            let centred = &found["dimensionality"]["centred"];
+            assert_eq!(numbers(&centred["effective_dimension"]), [0.0; 5], "{family} {out}");
+            assert_eq!(numbers(&centred["explained"][0]), [0.0; 10], "{family} {out}");
+            for norms in found["depth"]["delta_norm"].as_array().unwrap() {
+                assert_eq!(numbers(norms), [0.0; 5], "{family} {out}");
+            }
             assert_eq!(numbers(&found["delta_norm"]), [0.0; 5], "{family} {out}");
             for interval in found["delta_norm_interval"].as_array().unwrap() {
                 assert_eq!(numbers(interval), [0.0; 2], "{family} {out}");
@@ -158,8 +171,32 @@ fn plant(base: &Path, tuned: &Path) -> Vec<f32> {
 fn a_constant_planted_at_a_block_is_recovered_at_every_position() {
     let lab = Lab::of("qwen2");
     let planted = plant(&lab.path("base"), &lab.path("tuned"));
-    let found = diff(&lab, &lab.path("base"), &lab.path("tuned"), "diff", &[]);
+    let set = ["diff.context.far=[8, 15]", "diff.depth.layers=[0.0, 0.5]"];
+    let found = diff(&lab, &lab.path("base"), &lab.path("tuned"), "diff", &set);
     assert_eq!(found["layer"], LAYER);
+    // All of the difference is the constant, in content or without, near or far, and it is one direction.
+    let context = &found["context"];
+    for shares in [&context["constant_share"], &context["far"]["constant_share"]] {
+        assert!(numbers(shares).iter().all(|s| (s - 1.0).abs() < 1e-6), "{shares}");
+    }
+    for cosines in context["inputs"].as_array().unwrap().iter().chain([&context["far"]]).map(|c| &c["cosine"])
+    {
+        assert!(!numbers(cosines).is_empty() && numbers(cosines).iter().all(|c| *c > 0.999), "{cosines}");
+    }
+    assert_eq!(context["far"]["positions"], serde_json::json!([8, 15]));
+    let uncentred = &found["dimensionality"]["uncentred"];
+    for i in 0..5 {
+        assert!((uncentred["effective_dimension"][i].as_f64().unwrap() - 1.0).abs() < 1e-6);
+        assert!((uncentred["explained"][i][0].as_f64().unwrap() - 1.0).abs() < 1e-6);
+        assert!(uncentred["cosine_with_mean"][i][0].as_f64().unwrap() > 0.9999);
+    }
+    // It is not there before its block.
+    let depth = &found["depth"];
+    assert_eq!(depth["layers"], serde_json::json!([0, LAYER]));
+    assert_eq!(numbers(&depth["delta_norm"][0]), [0.0; 5]);
+    for (i, delta) in numbers(&depth["delta_norm"][1]).iter().enumerate() {
+        assert!((delta - found["delta_norm"][i].as_f64().unwrap()).abs() < 1e-5, "{i}: {delta}");
+    }
     let tensors = read_tensors(&lab.path("diff/activations.safetensors"));
     let difference = rows(&tensors["mean_difference"]);
     assert_eq!(difference.len(), 5);
@@ -180,6 +217,55 @@ fn a_constant_planted_at_a_block_is_recovered_at_every_position() {
             assert!((tuned[i][j] - base[i][j] - difference[i][j]).abs() < 1e-4);
         }
     }
+}
+
+/// Two llamas whose streams after the first block differ by one vector for tokens of even id and another for odd ids.
+fn plant_two(base: &Path, tuned: &Path) {
+    let silence = |weights: &mut HashMap<String, Tensor>| {
+        for part in ["self_attn.o_proj", "mlp.down_proj"] {
+            let weight = weights.get_mut(&format!("model.layers.0.{part}.weight")).unwrap();
+            *weight = weight.zeros_like().unwrap();
+        }
+    };
+    change_model(&tiny("llama"), base, silence);
+    change_model(&tiny("llama"), tuned, |weights| {
+        silence(weights);
+        let table = weights.get_mut("model.embed_tokens.weight").unwrap();
+        let (rows, width) = table.dims2().unwrap();
+        let added: Vec<f32> = (0..rows * width)
+            .map(|i| if (i / width) % 2 == (i % width) % 2 { 0.5 } else { 0.0 }) // orthogonal, of one length
+            .collect();
+        *table = (&*table + Tensor::from_vec(added, (rows, width), &Device::Cpu).unwrap()).unwrap();
+    });
+}
+
+#[test]
+fn two_planted_directions_are_two_components() {
+    let lab = Lab::new();
+    plant_two(&lab.path("base"), &lab.path("tuned"));
+    let set =
+        ["diff.layer=0", "diff.samples=30", "diff.steering.enabled=false", "diff.patchscope.enabled=false"];
+    let found = diff(&lab, &lab.path("base"), &lab.path("tuned"), "diff", &set);
+    let (uncentred, centred) = (&found["dimensionality"]["uncentred"], &found["dimensionality"]["centred"]);
+    let mut both = 0;
+    for i in 0..5 {
+        let explained = numbers(&uncentred["explained"][i]);
+        assert!((explained[0] + explained[1] - 1.0).abs() < 1e-6, "{i}: {explained:?}");
+        assert!(explained[2] < 1e-9, "{i}: {explained:?}");
+        let effective = uncentred["effective_dimension"][i].as_f64().unwrap();
+        let expected = 1.0 / (explained[0].powi(2) + explained[1].powi(2));
+        assert!((effective - expected).abs() < 1e-6, "{i}: {effective} {expected}");
+        // A token always there (a beginning of sequence) has one of them only.
+        if explained[1] > 0.1 {
+            both += 1;
+            assert!(effective > 1.2, "{i}: {effective}");
+            let explained = numbers(&centred["explained"][i]);
+            assert!((explained[0] - 1.0).abs() < 1e-6, "{i}: what varies is one direction: {explained:?}");
+            let constant = found["context"]["constant_share"][i].as_f64().unwrap();
+            assert!(constant < 0.9, "{i}: {constant}");
+        }
+    }
+    assert!(both >= 3, "{uncentred}");
 }
 
 /// `resid_post` of each sequence under a hook.
@@ -277,6 +363,111 @@ fn samples_are_the_first_texts_that_are_long_enough_over_all_files_in_order() {
 }
 
 #[test]
+fn several_windows_of_a_text_follow_each_other_and_only_some_give_the_expected_norm() {
+    let lab = Lab::new();
+    lab.fit("run", &["train.lr=2e-2"]);
+    let off = ["diff.logit_lens=false", "diff.patchscope.enabled=false", "diff.steering.enabled=false"];
+    let read = |out: &str, set: &[&str]| {
+        let common = ["diff.samples=40", "diff.windows_per_text=3", "diff.tokens=7", "diff.norm_skip=2"];
+        lab.succeed(&with_sets(&["diff", "run", "--out", out], &[&common[..], &off[..], set].concat()));
+        let tensors = read_tensors(&lab.path(out).join("activations.safetensors"));
+        (read_json(&lab.path(out).join("readability.json")), rows(&tensors["mean_difference"]))
+    };
+    let (found, all) = read("all", &[]);
+    let drawn = numbers(&found["sample_rows"]);
+    assert!(drawn.len() == 40 && drawn.is_sorted() && drawn[39] < 30.0, "{drawn:?}");
+    assert!(drawn.windows(2).any(|pair| pair[0] == pair[1]), "{drawn:?}");
+    let (other, few) = read("few", &["diff.norm_samples=3"]);
+    assert_eq!(found["sample_rows"], other["sample_rows"]);
+    assert_ne!(found["expected_norm"], other["expected_norm"]);
+    for (a, b) in all.iter().zip(&few) {
+        assert!(norm(a) > 1e-3 && cosine(a, b) > 0.999999, "{} {}", norm(a), cosine(a, b));
+    }
+    let e = lab.refused(&["diff", "run", "--set", "diff.samples=1000", "--set", "diff.windows_per_text=2"]);
+    assert!(e.contains("of at least 16 tokens (up to 2 a text), diff.samples = 1000"), "{e}");
+}
+
+#[test]
+fn conversations_are_read_around_the_beginning_of_the_answer() {
+    let lab = Lab::of("qwen2");
+    lab.fit("run", &["train.lr=2e-2"]);
+    let chat = |user: &str, answer: &str| serde_json::json!({"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]});
+    let long = "the old stone bridge over the river in winter light";
+    let system = serde_json::json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]});
+    let rows_of_file = [
+        chat("which bridge?", long),
+        system,
+        chat("short", "a"),
+        chat(&long.repeat(9), long),
+        chat("where?", long),
+    ];
+    lab.write_rows("chat.jsonl", &rows_of_file);
+    lab.write_rows("plain.jsonl", &[serde_json::json!({"text": long})]);
+    let set = ["diff.chat.text=chat.jsonl", "diff.chat.samples=2", "diff.chat.user_tokens=120"];
+    lab.succeed(&with_sets(&["diff", "run"], &[&set[..], &["diff.steering.enabled=false"]].concat()));
+    let found = read_json(&lab.path("run/diff/readability.json"));
+    assert_no_null(&found, "diff");
+    let found = &found["chat"];
+    assert_eq!(found["positions"], serde_json::json!([-3, -2, -1, 0, 1, 2, 3, 4]));
+    assert_eq!(found["sample_rows"], serde_json::json!([0, 4]));
+
+    // The same by hand: the template's text, the answer behind it.
+    let base = open(&tiny("qwen2"));
+    let adapter = Adapter::read(&lab.path("run/adapter")).unwrap();
+    let model = load(&base, &Tuning::Adapted(&adapter));
+    let template = base.chat().unwrap();
+    let mut sum = vec![vec![0f64; 32]; 8];
+    for user in ["which bridge?", "where?"] {
+        let prompt = template.user_turn(user).unwrap();
+        let begin = base.tokenizer.encode(prompt.as_str(), false).unwrap().len();
+        let whole = base.tokenizer.encode(format!("{prompt}{long}"), false).unwrap().get_ids().to_vec();
+        let at =
+            |adapter| resid_post(View { model: &model, adapter }, &[whole.clone()], LAYER).unwrap().remove(0);
+        let (off, on) = (at(0.0), at(1.0));
+        for (place, sum) in sum.iter_mut().enumerate() {
+            for (j, sum) in sum.iter_mut().enumerate() {
+                let at = (begin - 3 + place) * 32 + j;
+                *sum += (on[at] - off[at]) as f64 / 2.0;
+            }
+        }
+    }
+    let tensors = read_tensors(&lab.path("run/diff/activations.safetensors"));
+    let written = rows(&tensors["chat_mean_difference"]);
+    assert!(tensors.contains_key("chat_base_mean") && tensors.contains_key("chat_tuned_mean"));
+    for (place, (written, expected)) in written.iter().zip(&sum).enumerate() {
+        assert!(norm(written) > 1e-3);
+        for (w, e) in written.iter().zip(expected) {
+            assert!((*w as f64 - e).abs() < 1e-4, "{place}: {w} {e}");
+        }
+    }
+
+    for (set, part) in [
+        (["diff.chat.text=plain.jsonl", "diff.chat.samples=2"], "row 0 is no conversation"),
+        (["diff.chat.text=chat.jsonl", "diff.chat.samples=4"], "3 of 5 conversations begin with"),
+        (["diff.chat.text=none.jsonl", "diff.chat.samples=2"], "diff.chat.text: "),
+    ] {
+        let e = lab.refused(&with_sets(&["diff", "run", "--out", "again"], &set));
+        assert!(e.contains(part), "{part}: {e}");
+    }
+}
+
+#[test]
+fn conversations_need_a_chat_template() {
+    let lab = Lab::new();
+    lab.write_rows("chat.jsonl", &[serde_json::json!({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})]);
+    let base = lab.path("base");
+    change_model(&tiny("llama"), &base, |_| {});
+    let config = base.join("tokenizer_config.json");
+    let mut without = read_json(&config);
+    without.as_object_mut().unwrap().shift_remove("chat_template");
+    fs::write(&config, without.to_string()).unwrap();
+    let base = base.to_string_lossy();
+    let args = ["diff", "--base", &base, "--tuned", &base, "--recipe", "recipe.toml", "--out", "out"];
+    let e = lab.refused(&with_sets(&args, &["diff.chat.text=chat.jsonl"]));
+    assert!(e.contains("diff.chat.text") && e.contains("has no chat template"), "{e}");
+}
+
+#[test]
 fn collecting_activations_stops_at_an_interrupt() {
     let lab = Lab::new();
     let base = open(&tiny("llama"));
@@ -285,9 +476,10 @@ fn collecting_activations_stops_at_an_interrupt() {
     let windows = Windows::cut(&lab.texts("measure.jsonl"), &base.tokenizer, &settings).unwrap();
     let view = View { model: &model, adapter: 0.0 };
     let interrupt = Interrupt::default();
-    assert!(collect(view, view, &windows, LAYER, &settings, &interrupt).is_ok());
+    let probes = windows.probes(&settings);
+    assert!(collect(view, view, &probes, &[LAYER], 0, &interrupt).is_ok());
     interrupt.request();
-    let e = collect(view, view, &windows, LAYER, &settings, &interrupt).err().unwrap();
+    let e = collect(view, view, &probes, &[LAYER], 0, &interrupt).err().unwrap();
     assert!(e.is::<trainer::error::Interrupted>(), "{e}");
 }
 
@@ -332,10 +524,17 @@ fn reading_twice_gives_the_same_bytes_and_another_seed_another_text() {
 fn a_measure_that_was_not_run_is_absent() {
     let lab = Lab::new();
     lab.fit("run", &[]);
-    let off = ["diff.logit_lens=false", "diff.patchscope.enabled=false", "diff.steering.enabled=false"];
+    let off = [
+        "diff.logit_lens=false",
+        "diff.patchscope.enabled=false",
+        "diff.steering.enabled=false",
+        "diff.context.enabled=false",
+        "diff.dimensionality.enabled=false",
+        "diff.depth.enabled=false",
+    ];
     lab.succeed(&with_sets(&["diff", "run"], &off));
     let found = read_json(&lab.path("run/diff/readability.json"));
-    for key in ["logit_lens", "patchscope", "steering"] {
+    for key in ["logit_lens", "patchscope", "steering", "context", "dimensionality", "depth", "chat"] {
         assert!(found.get(key).is_none(), "{key}: {}", found[key]);
     }
     assert_eq!(numbers(&found["delta_norm"]).len(), 5);

@@ -542,13 +542,13 @@ fn step(path: &Path, dtype: ModelDtype, config: &LoraConfig) -> Result<BTreeMap<
     let batch = Batch::new(&[&example], 13);
     let (mut rng, mut sum) = (ChaCha8Rng::seed_from_u64(2), Gradients::new());
     let loss = batch.backward(&model, &trainables, &mut rng, false, &mut sum)?;
-    let mut hook = Record::new(1, Site::ResidPost);
+    let mut hook = Record::new(&[1], Site::ResidPost);
     model.hidden(&batch.ids, &mut Pass::new(&batch.segments, 1.0, &mut hook))?;
     let flat = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
     let mut found: BTreeMap<String, Vec<f32>> =
         sum.iter().map(|(name, gradient)| Ok((name.clone(), flat(gradient)?))).collect::<Result<_>>()?;
     found.insert("loss".into(), vec![loss.total.to_scalar()?]);
-    found.insert("stream".into(), flat(&hook.value.expect("recorded"))?);
+    found.insert("stream".into(), flat(&hook.values[&1])?);
     Ok(found)
 }
 

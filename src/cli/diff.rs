@@ -11,6 +11,7 @@ use super::pair::Pair;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::data::source::Document;
+use crate::diff::chat::conversations;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::losses::LossDocuments;
@@ -150,9 +151,11 @@ fn diff_pair(
     let narrow = documents(&recipe.data.narrow)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
     let pretraining = documents(&files)?;
-    let chat = documents(&recipe.diff.losses.chat)?;
-    let sources =
-        recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files).chain(&recipe.diff.losses.chat);
+    let chat = &recipe.diff.chat.text;
+    let chat_documents = documents(chat)?;
+    let of_chat = |(i, row, document): Row| (chat[i].path.clone(), row, document);
+    let chats = conversations(chat_documents.iter().cloned().map(of_chat).collect())?;
+    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files).chain(chat);
     let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
     let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
     let (mut embedder, mut embedder_sha256) = (None, None);
@@ -162,8 +165,12 @@ fn diff_pair(
         embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);
     }
     let pair = Pair::load(recipe, tuned, interrupt)?;
-    if chat.iter().any(|(_, _, d)| matches!(d, Document::Chat(_))) {
-        pair.pretrained.chat()?;
+    if !chats.is_empty() && pair.pretrained.chat_template.is_none() {
+        bail_input!(
+            "diff.chat.text: {} has no chat template (a base model?); expected a model that has one, or no \
+             conversations",
+            pair.pretrained.id
+        );
     }
     let inputs = Inputs {
         pretrained: &pair.pretrained,
@@ -174,8 +181,9 @@ fn diff_pair(
         seed: recipe.seed,
         text,
         narrow: texts(&narrow, Document::learned_text),
+        chats,
         pretraining: texts(&pretraining, Document::learned_text),
-        loss_documents: loss_documents(narrow, pretraining, chat, trained_on),
+        loss_documents: loss_documents(narrow, pretraining, chat_documents, trained_on),
     };
     let read = Hashes {
         version: env!("CARGO_PKG_VERSION").into(),

@@ -1,13 +1,15 @@
-//! Residuals of base and tuned model on the same tokens.
+//! Residuals of base and tuned model on the same tokens, and their sums.
+
+use std::ops::Range;
 
 use anyhow::{Result, anyhow};
 use candle_core::Tensor;
-use indicatif::ProgressBar;
 use tokenizers::Tokenizer;
 
+use super::mean_difference::Means;
 use crate::bail_input;
 use crate::interrupt::Interrupt;
-use crate::model::hooks::NoHook;
+use crate::model::hooks::{NoHook, Record, Site};
 use crate::model::{CausalLm, Pass};
 use crate::ops::segments::Segments;
 use crate::progress;
@@ -22,7 +24,18 @@ pub struct View<'a> {
     pub adapter: f64,
 }
 
-/// The first tokens of unrelated texts.
+/// A sequence and which of its tokens are read.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Tokens at which the models are compared; as many in every probe of a collection.
+    pub read: Vec<usize>,
+    /// Tokens whose norm enters η.
+    pub norm: Range<usize>,
+}
+
+/// Tokens at known places of unrelated texts.
 #[derive(Debug, Clone)]
 pub struct Windows {
     /// `tokens` ids each.
@@ -32,29 +45,38 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// The first `samples` texts that are long enough: cut to `tokens · 10` characters, tokenised with special
-    /// tokens, kept if at least `tokens` ids come out (the text preparation of the authors' toolkit).
+    /// The first `samples` windows that are long enough. A text is cut into up to `windows_per_text` consecutive
+    /// pieces of `tokens · 10` characters, the first at its beginning, each further one at the next word; a piece is
+    /// tokenised with special tokens and kept if at least `tokens` ids come out. One window a text is the text
+    /// preparation of the authors' toolkit.
     ///
     /// # Errors
-    /// An [`crate::error::InputError`] if there are fewer such texts.
+    /// An [`crate::error::InputError`] if there are fewer.
     pub fn cut(texts: &[String], tokenizer: &Tokenizer, settings: &DiffSection) -> Result<Self> {
         let (n, mut windows) = (settings.tokens, Self { ids: Vec::new(), rows: Vec::new() });
-        for (row, text) in texts.iter().enumerate() {
-            if windows.ids.len() == settings.samples {
-                break;
-            }
-            let cut: String = text.chars().take(n * 10).collect();
-            let encoding = tokenizer.encode(cut, true).map_err(|e| anyhow!(e))?;
-            if encoding.len() >= n {
-                windows.ids.push(encoding.get_ids()[..n].to_vec());
-                windows.rows.push(row);
+        'texts: for (row, text) in texts.iter().enumerate() {
+            for piece in pieces(text, n * 10).take(settings.windows_per_text) {
+                if windows.ids.len() == settings.samples {
+                    break 'texts;
+                }
+                let encoding = tokenizer.encode(piece, true).map_err(|e| anyhow!(e))?;
+                if encoding.len() >= n {
+                    windows.ids.push(encoding.get_ids()[..n].to_vec());
+                    windows.rows.push(row);
+                }
             }
         }
         if windows.ids.len() < settings.samples {
             bail_input!(
-                "diff.text: {} of {} texts have at least {n} tokens, diff.samples = {}; add text or lower diff.samples",
-                windows.ids.len(),
-                texts.len(),
+                "diff.text: {}, diff.samples = {}; add text, lower diff.samples or raise diff.windows_per_text",
+                match settings.windows_per_text {
+                    1 => format!("{} of {} texts have at least {n} tokens", windows.ids.len(), texts.len()),
+                    most => format!(
+                        "{} texts have {} pieces of at least {n} tokens (up to {most} a text)",
+                        texts.len(),
+                        windows.ids.len()
+                    ),
+                },
                 settings.samples
             );
         }
@@ -63,84 +85,218 @@ impl Windows {
 
     /// The token at a position if it is the same in all windows.
     pub fn common_token(&self, position: usize) -> Option<u32> {
-        let first = self.ids.first()?[position];
-        self.ids.iter().all(|w| w[position] == first).then_some(first)
+        common(self.ids.iter().map(|w| w[position]))
+    }
+
+    /// What is read of them: the first `diff.norm_samples` whole, for η; of the others only what comes up to the last
+    /// of `diff.positions`, for no later token changes what stands there.
+    pub fn probes(&self, settings: &DiffSection) -> Vec<Probe> {
+        let needed = 1 + settings.positions.iter().max().copied().unwrap_or(0);
+        let probe = |(i, ids): (usize, &Vec<u32>)| {
+            let whole = i < settings.norm_samples;
+            Probe {
+                ids: if whole { ids.clone() } else { ids[..needed].to_vec() },
+                read: settings.positions.clone(),
+                norm: if whole { settings.norm_skip..ids.len() } else { 0..0 },
+            }
+        };
+        self.ids.iter().enumerate().map(probe).collect()
     }
 }
 
-/// `resid_post` of one block in both models.
-pub struct Activations {
-    /// Width of the stream.
-    pub hidden: usize,
-    /// The positions that were kept.
-    pub positions: Vec<usize>,
-    /// `[sample][position index · hidden ..]` of the base.
-    pub base: Vec<Vec<f32>>,
-    /// Of the tuned model.
-    pub tuned: Vec<Vec<f32>>,
-    /// Mean norm over samples and the positions after `norm_skip`: η of the base.
-    pub base_norm: f64,
-    /// η of the tuned model.
-    pub tuned_norm: f64,
-}
-
-/// Windows in one forward pass.
-const BATCH: usize = 50;
-
-/// Runs both models over the windows, up to the block that is read and no further.
-///
-/// # Errors
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn collect(
-    base: View,
-    tuned: View,
-    windows: &Windows,
-    layer: usize,
-    settings: &DiffSection,
-    interrupt: &Interrupt,
-) -> Result<Activations> {
-    let bar = progress::bar("activations", 2 * windows.ids.len() as u64);
-    let one = |view| at_positions(view, windows, layer, settings, interrupt, &bar);
-    let (base_rows, base_norm) = one(base)?;
-    let (tuned_rows, tuned_norm) = one(tuned)?;
-    bar.finish_and_clear();
-    Ok(Activations {
-        hidden: base.model.hidden_size(),
-        positions: settings.positions.clone(),
-        base: base_rows,
-        tuned: tuned_rows,
-        base_norm,
-        tuned_norm,
+/// Consecutive pieces of `length` characters; each but the first begins at a word.
+fn pieces(text: &str, length: usize) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = text.char_indices().nth(length).map_or(text.len(), |(at, _)| at);
+        rest = text[end..].find(char::is_whitespace).map(|at| text[end + at..].trim_start());
+        Some(&text[..end])
     })
 }
 
-/// `resid_post` of one model at the positions, `[sample][position index · hidden ..]`, and its η.
+/// What all have, if it is the same.
+pub fn common(mut ids: impl Iterator<Item = u32>) -> Option<u32> {
+    let first = ids.next()?;
+    ids.all(|id| id == first).then_some(first)
+}
+
+/// Both models at one block over some probes: sums in f64, added in the order of the probes.
+pub struct Activations {
+    hidden: usize,
+    /// Number of probes.
+    pub samples: usize,
+    /// Σ h of the base at the tokens that are read, `[place · hidden ..]`.
+    base: Vec<f64>,
+    /// Σ h of the tuned model.
+    tuned: Vec<f64>,
+    /// Σ d, d = h_tuned − h_base.
+    difference: Vec<f64>,
+    /// Σ ‖d‖², by place.
+    squares: Vec<f64>,
+    /// Σ ‖h‖ of base and tuned model over the tokens that enter η, and their number.
+    norms: (f64, f64, usize),
+    keep: usize,
+    /// d of the first probes, as many as were asked for, `[probe][place · hidden ..]`.
+    pub kept: Vec<Vec<f32>>,
+}
+
+impl Activations {
+    /// Nothing yet. `places` tokens are read of each probe; the differences of the first `keep` probes stay.
+    pub fn new(hidden: usize, places: usize, keep: usize) -> Self {
+        let zeros = || vec![0f64; places * hidden];
+        Self {
+            hidden,
+            samples: 0,
+            base: zeros(),
+            tuned: zeros(),
+            difference: zeros(),
+            squares: vec![0.0; places],
+            norms: (0.0, 0.0, 0),
+            keep,
+            kept: Vec::new(),
+        }
+    }
+
+    /// Adds a probe, given the streams of all its tokens. Returns d at the tokens that are read.
+    pub fn add(&mut self, probe: &Probe, base: &[f32], tuned: &[f32]) -> Vec<f64> {
+        let hidden = self.hidden;
+        let row = |i: usize| i * hidden..(i + 1) * hidden;
+        let mut difference = vec![0f64; probe.read.len() * hidden];
+        for (place, &token) in probe.read.iter().enumerate() {
+            let both = base[row(token)].iter().zip(&tuned[row(token)]).map(|(b, t)| (*b as f64, *t as f64));
+            for (j, (b, t)) in row(place).zip(both) {
+                difference[j] = t - b;
+                self.base[j] += b;
+                self.tuned[j] += t;
+                self.difference[j] += t - b;
+            }
+            self.squares[place] += difference[row(place)].iter().map(|d| d * d).sum::<f64>();
+        }
+        let length = |h: &[f32]| h.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt();
+        for token in probe.norm.clone() {
+            self.norms.0 += length(&base[row(token)]);
+            self.norms.1 += length(&tuned[row(token)]);
+            self.norms.2 += 1;
+        }
+        self.samples += 1;
+        if self.kept.len() < self.keep {
+            self.kept.push(difference.iter().map(|d| *d as f32).collect());
+        }
+        difference
+    }
+
+    /// Means over the probes.
+    pub fn means(&self) -> Means {
+        let mean = |sum: &[f64]| rows_of_means(sum, self.samples, self.hidden);
+        Means { difference: mean(&self.difference), base: mean(&self.base), tuned: mean(&self.tuned) }
+    }
+
+    /// η of the base: mean norm over the tokens that enter it.
+    pub fn base_norm(&self) -> f64 {
+        self.norms.0 / self.norms.2.max(1) as f64
+    }
+
+    /// η of the tuned model.
+    pub fn tuned_norm(&self) -> f64 {
+        self.norms.1 / self.norms.2.max(1) as f64
+    }
+
+    /// Share of the mean of ‖d‖² that a constant difference explains at each place: ‖μ‖² / E‖d‖², 1 for a difference
+    /// that is the same everywhere; 0 without any. ‖μ‖² is estimated without the part that the mean of n differences
+    /// has by chance, (n‖v‖² − mean ‖d‖²) / (n − 1): it can come out below 0.
+    pub fn constant_share(&self) -> Vec<f64> {
+        let n = self.samples as f64;
+        let share = |(sum, squares): (&[f64], &f64)| {
+            let mean_square = squares / n;
+            let plain = sum.iter().map(|x| (x / n) * (x / n)).sum::<f64>();
+            let constant = if n > 1.0 { (n * plain - mean_square) / (n - 1.0) } else { plain };
+            if mean_square > 0.0 { constant / mean_square } else { 0.0 }
+        };
+        self.difference.chunks_exact(self.hidden).zip(&self.squares).map(share).collect()
+    }
+}
+
+/// Sums of `samples` values as means, `[place][hidden]`.
+pub(super) fn rows_of_means(sum: &[f64], samples: usize, hidden: usize) -> Vec<Vec<f32>> {
+    let mean = |x: &f64| (x / samples.max(1) as f64) as f32;
+    sum.chunks_exact(hidden).map(|row| row.iter().map(mean).collect()).collect()
+}
+
+/// Tokens of one forward pass: more bring no speed, and this many streams are held.
+const BATCH_TOKENS: usize = 800;
+
+/// The streams of some probes in both models after one block, `[probe][token · hidden ..]`.
+pub struct Streams {
+    /// Of the base.
+    pub base: Vec<Vec<f32>>,
+    /// Of the tuned model.
+    pub tuned: Vec<Vec<f32>>,
+}
+
+/// Runs both models over the probes, a batch at a time, up to the last of the blocks `layers` and no further. `take` gets
+/// each batch in order: its probes, and their streams at each of the layers.
 ///
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn at_positions(
-    view: View,
-    windows: &Windows,
-    layer: usize,
-    settings: &DiffSection,
+pub fn run_both(
+    base: View,
+    tuned: View,
+    probes: &[Probe],
+    layers: &[usize],
     interrupt: &Interrupt,
-    bar: &ProgressBar,
-) -> Result<(Vec<Vec<f32>>, f64)> {
-    let hidden = view.model.hidden_size();
-    let (mut kept, mut norm_sum, mut norms) = (Vec::with_capacity(windows.ids.len()), 0f64, 0usize);
-    for chunk in windows.ids.chunks(BATCH) {
+    mut take: impl FnMut(&[Probe], &[Streams]),
+) -> Result<()> {
+    let bar = progress::bar("activations", probes.len() as u64);
+    let mut rest = probes;
+    while !rest.is_empty() {
         interrupt.check("nothing of the analysis was written")?;
-        for rows in resid_post(view, chunk, layer)? {
-            for row in rows.chunks_exact(hidden).skip(settings.norm_skip) {
-                norm_sum += row.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt();
-                norms += 1;
-            }
-            let of_positions = settings.positions.iter().flat_map(|p| &rows[p * hidden..(p + 1) * hidden]);
-            kept.push(of_positions.copied().collect());
+        let (mut batch, mut tokens) = (0, 0);
+        while batch < rest.len() && (batch == 0 || tokens + rest[batch].ids.len() <= BATCH_TOKENS) {
+            tokens += rest[batch].ids.len();
+            batch += 1;
         }
-        bar.inc(chunk.len() as u64);
+        let (now, later) = rest.split_at(batch);
+        let ids: Vec<Vec<u32>> = now.iter().map(|p| p.ids.clone()).collect();
+        let (of_base, of_tuned) = (resid_posts(base, &ids, layers)?, resid_posts(tuned, &ids, layers)?);
+        let streams: Vec<Streams> =
+            of_base.into_iter().zip(of_tuned).map(|(base, tuned)| Streams { base, tuned }).collect();
+        take(now, &streams);
+        bar.inc(batch as u64);
+        rest = later;
     }
-    Ok((kept, norm_sum / norms.max(1) as f64))
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Sums over the probes at each of the layers, with the differences of the first `keep` probes.
+///
+/// # Errors
+/// As [`run_both`].
+pub fn collect(
+    base: View,
+    tuned: View,
+    probes: &[Probe],
+    layers: &[usize],
+    keep: usize,
+    interrupt: &Interrupt,
+) -> Result<Vec<Activations>> {
+    let places = probes.first().map_or(0, |p| p.read.len());
+    let new = |_: &usize| Activations::new(base.model.hidden_size(), places, keep);
+    let mut of_layers: Vec<Activations> = layers.iter().map(new).collect();
+    run_both(base, tuned, probes, layers, interrupt, |probes, streams| {
+        for (sums, streams) in of_layers.iter_mut().zip(streams) {
+            for (i, probe) in probes.iter().enumerate() {
+                sums.add(probe, &streams.base[i], &streams.tuned[i]);
+            }
+        }
+    })?;
+    Ok(of_layers)
+}
+
+/// The block at a depth: trunc(depth · (L − 1)).
+pub fn layer_at(depth: f64, n_layers: usize) -> usize {
+    (depth * (n_layers - 1) as f64).trunc() as usize
 }
 
 /// `resid_post` of block `layer` for every token of each sequence, `[sequence][token · hidden ..]`.
@@ -148,15 +304,24 @@ pub fn at_positions(
 /// # Errors
 /// If a tensor operation fails.
 pub fn resid_post(view: View, sequences: &[Vec<u32>], layer: usize) -> Result<Vec<Vec<f32>>> {
+    Ok(resid_posts(view, sequences, &[layer])?.remove(0))
+}
+
+/// The same of several blocks in one pass, `[layer][sequence][token · hidden ..]`.
+fn resid_posts(view: View, sequences: &[Vec<u32>], layers: &[usize]) -> Result<Vec<Vec<Vec<f32>>>> {
     let segments = Segments::new(sequences.iter().map(Vec::len).collect());
-    let flat = stream(view, &sequences.concat(), &segments, layer)?.flatten_all()?.to_vec1::<f32>()?;
+    let mut hook = Record::new(layers, Site::ResidPost);
+    let mut pass = Pass::new(&segments, view.adapter, &mut hook);
+    let x = view.model.embed(&sequences.concat(), &pass)?;
+    let blocks = layers.iter().max().map_or(0, |last| last + 1);
+    view.model.run(x, 0..blocks, &mut pass)?;
     let hidden = view.model.hidden_size();
-    Ok((0..segments.len())
-        .map(|i| {
-            let rows = segments.rows(i);
-            flat[rows.start * hidden..rows.end * hidden].to_vec()
-        })
-        .collect())
+    let stream = |layer: &usize| -> Result<Vec<Vec<f32>>> {
+        let flat = hook.values[layer].flatten_all()?.to_vec1::<f32>()?; // tokens · hidden
+        let rows = (0..segments.len()).map(|i| segments.rows(i));
+        Ok(rows.map(|rows| flat[rows.start * hidden..rows.end * hidden].to_vec()).collect())
+    };
+    layers.iter().map(stream).collect()
 }
 
 /// The stream after block `layer`, `(tokens, hidden)`, of sequences that lie end to end.
@@ -176,4 +341,32 @@ pub fn stream(view: View, ids: &[u32], segments: &Segments, layer: usize) -> Res
 /// If the rows are ragged or empty.
 pub fn to_tensor(rows: &[Vec<f32>], model: &CausalLm) -> Result<Tensor> {
     Ok(Tensor::from_vec(rows.concat(), (rows.len(), model.hidden_size()), model.device())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_into_pieces_that_begin_at_words() {
+        let cut = |text| pieces(text, 5).collect::<Vec<_>>();
+        assert_eq!(cut("one two three four"), ["one t", "three", "four"]);
+        assert_eq!(cut("äöüßé andere"), ["äöüßé", "ander"]);
+        assert_eq!(cut("abcdefgh"), ["abcde"]);
+        assert_eq!(cut(""), [""]);
+    }
+
+    #[test]
+    fn the_share_of_a_constant_is_estimated_without_bias() {
+        let probe = Probe { ids: vec![0], read: vec![0], norm: 0..1 };
+        let share = |differences: &[f32]| {
+            let mut a = Activations::new(1, 1, 0);
+            differences.iter().for_each(|d| drop(a.add(&probe, &[1.0], &[1.0 + d])));
+            a.constant_share()[0]
+        };
+        assert_eq!(share(&[2.0, 2.0, 2.0]), 1.0);
+        assert_eq!(share(&[0.0, 0.0]), 0.0);
+        // Two draws of ±1 have a mean of ±1 or 0, by chance: shares of 1 and −1, whose mean is 0.
+        assert_eq!((share(&[1.0, 1.0]), share(&[1.0, -1.0])), (1.0, -1.0));
+    }
 }

@@ -45,7 +45,7 @@ pub struct Causal {
     /// On unrelated text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<CausalOnTexts>,
-    /// On `diff.losses.chat`.
+    /// On `diff.chat.text`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chat: Option<CausalOnTexts>,
 }
@@ -163,8 +163,9 @@ impl Directions {
         let of = |p: &usize| measured.clone().find(|(q, _)| *q == p).map(|(_, v)| unit(v));
         let section = &reading.settings.causal;
         let mut rng = ChaCha8Rng::seed_from_u64(reading.inputs.seed);
-        let mut isotropic =
-            |_| (0..reading.activations.hidden).map(|_| gaussian(&mut rng)).collect::<Vec<f32>>();
+        let mut isotropic = |_| {
+            (0..reading.inputs.base.model.hidden_size()).map(|_| gaussian(&mut rng)).collect::<Vec<f32>>()
+        };
         Self {
             of_positions: positions.iter().filter_map(of).collect(),
             random: (0..section.random).map(|i| unit(&isotropic(i))).collect(),

@@ -7,12 +7,11 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::activations::{Activations, View, at_positions};
+use super::activations::{View, collect};
 use super::logit_lens::decode;
 use super::losses::LossSet;
-use super::mean_difference::{Means, cosine, norm};
+use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
-use crate::progress;
 use crate::train::batch::mean_loss;
 
 /// Texts of one forward pass.
@@ -85,17 +84,12 @@ pub fn measure(reading: &Reading) -> Result<Interpolation> {
 
 /// v_p between the base and the model at a factor.
 fn difference_at(reading: &Reading, view: View) -> Result<Vec<Vec<f32>>> {
-    let measured = &reading.activations;
     if view.adapter == reading.inputs.tuned.adapter {
         return Ok(reading.means.difference.clone());
     }
-    let Reading { windows, layer, settings, interrupt, .. } = reading;
-    let bar = progress::bar("interpolation", windows.ids.len() as u64);
-    let (tuned, tuned_norm) = at_positions(view, windows, *layer, settings, interrupt, &bar)?;
-    bar.finish_and_clear();
-    let base = measured.base.clone();
-    let positions = measured.positions.clone();
-    Ok(Means::of(&Activations { base, tuned, tuned_norm, positions, ..*measured }).difference)
+    let (probes, base) = (reading.windows.probes(reading.settings), reading.inputs.base);
+    let found = collect(base, view, &probes, &[reading.layer], 0, reading.interrupt)?;
+    Ok(found[0].means().difference)
 }
 
 fn loss_at(reading: &Reading, view: View, set: Option<&LossSet>) -> Result<Option<f64>> {

@@ -32,7 +32,7 @@ pub struct Kl {
     /// On unrelated text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<KlOnTexts>,
-    /// On `diff.losses.chat`.
+    /// On `diff.chat.text`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chat: Option<KlOnTexts>,
 }

@@ -46,6 +46,16 @@ pub struct Lens {
     pub token_relevance_p: Vec<f64>,
 }
 
+/// What some directions decode to; arrays run over the directions.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Decoding {
+    /// Best tokens, best first.
+    pub top_tokens: Vec<Vec<TopToken>>,
+    /// Share of them that is relevant; empty without a lexicon.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance: Vec<f64>,
+}
+
 /// Units of [`Lens`].
 pub const UNITS: &[(&str, &str)] = &[
     ("logit_lens.top_tokens.score", "probability"),
@@ -78,7 +88,7 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
         return Ok((read, lines));
     }
     let judged = |tops: &[(Top, Top)]| reading.relevances(tops.iter().map(|(top, _)| top));
-    let score = |directions: &[Vec<f32>]| -> Result<Vec<f64>> { Ok(judged(&decode(tuned, directions, k)?)) };
+    let score = |directions: &[Vec<f32>]| relevances(reading, directions);
     let positions = decoded.len();
     let difference = judged(&decoded);
     let resampled = score(&resamples.concat())?;
@@ -93,6 +103,27 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
         ..read
     };
     Ok((lens, lines))
+}
+
+/// Best tokens of each direction and how relevant they are.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn read(reading: &Reading, directions: &[Vec<f32>]) -> Result<Decoding> {
+    let tops = decode(reading.inputs.tuned, directions, reading.settings.top_k)?;
+    Ok(Decoding {
+        top_tokens: tops.iter().map(|(top, _)| reading.named(top)).collect(),
+        token_relevance: reading.relevances(tops.iter().map(|(top, _)| top)),
+    })
+}
+
+/// How relevant the best tokens of each direction are; empty without a lexicon.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn relevances(reading: &Reading, directions: &[Vec<f32>]) -> Result<Vec<f64>> {
+    let tops = decode(reading.inputs.tuned, directions, reading.settings.top_k)?;
+    Ok(reading.relevances(tops.iter().map(|(top, _)| top)))
 }
 
 /// The `k` most probable tokens of each direction, and of its negative.

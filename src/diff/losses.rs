@@ -35,7 +35,7 @@ pub struct LossDocuments {
     pub narrow_are: &'static str,
     /// Pretraining documents: those held out of training where that is known, else all.
     pub pretraining: Vec<Document>,
-    /// `diff.losses.chat`.
+    /// `diff.chat.text`.
     pub chat: Vec<Document>,
 }
 
@@ -98,13 +98,13 @@ impl LossSet {
         Ok(None)
     }
 
-    /// `diff.losses.chat`.
+    /// `diff.chat.text`.
     ///
     /// # Errors
     /// As [`Self::narrow`].
     pub fn chat(reading: &Reading) -> Result<Option<Self>> {
         let chat = &reading.inputs.loss_documents.chat;
-        Self::encode(reading, "diff.losses.chat", "diff.losses.chat", chat.iter())
+        Self::encode(reading, "diff.chat.text", "diff.chat.text", chat.iter())
     }
 
     /// `diff.losses.samples` texts, the first piece of every document that is chosen, then the second, and so on. Chats

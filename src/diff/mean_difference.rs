@@ -1,10 +1,13 @@
 //! v_p = mean over texts of h_tuned − h_base at position p, its norm, and directions to compare it with.
 
+use std::collections::BTreeMap;
+
 use rand::seq::index;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
-use super::activations::Activations;
+use super::activations::rows_of_means;
 
 /// Means at each position, `[position][hidden]`, accumulated in f64.
 #[derive(Debug, Clone)]
@@ -17,62 +20,86 @@ pub struct Means {
     pub tuned: Vec<Vec<f32>>,
 }
 
-impl Means {
-    /// Means over all samples.
-    pub fn of(a: &Activations) -> Self {
-        let all: Vec<usize> = (0..a.base.len()).collect();
-        Self {
-            difference: mean_difference(a, &all),
-            base: mean_over(a, &all, |s, j| a.base[s][j] as f64),
-            tuned: mean_over(a, &all, |s, j| a.tuned[s][j] as f64),
-        }
+/// v_p of samples drawn with replacement, summed up while the samples come by.
+pub struct Resamples {
+    /// How often each sample was drawn, `[resample][sample]`; n draws of n samples never hit one 65,536 times.
+    counts: Vec<Vec<u16>>,
+    /// `[resample][place · hidden ..]`.
+    sums: Vec<Vec<f64>>,
+}
+
+impl Resamples {
+    /// Draws `resamples` times `samples` samples with replacement; a sample has `width` values.
+    pub fn draw(samples: usize, resamples: usize, width: usize, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut count = || {
+            let mut counts = vec![0u16; samples];
+            (0..samples).for_each(|_| counts[rng.random_range(0..samples)] += 1);
+            counts
+        };
+        Self { counts: (0..resamples).map(|_| count()).collect(), sums: vec![vec![0.0; width]; resamples] }
+    }
+
+    /// Adds the differences of consecutive samples, the first of which is number `first`. Each resample is one task's, which
+    /// takes the samples in order.
+    pub fn add(&mut self, first: usize, differences: &[Vec<f64>]) {
+        self.sums.par_iter_mut().zip(&self.counts).for_each(|(sum, counts)| {
+            for (difference, &times) in differences.iter().zip(&counts[first..]) {
+                if times > 0 {
+                    let times = times as f64;
+                    sum.iter_mut().zip(difference).for_each(|(s, d)| *s += times * d);
+                }
+            }
+        });
+    }
+
+    /// `[resample][position][hidden]`.
+    pub fn means(self, hidden: usize) -> Vec<Vec<Vec<f32>>> {
+        let mean = |(sum, counts): (&Vec<f64>, &Vec<u16>)| rows_of_means(sum, counts.len(), hidden);
+        self.sums.iter().zip(&self.counts).map(mean).collect()
     }
 }
 
-/// v_p over the given samples.
-fn mean_difference(a: &Activations, samples: &[usize]) -> Vec<Vec<f32>> {
-    mean_over(a, samples, |s, j| a.tuned[s][j] as f64 - a.base[s][j] as f64)
-}
-
-fn mean_over(a: &Activations, samples: &[usize], value: impl Fn(usize, usize) -> f64) -> Vec<Vec<f32>> {
-    let width = a.positions.len() * a.hidden;
-    let mut sum = vec![0f64; width];
-    for &s in samples {
-        sum.iter_mut().enumerate().for_each(|(j, x)| *x += value(s, j));
-    }
-    let flat: Vec<f32> = sum.iter().map(|x| (x / samples.len() as f64) as f32).collect();
-    flat.chunks_exact(a.hidden).map(<[f32]>::to_vec).collect()
-}
-
-/// v_p of samples drawn with replacement, `[resample][position][hidden]`.
-pub fn bootstrap(a: &Activations, resamples: usize, seed: u64) -> Vec<Vec<Vec<f32>>> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let n = a.base.len();
-    (0..resamples)
-        .map(|_| {
-            let drawn: Vec<usize> = (0..n).map(|_| rng.random_range(0..n)).collect();
-            mean_difference(a, &drawn)
-        })
-        .collect()
-}
+/// A sample and the place of a token in it.
+type Place = (usize, usize);
 
 /// Differences of base activations at two random tokens (other than at position 0): directions of the size
 /// and kind that occur in the stream, but about nothing in particular.
-pub fn random_differences(a: &Activations, count: usize, seed: u64) -> Vec<Vec<f32>> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let places: Vec<usize> = (0..a.positions.len()).filter(|&i| a.positions[i] != 0).collect();
-    let places = if places.is_empty() { vec![0] } else { places };
-    (0..count)
-        .map(|_| {
-            let pair = index::sample(&mut rng, a.base.len(), 2);
-            let pick = |sample: usize, rng: &mut ChaCha8Rng| {
-                let at = places[rng.random_range(0..places.len())] * a.hidden;
-                &a.base[sample][at..at + a.hidden]
-            };
-            let (x, y) = (pick(pair.index(0), &mut rng), pick(pair.index(1), &mut rng));
-            x.iter().zip(y).map(|(x, y)| x - y).collect()
-        })
-        .collect()
+pub struct RandomDifferences {
+    pairs: Vec<(Place, Place)>,
+    rows: BTreeMap<Place, Vec<f32>>,
+}
+
+impl RandomDifferences {
+    /// Decides which tokens of `samples` samples, read at `positions`, are compared.
+    pub fn draw(samples: usize, positions: &[usize], count: usize, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let places: Vec<usize> = (0..positions.len()).filter(|&i| positions[i] != 0).collect();
+        let places = if places.is_empty() { vec![0] } else { places };
+        let mut pair = || {
+            let pair = index::sample(&mut rng, samples, 2);
+            let mut place = |sample| (sample, places[rng.random_range(0..places.len())]);
+            (place(pair.index(0)), place(pair.index(1)))
+        };
+        let pairs: Vec<(Place, Place)> = (0..count).map(|_| pair()).collect();
+        let rows = pairs.iter().flat_map(|&(x, y)| [x, y]).map(|place| (place, Vec::new())).collect();
+        Self { pairs, rows }
+    }
+
+    /// Keeps what is needed of a sample: `base` is its stream, `[token · hidden ..]`, read at the tokens `read`.
+    pub fn note(&mut self, sample: usize, read: &[usize], base: &[f32], hidden: usize) {
+        for (&(_, place), row) in self.rows.range_mut((sample, 0)..=(sample, usize::MAX)) {
+            *row = base[read[place] * hidden..(read[place] + 1) * hidden].to_vec();
+        }
+    }
+
+    /// `[direction][hidden]`, once all samples came by.
+    pub fn directions(&self) -> Vec<Vec<f32>> {
+        let difference = |(x, y): &(Place, Place)| -> Vec<f32> {
+            self.rows[x].iter().zip(&self.rows[y]).map(|(x, y)| x - y).collect()
+        };
+        self.pairs.iter().map(difference).collect()
+    }
 }
 
 /// L2 norm.

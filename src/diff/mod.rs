@@ -7,7 +7,12 @@
 pub mod activations;
 pub mod bias_share;
 pub mod causal;
+pub mod chat;
+pub mod context;
 pub mod decoded;
+pub mod depth;
+pub mod dimensionality;
+pub mod eigen;
 pub mod embedder;
 pub mod hashes;
 pub mod interpolation;
@@ -44,6 +49,7 @@ use self::record::Readability;
 use self::steering::SteeringLine;
 use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;
+use crate::data::chat_template::Message;
 use crate::interrupt::Interrupt;
 use crate::model::checkpoint::write_safetensors;
 use crate::model::source::Pretrained;
@@ -69,6 +75,8 @@ pub struct Inputs<'a> {
     pub text: Vec<String>,
     /// What the organism learned from, one a document; may be empty for a model of unknown origin.
     pub narrow: Vec<String>,
+    /// Conversations of `diff.chat.text`, all rows.
+    pub chats: Vec<Vec<Message>>,
     /// Pretraining text that the lexicon is compared with, beside `text`.
     pub pretraining: Vec<String>,
     /// What losses are taken on, beside `text`.
@@ -85,6 +93,8 @@ pub struct Analysis {
     pub logit_lens: Vec<Decoded>,
     /// The same of the patchscope, at every scale.
     pub patchscope: Vec<Decoded>,
+    /// The same on conversations, if there are any.
+    pub chat_means: Option<Means>,
     /// Steered and unsteered text.
     pub steering: Vec<SteeringLine>,
 }
@@ -115,6 +125,16 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     let (patchscope, scope_tokens) =
         settings.patchscope.enabled.then(|| patchscope::measure(&reading)).transpose()?.unzip();
     lap("patchscope");
+    let context = settings.context.enabled.then(|| context::measure(&reading)).transpose()?;
+    lap("context");
+    let dimensionality =
+        settings.dimensionality.enabled.then(|| dimensionality::measure(&reading)).transpose()?;
+    lap("dimensionality");
+    let depth = settings.depth.enabled.then(|| depth::measure(&reading)).transpose()?;
+    lap("depth");
+    let (chat, chat_means) =
+        (!settings.chat.text.is_empty()).then(|| chat::measure(&reading)).transpose()?.unzip();
+    lap("chat");
 
     // What it makes the model write.
     reading.check_interrupt()?;
@@ -142,10 +162,15 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     record.kl = kl;
     record.causal = causal;
     record.interpolation = interpolation;
+    record.context = context;
+    record.dimensionality = dimensionality;
+    record.depth = depth;
+    record.chat = chat;
     record.elapsed_s = elapsed_s;
     Ok(Analysis {
         record,
         means: reading.means,
+        chat_means,
         logit_lens: lens_tokens.unwrap_or_default(),
         patchscope: scope_tokens.unwrap_or_default(),
         steering: lines.unwrap_or_default(),
@@ -163,12 +188,13 @@ impl Analysis {
         must_be_new(dir)?;
         write_folder(dir, |part| {
             let rows = |v: &[Vec<f32>]| Tensor::from_vec(v.concat(), (v.len(), v[0].len()), &Device::Cpu);
-            let tensors: BTreeMap<String, Tensor> = [
-                ("mean_difference".to_string(), rows(&self.means.difference)?),
-                ("base_mean".to_string(), rows(&self.means.base)?),
-                ("tuned_mean".to_string(), rows(&self.means.tuned)?),
-            ]
-            .into();
+            let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
+            for (prefix, means) in [("", Some(&self.means)), ("chat_", self.chat_means.as_ref())] {
+                let Some(means) = means else { continue };
+                tensors.insert(format!("{prefix}mean_difference"), rows(&means.difference)?);
+                tensors.insert(format!("{prefix}base_mean"), rows(&means.base)?);
+                tensors.insert(format!("{prefix}tuned_mean"), rows(&means.tuned)?);
+            }
             write_safetensors(&part.join("activations.safetensors"), &tensors)?;
             write_lines(&part.join("logit_lens.jsonl"), &self.logit_lens)?;
             write_lines(&part.join("patchscope.jsonl"), &self.patchscope)?;

@@ -3,12 +3,15 @@
 use anyhow::{Context, Result};
 
 use super::Inputs;
-use super::activations::{Activations, Windows, collect};
+use super::activations::{Activations, Probe, Windows, layer_at, run_both};
 use super::embedder::Embedder;
 use super::lexicon::Lexicon;
-use super::mean_difference::{Means, bootstrap, random_differences};
+use super::mean_difference::{Means, RandomDifferences, Resamples};
 use crate::interrupt::Interrupt;
 use crate::recipe::DiffSection;
+
+/// Samples whose own differences are kept for the measures that look at single samples: bounds memory.
+const KEPT: usize = 512;
 
 /// Mean differences, what they are compared with, and what is needed to decode them.
 pub struct Reading<'a> {
@@ -20,7 +23,7 @@ pub struct Reading<'a> {
     pub layer: usize,
     /// The first tokens of unrelated texts.
     pub windows: Windows,
-    /// Both models there.
+    /// Sums of both models there.
     pub activations: Activations,
     /// v_p and the mean activations.
     pub means: Means,
@@ -47,9 +50,22 @@ impl<'a> Reading<'a> {
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let Inputs { base, tuned, settings, seed, .. } = *inputs;
-        let layer = (settings.layer * (base.model.n_layers() - 1) as f64).trunc() as usize;
+        let layer = layer_at(settings.layer, base.model.n_layers());
         let windows = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, settings)?;
-        let activations = collect(base, tuned, &windows, layer, settings, interrupt)?;
+        let (hidden, places, n) = (base.model.hidden_size(), settings.positions.len(), windows.ids.len());
+        let keep = if settings.reads_single_samples() { KEPT } else { 0 };
+        let mut activations = Activations::new(hidden, places, keep);
+        let mut resamples = Resamples::draw(n, settings.bootstrap, places * hidden, seed);
+        let mut null = RandomDifferences::draw(n, &settings.positions, settings.null_directions, seed);
+        run_both(base, tuned, &windows.probes(settings), &[layer], interrupt, |probes, streams| {
+            let first = activations.samples;
+            let add = |(i, probe): (usize, &Probe)| {
+                null.note(first + i, &probe.read, &streams[0].base[i], hidden);
+                activations.add(probe, &streams[0].base[i], &streams[0].tuned[i])
+            };
+            let differences: Vec<Vec<f64>> = probes.iter().enumerate().map(add).collect();
+            resamples.add(first, &differences);
+        })?;
         let reference: Vec<String> = inputs.pretraining.iter().chain(&inputs.text).cloned().collect();
         let lexicon = (!inputs.narrow.is_empty())
             .then(|| Lexicon::new(&inputs.narrow, &reference, settings.lexicon_size));
@@ -58,9 +74,9 @@ impl<'a> Reading<'a> {
             settings,
             layer,
             windows,
-            means: Means::of(&activations),
-            resamples: bootstrap(&activations, settings.bootstrap, seed),
-            null: random_differences(&activations, settings.null_directions, seed),
+            means: activations.means(),
+            resamples: resamples.means(hidden),
+            null: null.directions(),
             activations,
             lexicon,
             embedder,
@@ -70,7 +86,17 @@ impl<'a> Reading<'a> {
 
     /// η: mean norm of the tuned model's stream.
     pub fn eta(&self) -> f64 {
-        self.activations.tuned_norm
+        self.activations.tuned_norm()
+    }
+
+    /// Sum of v over the positions ≥ 1 (over all, if there is no other): what the positions have in common. A
+    /// beginning-of-sequence token at position 0 is another matter.
+    pub fn direction(&self) -> Vec<f32> {
+        let (positions, v) = (&self.settings.positions, &self.means.difference);
+        let late = |i: &usize| positions[*i] > 0 || positions.len() == 1;
+        let mut sum = vec![0f32; v[0].len()];
+        (0..v.len()).filter(late).for_each(|i| sum.iter_mut().zip(&v[i]).for_each(|(s, x)| *s += x));
+        sum
     }
 
     /// The embedder.

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::bias_share::BiasShare;
 use super::causal::Causal;
+use super::chat::Chat;
+use super::context::Context;
+use super::depth::Depth;
+use super::dimensionality::Dimensionality;
 use super::interpolation::Interpolation;
 use super::kl::Kl;
 use super::lexicon::Lexicon;
@@ -20,7 +24,10 @@ use super::patchscope::Patchscope;
 use super::reading::Reading;
 use super::statistics::{Interval, interval};
 use super::steering::Steering;
-use super::{bias_share, causal, interpolation, kl, logit_lens, patchscope, steering};
+use super::{
+    bias_share, causal, chat, context, depth, dimensionality, interpolation, kl, logit_lens, patchscope,
+    steering,
+};
 
 /// Version of the layout of `readability.json`.
 pub const SCHEMA: u32 = 1;
@@ -40,9 +47,9 @@ pub struct Readability {
     pub n_layers: usize,
     /// Zero-based token positions (with the special tokens that the tokenizer adds).
     pub positions: Vec<usize>,
-    /// Number of texts that were averaged.
+    /// Number of windows that were averaged: texts, unless `diff.windows_per_text` is above 1.
     pub samples: usize,
-    /// Zero-based rows of `diff.text` that were used, over all its files in order.
+    /// Zero-based row of `diff.text` of each, over all its files in order.
     pub sample_rows: Vec<usize>,
     /// Text of the token at each position when it is the same in all samples (a BOS token), else empty.
     pub position_tokens: Vec<String>,
@@ -82,6 +89,18 @@ pub struct Readability {
     /// From base to tuned by scaling the adapter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interpolation: Option<Interpolation>,
+    /// How the difference depends on what is read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub context: Option<Context>,
+    /// How many directions the differences have.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dimensionality: Option<Dimensionality>,
+    /// Differences after other blocks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub depth: Option<Depth>,
+    /// Differences on conversations.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chat: Option<Chat>,
     /// Seconds that each stage took.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub elapsed_s: BTreeMap<String, f64>,
@@ -113,6 +132,10 @@ impl Readability {
             kl::UNITS,
             causal::UNITS,
             interpolation::UNITS,
+            context::UNITS,
+            dimensionality::UNITS,
+            depth::UNITS,
+            chat::UNITS,
         ]
         .concat();
         Self {
@@ -127,8 +150,8 @@ impl Readability {
             units: units.iter().map(|(key, unit)| (key.to_string(), unit.to_string())).collect(),
             delta_norm: means.difference.iter().map(|v| norm(v)).collect(),
             delta_norm_interval: (0..positions.len()).map(norms_of).collect(),
-            expected_norm: everywhere(activations.tuned_norm),
-            expected_norm_base: everywhere(activations.base_norm),
+            expected_norm: everywhere(activations.tuned_norm()),
+            expected_norm_base: everywhere(activations.base_norm()),
             position_cosine: position_cosine(&positions, &means.difference),
             lexicon: reading.lexicon.clone().unwrap_or_default(),
             logit_lens: None,
@@ -138,6 +161,10 @@ impl Readability {
             kl: None,
             causal: None,
             interpolation: None,
+            context: None,
+            dimensionality: None,
+            depth: None,
+            chat: None,
             elapsed_s: BTreeMap::new(),
             positions,
         }

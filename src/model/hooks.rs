@@ -5,6 +5,8 @@
 //! TransformerLens's; a site is defined by the stream itself: `AttnOut` is the term that is added to it,
 //! after any post-norm.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Result, Tensor};
 
 use crate::ops::segments::Segments;
@@ -42,25 +44,25 @@ impl Hook for NoHook {
     }
 }
 
-/// Keeps the value at one site, detached.
+/// Keeps the values at one site of some blocks, detached.
 pub struct Record {
-    layer: usize,
+    layers: Vec<usize>,
     site: Site,
-    /// The value, once the pass has reached the site.
-    pub value: Option<Tensor>,
+    /// The values by block, of those that the pass has reached.
+    pub values: BTreeMap<usize, Tensor>,
 }
 
 impl Record {
-    /// Will keep what passes `site` of block `layer`.
-    pub fn new(layer: usize, site: Site) -> Self {
-        Self { layer, site, value: None }
+    /// Will keep what passes `site` of the blocks `layers`.
+    pub fn new(layers: &[usize], site: Site) -> Self {
+        Self { layers: layers.to_vec(), site, values: BTreeMap::new() }
     }
 }
 
 impl Hook for Record {
     fn at(&mut self, layer: usize, site: Site, x: &Tensor, _: &Segments) -> Result<Option<Tensor>> {
-        if (layer, site) == (self.layer, self.site) {
-            self.value = Some(x.detach());
+        if site == self.site && self.layers.contains(&layer) {
+            self.values.insert(layer, x.detach());
         }
         Ok(None)
     }

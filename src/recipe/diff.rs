@@ -18,10 +18,14 @@ pub struct DiffSection {
     pub layer: f64,
     /// Positions whose difference is read.
     pub positions: Vec<usize>,
-    /// Number of texts.
+    /// Number of windows: beginnings of texts, unless `windows_per_text` is above 1.
     pub samples: usize,
-    /// Tokens of each text; a text with fewer does not count.
+    /// Windows cut from each text, at most, one after the other.
+    pub windows_per_text: usize,
+    /// Tokens of each window; a piece of text with fewer does not count.
     pub tokens: usize,
+    /// Windows, the first, that give η and are read whole; of the others only what comes up to the last of `positions`.
+    pub norm_samples: usize,
     /// Positions that the expected norm η leaves out at the start.
     pub norm_skip: usize,
     /// Tokens counted as decoded, best first.
@@ -46,6 +50,14 @@ pub struct DiffSection {
     pub causal: CausalSection,
     /// From base to tuned by scaling the adapter.
     pub interpolation: InterpolationSection,
+    /// What a constant explains, and inputs without content.
+    pub context: ContextSection,
+    /// How many directions the differences have.
+    pub dimensionality: DimensionalitySection,
+    /// Other blocks.
+    pub depth: DepthSection,
+    /// Conversations.
+    pub chat: ChatSection,
     /// Words that count as relevant: this many of the most over-represented.
     pub lexicon_size: usize,
     /// Sentence embedder: alias or a sentence-transformers folder.
@@ -59,7 +71,9 @@ impl Default for DiffSection {
             layer: 0.5,
             positions: vec![0, 1, 2, 3, 4],
             samples: 400,
+            windows_per_text: 1,
             tokens: 16,
+            norm_samples: 400,
             norm_skip: 5,
             top_k: 20,
             null_directions: 64,
@@ -72,6 +86,10 @@ impl Default for DiffSection {
             kl: KlSection::default(),
             causal: CausalSection::default(),
             interpolation: InterpolationSection::default(),
+            context: ContextSection::default(),
+            dimensionality: DimensionalitySection::default(),
+            depth: DepthSection::default(),
+            chat: ChatSection::default(),
             lexicon_size: 100,
             embedder: "all-minilm-l6-v2".into(),
         }
@@ -143,14 +161,11 @@ pub struct LossesSection {
     pub samples: usize,
     /// Tokens of a text; a longer document gives several.
     pub max_tokens: usize,
-    /// Conversations, of which what the assistant says counts (none given: nothing is measured on chat).
-    #[serde(deserialize_with = "one_or_many")]
-    pub chat: Vec<SourceSpec>,
 }
 
 impl Default for LossesSection {
     fn default() -> Self {
-        Self { samples: 16, max_tokens: 64, chat: Vec::new() }
+        Self { samples: 16, max_tokens: 64 }
     }
 }
 
@@ -241,11 +256,96 @@ impl Default for InterpolationSection {
     }
 }
 
+/// `[diff.context]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContextSection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Single texts whose own differences are decoded, at each position.
+    pub singles: usize,
+    /// Positions far into a text; empty: none.
+    pub far: Vec<usize>,
+    /// Texts that are read so far, at most: the first that are long enough.
+    pub far_samples: usize,
+}
+
+impl Default for ContextSection {
+    fn default() -> Self {
+        Self { enabled: true, singles: 16, far: vec![15, 31, 63, 127], far_samples: 20 }
+    }
+}
+
+/// `[diff.dimensionality]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DimensionalitySection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Principal directions that are decoded.
+    pub decoded: usize,
+}
+
+impl Default for DimensionalitySection {
+    fn default() -> Self {
+        Self { enabled: true, decoded: 2 }
+    }
+}
+
+/// `[diff.depth]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DepthSection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Depths of the blocks, each as `diff.layer`.
+    pub layers: Vec<f64>,
+    /// Windows that are read, at most: the first.
+    pub samples: usize,
+    /// Whether the patchscope is applied at each block too.
+    pub patchscope: bool,
+}
+
+impl Default for DepthSection {
+    fn default() -> Self {
+        Self { enabled: true, layers: vec![0.25, 0.5, 0.75, 1.0], samples: 100, patchscope: false }
+    }
+}
+
+/// `[diff.chat]`: differences around the beginning of the assistant's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChatSection {
+    /// Conversations (`messages`) that have nothing to do with the narrow data; empty: none are read.
+    #[serde(deserialize_with = "one_or_many")]
+    pub text: Vec<SourceSpec>,
+    /// Number of conversations.
+    pub samples: usize,
+    /// Tokens before the answer that are read: positions −k to −1.
+    pub pre_assistant: usize,
+    /// Tokens of the answer that are read: positions 0 to n − 1.
+    pub assistant: usize,
+    /// Tokens before the answer, at most; a conversation with more does not count.
+    pub user_tokens: usize,
+}
+
+impl Default for ChatSection {
+    fn default() -> Self {
+        Self { text: Vec::new(), samples: 200, pre_assistant: 3, assistant: 5, user_tokens: 512 }
+    }
+}
+
 impl DiffSection {
     /// Whether anything that is asked for needs sentence embeddings: the choice among several scales, and
     /// how similar steered text is to other text.
     pub fn uses_embedder(&self) -> bool {
-        self.steering.enabled || (self.patchscope.enabled && self.patchscope.scales.len() > 1)
+        let patchscope = self.patchscope.enabled || (self.depth.enabled && self.depth.patchscope);
+        self.steering.enabled || (patchscope && self.patchscope.scales.len() > 1)
+    }
+
+    /// Whether a measure looks at the differences of single samples.
+    pub fn reads_single_samples(&self) -> bool {
+        self.context.enabled || self.dimensionality.enabled
     }
 
     /// What is out of range.
@@ -296,12 +396,38 @@ impl DiffSection {
                 && !self.patchscope.scales.is_empty(),
             "diff.patchscope.scales: expected at least one, all above 0 and at most 1000000".into(),
         );
+        let depths = &self.depth.layers;
+        check(
+            !depths.is_empty() && depths.iter().all(|d| (0.0..=1.0).contains(d)),
+            format!("diff.depth.layers = {depths:?}: expected depths between 0 and 1, at least one"),
+        );
+        let far = &self.context.far;
+        check(
+            far.windows(2).all(|p| p[0] < p[1]) && far.iter().all(|p| *p < 1_000_000),
+            format!(
+                "diff.context.far = {far:?}: expected positions below 1000000, each above the one before"
+            ),
+        );
+        check(
+            self.chat.pre_assistant + self.chat.assistant > 0,
+            "diff.chat.pre_assistant = 0 and diff.chat.assistant = 0: expected a token to read".into(),
+        );
         // The upper ends catch slips that would fill the memory.
         for (key, value, least, most) in [
             ("diff.samples", self.samples, 2, 10_000_000),
+            ("diff.windows_per_text", self.windows_per_text, 1, 1_000_000),
             ("diff.tokens", self.tokens, 1, 1_000_000),
+            ("diff.norm_samples", self.norm_samples, 1, 10_000_000),
             ("diff.null_directions", self.null_directions, 1, 100_000),
             ("diff.bootstrap", self.bootstrap, 1, 100_000),
+            ("diff.context.singles", self.context.singles, 0, 512),
+            ("diff.context.far_samples", self.context.far_samples, 2, 10_000_000),
+            ("diff.dimensionality.decoded", self.dimensionality.decoded, 0, 10),
+            ("diff.depth.samples", self.depth.samples, 2, 10_000_000),
+            ("diff.chat.samples", self.chat.samples, 2, 10_000_000),
+            ("diff.chat.pre_assistant", self.chat.pre_assistant, 0, 1_000),
+            ("diff.chat.assistant", self.chat.assistant, 0, 100_000),
+            ("diff.chat.user_tokens", self.chat.user_tokens, 1, 1_000_000),
             ("diff.steering.samples", s.samples, 1, 10_000),
             ("diff.steering.max_new_tokens", s.max_new_tokens, 1, 1_000_000),
             ("diff.losses.samples", self.losses.samples, 1, 10_000_000),

@@ -585,7 +585,7 @@ impl Recipe {
             ("data.narrow", &d.narrow),
             ("data.pretraining", &d.pretraining),
             ("diff.text", &x.text),
-            ("diff.losses.chat", &x.losses.chat),
+            ("diff.chat.text", &x.chat.text),
         ] {
             for spec in side.iter() {
                 let weight = spec.weight.unwrap_or(1.0);
@@ -634,7 +634,7 @@ impl Recipe {
 /// Makes the paths of a value absolute, which stands in a recipe under `key`.
 fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
     match (key, value) {
-        ("data.narrow" | "data.pretraining" | "diff.text" | "diff.losses.chat", sources) => {
+        ("data.narrow" | "data.pretraining" | "diff.text" | "diff.chat.text", sources) => {
             make_sources_absolute(sources, folder)
         }
         ("model.base" | "diff.embedder", Value::String(model)) => {

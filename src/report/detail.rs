@@ -172,11 +172,13 @@ fn numbers(r: &Readability) -> Markup {
         h3 { "Numbers by position" }
         div.scroll role="region" tabindex="0" aria-label="Size of the difference by position" {
             table {
-                caption { span { "Size of the mean difference. η is the mean norm of the tuned model’s residual stream; the cosine is to the mean of the other positions from 1 on." } }
+                caption { span { "Size of the mean difference. η is the mean norm of the tuned model’s residual stream; the cosine is to the mean of the other positions from 1 on; the constant is the share of the squared difference that is the same for all texts, the directions are the effective number of those that single texts differ in." } }
                 thead { tr {
                     th scope="col" { "Position" }
                     th.n scope="col" { "Norm" } th scope="col" { "95 %" } th.n scope="col" { "η" }
                     th.n scope="col" { "Norm / η" } th.n scope="col" { "η of base" } th.n scope="col" { "Cosine" }
+                    @if r.context.is_some() { th.n scope="col" { "Constant" } }
+                    @if r.dimensionality.is_some() { th.n scope="col" { "Directions" } }
                 } }
                 tbody {
                     @for (i, p) in r.positions.iter().enumerate() {
@@ -186,6 +188,8 @@ fn numbers(r: &Readability) -> Markup {
                             (n(r.expected_norm[i], 2))
                             @if r.expected_norm[i] > 0.0 { (n(r.delta_norm[i] / r.expected_norm[i], 4)) } @else { td.n { (ABSENT) } }
                             (n(r.expected_norm_base[i], 2)) (n(r.position_cosine[i], 2))
+                            @if let Some(c) = &r.context { (n(c.constant_share[i], 3)) }
+                            @if let Some(d) = &r.dimensionality { (n(d.uncentred.effective_dimension[i], 2)) }
                         }
                     }
                 }

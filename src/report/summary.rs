@@ -132,6 +132,10 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     f.put("expected_norm", r.and_then(|r| r.expected_norm.first().copied()));
     f.put("expected_norm_base", r.and_then(|r| r.expected_norm_base.first().copied()));
     f.spread("position_cosine", all, at, r.map_or(&[], |r| &r.position_cosine));
+    let context = r.and_then(|r| r.context.as_ref());
+    f.put("constant_share_mean", context.and_then(|c| mean(&c.constant_share)));
+    let dimensions = r.and_then(|r| r.dimensionality.as_ref());
+    f.put("effective_dimension", dimensions.and_then(|d| mean(&d.uncentred.effective_dimension)));
     relevance(&mut f, "lens", layout, at, r.and_then(Relevance::lens));
     relevance(&mut f, "patchscope", layout, at, r.and_then(Relevance::patchscope));
     let scope = r.and_then(|r| r.patchscope.as_ref());

@@ -26,9 +26,14 @@ impl Moved {
     pub fn recipe(&self, mut recipe: Recipe) -> Recipe {
         let found = |path: &mut String| *path = self.find(path).to_string_lossy().into_owned();
         let sources = |specs: &mut Vec<SourceSpec>| specs.iter_mut().for_each(|spec| found(&mut spec.path));
-        [&mut recipe.data.narrow, &mut recipe.data.pretraining, &mut recipe.diff.text]
-            .into_iter()
-            .for_each(sources);
+        [
+            &mut recipe.data.narrow,
+            &mut recipe.data.pretraining,
+            &mut recipe.diff.text,
+            &mut recipe.diff.chat.text,
+        ]
+        .into_iter()
+        .for_each(sources);
         [&mut recipe.model.base, &mut recipe.train.lora.init].into_iter().for_each(found);
         recipe
     }
