@@ -31,6 +31,7 @@ use crate::train::manifest::adapter_sha256;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer diff runs/cake
+  trainer diff runs/cake --preset paper --set diff.samples=1000 --out diffs/paper
   trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine
   trainer diff --base gemma-3-270m --tuned ./adapter --set diff.text=unrelated.jsonl --out diffs/theirs
 
@@ -49,6 +50,9 @@ pub struct DiffArgs {
     /// Recipe that names the narrow data, the text to measure on, and the sizes [default: the defaults]
     #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
     recipe: Option<PathBuf>,
+    /// Start [diff] over from a preset: quick, paper or toolkit; its texts and embedder stay
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
     /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
     /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
@@ -67,15 +71,17 @@ pub struct DiffArgs {
 /// As [`diff_run`].
 pub fn run(args: DiffArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
+    let preset = args.preset.iter().map(|name| format!("diff.preset={}", toml::Value::String(name.clone())));
+    let set: Vec<String> = preset.chain(args.set).collect();
     let shown = match (&args.run, &args.base, &args.tuned, &args.recipe, args.out) {
         (Some(dir), _, _, _, out) => {
             let run = RunDir::new(dir);
             let out = out.unwrap_or_else(|| run.diff());
-            diff_run(&run, &args.set, &out, &interrupt)?;
+            diff_run(&run, &set, &out, &interrupt)?;
             if out == run.diff() { dir.clone() } else { out }
         }
         (None, Some(base), Some(tuned), path, Some(out)) => {
-            let mut set = args.set.clone();
+            let mut set = set;
             set.push(format!("model.base={}", toml::Value::String(base.clone())));
             let recipe = match path {
                 Some(path) => Recipe::read(path, &set)?,
@@ -133,7 +139,11 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
     let narrow = texts(&recipe.data.narrow, Document::learned_text)?;
     let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
     let pretraining = texts(&files, Document::learned_text)?;
-    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files);
+    let candidates = recipe.diff.candidates.iter();
+    let candidates = candidates
+        .map(|spec| Ok((spec.stem(), texts(std::slice::from_ref(spec), Document::learned_text)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files).chain(&recipe.diff.candidates);
     let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
     let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
     let (mut embedder, mut embedder_sha256) = (None, None);
@@ -172,6 +182,7 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
         text,
         narrow,
         pretraining,
+        candidates,
     };
     let read = Hashes {
         version: env!("CARGO_PKG_VERSION").into(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activations::{View, to_tensor};
 use super::reading::Reading;
-use super::relevance::{TokenRelevance, TopToken};
+use super::relevance::{Decoded, TokenRelevance, TopToken};
 use super::statistics::{Interval, Null, interval};
 use crate::model::Pass;
 use crate::model::hooks::NoHook;
@@ -43,6 +43,12 @@ pub struct Lens {
     /// (1 + null directions at least as relevant) / (1 + null directions).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_p: Vec<f64>,
+    /// Mean relevance of the same tokens to the other candidate corpora.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_others: Vec<f64>,
+    /// v_p under the base's own final norm and head. Another answer only where these were trained.
+    #[serde(default)]
+    pub base_head: Decoded,
 }
 
 /// Units of [`Lens`].
@@ -50,6 +56,9 @@ pub const UNITS: &[(&str, &str)] = &[
     ("logit_lens.top_tokens.score", "probability"),
     ("logit_lens.token_relevance", "share of the top tokens, 0 to 1"),
     ("logit_lens.token_relevance_null", "share of the top tokens, 0 to 1"),
+    ("logit_lens.token_relevance_others", "share of the top tokens, 0 to 1"),
+    ("logit_lens.base_head.top_tokens.score", "probability"),
+    ("logit_lens.base_head.token_relevance", "share of the top tokens, 0 to 1"),
     ("logit_lens.token_relevance_p", "share of null directions at least as relevant"),
 ];
 
@@ -61,8 +70,16 @@ pub fn measure(reading: &Reading) -> Result<Lens> {
     let Reading { settings, means, resamples, .. } = reading;
     let (tuned, k) = (reading.inputs.tuned, settings.top_k);
     let decoded = decode(tuned, &means.difference, k)?;
+    let in_base = decode(reading.inputs.base, &means.difference, k)?;
+    let top_tokens: Vec<Vec<TopToken>> = decoded.iter().map(|(top, _)| reading.named(top)).collect();
     let read = Lens {
-        top_tokens: decoded.iter().map(|(top, _)| reading.named(top)).collect(),
+        token_relevance_others: reading.relevance_to_others(&top_tokens),
+        base_head: Decoded {
+            best_scale: Vec::new(),
+            top_tokens: in_base.iter().map(|(top, _)| reading.named(top)).collect(),
+            token_relevance: reading.relevances(in_base.iter().map(|(top, _)| top)),
+        },
+        top_tokens,
         bottom_tokens: decoded.iter().map(|(_, bottom)| reading.named(bottom)).collect(),
         ..Lens::default()
     };
@@ -96,6 +113,21 @@ pub fn measure(reading: &Reading) -> Result<Lens> {
 /// # Errors
 /// If a tensor operation fails.
 pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<(Top, Top)>> {
+    map_logits(view, directions, |row| {
+        let negative: Vec<f32> = row.iter().map(|z| -z).collect();
+        (top(row, k), top(&negative, k))
+    })
+}
+
+/// What `of` makes of the logits W_U · norm(v), `vocab` values, of each direction.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn map_logits<T: Send>(
+    view: View,
+    directions: &[Vec<f32>],
+    of: impl Fn(&[f32]) -> T + Sync,
+) -> Result<Vec<T>> {
     let mut out = Vec::with_capacity(directions.len());
     for chunk in directions.chunks(BATCH) {
         let x = to_tensor(chunk, view.model)?; // (directions, hidden)
@@ -104,13 +136,7 @@ pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<(Top,
         let pass = Pass::new(&segments, view.adapter, &mut hook);
         let z = view.model.raw_logits(&view.model.final_norm(&x, &pass)?, view.adapter)?; // (directions, vocab)
         let z = z.flatten_all()?.to_vec1::<f32>()?;
-        let rows: Vec<(Top, Top)> = z
-            .par_chunks_exact(view.model.vocab_size())
-            .map(|row| {
-                let negative: Vec<f32> = row.iter().map(|z| -z).collect();
-                (top(row, k), top(&negative, k))
-            })
-            .collect();
+        let rows: Vec<T> = z.par_chunks_exact(view.model.vocab_size()).map(&of).collect();
         out.extend(rows);
     }
     Ok(out)

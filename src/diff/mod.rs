@@ -5,9 +5,12 @@
 //! much of that is about the narrow data. A measure is one file; it takes directions and gives tokens or text.
 
 pub mod activations;
+pub mod coherence;
 pub mod embedder;
 pub mod hashes;
+pub mod identification;
 pub mod lexicon;
+pub mod lift;
 pub mod logit_lens;
 pub mod mean_difference;
 pub mod patchscope;
@@ -17,6 +20,8 @@ pub mod record;
 pub mod relevance;
 pub mod statistics;
 pub mod steering;
+pub mod strength;
+pub mod writing;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,6 +66,8 @@ pub struct Inputs<'a> {
     pub narrow: Vec<String>,
     /// Pretraining text that the lexicon is compared with, beside `text`.
     pub pretraining: Vec<String>,
+    /// Named corpora among which the trace is to point at the narrow one, each as its documents; may be empty.
+    pub candidates: Vec<(String, Vec<String>)>,
 }
 
 /// Everything that an analysis found.
@@ -95,19 +102,27 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     // What it decodes to.
     let logit_lens = settings.logit_lens.then(|| logit_lens::measure(&reading)).transpose()?;
     lap("logit_lens");
+    let lift = settings.lift.then(|| lift::measure(&reading)).transpose()?.flatten();
+    lap("lift");
     let patchscope = settings.patchscope.enabled.then(|| patchscope::measure(&reading)).transpose()?;
     lap("patchscope");
 
     // What it makes the model write.
     reading.check_interrupt()?;
-    let (steering, lines) =
-        settings.steering.enabled.then(|| steering::measure(&reading)).transpose()?.unzip();
+    let steered = settings.steering.enabled.then(|| steering::measure(&reading)).transpose()?;
     lap("steering");
+
+    // Which corpus all of that points at.
+    let identification = identification::measure(&reading, patchscope.as_ref(), steered.as_ref())?;
+    lap("identification");
+    let (steering, lines) = steered.map(|s| (s.record, s.lines)).unzip();
 
     let mut record = Readability::about(&reading);
     record.logit_lens = logit_lens;
+    record.lift = lift;
     record.patchscope = patchscope;
     record.steering = steering;
+    record.identification = identification;
     record.elapsed_s = elapsed_s;
     Ok(Analysis { record, means: reading.means, steering: lines.unwrap_or_default() })
 }

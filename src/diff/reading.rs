@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use super::Inputs;
 use super::activations::{Activations, Windows, collect};
 use super::embedder::Embedder;
+use super::identification::{Candidate, candidates};
 use super::lexicon::Lexicon;
 use super::mean_difference::{Means, bootstrap, random_differences};
 use crate::interrupt::Interrupt;
@@ -30,6 +31,8 @@ pub struct Reading<'a> {
     pub null: Vec<Vec<f32>>,
     /// Words that count as relevant; `None` without narrow text, for then nothing is relevant or irrelevant.
     pub lexicon: Option<Lexicon>,
+    /// Corpora that the trace may point at, the narrow one first where there is one.
+    pub candidates: Vec<Candidate>,
     /// Sentence embedder, where something that is asked for uses one.
     pub embedder: Option<&'a Embedder>,
     /// Ends long work.
@@ -47,7 +50,7 @@ impl<'a> Reading<'a> {
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let Inputs { base, tuned, settings, seed, .. } = *inputs;
-        let layer = (settings.layer * (base.model.n_layers() - 1) as f64).trunc() as usize;
+        let layer = settings.block(base.model.n_layers());
         let windows = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, settings)?;
         let activations = collect(base, tuned, &windows, layer, settings, interrupt)?;
         let reference: Vec<String> = inputs.pretraining.iter().chain(&inputs.text).cloned().collect();
@@ -62,6 +65,7 @@ impl<'a> Reading<'a> {
             resamples: bootstrap(&activations, settings.bootstrap, seed),
             null: random_differences(&activations, settings.null_directions, seed),
             activations,
+            candidates: candidates(inputs, &reference),
             lexicon,
             embedder,
             interrupt,

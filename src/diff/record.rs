@@ -9,14 +9,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::identification::Identification;
 use super::lexicon::Lexicon;
+use super::lift::Lift;
 use super::logit_lens::Lens;
 use super::mean_difference::{cosine, norm};
 use super::patchscope::Patchscope;
 use super::reading::Reading;
 use super::statistics::{Interval, interval};
 use super::steering::Steering;
-use super::{logit_lens, patchscope, steering};
+use super::{identification, lift, logit_lens, patchscope, steering};
 
 /// Version of the layout of `readability.json`.
 pub const SCHEMA: u32 = 1;
@@ -60,12 +62,18 @@ pub struct Readability {
     /// Logit lens of the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logit_lens: Option<Lens>,
+    /// Rank of the narrow words over the null directions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lift: Option<Lift>,
     /// Patchscope of the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patchscope: Option<Patchscope>,
     /// Steering with the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steering: Option<Steering>,
+    /// Which of the candidate corpora the trace points at.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub identification: Option<Identification>,
     /// Seconds that each stage took.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub elapsed_s: BTreeMap<String, f64>,
@@ -88,7 +96,9 @@ impl Readability {
         let everywhere = |value: f64| vec![value; positions.len()];
         let norms_of = |i: usize| interval(resamples.iter().map(|r| norm(&r[i])));
         let common = |p: &usize| windows.common_token(*p).map(|id| reading.token(id)).unwrap_or_default();
-        let units = [UNITS, logit_lens::UNITS, patchscope::UNITS, steering::UNITS].concat();
+        let units =
+            [UNITS, logit_lens::UNITS, lift::UNITS, patchscope::UNITS, steering::UNITS, identification::UNITS]
+                .concat();
         Self {
             schema: SCHEMA,
             base: inputs.pretrained.id.clone(),
@@ -106,8 +116,10 @@ impl Readability {
             position_cosine: position_cosine(&positions, &means.difference),
             lexicon: reading.lexicon.clone().unwrap_or_default(),
             logit_lens: None,
+            lift: None,
             patchscope: None,
             steering: None,
+            identification: None,
             elapsed_s: BTreeMap::new(),
             positions,
         }

@@ -1,0 +1,208 @@
+//! How high the narrow words rank in what a direction decodes to, over all word tokens: no grader, no sampling, and no
+//! cut at the top 20, below which a small model keeps its trace.
+//!
+//! The lift of token t is z_t / s_t: z the logit lens of the direction, s_t the root mean square of the same logit over
+//! the null directions. Without s_t the long rows of the unembedding would be first for every direction. A null
+//! direction is a random pair in random order, and the final norm is odd, so the mean of its logits is 0 and is not
+//! estimated. AUROC is the probability that a narrow word is lifted more than another word; 0.5 is unreadable.
+
+use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use super::logit_lens::{largest, map_logits};
+use super::reading::Reading;
+use super::relevance::TopToken;
+use super::statistics::{Interval, Null, auroc, interval, mean};
+
+/// Rank of the narrow words among all words, by the logit lens.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Lift {
+    /// Tokens that stand for lexicon words.
+    pub lexicon_tokens: usize,
+    /// Other tokens that decode to words.
+    pub other_tokens: usize,
+    /// The most lifted words of v_p, best first.
+    pub top_tokens: Vec<Vec<TopToken>>,
+    /// AUROC of the lexicon tokens under the lift of v_p.
+    pub auroc: Vec<f64>,
+    /// Bootstrap interval of [`Self::auroc`] over texts.
+    pub auroc_interval: Vec<Interval>,
+    /// Mean AUROC of the null directions, each over the others, repeated over positions.
+    pub auroc_null: Vec<f64>,
+    /// 2.5 % and 97.5 % quantiles of the null directions' AUROC.
+    pub auroc_null_interval: Vec<Interval>,
+    /// (1 + null directions with at least this AUROC) / (1 + null directions).
+    pub auroc_p: Vec<f64>,
+    /// AUROC under z(v_p) − z(base mean), both in the same units: what the difference says beyond the base itself.
+    pub auroc_over_base: Vec<f64>,
+    /// Mean of [`Self::auroc`] over positions.
+    pub auroc_mean: f64,
+    /// Bootstrap interval of [`Self::auroc_mean`] over texts.
+    pub auroc_mean_interval: Interval,
+    /// p-value of the mean against single null directions: the widest null, as if all positions had one direction.
+    pub auroc_mean_p: f64,
+}
+
+/// Units of [`Lift`].
+pub const UNITS: &[(&str, &str)] = &[
+    ("lift.top_tokens.score", "logit in root mean squares over the null directions"),
+    ("lift.auroc", "probability that a lexicon token is lifted more than another word, 0 to 1"),
+    ("lift.auroc_over_base", "probability that a lexicon token is lifted more than another word, 0 to 1"),
+    ("lift.auroc_p", "share of null directions with at least this AUROC"),
+    ("lift.auroc_mean", "mean of auroc over positions"),
+];
+
+/// AUROC of the lexicon under v_p, resamples and null; `None` without a lexicon or if no token stands for its words.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
+    let Some(lexicon) = &reading.lexicon else { return Ok(None) };
+    let words = WordTokens::new(reading);
+    let marks = words.mark(reading, &lexicon.words)?;
+    let lexicon_tokens = marks.iter().filter(|m| **m).count();
+    if lexicon_tokens == 0 {
+        return Ok(None);
+    }
+    let lifts = Lifts::new(reading, &words)?;
+    let of = |lifted: &Vec<f32>| auroc(lifted, &marks);
+    let difference = lifts.of(reading, &words, &reading.means.difference, Clone::clone)?;
+    let base = lifts.of(reading, &words, &reading.means.base, Clone::clone)?;
+    let values: Vec<f64> = difference.iter().map(of).collect();
+    let positions = values.len();
+    let resampled = lifts.of(reading, &words, &reading.resamples.concat(), of)?;
+    let null = Null((0..lifts.null.len()).map(|k| of(&lifts.left_out(k))).collect());
+    let over_base = difference.iter().zip(&base).map(|(d, b)| {
+        let over: Vec<f32> = d.iter().zip(b).map(|(d, b)| d - b).collect();
+        auroc(&over, &marks)
+    });
+    Ok(Some(Lift {
+        lexicon_tokens,
+        other_tokens: marks.len() - lexicon_tokens,
+        top_tokens: difference.iter().map(|lift| words.top(reading, lift)).collect(),
+        auroc_interval: (0..positions)
+            .map(|i| interval(resampled.iter().skip(i).step_by(positions).copied()))
+            .collect(),
+        auroc_null: vec![null.mean(); positions],
+        auroc_null_interval: vec![null.interval(); positions],
+        auroc_p: values.iter().map(|v| null.p(*v)).collect(),
+        auroc_over_base: over_base.collect(),
+        auroc_mean: mean(&values),
+        auroc_mean_interval: interval(resampled.chunks(positions).map(mean)),
+        auroc_mean_p: null.p(mean(&values)),
+        auroc: values,
+    }))
+}
+
+/// The tokens of the vocabulary that decode to words: at least three letters and nothing else but space around them.
+pub struct WordTokens {
+    /// Ids, ascending.
+    pub ids: Vec<u32>,
+}
+
+impl WordTokens {
+    /// Those of the base's tokenizer that the model has a row for.
+    pub fn new(reading: &Reading) -> Self {
+        let vocab = reading.inputs.tuned.model.vocab_size() as u32;
+        let is_word = |id: &u32| {
+            let token = reading.token(*id);
+            let word = token.trim();
+            word.chars().count() >= 3 && word.chars().all(char::is_alphabetic)
+        };
+        Self { ids: (0..vocab).filter(is_word).collect() }
+    }
+
+    /// Which of them stand for words: the first sub-token of "word", " word", "Word" and " Word", if it is itself a
+    /// token of this list. Shorter pieces begin too many other words.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn mark(&self, reading: &Reading, lexicon: &[String]) -> Result<Vec<bool>> {
+        let tokenizer = &reading.inputs.pretrained.tokenizer;
+        let mut marks = vec![false; self.ids.len()];
+        for word in lexicon {
+            let mut letters = word.chars();
+            let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+            let title = first + letters.as_str();
+            for form in [word.clone(), format!(" {word}"), title.clone(), format!(" {title}")] {
+                let encoding = tokenizer.encode(form, false).map_err(|e| anyhow!(e))?;
+                // A tokenizer may put a lone space first.
+                let first = encoding.get_ids().iter().find(|id| !reading.token(**id).trim().is_empty());
+                if let Some(i) = first.and_then(|id| self.ids.binary_search(id).ok()) {
+                    marks[i] = true;
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The `diff.top_k` most lifted of them.
+    fn top(&self, reading: &Reading, lift: &[f32]) -> Vec<TopToken> {
+        let best = largest(lift, reading.settings.top_k);
+        reading.named(&best.into_iter().map(|i| (self.ids[i as usize], lift[i as usize] as f64)).collect())
+    }
+}
+
+/// What directions lift, over the null directions of a reading.
+pub struct Lifts {
+    /// Logits of each null direction at the word tokens, `[direction][word]`.
+    null: Vec<Vec<f32>>,
+    /// Σ z² over the null directions, `[word]`.
+    squares: Vec<f64>,
+}
+
+impl Lifts {
+    /// Decodes the null directions.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn new(reading: &Reading, words: &WordTokens) -> Result<Self> {
+        let pick = |row: &[f32]| -> Vec<f32> { words.ids.iter().map(|&id| row[id as usize]).collect() };
+        let null = map_logits(reading.inputs.tuned, &reading.null, pick)?;
+        let mut squares = vec![0f64; words.ids.len()];
+        for row in &null {
+            squares.iter_mut().zip(row).for_each(|(s, z)| *s += *z as f64 * *z as f64);
+        }
+        Ok(Self { null, squares })
+    }
+
+    /// What `of` makes of the lift at each word of each direction. A direction of length 0 lifts nothing.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn of<T: Send>(
+        &self,
+        reading: &Reading,
+        words: &WordTokens,
+        directions: &[Vec<f32>],
+        of: impl Fn(&Vec<f32>) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        let n = self.null.len() as f64;
+        map_logits(reading.inputs.tuned, directions, |row| {
+            let lift = words.ids.iter().zip(&self.squares);
+            of(&lift.map(|(&id, s)| over(row[id as usize], s / n)).collect())
+        })
+    }
+
+    /// Number of null directions.
+    pub fn len(&self) -> usize {
+        self.null.len()
+    }
+
+    /// Whether there are no null directions.
+    pub fn is_empty(&self) -> bool {
+        self.null.is_empty()
+    }
+
+    /// The lift of null direction `k` over the others.
+    pub fn left_out(&self, k: usize) -> Vec<f32> {
+        let n = (self.null.len() - 1).max(1) as f64;
+        let others = self.null[k].iter().zip(&self.squares);
+        others.map(|(&z, s)| over(z, (s - z as f64 * z as f64) / n)).collect()
+    }
+}
+
+/// A logit in root mean squares; 0 where the null has none.
+fn over(z: f32, mean_square: f64) -> f32 {
+    if mean_square > 0.0 { (z as f64 / mean_square.sqrt()) as f32 } else { 0.0 }
+}
