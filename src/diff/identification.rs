@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Inputs;
 use super::embedder::centroid;
 use super::lexicon::Lexicon;
-use super::lift::{Lifts, WordTokens};
+use super::lift::{Lifts, WordTokens, beyond_base};
 use super::patchscope::Patchscope;
 use super::reading::Reading;
 use super::relevance::TopToken;
@@ -144,14 +144,15 @@ pub fn measure(
 }
 
 fn by_lift(reading: &Reading) -> Result<Ranking> {
-    let words = WordTokens::new(reading);
-    let lifts = Lifts::new(reading, &words)?;
-    let difference = lifts.of(reading, &words, &reading.means.difference, Clone::clone)?;
+    let lexicons: Vec<&Lexicon> = reading.candidates.iter().map(|c| &c.lexicon).collect();
+    let tokens = WordTokens::new(reading, &lexicons)?;
+    let lifts = Lifts::new(reading, &tokens)?;
+    let difference = beyond_base(reading, &reading.means.difference);
+    let difference = lifts.of(reading, &tokens, &difference, Clone::clone)?;
     let null: Vec<Vec<f32>> = (0..lifts.len()).map(|k| lifts.left_out(k)).collect();
     let (mut score, mut p) = (Vec::new(), Vec::new());
-    for candidate in &reading.candidates {
-        let marks = words.mark(reading, &candidate.lexicon.words)?;
-        let of = |lifts: &[Vec<f32>]| -> Vec<f64> { lifts.iter().map(|l| auroc(l, &marks)).collect() };
+    for sides in &tokens.sides {
+        let of = |lifts: &[Vec<f32>]| -> Vec<f64> { lifts.iter().map(|l| auroc(l, sides)).collect() };
         score.push(mean(&of(&difference)));
         p.push(Null(of(&null)).p(mean(&of(&difference))));
     }
