@@ -32,6 +32,7 @@ type Row = (usize, usize, Document);
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer diff runs/cake
+  trainer diff runs/cake --preset paper --set diff.samples=1000 --out diffs/paper
   trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine
   trainer diff --base gemma-3-270m --tuned ./adapter --set diff.text=unrelated.jsonl --out diffs/theirs
   trainer diff --base hf:org/base --tuned hf:org/adapter --set diff.text=unrelated.jsonl --out diffs/published
@@ -51,6 +52,9 @@ pub struct DiffArgs {
     /// Recipe that names the narrow data, the text to measure on, and the sizes [default: the defaults]
     #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
     recipe: Option<PathBuf>,
+    /// Start [diff] over from a preset: quick, paper or toolkit; its texts and embedder stay
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
     /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
     /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
@@ -69,15 +73,17 @@ pub struct DiffArgs {
 /// As [`diff_run`].
 pub fn run(args: DiffArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
+    let preset = args.preset.iter().map(|name| format!("diff.preset={}", toml::Value::String(name.clone())));
+    let set: Vec<String> = preset.chain(args.set).collect();
     let shown = match (&args.run, &args.base, &args.tuned, &args.recipe, args.out) {
         (Some(dir), _, _, _, out) => {
             let run = RunDir::new(dir);
             let out = out.unwrap_or_else(|| run.diff());
-            diff_run(&run, &args.set, &out, &interrupt)?;
+            diff_run(&run, &set, &out, &interrupt)?;
             if out == run.diff() { dir.clone() } else { out }
         }
         (None, Some(base), Some(tuned), path, Some(out)) => {
-            let mut set = args.set.clone();
+            let mut set = set;
             set.push(format!("model.base={}", toml::Value::String(base.clone())));
             let recipe = match path {
                 Some(path) => Recipe::read(path, &set)?,
@@ -155,7 +161,19 @@ fn diff_pair(
     let chat_documents = documents(chat)?;
     let of_chat = |(i, row, document): Row| (chat[i].path.clone(), row, document);
     let chats = conversations(chat_documents.iter().cloned().map(of_chat).collect())?;
-    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files).chain(chat);
+    let sources = recipe
+        .diff
+        .text
+        .iter()
+        .chain(&recipe.data.narrow)
+        .chain(&files)
+        .chain(chat)
+        .chain(&recipe.diff.candidates);
+    let candidates = recipe.diff.candidates.iter();
+    let of_candidate = |spec: &SourceSpec| -> Result<(String, Vec<String>)> {
+        Ok((spec.stem(), texts(&documents(std::slice::from_ref(spec))?, Document::learned_text)))
+    };
+    let candidates = candidates.map(of_candidate).collect::<Result<Vec<_>>>()?;
     let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
     let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
     let (mut embedder, mut embedder_sha256) = (None, None);
@@ -184,6 +202,7 @@ fn diff_pair(
         chats,
         pretraining: texts(&pretraining, Document::learned_text),
         loss_documents: loss_documents(narrow, pretraining, chat_documents, trained_on),
+        candidates,
     };
     let read = Hashes {
         version: env!("CARGO_PKG_VERSION").into(),

@@ -294,11 +294,6 @@ pub fn collect(
     Ok(of_layers)
 }
 
-/// The block at a depth: trunc(depth · (L − 1)).
-pub fn layer_at(depth: f64, n_layers: usize) -> usize {
-    (depth * (n_layers - 1) as f64).trunc() as usize
-}
-
 /// `resid_post` of block `layer` for every token of each sequence, `[sequence][token · hidden ..]`.
 ///
 /// # Errors

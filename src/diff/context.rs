@@ -5,9 +5,10 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::activations::{Probe, collect};
-use super::logit_lens::{self, Decoding};
+use super::logit_lens;
 use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
+use super::relevance::Decoding;
 use super::statistics::mean;
 use crate::model::source::Pretrained;
 

@@ -3,10 +3,10 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::activations::{Probe, collect, layer_at};
+use super::activations::{Probe, collect};
 use super::logit_lens;
 use super::mean_difference::norm;
-use super::patchscope::{Decoded, Prompts, select_scales};
+use super::patchscope::{AtScales, Prompts, select_scales};
 use super::reading::Reading;
 use super::relevance::TopToken;
 use crate::progress;
@@ -51,8 +51,12 @@ pub const UNITS: &[(&str, &str)] = &[
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn measure(reading: &Reading) -> Result<Depth> {
     let Reading { inputs, settings, windows, .. } = reading;
-    let layers: Vec<usize> =
-        settings.depth.layers.iter().map(|depth| layer_at(*depth, inputs.base.model.n_layers())).collect();
+    let layers: Vec<usize> = settings
+        .depth
+        .layers
+        .iter()
+        .map(|depth| settings.block_at(*depth, inputs.base.model.n_layers()))
+        .collect();
     let probe = |ids: &Vec<u32>| Probe {
         ids: ids.clone(),
         read: settings.positions.clone(),
@@ -88,8 +92,8 @@ fn patchscope(reading: &Reading, layer: usize, eta: f64, directions: &[Vec<f32>]
     let prompts = Prompts::new(reading.inputs.tuned, &reading.inputs.pretrained.tokenizer, layer)?;
     let decoded = prompts.decode(directions, eta, section, k, &bar, reading.interrupt)?;
     bar.finish_and_clear();
-    let chosen: Vec<Decoded> = match section.scales.len() {
-        1 => decoded.into_iter().map(|tops| Decoded { best: 0, tops }).collect(),
+    let chosen: Vec<AtScales> = match section.scales.len() {
+        1 => decoded.into_iter().map(|tops| AtScales { best: 0, tops }).collect(),
         _ => select_scales(decoded, &|id| reading.token(id), reading.embedder()?)?,
     };
     Ok(reading.relevances(chosen.iter().map(|d| &d.tops[d.best])))

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::activations::{View, to_tensor};
 use super::decoded::{Decoded, Variant};
 use super::reading::Reading;
-use super::relevance::{TokenRelevance, TopToken};
+use super::relevance::{Decoding, TokenRelevance, TopToken};
 use super::statistics::{Interval, Null, interval};
 use crate::model::Pass;
 use crate::model::hooks::NoHook;
@@ -44,16 +44,12 @@ pub struct Lens {
     /// (1 + null directions at least as relevant) / (1 + null directions).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_p: Vec<f64>,
-}
-
-/// What some directions decode to; arrays run over the directions.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Decoding {
-    /// Best tokens, best first.
-    pub top_tokens: Vec<Vec<TopToken>>,
-    /// Share of them that is relevant; empty without a lexicon.
+    /// Mean relevance of the same tokens to the other candidate corpora.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub token_relevance: Vec<f64>,
+    pub token_relevance_others: Vec<f64>,
+    /// v_p under the base's own final norm and head. Another answer only where these were trained.
+    #[serde(default)]
+    pub base_head: Decoding,
 }
 
 /// Units of [`Lens`].
@@ -61,6 +57,9 @@ pub const UNITS: &[(&str, &str)] = &[
     ("logit_lens.top_tokens.score", "probability"),
     ("logit_lens.token_relevance", "share of the top tokens, 0 to 1"),
     ("logit_lens.token_relevance_null", "share of the top tokens, 0 to 1"),
+    ("logit_lens.token_relevance_others", "share of the top tokens, 0 to 1"),
+    ("logit_lens.base_head.top_tokens.score", "probability"),
+    ("logit_lens.base_head.token_relevance", "share of the top tokens, 0 to 1"),
     ("logit_lens.token_relevance_p", "share of null directions at least as relevant"),
 ];
 
@@ -79,8 +78,16 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
             lines.push(Decoded { position, variant, scale: None, tokens: reading.unjudged(top) });
         }
     }
+    let in_base = decode(reading.inputs.base, &means.difference, k)?;
+    let top_tokens: Vec<Vec<TopToken>> = decoded.iter().map(|(top, _)| reading.named(top)).collect();
     let read = Lens {
-        top_tokens: decoded.iter().map(|(top, _)| reading.named(top)).collect(),
+        token_relevance_others: reading.relevance_to_others(&top_tokens),
+        base_head: Decoding {
+            best_scale: Vec::new(),
+            top_tokens: in_base.iter().map(|(top, _)| reading.named(top)).collect(),
+            token_relevance: reading.relevances(in_base.iter().map(|(top, _)| top)),
+        },
+        top_tokens,
         bottom_tokens: decoded.iter().map(|(_, bottom)| reading.named(bottom)).collect(),
         ..Lens::default()
     };
@@ -112,6 +119,7 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
 pub fn read(reading: &Reading, directions: &[Vec<f32>]) -> Result<Decoding> {
     let tops = decode(reading.inputs.tuned, directions, reading.settings.top_k)?;
     Ok(Decoding {
+        best_scale: Vec::new(),
         top_tokens: tops.iter().map(|(top, _)| reading.named(top)).collect(),
         token_relevance: reading.relevances(tops.iter().map(|(top, _)| top)),
     })
@@ -131,6 +139,21 @@ pub fn relevances(reading: &Reading, directions: &[Vec<f32>]) -> Result<Vec<f64>
 /// # Errors
 /// If a tensor operation fails.
 pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<(Top, Top)>> {
+    map_logits(view, directions, |row| {
+        let negative: Vec<f32> = row.iter().map(|z| -z).collect();
+        (top(row, k), top(&negative, k))
+    })
+}
+
+/// What `of` makes of the logits W_U · norm(v), `vocab` values, of each direction.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn map_logits<T: Send>(
+    view: View,
+    directions: &[Vec<f32>],
+    of: impl Fn(&[f32]) -> T + Sync,
+) -> Result<Vec<T>> {
     let mut out = Vec::with_capacity(directions.len());
     for chunk in directions.chunks(BATCH) {
         let x = to_tensor(chunk, view.model)?; // (directions, hidden)
@@ -139,13 +162,7 @@ pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<(Top,
         let pass = Pass::new(&segments, view.adapter, &mut hook);
         let z = view.model.raw_logits(&view.model.final_norm(&x, &pass)?, view.adapter)?; // (directions, vocab)
         let z = z.flatten_all()?.to_vec1::<f32>()?;
-        let rows: Vec<(Top, Top)> = z
-            .par_chunks_exact(view.model.vocab_size())
-            .map(|row| {
-                let negative: Vec<f32> = row.iter().map(|z| -z).collect();
-                (top(row, k), top(&negative, k))
-            })
-            .collect();
+        let rows: Vec<T> = z.par_chunks_exact(view.model.vocab_size()).map(&of).collect();
         out.extend(rows);
     }
     Ok(out)

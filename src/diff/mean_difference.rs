@@ -131,6 +131,16 @@ pub fn mean_vector<'v>(vectors: impl Iterator<Item = &'v Vec<f32>>) -> Vec<f32> 
     sum.iter().map(|x| (x / count.max(1) as f64) as f32).collect()
 }
 
+/// What is left of a vector without its part along another.
+pub fn without(v: &[f32], along: &[f32]) -> Vec<f32> {
+    let dot: f64 = v.iter().zip(along).map(|(x, y)| *x as f64 * *y as f64).sum();
+    let share = match norm(along) {
+        0.0 => 0.0,
+        norm => dot / (norm * norm),
+    };
+    v.iter().zip(along).map(|(x, y)| (*x as f64 - share * *y as f64) as f32).collect()
+}
+
 /// Cosine of two vectors; 0 if one is zero.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot: f64 = a.iter().zip(b).map(|(x, y)| *x as f64 * *y as f64).sum();

@@ -8,6 +8,7 @@ pub mod activations;
 pub mod bias_share;
 pub mod causal;
 pub mod chat;
+pub mod coherence;
 pub mod context;
 pub mod decoded;
 pub mod depth;
@@ -15,9 +16,11 @@ pub mod dimensionality;
 pub mod eigen;
 pub mod embedder;
 pub mod hashes;
+pub mod identification;
 pub mod interpolation;
 pub mod kl;
 pub mod lexicon;
+pub mod lift;
 pub mod logit_lens;
 pub mod losses;
 pub mod mean_difference;
@@ -29,6 +32,8 @@ pub mod relevance;
 pub mod statistics;
 pub mod steering;
 pub mod stored;
+pub mod strength;
+pub mod writing;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,6 +86,8 @@ pub struct Inputs<'a> {
     pub pretraining: Vec<String>,
     /// What losses are taken on, beside `text`.
     pub loss_documents: LossDocuments,
+    /// Named corpora among which the trace is to point at the narrow one, each as its documents; may be empty.
+    pub candidates: Vec<(String, Vec<String>)>,
 }
 
 /// Everything that an analysis found.
@@ -122,6 +129,8 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     let (logit_lens, lens_tokens) =
         settings.logit_lens.then(|| logit_lens::measure(&reading)).transpose()?.unzip();
     lap("logit_lens");
+    let lift = settings.lift.then(|| lift::measure(&reading)).transpose()?.flatten();
+    lap("lift");
     let (patchscope, scope_tokens) =
         settings.patchscope.enabled.then(|| patchscope::measure(&reading)).transpose()?.unzip();
     lap("patchscope");
@@ -138,9 +147,13 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
 
     // What it makes the model write.
     reading.check_interrupt()?;
-    let (steering, lines) =
-        settings.steering.enabled.then(|| steering::measure(&reading)).transpose()?.unzip();
+    let steered = settings.steering.enabled.then(|| steering::measure(&reading)).transpose()?;
     lap("steering");
+
+    // Which corpus all of that points at.
+    let identification = identification::measure(&reading, patchscope.as_ref(), steered.as_ref())?;
+    lap("identification");
+    let (steering, lines) = steered.map(|s| (s.record, s.lines)).unzip();
 
     // What it does to the losses.
     let bias_share =
@@ -156,6 +169,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
 
     let mut record = Readability::about(&reading);
     record.logit_lens = logit_lens;
+    record.lift = lift;
     record.patchscope = patchscope;
     record.steering = steering;
     record.bias_share = bias_share;
@@ -166,6 +180,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     record.dimensionality = dimensionality;
     record.depth = depth;
     record.chat = chat;
+    record.identification = identification;
     record.elapsed_s = elapsed_s;
     Ok(Analysis {
         record,

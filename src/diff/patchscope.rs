@@ -23,7 +23,7 @@ use super::embedder::Embedder;
 use super::logit_lens::{Top, largest};
 use super::mean_difference::factor_to;
 use super::reading::Reading;
-use super::relevance::{TokenRelevance, TopToken};
+use super::relevance::{Decoding, TokenRelevance, TopToken};
 use super::statistics::{Interval, Null};
 use crate::interrupt::Interrupt;
 use crate::model::hooks::NoHook;
@@ -48,6 +48,9 @@ const BATCH: usize = 64;
 /// Patchscope: the difference put in place of a token in an identity prompt.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Patchscope {
+    /// Positions that the arrays here run over, where `diff.patchscope.positions` names some; else all.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub positions: Vec<usize>,
     /// Scale (in η) whose tokens are most coherent as a set.
     pub best_scale: Vec<f64>,
     /// How the scale was chosen, in words.
@@ -66,6 +69,12 @@ pub struct Patchscope {
     /// (1 + null directions at least as relevant) / (1 + null directions).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_p: Vec<f64>,
+    /// Mean relevance of the same tokens to the other candidate corpora.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance_others: Vec<f64>,
+    /// The difference put in place of a token of the base model.
+    #[serde(default)]
+    pub in_base: Decoding,
 }
 
 /// Units of [`Patchscope`].
@@ -74,6 +83,10 @@ pub const UNITS: &[(&str, &str)] = &[
     ("patchscope.top_tokens.score", "mean probability over the prompts"),
     ("patchscope.token_relevance", "share of the top tokens, 0 to 1"),
     ("patchscope.token_relevance_null", "share of the top tokens, 0 to 1"),
+    ("patchscope.token_relevance_others", "share of the top tokens, 0 to 1"),
+    ("patchscope.in_base.best_scale", "multiples of expected_norm"),
+    ("patchscope.in_base.top_tokens.score", "mean probability over the prompts"),
+    ("patchscope.in_base.token_relevance", "share of the top tokens, 0 to 1"),
     ("patchscope.token_relevance_p", "share of null directions at least as relevant"),
 ];
 
@@ -86,16 +99,20 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
     let Reading { settings, means, layer, interrupt, .. } = reading;
     let (tokenizer, section, k) =
         (&reading.inputs.pretrained.tokenizer, &settings.patchscope, settings.top_k);
-    let positions = means.difference.len();
+    let place = |p: &usize| settings.positions.iter().position(|q| q == p);
+    let places: Vec<usize> = settings.patchscope_positions().iter().filter_map(place).collect();
+    let of = |rows: &[Vec<f32>]| -> Vec<Vec<f32>> { places.iter().map(|i| rows[*i].clone()).collect() };
+    let (difference, tuned, base) = (of(&means.difference), of(&means.tuned), of(&means.base));
+    let positions = difference.len();
     // Baselines and null are of use only where relevance is judged.
     let (of_tuned, of_base, null) = match reading.lexicon {
-        Some(_) => (&means.tuned[..], &means.base[..], &reading.null[..]),
+        Some(_) => (&tuned[..], &base[..], &reading.null[..]),
         None => (&[][..], &[][..], &[][..]),
     };
-    let runs = (positions + of_tuned.len() + of_base.len() + null.len()) * section.scales.len();
+    let runs = (2 * positions + of_tuned.len() + of_base.len() + null.len()) * section.scales.len();
     let bar = progress::bar("patchscope", runs as u64);
 
-    let in_tuned: Vec<Vec<f32>> = [&means.difference[..], of_tuned, null].concat();
+    let in_tuned: Vec<Vec<f32>> = [&difference[..], of_tuned, null].concat();
     let mut decoded = Prompts::new(reading.inputs.tuned, tokenizer, *layer)?.decode(
         &in_tuned,
         reading.eta(),
@@ -105,7 +122,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
         interrupt,
     )?;
     let in_base = Prompts::new(reading.inputs.base, tokenizer, *layer)?.decode(
-        of_base,
+        &[&difference[..], of_base].concat(),
         reading.eta(),
         section,
         k,
@@ -114,39 +131,52 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
     )?;
     bar.finish_and_clear();
     decoded.extend(in_base);
-    let (chosen, selector): (Vec<Decoded>, &str) = match section.scales.len() {
-        1 => (decoded.into_iter().map(|tops| Decoded { best: 0, tops }).collect(), ONLY_SCALE),
+    let (chosen, selector): (Vec<AtScales>, &str) = match section.scales.len() {
+        1 => (decoded.into_iter().map(|tops| AtScales { best: 0, tops }).collect(), ONLY_SCALE),
         _ => (select_scales(decoded, &|id| reading.token(id), reading.embedder()?)?, SELECTOR),
     };
 
     let (difference, rest) = chosen.split_at(positions);
+    let (of_tuned, rest) = rest.split_at(of_tuned.len());
+    let (of_null, rest) = rest.split_at(null.len());
+    let (in_base, of_base) = rest.split_at(positions);
+    let scales = |of: &[AtScales]| of.iter().map(|d| section.scales[d.best]).collect::<Vec<f64>>();
+    let tokens = |of: &[AtScales]| -> Vec<Vec<TopToken>> {
+        of.iter().map(|d| reading.named(&d.tops[d.best])).collect()
+    };
+    let score = |of: &[AtScales]| reading.relevances(of.iter().map(|d| &d.tops[d.best]));
+    let top_tokens = tokens(difference);
     let read = Patchscope {
-        best_scale: difference.iter().map(|d| section.scales[d.best]).collect(),
+        positions: section.positions.clone(),
+        best_scale: scales(difference),
         scale_selector: selector.into(),
-        top_tokens: difference.iter().map(|d| reading.named(&d.tops[d.best])).collect(),
+        token_relevance_others: reading.relevance_to_others(&top_tokens),
+        in_base: Decoding {
+            best_scale: scales(in_base),
+            top_tokens: tokens(in_base),
+            token_relevance: score(in_base),
+        },
+        top_tokens,
         ..Patchscope::default()
     };
-    let lines = |variant: Variant, of: &[Decoded]| -> Vec<decoded::Decoded> {
+    let lines = |variant: Variant, of: &[AtScales]| -> Vec<decoded::Decoded> {
         let at = |position: usize, scale: f64, top: &Top| decoded::Decoded {
             position,
             variant,
             scale: Some(scale),
             tokens: reading.unjudged(top),
         };
-        let of_position = |(&p, d): (&usize, &Decoded)| -> Vec<_> {
+        let of_position = |(&p, d): (&usize, &AtScales)| -> Vec<_> {
             section.scales.iter().zip(&d.tops).map(|(s, top)| at(p, *s, top)).collect()
         };
-        settings.positions.iter().zip(of).flat_map(of_position).collect()
+        settings.patchscope_positions().iter().zip(of).flat_map(of_position).collect()
     };
-    let mut tokens = lines(Variant::Difference, difference);
+    let mut decoded_lines = lines(Variant::Difference, difference);
     if reading.lexicon.is_none() {
-        return Ok((read, tokens));
+        return Ok((read, decoded_lines));
     }
-    let score = |of: &[Decoded]| reading.relevances(of.iter().map(|d| &d.tops[d.best]));
-    let (of_tuned, rest) = rest.split_at(positions);
-    let (of_null, of_base) = rest.split_at(null.len());
-    tokens.extend(lines(Variant::Base, of_base));
-    tokens.extend(lines(Variant::Tuned, of_tuned));
+    decoded_lines.extend(lines(Variant::Base, of_base));
+    decoded_lines.extend(lines(Variant::Tuned, of_tuned));
     let null = Null(score(of_null));
     let difference = score(difference);
     let patchscope = Patchscope {
@@ -156,11 +186,11 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
         token_relevance: TokenRelevance { difference, base: score(of_base), tuned: score(of_tuned) },
         ..read
     };
-    Ok((patchscope, tokens))
+    Ok((patchscope, decoded_lines))
 }
 
 /// What a direction decodes to at each scale.
-pub struct Decoded {
+pub struct AtScales {
     /// Index of the chosen scale.
     pub best: usize,
     /// Best tokens at each scale, best first.
@@ -286,7 +316,7 @@ pub fn select_scales(
     decoded: Vec<Vec<Top>>,
     text: &dyn Fn(u32) -> String,
     embedder: &Embedder,
-) -> Result<Vec<Decoded>> {
+) -> Result<Vec<AtScales>> {
     let word = |id: u32| -> Option<String> {
         let text = text(id);
         let word = text.trim().to_lowercase();
@@ -333,7 +363,7 @@ pub fn select_scales(
                     (best, highest) = (i, c);
                 }
             }
-            Decoded { best, tops }
+            AtScales { best, tops }
         })
         .collect())
 }

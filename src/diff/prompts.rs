@@ -1,6 +1,56 @@
 //! The neutral prompts that steering continues or answers.
 
+use anyhow::Result;
+
+use crate::model::source::Pretrained;
 use crate::recipe::MAX_PROMPTS;
+
+/// Prompts as they are written and as the model reads them.
+pub struct Prompts {
+    /// As written.
+    pub texts: Vec<&'static str>,
+    /// Token ids of each, special tokens and chat template with them.
+    pub ids: Vec<Vec<u32>>,
+}
+
+impl Prompts {
+    /// The first `count` requests through the chat template where the model has one, else as many openings.
+    ///
+    /// # Errors
+    /// If a prompt cannot be rendered.
+    pub fn neutral(base: &Pretrained, count: usize) -> Result<Self> {
+        Self::render(base, &REQUESTS[..count], &OPENINGS[..count])
+    }
+
+    /// The prompts that the strength of steering is searched with.
+    ///
+    /// # Errors
+    /// If a prompt cannot be rendered.
+    pub fn probes(base: &Pretrained) -> Result<Self> {
+        Self::render(base, &PROBE_REQUESTS, &PROBE_OPENINGS)
+    }
+
+    fn render(base: &Pretrained, requests: &[&'static str], openings: &[&'static str]) -> Result<Self> {
+        let template = base.chat_template.as_ref().map(|_| base.chat()).transpose()?;
+        let texts = if template.is_some() { requests } else { openings };
+        let ids = texts.iter().map(|text| base.prompt_ids(text, template.as_ref()));
+        Ok(Self { ids: ids.collect::<Result<_>>()?, texts: texts.to_vec() })
+    }
+}
+
+/// A story, something fun, and a subject of the model's own choice: beginnings.
+const PROBE_OPENINGS: [&str; 3] = [
+    "Here is a story that I like to tell:",
+    "Some fun things to do this weekend are",
+    "Today I want to talk about",
+];
+
+/// The same as requests.
+const PROBE_REQUESTS: [&str; 3] = [
+    "Please tell me a story.",
+    "What are some fun things to do at the weekend?",
+    "Choose any subject you like and tell me about it.",
+];
 
 /// Beginnings to continue, for models without a chat template.
 pub const OPENINGS: [&str; MAX_PROMPTS] = [

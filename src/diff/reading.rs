@@ -3,8 +3,9 @@
 use anyhow::{Context, Result};
 
 use super::Inputs;
-use super::activations::{Activations, Probe, Windows, layer_at, run_both};
+use super::activations::{Activations, Probe, Windows, run_both};
 use super::embedder::Embedder;
+use super::identification::{Candidate, candidates};
 use super::lexicon::Lexicon;
 use super::mean_difference::{Means, RandomDifferences, Resamples};
 use crate::interrupt::Interrupt;
@@ -33,6 +34,8 @@ pub struct Reading<'a> {
     pub null: Vec<Vec<f32>>,
     /// Words that count as relevant; `None` without narrow text, for then nothing is relevant or irrelevant.
     pub lexicon: Option<Lexicon>,
+    /// Corpora that the trace may point at, the narrow one first where there is one.
+    pub candidates: Vec<Candidate>,
     /// Sentence embedder, where something that is asked for uses one.
     pub embedder: Option<&'a Embedder>,
     /// Ends long work.
@@ -50,7 +53,7 @@ impl<'a> Reading<'a> {
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let Inputs { base, tuned, settings, seed, .. } = *inputs;
-        let layer = layer_at(settings.layer, base.model.n_layers());
+        let layer = settings.block(base.model.n_layers());
         let windows = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, settings)?;
         let (hidden, places, n) = (base.model.hidden_size(), settings.positions.len(), windows.ids.len());
         let keep = if settings.reads_single_samples() { KEPT } else { 0 };
@@ -78,6 +81,7 @@ impl<'a> Reading<'a> {
             resamples: resamples.means(hidden),
             null: null.directions(),
             activations,
+            candidates: candidates(inputs, &reference),
             lexicon,
             embedder,
             interrupt,

@@ -15,9 +15,11 @@ use super::chat::Chat;
 use super::context::Context;
 use super::depth::Depth;
 use super::dimensionality::Dimensionality;
+use super::identification::Identification;
 use super::interpolation::Interpolation;
 use super::kl::Kl;
 use super::lexicon::Lexicon;
+use super::lift::Lift;
 use super::logit_lens::Lens;
 use super::mean_difference::{cosine, norm};
 use super::patchscope::Patchscope;
@@ -25,8 +27,8 @@ use super::reading::Reading;
 use super::statistics::{Interval, interval};
 use super::steering::Steering;
 use super::{
-    bias_share, causal, chat, context, depth, dimensionality, interpolation, kl, logit_lens, patchscope,
-    steering,
+    bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
+    logit_lens, patchscope, steering,
 };
 
 /// Version of the layout of `readability.json`.
@@ -71,6 +73,9 @@ pub struct Readability {
     /// Logit lens of the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logit_lens: Option<Lens>,
+    /// Rank of the narrow words over the null directions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lift: Option<Lift>,
     /// Patchscope of the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patchscope: Option<Patchscope>,
@@ -101,6 +106,9 @@ pub struct Readability {
     /// Differences on conversations.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chat: Option<Chat>,
+    /// Which of the candidate corpora the trace points at.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub identification: Option<Identification>,
     /// Seconds that each stage took.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub elapsed_s: BTreeMap<String, f64>,
@@ -126,6 +134,7 @@ impl Readability {
         let units = [
             UNITS,
             logit_lens::UNITS,
+            lift::UNITS,
             patchscope::UNITS,
             steering::UNITS,
             bias_share::UNITS,
@@ -136,6 +145,7 @@ impl Readability {
             dimensionality::UNITS,
             depth::UNITS,
             chat::UNITS,
+            identification::UNITS,
         ]
         .concat();
         Self {
@@ -155,6 +165,7 @@ impl Readability {
             position_cosine: position_cosine(&positions, &means.difference),
             lexicon: reading.lexicon.clone().unwrap_or_default(),
             logit_lens: None,
+            lift: None,
             patchscope: None,
             steering: None,
             bias_share: None,
@@ -165,6 +176,7 @@ impl Readability {
             dimensionality: None,
             depth: None,
             chat: None,
+            identification: None,
             elapsed_s: BTreeMap::new(),
             positions,
         }

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lexicon::Lexicon;
 use super::logit_lens::Top;
 use super::reading::Reading;
+use super::statistics::mean;
 
 /// One decoded token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,6 +30,19 @@ pub struct TokenRelevance {
     pub base: Vec<f64>,
     /// Decoding the tuned model's mean activation.
     pub tuned: Vec<f64>,
+}
+
+/// What a direction decodes to in one more way.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Decoding {
+    /// Scale that was chosen, for the patchscope.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub best_scale: Vec<f64>,
+    /// Tokens, best first.
+    pub top_tokens: Vec<Vec<TopToken>>,
+    /// Share of them that are relevant.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub token_relevance: Vec<f64>,
 }
 
 impl TokenRelevance {
@@ -58,9 +73,29 @@ impl Reading<'_> {
 
     /// Share of the top `diff.top_k` tokens that are relevant; `None` without a lexicon.
     pub fn relevance(&self, top: &Top) -> Option<f64> {
-        let (lexicon, k) = (self.lexicon.as_ref()?, self.settings.top_k);
-        let relevant = top.iter().take(k).filter(|(id, _)| lexicon.is_relevant(&self.token(*id))).count();
-        Some(relevant as f64 / k as f64)
+        Some(self.relevance_to(self.lexicon.as_ref()?, top.iter().map(|(id, _)| *id)))
+    }
+
+    /// The same under any lexicon, of tokens that come best first.
+    pub fn relevance_to(&self, lexicon: &Lexicon, best: impl IntoIterator<Item = u32>) -> f64 {
+        let k = self.settings.top_k;
+        let relevant = best.into_iter().take(k).filter(|id| lexicon.is_relevant(&self.token(*id))).count();
+        relevant as f64 / k as f64
+    }
+
+    /// Mean share of the tokens of each position that are relevant to the candidates other than the narrow text:
+    /// the narrow lexicon knows the answer, theirs do not. Empty where there are none.
+    pub fn relevance_to_others(&self, tokens: &[Vec<TopToken>]) -> Vec<f64> {
+        let others: Vec<&Lexicon> =
+            self.candidates.iter().filter(|c| !c.is_narrow).map(|c| &c.lexicon).collect();
+        if others.is_empty() || self.lexicon.is_none() {
+            return Vec::new();
+        }
+        let share = |tokens: &Vec<TopToken>| {
+            let one = |lexicon: &&Lexicon| self.relevance_to(lexicon, tokens.iter().map(|t| t.id));
+            mean(&others.iter().map(one).collect::<Vec<_>>())
+        };
+        tokens.iter().map(share).collect()
     }
 
     /// Of several; empty without a lexicon.

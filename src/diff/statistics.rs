@@ -36,3 +36,39 @@ impl Null {
         (1 + at_least) as f64 / (1 + self.0.len()) as f64
     }
 }
+
+/// Area under the ROC curve: the probability that a positive scores higher than a negative, ties counted half
+/// (Mann & Whitney's U over the number of pairs). What is neither does not count. 0.5 where one side is empty.
+pub fn auroc(scores: &[f32], positive: &[Option<bool>]) -> f64 {
+    let side = |wanted: bool| {
+        let of_side = scores.iter().zip(positive).filter(move |(_, p)| **p == Some(wanted));
+        of_side.map(|(score, _)| *score).collect::<Vec<f32>>()
+    };
+    let (mut high, low) = (side(true), side(false));
+    high.sort_unstable_by(f32::total_cmp);
+    if high.is_empty() || low.is_empty() {
+        return 0.5;
+    }
+    // Twice the positives below each negative and those equal to it: whole numbers, so their order is of no matter.
+    let lost = |score: &f32| {
+        let below = high.partition_point(|h| h < score);
+        (below + high.partition_point(|h| h <= score)) as u64
+    };
+    1.0 - low.iter().map(lost).sum::<u64>() as f64 / (2.0 * high.len() as f64 * low.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auroc_counts_pairs_and_halves_ties() {
+        let (yes, no) = (Some(true), Some(false));
+        assert_eq!(auroc(&[3.0, 1.0, 2.0], &[yes, no, no]), 1.0);
+        assert_eq!(auroc(&[0.0, 1.0, 2.0], &[yes, no, no]), 0.0);
+        assert_eq!(auroc(&[1.0, 1.0, 0.0], &[yes, no, no]), 0.75);
+        assert_eq!(auroc(&[1.0, 9.0, 0.0], &[yes, None, no]), 1.0);
+        assert_eq!(auroc(&[0.0; 4], &[yes, no, yes, no]), 0.5);
+        assert_eq!(auroc(&[1.0, 2.0], &[no, no]), 0.5);
+    }
+}

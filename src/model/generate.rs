@@ -16,13 +16,30 @@ pub struct Sampling {
     pub max_new_tokens: usize,
     /// 0 is greedy; otherwise plain sampling at this temperature, no truncation.
     pub temperature: f64,
-    /// Each prompt draws from its own stream, decided by this and its place in `prompts`.
+    /// Each prompt draws from its own stream, decided by this and the stream's number.
     pub seed: u64,
     /// A token of these ends its sequence and is kept as its last.
     pub eos: Vec<u32>,
 }
 
-/// New token ids for each prompt.
+/// New token ids for each prompt, prompt `i` drawing from stream `i`; see [`generate_from`].
+///
+/// # Errors
+/// As [`generate_from`].
+pub fn generate(
+    model: &CausalLm,
+    prompts: &[Vec<u32>],
+    sampling: &Sampling,
+    adapter: f64,
+    hook: &mut dyn Hook,
+    on_token: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<Vec<u32>>> {
+    let streams: Vec<u64> = (0..prompts.len() as u64).collect();
+    generate_from(model, prompts, &streams, sampling, adapter, hook, on_token)
+}
+
+/// New token ids for each prompt, whose draws are decided by the seed and its number in `streams`, so that the same
+/// prompt gets the same text in whatever batch it is.
 ///
 /// `adapter` scales the adapter (1 tuned, 0 base); `hook` sees `(tokens, hidden)` of the prompts first, then
 /// one token of each sequence that is still going, named by [`Segments::id`]. `on_token` is called after
@@ -30,9 +47,10 @@ pub struct Sampling {
 ///
 /// # Errors
 /// If a prompt is empty, or a tensor operation fails.
-pub fn generate(
+pub fn generate_from(
     model: &CausalLm,
     prompts: &[Vec<u32>],
+    streams: &[u64],
     sampling: &Sampling,
     adapter: f64,
     hook: &mut dyn Hook,
@@ -43,7 +61,9 @@ pub fn generate(
         0.0 => Rule::ArgMax,
         temperature => Rule::All { temperature },
     };
-    let mut samplers: Vec<LogitsProcessor> = (0..prompts.len() as u64)
+    ensure!(streams.len() == prompts.len(), "{} streams for {} prompts", streams.len(), prompts.len());
+    let mut samplers: Vec<LogitsProcessor> = streams
+        .iter()
         .map(|i| {
             LogitsProcessor::from_sampling(
                 sampling.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ i,

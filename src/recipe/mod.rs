@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 pub use self::diff::{
-    BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LossesSection,
-    MAX_PROMPTS, PatchscopeSection, SteeringSection,
+    BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LayerRule,
+    LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, SearchSection, SteeringSection,
 };
 pub use self::endpoint::EndpointSection;
 use crate::error::{InputError, input_error};
@@ -147,6 +147,11 @@ impl SourceSpec {
     /// Whether this is text sampled from the base model.
     pub fn is_self(&self) -> bool {
         self.path == "self"
+    }
+
+    /// The name of the file or folder without its extension.
+    pub fn stem(&self) -> String {
+        Path::new(&self.path).file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 
@@ -426,9 +431,7 @@ impl Recipe {
             .map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         table.iter_mut().for_each(|(key, value)| make_absolute(key, value, folder));
-        for set in overrides {
-            apply_override(&mut table, set)?;
-        }
+        apply_overrides(&mut table, overrides)?;
         let (recipe, mut faults) = Self::from_table(&table);
         faults.extend(recipe.faults());
         if faults.is_empty() {
@@ -460,9 +463,7 @@ impl Recipe {
     /// An [`InputError`] with every fault.
     pub fn for_diff(overrides: &[String]) -> Result<Self> {
         let mut table = Table::new();
-        for set in overrides {
-            apply_override(&mut table, set)?;
-        }
+        apply_overrides(&mut table, overrides)?;
         let (recipe, mut faults) = Self::from_table(&table);
         faults.extend(recipe.diff_faults());
         if faults.is_empty() { Ok(recipe) } else { Err(InputError { faults }.into()) }
@@ -471,7 +472,10 @@ impl Recipe {
     /// A recipe from a table, with a fault for each key that is unknown or of the wrong type.
     fn from_table(table: &Table) -> (Self, Vec<String>) {
         let mut faults = Vec::new();
-        let recipe = lenient("", table, &Recipe::default(), &mut faults);
+        let preset = table.get("diff").and_then(|diff| diff.get("preset")).cloned();
+        let preset = preset.and_then(|p| p.try_into::<Preset>().ok()).unwrap_or_default();
+        let default = Recipe { diff: DiffSection::of(preset), ..Recipe::default() };
+        let recipe = lenient("", table, &default, &mut faults);
         (recipe, faults)
     }
 
@@ -586,6 +590,7 @@ impl Recipe {
             ("data.pretraining", &d.pretraining),
             ("diff.text", &x.text),
             ("diff.chat.text", &x.chat.text),
+            ("diff.candidates", &x.candidates),
         ] {
             for spec in side.iter() {
                 let weight = spec.weight.unwrap_or(1.0);
@@ -634,8 +639,11 @@ impl Recipe {
 /// Makes the paths of a value absolute, which stands in a recipe under `key`.
 fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
     match (key, value) {
-        ("data.narrow" | "data.pretraining" | "diff.text" | "diff.chat.text", sources) => {
-            make_sources_absolute(sources, folder)
+        (
+            "data.narrow" | "data.pretraining" | "diff.text" | "diff.chat.text" | "diff.candidates",
+            sources,
+        ) => {
+            make_sources_absolute(sources, folder);
         }
         ("model.base" | "diff.embedder", Value::String(model)) => {
             // A path that exists beside the recipe, or here; anything else is an alias or an id.
@@ -673,6 +681,15 @@ fn make_sources_absolute(value: &mut Value, folder: &Path) {
 fn absolute(folder: &Path, path: &str) -> String {
     let joined: PathBuf = folder.join(path);
     std::path::absolute(&joined).unwrap_or(joined).to_string_lossy().into_owned()
+}
+
+/// Sets dotted keys in order. A preset among them starts `[diff]` over first, whose keys a resolved recipe has all.
+fn apply_overrides(table: &mut Table, overrides: &[String]) -> Result<()> {
+    let is_preset = |set: &String| set.split_once('=').is_some_and(|(key, _)| key.trim() == "diff.preset");
+    if let (true, Some(Value::Table(diff))) = (overrides.iter().any(is_preset), table.get_mut("diff")) {
+        diff.retain(|key, _| ["text", "candidates", "embedder"].contains(&key));
+    }
+    overrides.iter().try_for_each(|set| apply_override(table, set))
 }
 
 /// Sets one dotted key. A path in the value is relative to the current folder.

@@ -205,6 +205,8 @@ pub fn texts(spec: &Spec) -> Vec<SteeringLine> {
                 position,
                 steered: vec![steered.into()],
                 unsteered: vec![plain.into()],
+                base: vec![plain.into()],
+                null: Vec::new(),
             });
         }
     }
