@@ -84,8 +84,12 @@ fn between_identical_models_every_difference_is_zero_and_no_number_is_missing() 
         let lab = Lab::of(family);
         write_untrained_adapter(&lab.path("adapter"), &open(&tiny(family)));
         for (out, tuned) in [("adapter-diff", lab.path("adapter")), ("model-diff", tiny(family))] {
-            let set =
-                ["diff.steering.temperature=0", "diff.context.far=[8, 15]", "diff.depth.patchscope=true"];
+            let set = [
+                "diff.steering.temperature=0",
+                "diff.context.far=[8, 15]",
+                "diff.depth.patchscope=true",
+                "diff.depth.enabled=true",
+            ];
             let found = diff(&lab, &tiny(family), &tuned, out, &set);
             assert_no_null(&found, out);
             let context = &found["context"];
@@ -171,7 +175,7 @@ fn plant(base: &Path, tuned: &Path) -> Vec<f32> {
 fn a_constant_planted_at_a_block_is_recovered_at_every_position() {
     let lab = Lab::of("qwen2");
     let planted = plant(&lab.path("base"), &lab.path("tuned"));
-    let set = ["diff.context.far=[8, 15]", "diff.depth.layers=[0.0, 0.5]"];
+    let set = ["diff.context.far=[8, 15]", "diff.depth.layers=[0.0, 0.5]", "diff.depth.enabled=true"];
     let found = diff(&lab, &lab.path("base"), &lab.path("tuned"), "diff", &set);
     assert_eq!(found["layer"], LAYER);
     // All of the difference is the constant, in content or without, near or far, and it is one direction.
@@ -183,6 +187,7 @@ fn a_constant_planted_at_a_block_is_recovered_at_every_position() {
     {
         assert!(!numbers(cosines).is_empty() && numbers(cosines).iter().all(|c| *c > 0.999), "{cosines}");
     }
+    assert!(numbers(&context["cosine_with_mean"]).iter().all(|c| *c > 0.999), "{context}");
     assert_eq!(context["far"]["positions"], serde_json::json!([8, 15]));
     let uncentred = &found["dimensionality"]["uncentred"];
     for i in 0..5 {
@@ -387,10 +392,15 @@ fn several_windows_of_a_text_follow_each_other_and_only_some_give_the_expected_n
     assert!(e.contains("of at least 16 tokens (up to 2 a text), diff.samples = 1000"), "{e}");
 }
 
+const TEMPLATE: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}\
+{% if add_generation_prompt %}<assistant>{% endif %}";
+
 #[test]
 fn conversations_are_read_around_the_beginning_of_the_answer() {
     let lab = Lab::of("qwen2");
-    lab.fit("run", &["train.lr=2e-2"]);
+    let (base, adapter) = (lab.path("base"), tiny("qwen2").join("adapter"));
+    change_model(&tiny("qwen2"), &base, |_| {});
+    lab.write("base/chat_template.jinja", TEMPLATE);
     let chat = |user: &str, answer: &str| serde_json::json!({"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]});
     let long = "the old stone bridge over the river in winter light";
     let system = serde_json::json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]});
@@ -404,23 +414,22 @@ fn conversations_are_read_around_the_beginning_of_the_answer() {
     lab.write_rows("chat.jsonl", &rows_of_file);
     lab.write_rows("plain.jsonl", &[serde_json::json!({"text": long})]);
     let set = ["diff.chat.text=chat.jsonl", "diff.chat.samples=2", "diff.chat.user_tokens=120"];
-    lab.succeed(&with_sets(&["diff", "run"], &[&set[..], &["diff.steering.enabled=false"]].concat()));
-    let found = read_json(&lab.path("run/diff/readability.json"));
+    let found = diff(&lab, &base, &adapter, "out", &[&set[..], &["diff.steering.enabled=false"]].concat());
     assert_no_null(&found, "diff");
     let found = &found["chat"];
     assert_eq!(found["positions"], serde_json::json!([-3, -2, -1, 0, 1, 2, 3, 4]));
     assert_eq!(found["sample_rows"], serde_json::json!([0, 4]));
 
     // The same by hand: the template's text, the answer behind it.
-    let base = open(&tiny("qwen2"));
-    let adapter = Adapter::read(&lab.path("run/adapter")).unwrap();
-    let model = load(&base, &Tuning::Adapted(&adapter));
-    let template = base.chat().unwrap();
+    let read = Adapter::read(&adapter).unwrap();
+    let opened = open(&base);
+    let model = load(&opened, &Tuning::Adapted(&read));
+    let template = opened.chat().unwrap();
     let mut sum = vec![vec![0f64; 32]; 8];
     for user in ["which bridge?", "where?"] {
         let prompt = template.user_turn(user).unwrap();
-        let begin = base.tokenizer.encode(prompt.as_str(), false).unwrap().len();
-        let whole = base.tokenizer.encode(format!("{prompt}{long}"), false).unwrap().get_ids().to_vec();
+        let begin = opened.tokenizer.encode(prompt.as_str(), false).unwrap().len();
+        let whole = opened.tokenizer.encode(format!("{prompt}{long}"), false).unwrap().get_ids().to_vec();
         let at =
             |adapter| resid_post(View { model: &model, adapter }, &[whole.clone()], LAYER).unwrap().remove(0);
         let (off, on) = (at(0.0), at(1.0));
@@ -431,7 +440,7 @@ fn conversations_are_read_around_the_beginning_of_the_answer() {
             }
         }
     }
-    let tensors = read_tensors(&lab.path("run/diff/activations.safetensors"));
+    let tensors = read_tensors(&lab.path("out/activations.safetensors"));
     let written = rows(&tensors["chat_mean_difference"]);
     assert!(tensors.contains_key("chat_base_mean") && tensors.contains_key("chat_tuned_mean"));
     for (place, (written, expected)) in written.iter().zip(&sum).enumerate() {
@@ -446,7 +455,10 @@ fn conversations_are_read_around_the_beginning_of_the_answer() {
         (["diff.chat.text=chat.jsonl", "diff.chat.samples=4"], "3 of 5 conversations begin with"),
         (["diff.chat.text=none.jsonl", "diff.chat.samples=2"], "diff.chat.text: "),
     ] {
-        let e = lab.refused(&with_sets(&["diff", "run", "--out", "again"], &set));
+        let (base, adapter) = (base.to_string_lossy(), adapter.to_string_lossy());
+        let args =
+            ["diff", "--base", &base, "--tuned", &adapter, "--recipe", "recipe.toml", "--out", "again"];
+        let e = lab.refused(&with_sets(&args, &set));
         assert!(e.contains(part), "{part}: {e}");
     }
 }
@@ -454,14 +466,9 @@ fn conversations_are_read_around_the_beginning_of_the_answer() {
 #[test]
 fn conversations_need_a_chat_template() {
     let lab = Lab::new();
-    lab.write_rows("chat.jsonl", &[serde_json::json!({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})]);
-    let base = lab.path("base");
-    change_model(&tiny("llama"), &base, |_| {});
-    let config = base.join("tokenizer_config.json");
-    let mut without = read_json(&config);
-    without.as_object_mut().unwrap().shift_remove("chat_template");
-    fs::write(&config, without.to_string()).unwrap();
-    let base = base.to_string_lossy();
+    let turn = |role: &str| serde_json::json!({"role": role, "content": "hello"});
+    lab.write_rows("chat.jsonl", &[serde_json::json!({"messages": [turn("user"), turn("assistant")]})]);
+    let base = tiny("llama").to_string_lossy().into_owned();
     let args = ["diff", "--base", &base, "--tuned", &base, "--recipe", "recipe.toml", "--out", "out"];
     let e = lab.refused(&with_sets(&args, &["diff.chat.text=chat.jsonl"]));
     assert!(e.contains("diff.chat.text") && e.contains("has no chat template"), "{e}");
@@ -530,7 +537,6 @@ fn a_measure_that_was_not_run_is_absent() {
         "diff.steering.enabled=false",
         "diff.context.enabled=false",
         "diff.dimensionality.enabled=false",
-        "diff.depth.enabled=false",
     ];
     lab.succeed(&with_sets(&["diff", "run"], &off));
     let found = read_json(&lab.path("run/diff/readability.json"));

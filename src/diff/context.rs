@@ -19,6 +19,9 @@ pub struct Context {
     /// Share of the mean of ‖h_tuned − h_base‖² that v_p, the same for all texts, explains; the part that a mean has by
     /// chance is taken off, so that it can come out below 0.
     pub constant_share: Vec<f64>,
+    /// Mean cosine of the difference of a single text with v_p; unlike the share, a few texts with huge differences do not
+    /// decide it. Over the first 512 samples.
+    pub cosine_with_mean: Vec<f64>,
     /// Single texts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub singles: Option<Singles>,
@@ -81,6 +84,7 @@ pub struct Far {
 /// Units of [`Context`].
 pub const UNITS: &[(&str, &str)] = &[
     ("context.constant_share", "share of the mean squared norm of the difference, at most 1"),
+    ("context.cosine_with_mean", "cosine, -1 to 1"),
     ("context.singles.token_relevance", "share of the top tokens, mean over texts, 0 to 1"),
     ("context.singles.token_relevance_without_mean", "share of the top tokens, mean over texts, 0 to 1"),
     ("context.inputs.delta_norm", "L2 norm of the residual stream"),
@@ -100,10 +104,19 @@ const REPEATED: [(&str, &str); 5] =
 pub fn measure(reading: &Reading) -> Result<Context> {
     Ok(Context {
         constant_share: reading.activations.constant_share(),
+        cosine_with_mean: cosine_with_mean(reading),
         singles: singles(reading)?,
         inputs: inputs(reading)?,
         far: far(reading)?,
     })
+}
+
+fn cosine_with_mean(reading: &Reading) -> Vec<f64> {
+    let at = |(place, v): (usize, &Vec<f32>)| {
+        let of_place = reading.activations.kept.iter().map(|d| &d[place * v.len()..(place + 1) * v.len()]);
+        mean(&of_place.map(|d| cosine(d, v)).collect::<Vec<_>>())
+    };
+    reading.means.difference.iter().enumerate().map(at).collect()
 }
 
 /// `None` without a lexicon, for then there is no relevance.

@@ -347,7 +347,7 @@ pub struct ContextSection {
     pub enabled: bool,
     /// Single texts whose own differences are decoded, at each position.
     pub singles: usize,
-    /// Positions far into a text; empty: none.
+    /// Positions far into a text (the paper's: 15, 31, 63, 127); empty: none.
     pub far: Vec<usize>,
     /// Texts that are read so far, at most: the first that are long enough.
     pub far_samples: usize,
@@ -355,7 +355,7 @@ pub struct ContextSection {
 
 impl Default for ContextSection {
     fn default() -> Self {
-        Self { enabled: true, singles: 16, far: vec![15, 31, 63, 127], far_samples: 20 }
+        Self { enabled: true, singles: 16, far: Vec::new(), far_samples: 100 }
     }
 }
 
@@ -391,7 +391,7 @@ pub struct DepthSection {
 
 impl Default for DepthSection {
     fn default() -> Self {
-        Self { enabled: true, layers: vec![0.25, 0.5, 0.75, 1.0], samples: 100, patchscope: false }
+        Self { enabled: false, layers: vec![0.25, 0.5, 0.75, 1.0], samples: 400, patchscope: false }
     }
 }
 
