@@ -1,8 +1,9 @@
 //! A language model behind an OpenAI-compatible chat-completions endpoint: one question, one answer, and everything
 //! that can go wrong in between.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, bail};
@@ -120,6 +121,8 @@ pub struct Endpoint {
     exchanges: Arc<Exchanges>,
     interrupt: Interrupt,
     state: Mutex<State>,
+    /// Keys of the questions on the way, and a bell that rings when one is answered.
+    asking: (Mutex<HashSet<String>>, Condvar),
 }
 
 #[derive(Debug)]
@@ -153,6 +156,20 @@ impl Fault {
 
     fn lasting(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), again: false, wait: None }
+    }
+}
+
+/// The right to ask a question; given back when it is dropped.
+struct Turn<'a> {
+    endpoint: &'a Endpoint,
+    key: &'a str,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let (asking, bell) = &self.endpoint.asking;
+        asking.lock().unwrap_or_else(PoisonError::into_inner).remove(self.key);
+        bell.notify_all();
     }
 }
 
@@ -202,6 +219,7 @@ impl Endpoint {
                 jitter: ChaCha8Rng::seed_from_u64(seed),
                 refuses: Refuses::default(),
             }),
+            asking: Default::default(),
             settings: settings.clone(),
         })
     }
@@ -268,6 +286,7 @@ impl Endpoint {
     /// `tries` requests, what went wrong with the last.
     pub fn complete(&self, ask: &Ask) -> Result<Answer> {
         let key = exchanges::key(&self.settings.base_url, &self.body(ask, Refuses::default()), ask.sample);
+        let _turn = self.alone_with(&key);
         if let Some(known) = self.exchanges.find(&key) {
             let unread = |fault: Fault| anyhow!("{}: {}", self.exchanges.path().display(), fault.message);
             let answer = read(&known).map_err(unread)?;
@@ -297,6 +316,16 @@ impl Endpoint {
             self.settings.base_url,
             self.settings.tries
         )
+    }
+
+    /// Waits while another thread asks the same: one of them asks, the other finds the answer.
+    fn alone_with<'a>(&'a self, key: &'a str) -> Turn<'a> {
+        let (asking, bell) = &self.asking;
+        let asking = asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asking =
+            bell.wait_while(asking, |keys| keys.contains(key)).unwrap_or_else(PoisonError::into_inner);
+        asking.insert(key.to_string());
+        Turn { endpoint: self, key }
     }
 
     fn counted(&self, answer: Answer) -> Answer {
