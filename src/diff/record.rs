@@ -26,7 +26,7 @@ use super::{bias_share, causal, interpolation, kl, logit_lens, patchscope, steer
 pub const SCHEMA: u32 = 1;
 
 /// Every number of one analysis.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Readability {
     /// Layout version, see [`SCHEMA`].
     pub schema: u32,

@@ -172,7 +172,7 @@ pub fn readability(spec: &Spec) -> Readability {
             relevant_words_steered: vec![0.08 * spec.trace + 0.002, 0.05 * spec.trace + 0.002],
             relevant_words_unsteered: vec![0.002, 0.002],
         }),
-        elapsed_s: BTreeMap::new(),
+        ..Readability::default()
     }
 }
 
