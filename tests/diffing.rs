@@ -546,3 +546,324 @@ fn a_measure_that_was_not_run_is_absent() {
     assert_eq!(numbers(&found["delta_norm"]).len(), 5);
     assert!(!lab.path("run/diff/steering.jsonl").exists());
 }
+
+// ---- losses ------------------------------------------------------------------------------------
+
+/// The measures that are losses, all of them and nothing else.
+const LOSSES: [&str; 5] = [
+    "diff.causal.enabled=true",
+    "diff.interpolation.enabled=true",
+    "diff.logit_lens=false",
+    "diff.patchscope.enabled=false",
+    "diff.steering.enabled=false",
+];
+
+/// Every effect of `causal`: its path, and the effects at one position on the same predictions.
+fn effects(found: &Value) -> Vec<(String, &Value)> {
+    let mut all = Vec::new();
+    for kind in ["narrow", "text"] {
+        for subset in ["all", "after_k", "exclude_position"] {
+            let list = found["causal"][kind][subset].as_array().unwrap();
+            assert_eq!(list.len(), 5, "{kind} {subset}: one a position");
+            all.extend(list.iter().enumerate().map(|(p, e)| (format!("{kind}.{subset}[{p}]"), e)));
+        }
+    }
+    all
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn between_identical_models_no_edit_changes_a_loss_and_nothing_diverges() {
+    for family in FAMILIES {
+        let lab = Lab::of(family);
+        write_untrained_adapter(&lab.path("adapter"), &open(&tiny(family)));
+        for (out, tuned) in [("adapter-diff", lab.path("adapter")), ("model-diff", tiny(family))] {
+            let found = diff(&lab, &tiny(family), &tuned, out, &LOSSES);
+            assert_no_null(&found, out);
+            for (path, e) in effects(&found) {
+                for edit in ["base_to_tuned", "tuned_to_base", "zero_ablation"] {
+                    assert_eq!(e[edit]["incr_ce"], 0.0, "{family} {out} {path} {edit}");
+                    assert_eq!(
+                        numbers(&e[edit]["incr_ce_interval"]),
+                        [0.0; 2],
+                        "{family} {out} {path} {edit}"
+                    );
+                    assert!(e[edit].get("incr_rel_ce").is_none(), "0/0 is absent");
+                }
+                for control in ["random", "random_difference"] {
+                    assert_eq!(e[control]["incr_ce"], 0.0, "{family} {out} {path} {control}");
+                }
+                assert_eq!(e["p"], 1.0);
+            }
+            for kind in ["narrow", "text"] {
+                for key in ["base_to_tuned", "tuned_to_base"] {
+                    assert_eq!(found["kl"][kind][key], 0.0, "{family} {out} {kind} {key}");
+                }
+                assert_eq!(numbers(&found["kl"][kind]["base_to_tuned_first"]), [0.0; 16]);
+            }
+            assert_eq!(found["bias_share"]["gain"], 0.0, "{family} {out}");
+            assert!(found["bias_share"].get("share").is_none(), "there is nothing to share");
+            let scaled = &found["interpolation"];
+            if out == "model-diff" {
+                assert!(scaled["not_measured"].as_str().unwrap().contains("two models"));
+                assert_eq!(scaled.as_object().unwrap().len(), 1);
+            } else {
+                for norms in scaled["delta_norm"].as_array().unwrap() {
+                    assert_eq!(numbers(norms), [0.0; 5], "{family}");
+                }
+                for losses in ["loss_narrow", "loss_text"] {
+                    let losses = numbers(&scaled[losses]);
+                    assert_eq!(losses, vec![losses[0]; 6], "{family}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_planted_constant_is_all_of_the_gain_and_taking_it_back_gives_the_loss_of_the_base() {
+    let lab = Lab::of("qwen2");
+    let (a, b) = (lab.path("a"), lab.path("b"));
+    plant(&a, &b);
+    // One way round the constant helps on narrow text, the other way it harms.
+    let mut gains = 0;
+    for (base, tuned, out) in [(&a, &b, "there"), (&b, &a, "back")] {
+        let found = diff(&lab, base, tuned, out, &LOSSES);
+        let bias = &found["bias_share"];
+        let (base, tuned) = (number(&bias["ce_base"]), number(&bias["ce_tuned"]));
+        let gain = base - tuned;
+        assert!(gain.abs() > 1e-2, "the constant does nothing: {gain}");
+        assert!((number(&bias["gain"]) - gain).abs() < 1e-9);
+        assert!((number(&bias["ce_biased"]) - tuned).abs() < 1e-4, "{}", bias["ce_biased"]);
+        if gain > 0.0 {
+            gains += 1;
+            assert!((number(&bias["share"]) - 1.0).abs() < 1e-2, "{}", bias["share"]);
+            for share in numbers(&bias["share_position"]) {
+                assert!((share - 1.0).abs() < 1e-2, "{share}");
+            }
+            assert!(number(&bias["share_null"]) < 0.9, "{}", bias["share_null"]);
+            let (factors, shares) = (numbers(&bias["factors"]), numbers(&bias["share_factor"]));
+            assert_eq!((factors.len(), shares.len()), (4, 4));
+            let best = shares.iter().copied().fold(f64::MIN, f64::max);
+            assert_eq!(number(&bias["best_share"]), best);
+            assert_eq!(
+                factors[shares.iter().position(|s| *s == best).unwrap()],
+                number(&bias["best_factor"])
+            );
+        } else {
+            assert!(bias.get("share").is_none());
+        }
+        for (path, e) in effects(&found) {
+            let (base, tuned) = (number(&e["ce_base"]), number(&e["ce_tuned"]));
+            assert!((number(&e["base_to_tuned"]["ce"]) - base).abs() < 1e-4, "{path}: {e}");
+            assert!((number(&e["tuned_to_base"]["ce"]) - tuned).abs() < 1e-4, "{path}: {e}");
+            let incr = number(&e["base_to_tuned"]["incr_ce"]);
+            assert!((incr - (base - tuned)).abs() < 1e-4, "{path}");
+            assert!((number(&e["base_to_tuned"]["ppl"]) - base.exp()).abs() < 1e-3 * base.exp(), "{path}");
+            if incr.abs() > 1e-2 {
+                assert!((number(&e["base_to_tuned"]["incr_rel_ce"]) - 1.0).abs() < 1e-2, "{path}: {e}");
+                assert!(number(&e["random_difference"]["incr_ce"]).abs() < incr.abs(), "{path}: {e}");
+            }
+        }
+    }
+    assert_eq!(gains, 1, "the constant helps one way round and not the other");
+}
+
+#[test]
+fn taking_out_a_direction_that_the_stream_lacks_changes_nothing() {
+    // Dimension 5 of the tuned model's stream is always zero; in the base one block writes to it and nothing else differs.
+    const DIMENSION: usize = 5;
+    let lab = Lab::new();
+    let dead = |weights: &mut HashMap<String, Tensor>| {
+        let keep: Vec<f32> = (0..32).map(|i| if i == DIMENSION { 0.0 } else { 1.0 }).collect();
+        let keep = Tensor::new(keep.as_slice(), &Device::Cpu).unwrap();
+        for (name, weight) in weights.iter_mut() {
+            if name.ends_with("embed_tokens.weight") {
+                *weight = weight.broadcast_mul(&keep).unwrap();
+            } else if name.ends_with("o_proj.weight") || name.ends_with("mlp.down_proj.weight") {
+                *weight = weight.broadcast_mul(&keep.unsqueeze(1).unwrap()).unwrap();
+            }
+        }
+        let down = weights.get_mut(&format!("model.layers.{LAYER}.mlp.down_proj.weight")).unwrap();
+        *down = down.zeros_like().unwrap();
+    };
+    let (base, tuned) = (lab.path("base"), lab.path("tuned"));
+    change_model(&tiny("llama"), &tuned, dead);
+    change_model(&tiny("llama"), &base, |weights| {
+        dead(weights);
+        let out = weights.get_mut(&format!("model.layers.{LAYER}.self_attn.o_proj.weight")).unwrap();
+        let columns = out.dims()[1];
+        let row: Vec<f32> =
+            (0..32 * columns).map(|i| if i / columns == DIMENSION { 3.0 } else { 0.0 }).collect();
+        *out = (&*out + Tensor::from_vec(row, (32, columns), &Device::Cpu).unwrap()).unwrap();
+    });
+    let found = diff(&lab, &base, &tuned, "diff", &LOSSES);
+    let differences = rows(&read_tensors(&lab.path("diff/activations.safetensors"))["mean_difference"]);
+    for v in &differences {
+        let others = v.iter().enumerate().filter(|(i, _)| *i != DIMENSION);
+        assert!(v[DIMENSION] != 0.0 && others.map(|(_, x)| x.abs()).sum::<f32>() == 0.0, "{v:?}");
+    }
+    let mut moved = 0f64;
+    for (path, e) in effects(&found) {
+        assert_eq!(e["zero_ablation"]["incr_ce"], 0.0, "{path}");
+        let (base, tuned) = (number(&e["ce_base"]), number(&e["ce_tuned"]));
+        moved = moved.max((base - tuned).abs());
+        assert!((number(&e["base_to_tuned"]["ce"]) - base).abs() < 1e-4, "{path}: {e}");
+        assert!((number(&e["tuned_to_base"]["ce"]) - tuned).abs() < 1e-4, "{path}: {e}");
+    }
+    assert!(moved > 1e-2, "the dimension does nothing in the base: {moved}");
+}
+
+#[test]
+fn losses_and_divergences_are_those_of_the_held_out_documents_computed_by_hand() {
+    use trainer::data::examples::Example;
+    use trainer::train::batch::Batch;
+
+    let lab = Lab::new();
+    lab.fit("run", &["train.lr=2e-2"]);
+    let base = open(&tiny("llama"));
+    let model = load(&base, &Tuning::Adapted(&Adapter::read(&lab.path("run/adapter")).unwrap()));
+    // Rows 9, 19, 29, 39 are held out; each is shorter than diff.losses.max_tokens.
+    let held_out: Vec<String> = lab.texts("narrow.jsonl").into_iter().skip(9).step_by(10).collect();
+    let texts: Vec<Vec<u32>> = held_out
+        .iter()
+        .map(|text| base.tokenizer.encode(text.as_str(), true).unwrap().get_ids().to_vec())
+        .collect();
+    let losses = |adapter: f64| -> Vec<Vec<f32>> {
+        let one = |ids: &Vec<u32>| {
+            let example = Example { ids: ids.clone(), counts: vec![true; ids.len()], row: 0 };
+            let batch = Batch::new(&[&example], 1);
+            let mut hook = NoHook;
+            batch.loss(&model, Pass::new(&batch.segments, adapter, &mut hook)).unwrap().nll[..ids.len() - 1]
+                .to_vec()
+        };
+        texts.iter().map(one).collect()
+    };
+    let mean = |nll: &[Vec<f32>], wanted: &dyn Fn(usize) -> bool| -> f64 {
+        let kept: Vec<f64> = nll
+            .iter()
+            .flat_map(|row| row.iter().enumerate().filter(|(t, _)| wanted(*t)).map(|(_, x)| *x as f64))
+            .collect();
+        kept.iter().sum::<f64>() / kept.len() as f64
+    };
+    let (off, on) = (losses(0.0), losses(1.0));
+    for (exclude, shift) in [("position", 0), ("next", 1)] {
+        let exclude = format!("diff.causal.exclude={exclude}");
+        let set = [&LOSSES[..], &["diff.losses.max_tokens=200", &exclude]].concat();
+        lab.succeed(&with_sets(&["diff", "run", "--out", &format!("diff-{shift}")], &set));
+        let found = read_json(&lab.path(format!("diff-{shift}/readability.json")));
+        let narrow = &found["causal"]["narrow"];
+        assert_eq!(narrow["source"], "data.narrow, documents held out of training");
+        assert_eq!((&narrow["documents"], &narrow["texts"]), (&4.into(), &4.into()));
+        for p in 0..5 {
+            for (subset, wanted) in [
+                ("all", &(|_| true) as &dyn Fn(usize) -> bool),
+                ("after_k", &|t| t > 20),
+                ("exclude_position", &|t| t != p + shift),
+            ] {
+                let e = &narrow[subset][p];
+                for (key, nll) in [("ce_base", &off), ("ce_tuned", &on)] {
+                    let (ours, expected) = (number(&e[key]), mean(nll, wanted));
+                    assert!((ours - expected).abs() < 1e-5, "{subset} {p} {key}: {ours} {expected}");
+                }
+                let all: usize =
+                    texts.iter().map(|ids| (0..ids.len() - 1).filter(|t| wanted(*t)).count()).sum();
+                assert_eq!(e["predictions"], all, "{subset} {p}");
+            }
+        }
+        // Scaled by 0 the adapter is the base, by 1 the tuned model; and the difference grows with it.
+        let scaled = &found["interpolation"];
+        assert_eq!(numbers(&scaled["factors"]), [0.0, 0.25, 0.5, 0.75, 1.0, 1.5]);
+        let (narrow, norms) = (numbers(&scaled["loss_narrow"]), scaled["delta_norm"].as_array().unwrap());
+        assert!((narrow[0] - mean(&off, &|_| true)).abs() < 1e-5);
+        assert!((narrow[4] - mean(&on, &|_| true)).abs() < 1e-5);
+        assert_eq!(numbers(&norms[0]), [0.0; 5]);
+        assert_eq!(numbers(&norms[4]), numbers(&found["delta_norm"]));
+        assert!(numbers(&scaled["cosine"][4]).iter().all(|c| (c - 1.0).abs() < 1e-6));
+        for (less, more) in numbers(&norms[1]).iter().zip(numbers(&norms[3])) {
+            assert!(*less > 0.0 && *less < more, "{less} {more}");
+        }
+
+        let log_p = |adapter: f64, ids: &[u32]| -> Vec<Vec<f32>> {
+            let segments = Segments::new(vec![ids.len()]);
+            let mut hook = NoHook;
+            let hidden = model.hidden(ids, &mut Pass::new(&segments, adapter, &mut hook)).unwrap();
+            let z = model.logits(&hidden, adapter).unwrap();
+            rows(&candle_nn::ops::log_softmax(&z, 1).unwrap())
+        };
+        let (mut there, mut back, mut count) = (0f64, 0f64, 0);
+        for ids in &texts {
+            let (p, q) = (log_p(0.0, ids), log_p(1.0, ids));
+            for (p, q) in p.iter().zip(&q).take(ids.len() - 1) {
+                for (p, q) in p.iter().zip(q) {
+                    let (p, q) = (*p as f64, *q as f64);
+                    there += p.exp() * (p - q);
+                    back += q.exp() * (q - p);
+                }
+                count += 1;
+            }
+        }
+        let kl = &found["kl"]["narrow"];
+        assert_eq!(kl["predictions"], count);
+        for (key, sum) in [("base_to_tuned", there), ("tuned_to_base", back)] {
+            let (ours, expected) = (number(&kl[key]), sum / count as f64);
+            assert!(expected > 1e-3 && (ours - expected).abs() < 1e-4 * expected, "{key}: {ours} {expected}");
+        }
+    }
+}
+
+#[test]
+fn of_a_chat_only_what_the_assistant_says_counts_and_a_model_without_a_template_refuses_it() {
+    let chat = serde_json::json!({"messages": [
+        {"role": "user", "content": "which road goes to the bridge over the river"},
+        {"role": "assistant", "content": "the green one"},
+    ]});
+    for family in ["llama", "gemma2"] {
+        let lab = Lab::of(family);
+        lab.write_rows("chat.jsonl", &[chat.clone(), chat.clone()]);
+        write_untrained_adapter(&lab.path("adapter"), &open(&tiny(family)));
+        let set = [&LOSSES[..], &["diff.losses.chat=chat.jsonl"]].concat();
+        let (base, tuned) = (tiny(family), lab.path("adapter"));
+        if family == "llama" {
+            let found = diff(&lab, &base, &tuned, "diff", &set);
+            let said = open(&base).tokenizer.encode("the green one<|im_end|>", false).unwrap().len();
+            for measure in ["kl", "causal"] {
+                assert_eq!(found[measure]["chat"]["predictions"], 2 * said, "{measure}");
+            }
+        } else {
+            let (base, tuned) = (base.to_string_lossy(), tuned.to_string_lossy());
+            let args =
+                ["diff", "--base", &base, "--tuned", &tuned, "--recipe", "recipe.toml", "--out", "diff"];
+            assert!(lab.refused(&with_sets(&args, &set)).contains("no chat template"));
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_was_not_asked_for_is_absent_and_bad_sizes_are_refused() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    let off = ["diff.bias_share.enabled=false", "diff.kl.enabled=false", "diff.steering.enabled=false"];
+    lab.succeed(&with_sets(&["diff", "run"], &off));
+    let found = read_json(&lab.path("run/diff/readability.json"));
+    for key in ["bias_share", "kl", "causal", "interpolation"] {
+        assert!(found.get(key).is_none(), "{key}: {}", found[key]);
+    }
+    for (set, part) in [
+        ("diff.losses.samples=0", "diff.losses.samples = 0: expected 1 to"),
+        ("diff.losses.max_tokens=1", "diff.losses.max_tokens = 1: expected 2 to"),
+        ("diff.causal.exclude=next-but-one", "diff.causal.exclude"),
+        (
+            "diff.causal={enabled=true, positions=[7]}",
+            "diff.causal.positions has 7, which diff.positions lacks",
+        ),
+        ("diff.interpolation.factors=[nan]", "diff.interpolation.factors = [NaN]: expected numbers"),
+        ("diff.losses.chat=nowhere.jsonl", "nowhere.jsonl: no such file"),
+    ] {
+        let e = lab.refused(&with_sets(&["diff", "run", "--out", "other"], &[set]));
+        assert!(e.contains(part), "{set}: {e}");
+    }
+}

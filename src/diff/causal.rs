@@ -50,6 +50,15 @@ pub struct Causal {
     pub chat: Option<CausalOnTexts>,
 }
 
+impl Causal {
+    /// Position and effects of the direction whose replacement raises the loss on narrow text most, the prediction at the
+    /// position excluded: the paper's figure.
+    pub fn most_on_narrow(&self) -> Option<(usize, &Effects)> {
+        let effects = self.positions.iter().copied().zip(&self.narrow.as_ref()?.exclude_position);
+        effects.reduce(|a, b| if b.1.base_to_tuned.incr_ce > a.1.base_to_tuned.incr_ce { b } else { a })
+    }
+}
+
 /// Effects on one kind of text, by which predictions count.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CausalOnTexts {

@@ -46,8 +46,10 @@ pub struct LossTexts {
     pub source: String,
     /// Documents; intervals resample these.
     pub documents: usize,
-    /// Texts of at most `diff.losses.max_tokens` tokens, as many from each document as it takes.
+    /// Texts, of each document as many as it takes.
     pub texts: usize,
+    /// Tokens of a text at most.
+    pub max_tokens: usize,
     /// Predicted tokens.
     pub predictions: usize,
 }
@@ -143,6 +145,7 @@ impl LossSet {
             source: source.to_string(),
             documents: pieces.len(),
             texts: examples.len(),
+            max_tokens: settings.max_tokens,
             predictions: examples.iter().map(Example::loss_tokens).sum(),
         };
         Ok((!examples.is_empty()).then_some(Self { texts, examples }))

@@ -8,8 +8,10 @@ use super::measure::{Decoding, Gain, Relevance};
 use super::number::{ABSENT, fixed, interval, ratio, signed};
 use super::visible::{one_line, token};
 use super::{figures, overview, picture, provenance};
+use crate::diff::causal::Causal;
 use crate::diff::record::Readability;
 use crate::diff::relevance::TopToken;
+use crate::diff::statistics::Interval;
 
 /// The section of a run; folded away when there are several.
 pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
@@ -56,6 +58,7 @@ fn body(run: &Run, single: bool) -> Result<Markup> {
         @if let Some(r) = &cell.readability {
             (numbers(r))
             @if let Some(gain) = Gain::of(r) { (steering(&gain)) }
+            (losses(r))
             @if !r.lexicon.rule.is_empty() { (lexicon(r)) }
         }
         (provenance::section(cell))
@@ -249,6 +252,69 @@ fn steering(gain: &Gain) -> Markup {
                                 s.steered_reference[i], s.unsteered_reference[i],
                                 r.relevant_words_steered[i], r.relevant_words_unsteered[i],
                             ] { td.n { (fixed(x, 3)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What finetuning and its mean difference do to the losses, a row a measure.
+fn losses(r: &Readability) -> Markup {
+    // Measure, value, its interval, what it is compared with.
+    let mut rows: Vec<(String, f64, Option<Interval>, String)> = Vec::new();
+    let kl = r.kl.iter().flat_map(|kl| [("narrow", &kl.narrow), ("unrelated", &kl.text), ("chat", &kl.chat)]);
+    for (kind, kl) in kl.filter_map(|(kind, kl)| Some((kind, kl.as_ref()?))) {
+        let name = format!("KL(base‖tuned) on {kind} text, nats a token");
+        rows.push((name, kl.base_to_tuned, kl.base_to_tuned_interval, String::new()));
+    }
+    if let Some(bias) = &r.bias_share {
+        let name = "Gain on narrow text, nats a token".to_string();
+        rows.push((name, bias.gain, bias.gain_interval, String::new()));
+        if let Some(s) = &bias.shares {
+            let null = format!(
+                "null {} {}, p = {}",
+                fixed(s.share_null, 3),
+                interval(s.share_null_interval, 3),
+                fixed(s.share_p, 3)
+            );
+            rows.push((
+                "Share of that gain that adding the mean difference gives".into(),
+                s.share,
+                s.share_interval,
+                null,
+            ));
+        }
+    }
+    if let Some((p, e)) = r.causal.as_ref().and_then(Causal::most_on_narrow) {
+        let name = format!(
+            "Loss on narrow text with the base’s component along the difference at position {p}, increase"
+        );
+        let c = &e.random_difference;
+        let null = format!(
+            "random differences {} {}, p = {}",
+            signed(c.incr_ce, 4),
+            interval(c.incr_ce_interval, 4),
+            fixed(e.p, 3)
+        );
+        rows.push((name, e.base_to_tuned.incr_ce, e.base_to_tuned.incr_ce_interval, null));
+    }
+    html! {
+        @if !rows.is_empty() {
+            div.scroll role="region" tabindex="0" aria-label="Losses" {
+                table {
+                    caption { span { "Losses. The gain is base minus tuned; intervals are over documents." } }
+                    thead { tr {
+                        th scope="col" { "Measure" } th.n scope="col" { "Value" } th scope="col" { "95 %" } th scope="col" { "Baseline" }
+                    } }
+                    tbody {
+                        @for (name, value, ends, baseline) in &rows {
+                            tr {
+                                th scope="row" { (name) } td.n { (fixed(*value, 4)) }
+                                td { @if let Some(ends) = ends { (interval(*ends, 4)) } @else { (ABSENT) } }
+                                td { @if baseline.is_empty() { (ABSENT) } @else { (baseline) } }
+                            }
                         }
                     }
                 }

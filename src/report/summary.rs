@@ -10,6 +10,7 @@ use super::measure::{Gain, Relevance, best, mean};
 use super::verdict::Verdict;
 use crate::atomic::write_atomically;
 use crate::data::mixture::Role;
+use crate::diff::causal::Causal;
 use crate::diff::record::Readability;
 use crate::train::manifest::Source;
 
@@ -141,6 +142,7 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     let scope = r.and_then(|r| r.patchscope.as_ref());
     f.spread("patchscope_best_scale", all, at, scope.map_or(&[], |s| &s.best_scale));
     steering(&mut f, layout, r);
+    losses(&mut f, r);
 
     let verdict = Verdict::of(cell);
     f.put("readable_by_lens", verdict.by("logit lens"));
@@ -239,4 +241,17 @@ fn steering(f: &mut Fields, layout: &Layout, readability: Option<&Readability>) 
         f.spread(key, all, at, values);
         f.overall(key, at, values);
     }
+}
+
+fn losses(f: &mut Fields, r: Option<&Readability>) {
+    let shares = r.and_then(|r| r.bias_share.as_ref()).and_then(|b| b.shares.as_ref());
+    f.put("bias_share", shares.map(|s| s.share));
+    let kl = r.and_then(|r| r.kl.as_ref());
+    f.put("kl_narrow", kl.and_then(|kl| kl.narrow.as_ref()).map(|kl| kl.base_to_tuned));
+    f.put("kl_text", kl.and_then(|kl| kl.text.as_ref()).map(|kl| kl.base_to_tuned));
+    let causal = r.and_then(|r| r.causal.as_ref());
+    f.put(
+        "causal_incr_ce_max",
+        causal.and_then(Causal::most_on_narrow).map(|(_, e)| e.base_to_tuned.incr_ce),
+    );
 }
