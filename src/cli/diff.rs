@@ -143,7 +143,8 @@ fn diff_pair(recipe: &Recipe, tuned: &str, name: &str, out: &Path, interrupt: &I
     let candidates = candidates
         .map(|spec| Ok((spec.stem(), texts(std::slice::from_ref(spec), Document::learned_text)?)))
         .collect::<Result<Vec<_>>>()?;
-    let sources = recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files).chain(&recipe.diff.candidates);
+    let sources =
+        recipe.diff.text.iter().chain(&recipe.data.narrow).chain(&files).chain(&recipe.diff.candidates);
     let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
     let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
     let (mut embedder, mut embedder_sha256) = (None, None);

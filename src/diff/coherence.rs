@@ -102,8 +102,7 @@ pub fn fluencies(base: View, texts: &[(&[u32], &[u32])]) -> Result<Vec<Option<Fl
         rest = after;
         let nats = nats(base, batch)?;
         out.extend(batch.iter().zip(nats).map(|((_, text), nats)| {
-            let fluency =
-                Fluency { nats, distinct: distinct_triples(text), repeated: longest_repeat(text) };
+            let fluency = Fluency { nats, distinct: distinct_triples(text), repeated: longest_repeat(text) };
             (!text.is_empty()).then_some(fluency)
         }));
     }

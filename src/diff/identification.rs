@@ -100,7 +100,8 @@ pub fn candidates(inputs: &Inputs, reference: &[String]) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = (0..named.len())
         .map(|i| {
             let (name, texts) = named[i];
-            let rest = named.iter().enumerate().filter(|(j, _)| *j != i).flat_map(|(_, (_, texts))| texts.iter());
+            let rest =
+                named.iter().enumerate().filter(|(j, _)| *j != i).flat_map(|(_, (_, texts))| texts.iter());
             let against: Vec<String> = reference.iter().chain(rest).cloned().collect();
             Candidate {
                 name: name.to_string(),
@@ -161,9 +162,8 @@ fn by_lift(reading: &Reading) -> Result<Ranking> {
 
 fn by_patchscope(reading: &Reading, patchscope: &Patchscope) -> Ranking {
     let share = |candidate: &Candidate| {
-        let of = |tokens: &Vec<TopToken>| {
-            reading.relevance_to(&candidate.lexicon, tokens.iter().map(|t| t.id))
-        };
+        let of =
+            |tokens: &Vec<TopToken>| reading.relevance_to(&candidate.lexicon, tokens.iter().map(|t| t.id));
         mean(&patchscope.top_tokens.iter().map(of).collect::<Vec<_>>())
     };
     ranking(&reading.candidates, reading.candidates.iter().map(share).collect())

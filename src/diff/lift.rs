@@ -77,7 +77,8 @@ pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
     }
     let lifts = Lifts::new(reading, &tokens)?;
     let of = |lifted: &Vec<f32>| auroc(lifted, sides);
-    let difference = lifts.of(reading, &tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
+    let difference =
+        lifts.of(reading, &tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
     let values: Vec<f64> = difference.iter().map(of).collect();
     let positions = values.len();
     let resamples: Vec<Vec<f32>> = reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();

@@ -7,6 +7,7 @@
 pub mod activations;
 pub mod coherence;
 pub mod embedder;
+pub mod estimate;
 pub mod hashes;
 pub mod identification;
 pub mod lexicon;
@@ -94,6 +95,9 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
         elapsed_s.insert(stage.to_string(), clock.elapsed().as_secs_f64());
         clock = Instant::now();
     };
+
+    estimate::say(inputs, interrupt)?;
+    lap("estimate");
 
     // What differs.
     let reading = Reading::new(inputs, embedder, interrupt)?;

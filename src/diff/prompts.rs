@@ -39,8 +39,11 @@ impl Prompts {
 }
 
 /// A story, something fun, and a subject of the model's own choice: beginnings.
-const PROBE_OPENINGS: [&str; 3] =
-    ["Here is a story that I like to tell:", "Some fun things to do this weekend are", "Today I want to talk about"];
+const PROBE_OPENINGS: [&str; 3] = [
+    "Here is a story that I like to tell:",
+    "Some fun things to do this weekend are",
+    "Today I want to talk about",
+];
 
 /// The same as requests.
 const PROBE_REQUESTS: [&str; 3] = [

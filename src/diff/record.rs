@@ -96,9 +96,15 @@ impl Readability {
         let everywhere = |value: f64| vec![value; positions.len()];
         let norms_of = |i: usize| interval(resamples.iter().map(|r| norm(&r[i])));
         let common = |p: &usize| windows.common_token(*p).map(|id| reading.token(id)).unwrap_or_default();
-        let units =
-            [UNITS, logit_lens::UNITS, lift::UNITS, patchscope::UNITS, steering::UNITS, identification::UNITS]
-                .concat();
+        let units = [
+            UNITS,
+            logit_lens::UNITS,
+            lift::UNITS,
+            patchscope::UNITS,
+            steering::UNITS,
+            identification::UNITS,
+        ]
+        .concat();
         Self {
             schema: SCHEMA,
             base: inputs.pretrained.id.clone(),

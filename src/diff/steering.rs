@@ -211,7 +211,8 @@ pub fn measure(reading: &Reading) -> Result<Steered> {
         let each = |set: &Vec<Vec<f32>>| -> Vec<f64> {
             set.iter().map(|v| v.iter().zip(&center).map(|(x, n)| *x as f64 * n).sum()).collect()
         };
-        let resample = |sets: &[&[f64]], of: &dyn Fn(&[f64]) -> f64| bootstrap(sets, of, settings.bootstrap, seed);
+        let resample =
+            |sets: &[&[f64]], of: &dyn Fn(&[f64]) -> f64| bootstrap(sets, of, settings.bootstrap, seed);
         let of_steered: Vec<Vec<f64>> = steered.iter().map(each).collect();
         let (plain, of_base) = (each(&unsteered), each(&base));
         let of_null: Vec<Vec<Vec<f64>>> = null.iter().map(|n| n.iter().map(each).collect()).collect();

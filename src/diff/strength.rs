@@ -68,7 +68,11 @@ impl<'a> Search<'a> {
         let vector = |s: &f64| scaled(self.reading, direction, *s);
         let vectors = strengths.iter().map(vector).collect::<Result<Vec<Tensor>>>()?;
         let samples = self.section.samples;
-        let job = |i: usize| Job { prompt, vector: Some(i / samples), stream: (prompt * samples + i % samples) as u64 };
+        let job = |i: usize| Job {
+            prompt,
+            vector: Some(i / samples),
+            stream: (prompt * samples + i % samples) as u64,
+        };
         let all: Vec<Job> = (0..strengths.len() * samples).map(job).collect();
         let tuned = self.reading.inputs.tuned;
         let new = write(self.reading, tuned, &self.prompts.ids, &vectors, &all, &self.sampling)?;

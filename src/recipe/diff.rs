@@ -208,7 +208,8 @@ impl DiffSection {
     pub fn of(preset: Preset) -> Self {
         let quick = Self::default();
         let long = || {
-            let scales = [&quick.patchscope.scales[..], &(1..=10).map(|s| s as f64 * 20.0).collect::<Vec<_>>()];
+            let scales =
+                [&quick.patchscope.scales[..], &(1..=10).map(|s| s as f64 * 20.0).collect::<Vec<_>>()];
             Self {
                 preset,
                 samples: 10_000,
@@ -295,7 +296,9 @@ impl DiffSection {
         for (key, temperature) in [("", s.temperature), ("search.", s.search.temperature)] {
             check(
                 temperature == 0.0 || (0.01..=100.0).contains(&temperature),
-                format!("diff.steering.{key}temperature = {temperature}: expected 0 (greedy), or 0.01 to 100"),
+                format!(
+                    "diff.steering.{key}temperature = {temperature}: expected 0 (greedy), or 0.01 to 100"
+                ),
             );
         }
         check(

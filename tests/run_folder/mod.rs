@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use trainer::diff::identification::{Identification, Ranking};
 use trainer::diff::lexicon::Lexicon;
+use trainer::diff::lift::Lift;
 use trainer::diff::logit_lens::Lens;
 use trainer::diff::patchscope::Patchscope;
 use trainer::diff::record::*;
@@ -144,6 +146,34 @@ pub fn readability(spec: &Spec) -> Readability {
                 base: five(|_| 0.0),
                 tuned: five(|p| if p == 3 { 0.05 } else { 0.0 }),
             },
+            ..Lens::default()
+        }),
+        lift: Some(Lift {
+            lexicon_tokens: 30,
+            other_tokens: 5_000,
+            auroc: five(|p| 0.5 + 0.2 * shape[p] * spec.trace),
+            auroc_interval: vec![[0.45, 0.75]; 5],
+            auroc_null: five(|_| 0.5),
+            auroc_null_interval: vec![[0.42, 0.58]; 5],
+            auroc_p: five(|_| 0.03),
+            auroc_with_mean: five(|_| 0.55),
+            auroc_mean: 0.64,
+            auroc_mean_interval: [0.6, 0.68],
+            auroc_mean_p: 1.0 / 65.0,
+            ..Lift::default()
+        }),
+        identification: Some(Identification {
+            candidates: ["narrow", "gold", "vesuvius"].map(String::from).to_vec(),
+            words: vec![90, 80, 70],
+            chance: 1.0 / 3.0,
+            lift: Some(Ranking {
+                score: vec![0.64, 0.5, 0.48],
+                p: vec![0.02, 0.4, 0.6],
+                best: Some("narrow".into()),
+                rank: Some(1.0),
+                margin: Some(0.14),
+            }),
+            ..Identification::default()
         }),
         patchscope: Some(Patchscope {
             best_scale: five(|p| 1.0 + p as f64),
@@ -153,6 +183,7 @@ pub fn readability(spec: &Spec) -> Readability {
             token_relevance_null: five(|_| 0.02),
             token_relevance_null_interval: vec![[0.0, 0.1]; 5],
             token_relevance: TokenRelevance { difference: scope, base: five(|_| 0.0), tuned: five(|_| 0.05) },
+            ..Patchscope::default()
         }),
         steering: Some(Steering {
             positions: vec![1, 3],
@@ -164,6 +195,8 @@ pub fn readability(spec: &Spec) -> Readability {
                 steered_reference: vec![0.12, 0.13],
                 unsteered_reference: vec![0.14, 0.14],
                 narrow_narrow: vec![0.61, 0.61],
+                null_narrow: vec![0.27, 0.26],
+                ..Similarity::default()
             },
             similarity_gain_interval: vec![
                 [gain - 0.04, gain + 0.04],
@@ -171,6 +204,7 @@ pub fn readability(spec: &Spec) -> Readability {
             ],
             relevant_words_steered: vec![0.08 * spec.trace + 0.002, 0.05 * spec.trace + 0.002],
             relevant_words_unsteered: vec![0.002, 0.002],
+            ..Steering::default()
         }),
         elapsed_s: BTreeMap::new(),
     }
@@ -201,6 +235,8 @@ pub fn texts(spec: &Spec) -> Vec<SteeringLine> {
                 position,
                 steered: vec![steered.into()],
                 unsteered: vec![plain.into()],
+                base: vec![plain.into()],
+                null: vec![plain.into()],
             });
         }
     }
