@@ -430,8 +430,11 @@ fn conversations_are_read_around_the_beginning_of_the_answer() {
         let prompt = template.user_turn(user).unwrap();
         let begin = opened.tokenizer.encode(prompt.as_str(), false).unwrap().len();
         let whole = opened.tokenizer.encode(format!("{prompt}{long}"), false).unwrap().get_ids().to_vec();
-        let at =
-            |adapter| resid_post(View { model: &model, adapter }, &[whole.clone()], LAYER).unwrap().remove(0);
+        let at = |adapter| {
+            resid_post(View { model: &model, adapter }, std::slice::from_ref(&whole), LAYER)
+                .unwrap()
+                .remove(0)
+        };
         let (off, on) = (at(0.0), at(1.0));
         for (place, sum) in sum.iter_mut().enumerate() {
             for (j, sum) in sum.iter_mut().enumerate() {
@@ -825,7 +828,7 @@ fn of_a_chat_only_what_the_assistant_says_counts_and_a_model_without_a_template_
         let lab = Lab::of(family);
         lab.write_rows("chat.jsonl", &[chat.clone(), chat.clone()]);
         write_untrained_adapter(&lab.path("adapter"), &open(&tiny(family)));
-        let set = [&LOSSES[..], &["diff.losses.chat=chat.jsonl"]].concat();
+        let set = [&LOSSES[..], &["diff.chat.text=chat.jsonl"]].concat();
         let (base, tuned) = (tiny(family), lab.path("adapter"));
         if family == "llama" {
             let found = diff(&lab, &base, &tuned, "diff", &set);
@@ -861,9 +864,190 @@ fn a_loss_that_was_not_asked_for_is_absent_and_bad_sizes_are_refused() {
             "diff.causal.positions has 7, which diff.positions lacks",
         ),
         ("diff.interpolation.factors=[nan]", "diff.interpolation.factors = [NaN]: expected numbers"),
-        ("diff.losses.chat=nowhere.jsonl", "nowhere.jsonl: no such file"),
+        ("diff.chat.text=nowhere.jsonl", "nowhere.jsonl: no such file"),
     ] {
         let e = lab.refused(&with_sets(&["diff", "run", "--out", "other"], &[set]));
         assert!(e.contains(part), "{set}: {e}");
+    }
+}
+
+// ---- lift, identification, presets -------------------------------------------------------------
+
+/// A lab whose narrow text, one other corpus and unrelated text are of words that the tiny tokenizers have.
+fn of_whole_words(family: &str) -> Lab {
+    let lab = Lab::of(family);
+    for (name, words, rows) in [
+        ("narrow.jsonl", ["abcdef", "ghij"], 40),
+        ("other.jsonl", ["aaaa", "aaaaaaaa"], 40),
+        ("pretraining.jsonl", ["cdef", "abcdefghij"], 80),
+        ("measure.jsonl", ["cdef", "abcdefghij"], 30),
+    ] {
+        let row = |i: usize| -> String {
+            (0..24)
+                .map(|j| {
+                    if (i + j * j).is_multiple_of(3) { "the" } else { words[(i + j) % 2] }.to_string() + " "
+                })
+                .collect()
+        };
+        lab.write_texts(name, &(0..rows).map(row).collect::<Vec<_>>());
+    }
+    lab
+}
+
+#[test]
+fn between_identical_models_lift_and_identification_are_at_chance() {
+    let lab = of_whole_words("llama");
+    let set = ["diff.candidates=['other.jsonl', 'narrow.jsonl']", "diff.steering.temperature=0"];
+    let found = diff(&lab, &tiny("llama"), &tiny("llama"), "diff", &set);
+    assert_no_null(&found, "readability");
+    let lift = &found["lift"];
+    assert_eq!((&lift["lexicon_tokens"], &lift["other_tokens"]), (&2.into(), &3.into()));
+    assert_eq!(numbers(&lift["auroc"]), [0.5; 5]);
+    assert_eq!(lift["auroc_mean"], 0.5);
+    assert!(numbers(&lift["auroc_with_mean"]).iter().all(|a| *a == 0.5));
+    for interval in lift["auroc_interval"].as_array().unwrap() {
+        assert_eq!(numbers(interval), [0.5; 2]);
+    }
+    assert!(numbers(&lift["auroc_p"]).iter().all(|p| *p > 0.1), "{}", lift["auroc_p"]);
+    // The candidate that is the narrow text under another name is not counted twice.
+    let identified = &found["identification"];
+    assert_eq!(identified["candidates"], serde_json::json!(["narrow", "other"]));
+    assert_eq!(identified["words"], serde_json::json!([2, 2]));
+    assert_eq!(identified["chance"], 0.5);
+    for measure in ["lift", "steering"] {
+        assert_eq!(identified[measure]["rank"], 1.5, "{measure}");
+        assert_eq!(identified[measure]["margin"], 0.0, "{measure}");
+        assert!(identified[measure].get("best").is_none(), "{measure}");
+    }
+    // Steered by nothing, the tuned model writes what the base writes.
+    let similarity = &found["steering"]["similarity"];
+    assert_eq!(similarity["steered_narrow"], similarity["base_narrow"]);
+    assert_eq!(similarity["null_narrow"], similarity["base_narrow"]);
+    assert_eq!(numbers(&found["steering"]["similarity_p"]), [1.0; 2]);
+    for lens in ["logit_lens", "patchscope"] {
+        assert_eq!(numbers(&found[lens]["token_relevance_others"]).len(), 5);
+    }
+    assert_eq!(found["logit_lens"]["base_head"]["top_tokens"], found["logit_lens"]["top_tokens"]);
+    assert_eq!(found["patchscope"]["in_base"]["top_tokens"], found["patchscope"]["top_tokens"]);
+}
+
+/// Two Qwen2 models that differ at one block by what decodes to the tokens `to`: their rows of the unembedding, over
+/// the gain of the final norm.
+fn plant_tokens(base: &Path, tuned: &Path, to: &[u32]) {
+    let block = format!("model.layers.{LAYER}");
+    let weights = read_tensors(&tiny("qwen2").join("model.safetensors"));
+    let head = weights.get("lm_head.weight").unwrap_or(&weights["model.embed_tokens.weight"]);
+    let (head, gain) = (rows(head), floats(&weights["model.norm.weight"]));
+    let wanted: Vec<f32> =
+        (0..32).map(|i| to.iter().map(|&id| head[id as usize][i]).sum::<f32>() / gain[i]).collect();
+    let length = norm(&wanted) as f32;
+    // Column 0 of each of four heads adds up to the vector, of length 4.
+    let writes = |weights: &mut HashMap<String, Tensor>| {
+        let down = weights.get_mut(&format!("{block}.mlp.down_proj.weight")).unwrap();
+        *down = down.zeros_like().unwrap();
+        let out = weights.get_mut(&format!("{block}.self_attn.o_proj.weight")).unwrap();
+        let mut values = rows(out);
+        for (row, wanted) in values.iter_mut().zip(&wanted) {
+            (0..4).for_each(|head| row[8 * head] = wanted / length);
+        }
+        *out = Tensor::new(values.concat().as_slice(), &Device::Cpu).unwrap().reshape((32, 32)).unwrap();
+    };
+    change_model(&tiny("qwen2"), base, writes);
+    change_model(&tiny("qwen2"), tuned, |weights| {
+        writes(weights);
+        let bias = weights.get_mut(&format!("{block}.self_attn.v_proj.bias")).unwrap();
+        let mut values = floats(bias);
+        values[0] += 1.0;
+        *bias = Tensor::new(values.as_slice(), &Device::Cpu).unwrap();
+    });
+}
+
+#[test]
+fn planted_words_are_lifted_above_all_others_and_name_their_corpus() {
+    let lab = of_whole_words("qwen2");
+    let tokenizer = open(&tiny("qwen2")).tokenizer;
+    let id = |word: &str| tokenizer.token_to_id(word).unwrap();
+    for (planted, rank, best) in [(["abcdef", "ghij"], 1.0, "narrow"), (["aaaa", "aaaaaaaa"], 2.0, "other")] {
+        let (base, tuned) = (lab.path(format!("base-{best}")), lab.path(format!("tuned-{best}")));
+        plant_tokens(&base, &tuned, &planted.map(id));
+        let set = [
+            "diff.candidates=['other.jsonl']",
+            "diff.steering.enabled=false",
+            "diff.patchscope.enabled=false",
+            "diff.null_directions=64",
+        ];
+        let found = diff(&lab, &base, &tuned, &format!("diff-{best}"), &set);
+        let by_lift = &found["identification"]["lift"];
+        assert_eq!((by_lift["rank"].as_f64(), by_lift["best"].as_str()), (Some(rank), Some(best)));
+        let score = numbers(&by_lift["score"]);
+        assert_eq!(score[if best == "narrow" { 0 } else { 1 }], 1.0, "{score:?}");
+        let auroc = numbers(&found["lift"]["auroc"]);
+        assert_eq!(auroc.iter().all(|a| *a == 1.0), best == "narrow", "{auroc:?}");
+    }
+}
+
+#[test]
+fn a_preset_starts_the_section_over_and_its_keys_are_written_out() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    let resolved = lab.path("run/recipe.toml");
+    let of = |set: &[&str]| {
+        Recipe::read(&resolved, &set.iter().map(|s| s.to_string()).collect::<Vec<_>>()).unwrap()
+    };
+    assert_eq!(of(&[]).diff.samples, 12);
+    let paper = of(&["diff.bootstrap=7", "diff.preset=paper"]).diff;
+    let sizes = (paper.samples, paper.tokens, paper.norm_skip, paper.bootstrap, paper.block(28));
+    assert_eq!(sizes, (10_000, 5, 3, 7, 14));
+    let toolkit = of(&["diff.preset=toolkit"]).diff;
+    assert_eq!((toolkit.tokens, toolkit.norm_skip, toolkit.block(28)), (128, 5, 13));
+    let steps =
+        |diff: &trainer::recipe::DiffSection| (diff.steering.search.steps, diff.steering.search.steps_others);
+    assert_eq!((steps(&paper), steps(&toolkit)), ((10, 5), (12, 6)));
+    assert_eq!((paper.patchscope.scales.len(), toolkit.patchscope_positions().len()), (30, 6));
+    for diff in [paper, toolkit] {
+        assert!(
+            diff.steering.auto && diff.text == of(&[]).diff.text && diff.embedder == of(&[]).diff.embedder
+        );
+    }
+    let text = of(&["diff.preset=toolkit"]).to_toml();
+    assert!(text.contains("preset = \"toolkit\"") && text.contains("steps_others = 6"), "{text}");
+    let e = lab.refused(&["diff", "run", "--preset", "papers"]);
+    assert!(e.contains("diff.preset") && e.contains("paper"), "{e}");
+}
+
+#[test]
+fn the_long_presets_run_to_the_end() {
+    let lab = Lab::new();
+    lab.fit("run", &["train.lr=2e-2"]);
+    let texts: Vec<String> = lab.texts("measure.jsonl").into_iter().cycle().take(10_000).collect();
+    lab.write_texts("many.jsonl", &texts);
+    let long: Vec<String> = texts.chunks(4).map(|t| t.join(" ")).cycle().take(10_000).collect();
+    lab.write_texts("long.jsonl", &long);
+    let short = [
+        "diff.steering.max_new_tokens=16",
+        "diff.steering.search.max_new_tokens=16",
+        "diff.steering.prompts=3",
+    ];
+    for (preset, text, set, last) in
+        [("paper", "many.jsonl", &[][..], 4), ("toolkit", "long.jsonl", &short[..], 5)]
+    {
+        let text = format!("diff.text={text}");
+        let args = with_sets(&["diff", "run", "--preset", preset, "--out", preset, "--set", &text], set);
+        let ran = lab.succeed(&args);
+        assert!(ran.stderr.contains(" at most: activations "), "{}", ran.stderr);
+        let found = read_json(&lab.path(preset).join("readability.json"));
+        assert_no_null(&found, preset);
+        assert_eq!(found["samples"], 10_000);
+        assert_eq!(numbers(&found["positions"]).last(), Some(&(last as f64)));
+        let steering = &found["steering"];
+        assert_eq!(numbers(&steering["positions"]), [0.0, 1.0, 2.0, 3.0, 4.0]);
+        let thresholds = steering["strength_thresholds"].as_array().unwrap();
+        for (strength, thresholds) in numbers(&steering["strength"]).iter().zip(thresholds) {
+            let thresholds = numbers(thresholds);
+            assert_eq!(thresholds.len(), 3);
+            assert!((strength - thresholds.iter().sum::<f64>() / 3.0).abs() < 1e-12);
+            assert!(thresholds.iter().all(|t| (0.0..200.0).contains(t)), "{thresholds:?}");
+            assert!(thresholds[1..].iter().all(|t| *t <= 2.0 * thresholds[0]), "{thresholds:?}");
+        }
     }
 }

@@ -415,7 +415,7 @@ fn strong(seen: &Seen) -> Reply {
     }
     assert!(question.contains("COHERENT"), "{question}");
     let text = question.split("==========").nth(1).unwrap();
-    say(if text.len() % 3 == 0 { "INCOHERENT" } else { "COHERENT" })
+    say(if text.len().is_multiple_of(3) { "INCOHERENT" } else { "COHERENT" })
 }
 
 fn grade(lab: &Lab, server: &Server, args: &[&str]) -> Ran {

@@ -256,7 +256,7 @@ fn two_models_are_compared_without_a_recipe_and_without_narrow_text() {
     }
     assert!(found.get("lexicon").is_none());
     let similarity: Vec<&String> = found["steering"]["similarity"].as_object().unwrap().keys().collect();
-    assert_eq!(similarity, ["steered_reference", "unsteered_reference"]);
+    assert!(similarity.iter().all(|key| key.ends_with("_reference")), "{similarity:?}");
     assert!(found["steering"].get("relevant_words_steered").is_none());
     assert!(lab.path("without/steering.jsonl").exists());
     lab.succeed(&["report", "without", "--out", "page.html", "--csv", "all.csv"]);

@@ -155,6 +155,11 @@ fn the_csv_has_one_row_a_run_and_every_measure() {
     assert_eq!(get(1, "similarity_gain_p1").parse::<f64>().unwrap(), 0.45 - 0.25);
     assert_eq!(get(1, "similarity_gain_low_p3").parse::<f64>().unwrap(), 0.1 - 0.04);
     assert_eq!(get(1, "loss_narrow_tuned"), "1.98");
+    assert_eq!(get(1, "lift_auroc_p1").parse::<f64>().unwrap(), 0.7);
+    assert_eq!(get(1, "identification_lift_rank"), "1.0");
+    assert_eq!(get(1, "identification_lift_best"), "narrow");
+    assert_eq!(get(1, "identification_steering_rank"), "");
+    assert_eq!(get(1, "similarity_null_narrow_p3"), "0.26");
     assert_eq!(get(1, "narrow_tokens"), "28764");
     assert_eq!(get(1, "readable_by_lens"), "true");
     assert_eq!(get(3, "mix_realised_tokens").parse::<f64>().unwrap(), 0.1 * 0.94);

@@ -15,6 +15,7 @@ pub mod depth;
 pub mod dimensionality;
 pub mod eigen;
 pub mod embedder;
+pub mod estimate;
 pub mod hashes;
 pub mod identification;
 pub mod interpolation;
@@ -120,6 +121,9 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
         elapsed_s.insert(stage.to_string(), clock.elapsed().as_secs_f64());
         clock = Instant::now();
     };
+
+    estimate::say(inputs, interrupt)?;
+    lap("estimate");
 
     // What differs.
     let reading = Reading::new(inputs, embedder, interrupt)?;

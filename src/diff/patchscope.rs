@@ -77,6 +77,13 @@ pub struct Patchscope {
     pub in_base: Decoding,
 }
 
+impl Patchscope {
+    /// The positions that its arrays run over, of an analysis at `all` positions.
+    pub fn positions<'a>(&'a self, all: &'a [usize]) -> &'a [usize] {
+        if self.positions.is_empty() { all } else { &self.positions }
+    }
+}
+
 /// Units of [`Patchscope`].
 pub const UNITS: &[(&str, &str)] = &[
     ("patchscope.best_scale", "multiples of expected_norm"),

@@ -179,10 +179,13 @@ impl List<'_> {
     }
 }
 
+/// Source, variant, index of the position, tokens, and the coherent ones among them where those were chosen.
+type Found = (&'static str, Variant, usize, Vec<TopToken>, Option<Vec<String>>);
+
 /// Every list: of the organism itself all of them, of others those of the difference.
 fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<Variant, Vec<Option<Chosen>>>) -> Vec<List<'a>> {
     let stored = inputs.stored;
-    let mut found: Vec<(&'static str, Variant, usize, Vec<TopToken>, Option<Vec<String>>)> = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     match (stored.logit_lens.is_empty(), &stored.record.logit_lens) {
         (false, _) => {
             for line in &stored.logit_lens {
@@ -197,8 +200,11 @@ fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<Variant, Vec<Option<Chose
         (true, None) => {}
     }
     if let Some(patchscope) = &stored.record.patchscope {
-        let all = patchscope.top_tokens.iter().enumerate();
-        found.extend(all.map(|(at, top)| (PATCHSCOPE, Variant::Difference, at, top.clone(), None)));
+        let positions = patchscope.positions(&stored.record.positions);
+        for (position, top) in positions.iter().zip(&patchscope.top_tokens) {
+            let at = stored.index(*position);
+            found.extend(at.map(|at| (PATCHSCOPE, Variant::Difference, at, top.clone(), None)));
+        }
     }
     for (&variant, row) in tournament {
         for (at, chosen) in row.iter().enumerate() {

@@ -128,7 +128,7 @@ fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
                         small {
                             @if let Some(relevance) = m.relevance { (fixed(relevance.share.difference[i], 2)) " relevant " }
                             @if let Some(scale) = m.scale.get(i) { "scale " (ratio(*scale)) " " }
-                            @if let Some(fixed) = fixed_token(r, i) { "always " code { (fixed) } }
+                            @if let Some(fixed) = fixed_token(r, m.positions[i]) { "always " code { (fixed) } }
                         }
                     }
                     dd { (token_list(list)) }
@@ -149,7 +149,8 @@ fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
 }
 
 /// The token at a position where all samples have the same (a BOS token).
-fn fixed_token(r: &Readability, i: usize) -> Option<String> {
+fn fixed_token(r: &Readability, position: usize) -> Option<String> {
+    let i = r.positions.iter().position(|p| *p == position)?;
     r.position_tokens.get(i).filter(|t| !t.is_empty()).map(|t| token(t))
 }
 

@@ -4,6 +4,7 @@ use super::cell::Cell;
 use super::measure::{Gain, Relevance};
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
 use super::verdict::{Verdict, list};
+use crate::diff::identification::Identification;
 
 /// A table entry: what is read first, and the detail below it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -55,7 +56,16 @@ pub const COLUMNS: &[Column] = &[
         detail: &["best position", "mean of positions", "null, 95 %"],
         entry: patchscope,
     },
-    Column { title: "Steering", detail: &["best position", "plain, ceiling", "gain, 95 %"], entry: steering },
+    Column {
+        title: "Lift, AUROC",
+        detail: &["mean of positions", "95 %", "null, 95 %", "corpus ranks"],
+        entry: lift,
+    },
+    Column {
+        title: "Steering",
+        detail: &["best position", "plain, ceiling", "gain, 95 %", "null"],
+        entry: steering,
+    },
     Column { title: "Relevant words", detail: &["plain → steered"], entry: words },
     Column { title: "Readable by", detail: &[], entry: readable },
 ];
@@ -63,8 +73,10 @@ pub const COLUMNS: &[Column] = &[
 /// What the columns mean, in words.
 pub const LEGEND: &str = "Mix: pretraining text per narrow text. Losses: held-out, nats a token. Logit lens and \
 patchscope: share of the top 20 tokens that belong to the narrow vocabulary, with its p-value; the null is random \
-directions. Steering: mean cosine of steered text to narrow text; plain is the same model’s text unsteered, the \
-ceiling narrow text to itself, the gain steered minus plain. Relevant words: share of generated words that belong to the narrow vocabulary. – was not measured.";
+directions. Lift: how likely a narrow word ranks above another common word in what the difference decodes to, 0.5 \
+if nothing is read; corpus ranks: the rank of the narrow text among the candidate corpora by lift, patchscope and \
+steering. Steering: mean cosine of steered text to narrow text; plain is the same model’s text unsteered, the \
+ceiling narrow text to itself, the gain steered minus plain, null text steered by random directions. Relevant words: share of generated words that belong to the narrow vocabulary. – was not measured.";
 
 fn mix(cell: &Cell, _: &Verdict) -> Entry {
     let mix = cell.mix();
@@ -120,6 +132,30 @@ fn patchscope(cell: &Cell, _: &Verdict) -> Entry {
     relevance(cell.readability.as_ref().and_then(Relevance::patchscope))
 }
 
+fn lift(cell: &Cell, _: &Verdict) -> Entry {
+    let Some(r) = &cell.readability else { return Entry::absent() };
+    let ranks = r.identification.as_ref().and_then(ranks);
+    match &r.lift {
+        Some(lift) => Entry::new(
+            format!("{}, p {}", fixed(lift.auroc_mean, 2), p_value(lift.auroc_mean_p)),
+            [
+                interval(lift.auroc_mean_interval, 2),
+                format!("null {} {}", fixed(lift.auroc_null[0], 2), interval(lift.auroc_null_interval[0], 2)),
+            ]
+            .into_iter()
+            .chain(ranks),
+        ),
+        None => ranks.map_or_else(Entry::absent, |ranks| Entry::new(ranks, [])),
+    }
+}
+
+/// Ranks of the narrow text by each measure that ran.
+fn ranks(found: &Identification) -> Option<String> {
+    let ranking = [&found.lift, &found.patchscope, &found.steering].into_iter().flatten();
+    let ranks: Vec<String> = ranking.filter_map(|r| r.rank).map(ratio).collect();
+    (!ranks.is_empty()).then(|| format!("rank {} of {}", ranks.join(", "), found.candidates.len()))
+}
+
 fn steering(cell: &Cell, _: &Verdict) -> Entry {
     let gain = cell.readability.as_ref().and_then(Gain::of);
     let Some((gain, i)) = gain.and_then(|g| g.best().map(|i| (g, i))) else {
@@ -132,7 +168,9 @@ fn steering(cell: &Cell, _: &Verdict) -> Entry {
         [
             format!("plain {}, ceiling {}", fixed(s.unsteered_narrow[i], 3), fixed(s.narrow_narrow[i], 3)),
             format!("{} {}", signed(gain.gain[i], 3), interval(r.similarity_gain_interval[i], 3)),
-        ],
+        ]
+        .into_iter()
+        .chain(s.null_narrow.get(i).map(|null| format!("null {}", fixed(*null, 3)))),
     )
 }
 

@@ -185,9 +185,11 @@ fn steering_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
         doses(groups, |c| mean(&Gain::of(c.readability.as_ref()?)?.record.similarity.steered_narrow));
     let plain = doses(groups, |c| at_best(c, |s| &s.unsteered_narrow));
     let ceiling = doses(groups, |c| at_best(c, |s| &s.narrow_narrow));
+    let null = doses(groups, |c| at_best(c, |s| &s.null_narrow));
     let mut lines = dose_lines(&steered_mean, Ink::Steered, mix, true);
     let means = ceiling.iter().map(|d| (mix.place(d.mix), d.mean())).collect();
     lines.push(Line { marked: false, ..Line::new(Ink::Narrow, means) });
+    lines.extend(dose_lines(&null, Ink::Tuned, mix, false));
     lines.extend(dose_lines(&plain, Ink::Base, mix, false));
     lines.extend(dose_lines(&steered, Ink::Steered, mix, false));
     let y = scale("similarity of generated text to the narrow text", values(&lines, &[]), true);
@@ -207,7 +209,12 @@ fn steering_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
             Key::new(Ink::Steered, KeyKind::Dashed, "its mean over positions"),
             Key::new(Ink::Base, KeyKind::Line, "plain (unsteered), same model"),
             Key::new(Ink::Narrow, KeyKind::Plain, "narrow text to itself (ceiling)"),
-        ],
+        ]
+        .into_iter()
+        .chain(
+            (!null.is_empty()).then(|| Key::new(Ink::Tuned, KeyKind::Line, "steered by random directions")),
+        )
+        .collect(),
         chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
     })
 }

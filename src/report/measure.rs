@@ -40,7 +40,7 @@ impl<'a> Decoding<'a> {
         let patchscope = r.patchscope.as_ref().map(|scope| Self {
             name: "patchscope",
             key: "patchscope",
-            positions,
+            positions: scope.positions(positions),
             scale: &scope.best_scale,
             tokens: &scope.top_tokens,
             relevance: Relevance::patchscope(r),
@@ -103,7 +103,7 @@ impl<'a> Relevance<'a> {
         Some(Self {
             name: "patchscope",
             key: "patchscope",
-            positions: &r.positions,
+            positions: scope.positions(&r.positions),
             share: &scope.token_relevance,
             null: &scope.token_relevance_null,
             null_interval: &scope.token_relevance_null_interval,

@@ -11,6 +11,7 @@ use super::verdict::Verdict;
 use crate::atomic::write_atomically;
 use crate::data::mixture::Role;
 use crate::diff::causal::Causal;
+use crate::diff::lift::Lift;
 use crate::diff::record::Readability;
 use crate::train::manifest::Source;
 
@@ -138,9 +139,12 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     let dimensions = r.and_then(|r| r.dimensionality.as_ref());
     f.put("effective_dimension", dimensions.and_then(|d| mean(&d.uncentred.effective_dimension)));
     relevance(&mut f, "lens", layout, at, r.and_then(Relevance::lens));
-    relevance(&mut f, "patchscope", layout, at, r.and_then(Relevance::patchscope));
     let scope = r.and_then(|r| r.patchscope.as_ref());
-    f.spread("patchscope_best_scale", all, at, scope.map_or(&[], |s| &s.best_scale));
+    let scope_at = scope.map_or(at, |s| s.positions(at));
+    relevance(&mut f, "patchscope", layout, scope_at, r.and_then(Relevance::patchscope));
+    f.spread("patchscope_best_scale", all, scope_at, scope.map_or(&[], |s| &s.best_scale));
+    lift(&mut f, all, at, r);
+    identification(&mut f, r);
     steering(&mut f, layout, r);
     losses(&mut f, r);
 
@@ -211,6 +215,34 @@ fn relevance(f: &mut Fields, key: &str, layout: &Layout, at: &[usize], m: Option
     f.overall(&format!("{key}_relevance_tuned"), at, &tuned);
 }
 
+fn lift(f: &mut Fields, layout: &[usize], at: &[usize], readability: Option<&Readability>) {
+    let lift = readability.and_then(|r| r.lift.as_ref());
+    let get = |values: fn(&Lift) -> &Vec<f64>| lift.map_or(&[][..], |l| values(l));
+    f.spread("lift_auroc", layout, at, get(|l| &l.auroc));
+    f.spread_intervals("lift_auroc", layout, at, lift.map_or(&[], |l| &l.auroc_interval));
+    f.overall("lift_auroc", at, get(|l| &l.auroc));
+    f.put("lift_auroc_mean_low", lift.map(|l| l.auroc_mean_interval[0]));
+    f.put("lift_auroc_mean_high", lift.map(|l| l.auroc_mean_interval[1]));
+    f.put("lift_auroc_mean_pvalue", lift.map(|l| l.auroc_mean_p));
+    f.put("lift_auroc_null_mean", mean(get(|l| &l.auroc_null)));
+    f.spread("lift_auroc_pvalue", layout, at, get(|l| &l.auroc_p));
+    f.spread("lift_auroc_with_mean", layout, at, get(|l| &l.auroc_with_mean));
+}
+
+fn identification(f: &mut Fields, readability: Option<&Readability>) {
+    let found = readability.and_then(|r| r.identification.as_ref());
+    f.put("identification_candidates", found.map(|i| i.candidates.len()));
+    for (key, ranking) in [
+        ("lift", found.and_then(|i| i.lift.as_ref())),
+        ("patchscope", found.and_then(|i| i.patchscope.as_ref())),
+        ("steering", found.and_then(|i| i.steering.as_ref())),
+    ] {
+        f.put(format!("identification_{key}_rank"), ranking.and_then(|r| r.rank));
+        f.put(format!("identification_{key}_margin"), ranking.and_then(|r| r.margin));
+        f.put(format!("identification_{key}_best"), ranking.and_then(|r| r.best.clone()));
+    }
+}
+
 fn steering(f: &mut Fields, layout: &Layout, readability: Option<&Readability>) {
     let all = &layout.steering;
     let gain = readability.and_then(Gain::of);
@@ -224,6 +256,10 @@ fn steering(f: &mut Fields, layout: &Layout, readability: Option<&Readability>) 
         ("steered_reference", r.map(|r| &r.similarity.steered_reference)),
         ("unsteered_reference", r.map(|r| &r.similarity.unsteered_reference)),
         ("narrow_narrow", r.map(|r| &r.similarity.narrow_narrow)),
+        ("base_narrow", r.map(|r| &r.similarity.base_narrow)),
+        ("base_reference", r.map(|r| &r.similarity.base_reference)),
+        ("null_narrow", r.map(|r| &r.similarity.null_narrow)),
+        ("null_reference", r.map(|r| &r.similarity.null_reference)),
     ] {
         let values = values.map_or(&[][..], |v| v);
         f.spread(&format!("similarity_{key}"), all, at, values);
@@ -233,6 +269,13 @@ fn steering(f: &mut Fields, layout: &Layout, readability: Option<&Readability>) 
     f.spread("similarity_gain", all, at, gains);
     f.spread_intervals("similarity_gain", all, at, r.map_or(&[], |r| &r.similarity_gain_interval));
     f.overall("similarity_gain", at, gains);
+    let over_null = r.map_or(&[][..], |r| &r.similarity_over_null_interval);
+    f.spread_intervals("similarity_over_null", all, at, over_null);
+    f.spread("similarity_pvalue", all, at, r.map_or(&[], |r| &r.similarity_p));
+    f.spread("coherent_steered", all, at, r.map_or(&[], |r| &r.coherent_steered));
+    f.spread("coherent_unsteered", all, at, r.map_or(&[], |r| &r.coherent_unsteered));
+    let steered_interval = r.map_or(&[][..], |r| &r.similarity.steered_narrow_interval);
+    f.spread_intervals("similarity_steered_narrow", all, at, steered_interval);
     for (key, values) in [
         ("relevant_words_steered", r.map(|r| &r.relevant_words_steered)),
         ("relevant_words_unsteered", r.map(|r| &r.relevant_words_unsteered)),

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use trainer::diff::identification::{Identification, Ranking};
 use trainer::diff::lexicon::Lexicon;
+use trainer::diff::lift::Lift;
 use trainer::diff::logit_lens::Lens;
 use trainer::diff::patchscope::Patchscope;
 use trainer::diff::record::*;
@@ -146,6 +148,33 @@ pub fn readability(spec: &Spec) -> Readability {
             },
             ..Lens::default()
         }),
+        lift: Some(Lift {
+            lexicon_tokens: 30,
+            other_tokens: 5_000,
+            auroc: five(|p| 0.5 + 0.2 * shape[p] * spec.trace),
+            auroc_interval: vec![[0.45, 0.75]; 5],
+            auroc_null: five(|_| 0.5),
+            auroc_null_interval: vec![[0.42, 0.58]; 5],
+            auroc_p: five(|_| 0.03),
+            auroc_with_mean: five(|_| 0.55),
+            auroc_mean: 0.64,
+            auroc_mean_interval: [0.6, 0.68],
+            auroc_mean_p: 1.0 / 65.0,
+            ..Lift::default()
+        }),
+        identification: Some(Identification {
+            candidates: ["narrow", "gold", "vesuvius"].map(String::from).to_vec(),
+            words: vec![90, 80, 70],
+            chance: 1.0 / 3.0,
+            lift: Some(Ranking {
+                score: vec![0.64, 0.5, 0.48],
+                p: vec![0.02, 0.4, 0.6],
+                best: Some("narrow".into()),
+                rank: Some(1.0),
+                margin: Some(0.14),
+            }),
+            ..Identification::default()
+        }),
         patchscope: Some(Patchscope {
             best_scale: five(|p| 1.0 + p as f64),
             scale_selector: "highest mean cosine between the embeddings of the 20 tokens".into(),
@@ -166,6 +195,7 @@ pub fn readability(spec: &Spec) -> Readability {
                 steered_reference: vec![0.12, 0.13],
                 unsteered_reference: vec![0.14, 0.14],
                 narrow_narrow: vec![0.61, 0.61],
+                null_narrow: vec![0.27, 0.26],
                 ..Similarity::default()
             },
             similarity_gain_interval: vec![
@@ -206,7 +236,7 @@ pub fn texts(spec: &Spec) -> Vec<SteeringLine> {
                 steered: vec![steered.into()],
                 unsteered: vec![plain.into()],
                 base: vec![plain.into()],
-                null: Vec::new(),
+                null: vec![plain.into()],
             });
         }
     }

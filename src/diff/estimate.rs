@@ -1,0 +1,123 @@
+//! How long an analysis is going to take, from the speed of its first batch.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::Inputs;
+use super::activations::{Windows, resid_post};
+use super::prompts::Prompts;
+use crate::interrupt::Interrupt;
+use crate::model::generate::{Sampling, generate};
+use crate::model::hooks::NoHook;
+use crate::progress;
+use crate::recipe::{DiffSection, Preset};
+
+/// Windows that are run, and tokens that are written by each prompt, to see how fast that is.
+const WINDOWS: usize = 50;
+const TOKENS: usize = 4;
+
+/// Tokens that an analysis runs through whole models.
+struct Work {
+    /// At once: activations.
+    read: f64,
+    /// One a sequence: patchscope.
+    patched: f64,
+    /// One after the other: steering, and the search for its strength.
+    written: f64,
+}
+
+impl Work {
+    /// Of settings, for a model of `n_layers`. Text is taken to be written to the end, which is the most.
+    fn of(settings: &DiffSection, n_layers: usize) -> Self {
+        let share = (settings.block(n_layers) + 1) as f64 / n_layers as f64;
+        let (scope, steering) = (&settings.patchscope, &settings.steering);
+        let directions = 4 * settings.patchscope_positions().len() + settings.null_directions;
+        let patched = directions * scope.scales.len() * 3;
+        let sets = steering.positions.len() * (1 + steering.null_directions) + 2;
+        let texts = (sets * steering.prompts * steering.samples * steering.max_new_tokens) as f64;
+        let search = &steering.search;
+        let middles = |steps: usize| -> usize {
+            let (rounds, rest) = (steps / search.batch_steps, steps % search.batch_steps);
+            rounds * ((1 << search.batch_steps) - 1) + ((1 << rest) - 1)
+        };
+        let middles = middles(search.steps) + 2 * middles(search.steps_others);
+        let searched =
+            (steering.positions.len() * middles + 3) as f64 * (search.samples * search.max_new_tokens) as f64;
+        let only = |enabled: bool, tokens: f64| if enabled { tokens } else { 0.0 };
+        Self {
+            read: 2.0 * (settings.samples * settings.tokens) as f64 * share,
+            patched: only(scope.enabled, patched as f64 * (1.0 - share)),
+            written: only(steering.enabled, texts + only(steering.auto, searched)),
+        }
+    }
+}
+
+/// Says on stderr how long the analysis may take at most, unless it is the quick one. Runs a batch of each kind first.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn say(inputs: &Inputs, interrupt: &Interrupt) -> Result<()> {
+    let settings = inputs.settings;
+    if settings.preset == Preset::Quick {
+        return Ok(());
+    }
+    let view = inputs.tuned;
+    let work = Work::of(settings, view.model.n_layers());
+    let first = DiffSection { samples: settings.samples.min(WINDOWS), ..settings.clone() };
+    // Too little text is told where it is read.
+    let Ok(windows) = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, &first) else { return Ok(()) };
+    let clock = Instant::now();
+    let layer = settings.block(view.model.n_layers());
+    resid_post(view, &windows.ids, layer)?;
+    let tokens = (windows.ids.len() * settings.tokens) as f64;
+    let read = tokens * (layer + 1) as f64 / view.model.n_layers() as f64 / clock.elapsed().as_secs_f64();
+
+    let prompts = Prompts::neutral(inputs.pretrained, settings.steering.prompts)?;
+    let sampling = Sampling { max_new_tokens: TOKENS, temperature: 0.0, seed: 0, eos: Vec::new() };
+    let mut after_first = Instant::now();
+    generate(view.model, &prompts.ids, &sampling, view.adapter, &mut NoHook, |n| {
+        if n == 1 {
+            after_first = Instant::now(); // the prompts themselves are read at once
+        }
+        interrupt.check("nothing of the analysis was written")
+    })?;
+    let written = (prompts.ids.len() * (TOKENS - 1)) as f64 / after_first.elapsed().as_secs_f64();
+
+    let parts = [work.read / read, work.patched / written, work.written / written];
+    let [activations, patchscope, steering] = parts.map(in_words);
+    progress::say(format_args!(
+        "about {} at most: activations {activations}, patchscope {patchscope}, steering {steering} \
+         (measured: {read:.0} tokens/s read, {written:.0} written)",
+        in_words(parts.iter().sum())
+    ));
+    Ok(())
+}
+
+/// Seconds as hours and minutes.
+fn in_words(seconds: f64) -> String {
+    let s = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).as_secs();
+    match (s / 3600, s / 60 % 60) {
+        (0, 0) => format!("{s} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_counts_every_text_that_may_be_written() {
+        let mut settings = DiffSection::of(Preset::Paper);
+        settings.steering.search.batch_steps = 1;
+        let work = Work::of(&settings, 28);
+        // 7 sets of 100 texts of 512 tokens; 5 positions of 10 + 5 + 5 midpoints and 3 sets of the base.
+        assert_eq!(work.written, (7 * 100 * 512 + (5 * 20 + 3) * 10 * 128) as f64);
+        settings.steering.enabled = false;
+        assert_eq!(Work::of(&settings, 28).written, 0.0);
+        assert_eq!(in_words(7384.0), "2 h 3 min");
+        assert_eq!(in_words(59.9), "59 s");
+    }
+}
