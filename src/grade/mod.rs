@@ -179,10 +179,13 @@ impl List<'_> {
     }
 }
 
+/// Source, what was decoded, index of the position, tokens, and those that the tournament called coherent.
+type Found = (&'static str, Variant, usize, Vec<TopToken>, Option<Vec<String>>);
+
 /// Every list: of the organism itself all of them, of others those of the difference.
 fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<Variant, Vec<Option<Chosen>>>) -> Vec<List<'a>> {
     let stored = inputs.stored;
-    let mut found: Vec<(&'static str, Variant, usize, Vec<TopToken>, Option<Vec<String>>)> = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     match (stored.logit_lens.is_empty(), &stored.record.logit_lens) {
         (false, _) => {
             for line in &stored.logit_lens {
