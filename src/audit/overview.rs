@@ -39,8 +39,7 @@ impl Overview {
             if let Some(lens) = &record.logit_lens {
                 let _ = writeln!(text, "  logit lens: {}", shown(&lens.top_tokens[at], self.tokens));
             }
-            if let Some(scope) = &record.patchscope {
-                let (scale, tokens) = (scope.best_scale[at], &scope.top_tokens[at]);
+            if let Some((scale, tokens)) = stored.patchscope_at(*position) {
                 let _ = writeln!(text, "  patchscope at scale {scale}: {}", shown(tokens, self.tokens));
             }
         }

@@ -222,10 +222,9 @@ impl Tools<'_> {
     }
 
     fn patchscope(&self, a: &ScopeArguments) -> Said<String> {
-        let scope = self.stored.record.patchscope.as_ref().ok_or("the analysis has no patchscope")?;
         let mut text = String::new();
         for position in self.positions(&a.positions)? {
-            let at = self.stored.index(position).ok_or("no such position")?;
+            let chosen = self.stored.patchscope_at(position).ok_or("the analysis has no patchscope there")?;
             let _ = writeln!(text, "position {position}");
             let all: Vec<&Decoded> = self
                 .stored
@@ -238,7 +237,7 @@ impl Tools<'_> {
                 None => true,
             };
             let rows: Vec<(f64, &[TopToken])> = match all.is_empty() {
-                true => vec![(scope.best_scale[at], scope.top_tokens[at].as_slice())],
+                true => vec![chosen],
                 false => all.iter().filter_map(|l| Some((l.scale?, l.tokens.as_slice()))).collect(),
             };
             let scales: Vec<String> = rows.iter().map(|(scale, _)| scale.to_string()).collect();

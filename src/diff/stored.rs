@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::decoded::Decoded;
 use super::record::Readability;
+use super::relevance::TopToken;
 use super::steering::SteeringLine;
 use crate::bail_input;
 use crate::error::input_error;
@@ -60,7 +61,12 @@ impl Stored {
         let n = self.record.positions.len();
         let lens = self.record.logit_lens.iter().map(|l| ("logit_lens.top_tokens", l.top_tokens.len()));
         let patchscope = self.record.patchscope.iter().flat_map(|p| {
-            [("patchscope.top_tokens", p.top_tokens.len()), ("patchscope.best_scale", p.best_scale.len())]
+            // As many as its own positions, which may be fewer.
+            let missing = n - p.positions(&self.record.positions).len().min(n);
+            [
+                ("patchscope.top_tokens", p.top_tokens.len() + missing),
+                ("patchscope.best_scale", p.best_scale.len() + missing),
+            ]
         });
         let norms = [
             ("delta_norm", self.record.delta_norm.len()),
@@ -73,6 +79,13 @@ impl Stored {
             }
         }
         Ok(())
+    }
+
+    /// What a position decodes to under the patchscope at the chosen scale: scale and tokens.
+    pub fn patchscope_at(&self, position: usize) -> Option<(f64, &[TopToken])> {
+        let scope = self.record.patchscope.as_ref()?;
+        let at = scope.positions(&self.record.positions).iter().position(|p| *p == position)?;
+        Some((scope.best_scale[at], &scope.top_tokens[at]))
     }
 
     /// Where a position stands in the lists of the record.
