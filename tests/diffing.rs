@@ -374,7 +374,7 @@ fn several_windows_of_a_text_follow_each_other_and_only_some_give_the_expected_n
     let off = ["diff.logit_lens=false", "diff.patchscope.enabled=false", "diff.steering.enabled=false"];
     let read = |out: &str, set: &[&str]| {
         let common = ["diff.samples=40", "diff.windows_per_text=3", "diff.tokens=7", "diff.norm_skip=2"];
-        lab.succeed(&with_sets(&["diff", "run", "--out", out], &[&common, &off, set].concat()));
+        lab.succeed(&with_sets(&["diff", "run", "--out", out], &[&common[..], &off, set].concat()));
         let tensors = read_tensors(&lab.path(out).join("activations.safetensors"));
         (read_json(&lab.path(out).join("readability.json")), rows(&tensors["mean_difference"]))
     };
