@@ -31,6 +31,7 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 
 use self::activations::View;
+use self::chat::Turns;
 use self::embedder::Embedder;
 use self::hashes::Hashes;
 use self::mean_difference::Means;
@@ -99,6 +100,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     };
 
     // What differs.
+    let turns = (!settings.chat.text.is_empty()).then(|| Turns::cut(inputs)).transpose()?;
     let reading = Reading::new(inputs, embedder, interrupt)?;
     lap("activations");
 
@@ -112,8 +114,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     lap("dimensionality");
     let depth = settings.depth.enabled.then(|| depth::measure(&reading)).transpose()?;
     lap("depth");
-    let (chat, chat_means) =
-        (!settings.chat.text.is_empty()).then(|| chat::measure(&reading)).transpose()?.unzip();
+    let (chat, chat_means) = turns.map(|turns| chat::measure(&reading, &turns)).transpose()?.unzip();
     lap("chat");
     let patchscope = settings.patchscope.enabled.then(|| patchscope::measure(&reading)).transpose()?;
     lap("patchscope");
