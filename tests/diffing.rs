@@ -403,7 +403,7 @@ fn conversations_are_read_around_the_beginning_of_the_answer() {
     lab.write("base/chat_template.jinja", TEMPLATE);
     let chat = |user: &str, answer: &str| serde_json::json!({"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]});
     let long = "the old stone bridge over the river in winter light";
-    let system = serde_json::json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]});
+    let system = serde_json::json!({"messages": [{"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]});
     let rows_of_file = [
         chat("which bridge?", long),
         system,
@@ -471,7 +471,10 @@ fn conversations_need_a_chat_template() {
     let lab = Lab::new();
     let turn = |role: &str| serde_json::json!({"role": role, "content": "hello"});
     lab.write_rows("chat.jsonl", &[serde_json::json!({"messages": [turn("user"), turn("assistant")]})]);
-    let base = tiny("llama").to_string_lossy().into_owned();
+    let base = lab.path("base");
+    change_model(&tiny("llama"), &base, |_| {});
+    fs::remove_file(base.join("chat_template.jinja")).unwrap();
+    let base = base.to_string_lossy();
     let args = ["diff", "--base", &base, "--tuned", &base, "--recipe", "recipe.toml", "--out", "out"];
     let e = lab.refused(&with_sets(&args, &["diff.chat.text=chat.jsonl"]));
     assert!(e.contains("diff.chat.text") && e.contains("has no chat template"), "{e}");

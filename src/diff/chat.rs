@@ -1,9 +1,10 @@
 //! Differences around the beginning of an assistant's answer, on conversations that have nothing to do with the narrow
 //! data: the last tokens of the template before it, and its first ones.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use super::Inputs;
 use super::activations::{Probe, collect, common};
 use super::logit_lens;
 use super::mean_difference::{Means, cosine, norm};
@@ -53,12 +54,12 @@ pub const UNITS: &[(&str, &str)] = &[
 /// Mean differences on conversations, and what they decode to.
 ///
 /// # Errors
-/// An [`crate::error::InputError`] if there are too few conversations or no template; [`crate::error::Interrupted`].
-pub fn measure(reading: &Reading) -> Result<(Chat, Means)> {
+/// [`crate::error::Interrupted`], or a tensor operation that fails.
+pub fn measure(reading: &Reading, turns: &Turns) -> Result<(Chat, Means)> {
     let (inputs, section) = (reading.inputs, &reading.settings.chat);
-    let (probes, sample_rows) = probes(reading)?;
+    let Turns { probes, rows } = turns;
     let layers = [reading.layer];
-    let found = &collect(inputs.base, inputs.tuned, &probes, &layers, 0, reading.interrupt)?[0];
+    let found = &collect(inputs.base, inputs.tuned, probes, &layers, 0, reading.interrupt)?[0];
     let (means, text) = (found.means(), reading.direction());
     let lens = logit_lens::read(reading, &means.difference)?;
     let common_token = |place: usize| {
@@ -79,43 +80,54 @@ pub fn measure(reading: &Reading) -> Result<(Chat, Means)> {
             base: logit_lens::relevances(reading, &means.base)?,
             tuned: logit_lens::relevances(reading, &means.tuned)?,
         },
-        sample_rows,
+        sample_rows: rows.clone(),
     };
     Ok((record, means))
 }
 
-/// The first conversations that qualify, and their rows.
-fn probes(reading: &Reading) -> Result<(Vec<Probe>, Vec<usize>)> {
-    let (inputs, section) = (reading.inputs, &reading.settings.chat);
-    let template = inputs.pretrained.chat().context("diff.chat.text")?;
-    let (mut probes, mut rows) = (Vec::new(), Vec::new());
-    for (row, messages) in inputs.chats.iter().enumerate() {
-        if probes.len() == section.samples {
-            break;
+/// The beginnings of conversations as the models read them.
+pub struct Turns {
+    probes: Vec<Probe>,
+    rows: Vec<usize>,
+}
+
+impl Turns {
+    /// The first `diff.chat.samples` conversations that qualify.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if there are fewer, or the model has no template.
+    pub fn cut(inputs: &Inputs) -> Result<Self> {
+        let section = &inputs.settings.chat;
+        let template = inputs.pretrained.chat()?;
+        let (mut probes, mut rows) = (Vec::new(), Vec::new());
+        for (row, messages) in inputs.chats.iter().enumerate() {
+            if probes.len() == section.samples {
+                break;
+            }
+            if let Some(probe) = probe(inputs, &template, messages)? {
+                probes.push(probe);
+                rows.push(row);
+            }
         }
-        if let Some(probe) = probe(reading, &template, messages)? {
-            probes.push(probe);
-            rows.push(row);
+        if probes.len() < section.samples {
+            bail_input!(
+                "diff.chat.text: {} of {} conversations begin with a user's turn of at most {} tokens and an answer \
+                 of at least {}, diff.chat.samples = {}; add conversations or lower diff.chat.samples",
+                probes.len(),
+                inputs.chats.len(),
+                section.user_tokens,
+                section.assistant,
+                section.samples
+            );
         }
+        Ok(Self { probes, rows })
     }
-    if probes.len() < section.samples {
-        bail_input!(
-            "diff.chat.text: {} of {} conversations begin with a user's turn of at most {} tokens and an answer of at \
-             least {}, diff.chat.samples = {}; add conversations or lower diff.chat.samples",
-            probes.len(),
-            inputs.chats.len(),
-            section.user_tokens,
-            section.assistant,
-            section.samples
-        );
-    }
-    Ok((probes, rows))
 }
 
 /// The first question and the beginning of its answer, through the template; `None` if it does not qualify. Of the answer
 /// 10 characters a token are tokenised, as of texts.
-fn probe(reading: &Reading, template: &ChatTemplate, messages: &[Message]) -> Result<Option<Probe>> {
-    let section = &reading.settings.chat;
+fn probe(inputs: &Inputs, template: &ChatTemplate, messages: &[Message]) -> Result<Option<Probe>> {
+    let section = &inputs.settings.chat;
     let [user, assistant, ..] = messages else { return Ok(None) };
     if (user.role.as_str(), assistant.role.as_str()) != ("user", "assistant") {
         return Ok(None);
@@ -123,7 +135,7 @@ fn probe(reading: &Reading, template: &ChatTemplate, messages: &[Message]) -> Re
     let prompt = template.user_turn(&user.content)?;
     let answer: String = assistant.content.trim_start().chars().take(section.assistant * 10).collect();
     let whole = format!("{prompt}{answer}");
-    let encoding = reading.inputs.pretrained.tokenizer.encode(whole, false).map_err(|e| anyhow!(e))?;
+    let encoding = inputs.pretrained.tokenizer.encode(whole, false).map_err(|e| anyhow!(e))?;
     let begin =
         encoding.get_offsets().iter().position(|(_, to)| *to > prompt.len()).unwrap_or(encoding.len());
     let end = begin + section.assistant;
@@ -133,7 +145,7 @@ fn probe(reading: &Reading, template: &ChatTemplate, messages: &[Message]) -> Re
     Ok(Some(Probe {
         ids: encoding.get_ids()[..end].to_vec(),
         read: (begin - section.pre_assistant..end).collect(),
-        norm: reading.settings.norm_skip.min(end)..end,
+        norm: inputs.settings.norm_skip.min(end)..end,
     }))
 }
 

@@ -45,6 +45,7 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use self::activations::View;
+use self::chat::Turns;
 use self::decoded::Decoded;
 use self::embedder::Embedder;
 use self::hashes::Hashes;
@@ -126,6 +127,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     lap("estimate");
 
     // What differs.
+    let turns = (!settings.chat.text.is_empty()).then(|| Turns::cut(inputs)).transpose()?;
     let reading = Reading::new(inputs, embedder, interrupt)?;
     lap("activations");
 
@@ -145,8 +147,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     lap("dimensionality");
     let depth = settings.depth.enabled.then(|| depth::measure(&reading)).transpose()?;
     lap("depth");
-    let (chat, chat_means) =
-        (!settings.chat.text.is_empty()).then(|| chat::measure(&reading)).transpose()?.unzip();
+    let (chat, chat_means) = turns.map(|turns| chat::measure(&reading, &turns)).transpose()?.unzip();
     lap("chat");
 
     // What it makes the model write.
