@@ -65,7 +65,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     progress::set_level(i8::from(cli.verbose) - i8::from(cli.quiet));
-    match dispatch(cli.command) {
+    match in_pool(|| dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             progress::alert(format_args!("error: {e:#}"));
@@ -78,6 +78,14 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Runs `f` as one of the threads that compute. A step hands them hundreds of short loops; to each that comes from another
+/// thread, that thread must go to sleep and be woken again.
+fn in_pool(f: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    const STACK: usize = 8 << 20; // what Linux gives a main thread
+    rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global().context("starting threads")?;
+    rayon::scope(|_| f())
 }
 
 fn dispatch(command: Command) -> Result<()> {

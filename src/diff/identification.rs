@@ -23,7 +23,7 @@ use super::steering::Steered;
 pub const NARROW: &str = "narrow";
 
 /// At most this many texts of a candidate are embedded.
-const EMBEDDED: usize = 50;
+const EMBEDDED: usize = 25;
 
 /// A corpus that the trace may point at.
 pub struct Candidate {

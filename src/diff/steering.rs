@@ -144,9 +144,6 @@ pub const UNITS: &[(&str, &str)] = &[
     ("steering.relevant_words_unsteered", "share of words, 0 to 1"),
 ];
 
-/// At most this many texts of a set are embedded.
-const EMBEDDED: usize = 500;
-
 /// Steered text and how much of it is about the narrow data.
 ///
 /// # Errors
@@ -163,7 +160,7 @@ pub fn measure(reading: &Reading) -> Result<Steered> {
 
     // Spread over the whole set, so that a sorted file does not bias the choice.
     let spread = |all: &[String]| -> Vec<String> {
-        let step = all.len().div_ceil(EMBEDDED).max(1);
+        let step = all.len().div_ceil(section.embedded).max(1);
         all.iter().step_by(step).cloned().collect()
     };
     let embed = |texts: &[String]| -> Result<Vec<Vec<f32>>> {

@@ -8,7 +8,7 @@
 //!
 //! Shapes: q, o `(tokens, heads · head_dim)`; k, v `(tokens, kv_heads · head_dim)`.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::cpu::{tensor, view};
@@ -106,8 +106,9 @@ impl Attention {
         cache: &mut LayerCache,
     ) -> Result<Tensor> {
         let width = self.kv_heads * self.head_dim;
-        let flat = |t: &Tensor| t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
-        let (q_host, k, v) = (flat(q)?, flat(k)?, flat(v)?);
+        let host = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous(); // itself on the CPU
+        let (q_host, k, v) = (host(q)?, host(k)?, host(v)?);
+        let (qs, k, v) = (view(&q_host)?, view(&k)?, view(&v)?);
         cache.keys.resize(segments.len(), Vec::new());
         cache.values.resize(segments.len(), Vec::new());
         for i in 0..segments.len() {
@@ -121,8 +122,8 @@ impl Attention {
             cache.keys[i].extend_from_slice(&k[range.clone()]);
             cache.values[i].extend_from_slice(&v[range]);
         }
-        let out = self.forward(&q_host, segments, |i| (&cache.keys[i], &cache.values[i]));
-        Tensor::from_vec(out, q.shape(), &candle_core::Device::Cpu)?.to_device(q.device())
+        let out = self.forward(&qs, segments, |i| (&cache.keys[i], &cache.values[i]));
+        tensor(out, q.shape())?.to_device(q.device())
     }
 
     /// [`Self::apply`] in candle's own ops.

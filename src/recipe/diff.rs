@@ -180,6 +180,8 @@ pub struct SteeringSection {
     pub samples: usize,
     /// New tokens a sample.
     pub max_new_tokens: usize,
+    /// Texts of the narrow and of the measured set that generated text is compared with, at most; spread over the set.
+    pub embedded: usize,
     /// Sampling temperature.
     pub temperature: f64,
 }
@@ -197,6 +199,7 @@ impl Default for SteeringSection {
             prompts: 10,
             samples: 1,
             max_new_tokens: 48,
+            embedded: 100,
             temperature: 1.0,
         }
     }
@@ -266,7 +269,7 @@ pub struct BiasShareSection {
 
 impl Default for BiasShareSection {
     fn default() -> Self {
-        Self { enabled: true, factors: vec![0.5, 2.0, 4.0], directions: 8 }
+        Self { enabled: true, factors: vec![2.0], directions: 4 }
     }
 }
 
@@ -437,6 +440,7 @@ impl DiffSection {
                     prompts: 20,
                     samples: 5,
                     max_new_tokens: 512,
+                    embedded: 500,
                     temperature: 1.1,
                     ..quick.steering.clone()
                 },
@@ -586,6 +590,7 @@ impl DiffSection {
             ("diff.chat.user_tokens", self.chat.user_tokens, 1, 1_000_000),
             ("diff.steering.samples", s.samples, 1, 10_000),
             ("diff.steering.max_new_tokens", s.max_new_tokens, 1, 1_000_000),
+            ("diff.steering.embedded", s.embedded, 1, 1_000_000),
             ("diff.losses.samples", self.losses.samples, 1, 10_000_000),
             ("diff.losses.max_tokens", self.losses.max_tokens, 2, 1_000_000),
             ("diff.bias_share.directions", self.bias_share.directions, 1, 100_000),
