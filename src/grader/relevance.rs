@@ -155,7 +155,7 @@ fn verdicts_of(answer: &str, asked: &[usize]) -> BTreeMap<usize, bool> {
 
 fn verdict_of(line: &str) -> Option<(usize, bool)> {
     const MARKS: [char; 9] = ['-', '*', '•', '#', '[', '(', '`', '>', '|'];
-    let line = line.trim().trim_start_matches(MARKS).trim_start();
+    let line = line.trim_start_matches(|c: char| c.is_whitespace() || MARKS.contains(&c)).trim_end();
     let digits = line.bytes().take_while(u8::is_ascii_digit).count();
     let number = line[..digits].parse().ok()?;
     let rest = &line[digits..];
