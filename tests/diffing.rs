@@ -355,7 +355,9 @@ fn of_whole_words(family: &str) -> Lab {
     ] {
         let row = |i: usize| -> String {
             (0..24)
-                .map(|j| if (i + j * j) % 3 == 0 { "the" } else { words[(i + j) % 2] }.to_string() + " ")
+                .map(|j| {
+                    if (i + j * j).is_multiple_of(3) { "the" } else { words[(i + j) % 2] }.to_string() + " "
+                })
                 .collect()
         };
         lab.write_texts(name, &(0..rows).map(row).collect::<Vec<_>>());
