@@ -17,6 +17,7 @@ const BATCH: usize = 32;
 pub struct Embedder {
     model: BertModel,
     tokenizer: Tokenizer,
+    width: usize,
 }
 
 impl Embedder {
@@ -55,10 +56,10 @@ impl Embedder {
         let truncation = TruncationParams { max_length, ..Default::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(|e| anyhow!(e))?;
         tokenizer.with_padding(Some(PaddingParams::default()));
-        Ok(Self { model, tokenizer })
+        Ok(Self { model, tokenizer, width: config.hidden_size })
     }
 
-    /// Unit vectors, one a text, in order.
+    /// Unit vectors, one a text, in order; the zero vector of a text without tokens, which is like no other.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -66,11 +67,14 @@ impl Embedder {
         // Texts of like length share a batch, so that little is padded.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&i| texts[i].len());
-        let mut out = vec![Vec::new(); texts.len()];
+        let mut out = vec![vec![0f32; self.width]; texts.len()];
         for chunk in order.chunks(BATCH) {
             let batch: Vec<&str> = chunk.iter().map(|&i| texts[i]).collect();
             let encodings = self.tokenizer.encode_batch(batch, true).map_err(|e| anyhow!(e))?;
             let (rows, len) = (encodings.len(), encodings[0].len());
+            if len == 0 {
+                continue;
+            }
             let tensor = |f: fn(&tokenizers::Encoding) -> &[u32]| -> Result<Tensor> {
                 let flat: Vec<u32> = encodings.iter().flat_map(|e| f(e).iter().copied()).collect();
                 Ok(Tensor::from_vec(flat, (rows, len), &Device::Cpu)?)
@@ -81,8 +85,10 @@ impl Embedder {
             let mask = mask.to_dtype(DType::F32)?.unsqueeze(2)?; // (rows, len, 1)
             let pooled = hidden.broadcast_mul(&mask)?.sum(1)?.broadcast_div(&mask.sum(1)?)?; // (rows, width)
             let unit = pooled.broadcast_div(&pooled.sqr()?.sum_keepdim(1)?.sqrt()?)?;
-            for (&i, row) in chunk.iter().zip(unit.to_vec2::<f32>()?) {
-                out[i] = row;
+            for ((&i, row), encoding) in chunk.iter().zip(unit.to_vec2::<f32>()?).zip(&encodings) {
+                if encoding.get_attention_mask().contains(&1) {
+                    out[i] = row;
+                }
             }
         }
         Ok(out)
