@@ -494,7 +494,7 @@ fn an_analysis_is_graded_once_and_the_key_is_nowhere() {
     assert!(!frequent.is_empty() && frequent.len() <= 100, "{frequent:?}");
     let steered = lines(&lab.path("run/diff/steering.jsonl"));
     let of = |position: u64| steered.iter().filter(move |l| l["position"] == position);
-    let incoherent = |text: &str| format!("\n{text}\n").len() % 3 == 0;
+    let incoherent = |text: &str| format!("\n{text}\n").len().is_multiple_of(3);
     let texts: Vec<&str> =
         of(1).map(|l| l["steered"][0].as_str().unwrap()).filter(|t| !t.trim().is_empty()).collect();
     let bad = texts.iter().filter(|t| incoherent(t)).count();
