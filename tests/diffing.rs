@@ -831,7 +831,7 @@ fn of_a_chat_only_what_the_assistant_says_counts_and_a_model_without_a_template_
         let lab = Lab::of(family);
         lab.write_rows("chat.jsonl", &[chat.clone(), chat.clone()]);
         write_untrained_adapter(&lab.path("adapter"), &open(&tiny(family)));
-        let set = [&LOSSES[..], &["diff.chat.text=chat.jsonl"]].concat();
+        let set = [&LOSSES[..], &["diff.chat.text=chat.jsonl", "diff.chat.samples=2"]].concat();
         let (base, tuned) = (tiny(family), lab.path("adapter"));
         if family == "llama" {
             let found = diff(&lab, &base, &tuned, "diff", &set);

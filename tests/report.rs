@@ -306,7 +306,12 @@ fn a_record_without_positions_or_tokens_is_no_panic() {
     fn empty(value: &mut serde_json::Value) {
         match value {
             serde_json::Value::Array(items) => items.clear(),
-            serde_json::Value::Object(map) => map.values_mut().for_each(empty),
+            // A single interval is a pair, not a list.
+            serde_json::Value::Object(map) => {
+                let lists =
+                    map.iter_mut().filter(|(key, v)| !(key.ends_with("_interval") && v[0].is_number()));
+                lists.for_each(|(_, v)| empty(v));
+            }
             _ => {}
         }
     }

@@ -172,7 +172,9 @@ fn verdict_of(line: &str) -> Option<(usize, bool)> {
     };
     let mut words = rest.split_whitespace().filter(|w| w.chars().any(char::is_alphanumeric)).peekable();
     let first = words.next()?;
-    if let Some(found) = verdict(first, true) {
+    // In quotation marks it is the token, repeated.
+    let is_token = rest.trim_start_matches(|c: char| !c.is_alphanumeric() && c != '"').starts_with('"');
+    if let Some(found) = verdict(first, true).filter(|_| !is_token) {
         // "RELEVANT or IRRELEVANT" repeats the question.
         let hedged = words.peek().is_some_and(|w| w.eq_ignore_ascii_case("or"));
         return (!hedged).then_some((number, found));

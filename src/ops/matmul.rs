@@ -93,7 +93,7 @@ pub(super) fn matmul(
         Threads::All if m * n * k > 1 << 18 => rayon::current_num_threads(),
         _ => 1,
     };
-    if a.col_stride == 1 && b.row_stride == 1 && few_rows::serves(&a) {
+    if matches!(threads, Threads::All) && a.col_stride == 1 && b.row_stride == 1 && few_rows::serves(&a) {
         let tasks = if workers > 1 { 4 * workers } else { 1 }; // several each, as one thread may be held up
         return few_rows::times_transposed(dst, dst_stride, accumulate, scale, a, b.t(), tasks);
     }
