@@ -136,15 +136,14 @@ fn lift(cell: &Cell, _: &Verdict) -> Entry {
     let Some(r) = &cell.readability else { return Entry::absent() };
     let ranks = r.identification.as_ref().and_then(ranks);
     match &r.lift {
-        Some(lift) => Entry::new(
-            format!("{}, p {}", fixed(lift.auroc_mean, 2), p_value(lift.auroc_mean_p)),
-            [
-                interval(lift.auroc_mean_interval, 2),
-                format!("null {} {}", fixed(lift.auroc_null[0], 2), interval(lift.auroc_null_interval[0], 2)),
-            ]
-            .into_iter()
-            .chain(ranks),
-        ),
+        Some(lift) => {
+            let null = lift.auroc_null.first().zip(lift.auroc_null_interval.first());
+            let null = null.map(|(null, i)| format!("null {} {}", fixed(*null, 2), interval(*i, 2)));
+            Entry::new(
+                format!("{}, p {}", fixed(lift.auroc_mean, 2), p_value(lift.auroc_mean_p)),
+                [interval(lift.auroc_mean_interval, 2)].into_iter().chain(null).chain(ranks),
+            )
+        }
         None => ranks.map_or_else(Entry::absent, |ranks| Entry::new(ranks, [])),
     }
 }
