@@ -1,6 +1,6 @@
 //! Documents from files: JSON lines, CSV, parquet, text files and folders of them.
 //!
-//! To add a kind of file: one file here that gives rows, and a line in [`Kind::of`] and [`read`].
+//! To add a kind of file: one file here that gives rows, and a line in `Kind::of` and [`read`].
 
 mod compressed;
 mod csv;
