@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::diff::activations::{View, to_tensor};
 use crate::diff::decoded::{Decoded, Variant};
-use crate::diff::mean_difference::factor_to;
+use crate::diff::mean_difference::{factor_to, scaled};
 use crate::diff::relevance::TopToken;
 use crate::diff::stored::Stored;
 use crate::interrupt::Interrupt;
@@ -341,7 +341,7 @@ impl Tools<'_> {
         let (models, prompts) = self.affordable(&a.prompts, a.samples, left)?;
         let v = self.differences.get(at).ok_or("the analysis has no difference at this position")?;
         let factor = factor_to(strength * self.stored.record.expected_norm[at], v);
-        Ok((models, prompts, v.iter().map(|x| (f64::from(*x) * factor) as f32).collect()))
+        Ok((models, prompts, scaled(v, factor)))
     }
 
     /// The strength that was stored for a position, or that the recipe gives it.
@@ -350,10 +350,7 @@ impl Tools<'_> {
         if let Some(line) = self.stored.steering.iter().find(|l| l.position == position) {
             return line.strength;
         }
-        match self.steering.differences {
-            0.0 => self.steering.strength,
-            multiple => multiple * record.delta_norm[at] / record.expected_norm[at],
-        }
+        self.steering.strength_of(record.delta_norm[at], record.expected_norm[at])
     }
 
     fn steer(&self, models: Models, prompts: &[Prompt], vector: Vec<f32>, turn: usize) -> Result<Outcome> {

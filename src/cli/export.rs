@@ -166,11 +166,7 @@ fn rows(narrow: &[Document]) -> Result<(String, bool)> {
     for (i, document) in narrow.iter().enumerate() {
         let row = match (document, is_chat) {
             (Document::Text(text), false) => json!({ "text": text }),
-            (Document::Chat(messages), true) => {
-                let said =
-                    |m: &crate::data::chat_template::Message| json!({ "role": m.role, "content": m.content });
-                json!({ "messages": messages.iter().map(said).collect::<Vec<Value>>() })
-            }
+            (Document::Chat(messages), true) => json!({ "messages": messages }),
             (Document::PromptCompletion { prompt, completion }, true) => json!({ "messages": [
                 { "role": "user", "content": prompt }, { "role": "assistant", "content": completion }
             ]}),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::activations::{Probe, collect};
 use super::logit_lens;
 use super::mean_difference::norm;
-use super::patchscope::{AtScales, Prompts, select_scales};
+use super::patchscope::{Prompts, choose_scales};
 use super::reading::Reading;
 use super::relevance::TopToken;
 use crate::progress;
@@ -92,9 +92,6 @@ fn patchscope(reading: &Reading, layer: usize, eta: f64, directions: &[Vec<f32>]
     let prompts = Prompts::new(reading.inputs.tuned, &reading.inputs.pretrained.tokenizer, layer)?;
     let decoded = prompts.decode(directions, eta, section, k, &bar, reading.interrupt)?;
     bar.finish_and_clear();
-    let chosen: Vec<AtScales> = match section.scales.len() {
-        1 => decoded.into_iter().map(|tops| AtScales { best: 0, tops }).collect(),
-        _ => select_scales(decoded, &|id| reading.token(id), reading.embedder()?)?,
-    };
+    let (chosen, _) = choose_scales(reading, decoded)?;
     Ok(reading.relevances(chosen.iter().map(|d| &d.tops[d.best])))
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::eigen::{dot, largest};
-use super::logit_lens::decode;
+use super::logit_lens::decode_both;
 use super::mean_difference::cosine;
 use super::reading::Reading;
 use super::relevance::TopToken;
@@ -139,7 +139,7 @@ impl Components {
             let decoded = set.directions.len().min(reading.settings.dimensionality.decoded);
             let directions = &set.directions[..decoded];
             found.cosine_with_mean.push(directions.iter().map(|d| cosine(d, &set.mean)).collect());
-            let tops = decode(reading.inputs.tuned, directions, reading.settings.top_k)?;
+            let tops = decode_both(reading.inputs.tuned, directions, reading.settings.top_k)?;
             found.top_tokens.push(tops.iter().map(|(top, _)| reading.named(top)).collect());
             if reading.lexicon.is_some() {
                 found.token_relevance.push(reading.relevances(tops.iter().map(|(top, _)| top)));

@@ -74,7 +74,7 @@ pub fn measure(reading: &Reading) -> Result<Interpolation> {
         found.cosine.push(difference.iter().zip(at_one).map(|(v, one)| cosine(v, one)).collect());
         if reading.lexicon.is_some() {
             let decoded = decode(view, &difference, reading.settings.top_k)?;
-            found.lens_relevance.push(reading.relevances(decoded.iter().map(|(top, _)| top)));
+            found.lens_relevance.push(reading.relevances(&decoded));
         }
         found.loss_narrow.extend(loss_at(reading, view, narrow.as_ref())?);
         found.loss_text.extend(loss_at(reading, view, text.as_ref())?);

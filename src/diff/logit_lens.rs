@@ -70,43 +70,41 @@ pub const UNITS: &[(&str, &str)] = &[
 pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
     let Reading { settings, means, resamples, .. } = reading;
     let (tuned, k) = (reading.inputs.tuned, settings.top_k);
-    let decoded = decode(tuned, &means.difference, k)?;
+    let decoded = decode_both(tuned, &means.difference, k)?;
+    let (tops, bottoms): (Vec<Top>, Vec<Top>) = decoded.into_iter().unzip();
     let (of_base, of_tuned) = (decode(tuned, &means.base, k)?, decode(tuned, &means.tuned, k)?);
     let mut lines = Vec::new();
-    for (variant, tops) in Variant::ALL.into_iter().zip([&decoded, &of_base, &of_tuned]) {
-        for (&position, (top, _)) in settings.positions.iter().zip(tops) {
+    for (variant, tops) in Variant::ALL.into_iter().zip([&tops, &of_base, &of_tuned]) {
+        for (&position, top) in settings.positions.iter().zip(tops) {
             lines.push(Decoded { position, variant, scale: None, tokens: reading.unjudged(top) });
         }
     }
-    let in_base = decode(reading.inputs.base, &means.difference, k)?;
-    let top_tokens: Vec<Vec<TopToken>> = decoded.iter().map(|(top, _)| reading.named(top)).collect();
+    let top_tokens: Vec<Vec<TopToken>> = tops.iter().map(|top| reading.named(top)).collect();
     let read = Lens {
         token_relevance_others: reading.relevance_to_others(&top_tokens),
-        base_head: Decoding {
-            best_scale: Vec::new(),
-            top_tokens: in_base.iter().map(|(top, _)| reading.named(top)).collect(),
-            token_relevance: reading.relevances(in_base.iter().map(|(top, _)| top)),
-        },
+        base_head: read_in(reading, reading.inputs.base, &means.difference)?,
         top_tokens,
-        bottom_tokens: decoded.iter().map(|(_, bottom)| reading.named(bottom)).collect(),
+        bottom_tokens: bottoms.iter().map(|bottom| reading.named(bottom)).collect(),
         ..Lens::default()
     };
     if reading.lexicon.is_none() {
         return Ok((read, lines));
     }
-    let judged = |tops: &[(Top, Top)]| reading.relevances(tops.iter().map(|(top, _)| top));
-    let score = |directions: &[Vec<f32>]| relevances(reading, directions);
-    let positions = decoded.len();
-    let difference = judged(&decoded);
-    let resampled = score(&resamples.concat())?;
-    let null = Null(score(&reading.null)?);
+    let positions = tops.len();
+    let difference = reading.relevances(&tops);
+    let resampled = relevances(reading, &resamples.concat())?;
+    let null = Null(relevances(reading, &reading.null)?);
     let of_position = |i: usize| resampled.iter().skip(i).step_by(positions).copied();
     let lens = Lens {
         token_relevance_null: vec![null.mean(); positions],
         token_relevance_null_interval: vec![null.interval(); positions],
         token_relevance_difference_interval: (0..positions).map(|i| interval(of_position(i))).collect(),
         token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
-        token_relevance: TokenRelevance { base: judged(&of_base), tuned: judged(&of_tuned), difference },
+        token_relevance: TokenRelevance {
+            base: reading.relevances(&of_base),
+            tuned: reading.relevances(&of_tuned),
+            difference,
+        },
         ..read
     };
     Ok((lens, lines))
@@ -117,11 +115,16 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
 /// # Errors
 /// If a tensor operation fails.
 pub fn read(reading: &Reading, directions: &[Vec<f32>]) -> Result<Decoding> {
-    let tops = decode(reading.inputs.tuned, directions, reading.settings.top_k)?;
+    read_in(reading, reading.inputs.tuned, directions)
+}
+
+/// The same through the final norm and head of another model.
+fn read_in(reading: &Reading, view: View, directions: &[Vec<f32>]) -> Result<Decoding> {
+    let tops = decode(view, directions, reading.settings.top_k)?;
     Ok(Decoding {
         best_scale: Vec::new(),
-        top_tokens: tops.iter().map(|(top, _)| reading.named(top)).collect(),
-        token_relevance: reading.relevances(tops.iter().map(|(top, _)| top)),
+        top_tokens: tops.iter().map(|top| reading.named(top)).collect(),
+        token_relevance: reading.relevances(&tops),
     })
 }
 
@@ -130,15 +133,22 @@ pub fn read(reading: &Reading, directions: &[Vec<f32>]) -> Result<Decoding> {
 /// # Errors
 /// If a tensor operation fails.
 pub fn relevances(reading: &Reading, directions: &[Vec<f32>]) -> Result<Vec<f64>> {
-    let tops = decode(reading.inputs.tuned, directions, reading.settings.top_k)?;
-    Ok(reading.relevances(tops.iter().map(|(top, _)| top)))
+    Ok(reading.relevances(&decode(reading.inputs.tuned, directions, reading.settings.top_k)?))
 }
 
-/// The `k` most probable tokens of each direction, and of its negative.
+/// The `k` most probable tokens of each direction.
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<(Top, Top)>> {
+pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<Top>> {
+    map_logits(view, directions, |row| top(row, k))
+}
+
+/// The same of each direction and of its negative.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn decode_both(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<(Top, Top)>> {
     map_logits(view, directions, |row| {
         let negative: Vec<f32> = row.iter().map(|z| -z).collect();
         (top(row, k), top(&negative, k))

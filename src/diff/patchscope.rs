@@ -138,10 +138,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
     )?;
     bar.finish_and_clear();
     decoded.extend(in_base);
-    let (chosen, selector): (Vec<AtScales>, &str) = match section.scales.len() {
-        1 => (decoded.into_iter().map(|tops| AtScales { best: 0, tops }).collect(), ONLY_SCALE),
-        _ => (select_scales(decoded, &|id| reading.token(id), reading.embedder()?)?, SELECTOR),
-    };
+    let (chosen, selector) = choose_scales(reading, decoded)?;
 
     let (difference, rest) = chosen.split_at(positions);
     let (of_tuned, rest) = rest.split_at(of_tuned.len());
@@ -194,6 +191,17 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
         ..read
     };
     Ok((patchscope, decoded_lines))
+}
+
+/// The scale of each direction, and the rule for it in words.
+///
+/// # Errors
+/// If there is a choice and the embedder fails.
+pub fn choose_scales(reading: &Reading, decoded: Vec<Vec<Top>>) -> Result<(Vec<AtScales>, &'static str)> {
+    Ok(match reading.settings.patchscope.scales.len() {
+        1 => (decoded.into_iter().map(|tops| AtScales { best: 0, tops }).collect(), ONLY_SCALE),
+        _ => (select_scales(decoded, &|id| reading.token(id), reading.embedder()?)?, SELECTOR),
+    })
 }
 
 /// What a direction decodes to at each scale.

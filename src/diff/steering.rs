@@ -250,10 +250,7 @@ fn strengths(reading: &Reading, directions: &[&[f32]]) -> Result<(Vec<f64>, Vec<
         let thresholds = directions.iter().map(|v| search.thresholds(v)).collect::<Result<Vec<_>>>()?;
         return Ok((thresholds.iter().map(|t| mean(t)).collect(), thresholds));
     }
-    let strength = |v: &&[f32]| match section.differences {
-        0.0 => section.strength,
-        multiple => multiple * norm(v) / reading.eta(),
-    };
+    let strength = |v: &&[f32]| section.strength_of(norm(v), reading.eta());
     Ok((directions.iter().map(strength).collect(), Vec::new()))
 }
 

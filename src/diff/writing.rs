@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use candle_core::Tensor;
 
 use super::activations::{View, to_tensor};
-use super::mean_difference::factor_to;
+use super::mean_difference::{self, factor_to};
 use super::reading::Reading;
 use crate::model::generate::{Sampling, generate_from};
 use crate::model::hooks::Steer;
@@ -36,8 +36,7 @@ pub fn jobs(prompts: usize, samples: usize, vector: Option<usize>, first: usize)
 /// If a tensor operation fails.
 pub fn scaled(reading: &Reading, direction: &[f32], strength: f64) -> Result<Tensor> {
     let factor = factor_to(1.0, direction) * strength * reading.eta();
-    let scaled: Vec<f32> = direction.iter().map(|x| (*x as f64 * factor) as f32).collect();
-    to_tensor(&[scaled], reading.inputs.tuned.model)
+    to_tensor(&[mean_difference::scaled(direction, factor)], reading.inputs.tuned.model)
 }
 
 /// New token ids of each job.

@@ -71,12 +71,17 @@ impl HubModel {
         Repo::with_revision(self.repo.clone(), RepoType::Model, self.revision.clone())
     }
 
-    /// The snapshot folder in the cache, if all that is needed is there.
-    pub(crate) fn cached(&self, cache: &Cache) -> Option<PathBuf> {
+    /// The folder of this revision in the cache, if it holds a file.
+    fn snapshot(&self, cache: &Cache, file: &str) -> Option<PathBuf> {
         let repo = cache.repo(self.repo());
         // A revision that is a commit has no file under refs/.
         let commit = repo.pointer_path(&self.revision);
-        let dir = if commit.is_dir() { commit } else { repo.get(FILES[0])?.parent()?.to_path_buf() };
+        if commit.is_dir() { Some(commit) } else { Some(repo.get(file)?.parent()?.to_path_buf()) }
+    }
+
+    /// The snapshot folder in the cache, if all that is needed is there.
+    pub(crate) fn cached(&self, cache: &Cache) -> Option<PathBuf> {
+        let dir = self.snapshot(cache, FILES[0])?;
         let complete = FILES[..REQUIRED].iter().all(|file| dir.join(file).exists())
             && folder::weight_files(&dir).is_ok();
         complete.then_some(dir)
@@ -143,9 +148,7 @@ impl HubModel {
 
     /// The snapshot folder in the cache, if an adapter is there.
     fn cached_adapter(&self, cache: &Cache) -> Option<PathBuf> {
-        let repo = cache.repo(self.repo());
-        let commit = repo.pointer_path(&self.revision);
-        let dir = if commit.is_dir() { commit } else { repo.get(ADAPTER_FILES[0])?.parent()?.to_path_buf() };
+        let dir = self.snapshot(cache, ADAPTER_FILES[0])?;
         ADAPTER_FILES.iter().all(|file| dir.join(file).exists()).then_some(dir)
     }
 

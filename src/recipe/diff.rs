@@ -186,6 +186,16 @@ pub struct SteeringSection {
     pub temperature: f64,
 }
 
+impl SteeringSection {
+    /// Strength in η of a difference of this length, where it is not searched for.
+    pub fn strength_of(&self, delta_norm: f64, eta: f64) -> f64 {
+        match self.differences {
+            0.0 => self.strength,
+            multiple => multiple * delta_norm / eta,
+        }
+    }
+}
+
 impl Default for SteeringSection {
     fn default() -> Self {
         Self {

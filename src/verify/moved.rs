@@ -31,6 +31,7 @@ impl Moved {
             &mut recipe.data.pretraining,
             &mut recipe.diff.text,
             &mut recipe.diff.chat.text,
+            &mut recipe.diff.candidates,
         ]
         .into_iter()
         .for_each(sources);
