@@ -276,8 +276,9 @@ def check(run, diff, trainer):
         agreement("logit_lens", logit_lens(models, difference, k))
     if "patchscope" in record:
         keep, told = recipe["diff"]["patchscope"]["intersection"], record["patchscope"]
+        positions = told.get("positions") or record["positions"]
         agreement("patchscope", [patchscope(models, tokenizer, v[p], eta, scale, keep, k)
-                                 for p, scale in zip(record["positions"], told["best_scale"])])
+                                 for p, scale in zip(positions, told["best_scale"])])
 
     texts = Texts(recipe, record, tokenizer)
     for kind in ("narrow", "text"):

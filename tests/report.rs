@@ -77,6 +77,38 @@ fn one_position_of_five_is_called_weak() {
 }
 
 #[test]
+fn a_patchscope_at_some_of_the_positions_is_read() {
+    let (_dir, run) = one(&STRONG);
+    let mut r = run_folder::readability(&STRONG);
+    let scope = r.patchscope.as_mut().unwrap();
+    let at = [1, 3];
+    let of_floats = |values: &mut Vec<f64>| *values = at.iter().map(|&i| values[i]).collect();
+    scope.positions = at.to_vec();
+    of_floats(&mut scope.best_scale);
+    of_floats(&mut scope.token_relevance.difference);
+    of_floats(&mut scope.token_relevance.base);
+    of_floats(&mut scope.token_relevance.tuned);
+    of_floats(&mut scope.token_relevance_null);
+    of_floats(&mut scope.token_relevance_p);
+    scope.token_relevance_null_interval.truncate(at.len());
+    scope.top_tokens = at.iter().map(|&i| scope.top_tokens[i].clone()).collect();
+    run_folder::write_readability(&run, &r);
+    let cells = [Cell::read(&run).unwrap()];
+    let scope = cells[0].readability.as_ref().unwrap().patchscope.as_ref().unwrap();
+    let text = table::text_table(&cells);
+    let best = scope.token_relevance.difference[1];
+    assert!(text.contains(&format!("{best:.2}")), "{text}");
+    let mut broken = r.clone();
+    broken.patchscope.as_mut().unwrap().best_scale.pop();
+    run_folder::write_readability(&run, &broken);
+    let told = faults(&[&run]);
+    assert!(
+        told[0].ends_with("patchscope.best_scale: expected 2 entries, one a position, found 1"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn the_verdict_is_about_a_position_that_passes() {
     let (_dir, run) = one(&NONE);
     let mut r = run_folder::readability(&NONE);

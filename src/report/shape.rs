@@ -30,6 +30,7 @@ pub fn faults(r: &Readability) -> Vec<String> {
         shape.optional("logit_lens.token_relevance_difference_interval", interval);
     }
     if let Some(scope) = &r.patchscope {
+        shape.expected = scope.positions(&r.positions).len();
         shape.length("patchscope.best_scale", scope.best_scale.len());
         shape.length("patchscope.top_tokens", scope.top_tokens.len());
         let t = &scope.token_relevance;
