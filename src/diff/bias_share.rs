@@ -5,11 +5,19 @@
 //! 0 where v does not help the base, below 0 where it harms. v is the mean of v_p over the positions ≥ 1 (position 0,
 //! often a beginning-of-sequence token, has a difference of its own), unscaled. The null adds random differences of
 //! base activations of the length of v.
+//!
+//! v itself is added on all texts. What it is compared with (the null, the v_p of single positions, other factors) is
+//! added on the first `diff.bias_share.compared` of them, and there against v on the same texts: a rank among directions
+//! needs many directions more than many texts.
+
+use std::ops::Range;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::losses::{Change, Edit, LossSet, LossTexts, Resamples, Side, Sums, losses_under, mean, mean_of};
+use super::losses::{
+    Change, Edit, LossSet, LossTexts, Nll, Resamples, Side, Sums, losses_under, mean, mean_of,
+};
 use super::mean_difference::{factor_to, mean_vector, norm, scaled};
 use super::reading::Reading;
 use super::statistics::{Interval, Null};
@@ -46,11 +54,17 @@ pub struct Shares {
     /// Its bootstrap interval over documents; absent where some resample gained nothing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub share_interval: Option<Interval>,
+    /// Texts on which what follows was taken, the first.
+    #[serde(default)]
+    pub compared_texts: usize,
+    /// Of v on these.
+    #[serde(default)]
+    pub share_compared: f64,
     /// Mean over the null directions.
     pub share_null: f64,
     /// Their 2.5 % and 97.5 % quantiles.
     pub share_null_interval: Interval,
-    /// (1 + null directions with at least this share) / (1 + null directions).
+    /// (1 + null directions with at least `share_compared`) / (1 + null directions).
     pub share_p: f64,
     /// Of v_p of each position, as it is.
     pub share_position: Vec<f64>,
@@ -72,9 +86,10 @@ pub const UNITS: &[(&str, &str)] = &[
     ("bias_share.ce_base", "nats a token"),
     ("bias_share.gain", "nats a token, ce_base - ce_tuned"),
     ("bias_share.share", "share of gain; 1 is all of it"),
-    ("bias_share.share_null", "share of gain"),
-    ("bias_share.share_p", "share of null directions with at least this share"),
-    ("bias_share.share_position", "share of gain"),
+    ("bias_share.share_compared", "share of gain, on the compared texts"),
+    ("bias_share.share_null", "share of gain, on the compared texts"),
+    ("bias_share.share_p", "share of null directions with at least share_compared"),
+    ("bias_share.share_position", "share of gain, on the compared texts"),
     ("bias_share.vector_norm", "L2 norm of the residual stream"),
 ];
 
@@ -87,62 +102,101 @@ pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
     let section = &reading.settings.bias_share;
     let v = bias(&reading.settings.positions, &reading.means.difference);
     let length = norm(&v);
-    let null = reading.null.iter().take(section.directions);
-    let vectors = std::iter::once(v.clone())
-        .chain(reading.means.difference.iter().cloned())
-        .chain(section.factors.iter().map(|factor| scaled(&v, *factor)))
-        .chain(null.map(|d| scaled(d, factor_to(length, d))));
-    let biased = vectors.map(|v| Edit { of: Side::Base, change: Change::Add(v) });
-    let edits: Vec<Edit> =
-        [Edit::none(Side::Base), Edit::none(Side::Tuned)].into_iter().chain(biased).collect();
+    let add = |v: Vec<f32>| Edit { of: Side::Base, change: Change::Add(v) };
+    let edits = [Edit::none(Side::Base), add(v.clone()), Edit::none(Side::Tuned)];
+    let losses = losses_under(reading, &set, &edits)?;
 
-    let sums: Vec<Sums> = losses_under(reading, &set, &edits)?.iter().map(|nll| set.all(nll)).collect();
-    let [base, tuned, biased @ ..] = &sums[..] else { unreachable!("two edits and more") };
-    let [of_v, rest @ ..] = biased else { unreachable!("v itself") };
-    let (of_positions, rest) = rest.split_at(reading.settings.positions.len());
-    let (of_factors, of_null) = rest.split_at(section.factors.len());
+    let few = set.first(section.compared);
+    let null = reading.null.iter().take(section.directions).map(|d| scaled(d, factor_to(length, d)));
+    let factors = section.factors.iter().map(|factor| scaled(&v, *factor));
+    let compared: Vec<Edit> =
+        reading.means.difference.iter().cloned().chain(factors).chain(null).map(add).collect();
+    let of_compared = losses_under(reading, &few, &compared)?;
 
-    let resamples = Resamples::new(reading, &set);
-    let gain_of = |drawn: &[usize]| Some(mean_of(base, drawn)? - mean_of(tuned, drawn)?);
-    let share_of = |sums: &Sums, drawn: &[usize]| -> Option<f64> {
-        let gain = gain_of(drawn).filter(|gain| *gain > 0.0)?;
-        Some((mean_of(base, drawn)? - mean_of(sums, drawn)?) / gain)
-    };
-    let everything: Vec<usize> = (0..set.texts.documents).collect();
-    let share = |sums: &Sums| share_of(sums, &everything);
-    let share_interval = |sums: &Sums| resamples.interval(|drawn| share_of(sums, drawn));
-    let ce = |sums: &Sums| mean(sums).unwrap_or_default();
-    let shares = share(of_v).and_then(|of_v_share| {
-        let null = Null(of_null.iter().map(share).collect::<Option<_>>()?);
+    let on_all = On::new(reading, &set, &losses, &losses[1..2]);
+    let on_few = On::new(reading, &few, &losses, losses[1..2].iter().chain(&of_compared));
+    let shares = on_all.share(0).zip(on_few.share(0)).and_then(|(share, share_compared)| {
+        let (first_factor, first_null) = (
+            1 + reading.means.difference.len(),
+            on_few.biased.len() - section.directions.min(reading.null.len()),
+        );
+        let shares = |of: Range<usize>| of.map(|i| on_few.share(i)).collect::<Option<Vec<f64>>>();
+        let null = Null(shares(first_null..on_few.biased.len())?);
         let factors: Vec<f64> = std::iter::once(1.0).chain(section.factors.iter().copied()).collect();
-        let share_factor: Vec<f64> =
-            std::iter::once(of_v).chain(of_factors).map(share).collect::<Option<_>>()?;
+        let share_factor = [vec![share_compared], shares(first_factor..first_null)?].concat();
         let best = (0..factors.len())
             .max_by(|&a, &b| share_factor[a].total_cmp(&share_factor[b]).then(b.cmp(&a)))?;
         Some(Shares {
-            share: of_v_share,
-            share_interval: share_interval(of_v),
+            share,
+            share_interval: on_all.interval(0),
+            compared_texts: few.texts.texts,
+            share_compared,
             share_null: null.mean(),
             share_null_interval: null.interval(),
-            share_p: null.p(of_v_share),
-            share_position: of_positions.iter().map(share).collect::<Option<_>>()?,
-            share_position_interval: of_positions.iter().filter_map(share_interval).collect(),
+            share_p: null.p(share_compared),
+            share_position: shares(1..first_factor)?,
+            share_position_interval: (1..first_factor).filter_map(|i| on_few.interval(i)).collect(),
             best_factor: factors[best],
             best_share: share_factor[best],
             factors,
             share_factor,
         })
     });
+    let ce = |sums: &Sums| mean(sums).unwrap_or_default();
     Ok(Some(BiasShare {
-        ce_base: ce(base),
-        ce_tuned: ce(tuned),
-        ce_biased: ce(of_v),
-        gain: ce(base) - ce(tuned),
-        gain_interval: resamples.interval(gain_of),
+        ce_base: ce(&on_all.base),
+        ce_tuned: ce(&on_all.tuned),
+        ce_biased: ce(&on_all.biased[0]),
+        gain: ce(&on_all.base) - ce(&on_all.tuned),
+        gain_interval: on_all.resamples.interval(|drawn| on_all.gain(drawn)),
         vector_norm: length,
         shares,
         texts: set.texts,
     }))
+}
+
+/// Losses on some texts, by document: of the base, of the tuned model, and of the base with each vector added.
+struct On {
+    base: Sums,
+    tuned: Sums,
+    biased: Vec<Sums>,
+    resamples: Resamples,
+}
+
+impl On {
+    /// `unbiased` begins with the base and ends with the tuned model; they may have more texts than `set`, behind its own.
+    fn new<'l>(
+        reading: &Reading,
+        set: &LossSet,
+        unbiased: &[Nll],
+        biased: impl IntoIterator<Item = &'l Nll>,
+    ) -> Self {
+        Self {
+            base: set.all(&unbiased[0]),
+            tuned: set.all(&unbiased[unbiased.len() - 1]),
+            biased: biased.into_iter().map(|nll| set.all(nll)).collect(),
+            resamples: Resamples::new(reading, set),
+        }
+    }
+
+    /// CE_base − CE_tuned.
+    fn gain(&self, drawn: &[usize]) -> Option<f64> {
+        Some(mean_of(&self.base, drawn)? - mean_of(&self.tuned, drawn)?)
+    }
+
+    /// Share of the gain of the i-th vector; `None` where there is no gain.
+    fn share_of(&self, i: usize, drawn: &[usize]) -> Option<f64> {
+        let gain = self.gain(drawn).filter(|gain| *gain > 0.0)?;
+        Some((mean_of(&self.base, drawn)? - mean_of(&self.biased[i], drawn)?) / gain)
+    }
+
+    fn share(&self, i: usize) -> Option<f64> {
+        self.share_of(i, &(0..self.base.len()).collect::<Vec<_>>())
+    }
+
+    fn interval(&self, i: usize) -> Option<Interval> {
+        self.resamples.interval(|drawn| self.share_of(i, drawn))
+    }
 }
 
 /// Mean of v_p over the positions ≥ 1; of all if there is none.

@@ -15,6 +15,7 @@ use super::reading::Reading;
 use super::statistics::Interval;
 use crate::model::Pass;
 use crate::model::hooks::NoHook;
+use crate::ops::exp::softmax;
 use crate::train::batch::Batch;
 
 /// The first predictions of a text that are told one by one.
@@ -146,17 +147,21 @@ fn normed(view: View, batch: &Batch) -> Result<Tensor> {
 
 /// KL(p‖q) and KL(q‖p) of the softmax p of `z` and q of `w`.
 ///
-/// With z' = z − log Σ e^z: KL(p‖q) = Σ e^{z'}·(z' − w').
+/// With z' = z − log Σ e^z: KL(p‖q) = Σ p·(z' − w').
 fn both(z: &[f32], w: &[f32]) -> [f64; 2] {
-    let log_sum = |z: &[f32]| {
-        let max = z.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-        max as f64 + z.iter().map(|z| ((z - max) as f64).exp()).sum::<f64>().ln()
+    let probabilities = |z: &[f32]| {
+        let mut p = z.to_vec();
+        softmax(&mut p);
+        p
     };
-    let (of_z, of_w) = (log_sum(z), log_sum(w));
-    z.iter().zip(w).fold([0f64; 2], |[there, back], (z, w)| {
-        let (log_p, log_q) = (*z as f64 - of_z, *w as f64 - of_w);
-        let ratio = log_p - log_q;
-        [there + log_p.exp() * ratio, back - log_q.exp() * ratio]
+    let (p, q) = (probabilities(z), probabilities(w));
+    let most = |x: &[f32]| x.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)) as f64;
+    // log Σ e^z = z − log p of any token; the likeliest has the best digits.
+    let log_sum = |z: &[f32], p: &[f32]| most(z) - most(p).ln();
+    let (of_z, of_w) = (log_sum(z, &p), log_sum(w, &q));
+    z.iter().zip(w).zip(p.iter().zip(&q)).fold([0f64; 2], |[there, back], ((z, w), (p, q))| {
+        let ratio = (*z as f64 - of_z) - (*w as f64 - of_w);
+        [there + *p as f64 * ratio, back - *q as f64 * ratio]
     })
 }
 

@@ -153,7 +153,12 @@ impl LossSet {
 
     /// The texts in batches.
     pub fn batches(&self) -> Vec<Batch> {
-        let (mut batches, mut first) = (Vec::new(), 0);
+        self.groups().into_iter().map(|group| Batch::new(&group.iter().collect::<Vec<_>>(), 1)).collect()
+    }
+
+    /// The texts of each batch.
+    fn groups(&self) -> Vec<&[Example]> {
+        let (mut groups, mut first) = (Vec::new(), 0);
         while first < self.examples.len() {
             let (mut end, mut tokens) = (first, 0);
             while end < self.examples.len()
@@ -162,11 +167,22 @@ impl LossSet {
                 tokens += self.examples[end].ids.len();
                 end += 1;
             }
-            let examples: Vec<&Example> = self.examples[first..end].iter().collect();
-            batches.push(Batch::new(&examples, 1));
+            groups.push(&self.examples[first..end]);
             first = end;
         }
-        batches
+        groups
+    }
+
+    /// The first `count` texts alone: of every document its first piece, then of every document its second, and so on.
+    pub fn first(&self, count: usize) -> Self {
+        let examples: Vec<Example> = self.examples.iter().take(count).cloned().collect();
+        let texts = LossTexts {
+            documents: self.texts.documents.min(examples.len()),
+            texts: examples.len(),
+            predictions: examples.iter().map(Example::loss_tokens).sum(),
+            ..self.texts.clone()
+        };
+        Self { texts, examples }
     }
 
     /// Σ nll a document over the predictions that count and whose position is wanted.
@@ -270,30 +286,41 @@ impl Edit {
     }
 }
 
-/// Losses under each edit, in their order. The blocks up to the one that is read are run once for each model.
+/// Losses under each edit, in their order. The blocks up to the one that is read are run once for each model; above it,
+/// as many edits of one model share a pass as fit in a batch.
 ///
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn losses_under(reading: &Reading, set: &LossSet, edits: &[Edit]) -> Result<Vec<Nll>> {
     let (inputs, layer) = (reading.inputs, reading.layer);
-    let batches = set.batches();
-    let bar = progress::bar("losses", (batches.len() * edits.len()) as u64);
+    let groups = set.groups();
+    let bar = progress::bar("losses", (groups.len() * edits.len()) as u64);
     let mut losses = vec![Nll::new(); edits.len()];
-    for batch in &batches {
+    for group in groups {
+        let texts: Vec<&Example> = group.iter().collect();
+        let batch = Batch::new(&texts, 1);
         let at = |view| stream(view, &batch.ids, &batch.segments, layer);
         let (base, tuned) = (at(inputs.base)?, at(inputs.tuned)?); // (tokens, hidden)
-        for (edit, losses) in edits.iter().zip(&mut losses) {
+        let together = (BATCH_TOKENS / batch.ids.len()).max(1);
+        let of_one_model = edits.chunk_by(|a, b| a.of == b.of).flat_map(|edits| edits.chunks(together));
+        let mut losses = losses.iter_mut();
+        for edits in of_one_model {
             reading.check_interrupt()?;
-            let view = if edit.of == Side::Base { inputs.base } else { inputs.tuned };
-            losses.extend(nll_after(view, batch, edit.apply(&base, &tuned)?, layer)?);
-            bar.inc(1);
+            let view = if edits[0].of == Side::Base { inputs.base } else { inputs.tuned };
+            let edited = edits.iter().map(|e| e.apply(&base, &tuned)).collect::<Result<Vec<_>>>()?;
+            let x = Tensor::cat(&edited, 0)?; // (edits · tokens, hidden)
+            let nll = nll_after(view, &Batch::new(&texts.repeat(edits.len()), 1), x, layer)?;
+            for (nll, losses) in nll.chunks(texts.len()).zip(&mut losses) {
+                losses.extend_from_slice(nll);
+            }
+            bar.inc(edits.len() as u64);
         }
     }
     bar.finish_and_clear();
     Ok(losses)
 }
 
-/// Losses of a batch whose stream after block `layer` is given.
+/// Losses of a batch whose stream after block `layer` is given, a row of predictions for each text.
 fn nll_after(view: View, batch: &Batch, x: Tensor, layer: usize) -> Result<Nll> {
     let mut hook = NoHook;
     let pass = Pass::new(&batch.segments, view.adapter, &mut hook);

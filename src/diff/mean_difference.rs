@@ -20,22 +20,26 @@ pub struct Means {
     pub tuned: Vec<Vec<f32>>,
 }
 
-/// v_p of samples drawn with replacement, summed up while the samples come by.
+/// v_p of texts drawn with replacement, summed up while their samples come by. What is drawn are whole texts: samples of
+/// one text are no independent draws, and an interval that took them for such would be too narrow (the cluster bootstrap:
+/// Davison & Hinkley, Bootstrap Methods and their Application, 1997, §3.8).
 pub struct Resamples {
-    /// How often each sample was drawn, `[resample][sample]`; n draws of n samples never hit one 65,536 times.
+    /// How often each sample was drawn, `[resample][sample]`; n draws of n texts never hit one 65,536 times.
     counts: Vec<Vec<u16>>,
     /// `[resample][place · hidden ..]`.
     sums: Vec<Vec<f64>>,
 }
 
 impl Resamples {
-    /// Draws `resamples` times `samples` samples with replacement; a sample has `width` values.
-    pub fn draw(samples: usize, resamples: usize, width: usize, seed: u64) -> Self {
+    /// Draws `resamples` times as many texts as there are, with replacement. `texts` names the text of each sample,
+    /// those of one text one after the other; a sample has `width` values.
+    pub fn draw(texts: &[usize], resamples: usize, width: usize, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let lengths: Vec<usize> = texts.chunk_by(|a, b| a == b).map(<[usize]>::len).collect();
         let mut count = || {
-            let mut counts = vec![0u16; samples];
-            (0..samples).for_each(|_| counts[rng.random_range(0..samples)] += 1);
-            counts
+            let mut times = vec![0u16; lengths.len()];
+            (0..lengths.len()).for_each(|_| times[rng.random_range(0..lengths.len())] += 1);
+            times.iter().zip(&lengths).flat_map(|(&times, &length)| vec![times; length]).collect()
         };
         Self { counts: (0..resamples).map(|_| count()).collect(), sums: vec![vec![0.0; width]; resamples] }
     }
@@ -53,9 +57,11 @@ impl Resamples {
         });
     }
 
-    /// `[resample][position][hidden]`.
+    /// Means over the samples that were drawn, `[resample][position][hidden]`.
     pub fn means(self, hidden: usize) -> Vec<Vec<Vec<f32>>> {
-        let mean = |(sum, counts): (&Vec<f64>, &Vec<u16>)| rows_of_means(sum, counts.len(), hidden);
+        let mean = |(sum, counts): (&Vec<f64>, &Vec<u16>)| {
+            rows_of_means(sum, counts.iter().map(|times| usize::from(*times)).sum(), hidden)
+        };
         self.sums.iter().zip(&self.counts).map(mean).collect()
     }
 }
@@ -146,4 +152,48 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot: f64 = a.iter().zip(b).map(|(x, y)| *x as f64 * *y as f64).sum();
     let norms = norm(a) * norm(b);
     if norms > 0.0 { dot / norms } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::statistics::interval;
+    use super::*;
+
+    #[test]
+    fn an_interval_widens_by_what_the_samples_of_a_text_have_in_common() {
+        // 60 texts of 25 samples each; a sample is ±1, the same for all of a text or drawn anew for each.
+        const TEXTS: usize = 60;
+        const EACH: usize = 25;
+        let texts: Vec<usize> = (0..TEXTS * EACH).map(|i| i / EACH).collect();
+        let width = |in_common: bool| {
+            let mut rng = ChaCha8Rng::seed_from_u64(1);
+            let mut draws: Vec<f64> =
+                (0..TEXTS * EACH).map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect();
+            if in_common {
+                (0..draws.len()).for_each(|i| draws[i] = draws[i / EACH * EACH]);
+            }
+            let mut resamples = Resamples::draw(&texts, 2000, 1, 0);
+            resamples.add(0, &draws.iter().map(|d| vec![*d]).collect::<Vec<_>>());
+            let [low, high] = interval(resamples.means(1).iter().map(|r| r[0][0] as f64));
+            high - low
+        };
+        // Twice 1.96 standard errors of the mean of as many draws as are independent: ±1 has a variance of 1.
+        let expected = |draws: usize| 2.0 * 1.96 / (draws as f64).sqrt();
+        for (in_common, draws) in [(true, TEXTS), (false, TEXTS * EACH)] {
+            let (found, expected) = (width(in_common), expected(draws));
+            assert!((found / expected - 1.0).abs() < 0.25, "{in_common}: {found} {expected}");
+        }
+    }
+
+    #[test]
+    fn texts_of_unequal_length_have_the_mean_of_their_samples() {
+        let mut resamples = Resamples::draw(&[3, 3, 3, 8], 200, 1, 0);
+        resamples.add(0, &[vec![1.0], vec![1.0], vec![1.0], vec![5.0]]);
+        // One text twice, the other twice, or each once: Σ over as many samples as were drawn.
+        let means = resamples.means(1);
+        for expected in [1.0, 2.0, 5.0] {
+            assert!(means.iter().any(|m| m[0][0] == expected), "{expected}");
+        }
+        assert!(means.iter().all(|m| [1.0, 2.0, 5.0].contains(&m[0][0])));
+    }
 }

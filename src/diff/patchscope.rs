@@ -42,8 +42,11 @@ of their sentence embeddings, at least 5 words, times the share of words); it do
 /// The same where there was nothing to choose.
 pub const ONLY_SCALE: &str = "the only scale of the recipe";
 
-/// Directions times scales in one forward pass.
+/// Directions times scales in one forward pass, at least: with fewer rows the weights are read more often than they are used.
 const BATCH: usize = 64;
+
+/// Bytes that the logits of one forward pass of more rows may take, all prompts together.
+const LOGIT_BYTES: usize = 192 << 20;
 
 /// Patchscope: the difference put in place of a token in an identity prompt.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -266,7 +269,8 @@ impl<'a> Prompts<'a> {
             })
             .collect();
         let mut tops = Vec::with_capacity(patches.len());
-        for chunk in patches.chunks(BATCH) {
+        let rows = LOGIT_BYTES / (4 * self.view.model.vocab_size() * self.prompts.len());
+        for chunk in patches.chunks(rows.clamp(BATCH, 4 * BATCH)) {
             interrupt.check("nothing of the analysis was written")?;
             let logits =
                 (0..self.prompts.len()).map(|p| self.next_logits(p, chunk)).collect::<Result<Vec<_>>>()?;

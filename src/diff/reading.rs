@@ -58,7 +58,7 @@ impl<'a> Reading<'a> {
         let (hidden, places, n) = (base.model.hidden_size(), settings.positions.len(), windows.ids.len());
         let keep = if settings.reads_single_samples() { KEPT } else { 0 };
         let mut activations = Activations::new(hidden, places, keep);
-        let mut resamples = Resamples::draw(n, settings.bootstrap, places * hidden, seed);
+        let mut resamples = Resamples::draw(&windows.rows, settings.bootstrap, places * hidden, seed);
         let mut null = RandomDifferences::draw(n, &settings.positions, settings.null_directions, seed);
         run_both(base, tuned, &windows.probes(settings), &[layer], interrupt, |probes, streams| {
             let first = activations.samples;

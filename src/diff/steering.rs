@@ -40,10 +40,10 @@ pub struct Steering {
     pub coherent_unsteered: Vec<f64>,
     /// Mean pairwise cosine of sentence embeddings, per steering position.
     pub similarity: Similarity,
-    /// Bootstrap interval (over texts) of `steered_narrow − unsteered_narrow`.
+    /// Bootstrap interval (over prompts) of `steered_narrow − unsteered_narrow`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub similarity_gain_interval: Vec<Interval>,
-    /// Bootstrap interval (over texts and null directions) of `steered_narrow − null_narrow`.
+    /// Bootstrap interval (over prompts and null directions) of `steered_narrow − null_narrow`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub similarity_over_null_interval: Vec<Interval>,
     /// (1 + null directions whose text is at least as similar to the narrow text) / (1 + null directions).
@@ -63,19 +63,19 @@ pub struct Similarity {
     /// Steered text to narrow text.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub steered_narrow: Vec<f64>,
-    /// Bootstrap interval of [`Self::steered_narrow`] over generated texts.
+    /// Bootstrap interval of [`Self::steered_narrow`] over prompts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub steered_narrow_interval: Vec<Interval>,
     /// Unsteered text to narrow text.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unsteered_narrow: Vec<f64>,
-    /// Bootstrap interval of [`Self::unsteered_narrow`] over generated texts.
+    /// Bootstrap interval of [`Self::unsteered_narrow`] over prompts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unsteered_narrow_interval: Vec<Interval>,
     /// Unsteered text of the base to narrow text.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub base_narrow: Vec<f64>,
-    /// Bootstrap interval of [`Self::base_narrow`] over generated texts.
+    /// Bootstrap interval of [`Self::base_narrow`] over prompts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub base_narrow_interval: Vec<Interval>,
     /// Text steered by null directions, at the strength of the position, to narrow text.
@@ -208,8 +208,9 @@ pub fn measure(reading: &Reading) -> Result<Steered> {
         let each = |set: &Vec<Vec<f32>>| -> Vec<f64> {
             set.iter().map(|v| v.iter().zip(&center).map(|(x, n)| *x as f64 * n).sum()).collect()
         };
+        let (each_prompt, draws) = (section.samples, settings.bootstrap);
         let resample =
-            |sets: &[&[f64]], of: &dyn Fn(&[f64]) -> f64| bootstrap(sets, of, settings.bootstrap, seed);
+            |sets: &[&[f64]], of: &dyn Fn(&[f64]) -> f64| bootstrap(sets, each_prompt, of, draws, seed);
         let of_steered: Vec<Vec<f64>> = steered.iter().map(each).collect();
         let (plain, of_base) = (each(&unsteered), each(&base));
         let of_null: Vec<Vec<Vec<f64>>> = null.iter().map(|n| n.iter().map(each).collect()).collect();
@@ -229,7 +230,7 @@ pub fn measure(reading: &Reading) -> Result<Steered> {
             let per_direction = Null(null.iter().map(|texts| mean(texts)).collect());
             record.similarity.null_narrow.push(per_direction.mean());
             record.similarity_p.push(per_direction.p(mean(steered)));
-            record.similarity_over_null_interval.push(over_null(steered, null, settings.bootstrap, seed));
+            record.similarity_over_null_interval.push(over_null(steered, null, each_prompt, draws, seed));
         }
         record.relevant_words_steered = texts.steered.iter().map(shares).collect();
         record.relevant_words_unsteered = everywhere(shares(&texts.unsteered));
@@ -254,29 +255,38 @@ fn strengths(reading: &Reading, directions: &[&[f32]]) -> Result<(Vec<f64>, Vec<
     Ok((directions.iter().map(strength).collect(), Vec::new()))
 }
 
-/// A mean of `values` drawn with replacement.
-fn redrawn(values: &[f64], rng: &mut ChaCha8Rng) -> f64 {
-    let n = values.len();
-    (0..n).map(|_| values[rng.random_range(0..n)]).sum::<f64>() / n.max(1) as f64
+/// A mean of values when prompts, of which each has `samples` consecutive ones, are drawn with replacement: texts that
+/// answer one prompt are alike.
+fn redrawn(values: &[f64], samples: usize, rng: &mut ChaCha8Rng) -> f64 {
+    let prompts: Vec<f64> = values.chunks(samples).map(mean).collect();
+    let n = prompts.len();
+    (0..n).map(|_| prompts[rng.random_range(0..n)]).sum::<f64>() / n.max(1) as f64
 }
 
-/// Interval of what `of` makes of the means of sets, each drawn with replacement.
-fn bootstrap(sets: &[&[f64]], of: &dyn Fn(&[f64]) -> f64, resamples: usize, seed: u64) -> Interval {
+/// Interval of what `of` makes of the means of sets, the prompts of each drawn with replacement.
+fn bootstrap(
+    sets: &[&[f64]],
+    samples: usize,
+    of: &dyn Fn(&[f64]) -> f64,
+    resamples: usize,
+    seed: u64,
+) -> Interval {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    interval((0..resamples).map(|_| of(&sets.iter().map(|set| redrawn(set, &mut rng)).collect::<Vec<_>>())))
+    let mut means = || sets.iter().map(|set| redrawn(set, samples, &mut rng)).collect::<Vec<_>>();
+    interval((0..resamples).map(|_| of(&means())).collect::<Vec<_>>())
 }
 
-/// Interval of mean(steered) − mean(null) when texts, and among the null the directions first, are drawn with
+/// Interval of mean(steered) − mean(null) when prompts, and among the null the directions first, are drawn with
 /// replacement.
-fn over_null(steered: &[f64], null: &[Vec<f64>], resamples: usize, seed: u64) -> Interval {
+fn over_null(steered: &[f64], null: &[Vec<f64>], samples: usize, resamples: usize, seed: u64) -> Interval {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut difference = || {
         let mut of_null = |_| {
             let direction = rng.random_range(0..null.len());
-            redrawn(&null[direction], &mut rng)
+            redrawn(&null[direction], samples, &mut rng)
         };
         let of_null: Vec<f64> = (0..null.len()).map(&mut of_null).collect();
-        redrawn(steered, &mut rng) - mean(&of_null)
+        redrawn(steered, samples, &mut rng) - mean(&of_null)
     };
     interval((0..resamples).map(|_| difference()).collect::<Vec<_>>())
 }

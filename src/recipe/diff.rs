@@ -275,11 +275,13 @@ pub struct BiasShareSection {
     pub factors: Vec<f64>,
     /// Random-difference directions that are added instead, of the first of `diff.null_directions`.
     pub directions: usize,
+    /// Texts, the first, on which these, the single positions and the factors are compared with the difference itself.
+    pub compared: usize,
 }
 
 impl Default for BiasShareSection {
     fn default() -> Self {
-        Self { enabled: true, factors: vec![2.0], directions: 4 }
+        Self { enabled: true, factors: vec![2.0], directions: 24, compared: 4 }
     }
 }
 
@@ -456,6 +458,7 @@ impl DiffSection {
                 },
                 norm_samples: 10_000,
                 losses: LossesSection { samples: 1000, max_tokens: 1024 },
+                bias_share: BiasShareSection { directions: 64, compared: 16, ..quick.bias_share.clone() },
                 causal: CausalSection {
                     enabled: true,
                     random: 64,
@@ -604,6 +607,7 @@ impl DiffSection {
             ("diff.losses.samples", self.losses.samples, 1, 10_000_000),
             ("diff.losses.max_tokens", self.losses.max_tokens, 2, 1_000_000),
             ("diff.bias_share.directions", self.bias_share.directions, 1, 100_000),
+            ("diff.bias_share.compared", self.bias_share.compared, 1, 10_000_000),
             ("diff.causal.random", self.causal.random, 1, 100_000),
             ("diff.causal.random_differences", self.causal.random_differences, 1, 100_000),
             ("diff.steering.null_directions", s.null_directions, 0, self.null_directions),
