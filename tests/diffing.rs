@@ -392,6 +392,35 @@ fn several_windows_of_a_text_follow_each_other_and_only_some_give_the_expected_n
     assert!(e.contains("of at least 16 tokens (up to 2 a text), diff.samples = 1000"), "{e}");
 }
 
+#[test]
+fn windows_that_say_the_same_make_no_interval_narrower() {
+    let lab = Lab::new();
+    lab.fit("run", &["train.lr=2e-2"]);
+    // Ten texts, each a piece of 70 characters three times over: three windows of a text are one and the same.
+    let piece = |text: &String| text.chars().take(70).collect::<String>();
+    let texts: Vec<String> =
+        lab.texts("measure.jsonl").iter().take(10).map(|text| vec![piece(text); 3].join(" ")).collect();
+    lab.write_texts("threefold.jsonl", &texts);
+    let read = |out: &str, set: &[&str]| {
+        let common = ["diff.text=threefold.jsonl", "diff.tokens=7", "diff.norm_skip=2"];
+        let off = ["diff.patchscope.enabled=false", "diff.steering.enabled=false"];
+        lab.succeed(&with_sets(&["diff", "run", "--out", out], &[&common[..], &off[..], set].concat()));
+        read_json(&lab.path(out).join("readability.json"))
+    };
+    let once = read("once", &["diff.samples=10"]);
+    let thrice = read("thrice", &["diff.samples=30", "diff.windows_per_text=3"]);
+    assert_eq!(numbers(&thrice["sample_rows"]).len(), 30);
+    for i in 0..5 {
+        let (one, three) =
+            (numbers(&once["delta_norm_interval"][i]), numbers(&thrice["delta_norm_interval"][i]));
+        for (a, b) in one.iter().zip(&three) {
+            assert!((a - b).abs() < 1e-5 * a, "position {i}: {one:?} {three:?}");
+        }
+    }
+    let width = numbers(&once["delta_norm_interval"][3]);
+    assert!(width[1] > 1.01 * width[0], "{width:?}");
+}
+
 const TEMPLATE: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}\
 {% if add_generation_prompt %}<assistant>{% endif %}";
 
@@ -651,6 +680,8 @@ fn a_planted_constant_is_all_of_the_gain_and_taking_it_back_gives_the_loss_of_th
                 assert!((share - 1.0).abs() < 1e-2, "{share}");
             }
             assert!(number(&bias["share_null"]) < 0.9, "{}", bias["share_null"]);
+            assert!((number(&bias["share_compared"]) - 1.0).abs() < 1e-2, "{}", bias["share_compared"]);
+            assert_eq!(bias["compared_texts"], 4);
             let (factors, shares) = (numbers(&bias["factors"]), numbers(&bias["share_factor"]));
             assert_eq!((factors.len(), shares.len()), (2, 2));
             let best = shares.iter().copied().fold(f64::MIN, f64::max);

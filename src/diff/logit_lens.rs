@@ -38,7 +38,7 @@ pub struct Lens {
     /// 2.5 % and 97.5 % quantiles of the null directions' relevance.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_null_interval: Vec<Interval>,
-    /// Bootstrap interval of `token_relevance.difference` over samples.
+    /// Bootstrap interval of `token_relevance.difference` over texts.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_difference_interval: Vec<Interval>,
     /// (1 + null directions at least as relevant) / (1 + null directions).

@@ -59,7 +59,7 @@ pub struct Readability {
     pub units: BTreeMap<String, String>,
     /// ‖v_p‖, L2 norm of the mean difference.
     pub delta_norm: Vec<f64>,
-    /// Bootstrap interval of [`Self::delta_norm`] over samples.
+    /// Bootstrap interval of [`Self::delta_norm`] over texts; of no width where all windows are of one text.
     pub delta_norm_interval: Vec<Interval>,
     /// η, mean residual norm of the tuned model at this block, repeated over positions.
     pub expected_norm: Vec<f64>,

@@ -110,7 +110,7 @@ impl Default for DiffSection {
             samples: 400,
             windows_per_text: 1,
             tokens: 16,
-            norm_samples: 400,
+            norm_samples: 100,
             norm_skip: 5,
             top_k: 20,
             null_directions: 64,
