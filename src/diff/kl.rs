@@ -155,14 +155,19 @@ fn both(z: &[f32], w: &[f32]) -> [f64; 2] {
         p
     };
     let (p, q) = (probabilities(z), probabilities(w));
+    // They add up to 1 only as well as f32 adds up a vocabulary: in f64 what they add up to is known.
+    let total = |p: &[f32]| p.iter().map(|p| *p as f64).sum::<f64>();
+    let (of_p, of_q) = (total(&p), total(&q));
     let most = |x: &[f32]| x.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)) as f64;
     // log Σ e^z = z − log p of any token; the likeliest has the best digits.
-    let log_sum = |z: &[f32], p: &[f32]| most(z) - most(p).ln();
-    let (of_z, of_w) = (log_sum(z, &p), log_sum(w, &q));
-    z.iter().zip(w).zip(p.iter().zip(&q)).fold([0f64; 2], |[there, back], ((z, w), (p, q))| {
-        let ratio = (*z as f64 - of_z) - (*w as f64 - of_w);
-        [there + *p as f64 * ratio, back - *q as f64 * ratio]
-    })
+    let log_sum = |z: &[f32], p: &[f32], total: f64| most(z) - (most(p) / total).ln();
+    let (of_z, of_w) = (log_sum(z, &p, of_p), log_sum(w, &q, of_q));
+    let [there, back] =
+        z.iter().zip(w).zip(p.iter().zip(&q)).fold([0f64; 2], |[there, back], ((z, w), (p, q))| {
+            let ratio = (*z as f64 - of_z) - (*w as f64 - of_w);
+            [there + *p as f64 * ratio, back - *q as f64 * ratio]
+        });
+    [there / of_p, back / of_q]
 }
 
 #[cfg(test)]
