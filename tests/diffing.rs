@@ -682,6 +682,12 @@ fn a_planted_constant_is_all_of_the_gain_and_taking_it_back_gives_the_loss_of_th
             assert!(number(&bias["share_null"]) < 0.9, "{}", bias["share_null"]);
             assert!((number(&bias["share_compared"]) - 1.0).abs() < 1e-2, "{}", bias["share_compared"]);
             assert_eq!(bias["compared_texts"], 4);
+            // On unrelated text the constant is all that changed as well; what it gains there is taken off.
+            let text = &bias["text"];
+            let of_text = number(&text["ce_base"]) - number(&text["ce_biased"]);
+            assert!((number(&text["ce_biased"]) - number(&text["ce_tuned"])).abs() < 1e-4, "{text}");
+            let specific = number(&bias["share"]) - of_text / gain;
+            assert!((number(&bias["specific_share"]) - specific).abs() < 1e-9, "{bias}");
             let (factors, shares) = (numbers(&bias["factors"]), numbers(&bias["share_factor"]));
             assert_eq!((factors.len(), shares.len()), (2, 2));
             let best = shares.iter().copied().fold(f64::MIN, f64::max);

@@ -9,6 +9,10 @@
 //! v itself is added on all texts. What it is compared with (the null, the v_p of single positions, other factors) is
 //! added on the first `diff.bias_share.compared` of them, and there against v on the same texts: a rank among directions
 //! needs many directions more than many texts.
+//!
+//! Any finetuning may be a constant in part, one on the kind of text that v was measured on too. How much of the share is
+//! about the narrow text, v's effect on unrelated text tells:
+//! specific_share = share − (CE_base − CE_{base + v} on unrelated text) / (CE_base − CE_tuned on narrow text).
 
 use std::ops::Range;
 
@@ -41,9 +45,26 @@ pub struct BiasShare {
     pub gain_interval: Option<Interval>,
     /// ‖v‖.
     pub vector_norm: f64,
+    /// What v does to unrelated text; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub text: Option<OnUnrelated>,
     /// The shares; absent where finetuning gained nothing on these texts, so that there is nothing to share.
     #[serde(flatten, skip_serializing_if = "Option::is_none", default)]
     pub shares: Option<Shares>,
+}
+
+/// What v does to the loss on unrelated text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OnUnrelated {
+    /// The texts.
+    #[serde(flatten)]
+    pub texts: LossTexts,
+    /// Loss of the base.
+    pub ce_base: f64,
+    /// Loss of the tuned model.
+    pub ce_tuned: f64,
+    /// Loss of the base with v added.
+    pub ce_biased: f64,
 }
 
 /// Shares of the gain.
@@ -54,6 +75,12 @@ pub struct Shares {
     /// Its bootstrap interval over documents; absent where some resample gained nothing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub share_interval: Option<Interval>,
+    /// `share` less what v gains on unrelated text, as a share of the same gain; absent where there is no such text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub specific_share: Option<f64>,
+    /// Its bootstrap interval over the documents of both kinds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub specific_share_interval: Option<Interval>,
     /// Texts on which what follows was taken, the first.
     #[serde(default)]
     pub compared_texts: usize,
@@ -86,6 +113,8 @@ pub const UNITS: &[(&str, &str)] = &[
     ("bias_share.ce_base", "nats a token"),
     ("bias_share.gain", "nats a token, ce_base - ce_tuned"),
     ("bias_share.share", "share of gain; 1 is all of it"),
+    ("bias_share.specific_share", "share of gain, less what the difference gains on unrelated text"),
+    ("bias_share.text.ce_base", "nats a token"),
     ("bias_share.share_compared", "share of gain, on the compared texts"),
     ("bias_share.share_null", "share of gain, on the compared texts"),
     ("bias_share.share_p", "share of null directions with at least share_compared"),
@@ -105,6 +134,12 @@ pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
     let add = |v: Vec<f32>| Edit { of: Side::Base, change: Change::Add(v) };
     let edits = [Edit::none(Side::Base), add(v.clone()), Edit::none(Side::Tuned)];
     let losses = losses_under(reading, &set, &edits)?;
+    let unrelated = LossSet::unrelated(reading)?
+        .map(|texts| {
+            let losses = losses_under(reading, &texts, &edits)?;
+            Ok::<_, anyhow::Error>((On::new(reading, &texts, &losses, &losses[1..2]), texts.texts))
+        })
+        .transpose()?;
 
     let few = set.first(section.compared);
     let null = reading.null.iter().take(section.directions).map(|d| scaled(d, factor_to(length, d)));
@@ -126,9 +161,18 @@ pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
         let share_factor = [vec![share_compared], shares(first_factor..first_null)?].concat();
         let best = (0..factors.len())
             .max_by(|&a, &b| share_factor[a].total_cmp(&share_factor[b]).then(b.cmp(&a)))?;
+        let specific = |narrow: &[usize], text: &[usize]| -> Option<f64> {
+            let (on_text, _) = unrelated.as_ref()?;
+            Some(on_all.share_of(0, narrow)? - on_text.gain_of(0, text)? / on_all.gain(narrow)?)
+        };
+        let text_documents = unrelated.as_ref().map_or(0, |(on_text, _)| on_text.base.len());
         Some(Shares {
             share,
             share_interval: on_all.interval(0),
+            specific_share: specific(&all(on_all.base.len()), &all(text_documents)),
+            specific_share_interval: unrelated
+                .as_ref()
+                .and_then(|(on_text, _)| on_all.resamples.interval_with(&on_text.resamples, specific)),
             compared_texts: few.texts.texts,
             share_compared,
             share_null: null.mean(),
@@ -143,6 +187,12 @@ pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
         })
     });
     let ce = |sums: &Sums| mean(sums).unwrap_or_default();
+    let text = unrelated.map(|(on, texts)| OnUnrelated {
+        texts,
+        ce_base: ce(&on.base),
+        ce_tuned: ce(&on.tuned),
+        ce_biased: ce(&on.biased[0]),
+    });
     Ok(Some(BiasShare {
         ce_base: ce(&on_all.base),
         ce_tuned: ce(&on_all.tuned),
@@ -150,6 +200,7 @@ pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
         gain: ce(&on_all.base) - ce(&on_all.tuned),
         gain_interval: on_all.resamples.interval(|drawn| on_all.gain(drawn)),
         vector_norm: length,
+        text,
         shares,
         texts: set.texts,
     }))
@@ -184,19 +235,29 @@ impl On {
         Some(mean_of(&self.base, drawn)? - mean_of(&self.tuned, drawn)?)
     }
 
+    /// CE_base − CE_{base + v} of the i-th vector.
+    fn gain_of(&self, i: usize, drawn: &[usize]) -> Option<f64> {
+        Some(mean_of(&self.base, drawn)? - mean_of(&self.biased[i], drawn)?)
+    }
+
     /// Share of the gain of the i-th vector; `None` where there is no gain.
     fn share_of(&self, i: usize, drawn: &[usize]) -> Option<f64> {
         let gain = self.gain(drawn).filter(|gain| *gain > 0.0)?;
-        Some((mean_of(&self.base, drawn)? - mean_of(&self.biased[i], drawn)?) / gain)
+        Some(self.gain_of(i, drawn)? / gain)
     }
 
     fn share(&self, i: usize) -> Option<f64> {
-        self.share_of(i, &(0..self.base.len()).collect::<Vec<_>>())
+        self.share_of(i, &all(self.base.len()))
     }
 
     fn interval(&self, i: usize) -> Option<Interval> {
         self.resamples.interval(|drawn| self.share_of(i, drawn))
     }
+}
+
+/// Every one of `n` documents once.
+fn all(n: usize) -> Vec<usize> {
+    (0..n).collect()
 }
 
 /// Mean of v_p over the positions ≥ 1; of all if there is none.

@@ -230,10 +230,21 @@ impl Resamples {
 
     /// Interval of a value over the draws; `None` of a single document, or where some draw has no value.
     pub fn interval(&self, value: impl Fn(&[usize]) -> Option<f64>) -> Option<Interval> {
-        if self.0.iter().any(|drawn| drawn.len() < 2) {
+        self.interval_with(self, |drawn, _| value(drawn))
+    }
+
+    /// The same of a value of two sets of documents, each drawn by itself: the draws of `other`, which may begin with the
+    /// same random numbers, are taken in the opposite order.
+    pub fn interval_with(
+        &self,
+        other: &Self,
+        value: impl Fn(&[usize], &[usize]) -> Option<f64>,
+    ) -> Option<Interval> {
+        if self.0.iter().chain(&other.0).any(|drawn| drawn.len() < 2) {
             return None;
         }
-        Some(interval(self.0.iter().map(|drawn| value(drawn)).collect::<Option<Vec<_>>>()?))
+        let pairs = self.0.iter().zip(other.0.iter().rev());
+        Some(interval(pairs.map(|(drawn, others)| value(drawn, others)).collect::<Option<Vec<_>>>()?))
     }
 }
 

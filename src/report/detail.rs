@@ -286,6 +286,10 @@ fn losses(r: &Readability) -> Markup {
                 s.share_interval,
                 null,
             ));
+            if let Some(specific) = s.specific_share {
+                let name = "The same share, less what that gains on unrelated text".to_string();
+                rows.push((name, specific, s.specific_share_interval, String::new()));
+            }
         }
     }
     if let Some((p, e)) = r.causal.as_ref().and_then(Causal::most_on_narrow) {

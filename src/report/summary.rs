@@ -289,6 +289,7 @@ fn steering(f: &mut Fields, layout: &Layout, readability: Option<&Readability>) 
 fn losses(f: &mut Fields, r: Option<&Readability>) {
     let shares = r.and_then(|r| r.bias_share.as_ref()).and_then(|b| b.shares.as_ref());
     f.put("bias_share", shares.map(|s| s.share));
+    f.put("bias_share_specific", shares.and_then(|s| s.specific_share));
     let kl = r.and_then(|r| r.kl.as_ref());
     f.put("kl_narrow", kl.and_then(|kl| kl.narrow.as_ref()).map(|kl| kl.base_to_tuned));
     f.put("kl_text", kl.and_then(|kl| kl.text.as_ref()).map(|kl| kl.base_to_tuned));
