@@ -1,9 +1,10 @@
 //! x·Wᵀ for few rows x, as in a step of generation: W is read once, as it lies in memory.
 //!
-//! gemm copies W into an order of its own at every call, which pays with many rows only. Here the rows of W are read
-//! side by side with those of x, a vector of both at a time. Every element is a sum of `F32_LANES` partial sums, in an
-//! order that depends on the width of x and on the processor only: not on the number of rows, so that a sequence gets
-//! the same bytes in every batch, nor on threads.
+//! gemm copies W into an order of its own at every call, which pays with many rows only. Here x is copied, which is small:
+//! the rows of x lie side by side in the lanes of a vector, and each weight multiplies them all. An element is
+//! summed up over the width from its beginning to its end: it depends on its own row of x and its row of W, not on how many others
+//! there are or on threads, so that a sequence gets the same bytes in
+//! every batch that is served here.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -12,24 +13,13 @@ use rayon::prelude::*;
 
 use super::matmul::Mat;
 
-/// Numbers of rows of x with which this is faster than gemm. Measured on an EPYC with AVX2 at the shapes of SmolLM2,
-/// Qwen2.5 and powers of two, one thread, GFLOP/s of CPU time here and in gemm: 1 row 4-9 and 5-8, 2 rows 6-15 and 3-9,
-/// 4 rows 13-24 and 5-15, 32 rows 53-68 and 36-54, 64 rows 49-69 and 51-65, 128 rows 50-66 and 58-72.
-const ROWS: RangeInclusive<usize> = 2..=64;
-
-/// The least width of x. Narrower ones spend their time in adding up the lanes: at 32 rows 21 and 43 GFLOP/s with a
-/// width of 32, 36-43 and 36-40 with 128, 48-51 and 43 with 256.
-const LEAST_WIDTH: usize = 128;
-
-/// Columns of x and W that are handled together: the rows of W that a tile holds stay in the first cache meanwhile.
-const DEPTH: usize = 1024;
-
-/// Rows of W in a tile.
-const TILE: usize = 6;
+/// Numbers of rows of x with which this is faster than gemm, which is the faster one at a single row; docs/log.md
+/// (2026-11-25) has the figures.
+const ROWS: RangeInclusive<usize> = 2..=128;
 
 /// Whether this is the product for such an x `(tokens, in)`.
 pub(super) fn serves(x: &Mat) -> bool {
-    ROWS.contains(&x.rows()) && x.cols() >= LEAST_WIDTH
+    ROWS.contains(&x.rows())
 }
 
 /// dst (+)= scale · x·Wᵀ, with the rows of `dst` `stride` apart; x `(tokens, in)` and W `(out, in)` have dense rows.
@@ -43,7 +33,8 @@ pub(super) fn times_transposed(
     tasks: usize,
 ) {
     let (tokens, out) = (x.rows(), w.rows());
-    let columns = out.div_ceil(tasks).next_multiple_of(TILE);
+    let groups = groups(x, Arch::new().dispatch(Lanes));
+    let columns = out.div_ceil(tasks).next_multiple_of(MOST_TILE);
     let mut parts: Vec<Vec<&mut [f32]>> = Vec::new(); // each task's columns of every row
     parts.resize_with(out.div_ceil(columns), || Vec::with_capacity(tokens));
     for row in dst.chunks_mut(stride).take(tokens) {
@@ -52,7 +43,7 @@ pub(super) fn times_transposed(
         }
     }
     let task = |(i, y): (usize, Vec<&mut [f32]>)| {
-        Arch::new().dispatch(Part { x, w, first: i * columns, y, accumulate, scale });
+        Arch::new().dispatch(Part { groups: &groups, w, first: i * columns, y, accumulate, scale });
     };
     match parts.len() {
         1 => parts.into_iter().enumerate().for_each(task),
@@ -60,9 +51,58 @@ pub(super) fn times_transposed(
     }
 }
 
+/// Number of f32 in a vector of this processor.
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+/// Rows of x, side by side in one vector or two.
+struct Group {
+    /// Which rows.
+    rows: Range<usize>,
+    /// `(in, vectors · lanes)`, zero where there is no row.
+    packed: Vec<f32>,
+    /// 1 or 2.
+    vectors: usize,
+}
+
+/// All rows of x: two vectors of them while there are more than one holds.
+fn groups(x: Mat, lanes: usize) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let mut first = 0;
+    while first < x.rows() {
+        let vectors = if x.rows() - first > lanes { 2 } else { 1 };
+        let rows = first..x.rows().min(first + vectors * lanes);
+        let mut packed = vec![0f32; x.cols() * vectors * lanes];
+        for (lane, row) in rows.clone().enumerate() {
+            let row = x.row(row, 0..x.cols());
+            packed[lane..].iter_mut().step_by(vectors * lanes).zip(row).for_each(|(to, from)| *to = *from);
+        }
+        first = rows.end;
+        groups.push(Group { rows, packed, vectors });
+    }
+    groups
+}
+
+/// Columns of x and W that are summed up before the sum is added to that of those before: rounding errors grow with it.
+const DEPTH: usize = 512;
+
+/// The most rows of W in a tile.
+const MOST_TILE: usize = 8;
+
+/// The most lanes of two vectors.
+const MOST_ROWS: usize = 32;
+
 /// Some columns of the product.
 struct Part<'a> {
-    x: Mat<'a>,
+    groups: &'a [Group],
     w: Mat<'a>,
     /// The row of W that makes the first of the columns.
     first: usize,
@@ -79,107 +119,85 @@ impl WithSimd for Part<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         // As many sums as fit into the registers beside the factors.
         match S::REGISTER_COUNT {
-            32.. => self.run::<S, 4>(simd),
-            _ => self.run::<S, 2>(simd),
+            32.. => self.run::<S, MOST_TILE>(simd),
+            _ => self.run::<S, 4>(simd),
         }
     }
 }
 
 impl Part<'_> {
     #[inline(always)]
-    fn run<S: Simd, const X: usize>(mut self, simd: S) {
-        let (width, columns) = (self.x.cols(), self.y[0].len());
-        let depth = width.div_ceil(width.div_ceil(DEPTH)).next_multiple_of(S::F32_LANES);
-        for start in (0..width).step_by(depth) {
-            let range = start..width.min(start + depth);
-            for j in (0..columns).step_by(TILE) {
-                if j + TILE <= columns {
-                    self.rows::<S, X, TILE>(simd, j, range.clone());
-                } else {
-                    (j..columns).for_each(|j| self.rows::<S, X, 1>(simd, j, range.clone()));
-                }
+    fn run<S: Simd, const W: usize>(mut self, simd: S) {
+        let columns = self.y[0].len();
+        for j in (0..columns).step_by(W) {
+            if j + W <= columns {
+                self.columns::<S, W>(simd, j);
+            } else {
+                (j..columns).for_each(|j| self.columns::<S, 1>(simd, j));
             }
         }
     }
 
-    /// `W` columns of all rows, over a range of the width.
+    /// `W` columns of all rows.
     #[inline(always)]
-    fn rows<S: Simd, const X: usize, const W: usize>(&mut self, simd: S, j: usize, range: Range<usize>) {
+    fn columns<S: Simd, const W: usize>(&mut self, simd: S, j: usize) {
         let mut w: [&[f32]; W] = [&[]; W];
         for (c, w) in w.iter_mut().enumerate() {
-            *w = self.w.row(self.first + j + c, range.clone());
+            *w = self.w.row(self.first + j + c, 0..self.w.cols());
         }
-        let mut i = 0;
-        while i + X <= self.x.rows() {
-            self.tile::<S, X, W>(simd, (i, j), w, range.clone());
-            i += X;
-        }
-        for i in i..self.x.rows() {
-            self.tile::<S, 1, W>(simd, (i, j), w, range.clone());
-        }
-    }
-
-    /// `X` rows and `W` columns, over a range of the width.
-    #[inline(always)]
-    fn tile<S: Simd, const X: usize, const W: usize>(
-        &mut self,
-        simd: S,
-        (i, j): (usize, usize),
-        w: [&[f32]; W],
-        range: Range<usize>,
-    ) {
-        let mut x: [&[f32]; X] = [&[]; X];
-        for (r, x) in x.iter_mut().enumerate() {
-            *x = self.x.row(i + r, range.clone());
-        }
-        let add = self.accumulate || range.start > 0;
-        let sums = dots(simd, x, w);
-        for (y, sums) in self.y[i..i + X].iter_mut().zip(sums) {
-            for (y, sum) in y[j..j + W].iter_mut().zip(sums) {
-                *y = if add { *y + self.scale * sum } else { self.scale * sum };
+        for group in self.groups {
+            let sums = match group.vectors {
+                1 => sums::<S, 1, W>(simd, &group.packed, w),
+                _ => sums::<S, 2, W>(simd, &group.packed, w),
+            };
+            for (lane, y) in self.y[group.rows.clone()].iter_mut().enumerate() {
+                for (y, sums) in y[j..j + W].iter_mut().zip(&sums) {
+                    let sum = self.scale * sums[lane];
+                    *y = if self.accumulate { *y + sum } else { sum };
+                }
             }
         }
     }
 }
 
-/// Σ x·w of each of some rows with each of some others, all of one length. Loops in place of iterators and closures,
-/// which are not inlined into code for another processor and cost half the speed.
+/// Σ over the width of the packed rows of x times each of some rows of W: `[row of W][lane]`. Loops in place of iterators
+/// and closures, which are not inlined into code for another processor and cost half the speed.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn dots<S: Simd, const X: usize, const W: usize>(simd: S, x: [&[f32]; X], w: [&[f32]; W]) -> [[f32; W]; X] {
-    let whole = x[0].len() / S::F32_LANES;
-    let mut xs: [&[S::f32s]; X] = [&[]; X];
-    let mut ws: [&[S::f32s]; W] = [&[]; W];
-    for i in 0..X {
-        xs[i] = &S::as_simd_f32s(x[i]).0[..whole];
+fn sums<S: Simd, const V: usize, const W: usize>(
+    simd: S,
+    packed: &[f32],
+    w: [&[f32]; W],
+) -> [[f32; MOST_ROWS]; W] {
+    let width = w[0].len();
+    let mut ws: [&[f32]; W] = [&[]; W];
+    for c in 0..W {
+        ws[c] = &w[c][..width];
     }
-    for j in 0..W {
-        ws[j] = &S::as_simd_f32s(w[j]).0[..whole];
-    }
-    let mut sums = [[simd.splat_f32s(0.0); W]; X];
-    for k in 0..whole {
-        for j in 0..W {
-            for i in 0..X {
-                sums[i][j] = simd.mul_add_e_f32s(xs[i][k], ws[j][k], sums[i][j]);
+    let x = &S::as_simd_f32s(packed).0[..V * width]; // (in, V)
+    let mut out = [[0f32; MOST_ROWS]; W];
+    let mut start = 0;
+    while start < width {
+        let end = if width - start > DEPTH { start + DEPTH } else { width };
+        let mut sums = [[simd.splat_f32s(0.0); W]; V];
+        for k in start..end {
+            for c in 0..W {
+                let weight = simd.splat_f32s(ws[c][k]);
+                for v in 0..V {
+                    sums[v][c] = simd.mul_add_e_f32s(x[k * V + v], weight, sums[v][c]);
+                }
             }
         }
-    }
-    let done = whole * S::F32_LANES;
-    if done < x[0].len() {
-        for j in 0..W {
-            let w = simd.partial_load_f32s(&w[j][done..]);
-            for i in 0..X {
-                sums[i][j] = simd.mul_add_e_f32s(simd.partial_load_f32s(&x[i][done..]), w, sums[i][j]);
+        for c in 0..W {
+            for v in 0..V {
+                let total = &mut out[c][v * S::F32_LANES..(v + 1) * S::F32_LANES];
+                let sum = simd.add_f32s(simd.partial_load_f32s(total), sums[v][c]);
+                simd.partial_store_f32s(total, sum);
             }
         }
+        start = end;
     }
-    let mut total = [[0f32; W]; X];
-    for i in 0..X {
-        for j in 0..W {
-            total[i][j] = simd.reduce_sum_f32s(sums[i][j]);
-        }
-    }
-    total
+    out
 }
 
 #[cfg(test)]
@@ -192,7 +210,8 @@ mod tests {
     /// The shapes of the products in all sorts of odd sizes, the accumulating and the scaled one too.
     #[test]
     fn few_rows_are_those_of_f64_and_the_same_in_every_batch() -> candle_core::Result<()> {
-        for (width, out, stride) in [(128, 1, 1), (129, 7, 9), (577, 13, 13), (1000, 96, 96), (2051, 31, 40)]
+        for (width, out, stride) in
+            [(1, 3, 3), (31, 8, 8), (129, 7, 9), (577, 13, 13), (1000, 96, 96), (2051, 31, 40)]
         {
             let (x, w, y0) = (random(&[65, width], 1)?, random(&[out, width], 2)?, random(&[65, stride], 3)?);
             let (x, w, y0) = (view(&x)?, view(&w)?, view(&y0)?);
@@ -200,7 +219,7 @@ mod tests {
             let mut alone: Vec<Vec<f32>> = Vec::new();
             for tokens in [1, 2, 3, 4, 5, 7, 31, 32, 33, 63, 64, 65] {
                 let xm = Mat::new(&x[..tokens * width], tokens, width);
-                assert_eq!(serves(&xm), (2..65).contains(&tokens));
+                assert_eq!(serves(&xm), tokens > 1);
                 for (accumulate, scale) in [(false, 1.0), (true, 1.0), (true, -1.75)] {
                     let mut y = y0[..tokens * stride].to_vec();
                     matmul(&mut y, stride, accumulate, scale, xm, w.t(), Threads::All);

@@ -1,8 +1,8 @@
-//! Matrix products on slices, through the `gemm` crate that candle itself uses, or for few rows by [`few_rows`].
+//! Matrix products on slices, through the `gemm` crate that candle itself uses, or for few rows by [`few_rows`] and [`one_row`].
 
 use std::ops::Range;
 
-use super::few_rows;
+use super::{few_rows, one_row};
 
 /// A row-major matrix inside a slice, possibly a column range of a wider one, possibly transposed.
 #[derive(Clone, Copy)]
@@ -96,6 +96,14 @@ pub(super) fn matmul(
     if matches!(threads, Threads::All) && a.col_stride == 1 && b.row_stride == 1 && few_rows::serves(&a) {
         let tasks = if workers > 1 { 4 * workers } else { 1 }; // several each, as one thread may be held up
         return few_rows::times_transposed(dst, dst_stride, accumulate, scale, a, b.t(), tasks);
+    }
+    if matches!(threads, Threads::One) && m == 1 && a.col_stride == 1 {
+        let (x, y) = (a.row(0, 0..k), &mut dst[..n]);
+        if b.row_stride == 1 {
+            return one_row::times_transposed(y, accumulate, scale, x, b.t());
+        } else if b.col_stride == 1 {
+            return one_row::times(y, accumulate, scale, x, b);
+        }
     }
     let parallelism = match workers {
         1 => gemm::Parallelism::None,

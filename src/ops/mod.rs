@@ -28,5 +28,6 @@ mod cpu;
 pub(crate) mod exp;
 mod few_rows;
 mod matmul;
+mod one_row;
 #[cfg(test)]
 mod testing;
