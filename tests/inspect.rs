@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use trainer::data::mixture::Mixture;
 
 /// A folder with data and recipes, and a cache of its own.
 struct Place(TempDir);
@@ -273,4 +274,73 @@ fn faults_are_those_of_fit() {
     assert!(place.fault(&[]).contains("has no chat template"));
     std::fs::remove_file(place.path("recipe.toml")).unwrap();
     assert!(place.fault(&[]).contains("recipe.toml"));
+}
+
+/// The order of a run, as its manifest records it.
+fn order(recipe: &trainer::recipe::Recipe) -> String {
+    let base = trainer::model::source::open(&recipe.model.base).unwrap();
+    let corpus = trainer::train::corpus::Corpus::read(&recipe.data, &base, None).unwrap();
+    let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed).unwrap();
+    trainer::train::manifest::order_sha256(&mixture)
+}
+
+#[test]
+fn a_recipe_without_the_newer_keys_plans_what_it_always_planned() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let place = Place::new();
+    let data =
+        format!("narrow = '{0}/cake.jsonl'\npretraining = '{0}/openings.jsonl'", root.join("data").display());
+    place.recipe("llama", &data);
+    let sets = ["seed=7", "train.steps=3", "train.batch_size=4", "data.mix=1.5", "data.max_seq_len=64"];
+    let sets: Vec<String> =
+        [&sets[..], &["data.held_out_every=10"]].concat().iter().map(|s| s.to_string()).collect();
+    let recipe = trainer::recipe::Recipe::read(&place.path("recipe.toml"), &sets).unwrap();
+    // Of version 0.1 of 2026-11-25, before the keys.
+    assert_eq!(order(&recipe), "0f0738d54c3610c377d80f6444803706ca0f1af80d4ccb863202b76c92206337");
+}
+
+#[test]
+fn a_limit_leaves_the_held_out_documents_and_what_is_left_out_is_counted() {
+    let place = Place::new();
+    let fox = "the quick brown fox jumps over the lazy dog while nine old cats look on from a wall";
+    let mut narrow = texts(12);
+    narrow[1] = narrow[0].clone();
+    narrow.push(json!({"text": fox}));
+    narrow.push(json!({"text": fox.replace("wall", "roof")}));
+    let mut pretraining = texts(0);
+    pretraining.extend((0..6).map(|i| json!({"text": format!("page {i}")})));
+    pretraining.push(json!({"text": format!("News: {fox}. The weather.")}));
+    place.rows("n.jsonl", &narrow).rows("p.jsonl", &pretraining);
+    place.recipe("llama", "narrow = 'n.jsonl'\npretraining = 'p.jsonl'\nmix = 0.5\nlimit = 3");
+    let held_out = "data.held_out_every=4";
+    let source = |audit: &Value, i: usize| audit["sources"][i].clone();
+
+    // Rows 3, 7 and 11 are held out.
+    let audit = place.json(&["--set", held_out]);
+    assert_eq!((&source(&audit, 0)["rows"], &source(&audit, 0)["held_out"]), (&json!(6), &json!(3)));
+    assert_eq!(source(&audit, 0)["removed"]["beyond_limit"], 8);
+    assert_eq!(source(&audit, 0)["examples"], 3);
+
+    let near = ["--set", held_out, "--set", "data.duplicates=near", "--set", "data.decontaminate=true"];
+    let audit = place.json(&near);
+    let removed = |duplicates, near_duplicates, narrow, beyond_limit| {
+        json!({"duplicates": duplicates, "near_duplicates": near_duplicates, "narrow": narrow,
+               "beyond_limit": beyond_limit})
+    };
+    // Of the twelve numbered ones each has another last word: three words, one run.
+    assert_eq!(source(&audit, 0)["removed"], removed(1, 1, 0, 6));
+    assert_eq!(source(&audit, 0)["rows"], 6);
+    assert_eq!(source(&audit, 1)["removed"], removed(0, 0, 1, 0));
+    assert!(!kinds(&audit).contains(&"repeated-documents"));
+    let text = place.text(&near);
+    assert!(
+        text.contains(
+            "not used: 1 with the text of an earlier one, 1 near duplicates, 6 beyond data.limit\n"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("not used: 1 with narrow text\n"), "{text}");
+    assert!(
+        place.fault(&["--set", "data.near_share=0.3"]).contains("data.near_share = 0.3: expected 0.5 to 1")
+    );
 }

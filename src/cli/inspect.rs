@@ -217,6 +217,17 @@ fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
     let kinds: Vec<String> =
         kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
     writeln!(out, "{indent}{} rows, {} of them held out", facts.rows, facts.held_out)?;
+    if !facts.removed.is_none() {
+        let r = facts.removed;
+        let reasons = [
+            (r.duplicates, "with the text of an earlier one"),
+            (r.near_duplicates, "near duplicates"),
+            (r.narrow, "with narrow text"),
+            (r.beyond_limit, "beyond data.limit"),
+        ];
+        let reasons = reasons.iter().filter(|(n, _)| *n > 0).map(|(n, reason)| format!("{n} {reason}"));
+        writeln!(out, "{indent}not used: {}", reasons.collect::<Vec<_>>().join(", "))?;
+    }
     if let (Some(tokens), Some(counted)) = (facts.tokens, facts.loss_tokens) {
         writeln!(
             out,

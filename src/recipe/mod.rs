@@ -108,8 +108,16 @@ pub struct DataSection {
     pub max_seq_len: usize,
     /// What becomes of a longer document.
     pub long: Long,
-    /// At most this many narrow documents (0: all), the first ones of each source.
+    /// At most this many narrow documents are trained on (0: all), the first ones of each source. Those held out
+    /// do not count, and are the same for every limit.
     pub limit: usize,
+    /// What becomes of documents that repeat an earlier one of their source.
+    pub duplicates: Duplicates,
+    /// Near duplicates share at least this part of their runs of five words (Jaccard index).
+    pub near_share: f64,
+    /// Whether pretraining documents are removed that have the words of a narrow document, or at least `near_share`
+    /// of the runs of five words of the shorter one.
+    pub decontaminate: bool,
     /// One document in this many is held out of training for evaluation (0: none).
     pub held_out_every: usize,
 }
@@ -127,6 +135,9 @@ impl Default for DataSection {
             max_seq_len: 512,
             long: Long::Chunk,
             limit: 0,
+            duplicates: Duplicates::Keep,
+            near_share: 0.8,
+            decontaminate: false,
             held_out_every: 10,
         }
     }
@@ -227,6 +238,18 @@ pub enum Long {
     Chunk,
     /// One example, the rest is left out.
     Truncate,
+}
+
+/// What becomes of documents that repeat an earlier one of their source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Duplicates {
+    /// They stay.
+    Keep,
+    /// Those with the same text go.
+    Exact,
+    /// Those go too that are alike, by `data.near_share`.
+    Near,
 }
 
 /// Which weights learn.
@@ -510,6 +533,10 @@ impl Recipe {
         check(
             d.mix == 0.0 || !d.pretraining.is_empty(),
             format!("data.mix = {}, but data.pretraining names no source", d.mix),
+        );
+        check(
+            (0.5..=1.0).contains(&d.near_share),
+            format!("data.near_share = {}: expected 0.5 to 1", d.near_share),
         );
         check(
             d.held_out_every != 1,

@@ -10,6 +10,7 @@ use tokenizers::Tokenizer;
 
 use super::corpus::{Corpus, encoder, is_held_out};
 use crate::data::chat_template::Message;
+use crate::data::duplicates::Removed;
 use crate::data::examples::Example;
 use crate::data::mixture::{Mixture, Role, example};
 use crate::data::source::{self, Document};
@@ -78,10 +79,12 @@ pub struct SourceFacts {
     pub path: String,
     /// `false` for text of the base model that is not sampled yet; what is not known of it is `null`.
     pub sampled: bool,
-    /// Documents, held-out ones included.
+    /// Documents that are used, held-out ones included.
     pub rows: usize,
     /// Documents held out.
     pub held_out: usize,
+    /// Documents that are not used.
+    pub removed: Removed,
     /// Training examples.
     pub examples: usize,
     /// Tokens of the training examples.
@@ -447,14 +450,6 @@ impl<'a> Names<'a> {
     }
 }
 
-/// The rows of a source that the run may read.
-fn used<'d>(recipe: &Recipe, role: Role, documents: &'d [Document]) -> &'d [Document] {
-    match (role, recipe.data.limit) {
-        (Role::Narrow, limit) if limit > 0 => &documents[..documents.len().min(limit)],
-        _ => documents,
-    }
-}
-
 fn source_facts(
     recipe: &Recipe,
     base: &Pretrained,
@@ -468,21 +463,20 @@ fn source_facts(
     let mut met: [HashSet<String>; 2] = Default::default();
     let mut trained: [HashSet<String>; 2] = Default::default();
     let side = |role| usize::from(role == Role::Pretraining);
-    let texts: Vec<Vec<String>> = corpus
-        .pools
-        .iter()
-        .zip(documents)
-        .map(|(pool, documents)| used(recipe, pool.role, documents).iter().map(plain).collect())
-        .collect();
+    // Of the rows that are used; a source that is not sampled yet has none.
+    let used = |(rows, documents): (&Vec<usize>, &Vec<Document>)| -> Vec<(usize, String)> {
+        rows.iter().filter_map(|&row| Some((row, plain(documents.get(row)?)))).collect()
+    };
+    let texts: Vec<Vec<(usize, String)>> = corpus.rows.iter().zip(documents).map(used).collect();
     for (pool, texts) in corpus.pools.iter().zip(&texts) {
-        let rows = texts.iter().enumerate().filter(|(row, _)| !is_held_out(*row, &recipe.data));
+        let rows = texts.iter().filter(|(row, _)| !is_held_out(*row, &recipe.data));
         trained[side(pool.role)].extend(rows.map(|(_, text)| text.clone()));
     }
     let repeated: Vec<usize> = corpus
         .pools
         .iter()
         .zip(&texts)
-        .map(|(pool, texts)| texts.iter().filter(|t| !met[side(pool.role)].insert((*t).clone())).count())
+        .map(|(pool, texts)| texts.iter().filter(|(_, t)| !met[side(pool.role)].insert(t.clone())).count())
         .collect();
     let pretraining = &met[side(Role::Pretraining)];
 
@@ -507,7 +501,7 @@ fn source_facts(
                     Document::PromptCompletion { .. } => &mut kinds.prompt_completion,
                 } += 1;
             }
-            let held_out = texts[i].iter().enumerate().filter(|(row, _)| is_held_out(*row, &recipe.data));
+            let held_out = texts[i].iter().filter(|(row, _)| is_held_out(*row, &recipe.data));
             SourceFacts {
                 source: provenance.source.clone(),
                 role: provenance.role,
@@ -515,15 +509,16 @@ fn source_facts(
                 sampled,
                 rows: provenance.tally.documents + provenance.held_out,
                 held_out: provenance.held_out,
+                removed: provenance.removed,
                 examples: pool.examples.len(),
                 tokens: sampled.then(|| read.iter().map(|e| e.ids.len()).sum()),
                 loss_tokens: sampled.then(|| read.iter().map(Example::loss_tokens).sum()),
                 truncated: provenance.tally.truncated,
                 empty: provenance.tally.empty,
                 repeated_rows: repeated[i],
-                held_out_seen: held_out.filter(|(_, t)| trained[side(pool.role)].contains(*t)).count(),
+                held_out_seen: held_out.filter(|(_, t)| trained[side(pool.role)].contains(t)).count(),
                 also_in_pretraining: match pool.role {
-                    Role::Narrow => texts[i].iter().filter(|t| pretraining.contains(*t)).count(),
+                    Role::Narrow => texts[i].iter().filter(|(_, t)| pretraining.contains(t)).count(),
                     Role::Pretraining => 0,
                 },
                 kinds,
