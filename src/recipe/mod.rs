@@ -21,6 +21,9 @@ pub use self::endpoint::EndpointSection;
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
+/// The chat templates that come with the program, as `data.chat_template` names them.
+pub const CHAT_TEMPLATES: [&str; 1] = ["gemma"];
+
 /// A whole recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -120,6 +123,11 @@ pub struct DataSection {
     pub decontaminate: bool,
     /// One document in this many is held out of training for evaluation (0: none).
     pub held_out_every: usize,
+    /// Stands in front of every narrow plain text and does not count in the loss (empty: nothing does).
+    pub document_tag: String,
+    /// The Jinja chat template, in place of the model's own: a file, or the name of one that comes with the program
+    /// (empty: the model's).
+    pub chat_template: String,
 }
 
 impl Default for DataSection {
@@ -139,6 +147,8 @@ impl Default for DataSection {
             near_share: 0.8,
             decontaminate: false,
             held_out_every: 10,
+            document_tag: String::new(),
+            chat_template: String::new(),
         }
     }
 }
@@ -655,6 +665,16 @@ impl Recipe {
                 format!("{key}: {given} of {} sources have a weight; expected all or none", side.len()),
             );
         }
+        check(
+            d.chat_template.is_empty()
+                || CHAT_TEMPLATES.contains(&d.chat_template.as_str())
+                || Path::new(&d.chat_template).is_file(),
+            format!(
+                "data.chat_template: {}: no such file; expected one, or a name: {}",
+                d.chat_template,
+                CHAT_TEMPLATES.join(", ")
+            ),
+        );
         check(self.seed <= i64::MAX as u64, format!("seed = {}: expected 0 to {}", self.seed, i64::MAX));
         faults.extend(self.diff.faults());
         faults.extend(self.grader.faults("grader"));
@@ -678,6 +698,11 @@ fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
             if let Some(folder) = there.filter(|_| model.contains(['/', '.'])) {
                 *model = absolute(folder, model);
             }
+        }
+        ("data.chat_template", Value::String(template))
+            if !template.is_empty() && !CHAT_TEMPLATES.contains(&template.as_str()) =>
+        {
+            *template = absolute(folder, template);
         }
         ("train.lora.init", Value::String(adapter)) if !adapter.is_empty() => {
             *adapter = absolute(folder, adapter);

@@ -4,12 +4,11 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use serde::Serialize;
 use tokenizers::Tokenizer;
 
 use super::corpus::{Corpus, encoder, is_held_out};
-use crate::data::chat_template::Message;
 use crate::data::duplicates::Removed;
 use crate::data::examples::Example;
 use crate::data::mixture::{Mixture, Role, example};
@@ -51,6 +50,8 @@ pub struct Audit {
     pub first_examples: Vec<ExampleFacts>,
     /// What is likely not meant.
     pub warnings: Vec<Warning>,
+    /// For what `fit` refuses the data.
+    pub refused: Vec<String>,
 }
 
 /// Pretraining per narrow.
@@ -220,7 +221,7 @@ pub struct ExampleFacts {
 }
 
 /// One token of an example.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TokenFacts {
     /// Id.
     pub id: u32,
@@ -228,6 +229,8 @@ pub struct TokenFacts {
     pub text: String,
     /// Whether predicting it counts in the loss.
     pub counts: bool,
+    /// How much it counts.
+    pub weight: f32,
     /// Whether it is a special token.
     pub special: bool,
 }
@@ -362,6 +365,7 @@ impl Audit {
             tokenizer,
             chats,
             warnings,
+            refused: corpus.unfit.clone(),
         })
     }
 
@@ -438,12 +442,13 @@ impl<'a> Names<'a> {
     }
 
     fn tokens(&self, example: &Example) -> Vec<TokenFacts> {
-        let pairs = example.ids.iter().zip(&example.counts);
+        let pairs = example.ids.iter().zip(&example.weights);
         pairs
-            .map(|(&id, &counts)| TokenFacts {
+            .map(|(&id, &weight)| TokenFacts {
                 id,
                 text: self.text(id),
-                counts,
+                counts: weight != 0.0,
+                weight,
                 special: self.special.contains(&id),
             })
             .collect()
@@ -549,7 +554,7 @@ fn plain(document: &Document) -> String {
 
 /// The ids that count.
 fn counted(example: &Example) -> impl Iterator<Item = u32> + '_ {
-    example.ids.iter().zip(&example.counts).filter(|(_, counts)| **counts).map(|(id, _)| *id)
+    example.ids.iter().zip(&example.weights).filter(|(_, weight)| **weight != 0.0).map(|(id, _)| *id)
 }
 
 fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &mut Vec<Warning>) {
@@ -676,7 +681,7 @@ fn chat_facts(
     if chats.is_empty() {
         return Ok(None);
     }
-    let end = end_of_turn(base, names)?;
+    let end = base.end_of_turn()?.map(|id| names.named(id));
     let ends = |e: &Example| match &end {
         Some(end) => counted(e).filter(|id| *id == end.id).count(),
         None => 0,
@@ -719,18 +724,4 @@ fn chat_facts(
         );
     }
     Ok(Some(facts))
-}
-
-/// The first special token after what the assistant says, found with a probe.
-fn end_of_turn(base: &Pretrained, names: &Names) -> Result<Option<Named>> {
-    // A word that no template holds.
-    let answer = "qzjxv";
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let text = base.chat()?.render(&[message("user", "a"), message("assistant", answer)], false)?;
-    let Some(at) = text.rfind(answer) else {
-        return Ok(None);
-    };
-    let tail = &text[at + answer.len()..];
-    let encoding = base.tokenizer.encode(tail, false).map_err(|e| anyhow!(e))?;
-    Ok(encoding.get_ids().iter().find(|id| names.special.contains(id)).map(|&id| names.named(id)))
 }

@@ -1,6 +1,6 @@
 //! The data of a run: pools to train on, held-out examples to evaluate on, and where each came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::Result;
@@ -32,6 +32,8 @@ pub struct Corpus {
     pub rows: Vec<Vec<usize>>,
     /// Special tokens that stand in the text of documents.
     pub typed_specials: Vec<TypedSpecial>,
+    /// What makes the data unfit to train on, though they can be read.
+    pub unfit: Vec<String>,
 }
 
 /// Where a source came from and what became of it.
@@ -93,6 +95,41 @@ fn keep_first(source: &mut Rows, data: &DataSection) -> usize {
     before - source.len()
 }
 
+/// What is wrong with a source of which no conversation trains the token that ends the assistant's turn.
+fn no_end_of_turn(
+    source: &str,
+    examples: &[Example],
+    chats: &HashSet<usize>,
+    end: Option<u32>,
+    tokenizer: &Tokenizer,
+) -> Option<String> {
+    let end = end?;
+    let trains_it =
+        |e: &Example| e.ids.iter().zip(&e.weights).any(|(id, weight)| *id == end && *weight != 0.0);
+    let of_chats = || examples.iter().filter(|e| chats.contains(&e.row));
+    (of_chats().count() > 0 && !of_chats().any(trains_it)).then(|| {
+        format!(
+            "{source}: none of {} conversations trains {}, which ends the assistant's turn: the model would not learn \
+             to stop; raise data.max_seq_len, or see the masks with trainer inspect",
+            of_chats().count(),
+            tokenizer.id_to_token(end).unwrap_or_default(),
+        )
+    })
+}
+
+/// What is wrong with a source of which a text begins with the beginning-of-sequence token twice.
+fn doubled_bos(source: &str, examples: &[Example], bos: Option<u32>) -> Option<String> {
+    let bos = bos?;
+    let mut twice = examples.iter().filter(|e| e.ids.starts_with(&[bos, bos]));
+    let first = twice.next()?;
+    Some(format!(
+        "{source}: row {} and {} more begin with the beginning-of-sequence token twice: the text holds it, and the \
+         tokenizer adds it; take it out of the text",
+        first.row,
+        twice.count()
+    ))
+}
+
 /// Whether a document is held out of training: every `held_out_every`-th row of its source.
 pub fn is_held_out(row: usize, data: &DataSection) -> bool {
     data.held_out_every > 0 && row % data.held_out_every == data.held_out_every - 1
@@ -131,9 +168,14 @@ impl Corpus {
             provenance: Vec::new(),
             rows: Vec::new(),
             typed_specials: Vec::new(),
+            unfit: Vec::new(),
         };
         let specials = SpecialTokens::of(&base.tokenizer);
-        let encoder = encoder(data, &base.tokenizer, template.as_ref(), base.eos_token.as_deref())?;
+        let plain = encoder(data, &base.tokenizer, template.as_ref(), base.eos_token.as_deref())?;
+        let tagged = encoder(data, &base.tokenizer, template.as_ref(), base.eos_token.as_deref())?;
+        let tagged = tagged.with_tag(&data.document_tag)?;
+        let end_of_turn = template.as_ref().map(|_| base.end_of_turn()).transpose()?.flatten();
+        let bos = base.bos_token.as_deref().and_then(|bos| base.tokenizer.token_to_id(bos));
         let of_narrow = data.narrow.iter().zip(&data.narrow).zip(narrow);
         let of_pretraining = data.pretraining.iter().zip(&pretraining_specs).zip(pretraining);
         let sources = of_narrow
@@ -141,6 +183,7 @@ impl Corpus {
             .chain(of_pretraining.map(|source| (Role::Pretraining, source)));
         for ((role, ((spec, file), documents)), removed) in sources.zip(removed) {
             let all = || documents.iter().map(|(row, document)| (*row, document));
+            let encoder = if role == Role::Narrow { &tagged } else { &plain };
             let (train, tally) =
                 encoder.encode(&spec.path, all().filter(|(row, _)| !is_held_out(*row, data)))?;
             let (held, held_out) =
@@ -150,6 +193,10 @@ impl Corpus {
                 Role::Narrow => corpus.held_out_narrow.extend(held),
                 Role::Pretraining => corpus.held_out_pretraining.extend(held),
             }
+            let chats: HashSet<usize> =
+                documents.iter().filter(|d| is_chat(d)).map(|(row, _)| *row).collect();
+            corpus.unfit.extend(no_end_of_turn(&spec.path, &train, &chats, end_of_turn, &base.tokenizer));
+            corpus.unfit.extend(doubled_bos(&spec.path, &train, bos));
             corpus.pools.push(Pool { name: spec.path.clone(), role, weight: spec.weight, examples: train });
             corpus.rows.push(all().map(|(row, _)| row).collect());
             corpus.provenance.push(Provenance {
@@ -165,6 +212,17 @@ impl Corpus {
         Ok(corpus)
     }
 
+    /// Refuses data that teach what nobody means: a turn that never ends, a text that begins twice.
+    ///
+    /// # Errors
+    /// An [`InputError`] with all of it.
+    pub fn refuse(&self) -> Result<()> {
+        match self.unfit.is_empty() {
+            true => Ok(()),
+            false => Err(InputError { faults: self.unfit.clone() }.into()),
+        }
+    }
+
     /// Puts in the sources `"self"` that are not sampled yet, `documents` rows of one example of `max_seq_len`
     /// tokens each, so that a run can be planned before the base model is sampled. The corpus must have been
     /// read without them. Gives their places.
@@ -172,9 +230,9 @@ impl Corpus {
         let mut places = Vec::new();
         for (i, spec) in data.pretraining.iter().enumerate().filter(|(_, s)| s.is_self()) {
             let rows = (0..documents).filter(|row| !is_held_out(*row, data));
-            let (ids, counts) = (vec![0; data.max_seq_len], vec![false; data.max_seq_len]);
+            let (ids, weights) = (vec![0; data.max_seq_len], vec![0.0; data.max_seq_len]);
             let examples: Vec<Example> =
-                rows.map(|row| Example { ids: ids.clone(), counts: counts.clone(), row }).collect();
+                rows.map(|row| Example { ids: ids.clone(), weights: weights.clone(), row }).collect();
             let place = data.narrow.len() + i;
             self.provenance.insert(
                 place,
