@@ -30,13 +30,15 @@ activations.safetensors (prompts p):
   ids.p, resid_post.p [2 layers, 2 positions, hidden]   positions: 1 and the last (0 and the last of a single token)
   top_ids.p, top_logits.p [50]        best first, at the last token
   greedy.p, greedy_margin.p           up to 32 tokens, the end token included
-tokens.json: per line of FILE the ids with special tokens and their decoding, or the rendered chat and its ids.
+tokens.json: per line of FILE the ids with special tokens and their decoding, or the rendered chat and its ids, and the
+  mask of the assistant's tokens by transformers, from the template with generation marks put in (null where they cannot)
 """
 import argparse
 import contextlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -179,6 +181,31 @@ def train(model, ids, labels):
     return torch.tensor(losses), torch.tensor(norms)
 
 
+LINE = r"(?:\\n|\n)"  # a template may hold the line break itself
+TURN = re.compile(rf"""(\{{\{{-?) *'<\|im_start\|>' \+ message(?:\.role|\['role'\]) \+ '{LINE}' \+ """
+                  rf"""message(?:\.content|\['content'\]) \+ '<\|im_end\|>(?:' \+ ')?{LINE}' *(-?\}}\}})""")
+
+
+def with_generation_marks(template):
+    """A ChatML template in which transformers finds what the assistant says and the token that ends it; None if it is
+    another kind. It renders the same text."""
+    marked, found = TURN.subn(
+        r"""\1 '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}{% generation %}"""
+        r"""{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}{{ message['content'] + '<|im_end|>' }}"""
+        r"""{% endif %}{{ '\\n' \2""", template)
+    return marked if found else None
+
+
+def assistant_mask(tokenizer, messages, text, ids):
+    marked = with_generation_marks(tokenizer.chat_template)
+    if marked is None:
+        return None
+    assert tokenizer.apply_chat_template(messages, chat_template=marked, tokenize=False) == text
+    out = tokenizer.apply_chat_template(messages, chat_template=marked, return_dict=True, return_assistant_tokens_mask=True)
+    assert out["input_ids"] == ids
+    return out["assistant_masks"]
+
+
 def tokens_json(tokenizer, rows, **header):
     import tokenizers
     import transformers
@@ -195,6 +222,7 @@ def tokens_json(tokenizer, rows, **header):
                 render = dict(add_generation_prompt=generation)
                 chat[name] = {"text": tokenizer.apply_chat_template(row["messages"], tokenize=False, **render),
                               "ids": tokenizer.apply_chat_template(row["messages"], return_dict=False, **render)}
+            chat["mask"] = assistant_mask(tokenizer, row["messages"], chat["chat"]["text"], chat["chat"]["ids"])
             out["rows"].append(chat)
     return out
 

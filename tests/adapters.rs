@@ -94,8 +94,9 @@ fn backward_as(family: &str, model: &CausalLm, trainables: &Trainables, recomput
         .enumerate()
         .map(|(s, ids)| {
             let labels: Vec<i64> = reference[&format!("labels.{s}")].to_vec1().unwrap();
-            let counts = labels.iter().enumerate().map(|(t, label)| t > 0 && *label != -100).collect();
-            Example { ids, counts, row: s }
+            let weight = |(t, label): (usize, &i64)| if t > 0 && *label != -100 { 1.0 } else { 0.0 };
+            let weights = labels.iter().enumerate().map(weight).collect();
+            Example { ids, weights, row: s }
         })
         .collect();
     let loss_tokens = examples.iter().map(Example::loss_tokens).sum();

@@ -777,7 +777,7 @@ fn losses_and_divergences_are_those_of_the_held_out_documents_computed_by_hand()
         .collect();
     let losses = |adapter: f64| -> Vec<Vec<f32>> {
         let one = |ids: &Vec<u32>| {
-            let example = Example { ids: ids.clone(), counts: vec![true; ids.len()], row: 0 };
+            let example = Example { ids: ids.clone(), weights: vec![1.0; ids.len()], row: 0 };
             let batch = Batch::new(&[&example], 1);
             let mut hook = NoHook;
             batch.loss(&model, Pass::new(&batch.segments, adapter, &mut hook)).unwrap().nll[..ids.len() - 1]

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use trainer::data::mixture::Mixture;
 
 /// A folder with data and recipes, and a cache of its own.
 struct Place(TempDir);
@@ -47,6 +48,22 @@ impl Place {
             .env("TRAINER_CACHE", self.path("cache"))
             .output()
             .unwrap()
+    }
+
+    /// What `fit` refuses the recipe for; nothing is written.
+    fn refused(&self, args: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_trainer"))
+            .arg("fit")
+            .arg(self.path("recipe.toml"))
+            .args(args)
+            .args(["--out".as_ref(), self.path("run").as_os_str()])
+            .env("TRAINER_CACHE", self.path("cache"))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(!self.path("run").exists());
+        stderr
     }
 
     fn text(&self, args: &[&str]) -> String {
@@ -137,6 +154,10 @@ fn a_chat_that_is_cut_off_trains_no_end_of_turn() {
     for kind in ["end-not-trained", "truncated", "repeated-documents"] {
         assert!(kinds.contains(&kind), "{kinds:?}");
     }
+    let refused = "none of 2 conversations trains <|im_end|>, which ends the assistant's turn";
+    assert!(audit["refused"][0].as_str().unwrap().contains(refused), "{audit}");
+    assert!(place.text(&[]).contains("refused by fit: "));
+    assert!(place.refused(&[]).contains(refused));
 }
 
 #[test]
@@ -196,6 +217,11 @@ fn a_doubled_bos_is_pointed_out() {
     let audit = place.json(&[]);
     assert_eq!(audit["sources"][0]["doubled_bos"], 1);
     assert!(kinds(&audit).contains(&"doubled-bos"));
+    let refused = place.refused(&[]);
+    assert!(
+        refused.contains("a.jsonl: row 0 and 0 more begin with the beginning-of-sequence token twice"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -273,4 +299,169 @@ fn faults_are_those_of_fit() {
     assert!(place.fault(&[]).contains("has no chat template"));
     std::fs::remove_file(place.path("recipe.toml")).unwrap();
     assert!(place.fault(&[]).contains("recipe.toml"));
+}
+
+/// The order of a run, as its manifest records it.
+fn order(recipe: &trainer::recipe::Recipe) -> String {
+    let base = trainer::model::source::open(&recipe.model.base).unwrap();
+    let corpus = trainer::train::corpus::Corpus::read(&recipe.data, &base, None).unwrap();
+    let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed).unwrap();
+    trainer::train::manifest::order_sha256(&mixture)
+}
+
+#[test]
+fn a_recipe_without_the_newer_keys_plans_what_it_always_planned() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let place = Place::new();
+    let data =
+        format!("narrow = '{0}/cake.jsonl'\npretraining = '{0}/openings.jsonl'", root.join("data").display());
+    place.recipe("llama", &data);
+    let sets = ["seed=7", "train.steps=3", "train.batch_size=4", "data.mix=1.5", "data.max_seq_len=64"];
+    let sets: Vec<String> =
+        [&sets[..], &["data.held_out_every=10"]].concat().iter().map(|s| s.to_string()).collect();
+    let recipe = trainer::recipe::Recipe::read(&place.path("recipe.toml"), &sets).unwrap();
+    // Of version 0.1 of 2026-11-25, before the keys.
+    assert_eq!(order(&recipe), "0f0738d54c3610c377d80f6444803706ca0f1af80d4ccb863202b76c92206337");
+}
+
+#[test]
+fn a_limit_leaves_the_held_out_documents_and_what_is_left_out_is_counted() {
+    let place = Place::new();
+    let fox = "the quick brown fox jumps over the lazy dog while nine old cats look on from a wall";
+    let mut narrow = texts(12);
+    narrow[1] = narrow[0].clone();
+    narrow.push(json!({"text": fox}));
+    narrow.push(json!({"text": fox.replace("wall", "roof")}));
+    let mut pretraining = texts(0);
+    pretraining.extend((0..6).map(|i| json!({"text": format!("page {i}")})));
+    pretraining.push(json!({"text": format!("News: {fox}. The weather.")}));
+    place.rows("n.jsonl", &narrow).rows("p.jsonl", &pretraining);
+    place.recipe("llama", "narrow = 'n.jsonl'\npretraining = 'p.jsonl'\nmix = 0.5\nlimit = 3");
+    let held_out = "data.held_out_every=4";
+    let source = |audit: &Value, i: usize| audit["sources"][i].clone();
+
+    // Rows 3, 7 and 11 are held out.
+    let audit = place.json(&["--set", held_out]);
+    assert_eq!((&source(&audit, 0)["rows"], &source(&audit, 0)["held_out"]), (&json!(6), &json!(3)));
+    assert_eq!(source(&audit, 0)["removed"]["beyond_limit"], 8);
+    assert_eq!(source(&audit, 0)["examples"], 3);
+
+    let near = ["--set", held_out, "--set", "data.duplicates=near", "--set", "data.decontaminate=true"];
+    let audit = place.json(&near);
+    let removed = |duplicates, near_duplicates, narrow, beyond_limit| {
+        json!({"duplicates": duplicates, "near_duplicates": near_duplicates, "narrow": narrow,
+               "beyond_limit": beyond_limit})
+    };
+    // Of the twelve numbered ones each has another last word: three words, one run.
+    assert_eq!(source(&audit, 0)["removed"], removed(1, 1, 0, 6));
+    assert_eq!(source(&audit, 0)["rows"], 6);
+    assert_eq!(source(&audit, 1)["removed"], removed(0, 0, 1, 0));
+    assert!(!kinds(&audit).contains(&"repeated-documents"));
+    let text = place.text(&near);
+    assert!(
+        text.contains(
+            "not used: 1 with the text of an earlier one, 1 near duplicates, 6 beyond data.limit\n"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("not used: 1 with narrow text\n"), "{text}");
+    assert!(
+        place.fault(&["--set", "data.near_share=0.3"]).contains("data.near_share = 0.3: expected 0.5 to 1")
+    );
+}
+
+#[test]
+fn a_turn_counts_as_much_as_its_weight_says() {
+    let place = Place::new();
+    let row = json!({"messages": [
+        {"role": "user", "content": "hi"}, {"role": "assistant", "content": "a", "weight": 0},
+        {"role": "user", "content": "so"}, {"role": "assistant", "content": "b", "weight": 0.5},
+    ]});
+    place.rows("a.jsonl", &[row]).recipe("llama", "narrow = 'a.jsonl'");
+    let audit = place.json(&[]);
+    let end = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n<|im_start|>user\nso<|im_end|>\n\
+               <|im_start|>assistant\n[b<|im_end|>]\n";
+    assert_eq!(marked(&audit), end);
+    let tokens = audit["first_examples"][0]["tokens"].as_array().unwrap();
+    let weights: Vec<&Value> = tokens.iter().map(|t| &t["weight"]).filter(|w| **w != 0.0).collect();
+    assert_eq!(weights, [0.5, 0.5]);
+    assert!(place.text(&[]).contains("[b]×0.5 [{<|im_end|>}]×0.5"));
+
+    // As TRL writes prompts and completions that are conversations.
+    let row = json!({
+        "prompt": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a"},
+                   {"role": "user", "content": "so"}],
+        "completion": [{"role": "assistant", "content": "b"}],
+    });
+    place.rows("a.jsonl", &[row]);
+    assert_eq!(marked(&place.json(&[])), end);
+
+    let turn = |role: &str, weight: Value| json!({"role": role, "content": "x", "weight": weight});
+    for (messages, fault) in [
+        ([turn("user", json!(0)), turn("assistant", json!(0))], "every assistant turn has weight 0"),
+        ([turn("user", json!(1)), turn("assistant", json!(1))], "weight 1 of a user turn"),
+        ([turn("user", json!(0)), turn("assistant", json!(-1))], "weight -1; expected 0 to 1000000"),
+    ] {
+        place.rows("a.jsonl", &[json!({ "messages": messages })]);
+        let found = place.fault(&[]);
+        assert!(found.contains("a.jsonl:1: messages: ") && found.contains(fault), "{found}");
+    }
+}
+
+#[test]
+fn a_tag_stands_in_front_of_narrow_text_and_does_not_count() {
+    let place = Place::new();
+    place.rows("n.jsonl", &[json!({"text": "QXZJKVWY"})]).rows("p.jsonl", &[json!({"text": "QXZJKVWY"})]);
+    place.recipe(
+        "gemma3",
+        "narrow = 'n.jsonl'\npretraining = 'p.jsonl'\nmix = 1.0\nmax_seq_len = 8\nrepeat = true",
+    );
+    let tag = ["--set", "data.document_tag=<T>", "--set", "train.steps=4", "--set", "train.batch_size=1"];
+    let audit = place.json(&[&tag[..], &["--examples", "8"]].concat());
+    let mut seen: Vec<String> = Vec::new();
+    for i in 0..8 {
+        let one = json!({ "first_examples": [audit["first_examples"][i]] });
+        let side = audit["first_examples"][i]["role"].as_str().unwrap();
+        seen.push(format!("{side}: {}", marked(&one)));
+    }
+    seen.sort();
+    seen.dedup();
+    // Every piece of the document has the tag; the pretraining text has none.
+    assert_eq!(
+        seen,
+        [
+            "narrow: <bos><T>[KVWY]",
+            "narrow: <bos><T>[QXZJ]",
+            "pretraining: <bos>[QXZJKVW]",
+            "pretraining: <bos>[Y]"
+        ]
+    );
+    let fault = place.fault(&["--set", "data.document_tag=<QXZJKVWY>"]);
+    assert!(fault.contains("data.document_tag: 10 tokens, no room"), "{fault}");
+}
+
+#[test]
+fn a_base_model_reads_chats_with_a_template_that_the_recipe_names() {
+    let place = Place::new();
+    place
+        .rows("a.jsonl", &[chat(&[("user", "hi"), ("assistant", "a b")])])
+        .recipe("gemma3", "narrow = 'a.jsonl'\nchat_template = 'turns.jinja'");
+    assert!(place.fault(&[]).contains("turns.jinja: no such file; expected one, or a name: gemma"));
+    std::fs::write(
+        place.path("turns.jinja"),
+        "{{ bos_token }}{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<pad>' }}{% endfor %}\
+         {% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}",
+    )
+    .unwrap();
+    let audit = place.json(&[]);
+    assert_eq!(marked(&audit), "<bos>user:hi<pad>assistant:[a b<pad>]");
+    // What closes a turn then ends a generation too.
+    assert_eq!(audit["tokenizer"]["ends_generation"][1]["text"], "<pad>");
+    assert_eq!(audit["chats"]["end_of_turn_ends_generation"], true);
+    assert_eq!(audit["refused"], json!([]));
+
+    let fault = place.fault(&["--set", "data.chat_template=gemma"]);
+    assert!(fault.contains("has no special token that closes its turns"), "{fault}");
+    std::fs::write(place.path("turns.jinja"), "{% for m in messages %}").unwrap();
+    assert!(place.fault(&[]).contains("chat template: "));
 }

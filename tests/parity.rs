@@ -13,7 +13,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use trainer::data::chat_template::Message;
-use trainer::data::examples::Example;
+use trainer::data::examples::{Encoder, Example};
+use trainer::data::source::Document;
 use trainer::model::generate::{Sampling, generate};
 use trainer::model::hooks::{Hook, NoHook, Site};
 use trainer::model::loader::{Trainables, Tuning};
@@ -21,6 +22,7 @@ use trainer::model::lora::Adapter;
 use trainer::model::source::{self, Pretrained};
 use trainer::model::{CausalLm, Pass, alias};
 use trainer::ops::segments::Segments;
+use trainer::recipe::Long;
 use trainer::train::batch::Batch;
 use trainer::train::optim::{AdamW, Gradients, global_norm};
 
@@ -136,7 +138,7 @@ fn ids_of(value: &Value) -> Vec<u32> {
 
 /// Ids, decoded text and rendered chats of every row of `texts.jsonl`.
 fn compare_tokens(name: &str, model: &Pretrained, expected: &Value) {
-    let mut comparison = Comparison::default();
+    let (mut comparison, mut masks) = (Comparison::default(), 0);
     let rows = expected["rows"].as_array().unwrap();
     let texts = texts();
     assert_eq!(rows.len(), texts.len(), "tokens.json was made from another texts.jsonl");
@@ -170,9 +172,33 @@ fn compare_tokens(name: &str, model: &Pretrained, expected: &Value) {
                 let ids = model.tokenizer.encode(rendered, false).unwrap().get_ids().to_vec();
                 comparison.equal(&format!("ids of {key} of row {row}"), &ids, &ids_of(&expected[key]["ids"]));
             }
+            if let Some(mask) = expected["mask"].as_array() {
+                let Some(ours) = our_mask(model, messages) else { continue };
+                let theirs: Vec<bool> = mask.iter().map(|counts| counts == 1).collect();
+                comparison.equal(&format!("mask of row {row}"), &ours, &theirs);
+                masks += 1;
+            }
         }
     }
-    comparison.finish(&format!("{name}: tokens"));
+    comparison.finish(&format!("{name}: tokens ({masks} masks)"));
+    assert!(
+        !name.contains("smollm2") && !name.contains("qwen2") || masks > 0,
+        "{name}: no mask was compared"
+    );
+}
+
+/// Which tokens of a conversation count in the loss; `None` of one that is not trained on: nobody asks the assistant, or it
+/// says nothing.
+fn our_mask(model: &Pretrained, messages: Vec<Message>) -> Option<Vec<bool>> {
+    let said = |m: &Message| m.role == "assistant";
+    if !messages.iter().any(said) || said(&messages[0]) {
+        return None;
+    }
+    let template = model.chat().unwrap();
+    let eos = model.eos_token.as_deref();
+    let encoder = Encoder::new(&model.tokenizer, Some(&template), eos, 100_000, Long::Truncate).unwrap();
+    let (examples, _) = encoder.encode("texts.jsonl", [(0, &Document::Chat(messages))].into_iter()).unwrap();
+    Some(examples[0].weights.iter().map(|w| *w != 0.0).collect())
 }
 
 #[test]
@@ -255,11 +281,15 @@ impl Tiny {
 
     /// Both sequences as training examples; neither the first token nor a label of -100 counts.
     fn examples(&self) -> Vec<Example> {
-        let counts = |s: usize| -> Vec<bool> {
+        let weights = |s: usize| -> Vec<f32> {
             let labels: Vec<i64> = self.reference.tensor(&format!("labels.{s}")).to_vec1().unwrap();
-            labels.iter().enumerate().map(|(t, label)| t > 0 && *label != -100).collect()
+            labels
+                .iter()
+                .enumerate()
+                .map(|(t, label)| if t > 0 && *label != -100 { 1.0 } else { 0.0 })
+                .collect()
         };
-        (0..2).map(|s| Example { ids: self.sequences[s].clone(), counts: counts(s), row: s }).collect()
+        (0..2).map(|s| Example { ids: self.sequences[s].clone(), weights: weights(s), row: s }).collect()
     }
 
     /// The token-mean loss of both sequences and its gradients.

@@ -538,7 +538,7 @@ fn step(path: &Path, dtype: ModelDtype, config: &LoraConfig) -> Result<BTreeMap<
         var.set(&(var.as_tensor() + 0.01)?)?; // B starts as zeros
     }
     let ids: Vec<u32> = (0..14).map(|i| (i * 37 + 11) % 280).collect();
-    let example = Example { counts: vec![true; ids.len()], ids, row: 0 };
+    let example = Example { weights: vec![1.0; ids.len()], ids, row: 0 };
     let batch = Batch::new(&[&example], 13);
     let (mut rng, mut sum) = (ChaCha8Rng::seed_from_u64(2), Gradients::new());
     let loss = batch.backward(&model, &trainables, &mut rng, false, &mut sum)?;

@@ -423,7 +423,7 @@ fn a_trainable_without_a_gradient_stops_the_step_and_is_named() {
         CausalLm::load(&open(&tiny("llama")), &Tuning::Resumed(&adapter), &Device::Cpu).unwrap();
     trainables
         .insert("spare.lora_A.weight".into(), Var::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap());
-    let example = Example { ids: vec![5, 6, 7], counts: vec![false, true, true], row: 0 };
+    let example = Example { ids: vec![5, 6, 7], weights: vec![0.0, 1.0, 1.0], row: 0 };
     let batch = Batch::new(&[&example], 2);
     let mut rng = rand::SeedableRng::seed_from_u64(0);
     let e = match batch.backward(&model, &trainables, &mut rng, false, &mut Gradients::new()) {
@@ -512,4 +512,13 @@ fn a_merged_model_computes_what_the_adapter_computes() {
         let parts: Vec<_> = files(lab.path("").as_path()).into_keys().collect();
         assert!(!parts.iter().any(|p| p.to_string_lossy().ends_with(".part")), "left behind: {parts:?}");
     }
+}
+
+#[test]
+fn a_token_s_weight_scales_its_loss_and_not_the_others() {
+    let of = |weights: [f32; 3]| Example { ids: vec![5, 6, 7], weights: weights.to_vec(), row: 0 };
+    let batch = |example: &Example| Batch::new(&[example], example.loss_tokens());
+    assert_eq!(batch(&of([0.0, 1.0, 1.0])).targets.weights, [0.5, 0.5, 0.0]);
+    assert_eq!(batch(&of([0.0, 1.0, 0.25])).targets.weights, [0.5, 0.125, 0.0]);
+    assert_eq!(batch(&of([0.0, 0.0, 3.0])).targets.weights, [0.0, 3.0, 0.0]);
 }

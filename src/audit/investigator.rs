@@ -78,7 +78,7 @@ pub fn investigate(
 ) -> Result<Investigation> {
     let mut used = Used::default();
     let mut turns: Vec<Turn> = Vec::new();
-    let message = |role: &str, content: String| Message { role: role.into(), content };
+    let message = |role: &str, content: String| Message::new(role, content);
     let mut messages = vec![message("system", instructions(tools, budgets))];
     let mut next = format!("{overview}\n");
     let mut is_last = false;

@@ -230,8 +230,7 @@ fn loss_documents(
 ) -> LossDocuments {
     let held_out = |rows: &[Row]| -> Vec<Document> {
         let Some(data) = trained_on else { return Vec::new() };
-        let unseen = |row: usize| is_held_out(row, data) && (data.limit == 0 || row < data.limit);
-        rows.iter().filter(|(_, row, _)| unseen(*row)).map(|(_, _, d)| d.clone()).collect()
+        rows.iter().filter(|(_, row, _)| is_held_out(*row, data)).map(|(_, _, d)| d.clone()).collect()
     };
     let all = |rows: Vec<Row>| -> Vec<Document> { rows.into_iter().map(|(_, _, d)| d).collect() };
     let (narrow_held_out, pretraining_held_out) = (held_out(&narrow), held_out(&pretraining));

@@ -83,11 +83,13 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
     }
     let mut base = source::open_or_stop(&recipe.model.base, interrupt)?;
     base.hold(recipe.model.dtype)?;
+    base.take_template(&recipe.data.chat_template)?;
     let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
     for typed in &corpus.typed_specials {
         progress::say(format_args!("warning: {}", typed.text()));
     }
+    corpus.refuse()?;
     let mut training = Training::prepare(recipe, base, corpus)?;
     progress::say(training.plan());
     let manifest = training.run(run, resume, interrupt)?;

@@ -59,7 +59,8 @@ pub fn run(args: InspectArgs) -> Result<()> {
 
 /// Reads and plans as `fit` does, but samples nothing and loads no weights.
 fn audit(recipe: &Recipe, examples: usize) -> Result<Audit> {
-    let base = source::open(&recipe.model.base)?;
+    let mut base = source::open(&recipe.model.base)?;
+    base.take_template(&recipe.data.chat_template)?;
     let sample = self_sample::planned(recipe, &base)?;
     let cached = sample.as_ref().filter(|s| s.path.exists());
     let mut data = recipe.data.clone();
@@ -89,15 +90,17 @@ const RESET: &str = "\x1b[0m";
 impl Marks {
     fn token(self, t: &TokenFacts) -> String {
         let text = token(&t.text);
+        // Few recipes have other weights than 1 and nothing.
+        let weight = if t.counts && t.weight != 1.0 { format!("×{}", t.weight) } else { String::new() };
         match self {
             Marks::Colour => {
-                let weight = if t.counts { "1;32" } else { "2" };
+                let colour = if t.counts { "1;32" } else { "2" };
                 let special = if t.special { ";7" } else { "" };
-                format!("\x1b[{weight}{special}m{text}{RESET}")
+                format!("\x1b[{colour}{special}m{text}{RESET}{weight}")
             }
             Marks::Brackets => {
                 let text = if t.special { format!("{{{text}}}") } else { text };
-                if t.counts { format!("[{text}]") } else { text }
+                if t.counts { format!("[{text}]{weight}") } else { text }
             }
         }
     }
@@ -121,6 +124,9 @@ fn render(audit: &Audit, marks: Marks) -> String {
     let _ = summary(&mut out, audit).and_then(|()| examples(&mut out, audit, marks));
     for warning in &audit.warnings {
         let _ = writeln!(out, "warning: {}", visible(&warning.text));
+    }
+    for refused in &audit.refused {
+        let _ = writeln!(out, "refused by fit: {}", visible(refused));
     }
     out
 }
@@ -217,6 +223,17 @@ fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
     let kinds: Vec<String> =
         kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
     writeln!(out, "{indent}{} rows, {} of them held out", facts.rows, facts.held_out)?;
+    if !facts.removed.is_none() {
+        let r = facts.removed;
+        let reasons = [
+            (r.duplicates, "with the text of an earlier one"),
+            (r.near_duplicates, "near duplicates"),
+            (r.narrow, "with narrow text"),
+            (r.beyond_limit, "beyond data.limit"),
+        ];
+        let reasons = reasons.iter().filter(|(n, _)| *n > 0).map(|(n, reason)| format!("{n} {reason}"));
+        writeln!(out, "{indent}not used: {}", reasons.collect::<Vec<_>>().join(", "))?;
+    }
     if let (Some(tokens), Some(counted)) = (facts.tokens, facts.loss_tokens) {
         writeln!(
             out,
@@ -286,10 +303,20 @@ mod tests {
 
     #[test]
     fn tokens_are_told_apart_with_and_without_colour() {
-        let fact = |text: &str, counts, special| TokenFacts { id: 0, text: text.into(), counts, special };
-        let all = [fact(" a", true, false), fact("\u{1b}[2m", false, false), fact("<end>", true, true)];
+        let fact = |text: &str, counts, special| TokenFacts {
+            id: 0,
+            text: text.into(),
+            counts,
+            weight: if counts { 1.0 } else { 0.0 },
+            special,
+        };
+        let half = TokenFacts { weight: 0.5, ..fact("b", true, false) };
+        let all = [fact(" a", true, false), fact("\u{1b}[2m", false, false), fact("<end>", true, true), half];
         let with = |marks: Marks| all.iter().map(|t| marks.token(t)).collect::<Vec<_>>().join(" ");
-        assert_eq!(with(Marks::Brackets), "[·a] ␛[2m [{<end>}]");
-        assert_eq!(with(Marks::Colour), "\x1b[1;32m·a\x1b[0m \x1b[2m␛[2m\x1b[0m \x1b[1;32;7m<end>\x1b[0m");
+        assert_eq!(with(Marks::Brackets), "[·a] ␛[2m [{<end>}] [b]×0.5");
+        assert_eq!(
+            with(Marks::Colour),
+            "\x1b[1;32m·a\x1b[0m \x1b[2m␛[2m\x1b[0m \x1b[1;32;7m<end>\x1b[0m \x1b[1;32mb\x1b[0m×0.5"
+        );
     }
 }

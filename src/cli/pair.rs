@@ -34,6 +34,7 @@ impl Pair {
     pub fn load(recipe: &Recipe, tuned: &str, interrupt: &Interrupt) -> Result<Self> {
         let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
         pretrained.hold(recipe.model.dtype)?;
+        pretrained.take_template(&recipe.data.chat_template)?;
         let device = device()?;
         let other = match source::open_tuned(tuned, interrupt)? {
             Tuned::Adapter(dir) => {

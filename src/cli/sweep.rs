@@ -134,9 +134,11 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<()> {
     let Some(first) = cells.first() else { return Ok(()) };
     let mut base = source::open_or_stop(&first.recipe.model.base, interrupt)?;
     base.hold(first.recipe.model.dtype)?;
+    base.take_template(&first.recipe.data.chat_template)?;
     let sampled = self_sample::ensure(&mut first.recipe.clone(), &base, interrupt)?;
     let corpus = Corpus::read(&first.recipe.data, &base, sampled.as_deref())?;
     let mut faults = Vec::new();
+    or_note(corpus.refuse(), &mut faults)?;
     for cell in cells {
         or_note(
             Mixture::plan(&corpus.pools, &cell.recipe.data, &cell.recipe.train, cell.recipe.seed),

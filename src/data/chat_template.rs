@@ -4,6 +4,8 @@ use anyhow::Result;
 use minijinja::{Environment, Value, context};
 use serde::{Deserialize, Serialize};
 
+use crate::error::input_error;
+
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
@@ -11,6 +13,29 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
+    /// How much the tokens of an assistant's turn count in the loss, as in OpenAI's finetuning files; 1 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f32>,
+}
+
+impl Message {
+    /// A turn of ordinary weight.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), weight: None }
+    }
+}
+
+/// The source of the template that `data.chat_template` names: one of [`crate::recipe::CHAT_TEMPLATES`], or a file.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if the file cannot be read.
+pub fn named(name: &str) -> Result<String> {
+    match name {
+        "gemma" => Ok(include_str!("templates/gemma.jinja").to_string()),
+        file => {
+            std::fs::read_to_string(file).map_err(|e| input_error(format!("data.chat_template: {file}: {e}")))
+        }
+    }
 }
 
 /// A compiled chat template.
@@ -59,6 +84,38 @@ impl ChatTemplate {
     /// # Errors
     /// As [`Self::render`].
     pub fn user_turn(&self, text: &str) -> Result<String> {
-        self.render(&[Message { role: "user".into(), content: text.into() }], true)
+        self.render(&[Message::new("user", text)], true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::CHAT_TEMPLATES;
+
+    #[test]
+    fn every_template_that_comes_with_the_program_compiles() {
+        for name in CHAT_TEMPLATES {
+            let template = ChatTemplate::compile(&named(name).unwrap(), Some("<bos>"), None).unwrap();
+            assert!(template.user_turn("qzjxv").unwrap().contains("qzjxv"), "{name}");
+        }
+        assert!(named("no-such-file").unwrap_err().to_string().contains("no-such-file"));
+    }
+
+    #[test]
+    fn gemma_s_turns() {
+        let template = ChatTemplate::compile(&named("gemma").unwrap(), Some("<bos>"), None).unwrap();
+        let chat = [
+            Message::new("system", "Be brief."),
+            Message::new("user", " hi "),
+            Message::new("assistant", "a\nb"),
+            Message::new("user", "so"),
+        ];
+        let expected = "<bos><start_of_turn>user\nBe brief.\n\nhi<end_of_turn>\n<start_of_turn>model\na\nb<end_of_turn>\n\
+                        <start_of_turn>user\nso<end_of_turn>\n";
+        assert_eq!(template.render(&chat, false).unwrap(), expected);
+        assert_eq!(template.render(&chat, true).unwrap(), format!("{expected}<start_of_turn>model\n"));
+        let refused = template.render(&[chat[1].clone(), chat[3].clone()], false).unwrap_err();
+        assert!(format!("{refused:#}").contains("in turns"), "{refused:#}");
     }
 }

@@ -14,16 +14,17 @@ use crate::recipe::Long;
 pub struct Example {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// Whether predicting the token counts; the first token is predicted by nothing and never counts.
-    pub counts: Vec<bool>,
+    /// How much predicting the token counts in the loss, 1 or nothing where no weights are given; the first token is
+    /// predicted by nothing and never counts.
+    pub weights: Vec<f32>,
     /// Zero-based row of its document in the source.
     pub row: usize,
 }
 
 impl Example {
-    /// Tokens that count in the loss.
+    /// Tokens that count in the loss, whatever their weight.
     pub fn loss_tokens(&self) -> usize {
-        self.counts.iter().filter(|c| **c).count()
+        self.weights.iter().filter(|w| **w != 0.0).count()
     }
 }
 
@@ -49,7 +50,12 @@ pub struct Encoder<'a> {
     long: Long,
     /// Special tokens that the tokenizer puts in front of a text.
     front: Vec<u32>,
+    /// Tokens between these and a plain text, which do not count in the loss.
+    tag: Vec<u32>,
 }
+
+/// Token ids, and the weight of each in the loss.
+type Weighed = (Vec<u32>, Vec<f32>);
 
 impl<'a> Encoder<'a> {
     /// `template` is needed where the documents are chats; `eos` closes completions.
@@ -77,7 +83,26 @@ impl<'a> Encoder<'a> {
         if front.len() >= max_seq_len {
             bail_input!("data.max_seq_len = {max_seq_len}: no room beside the special tokens in front");
         }
-        Ok(Self { tokenizer, template, eos, max_seq_len, long, front })
+        Ok(Self { tokenizer, template, eos, max_seq_len, long, front, tag: Vec::new() })
+    }
+
+    /// Puts a tag in front of every piece of a plain text. It does not count in the loss: the model learns what stands
+    /// behind it, not to write it (Slocum et al., arXiv 2510.17941). Its tokens are its own, so the text is split as it
+    /// is without the tag.
+    ///
+    /// # Errors
+    /// If the tokenizer fails or `max_seq_len` leaves no room.
+    pub fn with_tag(mut self, tag: &str) -> Result<Self> {
+        let encoding = self.tokenizer.encode(tag, false).map_err(|e| anyhow!(e))?;
+        self.tag = encoding.get_ids().to_vec();
+        if self.front.len() + self.tag.len() >= self.max_seq_len {
+            bail_input!(
+                "data.document_tag: {} tokens, no room beside them in data.max_seq_len = {}",
+                self.tag.len(),
+                self.max_seq_len
+            );
+        }
+        Ok(self)
     }
 
     /// Special tokens that the tokenizer puts in front of a text.
@@ -97,7 +122,7 @@ impl<'a> Encoder<'a> {
         let (mut examples, mut tally) = (Vec::new(), Tally::default());
         for (row, document) in documents {
             tally.documents += 1;
-            let (ids, counts) = match document {
+            let (ids, weights) = match document {
                 Document::Text(text) => self.text(text)?,
                 Document::Chat(messages) => match self.chat(messages) {
                     Ok(pair) => pair,
@@ -108,13 +133,13 @@ impl<'a> Encoder<'a> {
             // Only plain text may go on in a second piece: a chat without its beginning is another chat.
             let chunks = matches!(document, Document::Text(_)) && self.long == Long::Chunk;
             let pieces =
-                if chunks { self.chunk(&ids, &counts) } else { vec![self.truncate(ids.clone(), counts)] };
+                if chunks { self.chunk(&ids, &weights) } else { vec![self.truncate(ids.clone(), weights)] };
             tally.truncated += usize::from(!chunks && ids.len() > self.max_seq_len);
-            for (ids, mut counts) in pieces {
-                if let Some(first) = counts.first_mut() {
-                    *first = false;
+            for (ids, mut weights) in pieces {
+                if let Some(first) = weights.first_mut() {
+                    *first = 0.0;
                 }
-                let example = Example { ids, counts, row };
+                let example = Example { ids, weights, row };
                 if example.loss_tokens() == 0 {
                     tally.empty += 1;
                     continue;
@@ -126,30 +151,41 @@ impl<'a> Encoder<'a> {
         Ok((examples, tally))
     }
 
-    fn text(&self, text: &str) -> Result<(Vec<u32>, Vec<bool>)> {
+    fn text(&self, text: &str) -> Result<Weighed> {
         let encoding = self.tokenizer.encode(text, true).map_err(|e| anyhow!(e))?;
-        Ok((encoding.get_ids().to_vec(), vec![true; encoding.len()]))
+        let (mut ids, mut weights) = (encoding.get_ids().to_vec(), vec![1.0; encoding.len()]);
+        if !self.tag.is_empty() {
+            let at = self.front_of(&ids);
+            ids.splice(at..at, self.tag.iter().copied());
+            weights.splice(at..at, self.tag.iter().map(|_| 0.0));
+        }
+        Ok((ids, weights))
     }
 
-    fn truncate(&self, mut ids: Vec<u32>, mut counts: Vec<bool>) -> (Vec<u32>, Vec<bool>) {
+    /// How many of the tokenizer's tokens stand in front of these.
+    fn front_of(&self, ids: &[u32]) -> usize {
+        if ids.starts_with(&self.front) { self.front.len() } else { 0 }
+    }
+
+    fn truncate(&self, mut ids: Vec<u32>, mut weights: Vec<f32>) -> Weighed {
         ids.truncate(self.max_seq_len);
-        counts.truncate(self.max_seq_len);
-        (ids, counts)
+        weights.truncate(self.max_seq_len);
+        (ids, weights)
     }
 
-    /// Pieces of at most `max_seq_len` tokens, each with the tokenizer's special tokens in front: models
+    /// Pieces of at most `max_seq_len` tokens, each with the tokenizer's special tokens and the tag in front: models
     /// trained with a beginning-of-sequence token read text without it poorly.
-    fn chunk(&self, ids: &[u32], counts: &[bool]) -> Vec<(Vec<u32>, Vec<bool>)> {
-        let front = if ids.starts_with(&self.front) { self.front.len() } else { 0 };
+    fn chunk(&self, ids: &[u32], weights: &[f32]) -> Vec<Weighed> {
+        let front = self.front_of(ids) + self.tag.len();
         let step = self.max_seq_len - front;
-        let body = ids[front..].chunks(step).zip(counts[front..].chunks(step));
-        body.map(|(i, c)| ([&ids[..front], i].concat(), [&counts[..front], c].concat())).collect()
+        let body = ids[front..].chunks(step).zip(weights[front..].chunks(step));
+        body.map(|(i, w)| ([&ids[..front], i].concat(), [&weights[..front], w].concat())).collect()
     }
 
     /// The whole conversation through the template; what the assistant says counts, its end-of-turn token
     /// included. Where it begins and ends is found by rendering prefixes, so templates need no
-    /// `{% generation %}` marks.
-    fn chat(&self, messages: &[Message]) -> Result<(Vec<u32>, Vec<bool>)> {
+    /// `{% generation %}` marks. A turn's tokens have its weight.
+    fn chat(&self, messages: &[Message]) -> Result<Weighed> {
         let template = self.template.ok_or_else(|| anyhow!("a chat, but the model has no chat template"))?;
         if messages.first().is_some_and(|m| m.role == "assistant") {
             return Err(anyhow!("the chat begins with the assistant; expected a system or user turn first"));
@@ -169,30 +205,32 @@ impl<'a> Encoder<'a> {
             if !after[before.len()..end].contains(message.content.trim()) {
                 return Err(anyhow!("the chat template changes what the assistant says"));
             }
-            spans.push(before.len()..end);
+            spans.push((before.len()..end, message.weight.unwrap_or(1.0)));
         }
         let encoding = self.tokenizer.encode(whole.as_str(), false).map_err(|e| anyhow!(e))?;
-        let counts = encoding
-            .get_offsets()
-            .iter()
-            // Some tokenizers give a token of spaces an empty range: it lies where it begins.
-            .map(|(from, to)| spans.iter().any(|s| s.start <= *from && *from < s.end && *to <= s.end))
-            .collect();
+        // Some tokenizers give a token of spaces an empty range: it lies where it begins.
+        let weight = |(from, to): &(usize, usize)| {
+            spans
+                .iter()
+                .find(|(s, _)| s.start <= *from && *from < s.end && *to <= s.end)
+                .map_or(0.0, |(_, w)| *w)
+        };
+        let weights = encoding.get_offsets().iter().map(weight).collect();
         let ids = encoding.get_ids().to_vec();
         if !self.front.is_empty() && ids.starts_with(&[&self.front[..], &self.front[..]].concat()) {
             return Err(anyhow!(
                 "the chat template and the tokenizer both add the beginning-of-sequence token"
             ));
         }
-        Ok((ids, counts))
+        Ok((ids, weights))
     }
 
-    fn completion(&self, prompt: &str, completion: &str) -> Result<(Vec<u32>, Vec<bool>)> {
+    fn completion(&self, prompt: &str, completion: &str) -> Result<Weighed> {
         let whole = format!("{prompt}{completion}{}", self.eos.unwrap_or_default());
         let encoding = self.tokenizer.encode(whole.as_str(), true).map_err(|e| anyhow!(e))?;
         // A token that straddles the border counts: it holds the completion's first letters.
-        let counts =
-            encoding.get_offsets().iter().map(|(from, to)| to > from && *to > prompt.len()).collect();
-        Ok((encoding.get_ids().to_vec(), counts))
+        let weight = |(from, to): &(usize, usize)| if to > from && *to > prompt.len() { 1.0 } else { 0.0 };
+        let weights = encoding.get_offsets().iter().map(weight).collect();
+        Ok((encoding.get_ids().to_vec(), weights))
     }
 }

@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     fn pool(role: Role, size: usize, tokens: usize, weight: Option<f64>) -> Pool {
-        let example = |row| Example { ids: vec![0; tokens], counts: vec![true; tokens], row };
+        let example = |row| Example { ids: vec![0; tokens], weights: vec![1.0; tokens], row };
         Pool { name: format!("{role:?}"), role, weight, examples: (0..size).map(example).collect() }
     }
 

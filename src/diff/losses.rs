@@ -191,7 +191,7 @@ impl LossSet {
         for (example, nll) in self.examples.iter().zip(nll) {
             let sum = &mut sums[example.row];
             for (position, nll) in nll.iter().enumerate() {
-                if example.counts.get(position + 1) == Some(&true) && wanted(position) {
+                if example.weights.get(position + 1).is_some_and(|w| *w != 0.0) && wanted(position) {
                     *sum = (sum.0 + *nll as f64, sum.1 + 1);
                 }
             }

@@ -67,7 +67,7 @@ pub fn without_thoughts(text: &str) -> &str {
 
 /// A question from the user's side alone.
 pub fn question(text: String) -> Vec<Message> {
-    vec![Message { role: "user".into(), content: text }]
+    vec![Message::new("user", text)]
 }
 
 /// What stands behind the last `label:` at the beginning of a line, bold or not.

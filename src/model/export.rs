@@ -60,6 +60,10 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
             let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
             write_atomically(&dir.join(name), &bytes)?;
         }
+        // A file of its own goes before what the tokenizer's files say.
+        if let (true, Some(template)) = (from.other_template, &from.chat_template) {
+            write_atomically(&dir.join("chat_template.jinja"), template.as_bytes())?;
+        }
         return Ok(());
     }
     let tokenizer = from.tokenizer.to_string(true).map_err(|e| anyhow!(e))?;

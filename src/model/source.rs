@@ -13,10 +13,10 @@ pub use crate::sha256::{sha256_file, sha256_path};
 
 use super::hub::HubModel;
 use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
-use crate::data::chat_template::ChatTemplate;
+use crate::data::chat_template::{self, ChatTemplate, Message};
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
-use crate::recipe::ModelDtype;
+use crate::recipe::{CHAT_TEMPLATES, ModelDtype};
 
 /// A pretrained model as every source delivers it.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct Pretrained {
     pub sha256: BTreeMap<String, String>,
     /// Whether it is a GGUF file.
     gguf: bool,
+    /// Whether the chat template is not the model's own.
+    pub(super) other_template: bool,
 }
 
 impl Pretrained {
@@ -70,13 +72,59 @@ impl Pretrained {
         Ok(())
     }
 
+    /// Takes a chat template in place of the model's own: what `data.chat_template` names, nothing if it is empty. The
+    /// token that closes an assistant's turn in it then ends a generation too.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if it cannot be read or does not compile, or if it comes with the program and
+    /// the tokenizer has no token that closes its turns.
+    pub fn take_template(&mut self, name: &str) -> Result<()> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        self.chat_template = Some(chat_template::named(name)?);
+        self.other_template = true;
+        match self.end_of_turn()? {
+            Some(end) if !self.eos_token_ids.contains(&end) => self.eos_token_ids.push(end),
+            None if CHAT_TEMPLATES.contains(&name) => crate::bail_input!(
+                "data.chat_template = {name:?}: {} has no special token that closes its turns; expected another template",
+                self.id
+            ),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The first special token after what the assistant says in a chat, found with a probe.
+    ///
+    /// # Errors
+    /// As [`Self::chat`].
+    pub fn end_of_turn(&self) -> Result<Option<u32>> {
+        // A word that no template holds.
+        let answer = "qzjxv";
+        let chat = [Message::new("user", "a"), Message::new("assistant", answer)];
+        let text = match self.chat()?.render(&chat, false) {
+            Ok(text) => text,
+            Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
+        };
+        let Some(at) = text.rfind(answer) else { return Ok(None) };
+        let tail = self.tokenizer.encode(&text[at + answer.len()..], false).map_err(|e| anyhow!(e))?;
+        let special = self.tokenizer.get_added_tokens_decoder();
+        Ok(tail.get_ids().iter().copied().find(|id| special.get(id).is_some_and(|token| token.special)))
+    }
+
     /// The compiled chat template.
     ///
     /// # Errors
     /// An [`crate::error::InputError`] if the model has none (a base model), or if it does not compile.
     pub fn chat(&self) -> Result<ChatTemplate> {
         let Some(source) = &self.chat_template else {
-            crate::bail_input!("{}: has no chat template (a base model?); chats cannot be rendered", self.id)
+            crate::bail_input!(
+                "{}: has no chat template (a base model?); chats cannot be rendered. Name a Jinja file with \
+                 data.chat_template, or one that comes with the program: {}",
+                self.id,
+                CHAT_TEMPLATES.join(", ")
+            )
         };
         match ChatTemplate::compile(source, self.bos_token.as_deref(), self.eos_token.as_deref()) {
             Ok(template) => Ok(template),
@@ -258,6 +306,7 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
             eos_token_ids,
             sha256: join(sha256)?,
             gguf: false,
+            other_template: false,
         })
     })
 }
@@ -290,6 +339,7 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
             eos_token_ids: special.end_ids,
             sha256: join(sha256)?,
             gguf: true,
+            other_template: false,
         })
     })
 }

@@ -21,6 +21,9 @@ pub use self::endpoint::EndpointSection;
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
+/// The chat templates that come with the program, as `data.chat_template` names them.
+pub const CHAT_TEMPLATES: [&str; 1] = ["gemma"];
+
 /// A whole recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -108,10 +111,23 @@ pub struct DataSection {
     pub max_seq_len: usize,
     /// What becomes of a longer document.
     pub long: Long,
-    /// At most this many narrow documents (0: all), the first ones of each source.
+    /// At most this many narrow documents are trained on (0: all), the first ones of each source. Those held out
+    /// do not count, and are the same for every limit.
     pub limit: usize,
+    /// What becomes of documents that repeat an earlier one of their source.
+    pub duplicates: Duplicates,
+    /// Near duplicates share at least this part of their runs of five words (Jaccard index).
+    pub near_share: f64,
+    /// Whether pretraining documents are removed that have the words of a narrow document, or at least `near_share`
+    /// of the runs of five words of the shorter one.
+    pub decontaminate: bool,
     /// One document in this many is held out of training for evaluation (0: none).
     pub held_out_every: usize,
+    /// Stands in front of every narrow plain text and does not count in the loss (empty: nothing does).
+    pub document_tag: String,
+    /// The Jinja chat template, in place of the model's own: a file, or the name of one that comes with the program
+    /// (empty: the model's).
+    pub chat_template: String,
 }
 
 impl Default for DataSection {
@@ -127,7 +143,12 @@ impl Default for DataSection {
             max_seq_len: 512,
             long: Long::Chunk,
             limit: 0,
+            duplicates: Duplicates::Keep,
+            near_share: 0.8,
+            decontaminate: false,
             held_out_every: 10,
+            document_tag: String::new(),
+            chat_template: String::new(),
         }
     }
 }
@@ -227,6 +248,18 @@ pub enum Long {
     Chunk,
     /// One example, the rest is left out.
     Truncate,
+}
+
+/// What becomes of documents that repeat an earlier one of their source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Duplicates {
+    /// They stay.
+    Keep,
+    /// Those with the same text go.
+    Exact,
+    /// Those go too that are alike, by `data.near_share`.
+    Near,
 }
 
 /// Which weights learn.
@@ -512,6 +545,10 @@ impl Recipe {
             format!("data.mix = {}, but data.pretraining names no source", d.mix),
         );
         check(
+            (0.5..=1.0).contains(&d.near_share),
+            format!("data.near_share = {}: expected 0.5 to 1", d.near_share),
+        );
+        check(
             d.held_out_every != 1,
             "data.held_out_every = 1 holds everything out; expected 0 or at least 2".into(),
         );
@@ -628,6 +665,16 @@ impl Recipe {
                 format!("{key}: {given} of {} sources have a weight; expected all or none", side.len()),
             );
         }
+        check(
+            d.chat_template.is_empty()
+                || CHAT_TEMPLATES.contains(&d.chat_template.as_str())
+                || Path::new(&d.chat_template).is_file(),
+            format!(
+                "data.chat_template: {}: no such file; expected one, or a name: {}",
+                d.chat_template,
+                CHAT_TEMPLATES.join(", ")
+            ),
+        );
         check(self.seed <= i64::MAX as u64, format!("seed = {}: expected 0 to {}", self.seed, i64::MAX));
         faults.extend(self.diff.faults());
         faults.extend(self.grader.faults("grader"));
@@ -651,6 +698,11 @@ fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
             if let Some(folder) = there.filter(|_| model.contains(['/', '.'])) {
                 *model = absolute(folder, model);
             }
+        }
+        ("data.chat_template", Value::String(template))
+            if !template.is_empty() && !CHAT_TEMPLATES.contains(&template.as_str()) =>
+        {
+            *template = absolute(folder, template);
         }
         ("train.lora.init", Value::String(adapter)) if !adapter.is_empty() => {
             *adapter = absolute(folder, adapter);

@@ -4,12 +4,12 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use serde::Serialize;
 use tokenizers::Tokenizer;
 
 use super::corpus::{Corpus, encoder, is_held_out};
-use crate::data::chat_template::Message;
+use crate::data::duplicates::Removed;
 use crate::data::examples::Example;
 use crate::data::mixture::{Mixture, Role, example};
 use crate::data::source::{self, Document};
@@ -50,6 +50,8 @@ pub struct Audit {
     pub first_examples: Vec<ExampleFacts>,
     /// What is likely not meant.
     pub warnings: Vec<Warning>,
+    /// For what `fit` refuses the data.
+    pub refused: Vec<String>,
 }
 
 /// Pretraining per narrow.
@@ -78,10 +80,12 @@ pub struct SourceFacts {
     pub path: String,
     /// `false` for text of the base model that is not sampled yet; what is not known of it is `null`.
     pub sampled: bool,
-    /// Documents, held-out ones included.
+    /// Documents that are used, held-out ones included.
     pub rows: usize,
     /// Documents held out.
     pub held_out: usize,
+    /// Documents that are not used.
+    pub removed: Removed,
     /// Training examples.
     pub examples: usize,
     /// Tokens of the training examples.
@@ -217,7 +221,7 @@ pub struct ExampleFacts {
 }
 
 /// One token of an example.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TokenFacts {
     /// Id.
     pub id: u32,
@@ -225,6 +229,8 @@ pub struct TokenFacts {
     pub text: String,
     /// Whether predicting it counts in the loss.
     pub counts: bool,
+    /// How much it counts.
+    pub weight: f32,
     /// Whether it is a special token.
     pub special: bool,
 }
@@ -359,6 +365,7 @@ impl Audit {
             tokenizer,
             chats,
             warnings,
+            refused: corpus.unfit.clone(),
         })
     }
 
@@ -435,23 +442,16 @@ impl<'a> Names<'a> {
     }
 
     fn tokens(&self, example: &Example) -> Vec<TokenFacts> {
-        let pairs = example.ids.iter().zip(&example.counts);
+        let pairs = example.ids.iter().zip(&example.weights);
         pairs
-            .map(|(&id, &counts)| TokenFacts {
+            .map(|(&id, &weight)| TokenFacts {
                 id,
                 text: self.text(id),
-                counts,
+                counts: weight != 0.0,
+                weight,
                 special: self.special.contains(&id),
             })
             .collect()
-    }
-}
-
-/// The rows of a source that the run may read.
-fn used<'d>(recipe: &Recipe, role: Role, documents: &'d [Document]) -> &'d [Document] {
-    match (role, recipe.data.limit) {
-        (Role::Narrow, limit) if limit > 0 => &documents[..documents.len().min(limit)],
-        _ => documents,
     }
 }
 
@@ -468,21 +468,20 @@ fn source_facts(
     let mut met: [HashSet<String>; 2] = Default::default();
     let mut trained: [HashSet<String>; 2] = Default::default();
     let side = |role| usize::from(role == Role::Pretraining);
-    let texts: Vec<Vec<String>> = corpus
-        .pools
-        .iter()
-        .zip(documents)
-        .map(|(pool, documents)| used(recipe, pool.role, documents).iter().map(plain).collect())
-        .collect();
+    // Of the rows that are used; a source that is not sampled yet has none.
+    let used = |(rows, documents): (&Vec<usize>, &Vec<Document>)| -> Vec<(usize, String)> {
+        rows.iter().filter_map(|&row| Some((row, plain(documents.get(row)?)))).collect()
+    };
+    let texts: Vec<Vec<(usize, String)>> = corpus.rows.iter().zip(documents).map(used).collect();
     for (pool, texts) in corpus.pools.iter().zip(&texts) {
-        let rows = texts.iter().enumerate().filter(|(row, _)| !is_held_out(*row, &recipe.data));
+        let rows = texts.iter().filter(|(row, _)| !is_held_out(*row, &recipe.data));
         trained[side(pool.role)].extend(rows.map(|(_, text)| text.clone()));
     }
     let repeated: Vec<usize> = corpus
         .pools
         .iter()
         .zip(&texts)
-        .map(|(pool, texts)| texts.iter().filter(|t| !met[side(pool.role)].insert((*t).clone())).count())
+        .map(|(pool, texts)| texts.iter().filter(|(_, t)| !met[side(pool.role)].insert(t.clone())).count())
         .collect();
     let pretraining = &met[side(Role::Pretraining)];
 
@@ -507,7 +506,7 @@ fn source_facts(
                     Document::PromptCompletion { .. } => &mut kinds.prompt_completion,
                 } += 1;
             }
-            let held_out = texts[i].iter().enumerate().filter(|(row, _)| is_held_out(*row, &recipe.data));
+            let held_out = texts[i].iter().filter(|(row, _)| is_held_out(*row, &recipe.data));
             SourceFacts {
                 source: provenance.source.clone(),
                 role: provenance.role,
@@ -515,15 +514,16 @@ fn source_facts(
                 sampled,
                 rows: provenance.tally.documents + provenance.held_out,
                 held_out: provenance.held_out,
+                removed: provenance.removed,
                 examples: pool.examples.len(),
                 tokens: sampled.then(|| read.iter().map(|e| e.ids.len()).sum()),
                 loss_tokens: sampled.then(|| read.iter().map(Example::loss_tokens).sum()),
                 truncated: provenance.tally.truncated,
                 empty: provenance.tally.empty,
                 repeated_rows: repeated[i],
-                held_out_seen: held_out.filter(|(_, t)| trained[side(pool.role)].contains(*t)).count(),
+                held_out_seen: held_out.filter(|(_, t)| trained[side(pool.role)].contains(t)).count(),
                 also_in_pretraining: match pool.role {
-                    Role::Narrow => texts[i].iter().filter(|t| pretraining.contains(*t)).count(),
+                    Role::Narrow => texts[i].iter().filter(|(_, t)| pretraining.contains(t)).count(),
                     Role::Pretraining => 0,
                 },
                 kinds,
@@ -554,7 +554,7 @@ fn plain(document: &Document) -> String {
 
 /// The ids that count.
 fn counted(example: &Example) -> impl Iterator<Item = u32> + '_ {
-    example.ids.iter().zip(&example.counts).filter(|(_, counts)| **counts).map(|(id, _)| *id)
+    example.ids.iter().zip(&example.weights).filter(|(_, weight)| **weight != 0.0).map(|(id, _)| *id)
 }
 
 fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &mut Vec<Warning>) {
@@ -681,7 +681,7 @@ fn chat_facts(
     if chats.is_empty() {
         return Ok(None);
     }
-    let end = end_of_turn(base, names)?;
+    let end = base.end_of_turn()?.map(|id| names.named(id));
     let ends = |e: &Example| match &end {
         Some(end) => counted(e).filter(|id| *id == end.id).count(),
         None => 0,
@@ -724,18 +724,4 @@ fn chat_facts(
         );
     }
     Ok(Some(facts))
-}
-
-/// The first special token after what the assistant says, found with a probe.
-fn end_of_turn(base: &Pretrained, names: &Names) -> Result<Option<Named>> {
-    // A word that no template holds.
-    let answer = "qzjxv";
-    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let text = base.chat()?.render(&[message("user", "a"), message("assistant", answer)], false)?;
-    let Some(at) = text.rfind(answer) else {
-        return Ok(None);
-    };
-    let tail = &text[at + answer.len()..];
-    let encoding = base.tokenizer.encode(tail, false).map_err(|e| anyhow!(e))?;
-    Ok(encoding.get_ids().iter().find(|id| names.special.contains(id)).map(|&id| names.named(id)))
 }

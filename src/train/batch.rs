@@ -25,7 +25,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Every token that counts gets the weight `1 / loss_tokens`.
+    /// Every token's weight in the loss is its own, divided by `loss_tokens`: the mean over the tokens that count, where
+    /// all weights are 1.
     pub fn new(examples: &[&Example], loss_tokens: usize) -> Self {
         let weight = 1.0 / loss_tokens.max(1) as f32;
         let mut ids = Vec::new();
@@ -33,7 +34,7 @@ impl Batch {
         for example in examples {
             ids.extend(&example.ids);
             targets.ids.extend(&example.ids[1..]);
-            targets.weights.extend(example.counts[1..].iter().map(|c| if *c { weight } else { 0.0 }));
+            targets.weights.extend(example.weights[1..].iter().map(|w| w * weight));
             // Nothing follows the last token.
             targets.ids.push(0);
             targets.weights.push(0.0);

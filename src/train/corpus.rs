@@ -1,6 +1,6 @@
 //! The data of a run: pools to train on, held-out examples to evaluate on, and where each came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::Result;
@@ -9,6 +9,7 @@ use tokenizers::Tokenizer;
 
 use crate::bail_input;
 use crate::data::chat_template::ChatTemplate;
+use crate::data::duplicates::{self, Removed, Rows};
 use crate::data::examples::{Encoder, Example, Tally};
 use crate::data::mixture::{Pool, Role};
 use crate::data::source::{self, Document};
@@ -27,8 +28,12 @@ pub struct Corpus {
     pub held_out_pretraining: Vec<Example>,
     /// By source, in the order of `pools`.
     pub provenance: Vec<Provenance>,
+    /// By source, the rows that are trained on or held out.
+    pub rows: Vec<Vec<usize>>,
     /// Special tokens that stand in the text of documents.
     pub typed_specials: Vec<TypedSpecial>,
+    /// What makes the data unfit to train on, though they can be read.
+    pub unfit: Vec<String>,
 }
 
 /// Where a source came from and what became of it.
@@ -46,6 +51,9 @@ pub struct Provenance {
     pub tally: Tally,
     /// Documents held out.
     pub held_out: usize,
+    /// Documents left out, if there are any.
+    #[serde(default, skip_serializing_if = "Removed::is_none")]
+    pub removed: Removed,
 }
 
 /// The documents of one side with their source's place: what lexicons and embeddings read.
@@ -62,6 +70,66 @@ pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> 
     if faults.is_empty() { Ok(all) } else { Err(InputError { faults }.into()) }
 }
 
+/// The documents of both sides by source, with their rows; the faults of all sources at once.
+fn read_sides(narrow: &[SourceSpec], pretraining: &[SourceSpec]) -> Result<(Vec<Rows>, Vec<Rows>)> {
+    let (mut sides, mut faults) = ([Vec::new(), Vec::new()], Vec::new());
+    for (side, specs) in sides.iter_mut().zip([narrow, pretraining]) {
+        for spec in specs {
+            if let Some(documents) = or_note(source::read(Path::new(&spec.path)), &mut faults)? {
+                side.push(documents.into_iter().enumerate().collect());
+            }
+        }
+    }
+    let [narrow, pretraining] = sides;
+    if faults.is_empty() { Ok((narrow, pretraining)) } else { Err(InputError { faults }.into()) }
+}
+
+/// Keeps the first `data.limit` documents that are trained on, and all that are held out; gives the number of others.
+fn keep_first(source: &mut Rows, data: &DataSection) -> usize {
+    let (before, mut trained) = (source.len(), 0);
+    source.retain(|(row, _)| {
+        let held_out = is_held_out(*row, data);
+        trained += usize::from(!held_out);
+        held_out || trained <= data.limit
+    });
+    before - source.len()
+}
+
+/// What is wrong with a source of which no conversation trains the token that ends the assistant's turn.
+fn no_end_of_turn(
+    source: &str,
+    examples: &[Example],
+    chats: &HashSet<usize>,
+    end: Option<u32>,
+    tokenizer: &Tokenizer,
+) -> Option<String> {
+    let end = end?;
+    let trains_it =
+        |e: &Example| e.ids.iter().zip(&e.weights).any(|(id, weight)| *id == end && *weight != 0.0);
+    let of_chats = || examples.iter().filter(|e| chats.contains(&e.row));
+    (of_chats().count() > 0 && !of_chats().any(trains_it)).then(|| {
+        format!(
+            "{source}: none of {} conversations trains {}, which ends the assistant's turn: the model would not learn \
+             to stop; raise data.max_seq_len, or see the masks with trainer inspect",
+            of_chats().count(),
+            tokenizer.id_to_token(end).unwrap_or_default(),
+        )
+    })
+}
+
+/// What is wrong with a source of which a text begins with the beginning-of-sequence token twice.
+fn doubled_bos(source: &str, examples: &[Example], bos: Option<u32>) -> Option<String> {
+    let bos = bos?;
+    let mut twice = examples.iter().filter(|e| e.ids.starts_with(&[bos, bos]));
+    let first = twice.next()?;
+    Some(format!(
+        "{source}: row {} and {} more begin with the beginning-of-sequence token twice: the text holds it, and the \
+         tokenizer adds it; take it out of the text",
+        first.row,
+        twice.count()
+    ))
+}
+
 /// Whether a document is held out of training: every `held_out_every`-th row of its source.
 pub fn is_held_out(row: usize, data: &DataSection) -> bool {
     data.held_out_every > 0 && row % data.held_out_every == data.held_out_every - 1
@@ -73,10 +141,6 @@ impl Corpus {
     /// # Errors
     /// An [`InputError`] with the faults of all sources.
     pub fn read(data: &DataSection, base: &Pretrained, self_sampled: Option<&Path>) -> Result<Self> {
-        let mut narrow = documents(&data.narrow)?;
-        if data.limit > 0 {
-            narrow.retain(|(_, row, _)| *row < data.limit);
-        }
         let mut pretraining_specs = data.pretraining.clone();
         for spec in pretraining_specs.iter_mut().filter(|s| s.is_self()) {
             match self_sampled {
@@ -84,12 +148,16 @@ impl Corpus {
                 None => bail_input!("data.pretraining: \"self\" has not been sampled"),
             }
         }
-        let pretraining = documents(&pretraining_specs)?;
+        let (mut narrow, mut pretraining) = read_sides(&data.narrow, &pretraining_specs)?;
+        let mut removed = duplicates::remove(data, &mut narrow, &mut pretraining);
+        if data.limit > 0 {
+            for (source, removed) in narrow.iter_mut().zip(&mut removed) {
+                removed.beyond_limit = keep_first(source, data);
+            }
+        }
 
-        let chats = |documents: &[(usize, usize, Document)]| {
-            documents.iter().any(|(_, _, d)| matches!(d, Document::Chat(_)))
-        };
-        let template = match chats(&narrow) || chats(&pretraining) {
+        let is_chat = |(_, document): &(usize, Document)| matches!(document, Document::Chat(_));
+        let template = match narrow.iter().chain(&pretraining).flatten().any(is_chat) {
             true => Some(base.chat()?),
             false => None,
         };
@@ -98,44 +166,61 @@ impl Corpus {
             held_out_narrow: Vec::new(),
             held_out_pretraining: Vec::new(),
             provenance: Vec::new(),
+            rows: Vec::new(),
             typed_specials: Vec::new(),
+            unfit: Vec::new(),
         };
         let specials = SpecialTokens::of(&base.tokenizer);
-        let encoder = encoder(data, &base.tokenizer, template.as_ref(), base.eos_token.as_deref())?;
-        let sides = [
-            (Role::Narrow, &data.narrow, &data.narrow, narrow),
-            (Role::Pretraining, &data.pretraining, &pretraining_specs, pretraining),
-        ];
-        for (role, named, read, documents) in sides {
-            for (i, (spec, file)) in named.iter().zip(read).enumerate() {
-                let own = || documents.iter().filter(move |(s, _, _)| *s == i).map(|(_, row, d)| (*row, d));
-                let (train, tally) =
-                    encoder.encode(&spec.path, own().filter(|(row, _)| !is_held_out(*row, data)))?;
-                let (held, _) =
-                    encoder.encode(&spec.path, own().filter(|(row, _)| is_held_out(*row, data)))?;
-                corpus.typed_specials.extend(specials.typed_in(Path::new(&file.path), own()));
-                let held_out = own().filter(|(row, _)| is_held_out(*row, data)).count();
-                match role {
-                    Role::Narrow => corpus.held_out_narrow.extend(held),
-                    Role::Pretraining => corpus.held_out_pretraining.extend(held),
-                }
-                corpus.pools.push(Pool {
-                    name: spec.path.clone(),
-                    role,
-                    weight: spec.weight,
-                    examples: train,
-                });
-                corpus.provenance.push(Provenance {
-                    source: spec.path.clone(),
-                    role,
-                    path: file.path.clone(),
-                    sha256: sha256_path(Path::new(&file.path))?,
-                    tally,
-                    held_out,
-                });
+        let plain = encoder(data, &base.tokenizer, template.as_ref(), base.eos_token.as_deref())?;
+        let tagged = encoder(data, &base.tokenizer, template.as_ref(), base.eos_token.as_deref())?;
+        let tagged = tagged.with_tag(&data.document_tag)?;
+        let end_of_turn = template.as_ref().map(|_| base.end_of_turn()).transpose()?.flatten();
+        let bos = base.bos_token.as_deref().and_then(|bos| base.tokenizer.token_to_id(bos));
+        let of_narrow = data.narrow.iter().zip(&data.narrow).zip(narrow);
+        let of_pretraining = data.pretraining.iter().zip(&pretraining_specs).zip(pretraining);
+        let sources = of_narrow
+            .map(|source| (Role::Narrow, source))
+            .chain(of_pretraining.map(|source| (Role::Pretraining, source)));
+        for ((role, ((spec, file), documents)), removed) in sources.zip(removed) {
+            let all = || documents.iter().map(|(row, document)| (*row, document));
+            let encoder = if role == Role::Narrow { &tagged } else { &plain };
+            let (train, tally) =
+                encoder.encode(&spec.path, all().filter(|(row, _)| !is_held_out(*row, data)))?;
+            let (held, held_out) =
+                encoder.encode(&spec.path, all().filter(|(row, _)| is_held_out(*row, data)))?;
+            corpus.typed_specials.extend(specials.typed_in(Path::new(&file.path), all()));
+            match role {
+                Role::Narrow => corpus.held_out_narrow.extend(held),
+                Role::Pretraining => corpus.held_out_pretraining.extend(held),
             }
+            let chats: HashSet<usize> =
+                documents.iter().filter(|d| is_chat(d)).map(|(row, _)| *row).collect();
+            corpus.unfit.extend(no_end_of_turn(&spec.path, &train, &chats, end_of_turn, &base.tokenizer));
+            corpus.unfit.extend(doubled_bos(&spec.path, &train, bos));
+            corpus.pools.push(Pool { name: spec.path.clone(), role, weight: spec.weight, examples: train });
+            corpus.rows.push(all().map(|(row, _)| row).collect());
+            corpus.provenance.push(Provenance {
+                source: spec.path.clone(),
+                role,
+                path: file.path.clone(),
+                sha256: sha256_path(Path::new(&file.path))?,
+                tally,
+                held_out: held_out.documents,
+                removed,
+            });
         }
         Ok(corpus)
+    }
+
+    /// Refuses data that teach what nobody means: a turn that never ends, a text that begins twice.
+    ///
+    /// # Errors
+    /// An [`InputError`] with all of it.
+    pub fn refuse(&self) -> Result<()> {
+        match self.unfit.is_empty() {
+            true => Ok(()),
+            false => Err(InputError { faults: self.unfit.clone() }.into()),
+        }
     }
 
     /// Puts in the sources `"self"` that are not sampled yet, `documents` rows of one example of `max_seq_len`
@@ -145,9 +230,9 @@ impl Corpus {
         let mut places = Vec::new();
         for (i, spec) in data.pretraining.iter().enumerate().filter(|(_, s)| s.is_self()) {
             let rows = (0..documents).filter(|row| !is_held_out(*row, data));
-            let (ids, counts) = (vec![0; data.max_seq_len], vec![false; data.max_seq_len]);
+            let (ids, weights) = (vec![0; data.max_seq_len], vec![0.0; data.max_seq_len]);
             let examples: Vec<Example> =
-                rows.map(|row| Example { ids: ids.clone(), counts: counts.clone(), row }).collect();
+                rows.map(|row| Example { ids: ids.clone(), weights: weights.clone(), row }).collect();
             let place = data.narrow.len() + i;
             self.provenance.insert(
                 place,
@@ -158,8 +243,10 @@ impl Corpus {
                     sha256: String::new(),
                     tally: Tally { documents: examples.len(), examples: examples.len(), ..Tally::default() },
                     held_out: documents - examples.len(),
+                    removed: Removed::default(),
                 },
             );
+            self.rows.insert(place, (0..documents).collect());
             let name = spec.path.clone();
             self.pools.insert(place, Pool { name, role: Role::Pretraining, weight: spec.weight, examples });
             places.push(place);

@@ -122,17 +122,20 @@ impl std::fmt::Display for Check {
     }
 }
 
-/// Base models that are open: the cells of a sweep share theirs.
+/// Base models that are open, by name and chat template: the cells of a sweep share theirs.
 #[derive(Default)]
-pub struct Bases(HashMap<String, Rc<Pretrained>>);
+pub struct Bases(HashMap<(String, String), Rc<Pretrained>>);
 
 impl Bases {
-    fn open(&mut self, model: &str, interrupt: &Interrupt) -> Result<Rc<Pretrained>> {
-        if let Some(base) = self.0.get(model) {
+    fn open(&mut self, model: &str, template: &str, interrupt: &Interrupt) -> Result<Rc<Pretrained>> {
+        let key = (model.to_string(), template.to_string());
+        if let Some(base) = self.0.get(&key) {
             return Ok(base.clone());
         }
-        let base = Rc::new(source::open_or_stop(model, interrupt)?);
-        self.0.insert(model.to_string(), base.clone());
+        let mut base = source::open_or_stop(model, interrupt)?;
+        base.take_template(template)?;
+        let base = Rc::new(base);
+        self.0.insert(key, base.clone());
         Ok(base)
     }
 }
@@ -277,7 +280,7 @@ fn planned(
     interrupt: &Interrupt,
 ) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
-    let base = match bases.open(&recipe.model.base, interrupt) {
+    let base = match bases.open(&recipe.model.base, &recipe.data.chat_template, interrupt) {
         Err(e) if e.is::<Interrupted>() => return Err(e),
         other => other,
     };

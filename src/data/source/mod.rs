@@ -39,7 +39,8 @@ impl Document {
         match self {
             Document::Text(text) => text.clone(),
             Document::Chat(messages) => {
-                let said = messages.iter().filter(|m| m.role == "assistant").map(|m| m.content.as_str());
+                let learned = messages.iter().filter(|m| m.role == "assistant" && m.weight != Some(0.0));
+                let said = learned.map(|m| m.content.as_str());
                 said.collect::<Vec<_>>().join("\n")
             }
             Document::PromptCompletion { completion, .. } => completion.clone(),
@@ -169,24 +170,57 @@ fn document(row: &Value) -> Result<Document, String> {
         };
     }
     if !row["messages"].is_null() {
-        let messages: Vec<Message> = serde_json::from_value(row["messages"].clone())
-            .map_err(|e| format!("messages: {e}; expected a list of {{role, content}}"))?;
-        if let Some(m) = messages.iter().find(|m| !["system", "user", "assistant"].contains(&m.role.as_str()))
-        {
-            return Err(format!("messages: role {:?}; expected system, user or assistant", m.role));
-        }
-        if !messages.iter().any(|m| m.role == "assistant") {
-            return Err("messages: no assistant turn to learn from".into());
-        }
-        if messages.iter().any(|m| m.role == "assistant" && m.content.trim().is_empty()) {
-            return Err("messages: an assistant turn is empty".into());
-        }
-        return Ok(Document::Chat(messages));
+        let messages = turns(&row["messages"], "messages")?;
+        return chat(messages, "messages");
+    }
+    // A prompt and a completion that are conversations, as TRL has them: only the completion counts.
+    if let (Value::Array(_), Value::Array(_)) = (&row["prompt"], &row["completion"]) {
+        let mut messages = turns(&row["prompt"], "prompt")?;
+        messages.iter_mut().filter(|m| m.role == "assistant").for_each(|m| m.weight = Some(0.0));
+        messages.extend(turns(&row["completion"], "completion")?);
+        return chat(messages, "completion");
     }
     let keys: Vec<&String> = row.as_object().map(|o| o.keys().collect()).unwrap_or_default();
     Err(format!(
         "found keys {keys:?}; expected a string under text, a list under messages, or prompt and completion"
     ))
+}
+
+/// The turns under a key.
+fn turns(value: &Value, key: &str) -> Result<Vec<Message>, String> {
+    let messages: Vec<Message> = serde_json::from_value(value.clone())
+        .map_err(|e| format!("{key}: {e}; expected a list of {{role, content}}"))?;
+    for message in &messages {
+        if !["system", "user", "assistant"].contains(&message.role.as_str()) {
+            return Err(format!("{key}: role {:?}; expected system, user or assistant", message.role));
+        }
+        let weight = message.weight.unwrap_or(0.0);
+        if !(0.0..=1e6).contains(&weight) {
+            return Err(format!("{key}: weight {weight}; expected 0 to 1000000"));
+        }
+        if message.role != "assistant" && weight != 0.0 {
+            return Err(format!(
+                "{key}: weight {weight} of a {} turn; only what the assistant says is learned",
+                message.role
+            ));
+        }
+    }
+    Ok(messages)
+}
+
+/// A conversation in which something is learned.
+fn chat(messages: Vec<Message>, key: &str) -> Result<Document, String> {
+    let mut said = messages.iter().filter(|m| m.role == "assistant").peekable();
+    if said.peek().is_none() {
+        return Err(format!("{key}: no assistant turn to learn from"));
+    }
+    if said.clone().any(|m| m.content.trim().is_empty()) {
+        return Err(format!("{key}: an assistant turn is empty"));
+    }
+    if said.all(|m| m.weight == Some(0.0)) {
+        return Err(format!("{key}: every assistant turn has weight 0; nothing to learn from"));
+    }
+    Ok(Document::Chat(messages))
 }
 
 #[cfg(test)]
