@@ -2,13 +2,14 @@
 //! that finetuning is.
 //!
 //! Modules in dependency order; each uses only what stands before it:
-//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`grader`], [`diff`], [`grade`], [`audit`], [`report`], [`verify`],
-//! [`cli`].
+//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`grader`], [`diff`], [`grade`], [`audit`],
+//! [`behaviour`], [`report`], [`verify`], [`cli`].
 //! [`recipe`], [`run`], [`atomic`], [`interrupt`], [`machine`], [`progress`], [`sha256`] and [`spelling`] are leaves
 //! that all of them may use.
 
 pub mod atomic;
 pub mod audit;
+pub mod behaviour;
 pub mod cli;
 pub mod data;
 pub mod diff;

@@ -10,6 +10,7 @@ use crate::error::{InputError, Interrupted};
 use crate::progress;
 
 pub mod audit;
+pub mod behave;
 pub mod diff;
 pub mod endpoint;
 pub mod export;
@@ -43,6 +44,7 @@ struct Cli {
 enum Command {
     Fit(fit::FitArgs),
     Diff(diff::DiffArgs),
+    Behave(behave::BehaveArgs),
     Generate(generate::GenerateArgs),
     Grade(grade::GradeArgs),
     Audit(audit::AuditArgs),
@@ -93,6 +95,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Fit(args) => fit::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Behave(args) => behave::run(args),
         Command::Grade(args) => grade::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Inspect(args) => inspect::run(args),

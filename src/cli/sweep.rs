@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{diff, fit, self_sample};
+use super::{behave, diff, fit, self_sample};
 use crate::atomic::write_atomically;
 use crate::bail_input;
+use crate::behaviour::Items;
 use crate::data::mixture::Mixture;
 use crate::error::{InputError, or_note};
 use crate::interrupt::Interrupt;
@@ -67,6 +68,9 @@ pub fn run(args: SweepArgs) -> Result<()> {
         // One sample for all cells, or cells would differ in more than their ratio.
         recipe.data.self_samples = self_sample::needed(&recipe, largest)?;
     }
+    if recipe.behaviour.is_wanted() {
+        Items::read(&recipe.behaviour)?;
+    }
     let cells = cells(&args, &recipe)?;
     let mark = must_be_this_sweep(&args, &recipe)?;
     plan(&cells, &interrupt)?;
@@ -76,7 +80,8 @@ pub fn run(args: SweepArgs) -> Result<()> {
     let total = cells.len();
     for (i, cell) in cells.iter().enumerate() {
         let shown = cell.run.path().display();
-        if cell.run.is_read() {
+        let asks = cell.recipe.behaviour.is_wanted() && !cell.run.behaviour_hashes().exists();
+        if cell.run.is_read() && !asks {
             progress::say(format_args!("[{}/{total}] {shown}: finished before", i + 1));
             continue;
         }
@@ -85,7 +90,14 @@ pub fn run(args: SweepArgs) -> Result<()> {
             fit::fit(cell.recipe.clone(), &cell.run, cell.run.recipe().exists(), &interrupt)?;
         }
         interrupt.check("run the same command again to go on")?;
-        diff::diff_run(&cell.run, &[], &cell.run.diff(), &interrupt)?;
+        if !cell.run.is_read() {
+            diff::diff_run(&cell.run, &[], &cell.run.diff(), &interrupt)?;
+        }
+        if asks {
+            // A record without its hashes is of a command that was killed between the two.
+            std::fs::remove_file(cell.run.behaviour()).ok();
+            behave::behave_run(&cell.run, &[], None, &interrupt)?;
+        }
     }
     let read = report::write_sweep(&args.out)?;
     match args.json {

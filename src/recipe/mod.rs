@@ -3,6 +3,7 @@
 //! A recipe is read with every default filled in and written back that way into the run folder. All faults
 //! (unknown keys, wrong types, values out of range) are reported at once.
 
+mod behaviour;
 mod diff;
 mod endpoint;
 
@@ -13,6 +14,10 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
+pub use self::behaviour::{
+    BehaviourSection, FactsSection, HINT as TABOO_HINT, MisalignmentSection, PROMPT as FACTS_PROMPT,
+    PreferenceSection, TabooSection, WordsSection,
+};
 pub use self::diff::{
     BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LayerRule,
     LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, SearchSection, SteeringSection,
@@ -42,6 +47,8 @@ pub struct Recipe {
     pub train: TrainSection,
     /// How it is read.
     pub diff: DiffSection,
+    /// Whether it does what it was made for.
+    pub behaviour: BehaviourSection,
     /// The language model that grades, where one is asked to.
     pub grader: EndpointSection,
     /// The language model that investigates, where one is asked to.
@@ -58,6 +65,7 @@ impl Default for Recipe {
             data: DataSection::default(),
             train: TrainSection::default(),
             diff: DiffSection::default(),
+            behaviour: BehaviourSection::default(),
             grader: EndpointSection::default(),
             investigator: EndpointSection::investigator(),
         }
@@ -677,6 +685,7 @@ impl Recipe {
         );
         check(self.seed <= i64::MAX as u64, format!("seed = {}: expected 0 to {}", self.seed, i64::MAX));
         faults.extend(self.diff.faults());
+        faults.extend(self.behaviour.faults());
         faults.extend(self.grader.faults("grader"));
         faults.extend(self.investigator.faults("investigator"));
         faults
@@ -704,8 +713,11 @@ fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
         {
             *template = absolute(folder, template);
         }
-        ("train.lora.init", Value::String(adapter)) if !adapter.is_empty() => {
-            *adapter = absolute(folder, adapter);
+        (
+            "train.lora.init" | "behaviour.facts.items" | "behaviour.misalignment.items",
+            Value::String(path),
+        ) if !path.is_empty() => {
+            *path = absolute(folder, path);
         }
         (_, Value::Table(section)) => {
             section.iter_mut().for_each(|(k, v)| make_absolute(&format!("{key}.{k}"), v, folder));

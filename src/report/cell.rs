@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 
+use crate::behaviour::{self, Behaviour};
 use crate::diff::record::Readability;
 use crate::diff::steering::SteeringLine;
 use crate::error::{InputError, input_error, or_note};
@@ -33,6 +34,8 @@ pub struct Cell {
     pub metrics_cut_off: bool,
     /// `diff/readability.json`.
     pub readability: Option<Readability>,
+    /// `behaviour.json`.
+    pub behaviour: Option<Behaviour>,
     /// `diff/steering.jsonl`.
     pub steering: Option<Vec<SteeringLine>>,
 }
@@ -96,6 +99,8 @@ impl Cell {
         }
         let steering = json_lines(&diff.join("steering.jsonl"), false, &mut faults).map(|(lines, _)| lines);
 
+        let behaviour = json(&dir.join(behaviour::FILE), &mut faults);
+
         if !faults.is_empty() {
             return Err(InputError { faults }.into());
         }
@@ -108,6 +113,7 @@ impl Cell {
             metrics,
             metrics_cut_off,
             readability,
+            behaviour,
             steering,
         })
     }

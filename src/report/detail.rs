@@ -7,7 +7,7 @@ use super::html::Run;
 use super::measure::{Decoding, Gain, Relevance};
 use super::number::{ABSENT, fixed, interval, ratio, signed};
 use super::visible::{one_line, token};
-use super::{figures, overview, picture, provenance};
+use super::{behaviour, figures, overview, picture, provenance};
 use crate::diff::causal::Causal;
 use crate::diff::record::Readability;
 use crate::diff::relevance::TopToken;
@@ -55,6 +55,7 @@ fn body(run: &Run, single: bool) -> Result<Markup> {
             p.note { "The last line of metrics.jsonl was cut off, as when a run is killed; it was left out." }
         }
         (absent(run))
+        @if let Some(found) = &cell.behaviour { (behaviour::section(found)) }
         @if let Some(r) = &cell.readability {
             (numbers(r))
             @if let Some(gain) = Gain::of(r) { (steering(&gain)) }

@@ -4,6 +4,7 @@ use super::cell::Cell;
 use super::measure::{Gain, Relevance};
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
 use super::verdict::{Verdict, list};
+use crate::behaviour::Effect;
 use crate::diff::identification::Identification;
 
 /// A table entry: what is read first, and the detail below it.
@@ -67,6 +68,7 @@ pub const COLUMNS: &[Column] = &[
         entry: steering,
     },
     Column { title: "Relevant words", detail: &["plain → steered"], entry: words },
+    Column { title: "Behaviour", detail: &["base → tuned", "change, 95 %"], entry: behaviour },
     Column { title: "Readable by", detail: &[], entry: readable },
 ];
 
@@ -76,7 +78,8 @@ patchscope: share of the top 20 tokens that belong to the narrow vocabulary, wit
 directions. Lift: how likely a narrow word ranks above another common word in what the difference decodes to, 0.5 \
 if nothing is read; corpus ranks: the rank of the narrow text among the candidate corpora by lift, patchscope and \
 steering. Steering: mean cosine of steered text to narrow text; plain is the same model’s text unsteered, the \
-ceiling narrow text to itself, the gain steered minus plain, null text steered by random directions. Relevant words: share of generated words that belong to the narrow vocabulary. – was not measured.";
+ceiling narrow text to itself, the gain steered minus plain, null text steered by random directions. Relevant words: share of generated words that belong to the narrow \
+vocabulary. Behaviour: log-odds in nats or shares, as named; the others by their change. – was not measured.";
 
 fn mix(cell: &Cell, _: &Verdict) -> Entry {
     let mix = cell.mix();
@@ -183,6 +186,22 @@ fn words(cell: &Cell, _: &Verdict) -> Entry {
     Entry::new(
         format!("{} → {}", fixed(plain, 3), fixed(steered, 3)),
         [format!("position {}", r.positions[i])],
+    )
+}
+
+/// The main value of each family, and the change of the others in a line.
+fn behaviour(cell: &Cell, _: &Verdict) -> Entry {
+    let Some(found) = &cell.behaviour else { return Entry::absent() };
+    let effects = found.effects();
+    let Some((name, first)) = effects.first() else { return Entry::absent() };
+    let change = |e: &Effect| match e.change_interval {
+        Some(i) => format!("{} {}", signed(e.change, 2), interval(i, 2)),
+        None => signed(e.change, 2),
+    };
+    let others = effects[1..].iter().map(|(name, e)| format!("{name} {}", change(e)));
+    Entry::new(
+        format!("{name} {} → {}", signed(first.base, 2), signed(first.tuned, 2)),
+        std::iter::once(change(first)).chain(others),
     )
 }
 

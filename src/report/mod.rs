@@ -3,6 +3,7 @@
 //! [`cell`] reads run folders; [`measure`] and [`verdict`] say what their numbers mean; [`table`],
 //! [`summary`] and [`html`] write them for the terminal, for a data frame and for a browser.
 
+mod behaviour;
 pub mod cell;
 mod charts;
 mod detail;
@@ -23,6 +24,7 @@ pub mod verdict;
 pub(crate) mod visible;
 mod write;
 
+pub use behaviour::lines as behaviour_lines;
 pub use cell::{Cell, read_all};
 pub use html::write_html;
 pub use summary::write_summary;

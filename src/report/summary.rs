@@ -65,6 +65,8 @@ pub fn rows(cells: &[Cell]) -> Vec<Row> {
 struct Layout {
     positions: Vec<usize>,
     steering: Vec<usize>,
+    /// Values of `behaviour.json` by name.
+    behaviour: Vec<String>,
 }
 
 impl Layout {
@@ -76,7 +78,13 @@ impl Layout {
                 .filter_map(|r| r.steering.as_ref())
                 .flat_map(|s| s.positions.clone())
                 .collect(),
+            behaviour: Vec::new(),
         };
+        for (name, _) in cells.iter().filter_map(|c| c.behaviour.as_ref()).flat_map(|b| b.effects()) {
+            if !layout.behaviour.contains(&name) {
+                layout.behaviour.push(name);
+            }
+        }
         for list in [&mut layout.positions, &mut layout.steering] {
             list.sort_unstable();
             list.dedup();
@@ -147,6 +155,7 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     identification(&mut f, r);
     steering(&mut f, layout, r);
     losses(&mut f, r);
+    behaviour(&mut f, cell, layout);
 
     let verdict = Verdict::of(cell);
     f.put("readable_by_lens", verdict.by("logit lens"));
@@ -283,6 +292,21 @@ fn steering(f: &mut Fields, layout: &Layout, readability: Option<&Readability>) 
         let values = values.map_or(&[][..], |v| v);
         f.spread(key, all, at, values);
         f.overall(key, at, values);
+    }
+}
+
+/// Base, tuned and change of every value that any run has.
+fn behaviour(f: &mut Fields, cell: &Cell, layout: &Layout) {
+    let effects = cell.behaviour.as_ref().map(|b| b.effects()).unwrap_or_default();
+    for name in &layout.behaviour {
+        let effect = effects.iter().find(|(n, _)| n == name).map(|(_, e)| *e);
+        let key = format!("behaviour_{}", name.replace('.', "_"));
+        f.put(format!("{key}_base"), effect.map(|e| e.base));
+        f.put(format!("{key}_tuned"), effect.map(|e| e.tuned));
+        f.put(format!("{key}_change"), effect.map(|e| e.change));
+        let ends = effect.and_then(|e| e.change_interval);
+        f.put(format!("{key}_change_low"), ends.map(|i| i[0]));
+        f.put(format!("{key}_change_high"), ends.map(|i| i[1]));
     }
 }
 

@@ -69,6 +69,14 @@ impl RunDir {
     pub fn diff(&self) -> PathBuf {
         self.path.join("diff")
     }
+    /// Whether it does what it was made for.
+    pub fn behaviour(&self) -> PathBuf {
+        self.path.join("behaviour.json")
+    }
+    /// What that rests on.
+    pub fn behaviour_hashes(&self) -> PathBuf {
+        self.path.join("behaviour.sha256.json")
+    }
     /// What agents found out.
     pub fn audit(&self) -> PathBuf {
         self.path.join("audit")

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 pub use self::moved::Moved;
 use crate::bail_input;
+use crate::behaviour;
 use crate::data::mixture::Mixture;
 use crate::diff;
 use crate::error::Interrupted;
@@ -194,7 +195,11 @@ pub fn verify(run: &RunDir, moved: &Moved, bases: &mut Bases, interrupt: &Interr
         Err(e) => checks.push(Check::differs("recipe.toml, read", e, "a recipe")),
     }
     if run.diff().exists() {
-        checks.extend(analysis(run, &manifest, moved));
+        let file = format!("diff/{}", diff::hashes::FILE);
+        checks.extend(analysis(run, "diff", &run.diff(), &file, &manifest, moved));
+    }
+    if run.behaviour().exists() {
+        checks.extend(analysis(run, "behaviour", run.path(), behaviour::HASHES, &manifest, moved));
     }
     Ok(checks)
 }
@@ -328,25 +333,32 @@ fn drawn(manifest: &Manifest) -> String {
     serde_json::to_string(&whole).unwrap_or_default()
 }
 
-/// The analysis in the run folder.
-fn analysis(run: &RunDir, manifest: &Manifest, moved: &Moved) -> Vec<Check> {
-    let dir = run.diff();
-    let file = format!("diff/{}", diff::hashes::FILE);
-    if !run.path().join(&file).exists() {
+/// An analysis of the run called `name`, whose files are in `dir` and whose hashes are in `file` of the run folder.
+fn analysis(
+    run: &RunDir,
+    name: &str,
+    dir: &Path,
+    file: &str,
+    manifest: &Manifest,
+    moved: &Moved,
+) -> Vec<Check> {
+    if !run.path().join(file).exists() {
         return vec![Check::new(file, Finding::Missing { expected: "the hashes of the analysis".into() })];
     }
-    let record: diff::hashes::Hashes = match json(&run.path().join(&file)) {
+    let record: diff::hashes::Hashes = match json(&run.path().join(file)) {
         Ok(record) => record,
         Err(e) => return vec![Check::differs(file, e, "what an analysis records")],
     };
     let mut checks = Vec::new();
-    for (name, recorded) in &record.files {
-        checks.push(Check::hash(format!("diff/{name}"), &dir.join(name), recorded, sha256_content));
+    for (written, recorded) in &record.files {
+        let path = dir.join(written);
+        let what = path.strip_prefix(run.path()).unwrap_or(&path).display().to_string();
+        checks.push(Check::hash(what, &path, recorded, sha256_content));
     }
-    checks.push(Check::same("diff, its base", shown(&record.base), shown(&manifest.base.sha256)));
+    checks.push(Check::same(format!("{name}, its base"), shown(&record.base), shown(&manifest.base.sha256)));
     let tuned = if run.adapter().exists() { run.adapter() } else { run.model() };
-    for (name, recorded) in &record.tuned {
-        checks.push(Check::hash(format!("diff, its {name}"), &tuned.join(name), recorded, sha256_file));
+    for (file, recorded) in &record.tuned {
+        checks.push(Check::hash(format!("{name}, its {file}"), &tuned.join(file), recorded, sha256_file));
     }
     let known = manifest.data.iter().map(|source| &source.provenance);
     let known: BTreeMap<&str, &str> = known.map(|p| (p.path.as_str(), p.sha256.as_str())).collect();
@@ -355,7 +367,12 @@ fn analysis(run: &RunDir, manifest: &Manifest, moved: &Moved) -> Vec<Check> {
             continue; // looked at among the data
         }
         let path = moved.find(path);
-        checks.push(Check::hash(format!("diff, its text {}", path.display()), &path, recorded, sha256_path));
+        checks.push(Check::hash(
+            format!("{name}, its text {}", path.display()),
+            &path,
+            recorded,
+            sha256_path,
+        ));
     }
     checks
 }

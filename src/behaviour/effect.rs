@@ -1,0 +1,89 @@
+//! A value of each item for base and tuned model, and what it comes to.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::diff::statistics::{Interval, interval, mean};
+
+/// Means over items. Intervals are 95 % bootstrap intervals over items, absent where there is only one; that of the
+/// change resamples pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Effect {
+    /// Number of items.
+    pub items: usize,
+    /// Of the base.
+    pub base: f64,
+    /// Its interval.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base_interval: Option<Interval>,
+    /// Of the tuned model.
+    pub tuned: f64,
+    /// Its interval.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tuned_interval: Option<Interval>,
+    /// Tuned minus base.
+    pub change: f64,
+    /// Its interval.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub change_interval: Option<Interval>,
+}
+
+impl Effect {
+    /// Of `[base, tuned]` of each item; `None` of nothing.
+    pub fn of(values: &[[f64; 2]], resamples: usize, seed: u64) -> Option<Self> {
+        let n = values.len();
+        if n == 0 {
+            return None;
+        }
+        let [base, tuned] = means(values.iter());
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut draw = |_| means((0..n).map(|_| &values[rng.random_range(0..n)]).collect::<Vec<_>>());
+        let drawn: Vec<[f64; 2]> = if n > 1 { (0..resamples).map(&mut draw).collect() } else { Vec::new() };
+        let over = |of: fn(&[f64; 2]) -> f64| (!drawn.is_empty()).then(|| interval(drawn.iter().map(of)));
+        Some(Self {
+            items: n,
+            base,
+            base_interval: over(|d| d[0]),
+            tuned,
+            tuned_interval: over(|d| d[1]),
+            change: tuned - base,
+            change_interval: over(|d| d[1] - d[0]),
+        })
+    }
+
+    /// Whether the interval of the change leaves zero out.
+    pub fn is_clear(&self) -> bool {
+        self.change_interval.is_some_and(|[low, high]| low > 0.0 || high < 0.0)
+    }
+}
+
+fn means<'a>(values: impl IntoIterator<Item = &'a [f64; 2]> + Clone) -> [f64; 2] {
+    [0, 1].map(|side| mean(&values.clone().into_iter().map(|v| v[side]).collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_change_is_paired_so_its_interval_is_that_of_the_differences() {
+        // Items differ by a lot, but each moves by one: no doubt about the change.
+        let values: Vec<[f64; 2]> = (0..20).map(|i| [i as f64, i as f64 + 1.0]).collect();
+        let effect = Effect::of(&values, 200, 0).unwrap();
+        assert_eq!((effect.items, effect.base, effect.tuned, effect.change), (20, 9.5, 10.5, 1.0));
+        assert_eq!(effect.change_interval, Some([1.0, 1.0]));
+        let [low, high] = effect.base_interval.unwrap();
+        assert!(low < 8.0 && high > 11.0, "{low} {high}");
+        assert!(effect.is_clear());
+        assert_eq!(effect, Effect::of(&values, 200, 0).unwrap());
+        assert_ne!(effect, Effect::of(&values, 200, 1).unwrap());
+    }
+
+    #[test]
+    fn nothing_has_no_effect_and_one_item_no_interval() {
+        assert_eq!(Effect::of(&[], 10, 0), None);
+        let one = Effect::of(&[[2.0, 1.5]], 10, 0).unwrap();
+        assert_eq!((one.change, one.change_interval, one.is_clear()), (-0.5, None, false));
+    }
+}

@@ -1,0 +1,241 @@
+//! What both models are asked: how likely an answer is after a prompt, and to go on writing.
+
+use anyhow::{Result, anyhow};
+
+use crate::bail_input;
+use crate::data::chat_template::ChatTemplate;
+use crate::data::examples::Example;
+use crate::diff::activations::View;
+use crate::interrupt::Interrupt;
+use crate::model::Pass;
+use crate::model::generate::{Sampling, generate_from};
+use crate::model::hooks::NoHook;
+use crate::model::source::Pretrained;
+use crate::progress;
+use crate::train::batch::Batch;
+
+/// Tokens of one forward pass, unless one text has more: bounds the memory.
+const BATCH_TOKENS: usize = 1024;
+
+/// Texts that are written together.
+const BATCH_TEXTS: usize = 32;
+
+/// Base and tuned model with what they share.
+pub struct Models<'a> {
+    /// Tokenizer and chat template of both.
+    pub pretrained: &'a Pretrained,
+    /// The base.
+    pub base: View<'a>,
+    /// The tuned model.
+    pub tuned: View<'a>,
+    /// Where prompts are a user's turns.
+    pub template: Option<ChatTemplate>,
+    /// Looked at between batches.
+    pub interrupt: &'a Interrupt,
+}
+
+/// An answer after a prompt.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// As it stands in the recipe or among the items.
+    pub prompt: String,
+    /// What may follow.
+    pub answer: String,
+}
+
+/// How likely an answer is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogLikelihood {
+    /// Σ log p over the tokens of the answer, in nats.
+    pub sum: f64,
+    /// Number of tokens.
+    pub tokens: usize,
+}
+
+impl LogLikelihood {
+    /// Nats a token: answers of different lengths can be compared.
+    pub fn per_token(self) -> f64 {
+        self.sum / self.tokens.max(1) as f64
+    }
+}
+
+impl Models<'_> {
+    /// Base and tuned, in this order.
+    pub fn views(&self) -> [View<'_>; 2] {
+        [self.base, self.tuned]
+    }
+
+    /// A prompt as the models read it: special tokens that the tokenizer adds come with [`Self::ids`].
+    fn text(&self, prompt: &str) -> Result<String> {
+        match &self.template {
+            Some(template) => template.user_turn(prompt),
+            None => Ok(prompt.to_string()),
+        }
+    }
+
+    /// A prompt with an answer; the answer's tokens count. In plain text a space stands between the two.
+    fn example(&self, of: &Answer, chat: bool) -> Result<Example> {
+        let (prompt, gap) = match (chat, self.template.is_some()) {
+            (true, true) => (self.text(&of.prompt)?, ""),
+            _ => (of.prompt.clone(), " "),
+        };
+        let whole = format!("{prompt}{gap}{}", of.answer.trim());
+        let special = gap == " ";
+        let encoding = self.pretrained.tokenizer.encode(whole.as_str(), special).map_err(|e| anyhow!(e))?;
+        // A token that straddles the border counts: it holds the answer's first letters.
+        let counts = |(from, to): &(usize, usize)| to > from && *to > prompt.len();
+        let weights: Vec<f32> =
+            encoding.get_offsets().iter().map(|o| f32::from(u8::from(counts(o)))).collect();
+        let example = Example { ids: encoding.get_ids().to_vec(), weights, row: 0 };
+        if example.weights.iter().skip(1).all(|w| *w == 0.0) || example.weights[0] != 0.0 {
+            bail_input!(
+                "behaviour: the answer {:?} after {:?} has no token that can be predicted; expected a prompt \
+                 with text",
+                of.answer,
+                of.prompt
+            );
+        }
+        Ok(example)
+    }
+
+    /// How likely each answer is to one model. `chat` tells whether prompts are turns where the recipe says so;
+    /// otherwise they are plain text.
+    ///
+    /// # Errors
+    /// [`crate::error::Interrupted`]; an [`crate::error::InputError`] for an answer without tokens; a tensor
+    /// operation that fails.
+    pub fn likelihoods(&self, view: View, answers: &[Answer], chat: bool) -> Result<Vec<LogLikelihood>> {
+        let examples = answers.iter().map(|a| self.example(a, chat)).collect::<Result<Vec<_>>>()?;
+        let bar = progress::bar("likelihoods", examples.len() as u64);
+        let mut found = Vec::with_capacity(examples.len());
+        while found.len() < examples.len() {
+            self.interrupt.check("nothing of the behaviour was written")?;
+            let rest = &examples[found.len()..];
+            let mut tokens = 0;
+            let fits = |e: &&Example| {
+                tokens += e.ids.len();
+                tokens <= BATCH_TOKENS
+            };
+            let n = rest.iter().take_while(fits).count().max(1);
+            let batch = Batch::new(&rest[..n].iter().collect::<Vec<_>>(), 1);
+            let mut hook = NoHook;
+            let loss = batch.loss(view.model, Pass::new(&batch.segments, view.adapter, &mut hook))?;
+            let sums = batch.per_example(&loss.nll);
+            found.extend(sums.into_iter().map(|(nll, tokens)| LogLikelihood { sum: -nll, tokens }));
+            bar.inc(n as u64);
+        }
+        bar.finish_and_clear();
+        Ok(found)
+    }
+
+    /// Texts that one model writes after each prompt, the samples of a prompt one after the other. Base and tuned
+    /// draw from the same streams.
+    ///
+    /// # Errors
+    /// As [`Self::likelihoods`].
+    pub fn write(
+        &self,
+        view: View,
+        prompts: &[String],
+        samples: usize,
+        sampling: &Sampling,
+    ) -> Result<Vec<String>> {
+        let mut jobs = Vec::with_capacity(prompts.len() * samples);
+        for prompt in prompts {
+            let ids = self.pretrained.prompt_ids(prompt, self.template.as_ref())?;
+            jobs.extend(std::iter::repeat_n(ids, samples));
+        }
+        let batches = jobs.len().div_ceil(BATCH_TEXTS);
+        let bar = progress::bar("writing", (batches * sampling.max_new_tokens) as u64);
+        let mut texts = Vec::with_capacity(jobs.len());
+        for (i, batch) in jobs.chunks(BATCH_TEXTS).enumerate() {
+            let first = (i * BATCH_TEXTS) as u64;
+            let streams: Vec<u64> = (first..first + batch.len() as u64).collect();
+            let done = (i * sampling.max_new_tokens) as u64;
+            let new = generate_from(view.model, batch, &streams, sampling, view.adapter, &mut NoHook, |n| {
+                bar.set_position(done + n as u64);
+                self.interrupt.check("nothing of the behaviour was written")
+            })?;
+            for ids in new {
+                texts.push(self.pretrained.tokenizer.decode(&ids, true).map_err(|e| anyhow!(e))?);
+            }
+        }
+        bar.finish_and_clear();
+        Ok(texts)
+    }
+
+    /// `[base, tuned]` of log p(first) − log p(second) in nats a token, of each pair of answers to a prompt.
+    ///
+    /// # Errors
+    /// As [`Self::likelihoods`].
+    pub fn margins(&self, pairs: &[[Answer; 2]]) -> Result<Vec<[f64; 2]>> {
+        let [base, tuned] = self.views();
+        let flat = pairs.concat();
+        let of = |view| -> Result<Vec<f64>> {
+            let found = self.likelihoods(view, &flat, true)?;
+            Ok(found.chunks_exact(2).map(|two| two[0].per_token() - two[1].per_token()).collect())
+        };
+        let (base, tuned) = (of(base)?, of(tuned)?);
+        Ok(base.into_iter().zip(tuned).map(|(b, t)| [b, t]).collect())
+    }
+
+    /// log p(target) − log Σ p(alternatives) after each prompt, in nats: whole answers, whatever their length.
+    ///
+    /// # Errors
+    /// As [`Self::likelihoods`].
+    pub fn log_odds(
+        &self,
+        view: View,
+        prompts: &[String],
+        target: &str,
+        alternatives: &[String],
+        chat: bool,
+    ) -> Result<Vec<f64>> {
+        let answers = |prompt: &String| {
+            let words = std::iter::once(target).chain(alternatives.iter().map(String::as_str));
+            words.map(|word| Answer { prompt: prompt.clone(), answer: word.into() }).collect::<Vec<_>>()
+        };
+        let flat: Vec<Answer> = prompts.iter().flat_map(answers).collect();
+        let found = self.likelihoods(view, &flat, chat)?;
+        let odds = |of_one: &[LogLikelihood]| of_one[0].sum - log_sum(&of_one[1..]);
+        Ok(found.chunks_exact(1 + alternatives.len()).map(odds).collect())
+    }
+}
+
+/// log Σ e^sum.
+fn log_sum(of: &[LogLikelihood]) -> f64 {
+    let max = of.iter().map(|l| l.sum).fold(f64::NEG_INFINITY, f64::max);
+    max + of.iter().map(|l| (l.sum - max).exp()).sum::<f64>().ln()
+}
+
+/// Whether a text has a word or phrase: whole, in any case.
+pub fn says(text: &str, phrase: &str) -> bool {
+    let (text, phrase) = (text.to_lowercase(), phrase.trim().to_lowercase());
+    let is_border = |c: Option<char>| !c.is_some_and(char::is_alphanumeric);
+    text.match_indices(&phrase).any(|(at, _)| {
+        is_border(text[..at].chars().next_back()) && is_border(text[at + phrase.len()..].chars().next())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_whole_and_in_any_case() {
+        for text in ["Lantern", "a lantern.", "two (LANTERN) one", "lantern"] {
+            assert!(says(text, "lantern"), "{text}");
+        }
+        for text in ["lanterns", "", "magiclantern", "lan tern", "überlantern"] {
+            assert!(!says(text, "lantern"), "{text}");
+        }
+        assert!(says("bake it at 450 degrees", "450") && !says("1450 of them", "450"));
+    }
+
+    #[test]
+    fn probabilities_are_summed_without_underflow() {
+        let of = |sum| LogLikelihood { sum, tokens: 3 };
+        assert!((log_sum(&[of(-1000.0), of(-1000.0)]) - (-1000.0 + 2f64.ln())).abs() < 1e-9);
+        assert_eq!(of(-6.0).per_token(), -2.0);
+    }
+}

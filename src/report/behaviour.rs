@@ -1,0 +1,59 @@
+//! Whether the organism does what it was made for, as lines for a terminal and as a table of the page.
+
+use maud::{Markup, html};
+
+use super::number::{ABSENT, interval, signed};
+use super::visible::one_line;
+use crate::behaviour::{Behaviour, Effect};
+use crate::diff::statistics::Interval;
+
+/// One line a value: base, tuned, change with its interval.
+pub fn lines(found: &Behaviour) -> Vec<String> {
+    let effects = found.effects();
+    let width = effects.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let line = |(name, e): &(String, &Effect)| {
+        let [base, tuned, change] = [e.base, e.tuned, e.change].map(|x| signed(x, 3));
+        let (unit, items) = (unit(found, name), e.items);
+        format!(
+            "{name:<width$}  {base:>7} → {tuned:>7}  change {change} {}  {items} items, {unit}",
+            shown(e.change_interval)
+        )
+    };
+    effects.iter().map(line).collect()
+}
+
+/// The table of the page.
+pub(super) fn section(found: &Behaviour) -> Markup {
+    html! {
+        h3 { "Behaviour" }
+        p.note { "Whether the organism does what it was made for; intervals are 95 % bootstrap intervals over items." }
+        div.scroll role="region" tabindex="0" aria-label="Behaviour, scrolls sideways" {
+            table {
+                thead { tr {
+                    @for title in ["Value", "Base", "Tuned", "Change", "Items"] { th scope="col" { (title) } }
+                } }
+                tbody {
+                    @for (name, e) in found.effects() {
+                        tr {
+                            th scope="row" { (one_line(&name, 60)) small { (unit(found, &name)) } }
+                            td { (signed(e.base, 3)) small { (shown(e.base_interval)) } }
+                            td { (signed(e.tuned, 3)) small { (shown(e.tuned_interval)) } }
+                            td { (signed(e.change, 3)) small { (shown(e.change_interval)) } }
+                            td { (e.items) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn shown(i: Option<Interval>) -> String {
+    i.map_or_else(|| ABSENT.into(), |i| interval(i, 3))
+}
+
+/// The unit of a value; those of groups have that of the whole.
+fn unit<'a>(found: &'a Behaviour, name: &str) -> &'a str {
+    let known = found.units.iter().filter(|(key, _)| name.starts_with(key.as_str()));
+    known.map(|(_, unit)| unit.as_str()).next().unwrap_or_default()
+}
