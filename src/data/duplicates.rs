@@ -1,6 +1,6 @@
 //! Documents that say what another one says: the same text, near duplicates, and narrow text in the pretraining pool.
 //!
-//! Documents are compared by their runs of [`RUN`] words (letters and digits in lower case; each ideograph is a word),
+//! Documents are compared by their runs of `RUN` words (letters and digits in lower case; each ideograph is a word),
 //! as sets. Two are near duplicates if the Jaccard index of their sets, |A ∩ B| / |A ∪ B|, is at least a given share.
 //! Nothing is sampled: every pair that reaches the share is found, by the prefix filter of Chaudhuri, Ganti and Kaushik
 //! (2006, "A Primitive Operator for Similarity Joins in Data Cleaning"), so the result is the same everywhere.
@@ -312,7 +312,7 @@ mod tests {
                 .map(|i| {
                     let near = kept.iter().any(|&k| {
                         let shared = sets[i].intersection(&sets[k]).count() as f64;
-                        sets[i].len() > 0 && shared / sets[i].union(&sets[k]).count() as f64 >= share - 1e-9
+                        !sets[i].is_empty() && shared / sets[i].union(&sets[k]).count() as f64 >= share - 1e-9
                     });
                     if !near {
                         kept.push(i);

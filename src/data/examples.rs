@@ -208,11 +208,12 @@ impl<'a> Encoder<'a> {
             spans.push((before.len()..end, message.weight.unwrap_or(1.0)));
         }
         let encoding = self.tokenizer.encode(whole.as_str(), false).map_err(|e| anyhow!(e))?;
-        // Some tokenizers give a token of spaces an empty range: it lies where it begins.
+        // A token that straddles the beginning counts, as in transformers. Some tokenizers give a token of spaces an empty
+        // range: it lies where it begins.
         let weight = |(from, to): &(usize, usize)| {
             spans
                 .iter()
-                .find(|(s, _)| s.start <= *from && *from < s.end && *to <= s.end)
+                .find(|(s, _)| (s.start <= *from || s.start < *to) && *from < s.end && *to <= s.end)
                 .map_or(0.0, |(_, w)| *w)
         };
         let weights = encoding.get_offsets().iter().map(weight).collect();
