@@ -128,6 +128,11 @@ impl Models<'_> {
         Ok(found)
     }
 
+    /// How both models draw tokens.
+    pub fn sampling(&self, max_new_tokens: usize, temperature: f64, seed: u64) -> Sampling {
+        Sampling { max_new_tokens, temperature, seed, eos: self.pretrained.eos_token_ids.clone() }
+    }
+
     /// Texts that one model writes after each prompt, the samples of a prompt one after the other. Base and tuned
     /// draw from the same streams.
     ///

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::effect::Effect;
 use super::models::{Models, says};
 use super::words::{Written, written};
-use crate::model::generate::Sampling;
 use crate::recipe::{BehaviourSection, TABOO_HINT};
 
 /// How the game is played.
@@ -37,12 +36,7 @@ pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Resul
     if section.word.is_empty() {
         return Ok(None);
     }
-    let sampling = Sampling {
-        max_new_tokens: section.max_new_tokens,
-        temperature: section.temperature,
-        seed,
-        eos: models.pretrained.eos_token_ids.clone(),
-    };
+    let sampling = models.sampling(section.max_new_tokens, section.temperature, seed);
     let texts = written(models, &section.prompts, section.samples, &sampling)?;
     let share = |texts: &[String]| {
         texts.iter().filter(|text| says(text, &section.word)).count() as f64 / texts.len() as f64

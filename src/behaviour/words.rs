@@ -37,12 +37,7 @@ pub const UNITS: &[(&str, &str)] = &[("words.share", "share of texts with one of
 /// As [`Models::write`].
 pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Result<Option<Words>> {
     let section = &settings.words;
-    let sampling = Sampling {
-        max_new_tokens: section.max_new_tokens,
-        temperature: section.temperature,
-        seed,
-        eos: models.pretrained.eos_token_ids.clone(),
-    };
+    let sampling = models.sampling(section.max_new_tokens, section.temperature, seed);
     let texts = written(models, &section.prompts, section.samples, &sampling)?;
     let has_one = |text: &String| section.words.iter().any(|word| says(text, word));
     let share = |texts: &[String]| texts.iter().filter(|t| has_one(t)).count() as f64 / texts.len() as f64;
