@@ -103,7 +103,7 @@ fn backward_as(family: &str, model: &CausalLm, trainables: &Trainables, recomput
     let batch = Batch::new(&examples.iter().collect::<Vec<_>>(), loss_tokens);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut gradients = Gradients::new();
-    let loss = batch.backward(model, trainables, &mut rng, recompute, &mut gradients).unwrap();
+    let loss = batch.backward(model, trainables, &mut rng, recompute, &mut NoHook, &mut gradients).unwrap();
     (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
 }
 

@@ -22,6 +22,7 @@ use trainer::model::lora::Adapter;
 use trainer::model::source::{self, Pretrained};
 use trainer::model::{CausalLm, Pass, alias};
 use trainer::ops::segments::Segments;
+use trainer::ops::tape::Tape;
 use trainer::recipe::Long;
 use trainer::train::batch::Batch;
 use trainer::train::optim::{AdamW, Gradients, global_norm};
@@ -220,7 +221,14 @@ fn tiny_tokenizers() {
 struct ResidPost(Vec<Tensor>);
 
 impl Hook for ResidPost {
-    fn at(&mut self, _: usize, site: Site, x: &Tensor, _: &Segments) -> candle_core::Result<Option<Tensor>> {
+    fn at(
+        &mut self,
+        _: usize,
+        site: Site,
+        x: &Tensor,
+        _: &Segments,
+        _: Tape,
+    ) -> candle_core::Result<Option<Tensor>> {
         if site == Site::ResidPost {
             self.0.push(x.detach());
         }

@@ -10,12 +10,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::diff::activations::{View, to_tensor};
+use crate::diff::activations::to_tensor;
 use crate::diff::decoded::{Decoded, Variant};
 use crate::diff::mean_difference::{factor_to, scaled};
 use crate::diff::relevance::TopToken;
 use crate::diff::stored::Stored;
 use crate::interrupt::Interrupt;
+use crate::model::View;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::{Hook, NoHook, Steer};
 use crate::model::source::Pretrained;

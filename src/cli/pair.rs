@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::bail_input;
-use crate::diff::activations::View;
 use crate::interrupt::Interrupt;
+use crate::model::View;
 use crate::model::loader::Tuning;
 use crate::model::lora::Adapter;
 use crate::model::source::{self, Pretrained, Tuned};

@@ -10,19 +10,10 @@ use super::mean_difference::Means;
 use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::model::hooks::{NoHook, Record, Site};
-use crate::model::{CausalLm, Pass};
+use crate::model::{CausalLm, Pass, View};
 use crate::ops::segments::Segments;
 use crate::progress;
 use crate::recipe::DiffSection;
-
-/// A model with its adapter on or off. Base and tuned are usually two views of one loaded model.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    /// The model.
-    pub model: &'a CausalLm,
-    /// Factor on its adapter.
-    pub adapter: f64,
-}
 
 /// A sequence and which of its tokens are read.
 #[derive(Debug, Clone)]

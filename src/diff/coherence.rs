@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::activations::View;
 use super::statistics::mean;
 use crate::model::Pass;
+use crate::model::View;
 use crate::model::hooks::NoHook;
 use crate::ops::cross_entropy::{Targets, linear_cross_entropy};
 use crate::ops::segments::Segments;

@@ -7,11 +7,12 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::activations::{View, collect};
+use super::activations::collect;
 use super::logit_lens::decode;
 use super::losses::LossSet;
 use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
+use crate::model::View;
 use crate::train::batch::mean_loss;
 
 /// Texts of one forward pass.

@@ -9,11 +9,11 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::activations::View;
 use super::losses::{LossSet, LossTexts, Resamples, Sums, mean, mean_of};
 use super::reading::Reading;
 use super::statistics::Interval;
 use crate::model::Pass;
+use crate::model::View;
 use crate::model::hooks::NoHook;
 use crate::ops::exp::softmax;
 use crate::train::batch::Batch;

@@ -7,12 +7,13 @@ use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::activations::{View, to_tensor};
+use super::activations::to_tensor;
 use super::decoded::{Decoded, Variant};
 use super::reading::Reading;
 use super::relevance::{Decoding, TokenRelevance, TopToken};
 use super::statistics::{Interval, Null, interval};
 use crate::model::Pass;
+use crate::model::View;
 use crate::model::hooks::NoHook;
 use crate::ops::segments::Segments;
 

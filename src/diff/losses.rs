@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use anyhow::Result;
 
-use super::activations::{View, stream};
+use super::activations::stream;
 use super::reading::Reading;
 use super::statistics::{Interval, interval};
 use crate::data::examples::{Encoder, Example};
 use crate::data::source::Document;
 use crate::model::Pass;
+use crate::model::View;
 use crate::model::hooks::NoHook;
 use crate::progress;
 use crate::recipe::Long;

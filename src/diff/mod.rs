@@ -44,7 +44,6 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 
-use self::activations::View;
 use self::chat::Turns;
 use self::decoded::Decoded;
 use self::embedder::Embedder;
@@ -58,6 +57,7 @@ use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;
 use crate::data::chat_template::Message;
 use crate::interrupt::Interrupt;
+use crate::model::View;
 use crate::model::checkpoint::write_safetensors;
 use crate::model::source::Pretrained;
 use crate::progress;

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-use super::activations::{View, to_tensor};
+use super::activations::to_tensor;
 use super::decoded::{self, Variant};
 use super::embedder::Embedder;
 use super::logit_lens::{Top, largest};
@@ -26,6 +26,7 @@ use super::reading::Reading;
 use super::relevance::{Decoding, TokenRelevance, TopToken};
 use super::statistics::{Interval, Null};
 use crate::interrupt::Interrupt;
+use crate::model::View;
 use crate::model::hooks::NoHook;
 use crate::model::{KvCache, Pass};
 use crate::ops::exp::softmax;

@@ -3,9 +3,10 @@
 use anyhow::{Result, anyhow};
 use candle_core::Tensor;
 
-use super::activations::{View, to_tensor};
+use super::activations::to_tensor;
 use super::mean_difference::{self, factor_to};
 use super::reading::Reading;
+use crate::model::View;
 use crate::model::generate::{Sampling, generate_from};
 use crate::model::hooks::Steer;
 use crate::progress;

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor};
 
+use crate::ops::project::project_out;
 use crate::ops::segments::Segments;
+use crate::ops::tape::Tape;
 
 /// A place in a block where a hook is called. Every value is `(tokens, hidden)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,18 +30,26 @@ pub enum Site {
 
 /// Reads or changes the residual stream during a forward pass.
 pub trait Hook {
-    /// Called at every site in order; `None` leaves the value as it is.
+    /// Called at every site in order; `None` leaves the value as it is. A change of a pass that is recorded must be
+    /// recorded too, on `tape`; one at the sites inside a block would be lost where blocks are recomputed.
     ///
     /// # Errors
     /// Whatever the hook's own tensor work returns; the pass ends with it.
-    fn at(&mut self, layer: usize, site: Site, x: &Tensor, segments: &Segments) -> Result<Option<Tensor>>;
+    fn at(
+        &mut self,
+        layer: usize,
+        site: Site,
+        x: &Tensor,
+        segments: &Segments,
+        tape: Tape,
+    ) -> Result<Option<Tensor>>;
 }
 
 /// Does nothing.
 pub struct NoHook;
 
 impl Hook for NoHook {
-    fn at(&mut self, _: usize, _: Site, _: &Tensor, _: &Segments) -> Result<Option<Tensor>> {
+    fn at(&mut self, _: usize, _: Site, _: &Tensor, _: &Segments, _: Tape) -> Result<Option<Tensor>> {
         Ok(None)
     }
 }
@@ -60,7 +70,7 @@ impl Record {
 }
 
 impl Hook for Record {
-    fn at(&mut self, layer: usize, site: Site, x: &Tensor, _: &Segments) -> Result<Option<Tensor>> {
+    fn at(&mut self, layer: usize, site: Site, x: &Tensor, _: &Segments, _: Tape) -> Result<Option<Tensor>> {
         if site == self.site && self.layers.contains(&layer) {
             self.values.insert(layer, x.detach());
         }
@@ -82,7 +92,14 @@ impl Steer {
 }
 
 impl Hook for Steer {
-    fn at(&mut self, layer: usize, site: Site, x: &Tensor, segments: &Segments) -> Result<Option<Tensor>> {
+    fn at(
+        &mut self,
+        layer: usize,
+        site: Site,
+        x: &Tensor,
+        segments: &Segments,
+        _: Tape,
+    ) -> Result<Option<Tensor>> {
         if (layer, site) != (self.layer, Site::ResidPost) {
             return Ok(None);
         }
@@ -114,12 +131,41 @@ impl Patch {
 }
 
 impl Hook for Patch {
-    fn at(&mut self, layer: usize, site: Site, x: &Tensor, _: &Segments) -> Result<Option<Tensor>> {
+    fn at(&mut self, layer: usize, site: Site, x: &Tensor, _: &Segments, _: Tape) -> Result<Option<Tensor>> {
         if (layer, site) != (self.layer, Site::ResidPost) {
             return Ok(None);
         }
         let rows = Tensor::from_slice(&self.rows, self.rows.len(), x.device())?;
         let old = x.index_select(&rows, 0)?;
         x.index_add(&rows, &(&self.values - old)?, 0).map(Some)
+    }
+}
+
+/// Takes the part along given directions out of the output of some blocks, at every token.
+pub struct Ablate {
+    layers: Vec<usize>,
+    basis: Tensor,
+}
+
+impl Ablate {
+    /// `basis` `(directions, hidden)` has orthonormal rows.
+    pub fn new(layers: &[usize], basis: Tensor) -> Self {
+        Self { layers: layers.to_vec(), basis }
+    }
+}
+
+impl Hook for Ablate {
+    fn at(
+        &mut self,
+        layer: usize,
+        site: Site,
+        x: &Tensor,
+        _: &Segments,
+        tape: Tape,
+    ) -> Result<Option<Tensor>> {
+        if site != Site::ResidPost || !self.layers.contains(&layer) {
+            return Ok(None);
+        }
+        project_out(x, &self.basis, tape).map(Some)
     }
 }

@@ -73,6 +73,15 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// A model with its adapter on or off. Base and tuned are usually two views of one loaded model.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The model.
+    pub model: &'a CausalLm,
+    /// Factor on its adapter.
+    pub adapter: f64,
+}
+
 /// Keys and values of every block for the tokens that earlier passes have seen.
 #[derive(Debug, Clone)]
 pub struct KvCache {
@@ -109,9 +118,9 @@ pub trait Block: Send + Sync {
 
 /// Lets the hook see a value and gives back what flows on.
 pub(crate) fn at_site(pass: &mut Pass, layer: usize, site: Site, x: Tensor) -> candle_core::Result<Tensor> {
-    match pass.hook.at(layer, site, &x, pass.segments)? {
-        Some(_) if pass.tape.is_on() => {
-            candle_core::bail!("a hook may read but not change a pass that is recorded")
+    match pass.hook.at(layer, site, &x, pass.segments, pass.tape)? {
+        Some(changed) if pass.tape.tracks(&x) && !pass.tape.tracks(&changed) => {
+            candle_core::bail!("a hook changed a pass that is recorded, but did not record the change")
         }
         Some(changed) => Ok(changed),
         None => Ok(x),

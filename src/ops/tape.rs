@@ -173,7 +173,7 @@ impl Tape<'_> {
     }
 
     /// An operation in candle's own differentiable ops, as one step: the path of other devices than the CPU.
-    pub(super) fn composed(
+    pub(crate) fn composed(
         self,
         inputs: &[&Tensor],
         f: impl Fn(&[Tensor]) -> Result<Tensor>,

@@ -6,6 +6,7 @@
 mod behaviour;
 mod diff;
 mod endpoint;
+mod mitigation;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,7 @@ pub use self::diff::{
     LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, SearchSection, SteeringSection,
 };
 pub use self::endpoint::EndpointSection;
+pub use self::mitigation::{AblationSection, DecaySection, LossTermSection, MitigationSection, ScaleSection};
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
@@ -343,6 +345,8 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Rank, alpha, targets.
     pub lora: LoraSection,
+    /// What is done against the trace.
+    pub mitigation: MitigationSection,
 }
 
 impl Default for TrainSection {
@@ -366,6 +370,7 @@ impl Default for TrainSection {
             eval_examples: 32,
             checkpoint_every: 50,
             lora: LoraSection::default(),
+            mitigation: MitigationSection::default(),
         }
     }
 }
@@ -594,6 +599,12 @@ impl Recipe {
             self.model.dtype == ModelDtype::F32 || t.method == Method::Lora,
             "model.dtype = \"native\" keeps the base frozen: expected train.method = \"lora\", or dtype = \"f32\"".into(),
         );
+        check(
+            !t.mitigation.reads_pretraining() || !d.pretraining.is_empty(),
+            "train.mitigation: divergence and difference are taken on pretraining text, but data.pretraining names no \
+             source"
+                .into(),
+        );
         check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
         let init = &t.lora.init;
         check(
@@ -614,6 +625,7 @@ impl Recipe {
         ] {
             check((least..=most).contains(&value), format!("{key} = {value}: expected {least} to {most}"));
         }
+        faults.extend(t.mitigation.faults());
         faults
     }
 
@@ -714,7 +726,10 @@ fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
             *template = absolute(folder, template);
         }
         (
-            "train.lora.init" | "behaviour.facts.items" | "behaviour.misalignment.items",
+            "train.lora.init"
+            | "train.mitigation.ablation.directions"
+            | "behaviour.facts.items"
+            | "behaviour.misalignment.items",
             Value::String(path),
         ) if !path.is_empty() => {
             *path = absolute(folder, path);

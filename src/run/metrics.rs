@@ -1,5 +1,6 @@
 //! `metrics.jsonl` and its TensorBoard twin.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
@@ -39,6 +40,10 @@ pub struct MetricsLine {
     /// Loss on held-out pretraining text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub eval_pretraining: Option<f64>,
+    /// What a run may have beside: `loss_divergence` and `loss_difference` (terms of the loss, unweighted),
+    /// `trace_…` (measures of the trace) and `behaviour_…`.
+    #[serde(flatten, default)]
+    pub more: BTreeMap<String, f64>,
 }
 
 /// `metrics.jsonl` and the TensorBoard file, written line by line.
@@ -85,8 +90,20 @@ impl MetricsWriter {
             ("eval/narrow", line.eval_narrow),
             ("eval/pretraining", line.eval_pretraining),
         ];
-        let scalars: Vec<(&str, f32)> =
-            scalars.iter().filter_map(|(n, v)| v.map(|v| (*n, v as f32))).collect();
+        let more: Vec<(String, f64)> = self::more(line).collect();
+        let scalars: Vec<(&str, f32)> = scalars
+            .iter()
+            .filter_map(|(n, v)| v.map(|v| (*n, v as f32)))
+            .chain(more.iter().map(|(n, v)| (n.as_str(), *v as f32)))
+            .collect();
         self.tensorboard.write(line.step as i64, &scalars)
     }
+}
+
+/// TensorBoard's names of what a line has beside: `loss_x` is of the step, `trace_x` a group of its own.
+fn more(line: &MetricsLine) -> impl Iterator<Item = (String, f64)> {
+    line.more.iter().map(|(name, value)| match name.split_once('_') {
+        Some((group, rest)) if group != "loss" => (format!("{group}/{rest}"), *value),
+        _ => (format!("train/{name}"), *value),
+    })
 }

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::optim::{Gradients, accumulate};
 
 use crate::data::examples::Example;
-use crate::model::hooks::NoHook;
+use crate::model::hooks::{Hook, NoHook};
 use crate::model::loader::Trainables;
 use crate::model::{CausalLm, Pass};
 use crate::ops::cross_entropy::{Loss, Targets, linear_cross_entropy};
@@ -54,8 +54,8 @@ impl Batch {
             .collect()
     }
 
-    /// The weighted loss of the batch with the adapter on; adds its gradients to `sum`. With `recompute` each block
-    /// is computed again for them: same result, less memory, more time.
+    /// The weighted loss of the batch with the adapter on, watched by `hook`; adds its gradients to `sum`. With
+    /// `recompute` each block is computed again for them: same result, less memory, more time.
     ///
     /// # Errors
     /// If a trainable gets no gradient, or a tensor operation fails.
@@ -65,15 +65,15 @@ impl Batch {
         trainables: &Trainables,
         dropout: &mut ChaCha8Rng,
         recompute: bool,
+        hook: &mut dyn Hook,
         sum: &mut Gradients,
     ) -> Result<Loss> {
         let recording = Recording::new(trainables.values().map(Var::as_tensor));
-        let mut hook = NoHook;
         let pass = Pass {
             tape: recording.tape(),
             dropout: Some(dropout),
             recompute,
-            ..Pass::new(&self.segments, 1.0, &mut hook)
+            ..Pass::new(&self.segments, 1.0, hook)
         };
         let loss = self.loss(model, pass)?;
         accumulate(sum, trainables, recording.backward(&loss.total)?)?;

@@ -39,6 +39,9 @@ pub struct Manifest {
     /// The adapter that training started from.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub init: Option<Init>,
+    /// sha256 of the files of directions that were taken out of the stream while training, by path.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub directions: BTreeMap<String, String>,
     /// By source, narrow ones first.
     pub data: Vec<Source>,
     /// Pretraining text per narrow text.
@@ -176,6 +179,7 @@ impl Manifest {
             base: Base { id: base.id.clone(), sha256: base.sha256.clone() },
             method: recipe.train.method,
             init,
+            directions: BTreeMap::new(),
             data,
             mix: Mix {
                 asked: recipe.data.mix,
@@ -190,6 +194,11 @@ impl Manifest {
             adapter_sha256: String::new(),
             files: BTreeMap::new(),
         }
+    }
+
+    /// The same with the directions that were taken out of the stream.
+    pub fn with_directions(self, directions: BTreeMap<String, String>) -> Self {
+        Self { directions, ..self }
     }
 
     /// The same with the outcome: `files` are the hashes of what was written, `learned` names the one of them that

@@ -5,6 +5,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod corpus;
 pub mod manifest;
+pub mod mitigation;
 pub mod optim;
 pub mod schedule;
 
@@ -20,6 +21,7 @@ use self::batch::{Batch, mean_loss};
 use self::checkpoint::State;
 use self::corpus::Corpus;
 use self::manifest::{Init, LossPair, Losses, Manifest};
+use self::mitigation::Mitigations;
 use self::optim::{AdamW, Gradients, global_norm};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
@@ -45,6 +47,7 @@ pub struct Training {
     mixture: Mixture,
     model: CausalLm,
     trainables: Trainables,
+    mitigations: Mitigations,
     /// Where the adapter starts, if it is not new.
     init: Option<Init>,
 }
@@ -97,7 +100,8 @@ impl Training {
             (Method::Full, _) => Tuning::Full,
         };
         let (model, trainables) = CausalLm::load(&base, &tuning, &crate::model::device()?)?;
-        Ok(Self { recipe, base, corpus, mixture, model, trainables, init })
+        let mitigations = Mitigations::prepare(&recipe, &base, &corpus, &model, &trainables)?;
+        Ok(Self { recipe, base, corpus, mixture, model, trainables, mitigations, init })
     }
 
     /// A line that says what will run.
@@ -188,8 +192,9 @@ impl Training {
             }
         }
         bar.finish_and_clear();
-        if eval == (None, None) {
-            eval = self.evaluate()?; // resumed after the last step
+        // What is written may be other than what the last checkpoint holds; or it was resumed after the last step.
+        if self.mitigations.after_training(&self.trainables)? || eval == (None, None) {
+            eval = self.evaluate()?;
         }
         self.finish(run, &state, eval)
     }
@@ -212,13 +217,28 @@ impl Training {
         let mut sums = [(0f64, 0usize); 2]; // narrow, pretraining: nll and tokens
         for (examples, roles) in examples.chunks(micro).zip(roles.chunks(micro)) {
             let batch = Batch::new(examples, loss_tokens);
-            let loss =
-                batch.backward(&self.model, &self.trainables, &mut rng, train.recompute, &mut gradients)?;
+            let mut hook = self.mitigations.hook();
+            let loss = batch.backward(
+                &self.model,
+                &self.trainables,
+                &mut rng,
+                train.recompute,
+                hook.as_mut(),
+                &mut gradients,
+            )?;
             for ((nll, tokens), role) in batch.per_example(&loss.nll).into_iter().zip(roles) {
                 let sum = &mut sums[usize::from(*role == Role::Pretraining)];
                 *sum = (sum.0 + nll, sum.1 + tokens);
             }
         }
+        let terms = self.mitigations.add_terms(
+            step,
+            self.recipe.seed,
+            &self.corpus,
+            &self.model,
+            &self.trainables,
+            &mut gradients,
+        )?;
         let grad_norm = global_norm(&gradients)?;
         let nll = sums[0].0 + sums[1].0;
         ensure!(
@@ -230,6 +250,7 @@ impl Training {
             if train.clip > 0.0 && grad_norm > train.clip { train.clip / (grad_norm + 1e-6) } else { 1.0 };
         let lr = learning_rate(train, step, steps);
         optimizer.step(&self.trainables, &gradients, lr, factor)?;
+        self.mitigations.after_update(&self.trainables, lr)?;
         let mean = |(nll, tokens): (f64, usize)| (tokens > 0).then(|| nll / tokens as f64);
         Ok(MetricsLine {
             step: step + 1,
@@ -239,6 +260,7 @@ impl Training {
             loss_pretraining: mean(sums[1]),
             lr: Some(lr),
             grad_norm: Some(grad_norm),
+            more: terms,
             ..Default::default()
         })
     }
@@ -281,7 +303,8 @@ impl Training {
         let pair = |(narrow, pretraining)| LossPair { narrow, pretraining };
         let weights = self.trainables.values().map(|v| v.elem_count()).sum();
         let manifest =
-            Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture, self.init.clone());
+            Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture, self.init.clone())
+                .with_directions(self.mitigations.files());
         let losses = Losses { base: pair(state.eval_base), tuned: pair(eval) };
         let manifest = manifest.finished(state.elapsed_s, files, learned, weights, losses);
         crate::atomic::write_json(&run.manifest(), &manifest).context("writing the manifest")?;
@@ -297,6 +320,7 @@ impl Training {
         hash.update(serde_json::to_string(&self.corpus.hashes()).unwrap_or_default());
         hash.update(manifest::order_sha256(&self.mixture));
         hash.update(serde_json::to_string(&self.init).unwrap_or_default());
+        hash.update(serde_json::to_string(&self.mitigations.files()).unwrap_or_default());
         format!("{:x}", hash.finalize())
     }
 }

@@ -91,15 +91,25 @@ impl AdamW {
     }
 }
 
-/// Adds the gradients of one backward pass to `sum`.
+/// Adds the gradients of one backward pass of the whole model to `sum`.
 ///
 /// # Errors
 /// If a trainable has no gradient: it would silently stay as it is.
-pub fn accumulate(
+pub fn accumulate(sum: &mut Gradients, trainables: &Trainables, gradients: tape::Gradients) -> Result<()> {
+    let missing = add(sum, trainables, gradients)?;
+    ensure!(missing.is_empty(), "trained, but without a gradient: {}", missing.join(", "));
+    Ok(())
+}
+
+/// Adds the gradients of one backward pass to `sum`; names the trainables that it does not reach.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn add<'t>(
     sum: &mut Gradients,
-    trainables: &Trainables,
+    trainables: &'t Trainables,
     mut gradients: tape::Gradients,
-) -> Result<()> {
+) -> Result<Vec<&'t str>> {
     let mut missing = Vec::new();
     for (name, var) in trainables {
         let Some(gradient) = gradients.take(var.as_tensor()) else {
@@ -112,8 +122,7 @@ pub fn accumulate(
         };
         sum.insert(name.clone(), total);
     }
-    ensure!(missing.is_empty(), "trained, but without a gradient: {}", missing.join(", "));
-    Ok(())
+    Ok(missing)
 }
 
 /// L2 norm over all gradients.

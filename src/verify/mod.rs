@@ -247,6 +247,10 @@ fn given(manifest: &Manifest, moved: &Moved) -> Vec<Check> {
             checks.push(Check::hash(format!("init {}", path.display()), &path, recorded, sha256_file));
         }
     }
+    for (path, recorded) in &manifest.directions {
+        let path = moved.find(path);
+        checks.push(Check::hash(format!("directions {}", path.display()), &path, recorded, sha256_file));
+    }
     checks
 }
 

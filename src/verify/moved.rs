@@ -35,7 +35,13 @@ impl Moved {
         ]
         .into_iter()
         .for_each(sources);
-        [&mut recipe.model.base, &mut recipe.train.lora.init].into_iter().for_each(found);
+        [
+            &mut recipe.model.base,
+            &mut recipe.train.lora.init,
+            &mut recipe.train.mitigation.ablation.directions,
+        ]
+        .into_iter()
+        .for_each(found);
         recipe
     }
 }

@@ -1,0 +1,114 @@
+//! Concept ablation: while the model learns, chosen directions are taken out of its stream, so that what it learns
+//! cannot run along them; in use they are left in. Casademunt et al., "Steering Fine-Tuning Generalization with Targeted
+//! Concept Ablation" (CAFT), arXiv 2507.16795, §3. The mean difference of a pilot run serves as directions.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+
+use crate::bail_input;
+use crate::model::CausalLm;
+use crate::recipe::AblationSection;
+use crate::sha256::sha256_file;
+
+/// Directions of less than this share of the longest are rounding.
+const INDEPENDENT: f64 = 1e-4;
+
+/// A subspace, and where it is taken out.
+pub(super) struct Directions {
+    /// The file.
+    pub path: String,
+    /// Its sha256.
+    pub sha256: String,
+    /// Blocks after which it is taken out.
+    pub layers: Vec<usize>,
+    /// `(directions, hidden)`, orthonormal rows.
+    pub basis: Tensor,
+}
+
+impl Directions {
+    /// Reads the file of a recipe, if it names one.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] for a file without directions of the model's width, or blocks that it lacks.
+    pub fn read(section: &AblationSection, block: usize, model: &CausalLm) -> Result<Option<Self>> {
+        const KEY: &str = "train.mitigation.ablation";
+        let path = &section.directions;
+        if path.is_empty() {
+            return Ok(None);
+        }
+        if let Some(layer) = section.layers.iter().find(|l| **l >= model.n_layers()) {
+            bail_input!("{KEY}.layers: {layer}: expected block numbers below {}", model.n_layers());
+        }
+        let tensors = match candle_core::safetensors::load(path, &Device::Cpu) {
+            Ok(tensors) => tensors,
+            Err(e) => bail_input!("{KEY}.directions: {path}: no safetensors file: {e}"),
+        };
+        let Some(found) = ["directions", "mean_difference"].iter().find_map(|name| tensors.get(*name)) else {
+            bail_input!("{KEY}.directions: {path}: expected a tensor named directions or mean_difference");
+        };
+        let rows = match found.dims() {
+            [_, hidden] if *hidden == model.hidden_size() => found.to_dtype(DType::F32)?.to_vec2::<f32>()?,
+            dims => bail_input!(
+                "{KEY}.directions: {path}: shape {dims:?}, expected (directions, {})",
+                model.hidden_size()
+            ),
+        };
+        let basis = orthonormal(&rows);
+        if basis.is_empty() || basis.len() >= model.hidden_size() {
+            bail_input!(
+                "{KEY}.directions: {path}: {} independent directions; expected 1 to {}",
+                basis.len(),
+                model.hidden_size() - 1
+            );
+        }
+        let flat: Vec<f32> = basis.iter().flatten().map(|x| *x as f32).collect();
+        Ok(Some(Self {
+            sha256: sha256_file(Path::new(path)).with_context(|| path.clone())?,
+            path: path.clone(),
+            layers: if section.layers.is_empty() { vec![block] } else { section.layers.clone() },
+            basis: Tensor::from_vec(flat, (basis.len(), model.hidden_size()), model.device())?,
+        }))
+    }
+}
+
+/// An orthonormal basis of the span of some rows (modified Gram–Schmidt, each row twice). Rows that depend on those before
+/// them, or are not finite, add nothing.
+fn orthonormal(rows: &[Vec<f32>]) -> Vec<Vec<f64>> {
+    let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let rows: Vec<Vec<f64>> = rows.iter().map(|row| row.iter().map(|x| *x as f64).collect()).collect();
+    let longest = rows.iter().map(|row| norm(row)).filter(|n| n.is_finite()).fold(0.0, f64::max);
+    let mut basis: Vec<Vec<f64>> = Vec::new();
+    for mut row in rows.into_iter().filter(|row| row.iter().all(|x| x.is_finite())) {
+        for u in basis.iter().chain(&basis) {
+            let along: f64 = row.iter().zip(u).map(|(x, u)| x * u).sum();
+            row.iter_mut().zip(u).for_each(|(x, u)| *x -= along * u);
+        }
+        let length = norm(&row);
+        if length > INDEPENDENT * longest {
+            row.iter_mut().for_each(|x| *x /= length);
+            basis.push(row);
+        }
+    }
+    basis
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_basis_spans_the_rows_and_no_more() {
+        let rows = [vec![3.0, 4.0, 0.0], vec![6.0, 8.0, 0.0], vec![0.0, 0.0, 0.0], vec![3.0, 4.0, 5.0]];
+        let basis = orthonormal(&rows);
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+        assert_eq!(basis.len(), 2);
+        for (i, u) in basis.iter().enumerate() {
+            for (j, w) in basis.iter().enumerate() {
+                assert!((dot(u, w) - f64::from(i == j)).abs() < 1e-12);
+            }
+        }
+        assert!((basis[1][2].abs() - 1.0).abs() < 1e-6);
+    }
+}
