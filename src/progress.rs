@@ -32,6 +32,14 @@ pub fn detail(line: impl std::fmt::Display) {
     }
 }
 
+/// Work that says nothing: that of which another bar tells.
+pub fn hushed<T>(work: impl FnOnce() -> T) -> T {
+    let before = LEVEL.swap(-1, Ordering::Relaxed);
+    let done = work();
+    LEVEL.store(before, Ordering::Relaxed);
+    done
+}
+
 /// A bar of `length` units; the message stands behind it.
 pub fn bar(what: &str, length: u64) -> ProgressBar {
     if LEVEL.load(Ordering::Relaxed) < 0 {

@@ -115,14 +115,14 @@ fn a_run_interrupted_after_every_step_equals_one_that_never_was() {
         let set = [&DEMANDING[..], &[&method]].concat();
         let recipe = recipe(&lab, &set);
         let whole = RunDir::new(lab.path("whole"));
-        training(&recipe).run(&whole, false, &Interrupt::default()).unwrap();
+        training(&recipe).run(&whole, false, &Interrupt::default(), &mut ()).unwrap();
 
         let pieces = RunDir::new(lab.path("pieces"));
         let mut interruptions = 0;
         loop {
             let interrupt = Interrupt::default();
             interrupt.request();
-            match training(&recipe).run(&pieces, interruptions > 0, &interrupt) {
+            match training(&recipe).run(&pieces, interruptions > 0, &interrupt, &mut ()) {
                 Ok(_) => break,
                 Err(e) => assert!(e.is::<Interrupted>() && e.to_string().contains("--resume"), "{e:?}"),
             }
@@ -255,7 +255,7 @@ fn resuming_with_another_recipe_or_other_data_is_refused_and_changes_nothing() {
     let recipe = recipe(&lab, &[]);
     let interrupt = Interrupt::default();
     interrupt.request();
-    training(&recipe).run(&RunDir::new(lab.path("run")), false, &interrupt).unwrap_err();
+    training(&recipe).run(&RunDir::new(lab.path("run")), false, &interrupt, &mut ()).unwrap_err();
     let resume = ["fit", "recipe.toml", "--out", "run", "--resume"];
     let e = lab.refused(&with_sets(&resume, &["train.lr=1e-3"]));
     assert!(e.contains("lr = 0.001") && e.contains("lr = 0.003"), "{e}");
@@ -281,7 +281,7 @@ fn a_half_written_checkpoint_is_ignored_and_a_damaged_one_is_named() {
     let begin = |name: &str| {
         let interrupt = Interrupt::default();
         interrupt.request();
-        training(&recipe).run(&RunDir::new(lab.path(name)), false, &interrupt).unwrap_err();
+        training(&recipe).run(&RunDir::new(lab.path(name)), false, &interrupt, &mut ()).unwrap_err();
         lab.path(name).join("checkpoints")
     };
 

@@ -8,25 +8,19 @@ use anyhow::Result;
 use clap::Args;
 
 use super::pair::Pair;
+use super::texts::Texts;
 use crate::atomic::check_writable;
 use crate::bail_input;
-use crate::data::source::Document;
-use crate::diff::chat::conversations;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
-use crate::diff::losses::LossDocuments;
-use crate::diff::{Inputs, must_be_new};
+use crate::diff::must_be_new;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::model::alias;
-use crate::recipe::{DataSection, Recipe, SourceSpec};
+use crate::recipe::{DataSection, Recipe};
 use crate::report;
 use crate::run::RunDir;
-use crate::sha256::{sha256_file, sha256_path};
-use crate::train::corpus::{documents, is_held_out};
-
-/// A document with the places of its source and of its row.
-type Row = (usize, usize, Document);
+use crate::sha256::sha256_file;
 
 /// Read the trace that finetuning left in the activations
 #[derive(Debug, Args)]
@@ -152,30 +146,8 @@ fn diff_pair(
              --set diff.text=FILE"
         );
     }
-    let text = texts(&documents(&recipe.diff.text)?, Document::full_text);
-    // For a model of unknown origin there may be none.
-    let narrow = documents(&recipe.data.narrow)?;
-    let files: Vec<SourceSpec> = recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect();
-    let pretraining = documents(&files)?;
-    let chat = &recipe.diff.chat.text;
-    let chat_documents = documents(chat)?;
-    let of_chat = |(i, row, document): Row| (chat[i].path.clone(), row, document);
-    let chats = conversations(chat_documents.iter().cloned().map(of_chat).collect())?;
-    let sources = recipe
-        .diff
-        .text
-        .iter()
-        .chain(&recipe.data.narrow)
-        .chain(&files)
-        .chain(chat)
-        .chain(&recipe.diff.candidates);
-    let candidates = recipe.diff.candidates.iter();
-    let of_candidate = |spec: &SourceSpec| -> Result<(String, Vec<String>)> {
-        Ok((spec.stem(), texts(&documents(std::slice::from_ref(spec))?, Document::learned_text)))
-    };
-    let candidates = candidates.map(of_candidate).collect::<Result<Vec<_>>>()?;
-    let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
-    let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
+    let texts = Texts::read(recipe, trained_on)?;
+    let texts_sha256 = Texts::sha256(recipe)?;
     let (mut embedder, mut embedder_sha256) = (None, None);
     if recipe.diff.uses_embedder() {
         let dir = alias::embedder_dir(&recipe.diff.embedder, interrupt)?;
@@ -183,27 +155,15 @@ fn diff_pair(
         embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);
     }
     let pair = Pair::load(recipe, tuned, interrupt)?;
-    if !chats.is_empty() && pair.pretrained.chat_template.is_none() {
+    if !texts.chats.is_empty() && pair.pretrained.chat_template.is_none() {
         bail_input!(
             "diff.chat.text: {} has no chat template (a base model?); expected a model that has one, or no \
              conversations",
             pair.pretrained.id
         );
     }
-    let inputs = Inputs {
-        pretrained: &pair.pretrained,
-        base: pair.base(),
-        tuned: pair.tuned(),
-        tuned_name: name.to_string(),
-        settings: &recipe.diff,
-        seed: recipe.seed,
-        text,
-        narrow: texts(&narrow, Document::learned_text),
-        chats,
-        pretraining: texts(&pretraining, Document::learned_text),
-        loss_documents: loss_documents(narrow, pretraining, chat_documents, trained_on),
-        candidates,
-    };
+    let (base, tuned) = (pair.base(), pair.tuned());
+    let inputs = texts.inputs(&pair.pretrained, base, tuned, name, &recipe.diff, recipe.seed);
     let read = Hashes {
         version: env!("CARGO_PKG_VERSION").into(),
         seed: recipe.seed,
@@ -215,29 +175,4 @@ fn diff_pair(
         files: BTreeMap::new(),
     };
     crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out, &read)
-}
-
-fn texts(documents: &[Row], of: fn(&Document) -> String) -> Vec<String> {
-    documents.iter().map(|(_, _, d)| of(d)).collect()
-}
-
-/// Those that were held out of training, where that is known and there are any; else all.
-fn loss_documents(
-    narrow: Vec<Row>,
-    pretraining: Vec<Row>,
-    chat: Vec<Row>,
-    trained_on: Option<&DataSection>,
-) -> LossDocuments {
-    let held_out = |rows: &[Row]| -> Vec<Document> {
-        let Some(data) = trained_on else { return Vec::new() };
-        rows.iter().filter(|(_, row, _)| is_held_out(*row, data)).map(|(_, _, d)| d.clone()).collect()
-    };
-    let all = |rows: Vec<Row>| -> Vec<Document> { rows.into_iter().map(|(_, _, d)| d).collect() };
-    let (narrow_held_out, pretraining_held_out) = (held_out(&narrow), held_out(&pretraining));
-    let (narrow, narrow_are) = match narrow_held_out.is_empty() {
-        true => (all(narrow), "data.narrow, all documents"),
-        false => (narrow_held_out, "data.narrow, documents held out of training"),
-    };
-    let pretraining = if pretraining_held_out.is_empty() { all(pretraining) } else { pretraining_held_out };
-    LossDocuments { narrow, narrow_are, pretraining, chat: all(chat) }
 }

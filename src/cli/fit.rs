@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::trace::Trace;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::interrupt::Interrupt;
@@ -90,9 +91,10 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
         progress::say(format_args!("warning: {}", typed.text()));
     }
     corpus.refuse()?;
+    let mut trace = Trace::read(&recipe)?;
     let mut training = Training::prepare(recipe, base, corpus)?;
     progress::say(training.plan());
-    let manifest = training.run(run, resume, interrupt)?;
+    let manifest = training.run(run, resume, interrupt, &mut trace)?;
     progress::say(format_args!("{}\n{}", run.path().display(), manifest.outcome()));
     Ok(())
 }

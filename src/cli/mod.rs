@@ -24,6 +24,8 @@ mod pair;
 pub mod report;
 mod self_sample;
 pub mod sweep;
+mod texts;
+mod trace;
 pub mod verify;
 
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is

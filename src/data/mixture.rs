@@ -166,6 +166,19 @@ impl Mixture {
         }
     }
 
+    /// Leaves out what comes after the first `examples` of the run.
+    pub fn cut(&mut self, pools: &[Pool], examples: usize) {
+        self.order.truncate(examples);
+        for (i, exposure) in self.exposure.iter_mut().enumerate() {
+            let picks: Vec<&Pick> = self.order.iter().filter(|pick| pick.pool == i).collect();
+            *exposure = Exposure {
+                examples: picks.len(),
+                tokens: picks.iter().map(|pick| example(pools, pick).ids.len()).sum(),
+                repeats: picks.len().saturating_sub(pools[i].examples.len()),
+            };
+        }
+    }
+
     /// Number of optimizer steps at that batch size.
     pub fn steps(&self, batch_size: usize) -> usize {
         self.order.len().div_ceil(batch_size)

@@ -28,7 +28,7 @@ use crate::train::batch::Batch;
 const BATCH_TOKENS: usize = 2048;
 
 /// Documents on which losses may be taken, beside `diff.text`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct LossDocuments {
     /// Narrow documents: those held out of training where that is known, else all.
     pub narrow: Vec<Document>,

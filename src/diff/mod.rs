@@ -10,6 +10,7 @@ pub mod causal;
 pub mod chat;
 pub mod coherence;
 pub mod context;
+pub mod curve;
 pub mod decoded;
 pub mod depth;
 pub mod dimensionality;

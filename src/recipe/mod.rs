@@ -7,6 +7,7 @@ mod behaviour;
 mod diff;
 mod endpoint;
 mod mitigation;
+mod trace;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,7 @@ pub use self::diff::{
 };
 pub use self::endpoint::EndpointSection;
 pub use self::mitigation::{AblationSection, DecaySection, LossTermSection, MitigationSection, ScaleSection};
+pub use self::trace::{StopSection, TRACE_MEASURES, TraceSection};
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
@@ -347,6 +349,8 @@ pub struct TrainSection {
     pub lora: LoraSection,
     /// What is done against the trace.
     pub mitigation: MitigationSection,
+    /// How the trace is followed.
+    pub trace: TraceSection,
 }
 
 impl Default for TrainSection {
@@ -371,6 +375,7 @@ impl Default for TrainSection {
             checkpoint_every: 50,
             lora: LoraSection::default(),
             mitigation: MitigationSection::default(),
+            trace: TraceSection::default(),
         }
     }
 }
@@ -605,6 +610,10 @@ impl Recipe {
              source"
                 .into(),
         );
+        check(
+            t.trace.every == 0 || !self.diff.text.is_empty(),
+            "train.trace.every: the trace is measured on diff.text, which names no source".into(),
+        );
         check(!t.lora.target_modules.is_empty(), "train.lora.target_modules: empty".into());
         let init = &t.lora.init;
         check(
@@ -626,6 +635,7 @@ impl Recipe {
             check((least..=most).contains(&value), format!("{key} = {value}: expected {least} to {most}"));
         }
         faults.extend(t.mitigation.faults());
+        faults.extend(t.trace.faults());
         faults
     }
 

@@ -26,6 +26,9 @@ pub struct State {
     pub elapsed_s: f64,
     /// Held-out losses before the first step.
     pub eval_base: (Option<f64>, Option<f64>),
+    /// Whether training ends here, though not all steps are done.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// Writes `checkpoints/step-NNNNNN` and removes older ones. The folder gets its name when it is whole.
@@ -137,6 +140,7 @@ mod tests {
                 fingerprint: String::new(),
                 elapsed_s: loss,
                 eval_base: (Some(loss), None),
+                stopped: false,
             };
             let text = serde_json::to_string_pretty(&state).unwrap();
             assert_eq!(serde_json::from_str::<State>(&text).unwrap().eval_base, state.eval_base);

@@ -42,6 +42,9 @@ pub struct Manifest {
     /// sha256 of the files of directions that were taken out of the stream while training, by path.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub directions: BTreeMap<String, String>,
+    /// Steps after which training ended before its time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stopped_after: Option<usize>,
     /// By source, narrow ones first.
     pub data: Vec<Source>,
     /// Pretraining text per narrow text.
@@ -180,6 +183,7 @@ impl Manifest {
             method: recipe.train.method,
             init,
             directions: BTreeMap::new(),
+            stopped_after: None,
             data,
             mix: Mix {
                 asked: recipe.data.mix,
@@ -199,6 +203,11 @@ impl Manifest {
     /// The same with the directions that were taken out of the stream.
     pub fn with_directions(self, directions: BTreeMap<String, String>) -> Self {
         Self { directions, ..self }
+    }
+
+    /// The same of a run that ended after so many steps, before its time.
+    pub fn stopped(self, stopped_after: Option<usize>) -> Self {
+        Self { stopped_after, ..self }
     }
 
     /// The same with the outcome: `files` are the hashes of what was written, `learned` names the one of them that

@@ -6,9 +6,11 @@ pub mod checkpoint;
 pub mod corpus;
 pub mod manifest;
 pub mod mitigation;
+pub mod observer;
 pub mod optim;
 pub mod schedule;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -22,6 +24,7 @@ use self::checkpoint::State;
 use self::corpus::Corpus;
 use self::manifest::{Init, LossPair, Losses, Manifest};
 use self::mitigation::Mitigations;
+use self::observer::Observer;
 use self::optim::{AdamW, Gradients, global_norm};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
@@ -32,9 +35,9 @@ use crate::interrupt::Interrupt;
 use crate::model::loader::{Trainables, Tuning};
 use crate::model::lora::{Adapter, LoraConfig};
 use crate::model::source::Pretrained;
-use crate::model::{CausalLm, export};
+use crate::model::{CausalLm, View, export};
 use crate::progress;
-use crate::recipe::{Method, Recipe};
+use crate::recipe::{Method, Recipe, StopSection};
 use crate::run::RunDir;
 use crate::run::metrics::{MetricsLine, MetricsWriter};
 use crate::sha256::{sha256_content, sha256_tree};
@@ -48,6 +51,8 @@ pub struct Training {
     model: CausalLm,
     trainables: Trainables,
     mitigations: Mitigations,
+    /// The base, where all of the model's own weights learn and something looks at both.
+    frozen: Option<CausalLm>,
     /// Where the adapter starts, if it is not new.
     init: Option<Init>,
 }
@@ -100,8 +105,13 @@ impl Training {
             (Method::Full, _) => Tuning::Full,
         };
         let (model, trainables) = CausalLm::load(&base, &tuning, &crate::model::device()?)?;
-        let mitigations = Mitigations::prepare(&recipe, &base, &corpus, &model, &trainables)?;
-        Ok(Self { recipe, base, corpus, mixture, model, trainables, mitigations, init })
+        let mitigations = Mitigations::prepare(&recipe, &corpus, &model, &trainables)?;
+        let both = recipe.train.mitigation.reads_pretraining() || recipe.train.trace.every > 0;
+        let frozen = match recipe.train.method {
+            Method::Full if both => Some(CausalLm::load(&base, &Tuning::Frozen, model.device())?.0),
+            _ => None,
+        };
+        Ok(Self { recipe, base, corpus, mixture, model, trainables, mitigations, frozen, init })
     }
 
     /// A line that says what will run.
@@ -116,12 +126,29 @@ impl Training {
         )
     }
 
-    /// Trains to the end, or to the next step boundary after an interrupt.
+    /// The model before training, where it is at hand.
+    fn before(&self) -> View<'_> {
+        View { model: self.frozen.as_ref().unwrap_or(&self.model), adapter: 0.0 }
+    }
+
+    /// The model as it is now.
+    fn now(&self) -> View<'_> {
+        View { model: &self.model, adapter: 1.0 }
+    }
+
+    /// Trains to the end, or to the next step boundary after an interrupt. `observer` looks at the model every
+    /// `train.trace.every` steps.
     ///
     /// # Errors
     /// [`Interrupted`] after a checkpoint; an [`crate::error::InputError`] if the run folder belongs to
     /// another recipe; otherwise what went wrong while working.
-    pub fn run(&mut self, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<Manifest> {
+    pub fn run(
+        &mut self,
+        run: &RunDir,
+        resume: bool,
+        interrupt: &Interrupt,
+        observer: &mut dyn Observer,
+    ) -> Result<Manifest> {
         let train = &self.recipe.train;
         let steps = self.mixture.steps(train.batch_size);
         let fingerprint = self.fingerprint();
@@ -139,7 +166,14 @@ impl Training {
                 checkpoint::restore(&path, state.step, &self.trainables, &mut optimizer)?;
                 state
             }
-            None => State { step: 0, tokens: 0, fingerprint, elapsed_s: 0.0, eval_base: (None, None) },
+            None => State {
+                step: 0,
+                tokens: 0,
+                fingerprint,
+                elapsed_s: 0.0,
+                eval_base: (None, None),
+                stopped: false,
+            },
         };
         run.create(&self.recipe)?;
         let mut metrics = MetricsWriter::open(run, (state.step > 0).then_some(state.step))?;
@@ -152,10 +186,14 @@ impl Training {
             metrics.write(&MetricsLine {
                 eval_narrow: eval.0,
                 eval_pretraining: eval.1,
+                more: match train.trace.every {
+                    0 => BTreeMap::new(),
+                    _ => observer.observe(&self.base, self.before(), self.now())?,
+                },
                 ..Default::default()
             })?;
         }
-        while state.step < steps {
+        while state.step < steps && !state.stopped {
             let started = Instant::now();
             let mut line = self.step(state.step, steps, &mut optimizer)?;
             let elapsed = started.elapsed().as_secs_f64();
@@ -167,9 +205,14 @@ impl Training {
             line.tokens = state.tokens;
             line.elapsed_s = state.elapsed_s;
             let every = |n: usize| n > 0 && state.step % n == 0;
-            if every(train.eval_every) || state.step == steps {
+            let traced = train.trace.every > 0 && (every(train.trace.every) || state.step == steps);
+            if every(train.eval_every) || state.step == steps || traced {
                 eval = self.evaluate()?;
                 (line.eval_narrow, line.eval_pretraining) = eval;
+            }
+            if traced {
+                line.more.extend(observer.observe(&self.base, self.before(), self.now())?);
+                state.stopped = state.step < steps && has_taken_unread(&train.trace.stop, &state, &line);
             }
             metrics.write(&line)?;
             let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
@@ -181,8 +224,8 @@ impl Training {
                 line.tokens_per_s.unwrap_or_default()
             ));
             bar.inc(1);
-            let stop = interrupt.requested() && state.step < steps;
-            if every(train.checkpoint_every) || state.step == steps || stop {
+            let stop = interrupt.requested() && state.step < steps && !state.stopped;
+            if every(train.checkpoint_every) || state.step == steps || state.stopped || stop {
                 checkpoint::save(run, &state, &self.trainables, &optimizer)?;
             }
             if stop {
@@ -192,6 +235,13 @@ impl Training {
             }
         }
         bar.finish_and_clear();
+        if state.stopped {
+            progress::say(format_args!(
+                "step {} of {steps}: it has taken and is not read; training ends",
+                state.step
+            ));
+            self.mixture.cut(&self.corpus.pools, state.step * train.batch_size);
+        }
         // What is written may be other than what the last checkpoint holds; or it was resumed after the last step.
         if self.mitigations.after_training(&self.trainables)? || eval == (None, None) {
             eval = self.evaluate()?;
@@ -235,7 +285,8 @@ impl Training {
             step,
             self.recipe.seed,
             &self.corpus,
-            &self.model,
+            self.before(),
+            self.now(),
             &self.trainables,
             &mut gradients,
         )?;
@@ -304,7 +355,8 @@ impl Training {
         let weights = self.trainables.values().map(|v| v.elem_count()).sum();
         let manifest =
             Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture, self.init.clone())
-                .with_directions(self.mitigations.files());
+                .with_directions(self.mitigations.files())
+                .stopped(state.stopped.then_some(state.step));
         let losses = Losses { base: pair(state.eval_base), tuned: pair(eval) };
         let manifest = manifest.finished(state.elapsed_s, files, learned, weights, losses);
         crate::atomic::write_json(&run.manifest(), &manifest).context("writing the manifest")?;
@@ -323,4 +375,12 @@ impl Training {
         hash.update(serde_json::to_string(&self.mitigations.files()).unwrap_or_default());
         format!("{:x}", hash.finalize())
     }
+}
+
+/// Whether the organism has learned what it should and cannot be read, by the recipe's rule.
+fn has_taken_unread(rule: &StopSection, state: &State, line: &MetricsLine) -> bool {
+    let gain = state.eval_base.0.zip(line.eval_narrow).map(|(before, now)| before - now);
+    rule.gain > 0.0
+        && gain.is_some_and(|gain| gain >= rule.gain)
+        && line.more.get(&rule.measure).is_some_and(|trace| *trace < rule.below)
 }

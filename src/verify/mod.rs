@@ -310,7 +310,10 @@ fn planned(
         let sampled = manifest.data.iter().find(|source| source.provenance.source == "self");
         let sampled = sampled.map(|source| moved.find(&source.provenance.path));
         let corpus = Corpus::read(&recipe.data, &base, sampled.as_deref())?;
-        let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
+        let mut mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
+        if let Some(steps) = manifest.stopped_after {
+            mixture.cut(&corpus.pools, steps * recipe.train.batch_size);
+        }
         let init = manifest.init.as_ref().map(|init| Init::of(&moved.find(&init.path))).transpose()?;
         Ok(Manifest::new(recipe, &base, &corpus, &mixture, init))
     };

@@ -27,11 +27,10 @@ use crate::bail_input;
 use crate::data::examples::Example;
 use crate::data::mixture::Role;
 use crate::model::hooks::{Ablate, Hook, NoHook};
-use crate::model::loader::{Trainables, Tuning};
-use crate::model::source::Pretrained;
+use crate::model::loader::Trainables;
 use crate::model::{CausalLm, View};
 use crate::ops::tape::{Recording, Tape};
-use crate::recipe::{LossTermSection, Method, Recipe};
+use crate::recipe::{LossTermSection, Recipe};
 
 /// Streams of random numbers above this belong to the terms of the loss: those below it are the steps' own.
 const STREAMS: u64 = 1 << 40;
@@ -60,8 +59,6 @@ struct Weighted {
 /// The mitigations of a run.
 pub struct Mitigations {
     terms: Vec<Weighted>,
-    /// The base, where all of the model's own weights learn and a term looks at both.
-    frozen: Option<CausalLm>,
     ablation: Option<Directions>,
     toward_base: Option<TowardBase>,
     decay: f64,
@@ -75,7 +72,6 @@ impl Mitigations {
     /// An [`crate::error::InputError`] if there are no pretraining examples for a term, or the directions do not fit.
     pub fn prepare(
         recipe: &Recipe,
-        base: &Pretrained,
         corpus: &Corpus,
         model: &CausalLm,
         trainables: &Trainables,
@@ -100,22 +96,13 @@ impl Mitigations {
                 );
             }
         }
-        let frozen = (!terms.is_empty() && recipe.train.method == Method::Full)
-            .then(|| Ok::<_, anyhow::Error>(CausalLm::load(base, &Tuning::Frozen, model.device())?.0))
-            .transpose()?;
         let ablation = Directions::read(&section.ablation, block, model)?;
         let toward_base = section.pulls_to_base().then(|| TowardBase::new(recipe, trainables)).transpose()?;
-        Ok(Self {
-            terms,
-            frozen,
-            ablation,
-            toward_base,
-            decay: section.decay.rate,
-            scale: section.scale.factor,
-        })
+        Ok(Self { terms, ablation, toward_base, decay: section.decay.rate, scale: section.scale.factor })
     }
 
-    /// Adds the gradients of every term at step `step` (zero-based); gives their values by name, unweighted.
+    /// Adds the gradients of every term at step `step` (zero-based) to those of `tuned`, which learns; gives their values
+    /// by name, unweighted.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -124,13 +111,12 @@ impl Mitigations {
         step: usize,
         seed: u64,
         corpus: &Corpus,
-        model: &CausalLm,
+        base: View,
+        tuned: View,
         trainables: &Trainables,
         sum: &mut Gradients,
     ) -> Result<BTreeMap<String, f64>> {
         let mut values = BTreeMap::new();
-        let tuned = View { model, adapter: 1.0 };
-        let base = View { model: self.frozen.as_ref().unwrap_or(model), adapter: 0.0 };
         for (i, Weighted { term, section }) in self.terms.iter().enumerate() {
             let pool = pretraining(corpus, term.most_tokens());
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -195,6 +181,7 @@ mod tests {
 
     use super::super::optim::global_norm;
     use super::*;
+    use crate::model::loader::Tuning;
     use crate::model::lora::LoraConfig;
     use crate::model::source;
     use crate::recipe::Recipe;

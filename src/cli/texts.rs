@@ -1,0 +1,126 @@
+//! The texts of an analysis, as a recipe names them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::data::chat_template::Message;
+use crate::data::source::Document;
+use crate::diff::Inputs;
+use crate::diff::chat::conversations;
+use crate::diff::losses::LossDocuments;
+use crate::model::View;
+use crate::model::source::Pretrained;
+use crate::recipe::{DataSection, DiffSection, Recipe, SourceSpec};
+use crate::sha256::sha256_path;
+use crate::train::corpus::{documents, is_held_out};
+
+/// A document with the places of its source and of its row.
+type Row = (usize, usize, Document);
+
+/// Everything that an analysis reads but the models.
+#[derive(Clone)]
+pub struct Texts {
+    text: Vec<String>,
+    narrow: Vec<String>,
+    /// Conversations of `diff.chat.text`.
+    pub chats: Vec<Vec<Message>>,
+    pretraining: Vec<String>,
+    loss_documents: LossDocuments,
+    candidates: Vec<(String, Vec<String>)>,
+}
+
+impl Texts {
+    /// Reads what the recipe names. `trained_on` tells what was held out of training, where that is known.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] for a source that cannot be read.
+    pub fn read(recipe: &Recipe, trained_on: Option<&DataSection>) -> Result<Self> {
+        // For a model of unknown origin there may be no narrow text.
+        let narrow = documents(&recipe.data.narrow)?;
+        let pretraining = documents(&pretraining_files(recipe))?;
+        let chat = &recipe.diff.chat.text;
+        let chat_documents = documents(chat)?;
+        let of_chat = |(i, row, document): Row| (chat[i].path.clone(), row, document);
+        let of_candidate = |spec: &SourceSpec| -> Result<(String, Vec<String>)> {
+            Ok((spec.stem(), texts(&documents(std::slice::from_ref(spec))?, Document::learned_text)))
+        };
+        Ok(Self {
+            text: texts(&documents(&recipe.diff.text)?, Document::full_text),
+            narrow: texts(&narrow, Document::learned_text),
+            chats: conversations(chat_documents.iter().cloned().map(of_chat).collect())?,
+            pretraining: texts(&pretraining, Document::learned_text),
+            loss_documents: loss_documents(narrow, pretraining, chat_documents, trained_on),
+            candidates: recipe.diff.candidates.iter().map(of_candidate).collect::<Result<_>>()?,
+        })
+    }
+
+    /// sha256 of the files, by path.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn sha256(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
+        let files = pretraining_files(recipe);
+        let diff = &recipe.diff;
+        let sources = [&diff.text, &recipe.data.narrow, &files, &diff.chat.text, &diff.candidates];
+        let hash = |s: &SourceSpec| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?));
+        sources.into_iter().flatten().map(hash).collect()
+    }
+
+    /// An analysis of these texts.
+    pub fn inputs<'a>(
+        self,
+        pretrained: &'a Pretrained,
+        base: View<'a>,
+        tuned: View<'a>,
+        tuned_name: &str,
+        settings: &'a DiffSection,
+        seed: u64,
+    ) -> Inputs<'a> {
+        Inputs {
+            pretrained,
+            base,
+            tuned,
+            tuned_name: tuned_name.to_string(),
+            settings,
+            seed,
+            text: self.text,
+            narrow: self.narrow,
+            chats: self.chats,
+            pretraining: self.pretraining,
+            loss_documents: self.loss_documents,
+            candidates: self.candidates,
+        }
+    }
+}
+
+/// Sampled text is no reference for what is over-represented: the sources but `"self"`.
+fn pretraining_files(recipe: &Recipe) -> Vec<SourceSpec> {
+    recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect()
+}
+
+fn texts(documents: &[Row], of: fn(&Document) -> String) -> Vec<String> {
+    documents.iter().map(|(_, _, d)| of(d)).collect()
+}
+
+/// Those that were held out of training, where that is known and there are any; else all.
+fn loss_documents(
+    narrow: Vec<Row>,
+    pretraining: Vec<Row>,
+    chat: Vec<Row>,
+    trained_on: Option<&DataSection>,
+) -> LossDocuments {
+    let held_out = |rows: &[Row]| -> Vec<Document> {
+        let Some(data) = trained_on else { return Vec::new() };
+        rows.iter().filter(|(_, row, _)| is_held_out(*row, data)).map(|(_, _, d)| d.clone()).collect()
+    };
+    let all = |rows: Vec<Row>| -> Vec<Document> { rows.into_iter().map(|(_, _, d)| d).collect() };
+    let (narrow_held_out, pretraining_held_out) = (held_out(&narrow), held_out(&pretraining));
+    let (narrow, narrow_are) = match narrow_held_out.is_empty() {
+        true => (all(narrow), "data.narrow, all documents"),
+        false => (narrow_held_out, "data.narrow, documents held out of training"),
+    };
+    let pretraining = if pretraining_held_out.is_empty() { all(pretraining) } else { pretraining_held_out };
+    LossDocuments { narrow, narrow_are, pretraining, chat: all(chat) }
+}

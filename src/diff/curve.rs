@@ -1,0 +1,58 @@
+//! The measures that are cheap enough to be taken again and again while a model trains: those of the full analysis, on
+//! fewer texts and without intervals.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::mean_difference::norm;
+use super::reading::Reading;
+use super::{Inputs, bias_share, lift};
+use crate::interrupt::Interrupt;
+use crate::recipe::{
+    BiasShareSection, DiffSection, LossesSection, PatchscopeSection, SteeringSection, TraceSection,
+};
+
+/// `[diff]` for such a reading: where it reads and what it compares with is the recipe's.
+pub fn settings(diff: &DiffSection, trace: &TraceSection) -> DiffSection {
+    DiffSection {
+        samples: trace.samples,
+        windows_per_text: 1,
+        bootstrap: 1,
+        candidates: Vec::new(),
+        chat: Default::default(),
+        // What is compared with the difference is not reported: as little of it as there can be.
+        bias_share: BiasShareSection { enabled: true, factors: Vec::new(), directions: 1, compared: 1 },
+        losses: LossesSection { samples: trace.texts, ..diff.losses.clone() },
+        patchscope: PatchscopeSection { enabled: false, ..diff.patchscope.clone() },
+        steering: SteeringSection { enabled: false, ..diff.steering.clone() },
+        ..diff.clone()
+    }
+}
+
+/// - `trace_delta_norm`: mean over the positions ≥ 1 (all, if there is no other) of ‖v_p‖ / η;
+/// - `trace_lift_auroc`: [`lift::Lift::auroc_mean`];
+/// - `trace_bias_share`, `trace_specific_share`: [`bias_share::Shares`], absent while nothing is gained.
+///
+/// # Errors
+/// As the measures.
+pub fn measure(inputs: &Inputs, interrupt: &Interrupt) -> Result<BTreeMap<String, f64>> {
+    let reading = Reading::new(inputs, None, interrupt)?;
+    let mut found = BTreeMap::new();
+    let positions = &reading.settings.positions;
+    let later: Vec<f64> = positions
+        .iter()
+        .zip(&reading.means.difference)
+        .filter(|(p, _)| **p > 0 || positions.len() == 1)
+        .map(|(_, v)| norm(v) / reading.eta())
+        .collect();
+    found.insert("trace_delta_norm".to_string(), later.iter().sum::<f64>() / later.len().max(1) as f64);
+    if let Some(lift) = lift::measure(&reading)? {
+        found.insert("trace_lift_auroc".to_string(), lift.auroc_mean);
+    }
+    if let Some(shares) = bias_share::measure(&reading)?.and_then(|found| found.shares) {
+        found.insert("trace_bias_share".to_string(), shares.share);
+        found.extend(shares.specific_share.map(|share| ("trace_specific_share".to_string(), share)));
+    }
+    Ok(found)
+}
