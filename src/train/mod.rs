@@ -19,12 +19,12 @@ use sha2::{Digest, Sha256};
 use self::batch::{Batch, mean_loss};
 use self::checkpoint::State;
 use self::corpus::Corpus;
-use self::manifest::{Init, LossPair, Losses, Manifest};
+use self::manifest::{HeldOutLosses, Init, Losses, Manifest};
 use self::optim::{AdamW, Gradients, global_norm};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
 use crate::bail_input;
-use crate::data::mixture::{Mixture, Role, example};
+use crate::data::mixture::{Mixture, Pool, Role, example};
 use crate::error::{InputError, Interrupted};
 use crate::interrupt::Interrupt;
 use crate::model::loader::{Trainables, Tuning};
@@ -102,13 +102,18 @@ impl Training {
 
     /// A line that says what will run.
     pub fn plan(&self) -> String {
-        let (examples, tokens) = self.mixture.realised(&self.corpus.pools);
+        let per_narrow = |role: Role| {
+            let (examples, tokens) = self.mixture.realised(&self.corpus.pools, role);
+            format!("{} per narrow {examples:.3} in examples, {tokens:.3} in tokens; ", role.name())
+        };
+        let chat = if self.recipe.data.chat_mix > 0.0 { per_narrow(Role::Chat) } else { String::new() };
         let weights: usize = self.trainables.values().map(|v| v.elem_count()).sum();
         format!(
-            "{}: {} steps of {} examples; pretraining per narrow {examples:.3} in examples, {tokens:.3} in tokens; {weights} weights learn",
+            "{}: {} steps of {} examples; {}{chat}{weights} weights learn",
             self.recipe.name,
             self.mixture.steps(self.recipe.train.batch_size),
             self.recipe.train.batch_size,
+            per_narrow(Role::Pretraining),
         )
     }
 
@@ -135,21 +140,20 @@ impl Training {
                 checkpoint::restore(&path, state.step, &self.trainables, &mut optimizer)?;
                 state
             }
-            None => State { step: 0, tokens: 0, fingerprint, elapsed_s: 0.0, eval_base: (None, None) },
+            None => {
+                State { step: 0, tokens: 0, fingerprint, elapsed_s: 0.0, eval_base: HeldOutLosses::default() }
+            }
         };
         run.create(&self.recipe)?;
         let mut metrics = MetricsWriter::open(run, (state.step > 0).then_some(state.step))?;
         let bar = progress::bar("fit", steps as u64).with_position(state.step as u64);
 
-        let mut eval = (None, None);
+        let mut eval = None;
         if state.step == 0 {
-            eval = self.evaluate()?;
-            state.eval_base = eval;
-            metrics.write(&MetricsLine {
-                eval_narrow: eval.0,
-                eval_pretraining: eval.1,
-                ..Default::default()
-            })?;
+            let mut line = MetricsLine::default();
+            state.eval_base = self.evaluate(&mut line)?;
+            eval = Some(state.eval_base);
+            metrics.write(&line)?;
         }
         while state.step < steps {
             let started = Instant::now();
@@ -164,13 +168,13 @@ impl Training {
             line.elapsed_s = state.elapsed_s;
             let every = |n: usize| n > 0 && state.step % n == 0;
             if every(train.eval_every) || state.step == steps {
-                eval = self.evaluate()?;
-                (line.eval_narrow, line.eval_pretraining) = eval;
+                eval = Some(self.evaluate(&mut line)?);
             }
             metrics.write(&line)?;
             let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
+            let chat = line.loss_chat.map_or(String::new(), |loss| format!(" chat {loss:.3}"));
             bar.set_message(format!(
-                "loss {} narrow {} pretraining {} {:.0} tokens/s",
+                "loss {} narrow {} pretraining {}{chat} {:.0} tokens/s",
                 shown(line.loss),
                 shown(line.loss_narrow),
                 shown(line.loss_pretraining),
@@ -188,9 +192,10 @@ impl Training {
             }
         }
         bar.finish_and_clear();
-        if eval == (None, None) {
-            eval = self.evaluate()?; // resumed after the last step
-        }
+        let eval = match eval {
+            Some(eval) => eval,
+            None => self.evaluate(&mut MetricsLine::default())?, // resumed after the last step
+        };
         self.finish(run, &state, eval)
     }
 
@@ -200,7 +205,7 @@ impl Training {
         let picks = &self.mixture.order[step * train.batch_size..];
         let picks = &picks[..picks.len().min(train.batch_size)];
         let examples: Vec<_> = picks.iter().map(|p| example(&self.corpus.pools, p)).collect();
-        let roles: Vec<Role> = picks.iter().map(|p| self.corpus.pools[p.pool].role).collect();
+        let pools: Vec<&Pool> = picks.iter().map(|p| &self.corpus.pools[p.pool]).collect();
         // Weighted by tokens: a step of 8 equals 2 accumulated steps of 4, whatever their masks.
         let loss_tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
         let micro = if train.micro_batch_size == 0 { examples.len() } else { train.micro_batch_size };
@@ -209,18 +214,19 @@ impl Training {
         rng.set_stream(step as u64 + 1);
 
         let mut gradients = Gradients::new();
-        let mut sums = [(0f64, 0usize); 2]; // narrow, pretraining: nll and tokens
-        for (examples, roles) in examples.chunks(micro).zip(roles.chunks(micro)) {
-            let batch = Batch::new(examples, loss_tokens);
+        let mut sums = [(0f64, 0usize); 3]; // nll and tokens by role; a source's loss_weight has no part in them
+        for (examples, pools) in examples.chunks(micro).zip(pools.chunks(micro)) {
+            let loss_weights: Vec<f32> = pools.iter().map(|pool| pool.loss_weight as f32).collect();
+            let batch = Batch::weighted(examples, &loss_weights, loss_tokens);
             let loss =
                 batch.backward(&self.model, &self.trainables, &mut rng, train.recompute, &mut gradients)?;
-            for ((nll, tokens), role) in batch.per_example(&loss.nll).into_iter().zip(roles) {
-                let sum = &mut sums[usize::from(*role == Role::Pretraining)];
+            for ((nll, tokens), pool) in batch.per_example(&loss.nll).into_iter().zip(pools) {
+                let sum = &mut sums[pool.role as usize];
                 *sum = (sum.0 + nll, sum.1 + tokens);
             }
         }
         let grad_norm = global_norm(&gradients)?;
-        let nll = sums[0].0 + sums[1].0;
+        let nll = sums[0].0 + sums[1].0 + sums[2].0;
         ensure!(
             nll.is_finite() && grad_norm.is_finite(),
             "step {}: loss {nll} and gradient norm {grad_norm} are not finite; lower train.lr",
@@ -234,27 +240,35 @@ impl Training {
         Ok(MetricsLine {
             step: step + 1,
             tokens: examples.iter().map(|e| e.ids.len()).sum(),
-            loss: mean((nll, sums[0].1 + sums[1].1)),
+            loss: mean((nll, sums[0].1 + sums[1].1 + sums[2].1)),
             loss_narrow: mean(sums[0]),
             loss_pretraining: mean(sums[1]),
+            loss_chat: mean(sums[2]),
             lr: Some(lr),
             grad_norm: Some(grad_norm),
             ..Default::default()
         })
     }
 
-    /// Held-out losses in nats a token: narrow, pretraining.
-    fn evaluate(&self) -> Result<(Option<f64>, Option<f64>)> {
+    /// Held-out losses in nats a token; they go into the line too.
+    fn evaluate(&self, line: &mut MetricsLine) -> Result<HeldOutLosses> {
         let train = &self.recipe.train;
         let of = |role| {
             let examples = self.corpus.held_out(role, train.eval_examples);
             mean_loss(&self.model, &examples, train.batch_size, 1.0)
         };
-        Ok((of(Role::Narrow)?, of(Role::Pretraining)?))
+        let losses = HeldOutLosses {
+            narrow: of(Role::Narrow)?,
+            pretraining: of(Role::Pretraining)?,
+            chat: of(Role::Chat)?,
+        };
+        (line.eval_narrow, line.eval_pretraining, line.eval_chat) =
+            (losses.narrow, losses.pretraining, losses.chat);
+        Ok(losses)
     }
 
     /// Writes what was learned, and last the manifest: its presence says that the run is complete.
-    fn finish(&self, run: &RunDir, state: &State, eval: (Option<f64>, Option<f64>)) -> Result<Manifest> {
+    fn finish(&self, run: &RunDir, state: &State, eval: HeldOutLosses) -> Result<Manifest> {
         let (folder, learned) = match self.recipe.train.method {
             Method::Lora => {
                 remove_leftovers(&run.adapter());
@@ -278,11 +292,10 @@ impl Training {
         for (name, path) in [("recipe.toml", run.recipe()), ("metrics.jsonl", run.metrics())] {
             files.insert(name.into(), sha256_content(&path)?);
         }
-        let pair = |(narrow, pretraining)| LossPair { narrow, pretraining };
         let weights = self.trainables.values().map(|v| v.elem_count()).sum();
         let manifest =
             Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture, self.init.clone());
-        let losses = Losses { base: pair(state.eval_base), tuned: pair(eval) };
+        let losses = Losses { base: state.eval_base, tuned: eval };
         let manifest = manifest.finished(state.elapsed_s, files, learned, weights, losses);
         crate::atomic::write_json(&run.manifest(), &manifest).context("writing the manifest")?;
         Ok(manifest)
@@ -291,8 +304,7 @@ impl Training {
     /// sha256 of what decides the run: training settings, base weights, data, example order.
     fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        let trains = Recipe { diff: Default::default(), ..self.recipe.clone() };
-        hash.update(trains.to_toml());
+        hash.update(self.recipe.training_toml());
         hash.update(serde_json::to_string(&self.base.sha256).unwrap_or_default());
         hash.update(serde_json::to_string(&self.corpus.hashes()).unwrap_or_default());
         hash.update(manifest::order_sha256(&self.mixture));
