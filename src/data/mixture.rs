@@ -359,6 +359,91 @@ mod tests {
     }
 
     #[test]
+    fn conversations_are_a_third_part_in_the_unit_and_the_mode_of_the_mix() {
+        let pools = [
+            pool(Role::Narrow, 100, 10, None),
+            pool(Role::Pretraining, 100, 20, None),
+            pool(Role::Chat, 100, 40, None),
+        ];
+        let counts = |mix, chat_mix, mode, unit| {
+            let (mut data, train) = sections(mix, 8);
+            (data.chat_mix, data.mix_mode, data.mix_unit) = (chat_mix, mode, unit);
+            let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
+            assert_eq!(m.order.len(), m.exposure.iter().map(|e| e.examples).sum::<usize>());
+            let ratios = [Role::Pretraining, Role::Chat].map(|role| m.realised(&pools, role));
+            ([0, 1, 2].map(|i| m.exposure[i].examples), ratios)
+        };
+        use MixMode::{Add, FixedBudget};
+        use MixUnit::{Examples, Tokens};
+        assert_eq!(counts(1.0, 0.25, Add, Examples), ([64, 64, 16], [(1.0, 2.0), (0.25, 1.0)]));
+        assert_eq!(counts(1.0, 0.5, Add, Tokens), ([64, 32, 8], [(0.5, 1.0), (0.125, 0.5)]));
+        assert_eq!(counts(0.0, 0.5, Add, Examples).0, [64, 0, 32]);
+        assert_eq!(counts(2.0, 1.0, FixedBudget, Examples).0, [16, 32, 16]);
+        // 64 / 1.7 narrow ones, and of the other 26 five in seven.
+        assert_eq!(counts(0.5, 0.2, FixedBudget, Examples).0, [38, 19, 7]);
+    }
+
+    #[test]
+    fn conversations_that_do_not_suffice_are_named_by_their_own_keys() {
+        let pools = [pool(Role::Narrow, 10, 10, None), pool(Role::Chat, 5, 10, None)];
+        let (mut data, train) = sections(0.0, 8);
+        data.chat_mix = 0.5;
+        let e = Mixture::plan(&pools, &data, &train, 0).unwrap_err().to_string();
+        assert!(e.contains("data.chat: Chat: chat_mix = 0.5 needs 32 examples"), "{e}");
+    }
+
+    /// Share of what is mixed in of each quarter of a run, and its picks in the order of their numbers.
+    fn quarters(schedule: MixSchedule, mix: f64, chat_mix: f64) -> ([f64; 4], Vec<(usize, usize)>) {
+        let pools = [
+            pool(Role::Narrow, 4000, 10, None),
+            pool(Role::Pretraining, 9000, 10, None),
+            pool(Role::Chat, 9000, 10, None),
+        ];
+        let (mut data, train) = sections(mix, 250);
+        (data.chat_mix, data.mix_schedule) = (chat_mix, schedule);
+        let m = Mixture::plan(&pools, &data, &train, 3).unwrap();
+        let n = m.order.len();
+        let shares = [0, 1, 2, 3].map(|i| {
+            let quarter = &m.order[i * n / 4..(i + 1) * n / 4];
+            quarter.iter().filter(|p| p.pool > 0).count() as f64 / quarter.len() as f64
+        });
+        let mut picks: Vec<_> = m.order.iter().map(|p| (p.pool, p.example)).collect();
+        picks.sort_unstable();
+        (shares, picks)
+    }
+
+    #[test]
+    fn a_schedule_moves_examples_and_changes_none() {
+        let near = |found: [f64; 4], expected: [f64; 4]| {
+            found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 0.02)
+        };
+        // A share of 0.5 or less: from 0 to twice the share.
+        let (constant, picks) = quarters(MixSchedule::Constant, 0.5, 0.25);
+        let s = 0.75 / 1.75;
+        assert!(near(constant, [s; 4]), "{constant:?}");
+        let (ramp, again) = quarters(MixSchedule::Ramp, 0.5, 0.25);
+        assert!(near(ramp, [1.0, 3.0, 5.0, 7.0].map(|eighths| 2.0 * s * eighths / 8.0)), "{ramp:?}");
+        assert!(picks == again);
+        let (last, again) = quarters(MixSchedule::Last, 0.5, 0.25);
+        assert_eq!((last[0], last[1], last[3]), (0.0, 0.0, 1.0));
+        assert!(picks == again);
+        // More: from 2 s - 1 to 1.
+        let (ramp, _) = quarters(MixSchedule::Ramp, 2.0, 1.0);
+        assert!(near(ramp, [1.0, 3.0, 5.0, 7.0].map(|eighths| 0.5 + 0.5 * eighths / 8.0)), "{ramp:?}");
+        // Nothing is mixed in: nothing to move.
+        assert_eq!(quarters(MixSchedule::Ramp, 0.0, 0.0), quarters(MixSchedule::Constant, 0.0, 0.0));
+    }
+
+    #[test]
+    fn last_is_after_every_narrow_example() {
+        let pools = [pool(Role::Narrow, 100, 10, None), pool(Role::Pretraining, 100, 10, None)];
+        let (mut data, train) = sections(1.0, 8);
+        data.mix_schedule = MixSchedule::Last;
+        let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
+        assert!(m.order[..64].iter().all(|p| p.pool == 0) && m.order[64..].iter().all(|p| p.pool == 1));
+    }
+
+    #[test]
     fn tokens_as_unit_and_weights_and_repeats() {
         let pools = [
             pool(Role::Narrow, 10, 10, None),

@@ -1001,6 +1001,25 @@ mod tests {
     }
 
     #[test]
+    fn a_recipe_of_before_decides_the_same_training() {
+        let old = Recipe::default();
+        for line in ["\nchat = []\n", "\nchat_mix = 0.0\n", "\nmix_schedule = \"constant\"\n"] {
+            assert!(old.to_toml().contains(line), "{line} is not written");
+            assert!(!old.training_toml().contains(line), "{line} is hashed");
+        }
+        let data = DataSection {
+            chat: vec![SourceSpec { path: "a".into(), weight: None, loss_weight: Some(2.0) }],
+            chat_mix: 0.5,
+            mix_schedule: MixSchedule::Last,
+            ..Default::default()
+        };
+        let new = Recipe { data, ..Recipe::default() }.training_toml();
+        for part in ["path = \"a\"", "loss_weight = 2.0", "chat_mix = 0.5", "mix_schedule = \"last\""] {
+            assert!(new.contains(part), "{part} not in\n{new}");
+        }
+    }
+
+    #[test]
     fn overrides_reach_nested_keys() {
         let mut table = Table::new();
         for set in ["train.lora.r=4", "data.mix=1", "name=cake", "data.pretraining=self", "train.lr=1e-5"] {

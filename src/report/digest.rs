@@ -83,7 +83,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// What the columns mean, in words.
-pub const LEGEND: &str = "Mix: pretraining text (and conversations) per narrow text. Losses: held-out, nats a token. Logit lens and \
+pub const LEGEND: &str = "Mix: pretraining text per narrow text; below it conversations per narrow text and the schedule, where there are any. Losses: held-out, nats a token. Logit lens and \
 patchscope: share of the top 20 tokens that belong to the narrow vocabulary, with its p-value; the null is random \
 directions. Lift: how likely a narrow word ranks above another common word in what the difference decodes to, 0.5 \
 if nothing is read; corpus ranks: the rank of the narrow text among the candidate corpora by lift, patchscope and \
