@@ -177,7 +177,7 @@ impl Default for DataSection {
 pub struct SourceSpec {
     /// A file or folder relative to the recipe, or `self`.
     pub path: String,
-    /// Share of the examples of its side; in proportion to the sizes of the sources if none has one.
+    /// Share of the examples of its part of the mixture; in proportion to the sizes of the sources if none has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
     /// What the losses of its tokens are multiplied by in training (none given: 1).
@@ -381,7 +381,7 @@ pub struct TrainSection {
     pub clip: f64,
     /// Steps between evaluations on held-out text (0: at the start and the end only).
     pub eval_every: usize,
-    /// At most this many held-out examples a side.
+    /// At most this many held-out examples of each part of the mixture.
     pub eval_examples: usize,
     /// Steps between checkpoints (0: only when interrupted and at the end).
     pub checkpoint_every: usize,
@@ -575,6 +575,14 @@ impl Recipe {
         let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\""];
         let toml = Self { diff: DiffSection::default(), ..self.clone() }.to_toml();
         toml.lines().filter(|line| !newer.contains(line)).flat_map(|line| [line, "\n"]).collect()
+    }
+
+    /// The keys in which this recipe is another than `before`, each with its value here and there.
+    pub fn differences(&self, before: &Self) -> Vec<(String, String, String)> {
+        let table = |recipe: &Self| Table::try_from(recipe).expect("a recipe is a table");
+        let mut found = Vec::new();
+        differences("", &table(self), &table(before), &mut found);
+        found
     }
 
     /// Number of optimizer steps, as far as it is known without the data: not where `epochs` or tokens count.
@@ -895,6 +903,21 @@ fn merge(path: &str, given: &Table, known: &Table, faults: &mut Vec<String>) -> 
     out
 }
 
+/// Notes the values that differ; a key that one of the tables lacks has no value there.
+fn differences(path: &str, a: &Table, b: &Table, found: &mut Vec<(String, String, String)>) {
+    for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(key.as_str()))) {
+        let full = format!("{path}{key}");
+        match (a.get(key), b.get(key)) {
+            (a, b) if a == b => {}
+            (Some(Value::Table(a)), Some(Value::Table(b))) => differences(&format!("{full}."), a, b, found),
+            (a, b) => {
+                let shown = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
+                found.push((full, shown(a), shown(b)));
+            }
+        }
+    }
+}
+
 fn unknown_key(full: &str, key: &str, known: &Table) -> String {
     let likely = 3.min(key.chars().count() / 2);
     let mut names: Vec<&String> = known.keys().collect();
@@ -1017,6 +1040,28 @@ mod tests {
         for part in ["path = \"a\"", "loss_weight = 2.0", "chat_mix = 0.5", "mix_schedule = \"last\""] {
             assert!(new.contains(part), "{part} not in\n{new}");
         }
+    }
+
+    #[test]
+    fn differences_are_told_by_key_whatever_their_form() {
+        let before = Recipe::default();
+        let mut now = before.clone();
+        now.data.chat = vec![SourceSpec { path: "a".into(), weight: None, loss_weight: Some(2.0) }];
+        now.train.lr = 0.5;
+        now.train.lora.rank_pattern.insert("b".into(), 2);
+        let differences = now.differences(&before);
+        let found: Vec<(&str, &str, &str)> = differences
+            .iter()
+            .map(|(key, now, before)| (key.as_str(), now.as_str(), before.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("data.chat", "[{ path = \"a\", loss_weight = 2.0 }]", "[]"),
+                ("train.lr", "0.5", "0.0003"),
+                ("train.lora.rank_pattern.b", "2", "nothing"),
+            ]
+        );
     }
 
     #[test]
