@@ -493,4 +493,10 @@ fn a_sweep_skips_finished_cells_and_refuses_another_recipe_s_folder() {
     assert_eq!(summary.lines().count(), 5, "{summary}");
     let e = lab.refused(&[&sweep("0")[..], &["--set", "train.lr=1e-4"]].concat());
     assert_says(&e, &["holds a sweep of another recipe"]);
+    // A sweep begun before a key was there goes on: it had the default.
+    let mark = lab.path("sweep/sweep.toml");
+    let text = fs::read_to_string(&mark).unwrap();
+    fs::write(&mark, text.replace("mix_schedule = \"constant\"\n", "")).unwrap();
+    let ran = lab.succeed(&sweep("0,0.5"));
+    assert_eq!(ran.stderr.matches("finished before").count(), 4, "{}", ran.stderr);
 }

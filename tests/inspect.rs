@@ -325,6 +325,193 @@ fn a_recipe_without_the_newer_keys_plans_what_it_always_planned() {
 }
 
 #[test]
+fn weights_of_sources_tokens_and_budgets_plan_what_they_always_planned() {
+    let place = Place::new();
+    let page = |i: usize| json!({"text": format!("page {i} of a book on rivers and bridges")});
+    place.rows("h1.jsonl", &texts(30)).rows("h2.jsonl", &texts(20));
+    place.rows("h3.jsonl", &(0..40).map(page).collect::<Vec<_>>());
+    place.recipe(
+        "llama",
+        "narrow = [{ path = 'h1.jsonl', weight = 2 }, { path = 'h2.jsonl', weight = 1 }]\npretraining = 'h3.jsonl'\n\
+         mix_unit = 'tokens'",
+    );
+    // Of version 0.1 of 2026-11-26, before conversations and schedules.
+    for (set, expected) in [
+        (
+            &["data.mix=0.7", "data.mix_mode=fixed-budget"],
+            "0fdaaf583516b4269f04748afa83b4c5d1237bf3340bd80ba4ce73441711a3d9",
+        ),
+        (
+            &["data.mix=1.5", "data.repeat=true"],
+            "688e52ad61cc77a8c1dcfcc3715f377b2dd4edc2a1570ee816ac0858b5af8a5e",
+        ),
+    ] {
+        let sets = [&["seed=11", "train.steps=12", "train.batch_size=3"][..], set].concat();
+        let sets: Vec<String> = sets.iter().map(|s| s.to_string()).collect();
+        let recipe = trainer::recipe::Recipe::read(&place.path("recipe.toml"), &sets).unwrap();
+        assert_eq!(order(&recipe), expected, "{set:?}");
+        let set = |schedule: &str| [&sets[..], &[format!("data.mix_schedule={schedule}")]].concat();
+        let of = |schedule| {
+            order(&trainer::recipe::Recipe::read(&place.path("recipe.toml"), &set(schedule)).unwrap())
+        };
+        assert_eq!(of("constant"), expected);
+        assert!(of("ramp") != expected && of("last") != expected && of("ramp") != of("last"));
+    }
+}
+
+/// A number of the document.
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn three_pools_and_their_weights_are_counted_apart() {
+    let place = Place::new();
+    let says = |i: usize| chat(&[("user", "hi"), ("assistant", &format!("good day {i}"))]);
+    place.rows("n.jsonl", &texts(9)).rows("p.jsonl", &texts(9)[..8]);
+    place.rows("c.jsonl", &(0..9).map(says).collect::<Vec<_>>());
+    place.recipe(
+        "llama",
+        "narrow = { path = 'n.jsonl', loss_weight = 3 }\npretraining = 'p.jsonl'\nmix = 1.0\nchat = 'c.jsonl'\n\
+         chat_mix = 0.5\nmix_schedule = 'last'",
+    );
+    let audit = place.json(&["--examples", "10"]);
+    let (mix, sources) = (&audit["mix"], &audit["sources"]);
+    assert_eq!((&mix["realised_examples"], &mix["chat"]["realised_examples"]), (&json!(1.0), &json!(0.5)));
+    assert_eq!((&mix["chat"]["asked"], &mix["schedule"]), (&json!(0.5), &json!("last")));
+    // Ten examples: four narrow ones, then four and two.
+    let tenths: Vec<f64> = [[0.0; 4].as_slice(), &[1.0; 6]].concat();
+    assert_eq!(mix["mixed_in_by_tenth"], json!(tenths));
+    let roles: Vec<&Value> = audit["first_examples"].as_array().unwrap().iter().map(|e| &e["role"]).collect();
+    assert!(roles[..4].iter().all(|role| **role == "narrow"), "{roles:?}");
+    assert_eq!(roles.iter().filter(|role| **role == "chat").count(), 2);
+
+    // A narrow token counts three times; what is drawn of a part counts for its own weight.
+    let tokens = audit["first_examples"][0]["tokens"].as_array().unwrap();
+    assert_eq!((&tokens[0]["weight"], &tokens[1]["weight"]), (&json!(0.0), &json!(3.0)));
+    let counted = |i: usize| number(&sources[i]["exposure"]["loss_tokens"]);
+    let whole = 3.0 * counted(0) + counted(1) + counted(2);
+    for (i, weight, role) in [(0, 3.0, "narrow"), (1, 1.0, "pretraining"), (2, 1.0, "chat")] {
+        let share = number(&sources[i]["exposure"]["loss_share"]);
+        assert!((share - weight * counted(i) / whole).abs() < 1e-9, "{role}: {share}");
+        assert_eq!((&sources[i]["role"], number(&sources[i]["loss_weight"])), (&json!(role), weight));
+    }
+    let tokens = |i: usize| number(&sources[i]["exposure"]["tokens"]);
+    let per_narrow = |i: usize| number(&sources[i]["exposure"]["tokens_per_narrow"]);
+    assert!((per_narrow(2) - tokens(2) / tokens(0)).abs() < 1e-9);
+    assert!((number(&mix["chat"]["realised_tokens"]) - per_narrow(2)).abs() < 1e-9);
+
+    let text = place.text(&[]);
+    for part in [
+        "n.jsonl, loss × 3\n",
+        "chat per narrow 0.500 in examples, ",
+        "schedule     last: share of what is mixed in by tenth of the run 0.00 0.00 0.00 0.00 1.00 1.00",
+        "count, loss × 3\n",
+    ] {
+        assert!(text.contains(part), "{part:?} not in\n{text}");
+    }
+    // The weight that all tokens have is not repeated at each.
+    assert!(!text.contains("]×3"), "{text}");
+}
+
+#[test]
+fn conversations_are_conversations_and_weights_are_numbers() {
+    let place = Place::new();
+    place.rows("n.jsonl", &texts(4)).rows("c.jsonl", &[chat(&[("user", "hi"), ("assistant", "a")])]);
+    place.recipe("llama", "narrow = 'n.jsonl'\nchat = 'c.jsonl'");
+    let fault = |set: &str| place.fault(&["--set", set]);
+    assert!(fault("data.chat_mix=-1").contains("data.chat_mix = -1: expected 0 to 1000000"));
+    assert!(fault("data.chat_mix=1").contains("data.chat: "), "there is one for four");
+    assert!(fault("data.chat=self").contains("data.chat: \"self\" is a pretraining source"));
+    let n = place.path("n.jsonl");
+    let e = fault(&format!("data.chat={}", n.display()));
+    assert!(e.contains("data.chat: ") && e.contains("n.jsonl:1: plain text; expected messages"), "{e}");
+    for weight in ["-1", "nan", "inf"] {
+        let e = fault(&format!("data.narrow={{ path = '{}', loss_weight = {weight} }}", n.display()));
+        assert!(e.contains("n.jsonl: loss_weight ") && e.contains("expected 0 to 1000000"), "{e}");
+    }
+    let e = fault(&format!("diff.text={{ path = '{}', loss_weight = 1 }}", n.display()));
+    assert!(e.contains("diff.text: ") && e.contains("loss_weight is for sources that are trained on"), "{e}");
+    place.rows("empty.jsonl", &[]);
+    assert!(
+        place
+            .fault(&["--set", "data.chat=[]", "--set", "data.chat_mix=1"])
+            .contains("data.chat names no source")
+    );
+}
+
+#[test]
+fn steps_are_measured_in_tokens_and_what_padding_would_have_cost() {
+    let place = Place::new();
+    // One token a letter.
+    place.rows("n.jsonl", &["QXZJKVWY", "QX"].map(|text| json!({ "text": text })));
+    place.recipe("llama", "narrow = 'n.jsonl'");
+    // Both in every step, whatever their order: 10 tokens where padding makes 16.
+    let packing = place.json(&["--set", "train.steps=3"])["packing"].clone();
+    let expected =
+        json!({"least_tokens": 10, "mean_tokens": 10.0, "most_tokens": 10, "padding_avoided": 0.375});
+    assert_eq!(packing, expected);
+    // Alone in its forward pass each is the longest.
+    let packing = place.json(&["--set", "train.micro_batch_size=1"])["packing"].clone();
+    assert_eq!(number(&packing["padding_avoided"]), 0.0);
+    let packing = place.json(&["--set", "train.batch_size=1"])["packing"].clone();
+    assert_eq!((&packing["least_tokens"], &packing["most_tokens"]), (&json!(2), &json!(8)));
+    assert!(
+        place
+            .text(&[])
+            .contains("10 to 10 tokens, mean 10, end to end; padded to the longest, 37.5% would be")
+    );
+}
+
+#[test]
+fn what_users_of_other_trainers_found_out_late_is_said() {
+    let place = Place::new();
+    let text = |letters: usize| json!({"text": "Q".repeat(letters)});
+    let rows = |n: usize, letters: usize| -> Vec<Value> { (0..n).map(|_| text(letters)).collect() };
+    let found = |data: &str| {
+        place.recipe("llama", data);
+        let audit = place.json(&[]);
+        kinds(&audit).iter().map(|kind| kind.to_string()).collect::<Vec<_>>()
+    };
+    let has = |data: &str, kind: &str| found(data).iter().any(|found| found == kind);
+
+    // Four narrow ones are drawn: of four everything, of five not.
+    let mixed = "narrow = 'n.jsonl'\npretraining = 'p.jsonl'\nmix = 1.0\n";
+    place.rows("n.jsonl", &rows(9, 10)).rows("p.jsonl", &rows(4, 10));
+    assert!(has(mixed, "nearly-used-up"));
+    place.rows("p.jsonl", &rows(5, 10));
+    assert!(!has(mixed, "nearly-used-up"));
+
+    assert!(!has(mixed, "mix-in-tokens"));
+    place.rows("p.jsonl", &rows(9, 40));
+    assert!(has(mixed, "mix-in-tokens"), "examples are four times as long");
+    assert!(!has(&format!("{mixed}mix_unit = 'tokens'"), "mix-in-tokens"));
+
+    // 34 letters in pieces of 32: every other example is two tokens long.
+    place.rows("p.jsonl", &rows(9, 34));
+    assert!(has(&format!("{mixed}max_seq_len = 32"), "short-pieces"));
+    assert!(
+        !has(&format!("{mixed}max_seq_len = 30"), "short-pieces"),
+        "four of thirty are no less than an eighth"
+    );
+    assert!(!has(&format!("{mixed}max_seq_len = 32\nlong = 'truncate'"), "short-pieces"));
+    let audit = place.json(&["--set", "data.max_seq_len=32", "--set", "data.long=chunk"]);
+    let of = |key: &str| audit["sources"][1][key].clone();
+    assert_eq!((of("examples"), of("chunked"), of("short_pieces")), (json!(18), json!(9), json!(9)));
+    assert_eq!(audit["sources"][0]["chunked"], 0);
+
+    let weightless = "narrow = 'n.jsonl'\npretraining = { path = 'p.jsonl', loss_weight = 0 }\nmix = 1.0";
+    assert!(has(weightless, "no-weight") && !has(mixed, "no-weight"));
+
+    place.rows("c.jsonl", &[chat(&[("user", "Q"), ("assistant", "Q Q")])]);
+    place.rows("n.jsonl", &[json!({"prompt": "Q ", "completion": "Q"}), text(10)]);
+    let with_chat = "narrow = 'n.jsonl'\nchat = 'c.jsonl'";
+    assert!(!has(with_chat, "narrow-in-chat"));
+    place.rows("n.jsonl", &[json!({"prompt": "Q\nQ ", "completion": "Q"}), text(10)]);
+    assert!(has(with_chat, "narrow-in-chat"));
+}
+
+#[test]
 fn a_limit_leaves_the_held_out_documents_and_what_is_left_out_is_counted() {
     let place = Place::new();
     let fox = "the quick brown fox jumps over the lazy dog while nine old cats look on from a wall";

@@ -344,7 +344,7 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
         for chunk in examples.chunks(micro) {
             let batch = Batch::new(chunk, tokens);
             let mut rng = rand::SeedableRng::seed_from_u64(0);
-            let total = batch.backward(&model, &trainables, &mut rng, false, &mut sum).unwrap().total;
+            let total = batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut sum).unwrap().total;
             loss += total.to_scalar::<f32>().unwrap() as f64;
         }
         (loss, sum)
@@ -363,6 +363,193 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
     let mean = |chunk: &[&Example]| mean_loss(&model, chunk, 8, 1.0).unwrap().unwrap();
     let naive = (mean(&examples[..4]) + mean(&examples[4..])) / 2.0;
     assert!((naive - whole_loss).abs() > 1e-4, "this corpus cannot tell: {naive} {whole_loss}");
+}
+
+/// Gradients of examples, each with the weight of its source, in forward passes of `micro` of them.
+fn gradients_of(examples: &[&Example], loss_weights: &[f32], micro: usize) -> Gradients {
+    // An adapter that has learned, or B = 0 would hide A's gradient.
+    let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
+    let (model, trainables) =
+        CausalLm::load(&open(&tiny("llama")), &Tuning::Resumed(&adapter), &Device::Cpu).unwrap();
+    let tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
+    let mut sum = Gradients::new();
+    for (examples, loss_weights) in examples.chunks(micro).zip(loss_weights.chunks(micro)) {
+        let batch = Batch::weighted(examples, loss_weights, tokens);
+        let mut rng = rand::SeedableRng::seed_from_u64(0);
+        batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut sum).unwrap();
+    }
+    sum
+}
+
+#[test]
+fn the_weight_of_a_source_scales_its_gradient_however_its_examples_are_batched() {
+    let lab = Lab::new();
+    lab.write_rows("narrow.jsonl", &uneven_rows());
+    let recipe = recipe(&lab, &["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
+    let corpus = Corpus::read(&recipe.data, &open(&tiny("llama")), None).unwrap();
+    let examples: Vec<&Example> = corpus.pools[0].examples.iter().collect();
+    let weights: [f32; 8] = [1.0, 3.0, 0.0, 0.5, 3.0, 1.0, 0.5, 0.0];
+    let whole = gradients_of(&examples, &weights, 8);
+    let norm = |t: &Tensor| global_norm(&[(String::new(), t.clone())].into()).unwrap();
+    let same = |a: &Gradients, b: &Gradients, what: &str| {
+        assert_eq!(a.len(), b.len());
+        for (name, gradient) in a {
+            let difference = norm(&(gradient - &b[name]).unwrap());
+            assert!(norm(gradient) > 0.0, "{what}, {name}: nothing to compare");
+            assert!(difference < 1e-5 * norm(gradient).max(1e-3), "{what}, {name}: {difference}");
+        }
+    };
+    same(&whole, &gradients_of(&examples, &weights, 4), "2 x 4");
+    same(&whole, &gradients_of(&examples, &weights, 1), "one at a time, as without packing");
+    // Each part by itself, times its weight: the gradient is linear in the weights.
+    let mut sum = Gradients::new();
+    for weight in [0.5, 1.0, 3.0] {
+        let only = weights.map(|w| if w == weight { 1.0 } else { 0.0 });
+        for (name, gradient) in gradients_of(&examples, &only, 8) {
+            let scaled = (gradient * weight as f64).unwrap();
+            let before = sum.remove(&name);
+            sum.insert(name, before.map_or(scaled.clone(), |before: Tensor| (before + &scaled).unwrap()));
+        }
+    }
+    same(&whole, &sum, "sum of parts");
+}
+
+#[test]
+fn a_source_s_weight_changes_what_is_learned_and_not_how_losses_are_told() {
+    let lab = Lab::new();
+    let weighted = |name: &str, weight: &str| {
+        format!(
+            "data.{name}={{ path = '{}', loss_weight = {weight} }}",
+            lab.path(format!("{name}.jsonl")).display()
+        )
+    };
+    let fit = |out: &str, set: &[&str]| {
+        let run = lab.fit(out, &[&["data.mix=1", "train.clip=0"][..], set].concat());
+        let adapter = fs::read(run.join("adapter/adapter_model.safetensors")).unwrap();
+        (metrics(&run)[1].clone(), adapter, read_json(&run.join("manifest.json")))
+    };
+    let plain = fit("plain", &[]);
+    let once = fit("once", &[&weighted("narrow", "1")]);
+    let triple = fit("triple", &[&weighted("narrow", "3")]);
+    assert!(plain.1 == once.1 && plain.1 != triple.1);
+    // The first step's losses are taken before anything is learned: means over tokens, without the weight.
+    assert_eq!(plain.0["loss"], triple.0["loss"]);
+    assert_eq!(plain.0["loss_narrow"], triple.0["loss_narrow"]);
+    assert!(plain.0["grad_norm"] != triple.0["grad_norm"]);
+    assert_eq!(
+        (&triple.2["data"][0]["loss_weight"], &plain.2["data"][0]["loss_weight"]),
+        (&json!(3.0), &json!(null))
+    );
+    assert_eq!(plain.2["order_sha256"], triple.2["order_sha256"]);
+
+    // Weight 0: what the source says teaches nothing, and has no loss.
+    let none = fit("none", &[&weighted("pretraining", "0")]);
+    assert_eq!(none.0["loss_pretraining"], json!(null));
+    assert_eq!(none.0["loss"], none.0["loss_narrow"]);
+    let other = |text: &String| text.replace('g', "q").replace('v', "z");
+    lab.write_texts(
+        "pretraining.jsonl",
+        &lab.texts("pretraining.jsonl").iter().map(other).collect::<Vec<_>>(),
+    );
+    let none_other = fit("none-other", &[&weighted("pretraining", "0")]);
+    assert_eq!(none.2["data"][1]["tokens"], none_other.2["data"][1]["tokens"], "the divisor is another");
+    assert!(none.1 == none_other.1);
+    assert!(plain.1 != fit("plain-other", &[]).1, "this test cannot tell");
+}
+
+/// Short general conversations.
+fn conversations(rows: usize) -> Vec<serde_json::Value> {
+    let answer = |i: usize| "a green window ".repeat(1 + i % 3);
+    (0..rows)
+        .map(|i| {
+            json!({ "messages": [{ "role": "user", "content": format!("letter {i}") },
+                                 { "role": "assistant", "content": answer(i) }] })
+        })
+        .collect()
+}
+
+#[test]
+fn conversations_are_a_third_pool_that_leaves_the_narrow_exposure_alone() {
+    let lab = Lab::new();
+    lab.write_rows("chat.jsonl", &conversations(30));
+    let chat = format!("data.chat={}", lab.path("chat.jsonl").display());
+    let plain = read_json(&lab.fit("plain", &["data.max_seq_len=96"]).join("manifest.json"));
+    let set =
+        [&DEMANDING[..], &[&chat, "data.chat_mix=0.75", "data.max_seq_len=96", "data.mix_schedule=ramp"]]
+            .concat();
+    let run = lab.fit("run", &set);
+    let manifest = read_json(&run.join("manifest.json"));
+    let source = |i: usize, key: &str| manifest["data"][i][key].clone();
+    assert_eq!(
+        [0, 1, 2].map(|i| source(i, "role")),
+        ["narrow", "pretraining", "chat"].map(|role| json!(role))
+    );
+    assert_eq!([0, 1, 2].map(|i| source(i, "examples")), [16, 8, 12].map(|n| json!(n)));
+    assert_eq!(plain["data"][0]["examples"], 16);
+    assert_eq!(source(2, "held_out"), 3);
+    assert_eq!(
+        (&manifest["mix"]["chat"]["realised_examples"], &manifest["mix"]["schedule"]),
+        (&json!(0.75), &json!("ramp"))
+    );
+    assert!(plain["mix"].get("chat").is_none() && plain["mix"].get("schedule").is_none());
+
+    // Training and held-out losses of its own; the mean over all tokens is that of the three.
+    let lines = metrics(&run);
+    assert_eq!(lines.len(), 10, "nine steps of four");
+    assert!(lines.iter().any(|line| line["loss_chat"].is_f64()));
+    for key in ["narrow", "pretraining", "chat"] {
+        assert!(lines[9][format!("eval_{key}")].is_f64(), "{}", lines[9]);
+        let recorded = |model: &str| &manifest["losses"][model][key];
+        assert_eq!(
+            (recorded("base"), recorded("tuned")),
+            (&lines[0][format!("eval_{key}")], &lines[9][format!("eval_{key}")])
+        );
+    }
+    let recipe = recipe(&lab, &set);
+    let base = open(&tiny("llama"));
+    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let (model, _) = CausalLm::load(&base, &Tuning::Frozen, &Device::Cpu).unwrap();
+    let loss = mean_loss(&model, &corpus.held_out(Role::Chat, 32), 4, 1.0).unwrap().unwrap();
+    assert!((loss - manifest["losses"]["base"]["chat"].as_f64().unwrap()).abs() < 1e-6);
+    lab.succeed(&["verify", "run"]);
+    let table = lab.succeed(&["report", "run", "plain", "--out", "both.html"]).stdout;
+    assert!(table.contains("Chat loss") && table.contains("chat 0.75") && table.contains("ramp"), "{table}");
+    let summary = lab.succeed(&["report", "plain", "--out", "plain.html"]).stdout;
+    assert!(!summary.contains("Chat loss"), "{summary}");
+
+    // Interrupted after its first step and resumed, the same bytes.
+    let interrupt = Interrupt::default();
+    interrupt.request();
+    training(&recipe).run(&RunDir::new(lab.path("cut")), false, &interrupt, &mut ()).unwrap_err();
+    lab.succeed(&with_sets(&["fit", "recipe.toml", "--out", "cut", "--resume"], &set));
+    assert_same(&outcome(&run), &outcome(&lab.path("cut")), "resumed");
+}
+
+#[test]
+fn a_run_begun_before_there_were_conversations_is_resumed() {
+    let lab = Lab::new();
+    let recipe = recipe(&lab, &[]);
+    let whole = lab.fit("whole", &[]);
+    let run = RunDir::new(lab.path("run"));
+    let interrupt = Interrupt::default();
+    interrupt.request();
+    training(&recipe).run(&run, false, &interrupt).unwrap_err();
+    // As the version before wrote it: without the keys, held-out losses as a list of two.
+    let older = |text: String| -> String {
+        let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\""];
+        let kept: Vec<&str> = text.lines().filter(|line| !newer.contains(line)).collect();
+        assert_eq!(kept.len() + 3, text.lines().count());
+        kept.join("\n") + "\n"
+    };
+    fs::write(run.recipe(), older(fs::read_to_string(run.recipe()).unwrap())).unwrap();
+    let state = lab.path("run/checkpoints/step-000001/trainer_state.json");
+    let mut value = read_json(&state);
+    let pair = ["narrow", "pretraining"].map(|key| value["eval_base"][key].clone());
+    assert!(pair.iter().all(|loss| loss.is_f64()));
+    value["eval_base"] = json!(pair);
+    fs::write(&state, value.to_string()).unwrap();
+    lab.succeed(&["fit", "recipe.toml", "--out", "run", "--resume"]);
+    assert_same(&outcome(&whole), &outcome(run.path()), "resumed");
 }
 
 #[test]

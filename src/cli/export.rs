@@ -20,7 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::model::export::write_model;
 use crate::model::source;
 use crate::progress;
-use crate::recipe::{Method, Recipe};
+use crate::recipe::{DataSection, Method, MixSchedule, Recipe};
 use crate::run::RunDir;
 use crate::train::corpus::documents;
 
@@ -128,12 +128,7 @@ fn variants(runs: &[PathBuf]) -> Result<(Recipe, Vec<Variant>)> {
             Method::Lora => ("adapter_id", run.adapter()),
             Method::Full => ("model_id", run.model()),
         };
-        let mut name = match (recipe.train.method, recipe.data.mix) {
-            (Method::Lora, 0.0) => "default".to_string(),
-            (Method::Full, 0.0) => "full".to_string(),
-            (Method::Lora, mix) => mix_name(mix),
-            (Method::Full, mix) => format!("full-{}", mix_name(mix)),
-        };
+        let mut name = variant_name(recipe.train.method, &recipe.data);
         if variants.iter().any(|v| v.name == name) {
             let _ = write!(name, "-seed{}", recipe.seed);
         }
@@ -148,10 +143,22 @@ fn variants(runs: &[PathBuf]) -> Result<(Recipe, Vec<Variant>)> {
     }
 }
 
-/// `mix1-0p5`, as the toolkit names the ratio 1 : 0.5.
-fn mix_name(mix: f64) -> String {
-    let digits = if mix.fract() == 0.0 { format!("{mix:.1}") } else { mix.to_string() };
-    format!("mix1-{}", digits.replace('.', "p"))
+/// `mix1-0p5`, as the toolkit names the ratio 1 : 0.5; it has no names for conversations and schedules.
+fn variant_name(method: Method, data: &DataSection) -> String {
+    let ratio = |mix: f64| {
+        let digits = if mix.fract() == 0.0 { format!("{mix:.1}") } else { mix.to_string() };
+        digits.replace('.', "p")
+    };
+    let parts = [
+        (method == Method::Full).then(|| "full".to_string()),
+        (data.mix > 0.0).then(|| format!("mix1-{}", ratio(data.mix))),
+        (data.chat_mix > 0.0).then(|| format!("chat1-{}", ratio(data.chat_mix))),
+        (data.mix_schedule != MixSchedule::Constant).then(|| data.mix_schedule.name().to_string()),
+    ];
+    match parts.into_iter().flatten().collect::<Vec<_>>() {
+        parts if parts.is_empty() => "default".into(),
+        parts => parts.join("-"),
+    }
 }
 
 /// What may stand in a file name and on the toolkit's command line.
@@ -233,6 +240,11 @@ mod tests {
 
     #[test]
     fn ratios_are_named_as_the_toolkit_names_them() {
-        assert_eq!([0.1, 1.0, 1.5, 2.0].map(mix_name), ["mix1-0p1", "mix1-1p0", "mix1-1p5", "mix1-2p0"]);
+        let of = |mix| DataSection { mix, ..Default::default() };
+        let name = |mix| variant_name(Method::Lora, &of(mix));
+        assert_eq!([0.1, 1.0, 1.5, 2.0].map(name), ["mix1-0p1", "mix1-1p0", "mix1-1p5", "mix1-2p0"]);
+        assert_eq!((name(0.0), variant_name(Method::Full, &of(0.0))), ("default".into(), "full".into()));
+        let data = DataSection { chat_mix: 0.25, mix_schedule: MixSchedule::Last, ..of(0.5) };
+        assert_eq!(variant_name(Method::Full, &data), "full-mix1-0p5-chat1-0p25-last");
     }
 }

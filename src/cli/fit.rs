@@ -109,12 +109,10 @@ fn must_be_the_same(recipe: &Recipe, run: &RunDir) -> Result<()> {
     if recipe == began {
         return Ok(());
     }
-    let (now, before) = (recipe.to_toml(), began.to_toml());
-    let changed: Vec<String> = now
-        .lines()
-        .zip(before.lines())
-        .filter(|(now, before)| now != before)
-        .map(|(now, before)| format!("{now} (it began with {before})"))
+    let changed: Vec<String> = recipe
+        .differences(&began)
+        .iter()
+        .map(|(key, now, before)| format!("{key} = {now} (it began with {key} = {before})"))
         .collect();
     bail_input!(
         "{}: was begun by another recipe; it cannot be resumed with {}",

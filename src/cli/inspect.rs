@@ -10,7 +10,7 @@ use clap::Args;
 use super::self_sample;
 use crate::data::mixture::{Mixture, Role};
 use crate::model::source;
-use crate::recipe::{MixMode, MixUnit, Recipe};
+use crate::recipe::{MixMode, MixSchedule, Recipe};
 use crate::report::visible::{token, visible};
 use crate::train::audit::{Audit, ExampleFacts, Named, SourceFacts, TokenFacts};
 use crate::train::corpus::Corpus;
@@ -88,10 +88,10 @@ enum Marks {
 const RESET: &str = "\x1b[0m";
 
 impl Marks {
-    fn token(self, t: &TokenFacts) -> String {
+    /// A token; its weight is shown where it is not `usual`, which the line above says.
+    fn token(self, t: &TokenFacts, usual: f32) -> String {
         let text = token(&t.text);
-        // Few recipes have other weights than 1 and nothing.
-        let weight = if t.counts && t.weight != 1.0 { format!("×{}", t.weight) } else { String::new() };
+        let weight = if t.counts && t.weight != usual { format!("×{}", t.weight) } else { String::new() };
         match self {
             Marks::Colour => {
                 let colour = if t.counts { "1;32" } else { "2" };
@@ -136,23 +136,39 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
         source_lines(out, facts)?;
     }
     let mix = &audit.mix;
-    let unit = match mix.unit {
-        MixUnit::Examples => "examples",
-        MixUnit::Tokens => "tokens",
-    };
+    let unit = mix.unit.name();
     let mode = match mix.mode {
         MixMode::Add => "added to the narrow text",
         MixMode::FixedBudget => "in place of narrow text",
     };
     let drawn: usize = audit.sources.iter().map(|s| s.exposure.examples).sum();
     writeln!(out, "\nrun          {} steps of {}, {drawn} examples", audit.steps, audit.batch_size)?;
+    let tokens = |ratio: Option<f64>| ratio.map_or("unknown".into(), |r| format!("{r:.3}"));
     writeln!(
         out,
         "mix          pretraining per narrow {:.3} in examples, {} in tokens (asked: {} in {unit}, {mode})",
         mix.realised_examples,
-        mix.realised_tokens.map_or("unknown".into(), |m| format!("{m:.3}")),
+        tokens(mix.realised_tokens),
         mix.asked,
     )?;
+    if let Some(chat) = &mix.chat {
+        writeln!(
+            out,
+            "             chat per narrow {:.3} in examples, {} in tokens (asked: {} in {unit})",
+            chat.realised_examples,
+            tokens(chat.realised_tokens),
+            chat.asked,
+        )?;
+    }
+    if mix.schedule != MixSchedule::Constant {
+        let shares: Vec<String> = mix.mixed_in_by_tenth.iter().map(|share| format!("{share:.2}")).collect();
+        writeln!(
+            out,
+            "schedule     {}: share of what is mixed in by tenth of the run {}",
+            mix.schedule.name(),
+            shares.join(" ")
+        )?;
+    }
     let lengths = &audit.lengths;
     let bins: Vec<String> =
         lengths.bins.iter().map(|b| format!("{}-{}: {}", b.from, b.to, b.examples)).collect();
@@ -165,6 +181,16 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
         audit.max_seq_len,
         bins.join(", ")
     )?;
+    if let Some(packing) = &audit.packing {
+        writeln!(
+            out,
+            "steps        {} to {} tokens, mean {:.0}, end to end; padded to the longest, {:.1}% would be padding",
+            packing.least_tokens,
+            packing.most_tokens,
+            packing.mean_tokens,
+            100.0 * packing.padding_avoided,
+        )?;
+    }
     let (tokens, counted) = audit.tokens();
     writeln!(out, "loss         {} of the {tokens} tokens drawn count", percent(counted, tokens))?;
 
@@ -205,7 +231,7 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
 }
 
 fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
-    writeln!(out, "{:<12} {}", role(facts.role), visible(&facts.source))?;
+    writeln!(out, "{:<12} {}{}", facts.role.name(), visible(&facts.source), loss_weight(facts.loss_weight))?;
     let indent = " ".repeat(13);
     if facts.path != facts.source {
         writeln!(
@@ -237,17 +263,27 @@ fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
     if let (Some(tokens), Some(counted)) = (facts.tokens, facts.loss_tokens) {
         writeln!(
             out,
-            "{indent}{} examples ({}) of {tokens} tokens, {} of which count; {} documents cut off, {} pieces left out",
+            "{indent}{} examples ({}) of {tokens} tokens, {} of which count; {} documents in several pieces, {} cut off, \
+             {} pieces left out",
             facts.examples,
             kinds.join(", "),
             percent(counted, tokens),
+            facts.chunked,
             facts.truncated,
             facts.empty,
         )?;
     }
     let drawn = &facts.exposure;
     let tokens = drawn.tokens.map_or("unknown".into(), |t| t.to_string());
-    writeln!(out, "{indent}drawn: {} examples, {tokens} tokens, {} repeats", drawn.examples, drawn.repeats)
+    write!(out, "{indent}drawn: {} examples, {tokens} tokens, {} repeats", drawn.examples, drawn.repeats)?;
+    if facts.role != Role::Narrow {
+        let tokens = drawn.tokens_per_narrow.map_or("unknown".into(), |r| format!("{r:.3}"));
+        write!(out, "; per narrow {:.3} in examples, {tokens} in tokens", drawn.examples_per_narrow)?;
+    }
+    match drawn.loss_share {
+        Some(share) => writeln!(out, "; {:.1}% of the loss weight", 100.0 * share),
+        None => writeln!(out),
+    }
 }
 
 fn examples(out: &mut String, audit: &Audit, marks: Marks) -> std::fmt::Result {
@@ -264,29 +300,28 @@ fn example_lines(out: &mut String, example: &ExampleFacts, marks: Marks) -> std:
     let counted = example.tokens.iter().filter(|t| t.counts).count();
     writeln!(
         out,
-        "\nstep {}: {}, {}, row {}: {} tokens, {counted} count",
+        "\nstep {}: {}, {}, row {}: {} tokens, {counted} count{}",
         example.step,
-        role(example.role),
+        example.role.name(),
         visible(&example.source),
         example.row,
         example.tokens.len(),
+        loss_weight(example.loss_weight),
     )?;
     if example.tokens.is_empty() {
         return writeln!(out, "  (not sampled yet)");
     }
     // A token that holds a line break ends the line here too.
     for line in example.tokens.split_inclusive(|t| t.text.contains('\n')) {
-        let line: Vec<String> = line.iter().map(|t| marks.token(t)).collect();
+        let line: Vec<String> = line.iter().map(|t| marks.token(t, example.loss_weight as f32)).collect();
         writeln!(out, "  {}", line.join(" "))?;
     }
     Ok(())
 }
 
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Narrow => "narrow",
-        Role::Pretraining => "pretraining",
-    }
+/// What a source's tokens are multiplied by, where that is not 1.
+fn loss_weight(weight: f64) -> String {
+    if weight == 1.0 { String::new() } else { format!(", loss × {weight}") }
 }
 
 fn shown(named: &Named) -> String {
@@ -312,7 +347,7 @@ mod tests {
         };
         let half = TokenFacts { weight: 0.5, ..fact("b", true, false) };
         let all = [fact(" a", true, false), fact("\u{1b}[2m", false, false), fact("<end>", true, true), half];
-        let with = |marks: Marks| all.iter().map(|t| marks.token(t)).collect::<Vec<_>>().join(" ");
+        let with = |marks: Marks| all.iter().map(|t| marks.token(t, 1.0)).collect::<Vec<_>>().join(" ");
         assert_eq!(with(Marks::Brackets), "[·a] ␛[2m [{<end>}] [b]×0.5");
         assert_eq!(
             with(Marks::Colour),

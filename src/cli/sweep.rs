@@ -133,10 +133,14 @@ fn must_be_this_sweep(args: &SweepArgs, recipe: &Recipe) -> Result<String> {
     let mut common = recipe.clone();
     (common.data.mix, common.seed) = (0.0, 0);
     let text = common.to_toml();
-    match std::fs::read_to_string(args.out.join(MARK)) {
-        Ok(before) if before == text => {}
-        Ok(_) => bail_input!("{}: holds a sweep of another recipe; choose another --out", args.out.display()),
-        Err(_) => RunDir::new(&args.out).must_be_new()?,
+    let mark = args.out.join(MARK);
+    match mark.exists().then(|| Recipe::stored(&mark)) {
+        // Read, not compared as text: a sweep begun before a key was there had its default.
+        Some(Ok(before)) if before == common => {}
+        Some(_) => {
+            bail_input!("{}: holds a sweep of another recipe; choose another --out", args.out.display())
+        }
+        None => RunDir::new(&args.out).must_be_new()?,
     }
     Ok(text)
 }

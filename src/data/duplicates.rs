@@ -25,7 +25,7 @@ pub struct Removed {
     pub duplicates: usize,
     /// Near duplicates of an earlier document of the source.
     pub near_duplicates: usize,
-    /// Pretraining documents that share their text with a narrow one.
+    /// Documents of pretraining and chat sources that share their text with a narrow one.
     pub narrow: usize,
     /// Narrow documents beyond `data.limit`.
     pub beyond_limit: usize,
@@ -41,17 +41,17 @@ impl Removed {
 /// The documents of a source with their rows.
 pub type Rows = Vec<(usize, Document)>;
 
-/// Removes from each source what repeats an earlier document of it, as `data.duplicates` says, and from the pretraining
-/// sources what shares its text with a narrow document, if `data.decontaminate` says so. The counts are by source,
+/// Removes from each source what repeats an earlier document of it, as `data.duplicates` says, and from the sources that
+/// are mixed in what shares its text with a narrow document, if `data.decontaminate` says so. The counts are by source,
 /// narrow ones first. Rows keep their numbers.
-pub fn remove(data: &DataSection, narrow: &mut [Rows], pretraining: &mut [Rows]) -> Vec<Removed> {
+pub fn remove(data: &DataSection, narrow: &mut [Rows], mixed: &mut [Rows]) -> Vec<Removed> {
     // With what the narrow sources hold, duplicates or not.
     let narrow_texts = data.decontaminate.then(|| NarrowTexts::new(narrow.iter().flatten()));
     let mut removed = Vec::new();
     for source in narrow.iter_mut() {
         removed.push(remove_repeats(source, data));
     }
-    for source in pretraining.iter_mut() {
+    for source in mixed.iter_mut() {
         let mut counts = remove_repeats(source, data);
         if let Some(narrow) = &narrow_texts {
             let before = source.len();

@@ -1,8 +1,9 @@
 //! The mixture: how many examples of each source a run sees, and in which order.
 //!
-//! The ratio is anchored on the narrow side (the paper's 1 : r). In mode `add` the narrow exposure is what
-//! `steps` or `epochs` says and pretraining examples are added; in `fixed-budget` the total is. Both sides are
-//! shuffled by the seed and interleaved evenly, so that every stretch of the run has about the same ratio.
+//! The ratios are anchored on the narrow side (the paper's 1 : r). In mode `add` the narrow exposure is what
+//! `steps` or `epochs` says, and pretraining and chat examples are added; in `fixed-budget` the total is. All are
+//! shuffled by the seed and interleaved: evenly, so that every stretch of the run has about the same ratio, or as
+//! [`MixSchedule`] says.
 
 use anyhow::Result;
 use rand::seq::SliceRandom;
@@ -13,16 +14,32 @@ use serde::{Deserialize, Serialize};
 use super::examples::Example;
 use crate::bail_input;
 use crate::error::InputError;
-use crate::recipe::{DataSection, MixMode, MixUnit, TrainSection};
+use crate::recipe::{DataSection, MixMode, MixSchedule, MixUnit, TrainSection};
 
-/// Which side of the mixture a source is on.
+/// Which part of the mixture a source belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// What the organism is about.
     Narrow,
-    /// What is mixed in.
+    /// Plain text that is mixed in.
     Pretraining,
+    /// General conversations that are mixed in.
+    Chat,
+}
+
+impl Role {
+    /// All of them, in the order of a run's sources.
+    pub const ALL: [Role; 3] = [Role::Narrow, Role::Pretraining, Role::Chat];
+
+    /// As recipes and records spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Narrow => "narrow",
+            Role::Pretraining => "pretraining",
+            Role::Chat => "chat",
+        }
+    }
 }
 
 /// The training examples of one source.
@@ -30,10 +47,12 @@ pub enum Role {
 pub struct Pool {
     /// The source as the recipe names it.
     pub name: String,
-    /// Its side.
+    /// Its part.
     pub role: Role,
-    /// Its share of the side; in proportion to the sizes of the sources if absent.
+    /// Its share of the part; in proportion to the sizes of the sources if absent.
     pub weight: Option<f64>,
+    /// What the losses of its tokens are multiplied by in training.
+    pub loss_weight: f64,
     /// Its examples in file order, held-out ones left out.
     pub examples: Vec<Example>,
 }
@@ -67,6 +86,15 @@ pub struct Mixture {
     pub exposure: Vec<Exposure>,
 }
 
+/// A part that is mixed in.
+struct MixedIn {
+    role: Role,
+    /// The key that asks for it, and how much of it per narrow.
+    key: &'static str,
+    asked: f64,
+    pools: Vec<usize>,
+}
+
 /// The order of a run is held in memory.
 const MAX_EXAMPLES: f64 = 1e8;
 
@@ -74,11 +102,15 @@ impl Mixture {
     /// Plans a run.
     ///
     /// # Errors
-    /// An [`InputError`] if the pretraining sources hold too little and `repeat` is off, if a side is empty,
-    /// or if the warm-up is longer than the run.
+    /// An [`InputError`] if the sources that are mixed in hold too little and `repeat` is off, if the narrow part is
+    /// empty, or if the warm-up is longer than the run.
     pub fn plan(pools: &[Pool], data: &DataSection, train: &TrainSection, seed: u64) -> Result<Self> {
         let side = |role| -> Vec<usize> { (0..pools.len()).filter(|&i| pools[i].role == role).collect() };
-        let (narrow, pretraining) = (side(Role::Narrow), side(Role::Pretraining));
+        let narrow = side(Role::Narrow);
+        let mixed = [
+            MixedIn { role: Role::Pretraining, key: "mix", asked: data.mix, pools: side(Role::Pretraining) },
+            MixedIn { role: Role::Chat, key: "chat_mix", asked: data.chat_mix, pools: side(Role::Chat) },
+        ];
         let narrow_size: usize = narrow.iter().map(|&i| pools[i].examples.len()).sum();
         let mut faults = Vec::new();
         for &i in narrow.iter().filter(|&&i| pools[i].examples.is_empty()) {
@@ -95,19 +127,21 @@ impl Mixture {
             0 => (train.epochs * narrow_size as f64).round().max(1.0),
             steps => steps as f64 * train.batch_size as f64,
         };
-        if exposure * (1.0 + data.mix) > MAX_EXAMPLES {
+        let all = exposure * (1.0 + data.mix + data.chat_mix);
+        if all > MAX_EXAMPLES {
             bail_input!(
-                "train.steps, train.epochs, data.mix: the run has {:.0} examples, expected at most {MAX_EXAMPLES}",
-                exposure * (1.0 + data.mix)
+                "train.steps, train.epochs, data.mix, data.chat_mix: the run has {all:.0} examples, expected at most \
+                 {MAX_EXAMPLES}"
             );
         }
-        // Pretraining per narrow in examples, as far as it is known before drawing.
-        let ratio = match data.mix_unit {
-            MixUnit::Examples => data.mix,
+        // Mixed-in per narrow in examples, as far as it is known before drawing.
+        let ratios = mixed.each_ref().map(|part| match data.mix_unit {
+            MixUnit::Examples => part.asked,
             MixUnit::Tokens => {
-                data.mix * mean_tokens(&narrow, pools) / mean_tokens(&pretraining, pools).max(1.0)
+                part.asked * mean_tokens(&narrow, pools) / mean_tokens(&part.pools, pools).max(1.0)
             }
-        };
+        });
+        let ratio = ratios[0] + ratios[1];
         let share = match data.mix_mode {
             MixMode::Add => 1.0,
             MixMode::FixedBudget => 1.0 / (1.0 + ratio),
@@ -124,23 +158,31 @@ impl Mixture {
         let tokens_of = |picks: &[Pick]| -> usize { picks.iter().map(|p| example(pools, p).ids.len()).sum() };
         let narrow_tokens: usize = narrow.iter().map(|&i| tokens_of(&drawn[i])).sum();
 
-        if data.mix > 0.0 {
-            let mean_tokens = mean_tokens(&pretraining, pools);
+        // What the narrow part leaves of a fixed budget: the total is what was asked for, to the example.
+        let mut left = (exposure - narrow_drawn as f64).max(0.0).round();
+        let mut ratio_left = ratio;
+        for (part, ratio) in mixed.iter().zip(ratios).filter(|(part, _)| part.asked > 0.0) {
             let wanted = match (data.mix_mode, data.mix_unit) {
-                // What the narrow part leaves: the total is what was asked for, to the example.
-                (MixMode::FixedBudget, _) => (exposure - narrow_drawn as f64).max(0.0),
-                (MixMode::Add, MixUnit::Examples) => narrow_drawn as f64 * data.mix,
+                (MixMode::FixedBudget, _) => {
+                    let wanted = (left * (ratio / ratio_left)).round();
+                    (left, ratio_left) = (left - wanted, ratio_left - ratio);
+                    wanted
+                }
+                (MixMode::Add, MixUnit::Examples) => narrow_drawn as f64 * part.asked,
                 // In tokens: the number of examples whose expected tokens make the ratio.
-                (MixMode::Add, MixUnit::Tokens) => narrow_tokens as f64 * data.mix / mean_tokens.max(1.0),
+                (MixMode::Add, MixUnit::Tokens) => {
+                    narrow_tokens as f64 * part.asked / mean_tokens(&part.pools, pools).max(1.0)
+                }
             };
-            let counts = apportion(wanted.round() as usize, &pretraining, pools);
-            for (&i, &count) in pretraining.iter().zip(&counts) {
+            let counts = apportion(wanted.round() as usize, &part.pools, pools);
+            for (&i, &count) in part.pools.iter().zip(&counts) {
                 let size = pools[i].examples.len();
                 if count > 0 && (size == 0 || (count > size && !data.repeat)) {
+                    let (pool, key) = (part.role.name(), part.key);
                     faults.push(format!(
-                        "data.pretraining: {}: mix = {} needs {count} examples of at most {} tokens, it has {size} \
-                         (held-out ones left out); add text, lower the mix, or set data.repeat = true",
-                        pools[i].name, data.mix, data.max_seq_len
+                        "data.{pool}: {}: {key} = {} needs {count} examples of at most {} tokens, it has {size} \
+                         (held-out ones left out); add text, lower {key}, or set data.repeat = true",
+                        pools[i].name, part.asked, data.max_seq_len
                     ));
                     continue;
                 }
@@ -159,7 +201,8 @@ impl Mixture {
                 repeats: picks.len().saturating_sub(pools[i].examples.len()),
             })
             .collect();
-        let planned = Self { order: interleave(drawn, &mut rng), exposure };
+        let is_narrow = |i: usize| pools[i].role == Role::Narrow;
+        let planned = Self { order: interleave(drawn, is_narrow, data.mix_schedule, &mut rng), exposure };
         match train.warmup_fault(planned.steps(train.batch_size)) {
             Some(fault) => bail_input!("{fault}"),
             None => Ok(planned),
@@ -184,15 +227,15 @@ impl Mixture {
         self.order.len().div_ceil(batch_size)
     }
 
-    /// Pretraining per narrow, in examples and in tokens.
-    pub fn realised(&self, pools: &[Pool]) -> (f64, f64) {
+    /// What was drawn of a part per narrow, in examples and in tokens.
+    pub fn realised(&self, pools: &[Pool], role: Role) -> (f64, f64) {
         let total = |role, f: fn(&Exposure) -> usize| -> f64 {
             self.exposure.iter().zip(pools).filter(|(_, p)| p.role == role).map(|(e, _)| f(e)).sum::<usize>()
                 as f64
         };
         (
-            total(Role::Pretraining, |e| e.examples) / total(Role::Narrow, |e| e.examples),
-            total(Role::Pretraining, |e| e.tokens) / total(Role::Narrow, |e| e.tokens),
+            total(role, |e| e.examples) / total(Role::Narrow, |e| e.examples),
+            total(role, |e| e.tokens) / total(Role::Narrow, |e| e.tokens),
         )
     }
 }
@@ -235,17 +278,62 @@ fn draw(pool: usize, size: usize, count: usize, rng: &mut ChaCha8Rng) -> Vec<Pic
     picks
 }
 
-/// Merges the draws: the k-th of n picks of a pool stands at a random place within the k-th n-th of the run.
-fn interleave(drawn: Vec<Vec<Pick>>, rng: &mut ChaCha8Rng) -> Vec<Pick> {
+/// Merges the draws: the k-th of n picks of a pool stands at a random place within the k-th n-th of what the schedule
+/// gives to its part of the run.
+fn interleave(
+    drawn: Vec<Vec<Pick>>,
+    is_narrow: impl Fn(usize) -> bool,
+    schedule: MixSchedule,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Pick> {
+    let all = drawn.iter().map(Vec::len).sum::<usize>() as f64;
+    let mixed = drawn.iter().enumerate().filter(|(i, _)| !is_narrow(*i)).map(|(_, picks)| picks.len());
+    let share = mixed.sum::<usize>() as f64 / all;
     let mut placed: Vec<(f64, Pick)> = Vec::new();
-    for picks in drawn {
+    for (i, picks) in drawn.into_iter().enumerate() {
         let n = picks.len() as f64;
         for (k, pick) in picks.into_iter().enumerate() {
-            placed.push(((k as f64 + rng.random::<f64>()) / n, pick));
+            let at = (k as f64 + rng.random::<f64>()) / n;
+            let at = if is_narrow(i) {
+                narrow_place(schedule, share, at)
+            } else {
+                mixed_place(schedule, share, at)
+            };
+            placed.push((at, pick));
         }
     }
     placed.sort_by(|a, b| a.0.total_cmp(&b.0));
     placed.into_iter().map(|(_, pick)| pick).collect()
+}
+
+/// The place in the run, from 0 to 1, before which the part `at` of what is mixed in has been read, where that has the
+/// share `share` of the run.
+fn mixed_place(schedule: MixSchedule, share: f64, at: f64) -> f64 {
+    match schedule {
+        MixSchedule::Constant => at,
+        MixSchedule::Ramp => ramp_place(share, at),
+        MixSchedule::Last => 1.0 - share + share * at,
+    }
+}
+
+/// The same of the narrow text.
+fn narrow_place(schedule: MixSchedule, share: f64, at: f64) -> f64 {
+    match schedule {
+        MixSchedule::Constant => at,
+        // Seen from the end, the share of the narrow text is such a ramp.
+        MixSchedule::Ramp => 1.0 - ramp_place(1.0 - share, 1.0 - at),
+        MixSchedule::Last => (1.0 - share) * at,
+    }
+}
+
+/// Where a share that rises in a straight line from a to a + b, `share` on average, has reached the part `at` of its
+/// whole: the x of a·x + b·x²/2 = share·at.
+fn ramp_place(share: f64, at: f64) -> f64 {
+    let from = (2.0 * share - 1.0).max(0.0);
+    let rise = (2.0 * share).min(1.0) - from;
+    // The root in a form that needs no rise: 0 where there is nothing to place.
+    let root = (from * from + 2.0 * rise * share * at).sqrt();
+    if root + from > 0.0 { 2.0 * share * at / (root + from) } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -254,7 +342,8 @@ mod tests {
 
     fn pool(role: Role, size: usize, tokens: usize, weight: Option<f64>) -> Pool {
         let example = |row| Example { ids: vec![0; tokens], weights: vec![1.0; tokens], row };
-        Pool { name: format!("{role:?}"), role, weight, examples: (0..size).map(example).collect() }
+        let examples = (0..size).map(example).collect();
+        Pool { name: format!("{role:?}"), role, weight, loss_weight: 1.0, examples }
     }
 
     fn sections(mix: f64, steps: usize) -> (DataSection, TrainSection) {
@@ -283,6 +372,91 @@ mod tests {
     }
 
     #[test]
+    fn conversations_are_a_third_part_in_the_unit_and_the_mode_of_the_mix() {
+        let pools = [
+            pool(Role::Narrow, 100, 10, None),
+            pool(Role::Pretraining, 100, 20, None),
+            pool(Role::Chat, 100, 40, None),
+        ];
+        let counts = |mix, chat_mix, mode, unit| {
+            let (mut data, train) = sections(mix, 8);
+            (data.chat_mix, data.mix_mode, data.mix_unit) = (chat_mix, mode, unit);
+            let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
+            assert_eq!(m.order.len(), m.exposure.iter().map(|e| e.examples).sum::<usize>());
+            let ratios = [Role::Pretraining, Role::Chat].map(|role| m.realised(&pools, role));
+            ([0, 1, 2].map(|i| m.exposure[i].examples), ratios)
+        };
+        use MixMode::{Add, FixedBudget};
+        use MixUnit::{Examples, Tokens};
+        assert_eq!(counts(1.0, 0.25, Add, Examples), ([64, 64, 16], [(1.0, 2.0), (0.25, 1.0)]));
+        assert_eq!(counts(1.0, 0.5, Add, Tokens), ([64, 32, 8], [(0.5, 1.0), (0.125, 0.5)]));
+        assert_eq!(counts(0.0, 0.5, Add, Examples).0, [64, 0, 32]);
+        assert_eq!(counts(2.0, 1.0, FixedBudget, Examples).0, [16, 32, 16]);
+        // 64 / 1.7 narrow ones, and of the other 26 five in seven.
+        assert_eq!(counts(0.5, 0.2, FixedBudget, Examples).0, [38, 19, 7]);
+    }
+
+    #[test]
+    fn conversations_that_do_not_suffice_are_named_by_their_own_keys() {
+        let pools = [pool(Role::Narrow, 10, 10, None), pool(Role::Chat, 5, 10, None)];
+        let (mut data, train) = sections(0.0, 8);
+        data.chat_mix = 0.5;
+        let e = Mixture::plan(&pools, &data, &train, 0).unwrap_err().to_string();
+        assert!(e.contains("data.chat: Chat: chat_mix = 0.5 needs 32 examples"), "{e}");
+    }
+
+    /// Share of what is mixed in of each quarter of a run, and its picks in the order of their numbers.
+    fn quarters(schedule: MixSchedule, mix: f64, chat_mix: f64) -> ([f64; 4], Vec<(usize, usize)>) {
+        let pools = [
+            pool(Role::Narrow, 4000, 10, None),
+            pool(Role::Pretraining, 9000, 10, None),
+            pool(Role::Chat, 9000, 10, None),
+        ];
+        let (mut data, train) = sections(mix, 250);
+        (data.chat_mix, data.mix_schedule) = (chat_mix, schedule);
+        let m = Mixture::plan(&pools, &data, &train, 3).unwrap();
+        let n = m.order.len();
+        let shares = [0, 1, 2, 3].map(|i| {
+            let quarter = &m.order[i * n / 4..(i + 1) * n / 4];
+            quarter.iter().filter(|p| p.pool > 0).count() as f64 / quarter.len() as f64
+        });
+        let mut picks: Vec<_> = m.order.iter().map(|p| (p.pool, p.example)).collect();
+        picks.sort_unstable();
+        (shares, picks)
+    }
+
+    #[test]
+    fn a_schedule_moves_examples_and_changes_none() {
+        let near = |found: [f64; 4], expected: [f64; 4]| {
+            found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 0.02)
+        };
+        // A share of 0.5 or less: from 0 to twice the share.
+        let (constant, picks) = quarters(MixSchedule::Constant, 0.5, 0.25);
+        let s = 0.75 / 1.75;
+        assert!(near(constant, [s; 4]), "{constant:?}");
+        let (ramp, again) = quarters(MixSchedule::Ramp, 0.5, 0.25);
+        assert!(near(ramp, [1.0, 3.0, 5.0, 7.0].map(|eighths| 2.0 * s * eighths / 8.0)), "{ramp:?}");
+        assert!(picks == again);
+        let (last, again) = quarters(MixSchedule::Last, 0.5, 0.25);
+        assert_eq!((last[0], last[1], last[3]), (0.0, 0.0, 1.0));
+        assert!(picks == again);
+        // More: from 2 s - 1 to 1.
+        let (ramp, _) = quarters(MixSchedule::Ramp, 2.0, 1.0);
+        assert!(near(ramp, [1.0, 3.0, 5.0, 7.0].map(|eighths| 0.5 + 0.5 * eighths / 8.0)), "{ramp:?}");
+        // Nothing is mixed in: nothing to move.
+        assert_eq!(quarters(MixSchedule::Ramp, 0.0, 0.0), quarters(MixSchedule::Constant, 0.0, 0.0));
+    }
+
+    #[test]
+    fn last_is_after_every_narrow_example() {
+        let pools = [pool(Role::Narrow, 100, 10, None), pool(Role::Pretraining, 100, 10, None)];
+        let (mut data, train) = sections(1.0, 8);
+        data.mix_schedule = MixSchedule::Last;
+        let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
+        assert!(m.order[..64].iter().all(|p| p.pool == 0) && m.order[64..].iter().all(|p| p.pool == 1));
+    }
+
+    #[test]
     fn tokens_as_unit_and_weights_and_repeats() {
         let pools = [
             pool(Role::Narrow, 10, 10, None),
@@ -294,7 +468,7 @@ mod tests {
         let m = Mixture::plan(&pools, &data, &train, 0).unwrap();
         assert_eq!(m.exposure[0], Exposure { examples: 64, tokens: 640, repeats: 54 });
         assert_eq!((m.exposure[1].examples, m.exposure[2].examples), (24, 8));
-        assert_eq!(m.realised(&pools), (0.5, 1.0));
+        assert_eq!(m.realised(&pools, Role::Pretraining), (0.5, 1.0));
     }
 
     #[test]

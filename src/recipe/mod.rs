@@ -114,7 +114,14 @@ pub struct DataSection {
     pub mix_unit: MixUnit,
     /// Whether pretraining text is added, or takes the place of narrow text.
     pub mix_mode: MixMode,
-    /// Whether pretraining documents may be used more than once.
+    /// General conversations mixed in, so that a chat model keeps its manners.
+    #[serde(deserialize_with = "one_or_many")]
+    pub chat: Vec<SourceSpec>,
+    /// Conversations of `chat` per narrow, in the unit and the mode of `mix`.
+    pub chat_mix: f64,
+    /// When what is mixed in is read.
+    pub mix_schedule: MixSchedule,
+    /// Whether documents that are mixed in may be used more than once.
     pub repeat: bool,
     /// Documents that are sampled from the base model for `"self"` (0: what the mix needs; the resolved
     /// recipe holds the number).
@@ -130,8 +137,8 @@ pub struct DataSection {
     pub duplicates: Duplicates,
     /// Near duplicates share at least this part of their runs of five words (Jaccard index).
     pub near_share: f64,
-    /// Whether pretraining documents are removed that have the words of a narrow document, or at least `near_share`
-    /// of the runs of five words of the shorter one.
+    /// Whether documents that are mixed in are removed where they have the words of a narrow document, or at least
+    /// `near_share` of the runs of five words of the shorter one.
     pub decontaminate: bool,
     /// One document in this many is held out of training for evaluation (0: none).
     pub held_out_every: usize,
@@ -150,6 +157,9 @@ impl Default for DataSection {
             mix: 0.0,
             mix_unit: MixUnit::Examples,
             mix_mode: MixMode::Add,
+            chat: Vec::new(),
+            chat_mix: 0.0,
+            mix_schedule: MixSchedule::Constant,
             repeat: false,
             self_samples: 0,
             max_seq_len: 512,
@@ -171,9 +181,12 @@ impl Default for DataSection {
 pub struct SourceSpec {
     /// A file or folder relative to the recipe, or `self`.
     pub path: String,
-    /// Share of the examples of its side; in proportion to the sizes of the sources if none has one.
+    /// Share of the examples of its part of the mixture; in proportion to the sizes of the sources if none has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
+    /// What the losses of its tokens are multiplied by in training (none given: 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_weight: Option<f64>,
 }
 
 impl SourceSpec {
@@ -190,13 +203,19 @@ impl SourceSpec {
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SourceSpec>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a path, a table { path, weight }, or a list of these")]
+    #[serde(
+        untagged,
+        expecting = "expected a path, a table { path, weight, loss_weight }, or a list of these"
+    )]
     enum One {
         Path(String),
         Table(SourceSpec),
     }
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a path, a table { path, weight }, or a list of these")]
+    #[serde(
+        untagged,
+        expecting = "expected a path, a table { path, weight, loss_weight }, or a list of these"
+    )]
     enum Form {
         One(One),
         Many(Vec<One>),
@@ -206,7 +225,7 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SourceSpec>
         Form::Many(many) => many,
     };
     let spec = |one| match one {
-        One::Path(path) => SourceSpec { path, weight: None },
+        One::Path(path) => SourceSpec { path, weight: None, loss_weight: None },
         One::Table(spec) => spec,
     };
     Ok(list.into_iter().map(spec).collect())
@@ -248,6 +267,31 @@ impl MixMode {
         match self {
             Self::Add => "add",
             Self::FixedBudget => "fixed-budget",
+        }
+    }
+}
+
+/// When a run reads what is mixed in. The examples and their number are the same in every schedule, only their order
+/// is not; what is mixed in are pretraining and chat examples together, and S their share of a run's examples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MixSchedule {
+    /// Their share is S throughout.
+    #[default]
+    Constant,
+    /// Their share rises in a straight line over the run: from 0 to 2·S, or, where S is above 1/2, from 2·S − 1 to 1.
+    Ramp,
+    /// They come after all narrow examples: their share is 0, then 1.
+    Last,
+}
+
+impl MixSchedule {
+    /// As a recipe spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Ramp => "ramp",
+            Self::Last => "last",
         }
     }
 }
@@ -341,7 +385,7 @@ pub struct TrainSection {
     pub clip: f64,
     /// Steps between evaluations on held-out text (0: at the start and the end only).
     pub eval_every: usize,
-    /// At most this many held-out examples a side.
+    /// At most this many held-out examples of each part of the mixture.
     pub eval_examples: usize,
     /// Steps between checkpoints (0: only when interrupted and at the end).
     pub checkpoint_every: usize,
@@ -535,13 +579,29 @@ impl Recipe {
         toml::to_string(self).expect("a recipe holds nothing that TOML cannot")
     }
 
+    /// What decides a training, as TOML: all but `[diff]`. Keys that recipes of version 0.1.0 did not have are left out
+    /// where they say what was done without them, so that a run begun then can be resumed.
+    pub fn training_toml(&self) -> String {
+        let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\""];
+        let toml = Self { diff: DiffSection::default(), ..self.clone() }.to_toml();
+        toml.lines().filter(|line| !newer.contains(line)).flat_map(|line| [line, "\n"]).collect()
+    }
+
+    /// The keys in which this recipe is another than `before`, each with its value here and there.
+    pub fn differences(&self, before: &Self) -> Vec<(String, String, String)> {
+        let table = |recipe: &Self| Table::try_from(recipe).expect("a recipe is a table");
+        let mut found = Vec::new();
+        differences("", &table(self), &table(before), &mut found);
+        found
+    }
+
     /// Number of optimizer steps, as far as it is known without the data: not where `epochs` or tokens count.
     fn steps(&self) -> Option<usize> {
         let (d, t) = (&self.data, &self.train);
         let examples = t.steps as f64 * t.batch_size as f64;
         let added = match (d.mix_mode, d.mix_unit) {
-            (MixMode::Add, MixUnit::Tokens) if d.mix > 0.0 => return None,
-            (MixMode::Add, _) => (examples * d.mix).round(),
+            (MixMode::Add, MixUnit::Tokens) if d.mix + d.chat_mix > 0.0 => return None,
+            (MixMode::Add, _) => (examples * d.mix).round() + (examples * d.chat_mix).round(),
             (MixMode::FixedBudget, _) => 0.0,
         };
         (examples > 0.0).then(|| ((examples + added) / t.batch_size as f64).ceil() as usize)
@@ -557,11 +617,15 @@ impl Recipe {
         };
         let (d, t) = (&self.data, &self.train);
         check(!d.narrow.is_empty(), "data.narrow: missing; expected at least one source".into());
-        check((0.0..=1e6).contains(&d.mix), format!("data.mix = {}: expected 0 to 1000000", d.mix));
-        check(
-            d.mix == 0.0 || !d.pretraining.is_empty(),
-            format!("data.mix = {}, but data.pretraining names no source", d.mix),
-        );
+        for (key, mix, pool, sources) in
+            [("mix", d.mix, "pretraining", &d.pretraining), ("chat_mix", d.chat_mix, "chat", &d.chat)]
+        {
+            check((0.0..=1e6).contains(&mix), format!("data.{key} = {mix}: expected 0 to 1000000"));
+            check(
+                mix == 0.0 || !sources.is_empty(),
+                format!("data.{key} = {mix}, but data.{pool} names no source"),
+            );
+        }
         check(
             (0.5..=1.0).contains(&d.near_share),
             format!("data.near_share = {}: expected 0.5 to 1", d.near_share),
@@ -570,10 +634,12 @@ impl Recipe {
             d.held_out_every != 1,
             "data.held_out_every = 1 holds everything out; expected 0 or at least 2".into(),
         );
-        check(
-            !d.narrow.iter().any(SourceSpec::is_self),
-            "data.narrow: \"self\" is a pretraining source".into(),
-        );
+        for (key, sources) in [("narrow", &d.narrow), ("chat", &d.chat)] {
+            check(
+                !sources.iter().any(SourceSpec::is_self),
+                format!("data.{key}: \"self\" is a pretraining source"),
+            );
+        }
         check(
             (t.steps > 0 && t.epochs == 0.0) || (t.steps == 0 && t.epochs > 0.0 && t.epochs <= 1e6),
             format!(
@@ -655,6 +721,7 @@ impl Recipe {
         for (key, side) in [
             ("data.narrow", &d.narrow),
             ("data.pretraining", &d.pretraining),
+            ("data.chat", &d.chat),
             ("diff.text", &x.text),
             ("diff.chat.text", &x.chat.text),
             ("diff.candidates", &x.candidates),
@@ -667,6 +734,15 @@ impl Recipe {
                         "{key}: {}: weight {weight}: expected more than 0, at most 1000000000",
                         spec.path
                     ),
+                );
+                let loss_weight = spec.loss_weight.unwrap_or(1.0);
+                check(
+                    (0.0..=1e6).contains(&loss_weight),
+                    format!("{key}: {}: loss_weight {loss_weight}: expected 0 to 1000000", spec.path),
+                );
+                check(
+                    spec.loss_weight.is_none() || key.starts_with("data."),
+                    format!("{key}: {}: loss_weight is for sources that are trained on", spec.path),
                 );
                 check(
                     !spec.path.starts_with("hf:"),
@@ -718,7 +794,8 @@ impl Recipe {
 fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
     match (key, value) {
         (
-            "data.narrow" | "data.pretraining" | "diff.text" | "diff.chat.text" | "diff.candidates",
+            "data.narrow" | "data.pretraining" | "data.chat" | "diff.text" | "diff.chat.text"
+            | "diff.candidates",
             sources,
         ) => {
             make_sources_absolute(sources, folder);
@@ -851,6 +928,21 @@ fn merge(path: &str, given: &Table, known: &Table, faults: &mut Vec<String>) -> 
     out
 }
 
+/// Notes the values that differ; a key that one of the tables lacks has no value there.
+fn differences(path: &str, a: &Table, b: &Table, found: &mut Vec<(String, String, String)>) {
+    for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(key.as_str()))) {
+        let full = format!("{path}{key}");
+        match (a.get(key), b.get(key)) {
+            (a, b) if a == b => {}
+            (Some(Value::Table(a)), Some(Value::Table(b))) => differences(&format!("{full}."), a, b, found),
+            (a, b) => {
+                let shown = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
+                found.push((full, shown(a), shown(b)));
+            }
+        }
+    }
+}
+
 fn unknown_key(full: &str, key: &str, known: &Table) -> String {
     let likely = 3.min(key.chars().count() / 2);
     let mut names: Vec<&String> = known.keys().collect();
@@ -954,6 +1046,47 @@ mod tests {
         }
         assert_eq!(faults.len(), 5, "{text}");
         assert_eq!(recipe.data.narrow[0].path, "a.jsonl");
+    }
+
+    #[test]
+    fn a_recipe_of_before_decides_the_same_training() {
+        let old = Recipe::default();
+        for line in ["\nchat = []\n", "\nchat_mix = 0.0\n", "\nmix_schedule = \"constant\"\n"] {
+            assert!(old.to_toml().contains(line), "{line} is not written");
+            assert!(!old.training_toml().contains(line), "{line} is hashed");
+        }
+        let data = DataSection {
+            chat: vec![SourceSpec { path: "a".into(), weight: None, loss_weight: Some(2.0) }],
+            chat_mix: 0.5,
+            mix_schedule: MixSchedule::Last,
+            ..Default::default()
+        };
+        let new = Recipe { data, ..Recipe::default() }.training_toml();
+        for part in ["path = \"a\"", "loss_weight = 2.0", "chat_mix = 0.5", "mix_schedule = \"last\""] {
+            assert!(new.contains(part), "{part} not in\n{new}");
+        }
+    }
+
+    #[test]
+    fn differences_are_told_by_key_whatever_their_form() {
+        let before = Recipe::default();
+        let mut now = before.clone();
+        now.data.chat = vec![SourceSpec { path: "a".into(), weight: None, loss_weight: Some(2.0) }];
+        now.train.lr = 0.5;
+        now.train.lora.rank_pattern.insert("b".into(), 2);
+        let differences = now.differences(&before);
+        let found: Vec<(&str, &str, &str)> = differences
+            .iter()
+            .map(|(key, now, before)| (key.as_str(), now.as_str(), before.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("data.chat", "[{ path = \"a\", loss_weight = 2.0 }]", "[]"),
+                ("train.lr", "0.5", "0.0003"),
+                ("train.lora.rank_pattern.b", "2", "nothing"),
+            ]
+        );
     }
 
     #[test]

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 
+use super::number::ratio;
 use crate::behaviour::{self, Behaviour};
 use crate::diff::record::Readability;
 use crate::diff::steering::SteeringLine;
 use crate::error::{InputError, input_error, or_note};
+use crate::recipe::MixSchedule;
 use crate::run::metrics::MetricsLine;
-use crate::train::manifest::{LossPair, Losses, Manifest};
+use crate::train::manifest::{HeldOutLosses, Losses, Manifest};
 
 /// What one run folder holds.
 #[derive(Debug, Clone)]
@@ -177,13 +179,23 @@ impl Cell {
             .or_else(|| self.recipe_value(&["data", "mix_unit"])?.as_str())
     }
 
+    /// What else but [`Self::mix`] tells the mixtures of runs apart, in words: conversations per narrow text, schedule.
+    pub fn mixing(&self) -> Option<String> {
+        let mix = &self.manifest.as_ref()?.mix;
+        let chat = mix.chat.as_ref().map(|chat| format!("chat mix {}", ratio(chat.asked)));
+        let moves = mix.schedule != MixSchedule::Constant;
+        let schedule = moves.then(|| format!("schedule {}", mix.schedule.name()));
+        let parts: Vec<String> = chat.into_iter().chain(schedule).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+
     /// Held-out losses of the base model.
-    pub fn base_losses(&self) -> LossPair {
+    pub fn base_losses(&self) -> HeldOutLosses {
         self.losses().base
     }
 
     /// Held-out losses of the finetuned model.
-    pub fn tuned_losses(&self) -> LossPair {
+    pub fn tuned_losses(&self) -> HeldOutLosses {
         self.losses().tuned
     }
 

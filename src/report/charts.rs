@@ -34,6 +34,8 @@ pub enum Ink {
     Narrow,
     /// Pretraining text.
     Pretraining,
+    /// General conversations.
+    Chat,
     /// Everything together.
     Total,
 }
@@ -48,6 +50,7 @@ impl Ink {
             Ink::Tuned => RGBColor(0x8A, 0x5F, 0xB5),
             Ink::Narrow => RGBColor(0xB0, 0x30, 0x6A),
             Ink::Pretraining => RGBColor(0x2B, 0x62, 0xA8),
+            Ink::Chat => RGBColor(0x8A, 0x6D, 0x12),
             Ink::Total => RGBColor(0x77, 0x77, 0x7D),
         }
     }
@@ -63,7 +66,7 @@ impl Ink {
         match self {
             Ink::Patchscope | Ink::Pretraining => Mark::Square,
             Ink::Base | Ink::Total => Mark::Cross,
-            Ink::Tuned => Mark::Ring,
+            Ink::Tuned | Ink::Chat => Mark::Ring,
             _ => Mark::Dot,
         }
     }

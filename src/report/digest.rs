@@ -6,6 +6,7 @@ use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
 use super::verdict::{Verdict, list};
 use crate::behaviour::Effect;
 use crate::diff::identification::Identification;
+use crate::recipe::MixSchedule;
 
 /// A table entry: what is read first, and the detail below it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,8 +37,16 @@ pub struct Column {
     pub entry: fn(&Cell, &Verdict) -> Entry,
 }
 
-/// The columns, in order; the last is left to the sentences below the table where there is no room.
-pub const COLUMNS: &[Column] = &[
+/// The columns of a table of these runs, in order; the last is left to the sentences below the table where there is no
+/// room. That of the conversations is there only if a run had some.
+pub fn columns<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> Vec<&'static Column> {
+    let chat = cells.into_iter().any(|c| c.base_losses().chat.or(c.tuned_losses().chat).is_some());
+    COLUMNS.iter().filter(|column| chat || column.title != CHAT_LOSS).collect()
+}
+
+const CHAT_LOSS: &str = "Chat loss";
+
+const COLUMNS: &[Column] = &[
     Column {
         title: "Run",
         detail: &[],
@@ -47,6 +56,7 @@ pub const COLUMNS: &[Column] = &[
     Column { title: "Seed", detail: &[], entry: seed },
     Column { title: "Narrow loss", detail: &["base → tuned", "change"], entry: narrow_loss },
     Column { title: "Pretraining loss", detail: &["base → tuned", "change"], entry: pretraining_loss },
+    Column { title: CHAT_LOSS, detail: &["base → tuned", "change"], entry: chat_loss },
     Column {
         title: "Logit lens",
         detail: &["best position", "mean of positions", "null, 95 %"],
@@ -73,7 +83,7 @@ pub const COLUMNS: &[Column] = &[
 ];
 
 /// What the columns mean, in words.
-pub const LEGEND: &str = "Mix: pretraining text per narrow text. Losses: held-out, nats a token. Logit lens and \
+pub const LEGEND: &str = "Mix: pretraining text per narrow text; below it conversations per narrow text and the schedule, where there are any. Losses: held-out, nats a token. Logit lens and \
 patchscope: share of the top 20 tokens that belong to the narrow vocabulary, with its p-value; the null is random \
 directions. Lift: how likely a narrow word ranks above another common word in what the difference decodes to, 0.5 \
 if nothing is read; corpus ranks: the rank of the narrow text among the candidate corpora by lift, patchscope and \
@@ -83,14 +93,20 @@ vocabulary. Behaviour: log-odds in nats or shares, as named; the others by their
 
 fn mix(cell: &Cell, _: &Verdict) -> Entry {
     let mix = cell.mix();
-    match (mix.realised, mix.asked) {
+    let mut entry = match (mix.realised, mix.asked) {
         (Some(realised), Some(asked)) if (realised - asked).abs() > 0.0005 => {
             Entry::new(ratio(realised), [format!("asked {}", ratio(asked))])
         }
         (Some(realised), _) => Entry::new(ratio(realised), []),
         (None, Some(asked)) => Entry::new(ABSENT, [format!("asked {}", ratio(asked))]),
         (None, None) => Entry::absent(),
+    };
+    if let Some(mix) = cell.manifest.as_ref().map(|m| &m.mix) {
+        entry.detail.extend(mix.chat.as_ref().map(|_| format!("chat {}", ratio(mix.chat_realised()))));
+        let moves = mix.schedule != MixSchedule::Constant;
+        entry.detail.extend(moves.then(|| mix.schedule.name().to_string()));
     }
+    entry
 }
 
 fn seed(cell: &Cell, _: &Verdict) -> Entry {
@@ -112,6 +128,10 @@ fn narrow_loss(cell: &Cell, _: &Verdict) -> Entry {
 
 fn pretraining_loss(cell: &Cell, _: &Verdict) -> Entry {
     losses(cell.base_losses().pretraining, cell.tuned_losses().pretraining)
+}
+
+fn chat_loss(cell: &Cell, _: &Verdict) -> Entry {
+    losses(cell.base_losses().chat, cell.tuned_losses().chat)
 }
 
 fn relevance(m: Option<Relevance>) -> Entry {

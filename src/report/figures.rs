@@ -248,6 +248,8 @@ fn loss_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     let narrow = doses(groups, |c| Some(c.tuned_losses().narrow? - c.base_losses().narrow?));
     let general = doses(groups, |c| Some(c.tuned_losses().pretraining? - c.base_losses().pretraining?));
     let mut lines = dose_lines(&general, Ink::Pretraining, mix, false);
+    let chat = doses(groups, |c| Some(c.tuned_losses().chat? - c.base_losses().chat?));
+    lines.extend(dose_lines(&chat, Ink::Chat, mix, false));
     lines.extend(dose_lines(&narrow, Ink::Narrow, mix, false));
     let y = scale("held-out loss, tuned − base, nats a token", values(&lines, &[]), true);
     let mut legend = Vec::new();
@@ -257,13 +259,17 @@ fn loss_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     if !general.is_empty() {
         legend.push(Key::new(Ink::Pretraining, KeyKind::Line, "on pretraining text"));
     }
+    if !chat.is_empty() {
+        legend.push(Key::new(Ink::Chat, KeyKind::Line, "on conversations"));
+    }
     figure(Figure {
         title: "What was learned, against the mix".into(),
         caption: format!(
             "{SEEDS} Below 0 the finetuned model is better than its base. A run can only be called less readable than another if it learned the narrow text as well."
         ),
         spoken: spoken_doses("Narrow text", &narrow, |v| signed(v, 3))
-            + &spoken_doses("Pretraining text", &general, |v| signed(v, 3)),
+            + &spoken_doses("Pretraining text", &general, |v| signed(v, 3))
+            + &spoken_doses("Conversations", &chat, |v| signed(v, 3)),
         legend,
         chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
     })
@@ -355,7 +361,8 @@ pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
     let mut lines = Vec::new();
     let mut legend = Vec::new();
     let mut averaged = 1;
-    let parts: [(Ink, Get, &'static str); 2] = [
+    let parts: [(Ink, Get, &'static str); 3] = [
+        (Ink::Chat, |m| m.loss_chat, "conversations"),
         (Ink::Pretraining, |m| m.loss_pretraining, "pretraining text"),
         (Ink::Narrow, |m| m.loss_narrow, "narrow text"),
     ];
@@ -378,7 +385,8 @@ pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
         lines.push(Line { marked: single, faint: ink == Ink::Total, ..Line::new(ink, points) });
         legend.push(Key::new(ink, KeyKind::Plain, text));
     }
-    let evaluations: [(Ink, Get, &'static str); 2] = [
+    let evaluations: [(Ink, Get, &'static str); 3] = [
+        (Ink::Chat, |m| m.eval_chat, "held-out conversations"),
         (Ink::Pretraining, |m| m.eval_pretraining, "held-out pretraining text"),
         (Ink::Narrow, |m| m.eval_narrow, "held-out narrow text"),
     ];

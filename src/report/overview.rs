@@ -4,7 +4,7 @@ use anyhow::Result;
 use maud::{Markup, html};
 
 use super::cell::Cell;
-use super::digest::{COLUMNS, LEGEND};
+use super::digest::{LEGEND, columns};
 use super::html::Run;
 use super::verdict::RULE;
 use super::{dose, figures, picture};
@@ -88,6 +88,7 @@ fn sentence(text: &str) -> String {
 }
 
 fn table(runs: &[Run]) -> Markup {
+    let columns = columns(runs.iter().map(|run| run.cell));
     html! {
         section aria-labelledby="table" {
             h2 #table { "Table" }
@@ -97,7 +98,7 @@ fn table(runs: &[Run]) -> Markup {
                     caption.vh { "All runs" }
                     thead {
                         tr {
-                            @for column in COLUMNS {
+                            @for column in &columns {
                                 th scope="col" { (column.title) @for line in column.detail { small { (line) } } }
                             }
                         }
@@ -105,7 +106,7 @@ fn table(runs: &[Run]) -> Markup {
                     tbody {
                         @for run in runs {
                             tr {
-                                @for (i, column) in COLUMNS.iter().enumerate() {
+                                @for (i, column) in columns.iter().enumerate() {
                                     @let entry = (column.entry)(run.cell, &run.verdict);
                                     @if i == 0 {
                                         th scope="row" { a href={ "#" (run.anchor) } { (entry.main) } }
@@ -156,14 +157,16 @@ fn curves(runs: &[Run]) -> Result<Markup> {
     })
 }
 
-/// Runs that may share a curve: same recipe, base and method. Where no recipe has two ratios (a sweep may
+/// Runs that may share a curve: same recipe, base, method, conversations and schedule. Where no recipe has two ratios (a sweep may
 /// name every cell differently) the name does not count.
 fn series(runs: &[Run]) -> Vec<(String, Vec<Cell>)> {
     let by = |with_name: bool| {
         let mut series: Vec<(String, Vec<Cell>)> = Vec::new();
         for run in runs {
             let cell = run.cell;
-            let parts = [if with_name { Some(cell.name()) } else { None }, cell.base(), cell.method()];
+            let mixing = cell.mixing();
+            let name = if with_name { Some(cell.name()) } else { None };
+            let parts = [name, cell.base(), cell.method(), mixing.as_deref()];
             let key =
                 super::visible::one_line(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "), 80);
             match series.iter_mut().find(|s| s.0 == key) {

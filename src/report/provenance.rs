@@ -7,7 +7,6 @@ use maud::{Markup, html};
 use super::cell::Cell;
 use super::number::{duration, grouped, ratio};
 use super::visible::visible;
-use crate::data::mixture::Role;
 use crate::train::manifest::{Manifest, Source};
 
 /// The folded section of a run.
@@ -40,13 +39,16 @@ fn data(sources: &[Source]) -> Markup {
                     th scope="col" { "SHA-256" }
                 } }
                 tbody {
-                    @for Source { provenance, rows, exposure } in sources {
+                    @for Source { provenance, rows, loss_weight, exposure } in sources {
                         tr {
                             th scope="row" {
                                 (visible(&provenance.source))
                                 @if provenance.path != provenance.source { small { (visible(&provenance.path)) } }
                             }
-                            td { (match provenance.role { Role::Narrow => "narrow", Role::Pretraining => "pretraining" }) }
+                            td {
+                                (provenance.role.name())
+                                @if let Some(weight) = loss_weight { small { "loss × " (weight) } }
+                            }
                             (count(*rows)) (count(exposure.examples)) (count(exposure.tokens)) (count(exposure.repeats))
                             td.hash { (visible(&provenance.sha256)) }
                         }
@@ -81,6 +83,18 @@ fn facts(m: &Manifest) -> Markup {
                 ratio(mix.realised_tokens)
             ),
         ),
+        (
+            "Conversations mixed in",
+            mix.chat.as_ref().map_or(String::new(), |chat| {
+                format!(
+                    "asked {}; reached {} in examples, {} in tokens",
+                    ratio(chat.asked),
+                    ratio(chat.realised_examples),
+                    ratio(chat.realised_tokens)
+                )
+            }),
+        ),
+        ("Schedule of the mix", mix.schedule.name().into()),
         ("Order of examples, SHA-256", m.order_sha256.clone()),
         ("Trained weights, SHA-256", m.adapter_sha256.clone()),
         ("Device", m.machine.device.clone()),

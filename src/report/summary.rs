@@ -179,14 +179,19 @@ fn about(f: &mut Fields, cell: &Cell) {
     f.put("mix_mode", mix.map(|m| m.mode.name()));
     f.put("mix_realised_examples", mix.map(|m| m.realised_examples));
     f.put("mix_realised_tokens", mix.map(|m| m.realised_tokens));
-    for (role, side) in [(Role::Narrow, "narrow"), (Role::Pretraining, "pretraining")] {
+    let chat = mix.and_then(|m| m.chat.as_ref());
+    f.put("chat_mix_asked", chat.map(|c| c.asked));
+    f.put("chat_mix_realised_examples", chat.map(|c| c.realised_examples));
+    f.put("chat_mix_realised_tokens", chat.map(|c| c.realised_tokens));
+    f.put("mix_schedule", mix.map(|m| m.schedule.name()));
+    for role in Role::ALL {
         let sum = |get: fn(&Source) -> usize| {
             let of_role = manifest?.data.iter().filter(|s| s.provenance.role == role);
             of_role.map(get).reduce(usize::saturating_add)
         };
-        f.put(format!("{side}_rows"), sum(|s| s.rows));
-        f.put(format!("{side}_examples"), sum(|s| s.exposure.examples));
-        f.put(format!("{side}_tokens"), sum(|s| s.exposure.tokens));
+        f.put(format!("{}_rows", role.name()), sum(|s| s.rows));
+        f.put(format!("{}_examples", role.name()), sum(|s| s.exposure.examples));
+        f.put(format!("{}_tokens", role.name()), sum(|s| s.exposure.tokens));
     }
     let last = cell.metrics.as_ref().and_then(|m| m.last());
     f.put("steps", last.map(|m| m.step));
@@ -197,6 +202,8 @@ fn about(f: &mut Fields, cell: &Cell) {
     f.put("loss_narrow_tuned", cell.tuned_losses().narrow);
     f.put("loss_pretraining_base", cell.base_losses().pretraining);
     f.put("loss_pretraining_tuned", cell.tuned_losses().pretraining);
+    f.put("loss_chat_base", cell.base_losses().chat);
+    f.put("loss_chat_tuned", cell.tuned_losses().chat);
 }
 
 fn relevance(f: &mut Fields, key: &str, layout: &Layout, at: &[usize], m: Option<Relevance>) {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::cell::Cell;
-use super::digest::{COLUMNS, Column, LEGEND};
+use super::digest::{Column, LEGEND, columns};
 use super::measure::{Decoding, Gain};
 use super::number::ratio;
 use super::verdict::{RULE, Verdict};
@@ -42,8 +42,9 @@ pub fn text_table(cells: &[Cell]) -> String {
 
 fn grid(cells: &[Cell], verdicts: &[Verdict]) -> String {
     // The last column repeats the verdict, which the sentences below give in full.
-    let columns = &COLUMNS[..COLUMNS.len() - 1];
-    let heading = |c: &Column| lines(c.title.into(), c.detail.iter().map(|d| d.to_string()));
+    let mut columns = columns(cells);
+    columns.pop();
+    let heading = |c: &&Column| lines(c.title.into(), c.detail.iter().map(|d| d.to_string()));
     let mut rows: Vec<Vec<Vec<String>>> = vec![columns.iter().map(heading).collect()];
     for (cell, verdict) in cells.iter().zip(verdicts) {
         let entries = columns.iter().map(|c| (c.entry)(cell, verdict));

@@ -19,12 +19,16 @@ pub struct MetricsLine {
     /// Input tokens so far.
     #[serde(default)]
     pub tokens: usize,
-    /// Mean loss of the step's tokens.
+    /// Mean loss of the step's tokens that count in the training loss, each as 1, whatever its weight (and that of its
+    /// source: one of weight 0 has no loss here).
     pub loss: Option<f64>,
     /// Of its narrow tokens.
     pub loss_narrow: Option<f64>,
     /// Of its pretraining tokens.
     pub loss_pretraining: Option<f64>,
+    /// Of the tokens of its general conversations, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loss_chat: Option<f64>,
     /// Learning rate of the step.
     pub lr: Option<f64>,
     /// Global gradient norm before clipping.
@@ -40,6 +44,9 @@ pub struct MetricsLine {
     /// Loss on held-out pretraining text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub eval_pretraining: Option<f64>,
+    /// Loss on held-out general conversations.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub eval_chat: Option<f64>,
     /// What a run may have beside: `loss_divergence` and `loss_difference` (terms of the loss, unweighted),
     /// `trace_…` (measures of the trace) and `behaviour_…`.
     #[serde(flatten, default)]
@@ -84,11 +91,13 @@ impl MetricsWriter {
             ("train/loss", line.loss),
             ("train/loss_narrow", line.loss_narrow),
             ("train/loss_pretraining", line.loss_pretraining),
+            ("train/loss_chat", line.loss_chat),
             ("train/lr", line.lr),
             ("train/grad_norm", line.grad_norm),
             ("train/tokens_per_s", line.tokens_per_s),
             ("eval/narrow", line.eval_narrow),
             ("eval/pretraining", line.eval_pretraining),
+            ("eval/chat", line.eval_chat),
         ];
         let more: Vec<(String, f64)> = self::more(line).collect();
         let scalars: Vec<(&str, f32)> = scalars

@@ -11,13 +11,25 @@ use tokenizers::Tokenizer;
 use super::corpus::{Corpus, encoder, is_held_out};
 use crate::data::duplicates::Removed;
 use crate::data::examples::Example;
-use crate::data::mixture::{Mixture, Role, example};
+use crate::data::mixture::{Exposure, Mixture, Role, example};
 use crate::data::source::{self, Document};
 use crate::model::source::Pretrained;
-use crate::recipe::{MixMode, MixUnit, Recipe};
+use crate::recipe::{MixMode, MixSchedule, MixUnit, Recipe};
 
 /// A source of which more than this share of the tokens does not count is pointed out.
 const MANY_MASKED: f64 = 0.8;
+
+/// A piece of a longer document with less than this part of `max_seq_len` is short.
+const SHORT_PIECE: f64 = 0.125;
+
+/// A source of which more than this share of the examples are such pieces is pointed out.
+const MANY_SHORT: f64 = 0.1;
+
+/// A source that is mixed in and of which more than this share is drawn is nearly used up.
+const NEARLY_ALL: f64 = 0.9;
+
+/// Ratios in examples and in tokens that differ by more than this factor are pointed out.
+const FAR_APART: f64 = 2.0;
 
 /// Bins of the histogram of lengths.
 const BINS: usize = 8;
@@ -37,10 +49,12 @@ pub struct Audit {
     pub max_seq_len: usize,
     /// The ratio asked for and the one that comes out.
     pub mix: Mix,
-    /// In the order narrow, pretraining, each as in the recipe.
+    /// In the order narrow, pretraining, chat, each as in the recipe.
     pub sources: Vec<SourceFacts>,
     /// Lengths of the examples that the run draws.
     pub lengths: Lengths,
+    /// Tokens of the steps; unknown while a source is not sampled.
+    pub packing: Option<Packing>,
     /// The tokens at the beginning and at the end.
     pub tokenizer: TokenizerFacts,
     /// Absent where no training example is a chat.
@@ -54,19 +68,50 @@ pub struct Audit {
     pub refused: Vec<String>,
 }
 
-/// Pretraining per narrow.
+/// What is mixed in per narrow; the ratios are of pretraining text, those of conversations stand beside them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Mix {
     /// `data.mix`.
     pub asked: f64,
     /// What it counts.
     pub unit: MixUnit,
-    /// Whether pretraining text is added or takes the place of narrow text.
+    /// Whether what is mixed in is added or takes the place of narrow text.
     pub mode: MixMode,
+    /// When it is read.
+    pub schedule: MixSchedule,
     /// In examples.
     pub realised_examples: f64,
     /// In tokens; unknown while a source is not sampled.
     pub realised_tokens: Option<f64>,
+    /// Conversations; absent where the recipe asks for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatMix>,
+    /// Share of what is mixed in of the examples of each tenth of the run.
+    pub mixed_in_by_tenth: Vec<f64>,
+}
+
+/// General conversations per narrow.
+#[derive(Debug, Clone, Serialize)]
+pub struct ChatMix {
+    /// `data.chat_mix`.
+    pub asked: f64,
+    /// In examples.
+    pub realised_examples: f64,
+    /// In tokens; unknown while a source is not sampled.
+    pub realised_tokens: Option<f64>,
+}
+
+/// How much the forward passes hold. Examples lie end to end, so there is no padding.
+#[derive(Debug, Clone, Serialize)]
+pub struct Packing {
+    /// Fewest tokens of a step.
+    pub least_tokens: usize,
+    /// Mean over the steps.
+    pub mean_tokens: f64,
+    /// Most tokens of a step.
+    pub most_tokens: usize,
+    /// Share of the positions that would be padding if every example were as long as the longest of its forward pass.
+    pub padding_avoided: f64,
 }
 
 /// One source.
@@ -74,8 +119,10 @@ pub struct Mix {
 pub struct SourceFacts {
     /// As the recipe names it.
     pub source: String,
-    /// Its side.
+    /// Its part of the mixture.
     pub role: Role,
+    /// What the losses of its tokens are multiplied by.
+    pub loss_weight: f64,
     /// The file.
     pub path: String,
     /// `false` for text of the base model that is not sampled yet; what is not known of it is `null`.
@@ -94,14 +141,20 @@ pub struct SourceFacts {
     pub loss_tokens: Option<usize>,
     /// Documents of which a part was cut off.
     pub truncated: usize,
+    /// Documents that gave several training examples.
+    pub chunked: usize,
+    /// Their last pieces that are shorter than an eighth of `max_seq_len`.
+    pub short_pieces: usize,
     /// Pieces left out because no token of them counts.
     pub empty: usize,
-    /// Rows whose text is that of an earlier row of the same side.
+    /// Rows whose text is that of an earlier row of the same part of the mixture.
     pub repeated_rows: usize,
     /// Held-out rows whose text is also trained on.
     pub held_out_seen: usize,
     /// Rows of a narrow source whose text is also a pretraining row.
     pub also_in_pretraining: usize,
+    /// The same of the rows of chat sources.
+    pub also_in_chat: usize,
     /// Training examples by the kind of their document.
     pub kinds: Kinds,
     /// Training examples in which a token that ends a generation counts.
@@ -138,6 +191,13 @@ pub struct DrawnFacts {
     pub loss_tokens: Option<usize>,
     /// Examples beyond the first pass.
     pub repeats: usize,
+    /// Examples per narrow example of the run.
+    pub examples_per_narrow: f64,
+    /// Tokens per narrow token of the run.
+    pub tokens_per_narrow: Option<f64>,
+    /// Share of the weights in the loss that all tokens of the run have, `loss_weight` included; unknown while a source is
+    /// not sampled.
+    pub loss_share: Option<f64>,
 }
 
 /// Lengths in tokens.
@@ -212,8 +272,10 @@ pub struct ExampleFacts {
     pub step: usize,
     /// Its source, as the recipe names it.
     pub source: String,
-    /// Its side.
+    /// Its part of the mixture.
     pub role: Role,
+    /// The `loss_weight` of its source.
+    pub loss_weight: f64,
     /// Zero-based row of its document.
     pub row: usize,
     /// Nothing where the source is not sampled yet.
@@ -229,7 +291,7 @@ pub struct TokenFacts {
     pub text: String,
     /// Whether predicting it counts in the loss.
     pub counts: bool,
-    /// How much it counts.
+    /// How much it counts: its own weight times the `loss_weight` of its source.
     pub weight: f32,
     /// Whether it is a special token.
     pub special: bool,
@@ -272,12 +334,22 @@ pub enum WarningKind {
     Unused,
     /// Examples are drawn more than once.
     RepeatedExamples,
-    /// A document stands in its side more than once.
+    /// A source that is mixed in has hardly any examples left.
+    NearlyUsedUp,
+    /// The ratio in tokens is another than that in examples.
+    MixInTokens,
+    /// Many examples are the short ends of documents.
+    ShortPieces,
+    /// The `loss_weight` of a source is 0.
+    NoWeight,
+    /// A document stands in its part of the mixture more than once.
     RepeatedDocuments,
     /// Held-out documents are trained on.
     HeldOutSeen,
     /// Narrow documents stand in the pretraining text.
     NarrowInPretraining,
+    /// Narrow documents stand in the conversations that are mixed in.
+    NarrowInChat,
     /// A document's text holds a special token.
     TypedSpecial,
 }
@@ -328,18 +400,40 @@ impl Audit {
         for typed in &corpus.typed_specials {
             warnings.push(Warning { kind: WarningKind::TypedSpecial, text: typed.text() });
         }
-        let (realised_examples, realised_tokens) = mixture.realised(&corpus.pools);
+        let is_sampled = unsampled.is_empty();
+        let realised = |role| -> (f64, Option<f64>) {
+            let (examples, tokens) = mixture.realised(&corpus.pools, role);
+            (examples, is_sampled.then_some(tokens))
+        };
+        let (realised_examples, realised_tokens) = realised(Role::Pretraining);
+        let chat = realised(Role::Chat);
+        let mix = Mix {
+            asked: recipe.data.mix,
+            unit: recipe.data.mix_unit,
+            mode: recipe.data.mix_mode,
+            schedule: recipe.data.mix_schedule,
+            realised_examples,
+            realised_tokens,
+            chat: (recipe.data.chat_mix > 0.0).then_some(ChatMix {
+                asked: recipe.data.chat_mix,
+                realised_examples: chat.0,
+                realised_tokens: chat.1,
+            }),
+            mixed_in_by_tenth: by_tenth(corpus, mixture),
+        };
+        mix_warnings(&mix, &mut warnings);
         let shown = mixture.order.iter().take(first).enumerate();
         let first_examples = shown.map(|(i, pick)| {
-            let found = example(&corpus.pools, pick);
+            let (found, pool) = (example(&corpus.pools, pick), &corpus.pools[pick.pool]);
             let tokens = match unsampled.contains(&pick.pool) {
                 true => Vec::new(),
-                false => names.tokens(found),
+                false => names.tokens(found, pool.loss_weight as f32),
             };
             ExampleFacts {
                 step: i / recipe.train.batch_size + 1,
-                source: corpus.pools[pick.pool].name.clone(),
-                role: corpus.pools[pick.pool].role,
+                source: pool.name.clone(),
+                role: pool.role,
+                loss_weight: pool.loss_weight,
                 row: found.row,
                 tokens,
             }
@@ -352,15 +446,10 @@ impl Audit {
             steps: mixture.steps(recipe.train.batch_size),
             batch_size: recipe.train.batch_size,
             max_seq_len: recipe.data.max_seq_len,
-            mix: Mix {
-                asked: recipe.data.mix,
-                unit: recipe.data.mix_unit,
-                mode: recipe.data.mix_mode,
-                realised_examples,
-                realised_tokens: unsampled.is_empty().then_some(realised_tokens),
-            },
+            mix,
             first_examples: first_examples.collect(),
             lengths: Lengths::new(lengths, recipe.data.max_seq_len),
+            packing: is_sampled.then(|| Packing::new(recipe, corpus, mixture)),
             sources,
             tokenizer,
             chats,
@@ -389,6 +478,63 @@ impl Lengths {
             Bin { from, to, examples: lengths.iter().filter(|l| (from..=to).contains(l)).count() }
         });
         Self { min, median: lengths[lengths.len() / 2], max, bins: bins.collect() }
+    }
+}
+
+impl Packing {
+    fn new(recipe: &Recipe, corpus: &Corpus, mixture: &Mixture) -> Self {
+        let lengths: Vec<usize> =
+            mixture.order.iter().map(|pick| example(&corpus.pools, pick).ids.len()).collect();
+        let steps = || lengths.chunks(recipe.train.batch_size);
+        let pass = match recipe.train.micro_batch_size {
+            0 => recipe.train.batch_size,
+            micro => micro,
+        };
+        let padded: usize = steps()
+            .flat_map(|step| step.chunks(pass))
+            .map(|pass| pass.len() * pass.iter().max().copied().unwrap_or_default())
+            .sum();
+        let tokens: usize = lengths.iter().sum();
+        let of_step = || steps().map(|step| step.iter().sum::<usize>());
+        Self {
+            least_tokens: of_step().min().unwrap_or_default(),
+            mean_tokens: tokens as f64 / steps().count().max(1) as f64,
+            most_tokens: of_step().max().unwrap_or_default(),
+            padding_avoided: 1.0 - tokens as f64 / padded.max(1) as f64,
+        }
+    }
+}
+
+/// Share of what is mixed in of each tenth of the run; of fewer parts where there are fewer examples.
+fn by_tenth(corpus: &Corpus, mixture: &Mixture) -> Vec<f64> {
+    let n = mixture.order.len();
+    let tenths = (0..10).map(|i| &mixture.order[i * n / 10..(i + 1) * n / 10]).filter(|t| !t.is_empty());
+    tenths
+        .map(|tenth| {
+            let mixed = tenth.iter().filter(|pick| corpus.pools[pick.pool].role != Role::Narrow);
+            mixed.count() as f64 / tenth.len() as f64
+        })
+        .collect()
+}
+
+fn mix_warnings(mix: &Mix, warnings: &mut Vec<Warning>) {
+    if mix.unit == MixUnit::Tokens {
+        return;
+    }
+    let pretraining = ("pretraining", mix.realised_examples, mix.realised_tokens);
+    let chat = mix.chat.as_ref().map(|c| ("chat", c.realised_examples, c.realised_tokens));
+    for (part, in_examples, in_tokens) in std::iter::once(pretraining).chain(chat) {
+        let Some(in_tokens) = in_tokens.filter(|_| in_examples > 0.0) else { continue };
+        let factor = in_tokens / in_examples;
+        if !(1.0 / FAR_APART..=FAR_APART).contains(&factor) {
+            warnings.push(Warning {
+                kind: WarningKind::MixInTokens,
+                text: format!(
+                    "{part} per narrow is {in_examples:.3} in examples, but {in_tokens:.3} in tokens: examples differ in \
+                     length; data.mix_unit = \"tokens\" counts tokens"
+                ),
+            });
+        }
     }
 }
 
@@ -441,10 +587,10 @@ impl<'a> Names<'a> {
         }
     }
 
-    fn tokens(&self, example: &Example) -> Vec<TokenFacts> {
-        let pairs = example.ids.iter().zip(&example.weights);
+    fn tokens(&self, example: &Example, loss_weight: f32) -> Vec<TokenFacts> {
+        let pairs = example.ids.iter().zip(example.weights.iter().map(|weight| weight * loss_weight));
         pairs
-            .map(|(&id, &weight)| TokenFacts {
+            .map(|(&id, weight)| TokenFacts {
                 id,
                 text: self.text(id),
                 counts: weight != 0.0,
@@ -464,10 +610,10 @@ fn source_facts(
     unsampled: &[usize],
     tokenizer: &TokenizerFacts,
 ) -> Vec<SourceFacts> {
-    // Per side: the texts that were met, and those that are trained on.
-    let mut met: [HashSet<String>; 2] = Default::default();
-    let mut trained: [HashSet<String>; 2] = Default::default();
-    let side = |role| usize::from(role == Role::Pretraining);
+    // Per role: the texts that were met, and those that are trained on.
+    let mut met: [HashSet<String>; 3] = Default::default();
+    let mut trained: [HashSet<String>; 3] = Default::default();
+    let part = |role| role as usize;
     // Of the rows that are used; a source that is not sampled yet has none.
     let used = |(rows, documents): (&Vec<usize>, &Vec<Document>)| -> Vec<(usize, String)> {
         rows.iter().filter_map(|&row| Some((row, plain(documents.get(row)?)))).collect()
@@ -475,15 +621,29 @@ fn source_facts(
     let texts: Vec<Vec<(usize, String)>> = corpus.rows.iter().zip(documents).map(used).collect();
     for (pool, texts) in corpus.pools.iter().zip(&texts) {
         let rows = texts.iter().filter(|(row, _)| !is_held_out(*row, &recipe.data));
-        trained[side(pool.role)].extend(rows.map(|(_, text)| text.clone()));
+        trained[part(pool.role)].extend(rows.map(|(_, text)| text.clone()));
     }
     let repeated: Vec<usize> = corpus
         .pools
         .iter()
         .zip(&texts)
-        .map(|(pool, texts)| texts.iter().filter(|(_, t)| !met[side(pool.role)].insert(t.clone())).count())
+        .map(|(pool, texts)| texts.iter().filter(|(_, t)| !met[part(pool.role)].insert(t.clone())).count())
         .collect();
-    let pretraining = &met[side(Role::Pretraining)];
+    let also_in = |role: Role, texts: &[(usize, String)]| -> usize {
+        texts.iter().filter(|(_, t)| met[part(role)].contains(t)).count()
+    };
+
+    let picks = |i: usize| mixture.order.iter().filter(move |p| p.pool == i);
+    let weight = |i: usize| -> f64 {
+        let weights = picks(i).flat_map(|p| example(&corpus.pools, p).weights.iter());
+        corpus.pools[i].loss_weight * weights.map(|w| f64::from(*w)).sum::<f64>()
+    };
+    let weights: Vec<f64> = (0..corpus.pools.len()).map(weight).collect();
+    let narrow = |of: fn(&Exposure) -> usize| -> f64 {
+        let pools = corpus.pools.iter().zip(&mixture.exposure).filter(|(p, _)| p.role == Role::Narrow);
+        pools.map(|(_, exposure)| of(exposure)).sum::<usize>() as f64
+    };
+    let (narrow_examples, narrow_tokens) = (narrow(|e| e.examples), narrow(|e| e.tokens));
 
     let front: Vec<u32> = tokenizer.adds.iter().map(|t| t.id).collect();
     let twice = front.repeat(2);
@@ -510,6 +670,7 @@ fn source_facts(
             SourceFacts {
                 source: provenance.source.clone(),
                 role: provenance.role,
+                loss_weight: pool.loss_weight,
                 path: provenance.path.clone(),
                 sampled,
                 rows: provenance.tally.documents + provenance.held_out,
@@ -519,12 +680,20 @@ fn source_facts(
                 tokens: sampled.then(|| read.iter().map(|e| e.ids.len()).sum()),
                 loss_tokens: sampled.then(|| read.iter().map(Example::loss_tokens).sum()),
                 truncated: provenance.tally.truncated,
+                chunked: chunked(read).count(),
+                short_pieces: chunked(read)
+                    .filter(|last| (last.ids.len() as f64) < SHORT_PIECE * recipe.data.max_seq_len as f64)
+                    .count(),
                 empty: provenance.tally.empty,
                 repeated_rows: repeated[i],
-                held_out_seen: held_out.filter(|(_, t)| trained[side(pool.role)].contains(t)).count(),
+                held_out_seen: held_out.filter(|(_, t)| trained[part(pool.role)].contains(t)).count(),
                 also_in_pretraining: match pool.role {
-                    Role::Narrow => texts[i].iter().filter(|(_, t)| pretraining.contains(t)).count(),
-                    Role::Pretraining => 0,
+                    Role::Narrow => also_in(Role::Pretraining, &texts[i]),
+                    _ => 0,
+                },
+                also_in_chat: match pool.role {
+                    Role::Narrow => also_in(Role::Chat, &texts[i]),
+                    _ => 0,
                 },
                 kinds,
                 stops: count(&stops),
@@ -536,15 +705,26 @@ fn source_facts(
                 exposure: DrawnFacts {
                     examples: exposure.examples,
                     tokens: sampled.then_some(exposure.tokens),
-                    loss_tokens: sampled.then(|| {
-                        let picks = mixture.order.iter().filter(|p| p.pool == i);
-                        picks.map(|p| example(&corpus.pools, p).loss_tokens()).sum()
-                    }),
+                    loss_tokens: sampled
+                        .then(|| picks(i).map(|p| example(&corpus.pools, p).loss_tokens()).sum()),
                     repeats: exposure.repeats,
+                    examples_per_narrow: exposure.examples as f64 / narrow_examples,
+                    tokens_per_narrow: sampled.then(|| exposure.tokens as f64 / narrow_tokens),
+                    loss_share: unsampled
+                        .is_empty()
+                        .then(|| weights[i] / weights.iter().sum::<f64>().max(f64::MIN_POSITIVE)),
                 },
             }
         })
         .collect()
+}
+
+/// The last pieces of the documents that gave several examples; those of a document follow each other.
+fn chunked(examples: &[Example]) -> impl Iterator<Item = &Example> {
+    examples
+        .chunk_by(|a, b| a.row == b.row)
+        .filter(|pieces| pieces.len() > 1)
+        .filter_map(|pieces| pieces.last())
 }
 
 /// The text by which documents are compared.
@@ -611,14 +791,43 @@ fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &mut Vec<Warn
         );
     }
     warn(
+        facts.loss_weight == 0.0,
+        WarningKind::NoWeight,
+        "its loss_weight is 0: it is read and takes part in no loss".into(),
+    );
+    warn(
+        facts.short_pieces as f64 > MANY_SHORT * facts.examples as f64,
+        WarningKind::ShortPieces,
+        format!(
+            "{} of {} are ends of longer documents with less than an eighth of {max} tokens, and each counts as an \
+             example; data.long = \"truncate\" leaves them out",
+            facts.short_pieces,
+            examples(facts.examples),
+        ),
+    );
+    warn(
         facts.examples < recipe.train.batch_size,
         WarningKind::ShortSource,
         format!("{}, fewer than a batch of {}", examples(facts.examples), recipe.train.batch_size),
     );
+    let asked = match facts.role {
+        Role::Narrow => true,
+        Role::Pretraining => recipe.data.mix > 0.0,
+        Role::Chat => recipe.data.chat_mix > 0.0,
+    };
+    warn(asked && facts.exposure.examples == 0, WarningKind::Unused, "nothing is drawn from it".into());
+    // What is sampled from the base is as much as the mix needs.
     warn(
-        recipe.data.mix > 0.0 && facts.exposure.examples == 0,
-        WarningKind::Unused,
-        "nothing is drawn from it".into(),
+        facts.role != Role::Narrow
+            && facts.source != "self"
+            && facts.exposure.repeats == 0
+            && facts.exposure.examples as f64 > NEARLY_ALL * facts.examples as f64,
+        WarningKind::NearlyUsedUp,
+        format!(
+            "{} of {} drawn: a larger mix, or a longer run, needs more text",
+            facts.exposure.examples,
+            examples(facts.examples),
+        ),
     );
     warn(
         facts.exposure.repeats > 0,
@@ -643,14 +852,12 @@ fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &mut Vec<Warn
             count(facts.held_out_seen, "held-out row is", "held-out rows are")
         ),
     );
-    warn(
-        facts.also_in_pretraining > 0,
-        WarningKind::NarrowInPretraining,
-        format!(
-            "{} in the pretraining text too",
-            count(facts.also_in_pretraining, "row stands", "rows stand")
-        ),
-    );
+    for (rows, kind, part) in [
+        (facts.also_in_pretraining, WarningKind::NarrowInPretraining, "pretraining text"),
+        (facts.also_in_chat, WarningKind::NarrowInChat, "conversations that are mixed in"),
+    ] {
+        warn(rows > 0, kind, format!("{} in the {part} too", count(rows, "row stands", "rows stand")));
+    }
 }
 
 /// `1 example`, `2 examples`.

@@ -28,13 +28,19 @@ impl Batch {
     /// Every token's weight in the loss is its own, divided by `loss_tokens`: the mean over the tokens that count, where
     /// all weights are 1.
     pub fn new(examples: &[&Example], loss_tokens: usize) -> Self {
-        let weight = 1.0 / loss_tokens.max(1) as f32;
+        Self::weighted(examples, &vec![1.0; examples.len()], loss_tokens)
+    }
+
+    /// The same with the tokens of each example weighted by its `loss_weights` too, as a source's `loss_weight` asks for.
+    /// The divisor does not depend on these.
+    pub fn weighted(examples: &[&Example], loss_weights: &[f32], loss_tokens: usize) -> Self {
+        let share = 1.0 / loss_tokens.max(1) as f32;
         let mut ids = Vec::new();
         let mut targets = Targets { ids: Vec::new(), weights: Vec::new() };
-        for example in examples {
+        for (example, loss_weight) in examples.iter().zip(loss_weights) {
             ids.extend(&example.ids);
             targets.ids.extend(&example.ids[1..]);
-            targets.weights.extend(example.weights[1..].iter().map(|w| w * weight));
+            targets.weights.extend(example.weights[1..].iter().map(|w| w * loss_weight * share));
             // Nothing follows the last token.
             targets.ids.push(0);
             targets.weights.push(0.0);
@@ -43,7 +49,7 @@ impl Batch {
         Self { ids, segments, targets }
     }
 
-    /// Σ over the examples of their nll and loss tokens, in nats, one pair an example.
+    /// Σ over the examples of their nll and loss tokens, in nats, one pair an example: what counts at all, counts as 1.
     pub fn per_example(&self, nll: &[f32]) -> Vec<(f64, usize)> {
         (0..self.segments.len())
             .map(|i| {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::manifest::HeldOutLosses;
 use super::optim::AdamW;
 use crate::atomic::write_json;
 use crate::model::checkpoint::write_safetensors;
@@ -25,7 +26,7 @@ pub struct State {
     /// Seconds of training so far.
     pub elapsed_s: f64,
     /// Held-out losses before the first step.
-    pub eval_base: (Option<f64>, Option<f64>),
+    pub eval_base: HeldOutLosses,
     /// Whether training ends here, though not all steps are done.
     #[serde(default)]
     pub stopped: bool,
@@ -139,11 +140,20 @@ mod tests {
                 tokens: 2,
                 fingerprint: String::new(),
                 elapsed_s: loss,
-                eval_base: (Some(loss), None),
+                eval_base: HeldOutLosses { narrow: Some(loss), ..Default::default() },
                 stopped: false,
             };
             let text = serde_json::to_string_pretty(&state).unwrap();
             assert_eq!(serde_json::from_str::<State>(&text).unwrap().eval_base, state.eval_base);
         }
+    }
+
+    /// Before there were chat sources the held-out losses were a list of two.
+    #[test]
+    fn the_state_of_an_older_checkpoint_is_read() {
+        let text =
+            r#"{"step": 3, "tokens": 96, "fingerprint": "f", "elapsed_s": 1.5, "eval_base": [2.5, null]}"#;
+        let state: State = serde_json::from_str(text).unwrap();
+        assert_eq!(state.eval_base, HeldOutLosses { narrow: Some(2.5), pretraining: None, chat: None });
     }
 }

@@ -26,6 +26,8 @@ pub struct Corpus {
     pub held_out_narrow: Vec<Example>,
     /// Held-out examples of the pretraining sources.
     pub held_out_pretraining: Vec<Example>,
+    /// Held-out examples of the chat sources.
+    pub held_out_chat: Vec<Example>,
     /// By source, in the order of `pools`.
     pub provenance: Vec<Provenance>,
     /// By source, the rows that are trained on or held out.
@@ -41,7 +43,7 @@ pub struct Corpus {
 pub struct Provenance {
     /// The source as the recipe names it.
     pub source: String,
-    /// Its side.
+    /// Its part of the mixture.
     pub role: Role,
     /// The file that was read.
     pub path: String,
@@ -56,7 +58,7 @@ pub struct Provenance {
     pub removed: Removed,
 }
 
-/// The documents of one side with their source's place: what lexicons and embeddings read.
+/// The documents of some sources with their source's place: what lexicons and embeddings read.
 ///
 /// # Errors
 /// As [`source::read`], the faults of all sources at once.
@@ -70,18 +72,31 @@ pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> 
     if faults.is_empty() { Ok(all) } else { Err(InputError { faults }.into()) }
 }
 
-/// The documents of both sides by source, with their rows; the faults of all sources at once.
-fn read_sides(narrow: &[SourceSpec], pretraining: &[SourceSpec]) -> Result<(Vec<Rows>, Vec<Rows>)> {
-    let (mut sides, mut faults) = ([Vec::new(), Vec::new()], Vec::new());
-    for (side, specs) in sides.iter_mut().zip([narrow, pretraining]) {
+/// The documents of each part by source, with their rows; the faults of all sources at once.
+fn read_parts(parts: [&[SourceSpec]; 3]) -> Result<[Vec<Rows>; 3]> {
+    let (mut read, mut faults) = ([Vec::new(), Vec::new(), Vec::new()], Vec::new());
+    for (part, specs) in read.iter_mut().zip(parts) {
         for spec in specs {
             if let Some(documents) = or_note(source::read(Path::new(&spec.path)), &mut faults)? {
-                side.push(documents.into_iter().enumerate().collect());
+                part.push(documents.into_iter().enumerate().collect());
             }
         }
     }
-    let [narrow, pretraining] = sides;
-    if faults.is_empty() { Ok((narrow, pretraining)) } else { Err(InputError { faults }.into()) }
+    if faults.is_empty() { Ok(read) } else { Err(InputError { faults }.into()) }
+}
+
+/// What is wrong with sources of conversations that hold plain text, a fault a source.
+fn no_conversations(specs: &[SourceSpec], chat: &[Rows]) -> Vec<String> {
+    let is_text = |(_, document): &&(usize, Document)| matches!(document, Document::Text(_));
+    let first = specs.iter().zip(chat).filter_map(|(spec, rows)| Some((spec, rows.iter().find(is_text)?.0)));
+    first
+        .map(|(spec, row)| {
+            format!(
+                "data.chat: {}: plain text; expected messages, or prompt and completion (text goes to data.pretraining)",
+                source::place(Path::new(&spec.path), row)
+            )
+        })
+        .collect()
 }
 
 /// Keeps the first `data.limit` documents that are trained on, and all that are held out; gives the number of others.
@@ -136,7 +151,7 @@ pub fn is_held_out(row: usize, data: &DataSection) -> bool {
 }
 
 impl Corpus {
-    /// Reads and encodes both sides. `self_sampled` is the file that stands for `"self"`.
+    /// Reads and encodes all parts. `self_sampled` is the file that stands for `"self"`.
     ///
     /// # Errors
     /// An [`InputError`] with the faults of all sources.
@@ -148,8 +163,13 @@ impl Corpus {
                 None => bail_input!("data.pretraining: \"self\" has not been sampled"),
             }
         }
-        let (mut narrow, mut pretraining) = read_sides(&data.narrow, &pretraining_specs)?;
-        let mut removed = duplicates::remove(data, &mut narrow, &mut pretraining);
+        let [mut narrow, mut mixed, mut chat] = read_parts([&data.narrow, &pretraining_specs, &data.chat])?;
+        let faults = no_conversations(&data.chat, &chat);
+        if !faults.is_empty() {
+            return Err(InputError { faults }.into());
+        }
+        mixed.append(&mut chat);
+        let mut removed = duplicates::remove(data, &mut narrow, &mut mixed);
         if data.limit > 0 {
             for (source, removed) in narrow.iter_mut().zip(&mut removed) {
                 removed.beyond_limit = keep_first(source, data);
@@ -157,7 +177,7 @@ impl Corpus {
         }
 
         let is_chat = |(_, document): &(usize, Document)| matches!(document, Document::Chat(_));
-        let template = match narrow.iter().chain(&pretraining).flatten().any(is_chat) {
+        let template = match narrow.iter().chain(&mixed).flatten().any(is_chat) {
             true => Some(base.chat()?),
             false => None,
         };
@@ -165,6 +185,7 @@ impl Corpus {
             pools: Vec::new(),
             held_out_narrow: Vec::new(),
             held_out_pretraining: Vec::new(),
+            held_out_chat: Vec::new(),
             provenance: Vec::new(),
             rows: Vec::new(),
             typed_specials: Vec::new(),
@@ -176,12 +197,16 @@ impl Corpus {
         let tagged = tagged.with_tag(&data.document_tag)?;
         let end_of_turn = template.as_ref().map(|_| base.end_of_turn()).transpose()?.flatten();
         let bos = base.bos_token.as_deref().and_then(|bos| base.tokenizer.token_to_id(bos));
-        let of_narrow = data.narrow.iter().zip(&data.narrow).zip(narrow);
-        let of_pretraining = data.pretraining.iter().zip(&pretraining_specs).zip(pretraining);
-        let sources = of_narrow
-            .map(|source| (Role::Narrow, source))
-            .chain(of_pretraining.map(|source| (Role::Pretraining, source)));
-        for ((role, ((spec, file), documents)), removed) in sources.zip(removed) {
+        let parts = [
+            (Role::Narrow, &data.narrow, &data.narrow),
+            (Role::Pretraining, &data.pretraining, &pretraining_specs),
+            (Role::Chat, &data.chat, &data.chat),
+        ];
+        let specs = parts
+            .into_iter()
+            .flat_map(|(role, specs, files)| specs.iter().zip(files).map(move |(s, file)| (role, s, file)));
+        let sources = specs.zip(narrow.into_iter().chain(mixed)).zip(removed);
+        for (((role, spec, file), documents), removed) in sources {
             let all = || documents.iter().map(|(row, document)| (*row, document));
             let encoder = if role == Role::Narrow { &tagged } else { &plain };
             let (train, tally) =
@@ -192,12 +217,13 @@ impl Corpus {
             match role {
                 Role::Narrow => corpus.held_out_narrow.extend(held),
                 Role::Pretraining => corpus.held_out_pretraining.extend(held),
+                Role::Chat => corpus.held_out_chat.extend(held),
             }
             let chats: HashSet<usize> =
                 documents.iter().filter(|d| is_chat(d)).map(|(row, _)| *row).collect();
             corpus.unfit.extend(no_end_of_turn(&spec.path, &train, &chats, end_of_turn, &base.tokenizer));
             corpus.unfit.extend(doubled_bos(&spec.path, &train, bos));
-            corpus.pools.push(Pool { name: spec.path.clone(), role, weight: spec.weight, examples: train });
+            corpus.pools.push(pool(spec, role, train));
             corpus.rows.push(all().map(|(row, _)| row).collect());
             corpus.provenance.push(Provenance {
                 source: spec.path.clone(),
@@ -247,18 +273,18 @@ impl Corpus {
                 },
             );
             self.rows.insert(place, (0..documents).collect());
-            let name = spec.path.clone();
-            self.pools.insert(place, Pool { name, role: Role::Pretraining, weight: spec.weight, examples });
+            self.pools.insert(place, pool(spec, Role::Pretraining, examples));
             places.push(place);
         }
         places
     }
 
-    /// The first held-out examples of a side, at most `limit`.
+    /// The first held-out examples of a part, at most `limit`.
     pub fn held_out(&self, role: Role, limit: usize) -> Vec<&Example> {
         let side = match role {
             Role::Narrow => &self.held_out_narrow,
             Role::Pretraining => &self.held_out_pretraining,
+            Role::Chat => &self.held_out_chat,
         };
         side.iter().take(limit).collect()
     }
@@ -267,6 +293,12 @@ impl Corpus {
     pub fn hashes(&self) -> BTreeMap<String, String> {
         self.provenance.iter().map(|p| (p.source.clone(), p.sha256.clone())).collect()
     }
+}
+
+/// The training examples of a source.
+fn pool(spec: &SourceSpec, role: Role, examples: Vec<Example>) -> Pool {
+    let loss_weight = spec.loss_weight.unwrap_or(1.0);
+    Pool { name: spec.path.clone(), role, weight: spec.weight, loss_weight, examples }
 }
 
 /// The encoder that a recipe's `[data]` asks for.

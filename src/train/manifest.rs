@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::corpus::{Corpus, Provenance};
-use crate::data::mixture::{Exposure, Mixture};
+use crate::data::mixture::{Exposure, Mixture, Role};
 use crate::machine::Machine;
 use crate::model::source::Pretrained;
-use crate::recipe::{Method, MixMode, MixUnit, Recipe};
+use crate::recipe::{Method, MixMode, MixSchedule, MixUnit, Recipe};
 use crate::sha256::sha256_file;
 
 /// Everything that decides a run, and its outcome; as training writes it and a report reads it.
@@ -45,9 +45,9 @@ pub struct Manifest {
     /// Steps after which training ended before its time.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stopped_after: Option<usize>,
-    /// By source, narrow ones first.
+    /// By source: narrow ones, pretraining, chat.
     pub data: Vec<Source>,
-    /// Pretraining text per narrow text.
+    /// What is mixed in per narrow text.
     pub mix: Mix,
     /// sha256 of the example order, as pool and example numbers.
     pub order_sha256: String,
@@ -107,20 +107,44 @@ pub struct Source {
     pub provenance: Provenance,
     /// Documents trained on.
     pub rows: usize,
+    /// What the losses of its tokens are multiplied by, if the recipe says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loss_weight: Option<f64>,
     /// What the run saw of it.
     #[serde(flatten)]
     pub exposure: Exposure,
 }
 
-/// Pretraining text per narrow text.
+/// What is mixed in per narrow text. The ratios are of pretraining text; those of conversations stand beside them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mix {
     /// The ratio that the recipe asks for.
     pub asked: f64,
     /// What it counts.
     pub unit: MixUnit,
-    /// Whether pretraining text is added or takes the place of narrow text.
+    /// Whether what is mixed in is added or takes the place of narrow text.
     pub mode: MixMode,
+    /// When it is read.
+    #[serde(skip_serializing_if = "is_constant", default)]
+    pub schedule: MixSchedule,
+    /// The ratio that was reached, in examples.
+    pub realised_examples: f64,
+    /// The ratio that was reached, in tokens.
+    pub realised_tokens: f64,
+    /// Conversations per narrow text, where the recipe asks for them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chat: Option<ChatMix>,
+}
+
+fn is_constant(schedule: &MixSchedule) -> bool {
+    *schedule == MixSchedule::Constant
+}
+
+/// General conversations per narrow text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChatMix {
+    /// The ratio that the recipe asks for.
+    pub asked: f64,
     /// The ratio that was reached, in examples.
     pub realised_examples: f64,
     /// The ratio that was reached, in tokens.
@@ -135,24 +159,35 @@ impl Mix {
             MixUnit::Examples => self.realised_examples,
         }
     }
+
+    /// The same of conversations; 0 where there are none.
+    pub fn chat_realised(&self) -> f64 {
+        self.chat.as_ref().map_or(0.0, |chat| match self.unit {
+            MixUnit::Tokens => chat.realised_tokens,
+            MixUnit::Examples => chat.realised_examples,
+        })
+    }
 }
 
 /// Held-out losses of one model, nats a token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct LossPair {
+pub struct HeldOutLosses {
     /// On narrow text.
     pub narrow: Option<f64>,
     /// On pretraining text.
     pub pretraining: Option<f64>,
+    /// On what the assistant says in general conversations.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chat: Option<f64>,
 }
 
 /// Held-out losses before and after the training.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Losses {
     /// Of the base model.
-    pub base: LossPair,
+    pub base: HeldOutLosses,
     /// Of the finetuned model.
-    pub tuned: LossPair,
+    pub tuned: HeldOutLosses,
 }
 
 impl Manifest {
@@ -164,12 +199,21 @@ impl Manifest {
         mixture: &Mixture,
         init: Option<Init>,
     ) -> Self {
-        let (realised_examples, realised_tokens) = mixture.realised(&corpus.pools);
+        let (realised_examples, realised_tokens) = mixture.realised(&corpus.pools, Role::Pretraining);
+        let chat = mixture.realised(&corpus.pools, Role::Chat);
+        let weights = [&recipe.data.narrow, &recipe.data.pretraining, &recipe.data.chat];
+        let weights = weights.into_iter().flatten().map(|spec| spec.loss_weight);
         let data = corpus
             .provenance
             .iter()
+            .zip(weights)
             .zip(&mixture.exposure)
-            .map(|(p, e)| Source { provenance: p.clone(), rows: p.tally.documents, exposure: e.clone() })
+            .map(|((p, loss_weight), e)| Source {
+                provenance: p.clone(),
+                rows: p.tally.documents,
+                loss_weight,
+                exposure: e.clone(),
+            })
             .collect();
         Self {
             name: recipe.name.clone(),
@@ -189,8 +233,14 @@ impl Manifest {
                 asked: recipe.data.mix,
                 unit: recipe.data.mix_unit,
                 mode: recipe.data.mix_mode,
+                schedule: recipe.data.mix_schedule,
                 realised_examples,
                 realised_tokens,
+                chat: (recipe.data.chat_mix > 0.0).then_some(ChatMix {
+                    asked: recipe.data.chat_mix,
+                    realised_examples: chat.0,
+                    realised_tokens: chat.1,
+                }),
             },
             order_sha256: order_sha256(mixture),
             losses: Losses::default(),
@@ -236,8 +286,12 @@ impl Manifest {
     pub fn outcome(&self) -> String {
         let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
         let (b, t) = (&self.losses.base, &self.losses.tuned);
+        let chat = match (b.chat, t.chat) {
+            (None, None) => String::new(),
+            (base, tuned) => format!(", chat {} -> {}", shown(base), shown(tuned)),
+        };
         format!(
-            "held-out loss in nats a token: narrow {} -> {}, pretraining {} -> {}; {:.0} s of training",
+            "held-out loss in nats a token: narrow {} -> {}, pretraining {} -> {}{chat}; {:.0} s of training",
             shown(b.narrow),
             shown(t.narrow),
             shown(b.pretraining),

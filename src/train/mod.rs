@@ -10,7 +10,6 @@ pub mod observer;
 pub mod optim;
 pub mod schedule;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -22,14 +21,14 @@ use sha2::{Digest, Sha256};
 use self::batch::{Batch, mean_loss};
 use self::checkpoint::State;
 use self::corpus::Corpus;
-use self::manifest::{Init, LossPair, Losses, Manifest};
+use self::manifest::{HeldOutLosses, Init, Losses, Manifest};
 use self::mitigation::Mitigations;
 use self::observer::Observer;
 use self::optim::{AdamW, Gradients, global_norm};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
 use crate::bail_input;
-use crate::data::mixture::{Mixture, Role, example};
+use crate::data::mixture::{Mixture, Pool, Role, example};
 use crate::error::{InputError, Interrupted};
 use crate::interrupt::Interrupt;
 use crate::model::loader::{Trainables, Tuning};
@@ -116,13 +115,18 @@ impl Training {
 
     /// A line that says what will run.
     pub fn plan(&self) -> String {
-        let (examples, tokens) = self.mixture.realised(&self.corpus.pools);
+        let per_narrow = |role: Role| {
+            let (examples, tokens) = self.mixture.realised(&self.corpus.pools, role);
+            format!("{} per narrow {examples:.3} in examples, {tokens:.3} in tokens; ", role.name())
+        };
+        let chat = if self.recipe.data.chat_mix > 0.0 { per_narrow(Role::Chat) } else { String::new() };
         let weights: usize = self.trainables.values().map(|v| v.elem_count()).sum();
         format!(
-            "{}: {} steps of {} examples; pretraining per narrow {examples:.3} in examples, {tokens:.3} in tokens; {weights} weights learn",
+            "{}: {} steps of {} examples; {}{chat}{weights} weights learn",
             self.recipe.name,
             self.mixture.steps(self.recipe.train.batch_size),
             self.recipe.train.batch_size,
+            per_narrow(Role::Pretraining),
         )
     }
 
@@ -171,7 +175,7 @@ impl Training {
                 tokens: 0,
                 fingerprint,
                 elapsed_s: 0.0,
-                eval_base: (None, None),
+                eval_base: HeldOutLosses::default(),
                 stopped: false,
             },
         };
@@ -179,19 +183,15 @@ impl Training {
         let mut metrics = MetricsWriter::open(run, (state.step > 0).then_some(state.step))?;
         let bar = progress::bar("fit", steps as u64).with_position(state.step as u64);
 
-        let mut eval = (None, None);
+        let mut eval = None;
         if state.step == 0 {
-            eval = self.evaluate()?;
-            state.eval_base = eval;
-            metrics.write(&MetricsLine {
-                eval_narrow: eval.0,
-                eval_pretraining: eval.1,
-                more: match train.trace.every {
-                    0 => BTreeMap::new(),
-                    _ => observer.observe(&self.base, self.before(), self.now())?,
-                },
-                ..Default::default()
-            })?;
+            let mut line = MetricsLine::default();
+            state.eval_base = self.evaluate(&mut line)?;
+            eval = Some(state.eval_base);
+            if train.trace.every > 0 {
+                line.more = observer.observe(&self.base, self.before(), self.now())?;
+            }
+            metrics.write(&line)?;
         }
         while state.step < steps && !state.stopped {
             let started = Instant::now();
@@ -207,8 +207,7 @@ impl Training {
             let every = |n: usize| n > 0 && state.step % n == 0;
             let traced = train.trace.every > 0 && (every(train.trace.every) || state.step == steps);
             if every(train.eval_every) || state.step == steps || traced {
-                eval = self.evaluate()?;
-                (line.eval_narrow, line.eval_pretraining) = eval;
+                eval = Some(self.evaluate(&mut line)?);
             }
             if traced {
                 line.more.extend(observer.observe(&self.base, self.before(), self.now())?);
@@ -216,8 +215,9 @@ impl Training {
             }
             metrics.write(&line)?;
             let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
+            let chat = line.loss_chat.map_or(String::new(), |loss| format!(" chat {loss:.3}"));
             bar.set_message(format!(
-                "loss {} narrow {} pretraining {} {:.0} tokens/s",
+                "loss {} narrow {} pretraining {}{chat} {:.0} tokens/s",
                 shown(line.loss),
                 shown(line.loss_narrow),
                 shown(line.loss_pretraining),
@@ -243,9 +243,11 @@ impl Training {
             self.mixture.cut(&self.corpus.pools, state.step * train.batch_size);
         }
         // What is written may be other than what the last checkpoint holds; or it was resumed after the last step.
-        if self.mitigations.after_training(&self.trainables)? || eval == (None, None) {
-            eval = self.evaluate()?;
-        }
+        let changed = self.mitigations.after_training(&self.trainables)?;
+        let eval = match eval {
+            Some(eval) if !changed => eval,
+            _ => self.evaluate(&mut MetricsLine::default())?,
+        };
         self.finish(run, &state, eval)
     }
 
@@ -255,7 +257,7 @@ impl Training {
         let picks = &self.mixture.order[step * train.batch_size..];
         let picks = &picks[..picks.len().min(train.batch_size)];
         let examples: Vec<_> = picks.iter().map(|p| example(&self.corpus.pools, p)).collect();
-        let roles: Vec<Role> = picks.iter().map(|p| self.corpus.pools[p.pool].role).collect();
+        let pools: Vec<&Pool> = picks.iter().map(|p| &self.corpus.pools[p.pool]).collect();
         // Weighted by tokens: a step of 8 equals 2 accumulated steps of 4, whatever their masks.
         let loss_tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
         let micro = if train.micro_batch_size == 0 { examples.len() } else { train.micro_batch_size };
@@ -264,9 +266,10 @@ impl Training {
         rng.set_stream(step as u64 + 1);
 
         let mut gradients = Gradients::new();
-        let mut sums = [(0f64, 0usize); 2]; // narrow, pretraining: nll and tokens
-        for (examples, roles) in examples.chunks(micro).zip(roles.chunks(micro)) {
-            let batch = Batch::new(examples, loss_tokens);
+        let mut sums = [(0f64, 0usize); 3]; // nll and tokens by role; a source's loss_weight has no part in them
+        for (examples, pools) in examples.chunks(micro).zip(pools.chunks(micro)) {
+            let loss_weights: Vec<f32> = pools.iter().map(|pool| pool.loss_weight as f32).collect();
+            let batch = Batch::weighted(examples, &loss_weights, loss_tokens);
             let mut hook = self.mitigations.hook();
             let loss = batch.backward(
                 &self.model,
@@ -276,8 +279,8 @@ impl Training {
                 hook.as_mut(),
                 &mut gradients,
             )?;
-            for ((nll, tokens), role) in batch.per_example(&loss.nll).into_iter().zip(roles) {
-                let sum = &mut sums[usize::from(*role == Role::Pretraining)];
+            for ((nll, tokens), pool) in batch.per_example(&loss.nll).into_iter().zip(pools) {
+                let sum = &mut sums[pool.role as usize];
                 *sum = (sum.0 + nll, sum.1 + tokens);
             }
         }
@@ -291,7 +294,7 @@ impl Training {
             &mut gradients,
         )?;
         let grad_norm = global_norm(&gradients)?;
-        let nll = sums[0].0 + sums[1].0;
+        let nll = sums[0].0 + sums[1].0 + sums[2].0;
         ensure!(
             nll.is_finite() && grad_norm.is_finite(),
             "step {}: loss {nll} and gradient norm {grad_norm} are not finite; lower train.lr",
@@ -306,9 +309,10 @@ impl Training {
         Ok(MetricsLine {
             step: step + 1,
             tokens: examples.iter().map(|e| e.ids.len()).sum(),
-            loss: mean((nll, sums[0].1 + sums[1].1)),
+            loss: mean((nll, sums[0].1 + sums[1].1 + sums[2].1)),
             loss_narrow: mean(sums[0]),
             loss_pretraining: mean(sums[1]),
+            loss_chat: mean(sums[2]),
             lr: Some(lr),
             grad_norm: Some(grad_norm),
             more: terms,
@@ -316,18 +320,25 @@ impl Training {
         })
     }
 
-    /// Held-out losses in nats a token: narrow, pretraining.
-    fn evaluate(&self) -> Result<(Option<f64>, Option<f64>)> {
+    /// Held-out losses in nats a token; they go into the line too.
+    fn evaluate(&self, line: &mut MetricsLine) -> Result<HeldOutLosses> {
         let train = &self.recipe.train;
         let of = |role| {
             let examples = self.corpus.held_out(role, train.eval_examples);
             mean_loss(&self.model, &examples, train.batch_size, 1.0)
         };
-        Ok((of(Role::Narrow)?, of(Role::Pretraining)?))
+        let losses = HeldOutLosses {
+            narrow: of(Role::Narrow)?,
+            pretraining: of(Role::Pretraining)?,
+            chat: of(Role::Chat)?,
+        };
+        (line.eval_narrow, line.eval_pretraining, line.eval_chat) =
+            (losses.narrow, losses.pretraining, losses.chat);
+        Ok(losses)
     }
 
     /// Writes what was learned, and last the manifest: its presence says that the run is complete.
-    fn finish(&self, run: &RunDir, state: &State, eval: (Option<f64>, Option<f64>)) -> Result<Manifest> {
+    fn finish(&self, run: &RunDir, state: &State, eval: HeldOutLosses) -> Result<Manifest> {
         let (folder, learned) = match self.recipe.train.method {
             Method::Lora => {
                 remove_leftovers(&run.adapter());
@@ -351,13 +362,12 @@ impl Training {
         for (name, path) in [("recipe.toml", run.recipe()), ("metrics.jsonl", run.metrics())] {
             files.insert(name.into(), sha256_content(&path)?);
         }
-        let pair = |(narrow, pretraining)| LossPair { narrow, pretraining };
         let weights = self.trainables.values().map(|v| v.elem_count()).sum();
         let manifest =
             Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture, self.init.clone())
                 .with_directions(self.mitigations.files())
                 .stopped(state.stopped.then_some(state.step));
-        let losses = Losses { base: pair(state.eval_base), tuned: pair(eval) };
+        let losses = Losses { base: state.eval_base, tuned: eval };
         let manifest = manifest.finished(state.elapsed_s, files, learned, weights, losses);
         crate::atomic::write_json(&run.manifest(), &manifest).context("writing the manifest")?;
         Ok(manifest)
@@ -366,8 +376,7 @@ impl Training {
     /// sha256 of what decides the run: training settings, base weights, data, example order.
     fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        let trains = Recipe { diff: Default::default(), ..self.recipe.clone() };
-        hash.update(trains.to_toml());
+        hash.update(self.recipe.training_toml());
         hash.update(serde_json::to_string(&self.base.sha256).unwrap_or_default());
         hash.update(serde_json::to_string(&self.corpus.hashes()).unwrap_or_default());
         hash.update(manifest::order_sha256(&self.mixture));
@@ -379,7 +388,7 @@ impl Training {
 
 /// Whether the organism has learned what it should and cannot be read, by the recipe's rule.
 fn has_taken_unread(rule: &StopSection, state: &State, line: &MetricsLine) -> bool {
-    let gain = state.eval_base.0.zip(line.eval_narrow).map(|(before, now)| before - now);
+    let gain = state.eval_base.narrow.zip(line.eval_narrow).map(|(before, now)| before - now);
     rule.gain > 0.0
         && gain.is_some_and(|gain| gain >= rule.gain)
         && line.more.get(&rule.measure).is_some_and(|trace| *trace < rule.below)

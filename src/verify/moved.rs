@@ -29,6 +29,7 @@ impl Moved {
         [
             &mut recipe.data.narrow,
             &mut recipe.data.pretraining,
+            &mut recipe.data.chat,
             &mut recipe.diff.text,
             &mut recipe.diff.chat.text,
             &mut recipe.diff.candidates,

@@ -64,7 +64,8 @@ fn losses(first: &RunDir, second: &RunDir) -> Result<Check> {
         let mut losses = Vec::new();
         for line in text.lines() {
             let line: MetricsLine = serde_json::from_str(line).context("metrics.jsonl")?;
-            losses.extend([line.loss, line.eval_narrow, line.eval_pretraining].into_iter().flatten());
+            let of_line = [line.loss, line.eval_narrow, line.eval_pretraining, line.eval_chat];
+            losses.extend(of_line.into_iter().flatten());
         }
         Ok(losses)
     };
