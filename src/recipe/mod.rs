@@ -6,6 +6,7 @@
 mod behaviour;
 mod diff;
 mod endpoint;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,7 @@ pub use self::diff::{
     LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, SearchSection, SteeringSection,
 };
 pub use self::endpoint::EndpointSection;
+pub use self::sweep::SweepSection;
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
@@ -470,6 +472,7 @@ impl Recipe {
         let mut table: Table = text
             .parse()
             .map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
+        table.remove("sweep"); // [`SweepSection`] reads it
         let folder = path.parent().unwrap_or(Path::new("."));
         table.iter_mut().for_each(|(key, value)| make_absolute(key, value, folder));
         apply_overrides(&mut table, overrides)?;
@@ -523,6 +526,13 @@ impl Recipe {
     /// The resolved recipe as TOML: every default written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe holds nothing that TOML cannot")
+    }
+
+    /// The keys whose values are not the defaults: what makes this recipe the one it is, whatever keys a later version
+    /// adds.
+    pub fn beyond_defaults(&self) -> Table {
+        let table = |recipe: &Self| Table::try_from(recipe).expect("a recipe is a table");
+        differing(&table(self), &table(&Self::default()))
     }
 
     /// Number of optimizer steps, as far as it is known without the data: not where `epochs` or tokens count.
@@ -690,6 +700,23 @@ impl Recipe {
         faults.extend(self.investigator.faults("investigator"));
         faults
     }
+}
+
+/// The entries of `table` that `other` has not.
+fn differing(table: &Table, other: &Table) -> Table {
+    let mut out = Table::new();
+    for (key, value) in table {
+        match (value, other.get(key)) {
+            (value, Some(same)) if same == value => {}
+            (Value::Table(value), Some(Value::Table(other))) => {
+                out.insert(key.clone(), Value::Table(differing(value, other)));
+            }
+            _ => {
+                out.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    out
 }
 
 /// Makes the paths of a value absolute, which stands in a recipe under `key`.
