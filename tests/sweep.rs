@@ -274,3 +274,128 @@ fn a_sweep_of_the_first_version_is_gone_on_with() {
     assert_eq!(cells(&lab.path("s")).len(), 2);
     lab.succeed(&["report", "s"]);
 }
+
+// ---- tune --------------------------------------------------------------------------------------
+
+#[test]
+fn tune_chooses_the_cheapest_setting_that_meets_both_goals_and_writes_its_recipe() {
+    let lab = Lab::new();
+    let quick = [QUICK[0], QUICK[1], "train.steps=4"];
+    let axes = ["recipe.toml", "--mix", "0,1,3", "--grid", "train.lora.r=2,4", "--out", "s"];
+    lab.succeed(&with_sets(&[&["sweep"][..], &axes].concat(), &quick));
+    let rows = parquet_rows(&lab.path("s/summary.parquet"));
+    let loss = |mix: f64, r: i64| {
+        let row = rows.iter().find(|row| row["mix_asked"] == mix && row["train.lora.r"] == r).unwrap();
+        row["loss_pretraining_tuned"].as_f64().unwrap()
+    };
+    let (unmixed, mixed) = (loss(0.0, 2).min(loss(0.0, 4)), loss(1.0, 2).max(loss(1.0, 4)));
+    assert!(mixed < unmixed, "mixing must lower the loss on what is mixed in: {mixed} {unmixed}");
+
+    let trace = format!("loss_pretraining_tuned<={}", (mixed + unmixed) / 2.0);
+    let tune = |trace: &str, more: &[&str]| {
+        let goals = ["--trace", trace, "--behaviour", "loss_narrow_tuned<=100"];
+        lab.run(&with_sets(&[&["tune"][..], &axes, &goals, more].concat(), &quick))
+    };
+    let ran = tune(&trace, &["--json", "--rungs", "2"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(found["chosen"], "mix 1, train.lora.r = 2", "{found:#}");
+    assert!(found["frontier"].as_array().is_some_and(|f| !f.is_empty()), "{found:#}");
+    // Half the steps for all six, then three of them in full, which the sweep had made before.
+    let rung = |n: usize| found["rungs"][n]["settings"].as_array().unwrap().len();
+    assert_eq!((rung(0), rung(1), cells(&lab.path("s")).len()), (6, 3, 12), "{found:#}");
+    assert_eq!(ran.stderr.matches("finished before").count(), 3, "{}", ran.stderr);
+    let chosen = fs::read_to_string(lab.path("s/chosen.toml")).unwrap();
+    assert!(chosen.starts_with("# Chosen by trainer tune. mix 1"), "{chosen}");
+    let learned = lab.fit("again", &[]); // another recipe
+    lab.succeed(&["fit", "s/chosen.toml", "--out", "chosen"]);
+    let adapter = |run: &Path| fs::read(run.join("adapter/adapter_model.safetensors")).unwrap();
+    let cell = cells(&lab.path("s")).into_iter().find(|cell| {
+        let recipe = |run: &Path| fs::read_to_string(run.join("recipe.toml")).unwrap();
+        recipe(cell) == recipe(&lab.path("chosen"))
+    });
+    assert_eq!(adapter(&lab.path("chosen")), adapter(&cell.expect("the chosen setting is a cell")));
+    assert_ne!(adapter(&lab.path("chosen")), adapter(&learned));
+
+    // Nothing is so good: every setting is tried in full before it gives up.
+    let ran = tune("loss_pretraining_tuned<=0", &["--rungs", "2"]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("no setting has loss_pretraining_tuned ≤ 0"), "{}", ran.stderr);
+    let found = lab::read_json(&lab.path("s/tune.json"));
+    assert_eq!((&found["chosen"], found["not_run_in_full"].as_array().unwrap().len()), (&Value::Null, 0));
+    assert!(!lab.path("s/chosen.toml").exists());
+    let ran = tune("loss_pretrainin_tuned<=0", &["--rungs", "1"]);
+    assert!(ran.code == 2 && ran.stderr.contains("such as loss_pretraining_tuned"), "{}", ran.stderr);
+}
+
+#[test]
+fn tune_refuses_what_it_cannot_do_before_any_work() {
+    let lab = Lab::new();
+    let tune = |trace: &str, behaviour: &str, more: &[&str]| {
+        let args =
+            ["tune", "recipe.toml", "--mix", "0", "--trace", trace, "--behaviour", behaviour, "--out", "t"];
+        lab.refused(&[&args[..], more].concat())
+    };
+    for (said, part) in [
+        (tune("x<1", "y>=1", &[]), "expected MEASURE<=NUMBER"),
+        (tune("x<=1", "behaviour_facts_margin_change>=1", &[]), "asks for no behaviour"),
+        (tune("x<=1", "y>=1", &["--grid", "train.steps=1,2"]), "it sizes the rungs"),
+        (tune("x<=1", "y>=1", &["--set", "train.warmup_steps=2"]), "train.warmup_steps = 2"),
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+// ---- runs --------------------------------------------------------------------------------------
+
+#[test]
+fn runs_are_listed_compared_and_pruned_only_when_asked_to() {
+    let lab = Lab::new();
+    let args = with_sets(&["sweep", "recipe.toml", "--grid", "train.lora.r=2,4", "--out", "runs/s"], &QUICK);
+    lab.succeed(&args);
+    lab.fit("runs/alone", &["train.steps=2"]);
+    let list =
+        || -> Value { serde_json::from_str(&lab.succeed(&["runs", "list", "--json"]).stdout).unwrap() };
+    let states: Vec<Value> =
+        list()["runs"].as_array().unwrap().iter().map(|run| run["state"].clone()).collect();
+    assert_eq!(states, ["trained", "done", "done"]);
+    let shown = lab.succeed(&["runs", "list"]).stdout;
+    assert!(
+        shown.lines().count() == 4 && shown.contains("runs/alone") && shown.contains("narrow, base"),
+        "{shown}"
+    );
+
+    let cells = cells(&lab.path("runs/s"));
+    let paths: Vec<&str> = cells.iter().map(|cell| cell.to_str().unwrap()).collect();
+    let compared = lab.succeed(&["runs", "compare", paths[0], paths[1], "--json"]).stdout;
+    let compared: Value = serde_json::from_str(&compared).unwrap();
+    let recipe = compared["recipe"].as_array().unwrap();
+    assert_eq!((recipe.len(), &recipe[0]["name"]), (1, &"train.lora.r".into()), "{compared:#}");
+    assert_eq!(recipe[0]["change"].as_f64().unwrap().abs(), 2.0);
+    let measures: Vec<&Value> = compared["measures"].as_array().unwrap().iter().map(|m| &m["name"]).collect();
+    assert!(
+        measures.contains(&&"loss_narrow_tuned".into()) && !measures.contains(&&"loss_narrow_base".into())
+    );
+    assert!(lab.succeed(&["runs", "compare", paths[0], paths[1]]).stdout.contains("measures are the same"));
+    assert!(lab.refused(&["runs", "compare", "runs/s", paths[0]]).contains("expected two run folders"));
+    assert!(lab.refused(&["runs", "list", "nowhere"]).contains("no such folder"));
+
+    // A run that was killed needs its checkpoint.
+    fs::create_dir_all(lab.path("runs/cut/checkpoints/step-000001")).unwrap();
+    for name in ["metrics.jsonl", "recipe.toml"] {
+        fs::copy(lab.path("runs/alone").join(name), lab.path("runs/cut").join(name)).unwrap();
+    }
+    lab.write("runs/alone/.metrics.jsonl.4194999.part", "half");
+    let before = lab.files();
+    let ran = lab.succeed(&["runs", "prune", "runs"]);
+    assert!(ran.stdout.contains("nothing was: add --yes"), "{}", ran.stdout);
+    assert_eq!(before.len(), lab.files().len(), "it removed something unasked");
+    lab.succeed(&["runs", "prune", "runs", "--yes"]);
+    assert!(!lab.path("runs/alone/checkpoints").exists() && !cells[0].join("checkpoints").exists());
+    assert!(!lab.path("runs/alone/.metrics.jsonl.4194999.part").exists());
+    assert!(lab.path("runs/cut/checkpoints/step-000001").exists());
+    lab.succeed(&["verify", "runs/alone", "runs/s"]);
+    assert!(lab.succeed(&["runs", "prune", "runs"]).stdout.contains("nothing to remove"));
+    // What was pruned is still finished.
+    assert_eq!(lab.succeed(&args).stderr.matches("finished before").count(), 2);
+}

@@ -17,6 +17,7 @@ mod overview;
 pub mod parquet;
 mod picture;
 mod provenance;
+pub mod runs;
 mod shape;
 pub mod summary;
 pub mod table;

@@ -206,7 +206,7 @@ fn about(f: &mut Fields, cell: &Cell) {
 }
 
 /// A value of a recipe: lists and tables as TOML.
-fn json(value: &toml::Value) -> Value {
+pub(super) fn json(value: &toml::Value) -> Value {
     match value {
         toml::Value::String(s) => s.clone().into(),
         toml::Value::Integer(i) => (*i).into(),

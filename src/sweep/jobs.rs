@@ -210,8 +210,7 @@ fn shown(running: &Running) -> String {
 }
 
 fn start(sweep: &Path, cell: &Cell, limits: &Limits) -> Result<Child> {
-    let program = std::env::current_exe().context("finding this program")?;
-    let mut command = Command::new(program);
+    let mut command = this_program()?;
     command.args(["sweep", "--cell", &cell.id, "--with-parent"]).arg("--out").arg(sweep);
     command.args(progress::flag()).env("RAYON_NUM_THREADS", limits.threads.to_string());
     command.stdin(Stdio::piped()).stdout(Stdio::null());
@@ -222,6 +221,20 @@ fn start(sweep: &Path, cell: &Cell, limits: &Limits) -> Result<Child> {
         command.stderr(log.with_context(|| format!("writing {}", path.display()))?);
     }
     command.spawn().with_context(|| format!("starting the cell {}", cell.id))
+}
+
+/// The program that is running, even if its file was replaced meanwhile: all cells are of one version.
+#[cfg(target_os = "linux")]
+fn this_program() -> Result<Command> {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(std::env::args_os().next().unwrap_or_else(|| "trainer".into()));
+    Ok(command)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn this_program() -> Result<Command> {
+    Ok(Command::new(std::env::current_exe().context("finding this program")?))
 }
 
 /// Why a process ended: what it left in writing, else how it ended, which is put in writing for who asks later.

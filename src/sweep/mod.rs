@@ -5,6 +5,7 @@
 //! again by whichever sweep asks for it.
 
 mod axes;
+pub mod halving;
 mod jobs;
 pub mod memory;
 mod slurm;
