@@ -262,6 +262,27 @@ fn a_cell_is_worked_on_by_one_process_at_a_time() {
 }
 
 #[test]
+fn cells_run_at_once_as_far_as_their_memory_allows() {
+    let lab = Lab::new();
+    let set = ["train.steps=400", "data.repeat=true", QUICK[0], QUICK[1]];
+    let most_running = |out: &str, more: &[&str]| {
+        let args =
+            ["sweep", "recipe.toml", "--seeds", "0,1,2", "--jobs", "3", "--threads", "1", "--out", out];
+        let mut child = begin(&lab, &with_sets(&[&args[..], more].concat(), &set));
+        let mut most = 0;
+        while child.try_wait().unwrap().is_none() {
+            if lab.path(out).join("sweep.toml").exists() {
+                most = most.max(status(&lab, out)["running"].as_u64().unwrap());
+            }
+        }
+        assert_eq!(status(&lab, out)["done"], 3);
+        most
+    };
+    // Each is estimated at half a GiB, the least that an analysis is said to take.
+    assert_eq!((most_running("few", &["--memory", "0.9"]), most_running("many", &["--memory", "2"])), (1, 3));
+}
+
+#[test]
 fn a_sweep_of_the_first_version_is_gone_on_with() {
     let lab = Lab::new();
     let args = |mix| with_sets(&["sweep", "recipe.toml", "--mix", mix, "--out", "s"], &QUICK);

@@ -20,8 +20,8 @@ use crate::progress;
 use crate::recipe::{Recipe, SweepSection};
 use crate::report;
 use crate::sweep::{
-    self, Axes, Cell, Combination, HELD, Limits, Lock, Plan, Slurm, State, memory, must_be_this_sweep,
-    stop_with_parent, write_slurm,
+    self, Axes, Cell, Combination, HELD, JobDir, Limits, Lock, Plan, Slurm, State, memory,
+    must_be_this_sweep, stop_with_parent, write_slurm,
 };
 use crate::train::corpus::Corpus;
 
@@ -336,17 +336,20 @@ fn must_be_its_own(cell: &Cell) -> Result<()> {
 
 /// Trains, reads and asks one cell, as far as that was not done before, while holding its lock.
 fn run_cell(out: &Path, id: &str, interrupt: &Interrupt) -> Result<()> {
-    let cell = Cell::prepared(out, id)?;
-    let Some(_lock) = Lock::take(&cell.job)? else {
-        progress::alert(format_args!("{}: another process works on it", cell.run.path().display()));
+    let job = JobDir::new(out, id);
+    if !job.recipe().is_file() {
+        return Cell::prepared(out, id).map(|_| ()); // says what is wrong
+    }
+    let Some(_lock) = Lock::take(&job)? else {
+        progress::alert(format_args!("{id}: another process works on it"));
         std::process::exit(HELD.into());
     };
-    std::fs::remove_file(cell.job.error()).ok();
-    let worked = work(&cell, interrupt);
+    std::fs::remove_file(job.error()).ok();
+    let worked = Cell::prepared(out, id).and_then(|cell| work(&cell, interrupt));
     if let Err(e) = &worked
         && !e.chain().any(|c| c.is::<Interrupted>())
     {
-        write_atomically(&cell.job.error(), format!("{e:#}\n").as_bytes())?;
+        write_atomically(&job.error(), format!("{e:#}\n").as_bytes())?;
     }
     worked
 }

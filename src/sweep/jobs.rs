@@ -244,7 +244,10 @@ fn reason(cell: &Cell, status: ExitStatus) -> Result<String> {
     }
     let why = match status.code() {
         Some(130) => "stopped by a signal from outside".to_string(),
-        _ => format!("its process ended with {status} (out of memory?)"),
+        Some(_) => {
+            format!("its process ended with {status}; what it said is in {}", cell.job.log().display())
+        }
+        None => format!("its process was killed ({status}); perhaps the memory ran out"),
     };
     write_atomically(&cell.job.error(), format!("{why}\n").as_bytes())?;
     Ok(why)
