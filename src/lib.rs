@@ -2,7 +2,7 @@
 //! that finetuning is.
 //!
 //! Modules in dependency order; each uses only what stands before it:
-//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`grader`], [`diff`], [`grade`], [`audit`],
+//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`sweep`], [`grader`], [`diff`], [`grade`], [`audit`],
 //! [`behaviour`], [`report`], [`verify`], [`cli`].
 //! [`recipe`], [`run`], [`atomic`], [`interrupt`], [`machine`], [`progress`], [`sha256`] and [`spelling`] are leaves
 //! that all of them may use.
@@ -26,5 +26,6 @@ pub mod report;
 pub mod run;
 pub mod sha256;
 pub mod spelling;
+pub mod sweep;
 pub mod train;
 pub mod verify;

@@ -49,3 +49,12 @@ pub fn bar(what: &str, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(length).with_style(style)
 }
+
+/// The option that gives another process of this program the same level.
+pub fn flag() -> &'static [&'static str] {
+    match LEVEL.load(Ordering::Relaxed) {
+        ..0 => &["--quiet"],
+        0 => &[],
+        1.. => &["--verbose"],
+    }
+}

@@ -195,7 +195,7 @@ fn a_sweep_measures_every_cell_and_verify_and_report_know_it() {
     assert!(page.contains("facts.margin") && page.contains("nats a token"));
     lab.succeed(&["verify", "sweep"]);
     // A cell whose measurement was killed is measured again, and nothing else is.
-    let cell = "sweep/cells/mix-1_seed-0";
+    let cell = lab.cell("sweep", "mix-1_seed-0").to_str().unwrap().to_string();
     let before = fs::read(lab.path(format!("{cell}/behaviour.json"))).unwrap();
     fs::remove_file(lab.path(format!("{cell}/behaviour.sha256.json"))).unwrap();
     lab.succeed(&args);

@@ -484,10 +484,10 @@ fn a_sweep_skips_finished_cells_and_refuses_another_recipe_s_folder() {
     let sweep =
         |mix| with_sets(&["sweep", "recipe.toml", "--mix", mix, "--seeds", "0,1", "--out", "sweep"], &quick);
     lab.succeed(&sweep("0"));
-    let cell = lab.path("sweep/cells/mix-0_seed-1");
+    let cell = lab.cell("sweep", "mix-0_seed-1");
     let before = lab::files(&cell);
     let ran = lab.succeed(&sweep("0,0.5"));
-    assert_says(&ran.stderr, &["mix-0_seed-1: finished before"]);
+    assert_says(&ran.stderr, &["mix-0_seed-1_", ": finished before"]);
     assert_eq!(before, lab::files(&cell), "a finished cell was touched");
     let summary = fs::read_to_string(lab.path("sweep/summary.csv")).unwrap();
     assert_eq!(summary.lines().count(), 5, "{summary}");

@@ -307,7 +307,7 @@ impl Tiny {
             Batch::new(&examples.iter().collect::<Vec<_>>(), examples.iter().map(Example::loss_tokens).sum());
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let mut gradients = Gradients::new();
-        let loss = batch.backward(model, trainables, &mut rng, false, &mut gradients).unwrap();
+        let loss = batch.backward(model, trainables, &mut rng, false, &mut NoHook, &mut gradients).unwrap();
         (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
     }
 

@@ -236,7 +236,7 @@ fn the_page_of_a_sweep_has_the_numbers_and_loads_nothing() {
     }
     // Nothing half written stays behind.
     let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(files.len(), 3, "{files:?}");
+    assert_eq!(files.len(), 4, "{files:?}");
 }
 
 /// The chart showed steered minus plain, which rises with mixing where the plain text leaves the subject.
@@ -426,6 +426,7 @@ fn the_command_writes_the_page_and_refuses_bad_places() {
         dirs: vec![run.clone()],
         out,
         csv: Some(dir.path().join("all.csv")),
+        parquet: None,
         json: false,
     };
     let error = trainer::cli::report::run(args(Some(dir.path().join("no/such/report.html")))).unwrap_err();

@@ -541,7 +541,7 @@ fn step(path: &Path, dtype: ModelDtype, config: &LoraConfig) -> Result<BTreeMap<
     let example = Example { weights: vec![1.0; ids.len()], ids, row: 0 };
     let batch = Batch::new(&[&example], 13);
     let (mut rng, mut sum) = (ChaCha8Rng::seed_from_u64(2), Gradients::new());
-    let loss = batch.backward(&model, &trainables, &mut rng, false, &mut sum)?;
+    let loss = batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut sum)?;
     let mut hook = Record::new(&[1], Site::ResidPost);
     model.hidden(&batch.ids, &mut Pass::new(&batch.segments, 1.0, &mut hook))?;
     let flat = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };

@@ -344,7 +344,8 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
         for chunk in examples.chunks(micro) {
             let batch = Batch::new(chunk, tokens);
             let mut rng = rand::SeedableRng::seed_from_u64(0);
-            let total = batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut sum).unwrap().total;
+            let total =
+                batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut sum).unwrap().total;
             loss += total.to_scalar::<f32>().unwrap() as f64;
         }
         (loss, sum)

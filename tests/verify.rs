@@ -153,8 +153,8 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     let ran = lab.succeed(&["verify", "sweep", "--json"]);
     let found: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((found["holds"].as_bool(), found["runs"].as_array().unwrap().len()), (Some(true), 2));
-    let adapter = "sweep/cells/mix-1_seed-0/adapter/adapter_model.safetensors";
-    lab.write(adapter, changed(&fs::read(lab.path(adapter)).unwrap(), ""));
+    let adapter = lab.cell("sweep", "mix-1_seed-0").join("adapter/adapter_model.safetensors");
+    fs::write(&adapter, changed(&fs::read(&adapter).unwrap(), "")).unwrap();
     let found: Value = serde_json::from_str(&wrong(&lab, &["sweep", "--json"])).unwrap();
     let holds: Vec<bool> =
         found["runs"].as_array().unwrap().iter().map(|r| r["holds"].as_bool().unwrap()).collect();
@@ -163,7 +163,7 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     fs::create_dir(lab.path("empty")).unwrap();
     assert!(lab.refused(&["verify", "empty"]).contains("no run folder"));
     assert!(lab.refused(&["verify", "nowhere"]).contains("no run folder"));
-    fs::remove_file(lab.path("sweep/cells/mix-0_seed-0/manifest.json")).unwrap();
+    fs::remove_file(lab.cell("sweep", "mix-0_seed-0").join("manifest.json")).unwrap();
     assert!(lab.refused(&["verify", "sweep"]).contains("its training has not finished"));
 }
 

@@ -22,10 +22,12 @@ pub mod merge;
 pub mod models;
 mod pair;
 pub mod report;
+pub mod runs;
 mod self_sample;
 pub mod sweep;
 mod texts;
 mod trace;
+pub mod tune;
 pub mod verify;
 
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
@@ -54,6 +56,8 @@ enum Command {
     Merge(merge::MergeArgs),
     Export(export::ExportArgs),
     Sweep(sweep::SweepArgs),
+    Tune(tune::TuneArgs),
+    Runs(runs::RunsArgs),
     Verify(verify::VerifyArgs),
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
@@ -104,6 +108,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Merge(args) => merge::run(args),
         Command::Export(args) => export::run(args),
         Command::Sweep(args) => sweep::run(args),
+        Command::Tune(args) => tune::run(args),
+        Command::Runs(args) => runs::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Models(args) => models::run(args),
         Command::Report(args) => report::run(args),
@@ -113,6 +119,24 @@ fn dispatch(command: Command) -> Result<()> {
             print(&String::from_utf8(script)?)
         }
     }
+}
+
+/// Rows as columns of equal width, two spaces apart; the first row is the heading. A last entry that goes beyond the
+/// heading takes no part in the widths.
+fn columns(rows: &[Vec<String>]) -> String {
+    let length = |s: &str| s.chars().count();
+    let count = rows.first().map_or(0, Vec::len);
+    let width = |c: usize| {
+        let whole = rows.iter().filter(|row| row.len() == count);
+        whole.filter_map(|row| row.get(c)).map(|s| length(s)).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let padded =
+            row.iter().zip(&widths).map(|(s, w)| format!("{s}{}", " ".repeat(w.saturating_sub(length(s)))));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints a result and a line break. A reader that has gone away (`| head`) is no failure.

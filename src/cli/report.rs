@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::progress;
 use crate::report::verdict::Verdict;
-use crate::report::{Cell, print_table, read_all, summary, write_html, write_summary};
+use crate::report::{Cell, print_table, read_all, summary, write_html, write_parquet, write_summary};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +34,10 @@ pub struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
 
+    /// The same as parquet, with types
+    #[arg(long, value_name = "FILE")]
+    pub parquet: Option<PathBuf>,
+
     /// Print one JSON document in place of the table
     #[arg(long)]
     pub json: bool,
@@ -46,7 +50,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
         _ => PathBuf::from("report.html"),
     });
     let cells = read_all(&args.dirs)?;
-    for path in [Some(&out), args.csv.as_ref()].into_iter().flatten() {
+    for path in [Some(&out), args.csv.as_ref(), args.parquet.as_ref()].into_iter().flatten() {
         crate::report::check_place(path)?;
     }
 
@@ -55,6 +59,10 @@ pub fn run(args: ReportArgs) -> Result<()> {
     if let Some(csv) = &args.csv {
         write_summary(&cells, csv)?;
         progress::say(format_args!("wrote {}", csv.display()));
+    }
+    if let Some(path) = &args.parquet {
+        write_parquet(&cells, path)?;
+        progress::say(format_args!("wrote {}", path.display()));
     }
     let mut stdout = io::stdout().lock();
     if args.json {

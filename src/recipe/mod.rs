@@ -7,6 +7,7 @@ mod behaviour;
 mod diff;
 mod endpoint;
 mod mitigation;
+mod sweep;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use self::diff::{
 };
 pub use self::endpoint::EndpointSection;
 pub use self::mitigation::{AblationSection, DecaySection, LossTermSection, MitigationSection, ScaleSection};
+pub use self::sweep::SweepSection;
 pub use self::trace::{StopSection, TRACE_MEASURES, TraceSection};
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
@@ -524,6 +526,7 @@ impl Recipe {
         let mut table: Table = text
             .parse()
             .map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
+        table.remove("sweep"); // [`SweepSection`] reads it
         let folder = path.parent().unwrap_or(Path::new("."));
         table.iter_mut().for_each(|(key, value)| make_absolute(key, value, folder));
         apply_overrides(&mut table, overrides)?;
@@ -583,8 +586,24 @@ impl Recipe {
     /// where they say what was done without them, so that a run begun then can be resumed.
     pub fn training_toml(&self) -> String {
         let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\""];
+        let (default, train) = (TrainSection::default(), &self.train);
+        let newer_tables = [
+            ("[train.mitigation", train.mitigation == default.mitigation),
+            ("[train.trace", train.trace == default.trace),
+        ];
         let toml = Self { diff: DiffSection::default(), ..self.clone() }.to_toml();
-        toml.lines().filter(|line| !newer.contains(line)).flat_map(|line| [line, "\n"]).collect()
+        let mut left_out = false; // the table that a line stands in
+        let mut text = String::new();
+        for line in toml.lines().filter(|line| !newer.contains(line)) {
+            if line.starts_with('[') {
+                left_out =
+                    newer_tables.iter().any(|(table, says_nothing)| *says_nothing && line.starts_with(table));
+            }
+            if !left_out {
+                text.extend([line, "\n"]);
+            }
+        }
+        text
     }
 
     /// The keys in which this recipe is another than `before`, each with its value here and there.
@@ -593,6 +612,13 @@ impl Recipe {
         let mut found = Vec::new();
         differences("", &table(self), &table(before), &mut found);
         found
+    }
+
+    /// The keys whose values are not the defaults: what makes this recipe the one it is, whatever keys a later version
+    /// adds.
+    pub fn beyond_defaults(&self) -> Table {
+        let table = |recipe: &Self| Table::try_from(recipe).expect("a recipe is a table");
+        differing(&table(self), &table(&Self::default()))
     }
 
     /// Number of optimizer steps, as far as it is known without the data: not where `epochs` or tokens count.
@@ -788,6 +814,23 @@ impl Recipe {
         faults.extend(self.investigator.faults("investigator"));
         faults
     }
+}
+
+/// The entries of `table` that `other` has not.
+fn differing(table: &Table, other: &Table) -> Table {
+    let mut out = Table::new();
+    for (key, value) in table {
+        match (value, other.get(key)) {
+            (value, Some(same)) if same == value => {}
+            (Value::Table(value), Some(Value::Table(other))) => {
+                out.insert(key.clone(), Value::Table(differing(value, other)));
+            }
+            _ => {
+                out.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    out
 }
 
 /// Makes the paths of a value absolute, which stands in a recipe under `key`.

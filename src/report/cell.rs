@@ -1,6 +1,6 @@
 //! One run folder, read for a report. Whatever the folder lacks stays `None`: absent is not zero.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -203,6 +203,32 @@ impl Cell {
         self.manifest.as_ref().map(|m| m.losses.clone()).unwrap_or_default()
     }
 
+    /// The values of the recipe's keys by their dotted names.
+    fn recipe_leaves(&self) -> BTreeMap<String, &toml::Value> {
+        fn walk<'a>(prefix: &str, table: &'a toml::Table, out: &mut BTreeMap<String, &'a toml::Value>) {
+            for (key, value) in table {
+                match value {
+                    toml::Value::Table(inner) if !inner.is_empty() => {
+                        walk(&format!("{prefix}{key}."), inner, out)
+                    }
+                    value => {
+                        out.insert(format!("{prefix}{key}"), value);
+                    }
+                }
+            }
+        }
+        let mut out = BTreeMap::new();
+        if let Some(table) = &self.recipe_table {
+            walk("", table, &mut out);
+        }
+        out
+    }
+
+    /// The value of a key of the recipe, given by its dotted name.
+    pub fn setting(&self, key: &str) -> Option<&toml::Value> {
+        self.recipe_value(&key.split('.').collect::<Vec<_>>())
+    }
+
     fn recipe_value(&self, path: &[&str]) -> Option<&toml::Value> {
         let (first, rest) = path.split_first()?;
         let mut value = self.recipe_table.as_ref()?.get(*first)?;
@@ -211,6 +237,17 @@ impl Cell {
         }
         Some(value)
     }
+}
+
+/// The keys, in order of name, whose values differ between the recipes of some runs: what a sweep varies. Runs without a
+/// recipe say nothing. Name, description, seed and mix ratio are left out: they are shown anyway.
+pub fn varied(cells: &[Cell]) -> Vec<String> {
+    let recipes: Vec<_> =
+        cells.iter().filter(|c| c.recipe_table.is_some()).map(Cell::recipe_leaves).collect();
+    let keys: BTreeSet<&String> = recipes.iter().flat_map(|recipe| recipe.keys()).collect();
+    let differs = |key: &&String| recipes.iter().any(|r| r.get(*key) != recipes[0].get(*key));
+    let told = |key: &&String| ["name", "description", "seed", "data.mix"].contains(&key.as_str());
+    keys.into_iter().filter(|key| differs(key) && !told(key)).cloned().collect()
 }
 
 /// Reads every run that `dirs` name; each is a run folder or a sweep folder with `cells/<id>/`.

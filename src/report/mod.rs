@@ -14,8 +14,10 @@ pub mod html;
 pub mod measure;
 mod number;
 mod overview;
+pub mod parquet;
 mod picture;
 mod provenance;
+pub mod runs;
 mod shape;
 pub mod summary;
 pub mod table;
@@ -27,17 +29,19 @@ mod write;
 pub use behaviour::lines as behaviour_lines;
 pub use cell::{Cell, read_all};
 pub use html::write_html;
+pub use parquet::write_parquet;
 pub use summary::write_summary;
 pub use table::print_table;
 pub use write::check_place;
 
 use std::path::Path;
 
-/// Reads the cells of a sweep folder and writes its `summary.csv` and `report.html`; gives the cells back
-/// for [`print_table`].
+/// Reads the cells of a sweep folder and writes its `summary.csv`, `summary.parquet` and `report.html`; gives
+/// the cells back for [`print_table`].
 pub fn write_sweep(dir: &Path) -> anyhow::Result<Vec<Cell>> {
     let cells = read_all(&[dir.to_path_buf()])?;
     write_summary(&cells, &dir.join("summary.csv"))?;
+    write_parquet(&cells, &dir.join("summary.parquet"))?;
     write_html(&cells, &dir.join("report.html"))?;
     Ok(cells)
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::cell::Cell;
+use super::cell::{Cell, varied};
 use super::digest::{LEGEND, columns};
 use super::html::Run;
 use super::verdict::RULE;
@@ -157,16 +157,22 @@ fn curves(runs: &[Run]) -> Result<Markup> {
     })
 }
 
-/// Runs that may share a curve: same recipe, base, method, conversations and schedule. Where no recipe has two ratios (a sweep may
+/// Runs that may share a curve: same recipe but for mix and seed, same base and method. Where no recipe has two ratios (a sweep may
 /// name every cell differently) the name does not count.
 fn series(runs: &[Run]) -> Vec<(String, Vec<Cell>)> {
+    let varied = varied(&runs.iter().map(|run| run.cell.clone()).collect::<Vec<_>>());
+    let varied = varied.iter().filter(|key| !["model.base", "train.method"].contains(&key.as_str()));
+    let setting = |cell: &Cell| {
+        let values = varied.clone().filter_map(|key| Some(format!("{key} = {}", cell.setting(key)?)));
+        values.collect::<Vec<_>>().join(", ")
+    };
     let by = |with_name: bool| {
         let mut series: Vec<(String, Vec<Cell>)> = Vec::new();
         for run in runs {
             let cell = run.cell;
-            let mixing = cell.mixing();
-            let name = if with_name { Some(cell.name()) } else { None };
-            let parts = [name, cell.base(), cell.method(), mixing.as_deref()];
+            let setting = Some(setting(cell)).filter(|s| with_name && !s.is_empty());
+            let name = Some(cell.name()).filter(|_| with_name);
+            let parts = [name, cell.base(), cell.method(), setting.as_deref()];
             let key =
                 super::visible::one_line(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "), 80);
             match series.iter_mut().find(|s| s.0 == key) {

@@ -1,11 +1,11 @@
-//! `summary.csv`: one row a run, every measure, for a data frame.
+//! `summary.csv`: one row a run, every measure and every key in which the recipes differ, for a data frame.
 
 use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::cell::Cell;
+use super::cell::{Cell, varied};
 use super::measure::{Gain, Relevance, best, mean};
 use super::verdict::Verdict;
 use crate::atomic::write_atomically;
@@ -67,6 +67,8 @@ struct Layout {
     steering: Vec<usize>,
     /// Values of `behaviour.json` by name.
     behaviour: Vec<String>,
+    /// Keys of the recipe in which the runs differ.
+    varied: Vec<String>,
 }
 
 impl Layout {
@@ -79,6 +81,7 @@ impl Layout {
                 .flat_map(|s| s.positions.clone())
                 .collect(),
             behaviour: Vec::new(),
+            varied: varied(cells),
         };
         for (name, _) in cells.iter().filter_map(|c| c.behaviour.as_ref()).flat_map(|b| b.effects()) {
             if !layout.behaviour.contains(&name) {
@@ -129,6 +132,9 @@ impl Fields {
 fn row(cell: &Cell, layout: &Layout) -> Row {
     let mut f = Fields(Row::new());
     about(&mut f, cell);
+    for key in &layout.varied {
+        f.put(key.clone(), cell.setting(key).map(json));
+    }
 
     let r = cell.readability.as_ref();
     let at: &[usize] = r.map_or(&[], |r| &r.positions);
@@ -204,6 +210,17 @@ fn about(f: &mut Fields, cell: &Cell) {
     f.put("loss_pretraining_tuned", cell.tuned_losses().pretraining);
     f.put("loss_chat_base", cell.base_losses().chat);
     f.put("loss_chat_tuned", cell.tuned_losses().chat);
+}
+
+/// A value of a recipe: lists and tables as TOML.
+pub(super) fn json(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::String(s) => s.clone().into(),
+        toml::Value::Integer(i) => (*i).into(),
+        toml::Value::Float(x) => (*x).into(),
+        toml::Value::Boolean(b) => (*b).into(),
+        other => other.to_string().into(),
+    }
 }
 
 fn relevance(f: &mut Fields, key: &str, layout: &Layout, at: &[usize], m: Option<Relevance>) {

@@ -146,6 +146,17 @@ impl Lab {
         self.path(out)
     }
 
+    /// The folder of a sweep's only cell whose id begins so.
+    pub fn cell(&self, sweep: &str, id: &str) -> PathBuf {
+        let entries = fs::read_dir(self.path(sweep).join("cells")).unwrap();
+        let mut cells = entries
+            .map(|e| e.unwrap().path())
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{id}_")));
+        let cell = cells.next().unwrap_or_else(|| panic!("{sweep}: no cell {id}"));
+        assert_eq!(cells.next(), None, "{sweep}: several cells {id}");
+        cell
+    }
+
     /// Runs a command that must find the input wrong and write nothing; returns what it says.
     pub fn refused(&self, args: &[&str]) -> String {
         let before = self.files();

@@ -1,0 +1,173 @@
+//! `trainer runs`: run folders listed, compared, and freed of what they no longer need.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::report::runs;
+
+/// List, compare and prune run folders
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer runs list                            every run below runs/
+  trainer runs list runs/sweep --json
+  trainer runs compare runs/a runs/b           recipe keys and measures that differ
+  trainer runs prune runs                      what could go: checkpoints of finished runs, leftovers
+  trainer runs prune runs --yes                removes it")]
+pub struct RunsArgs {
+    #[command(subcommand)]
+    command: RunsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunsCommand {
+    /// List the run folders below some folders with what they are and what was measured
+    List {
+        /// Folders to look in
+        #[arg(value_name = "DIR", default_value = "runs")]
+        dirs: Vec<PathBuf>,
+        /// Print JSON: every column of the summary
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show in which recipe keys and measures two runs differ
+    Compare {
+        /// Run folder
+        #[arg(value_name = "A")]
+        a: PathBuf,
+        /// Another
+        #[arg(value_name = "B")]
+        b: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what finished runs do not need, and remove it with --yes
+    Prune {
+        /// Folders to look in
+        #[arg(value_name = "DIR", required = true)]
+        dirs: Vec<PathBuf>,
+        /// Remove it
+        #[arg(long)]
+        yes: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// An input error if a folder is not there or is no run; if something cannot be removed.
+pub fn run(args: RunsArgs) -> Result<()> {
+    match args.command {
+        RunsCommand::List { dirs, json } => list(&dirs, json),
+        RunsCommand::Compare { a, b, json } => {
+            let found = runs::compare(&a, &b)?;
+            if json {
+                return super::print(&serde_json::to_string_pretty(&found)?);
+            }
+            let mut rows = vec![["", "A", "B", "B − A"].map(String::from).to_vec()];
+            let line = |d: &runs::Difference| {
+                vec![
+                    d.name.clone(),
+                    shown(&d.a),
+                    shown(&d.b),
+                    d.change.map_or(String::new(), |c| shown(&c.into())),
+                ]
+            };
+            rows.extend(found.recipe.iter().map(line));
+            rows.extend(found.measures.iter().map(line));
+            super::print(&format!("{}\n{} measures are the same", super::columns(&rows), found.same))
+        }
+        RunsCommand::Prune { dirs, yes, json } => {
+            let found = runs::removable(&runs::find(&dirs)?);
+            if yes {
+                runs::remove(&found)?;
+            }
+            let bytes: u64 = found.iter().map(|f| f.bytes).sum();
+            if json {
+                return super::print(&json!({ "removed": yes, "bytes": bytes, "found": found }).to_string());
+            }
+            let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+            let mut lines: Vec<String> = found
+                .iter()
+                .map(|f| format!("{}  {}: {}", megabytes(f.bytes), f.path.display(), f.why))
+                .collect();
+            lines.push(match (found.is_empty(), yes) {
+                (true, _) => "nothing to remove".into(),
+                (false, true) => format!("{} removed", megabytes(bytes)),
+                (false, false) => format!("{} could be removed; nothing was: add --yes", megabytes(bytes)),
+            });
+            super::print(&lines.join("\n"))
+        }
+    }
+}
+
+/// The main columns of the summary, and their headings.
+const COLUMNS: [(&str, &str); 11] = [
+    ("base", "base"),
+    ("method", "method"),
+    ("mix_asked", "mix"),
+    ("seed", "seed"),
+    ("steps", "steps"),
+    ("loss_narrow_base", "narrow, base"),
+    ("loss_narrow_tuned", "tuned"),
+    ("lens_relevance_mean", "lens"),
+    ("patchscope_relevance_mean", "patchscope"),
+    ("lift_auroc_mean", "lift"),
+    ("bias_share_specific", "specific share"),
+];
+
+fn list(dirs: &[PathBuf], json: bool) -> Result<()> {
+    let found = runs::find(dirs)?;
+    let read = found.iter().map(|dir| (dir, runs::state(dir), runs::row(dir)));
+    if json {
+        let document: Vec<Value> = read
+            .map(|(dir, state, row)| {
+                let mut entry = json!({ "path": dir, "state": state });
+                match row {
+                    Ok(mut row) => {
+                        row.retain(|_, value| !value.is_null());
+                        entry["summary"] = row.into();
+                    }
+                    Err(why) => entry["unreadable"] = why.into(),
+                }
+                entry
+            })
+            .collect();
+        return super::print(&serde_json::to_string_pretty(&json!({ "runs": document }))?);
+    }
+    let mut rows = vec![["run", "state"].into_iter().chain(COLUMNS.map(|c| c.1)).map(String::from).collect()];
+    for (dir, state, row) in read {
+        let mut line = vec![dir.display().to_string(), state.to_string()];
+        match row {
+            Ok(row) => line.extend(COLUMNS.map(|(key, _)| row.get(key).map_or(String::new(), shown))),
+            Err(why) => line.push(format!("unreadable: {}", why.replace('\n', "; "))),
+        }
+        rows.push(line);
+    }
+    super::print(&super::columns(&rows))
+}
+
+/// A value for people: three digits after the point, paths by their last part.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "–".into(),
+        Value::Number(n) if n.is_f64() => {
+            let x = n.as_f64().unwrap_or_default();
+            if x != 0.0 && (x.abs() < 1e-3 || x.abs() >= 1e6) {
+                format!("{x:.3e}")
+            } else {
+                let text = format!("{x:.4}");
+                text.trim_end_matches('0').trim_end_matches('.').to_string()
+            }
+        }
+        Value::String(s) if s.starts_with('/') => s.rsplit('/').next().unwrap_or_default().into(),
+        Value::String(s) => s.replace('\n', " "),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,49 @@
+//! How much memory a cell's process takes, estimated before it runs.
+
+use crate::model::source::Pretrained;
+use crate::recipe::{Method, ModelDtype, Recipe};
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// The largest resident set that is expected of training and reading a cell, in GiB:
+///
+/// 0.1 + 1.15 · (weights + activations + logits), and at least the weights and half a GiB for the analysis.
+///
+/// - Weights: 4 bytes a parameter (1.5 of a GGUF file that stays as it is); 16 in full finetuning, with gradient and two
+///   moments.
+/// - Activations that the backward pass needs: tokens of a forward pass × blocks × (8 · hidden + 3 · inner) × 4
+///   bytes; with `recompute` one block and the inputs of the others.
+/// - Logits: 128 tokens × vocabulary × 8 bytes.
+///
+/// The constants are fitted to the peaks of `docs/benchmarks.md` and `docs/log.md` (SmolLM2 135M, Gemma 3 270M,
+/// Qwen2.5-Coder 0.5B; LoRA, full, native), from which it differs by −4 to +30 %.
+pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
+    let weights = &base.weights;
+    let parameters: f64 = weights
+        .names()
+        .iter()
+        .filter_map(|name| weights.shape(name))
+        .map(|shape| shape.iter().product::<usize>() as f64)
+        .sum();
+    let size = |key: &str| base.config.get(key).and_then(|v| v.as_f64()).unwrap_or_default();
+    let (hidden, blocks) = (size("hidden_size"), size("num_hidden_layers"));
+    let (inner, vocabulary) = (size("intermediate_size"), size("vocab_size"));
+
+    let train = &recipe.train;
+    let rows = if train.micro_batch_size == 0 { train.batch_size } else { train.micro_batch_size };
+    let tokens = (rows.min(train.batch_size) * recipe.data.max_seq_len) as f64;
+    let block = 8.0 * hidden + 3.0 * inner;
+    let kept = if train.recompute { blocks * hidden + block } else { blocks * block };
+    let held = parameters * if recipe.model.dtype == ModelDtype::Native { 1.5 } else { 4.0 };
+    let trained = if train.method == Method::Full { 16.0 * parameters } else { held };
+    let bytes = trained + 4.0 * tokens * kept + 128.0 * 8.0 * vocabulary;
+    (0.1 + 1.15 * bytes / GIB).max(0.5 + held / GIB)
+}
+
+/// Memory that the machine has to give, in GiB, where it tells (Linux).
+pub fn available_gib() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / GIB)
+}
