@@ -5,40 +5,57 @@ use maud::{Markup, html};
 
 use super::cell::Cell;
 use super::digest::{COLUMNS, LEGEND};
+use super::figures::Figure;
+use super::gone::{self, State};
 use super::html::Run;
-use super::verdict::RULE;
-use super::{dose, figures, picture};
+use super::trace::{MEETS_RULE, TRACES, meets_null};
+use super::verdict::{RULE, list};
+use super::{dose, figures, frontier, picture};
 
 /// The sections, in order.
-pub(super) fn sections(runs: &[Run]) -> Result<Markup> {
+pub(super) fn sections(runs: &[Run], series: &[Series]) -> Result<Markup> {
     Ok(html! {
-        (verdict(runs))
-        (curves(runs)?)
+        (verdict(runs, series))
+        (curves(series)?)
         (table(runs))
     })
 }
 
-fn verdict(runs: &[Run]) -> Markup {
+fn verdict(runs: &[Run], series: &[Series]) -> Markup {
     let measured = runs.iter().filter(|r| r.verdict.measured()).count();
     let readable = runs.iter().filter(|r| !r.verdict.readable_by.is_empty()).count();
+    let state = |state: State| {
+        runs.iter().filter(|r| !r.verdict.gone.headline.is_empty() && r.verdict.gone.state == state).count()
+    };
     html! {
         section aria-labelledby="verdict" {
             h2 #verdict { "Verdict" }
-            @if let [run] = runs {
-                p.lead { (sentence(&run.verdict.headline())) }
-                (reasons(run))
-            } @else {
+            @if let [run] = runs { (claims(run)) } @else {
                 p.lead {
-                    (readable) " of " (measured) " measured runs " @if readable == 1 { "is" } @else { "are" }
-                    " readable by at least one measure"
+                    "Readable? " (readable) " of " (measured) " measured runs " @if readable == 1 { "is" } @else { "are" }
+                    " readable by at least one measure of activation differences"
                     @if measured < runs.len() { "; " (runs.len() - measured) " of " (runs.len()) " not measured" }
                     "."
                 }
-                ul.verdict {
-                    @for run in runs {
-                        li {
-                            (sign(run))
-                            a href={ "#" (run.anchor) } { (run.name) } ": " (run.verdict.headline()) "."
+                p.lead {
+                    "Gone? " (state(State::Remains)) " not gone, " (state(State::NotFound))
+                    " gone as far as a probe with labelled examples tells, " (state(State::Unknown))
+                    " not known."
+                }
+                @for one in series.iter().filter(|s| !s.meeting.is_empty()) {
+                    p.claim { strong { "Where does each measure meet its null?" @if series.len() > 1 { " " (one.name) } } }
+                    ul.verdict { @for text in &one.meeting { li { span.sign aria-hidden="true" { "–" } (text) } } }
+                }
+                details open[runs.len() <= 6] {
+                    summary { "Run by run" }
+                    ul.verdict {
+                        @for run in runs {
+                            li {
+                                (sign(run))
+                                a href={ "#" (run.anchor) } { (run.name) } ": " (run.verdict.headline())
+                                @if !run.verdict.gone.headline.is_empty() { "; " (run.verdict.gone.headline) }
+                                "."
+                            }
                         }
                     }
                 }
@@ -46,9 +63,34 @@ fn verdict(runs: &[Run]) -> Markup {
             details {
                 summary { "How the verdict is reached" }
                 p { (RULE) }
+                p { (gone::RULE) }
+                @if !series.is_empty() { p { (MEETS_RULE) } }
             }
         }
     }
+}
+
+/// Both claims on one run, each with its evidence.
+pub(super) fn claims(run: &Run) -> Markup {
+    let level = |text: &str| html! { p.claim { strong { (text) } } };
+    html! {
+        (level("Is it readable by activation differences?"))
+        p.lead { (sentence(&run.verdict.headline())) }
+        @if let Some(r) = &run.cell.readability {
+            p.note { "Read after block " (r.layer) ", at positions " (places(&r.positions)) ", on " (r.samples) " texts." }
+        }
+        (evidence(&run.verdict.sentences))
+        @if !run.verdict.gone.headline.is_empty() {
+            (level("Is it gone?"))
+            p.lead { (sentence(&run.verdict.gone.headline)) }
+            (evidence(&run.verdict.gone.sentences))
+        }
+    }
+}
+
+fn places(positions: &[usize]) -> String {
+    let all: Vec<String> = positions.iter().map(usize::to_string).collect();
+    list(&all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A filled or an open circle; the words beside it say the same.
@@ -61,16 +103,16 @@ fn sign(run: &Run) -> Markup {
     html! { span.sign aria-hidden="true" { (sign) } }
 }
 
-/// The sentences behind a verdict.
-pub(super) fn reasons(run: &Run) -> Markup {
+/// The sentences behind a claim.
+fn evidence(sentences: &[String]) -> Markup {
     html! {
-        @if run.verdict.sentences.is_empty() {
+        @if sentences.is_empty() {
             p { "The activation differences were not analysed." }
         } @else {
             ul.verdict {
-                @for text in &run.verdict.sentences {
+                @for text in sentences {
                     li {
-                        span.sign aria-hidden="true" { @if text.starts_with("Readable") { "●" } @else if text.starts_with("Not ") { "○" } @else { "–" } }
+                        span.sign aria-hidden="true" { @if text.starts_with("Readable") { "●" } @else if text.starts_with("Not distinguishable") { "○" } @else { "–" } }
                         (text)
                     }
                 }
@@ -122,34 +164,72 @@ fn table(runs: &[Run]) -> Markup {
     }
 }
 
-/// Dose-response curves for every series of runs that has more than one mix ratio.
-fn curves(runs: &[Run]) -> Result<Markup> {
-    let mut parts = Vec::new();
+/// What there is to say of runs that differ in the mix.
+pub(super) struct Series {
+    /// What they share.
+    name: String,
+    /// Where each measure meets its null, in words.
+    meeting: Vec<String>,
+    /// Frontiers, then dose-response curves.
+    pub frontiers: Vec<Figure>,
+    pub doses: Vec<Figure>,
+}
+
+/// Every series of runs that has more than one mix ratio.
+pub(super) fn all_series(runs: &[Run]) -> Vec<Series> {
+    let mut all = Vec::new();
     for (name, cells) in series(runs) {
         let groups = dose::groups(&cells);
-        if groups.len() < 2 {
-            continue;
-        }
-        let mut drawn = Vec::new();
-        for figure in figures::dose_response(&groups) {
-            drawn.push(picture::figure(&figure)?);
-        }
-        if !drawn.is_empty() {
-            parts.push((name, drawn));
+        if groups.len() > 1 {
+            all.push(Series {
+                name,
+                meeting: TRACES.iter().filter_map(|t| meets_null(t, &groups)).collect(),
+                frontiers: frontier::frontiers(&groups),
+                doses: figures::dose_response(&groups),
+            });
         }
     }
-    let several = parts.len() > 1;
+    // Figures of several series would have the same names.
+    if all.len() > 1 {
+        for (i, series) in all.iter_mut().enumerate() {
+            let figures = series.frontiers.iter_mut().chain(&mut series.doses);
+            figures.for_each(|f| f.key = format!("series-{}-{}", i + 1, f.key));
+        }
+    }
+    all
+}
+
+fn curves(all: &[Series]) -> Result<Markup> {
+    let several = all.len() > 1;
+    let mut parts = Vec::new();
+    for series in all {
+        parts.push((series, picture::grid(&series.frontiers)?, picture::grid(&series.doses)?));
+    }
     Ok(html! {
         @if !parts.is_empty() {
+            section aria-labelledby="frontier" {
+                h2 #frontier { "Behaviour against trace" }
+                p.note {
+                    "What the runs learned to the right, what can be read of it upwards. Each mark is labelled by the \
+                     pretraining text that was mixed in per narrow text."
+                }
+                @for (series, frontiers, _) in &parts {
+                    @if several { h3 { (series.name) } }
+                    @if series.frontiers.is_empty() {
+                        p { "The runs lack a measure of the trace (trainer diff), or held-out losses, at two ratios." }
+                    }
+                    (frontiers)
+                }
+            }
             section aria-labelledby="dose" {
                 h2 #dose { "Readability against the mix" }
+                @for (series, _, doses) in &parts {
+                    @if several { h3 { (series.name) } }
+                    (doses)
+                }
                 p.note {
                     "Pretraining text mixed in per narrow text, as reached by the runs. The axis is linear near 0 \
                      and logarithmic beyond the smallest ratio above it."
-                }
-                @for (name, drawn) in &parts {
-                    @if several { h3 { (name) } }
-                    div.figures { @for figure in drawn { (figure) } }
                 }
             }
         }
