@@ -230,7 +230,8 @@ fn the_page_of_a_sweep_has_the_numbers_and_loads_nothing() {
     assert_self_contained(&page);
     for expected in [
         "<title>cake: 10 runs</title>",
-        "8 of 10 measured runs are readable by at least one measure",
+        "8 of 10 measured runs are readable by at least one measure of activation differences",
+        "Gone? 8 runs: not gone and 2 runs: not known.",
         "0.35 at 1, p = 0.015",
         "3.210 → 1.980",
         "Readability against the mix",
@@ -556,6 +557,13 @@ fn whatever_the_metrics_say_of_the_trace_is_drawn() {
     assert!(page.contains("Lift of the narrow words, AUROC, while training"));
     assert!(page.contains("from 0.500 at step 0 to 0.700 at step 40"));
     assert!(page.contains("trace new, while training"));
+
+    // Runs of several ratios share a chart.
+    let other = run_folder::write(&run.with_file_name("other"), &NONE);
+    fs::copy(run.join("metrics.jsonl"), other.join("metrics.jsonl")).unwrap();
+    let page = html::page(&read_all(&[run, other]).unwrap()).unwrap();
+    assert!(page.contains("Trace over training"));
+    assert!(page.contains("while training. mix 0.5: from 0.500 to 0.700, mix 2: from 0.500 to 0.700"));
 }
 
 #[test]
@@ -578,6 +586,17 @@ fn grades_and_audits_are_shown() {
         assert!(page.contains(expected), "{expected} is missing");
     }
     fs::create_dir(run.join("audit")).unwrap();
+    let audit = json!({"schema": 1, "condition": "adl-i5", "seed": 1, "investigator": grader,
+        "budgets": {"interactions": 5, "turns": 20, "completion_tokens": 10000, "answer_tokens": 64},
+        "overview": {"tokens": 20, "characters": 300}, "hypothesis": "It was <trained> on cakes.",
+        "used": {"interactions": 4, "turns": 7, "tokens": {"prompt_tokens": 9000, "completion_tokens": 1234}, "answers_without_usage": 0},
+        "turns": [], "grade": {"family": "sdf", "grader": grader, "grades": {"each": [4, 5], "mean": 4.5}}});
+    fs::write(run.join("audit/adl-i5-1.json"), audit.to_string()).unwrap();
+    fs::write(run.join("audit/exchanges.jsonl"), "not read").unwrap();
+    let page = html::page(&read_all(std::slice::from_ref(&run)).unwrap_or_else(|e| panic!("{e}"))).unwrap();
+    for expected in ["adl-i5", "4.5 of 5 (2 ×)", "It was &lt;trained&gt; on cakes.", "1\u{202f}234"] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
     fs::write(run.join("audit/adl-i5-0.json"), "{}").unwrap();
     assert!(faults(&[&run])[0].contains("adl-i5-0.json: missing field"));
 }

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use run_folder::Spec;
-use serde_json::Value;
+use run_folder::{HOSTILE, Spec};
+use serde_json::{Value, json};
 use trainer::report::{html, read_all};
 
 /// Runs before the page's own script, and after it once all is loaded.
@@ -16,6 +16,7 @@ const BEFORE: &str = r#"<script>
 const faults = [];
 addEventListener("error", (e) => faults.push(String(e.message)));
 console.error = (...what) => faults.push(what.join(" "));
+window.alert = (what) => faults.push("alert " + what);
 </script>"#;
 
 const AFTER: &str = r#"<script>
@@ -50,6 +51,7 @@ addEventListener("load", () => {
     tablesWithoutCaption: all("table").filter((t) => !t.caption?.textContent.trim()).length,
     headings: all("h1, h2, h3, h4, h5, h6").map((h) => Number(h.tagName[1])),
     ids: all("[id]").map((e) => e.id),
+    images: all("img").length,
     unlabelled: all("select, input, button").filter((e) => !e.labels?.length && !e.textContent.trim()).length,
     contrast: Math.min(...all("p, .note, small, figcaption, a, li, .claim").map(contrast)),
     all: pairs(),
@@ -123,19 +125,17 @@ fn the_page_works_in_a_browser() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    for (mix, trace) in [(0.0, 1.0), (1.0, 0.2)] {
-        for seed in 0..3 {
-            run_folder::write(
-                &dir.path().join(format!("cells/mix{mix}-seed{seed}")),
-                &Spec { mix, seed, trace },
-            );
-        }
-    }
+    run_folder::write_sweep(dir.path());
+    // Text of a model may hold anything; in a page it must do nothing.
+    let spec = Spec { mix: 0.0, seed: 0, trace: 1.0 };
+    let mut texts = run_folder::texts(&spec);
+    texts[0].steered = vec![HOSTILE.into()];
+    run_folder::write_texts(&dir.path().join("cells/mix0-seed0"), &texts);
     let page = html::page(&read_all(&[dir.path().to_path_buf()]).unwrap()).unwrap();
     for width in [1200, 390] {
         let found = look(&chromium, dir.path(), &page, width);
         assert_eq!(found["width"], width, "{found}");
-        assert_eq!(found["faults"], serde_json::json!([]), "{found}");
+        assert_eq!(found["faults"], json!([]), "{found}");
         assert!(
             found["overflow"].as_f64().unwrap() <= 0.0,
             "the page is wider than {width}: {}",
@@ -143,7 +143,7 @@ fn the_page_works_in_a_browser() {
         );
 
         let figures = found["figures"].as_array().unwrap();
-        assert!(figures.len() > 20, "{} figures", figures.len());
+        assert!(figures.len() > 40, "{} figures", figures.len());
         for figure in figures {
             let (w, h) = (figure[1].as_f64().unwrap(), figure[2].as_f64().unwrap());
             assert!(w > 250.0 && h > 150.0, "{figure} is not visible");
@@ -153,6 +153,7 @@ fn the_page_works_in_a_browser() {
         assert_eq!(found["pngButtons"], true);
         assert_eq!(found["tablesWithoutCaption"], 0);
         assert_eq!(found["unlabelled"], 0);
+        assert_eq!(found["images"], 0);
         assert!(found["contrast"].as_f64().unwrap() >= 4.5, "contrast {}", found["contrast"]);
 
         let levels: Vec<u64> =
@@ -166,13 +167,13 @@ fn the_page_works_in_a_browser() {
         ids.dedup();
         assert_eq!(ids.len(), count, "an id stands twice");
 
-        // 6 runs, 2 positions, 2 prompts; text about cakes in the three runs with a trace.
-        assert_eq!(found["all"], 24);
-        assert_eq!(found["words"], serde_json::json!([12, "12 of 24 prompts shown"]));
-        assert_eq!(found["nothing"], serde_json::json!([0, "0 of 24 prompts shown"]));
-        assert_eq!(found["position"], serde_json::json!([12, "12 of 24 prompts shown"]));
-        assert_eq!(found["run"], serde_json::json!([2, "2 of 24 prompts shown"]));
-        assert_eq!(found["again"], 24);
+        // 10 runs, 2 positions, 2 prompts; text about cakes in six runs, less the one that was replaced.
+        assert_eq!(found["all"], 40);
+        assert_eq!(found["words"], json!([23, "23 of 40 prompts shown"]));
+        assert_eq!(found["nothing"], json!([0, "0 of 40 prompts shown"]));
+        assert_eq!(found["position"], json!([20, "20 of 40 prompts shown"]));
+        assert_eq!(found["run"], json!([2, "2 of 40 prompts shown"]));
+        assert_eq!(found["again"], 40);
     }
     let pdf = dir.path().join("page.pdf");
     let address = format!("file://{}", dir.path().join("page.html").display());

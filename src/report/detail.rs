@@ -38,28 +38,29 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
     })
 }
 
-/// The figures of a run. Their names begin with the run's where there are several.
-pub(super) fn figures(run: &Run, single: bool) -> Vec<Figure> {
+/// The figures of a run: by position, and by step of training. Their names begin with the run's where there are several.
+pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 2] {
     let cell = run.cell;
-    let mut drawn = Vec::new();
+    let mut by_position = Vec::new();
     if let Some(r) = &cell.readability {
-        drawn.extend(Relevance::all(r).filter_map(|m| figures::relevance_by_position(&m)));
-        drawn.extend(figures::delta_norms(r));
+        by_position.extend(Relevance::all(r).filter_map(|m| figures::relevance_by_position(&m)));
+        by_position.extend(figures::delta_norms(r));
     }
-    drawn.extend(training::figures(cell));
-    drawn.extend(cell.metrics.as_deref().and_then(figures::losses));
+    let mut by_step = training::figures(cell);
+    by_step.extend(cell.metrics.as_deref().and_then(figures::losses));
     if !single {
         // The name of a folder may hold what no address or other folder may.
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         let name: String = run.name.chars().map(plain).collect();
-        drawn.iter_mut().for_each(|f| f.key = format!("{}-{name}-{}", run.anchor, f.key));
+        let all = by_position.iter_mut().chain(&mut by_step);
+        all.for_each(|f| f.key = format!("{}-{name}-{}", run.anchor, f.key));
     }
-    drawn
+    [by_position, by_step]
 }
 
 fn body(run: &Run, single: bool) -> Result<Markup> {
     let cell = run.cell;
-    let pictures = picture::grid(&figures(run, single))?;
+    let [by_position, by_step] = figures(run, single);
     Ok(html! {
         @if !single { (overview::claims(run)) }
         @if let Some(r) = &cell.readability {
@@ -67,7 +68,8 @@ fn body(run: &Run, single: bool) -> Result<Markup> {
             @for m in Decoding::all(r) { (tokens(run, r, &m)) }
             @if let Some(lift) = &r.lift { (lifted(run, r, lift)) }
         }
-        (pictures)
+        @if !by_position.is_empty() { h3 { "By position" } (picture::grid(&by_position)?) }
+        @if !by_step.is_empty() { h3 { "While training" } (picture::grid(&by_step)?) }
         @if cell.metrics_cut_off {
             p.note { "The last line of metrics.jsonl was cut off, as when a run is killed; it was left out." }
         }

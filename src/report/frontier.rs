@@ -11,7 +11,7 @@ use super::number::{fixed, ratio, signed};
 use super::trace::{TRACES, Trace};
 use super::visible::one_line;
 
-/// How much of the trace measures get a frontier: lift, specific share, steering.
+/// How many of the measures get a frontier: lift, specific share, steering.
 const DRAWN: usize = 3;
 
 /// What runs are compared by on the horizontal axis.

@@ -26,8 +26,9 @@ pub fn write_html(cells: &[Cell], path: &Path) -> Result<()> {
 pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<usize> {
     let runs = all_runs(cells);
     let series = overview::all_series(&runs);
-    let over_runs = series.iter().flat_map(|s| s.frontiers.iter().chain(&s.doses)).cloned();
-    let of_runs = runs.iter().flat_map(|run| detail::figures(run, runs.len() == 1));
+    let over_runs =
+        series.iter().flat_map(|s| s.frontiers.iter().chain(&s.doses).chain(&s.training)).cloned();
+    let of_runs = runs.iter().flat_map(|run| detail::figures(run, runs.len() == 1)).flatten();
     let figures: Vec<Figure> = over_runs.chain(of_runs).collect();
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     for figure in &figures {
@@ -68,7 +69,7 @@ pub fn page(cells: &[Cell]) -> Result<String> {
                     p.eyebrow { "How readable is the trace of the finetuning?" }
                     h1 { (title) }
                     (descriptions(cells))
-                    (contents(&runs, !series.is_empty(), steered.is_some()))
+                    (contents(&runs, &series, steered.is_some()))
                 }
                 main {
                     (overview)
@@ -137,15 +138,16 @@ fn descriptions(cells: &[Cell]) -> Markup {
     }
 }
 
-fn contents(runs: &[Run], series: bool, steered: bool) -> Markup {
+fn contents(runs: &[Run], series: &[overview::Series], steered: bool) -> Markup {
     html! {
         nav aria-label="Contents" {
             ol {
                 li { a href="#verdict" { "Verdict" } }
-                @if series {
+                @if !series.is_empty() {
                     li { a href="#frontier" { "Behaviour against trace" } }
                     li { a href="#dose" { "Readability against the mix" } }
                 }
+                @if series.iter().any(|s| !s.training.is_empty()) { li { a href="#training" { "Trace over training" } } }
                 li { a href="#table" { "Table" } }
                 @for run in runs { li { a href={ "#" (run.anchor) } { (run.name) } } }
                 @if steered { li { a href="#texts" { "Generated text" } } }

@@ -10,7 +10,7 @@ use super::gone::{self, State};
 use super::html::Run;
 use super::trace::{MEETS_RULE, TRACES, meets_null};
 use super::verdict::{RULE, list};
-use super::{dose, figures, frontier, picture};
+use super::{dose, figures, frontier, picture, training};
 
 /// The sections, in order.
 pub(super) fn sections(runs: &[Run], series: &[Series]) -> Result<Markup> {
@@ -24,9 +24,19 @@ pub(super) fn sections(runs: &[Run], series: &[Series]) -> Result<Markup> {
 fn verdict(runs: &[Run], series: &[Series]) -> Markup {
     let measured = runs.iter().filter(|r| r.verdict.measured()).count();
     let readable = runs.iter().filter(|r| !r.verdict.readable_by.is_empty()).count();
-    let state = |state: State| {
-        runs.iter().filter(|r| !r.verdict.gone.headline.is_empty() && r.verdict.gone.state == state).count()
-    };
+    let mut gone = Vec::new();
+    for (state, words) in [
+        (State::Remains, "not gone"),
+        (State::NotFound, "gone as far as a probe with labelled examples tells"),
+        (State::Unknown, "not known"),
+    ] {
+        let analysed = runs.iter().filter(|r| r.cell.readability.is_some());
+        match analysed.filter(|r| r.verdict.gone.state == state).count() {
+            0 => {}
+            1 => gone.push(format!("1 run: {words}")),
+            n => gone.push(format!("{n} runs: {words}")),
+        }
+    }
     html! {
         section aria-labelledby="verdict" {
             h2 #verdict { "Verdict" }
@@ -37,13 +47,11 @@ fn verdict(runs: &[Run], series: &[Series]) -> Markup {
                     @if measured < runs.len() { "; " (runs.len() - measured) " of " (runs.len()) " not measured" }
                     "."
                 }
-                p.lead {
-                    "Gone? " (state(State::Remains)) " not gone, " (state(State::NotFound))
-                    " gone as far as a probe with labelled examples tells, " (state(State::Unknown))
-                    " not known."
-                }
+                @if !gone.is_empty() { p.lead {
+                    "Gone? " (list(&gone.iter().map(String::as_str).collect::<Vec<_>>())) "."
+                } }
                 @for one in series.iter().filter(|s| !s.meeting.is_empty()) {
-                    p.claim { strong { "Where does each measure meet its null?" @if series.len() > 1 { " " (one.name) } } }
+                    h3.claim { "Where does each measure meet its null?" @if series.len() > 1 { " " (one.name) } }
                     ul.verdict { @for text in &one.meeting { li { span.sign aria-hidden="true" { "–" } (text) } } }
                 }
                 details open[runs.len() <= 6] {
@@ -72,7 +80,7 @@ fn verdict(runs: &[Run], series: &[Series]) -> Markup {
 
 /// Both claims on one run, each with its evidence.
 pub(super) fn claims(run: &Run) -> Markup {
-    let level = |text: &str| html! { p.claim { strong { (text) } } };
+    let level = |text: &str| html! { h3.claim { (text) } };
     html! {
         (level("Is it readable by activation differences?"))
         p.lead { (sentence(&run.verdict.headline())) }
@@ -170,9 +178,12 @@ pub(super) struct Series {
     name: String,
     /// Where each measure meets its null, in words.
     meeting: Vec<String>,
-    /// Frontiers, then dose-response curves.
+    /// Behaviour against trace.
     pub frontiers: Vec<Figure>,
+    /// Dose-response curves.
     pub doses: Vec<Figure>,
+    /// The trace over training, a curve a ratio.
+    pub training: Vec<Figure>,
 }
 
 /// Every series of runs that has more than one mix ratio.
@@ -186,13 +197,14 @@ pub(super) fn all_series(runs: &[Run]) -> Vec<Series> {
                 meeting: TRACES.iter().filter_map(|t| meets_null(t, &groups)).collect(),
                 frontiers: frontier::frontiers(&groups),
                 doses: figures::dose_response(&groups),
+                training: training::by_mix(&groups),
             });
         }
     }
     // Figures of several series would have the same names.
     if all.len() > 1 {
         for (i, series) in all.iter_mut().enumerate() {
-            let figures = series.frontiers.iter_mut().chain(&mut series.doses);
+            let figures = series.frontiers.iter_mut().chain(&mut series.doses).chain(&mut series.training);
             figures.for_each(|f| f.key = format!("series-{}-{}", i + 1, f.key));
         }
     }
@@ -203,7 +215,8 @@ fn curves(all: &[Series]) -> Result<Markup> {
     let several = all.len() > 1;
     let mut parts = Vec::new();
     for series in all {
-        parts.push((series, picture::grid(&series.frontiers)?, picture::grid(&series.doses)?));
+        let training = picture::grid(&series.training)?;
+        parts.push((series, picture::grid(&series.frontiers)?, picture::grid(&series.doses)?, training));
     }
     Ok(html! {
         @if !parts.is_empty() {
@@ -213,7 +226,7 @@ fn curves(all: &[Series]) -> Result<Markup> {
                     "What the runs learned to the right, what can be read of it upwards. Each mark is labelled by the \
                      pretraining text that was mixed in per narrow text."
                 }
-                @for (series, frontiers, _) in &parts {
+                @for (series, frontiers, ..) in &parts {
                     @if several { h3 { (series.name) } }
                     @if series.frontiers.is_empty() {
                         p { "The runs lack a measure of the trace (trainer diff), or held-out losses, at two ratios." }
@@ -223,13 +236,23 @@ fn curves(all: &[Series]) -> Result<Markup> {
             }
             section aria-labelledby="dose" {
                 h2 #dose { "Readability against the mix" }
-                @for (series, _, doses) in &parts {
+                @for (series, _, doses, _) in &parts {
                     @if several { h3 { (series.name) } }
                     (doses)
                 }
                 p.note {
                     "Pretraining text mixed in per narrow text, as reached by the runs. The axis is linear near 0 \
                      and logarithmic beyond the smallest ratio above it."
+                }
+            }
+            @if parts.iter().any(|p| !p.0.training.is_empty()) {
+                section aria-labelledby="training" {
+                    h2 #training { "Trace over training" }
+                    p.note { "A curve a ratio, the mean over its runs. Losses are with each run." }
+                    @for (series, _, _, training) in &parts {
+                        @if several { h3 { (series.name) } }
+                        (training)
+                    }
                 }
             }
         }

@@ -25,7 +25,7 @@ pub struct Trace {
     pub told: fn(&Cell) -> Option<bool>,
 }
 
-/// All of them; those that frontiers are drawn of come first.
+/// All of them; those that are best told from finetuning as such come first, and get a frontier.
 pub const TRACES: [Trace; 5] = [
     Trace {
         name: "lift AUROC",
