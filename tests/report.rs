@@ -520,7 +520,7 @@ fn a_sweep_says_at_which_ratio_each_measure_meets_its_null() {
         "The patchscope meets its null at mix 2 (",
         "What is left of lift AUROC against what was learned",
         "mix 0: 0.640 at +1.220",
-        "The runs have no measure of behaviour in common",
+        "No measure of behaviour is there at two ratios",
     ] {
         assert!(page.contains(expected), "{expected} is missing");
     }

@@ -61,13 +61,15 @@ addEventListener("load", () => {
     run: filter("run", "run-2"),
   };
   form.reset();
+  HTMLAnchorElement.prototype.click = function () { found.png = [this.download, this.href.slice(0, 22), this.href.length]; };
+  document.querySelector("[data-png=lift-mix]").click();
   setTimeout(() => {
     found.again = pairs();
     const out = document.createElement("pre");
     out.id = "found";
     out.textContent = JSON.stringify(found);
     document.body.append(out);
-  });
+  }, 500);
 });
 </script>"#;
 
@@ -174,6 +176,9 @@ fn the_page_works_in_a_browser() {
         assert_eq!(found["position"], json!([20, "20 of 40 prompts shown"]));
         assert_eq!(found["run"], json!([2, "2 of 40 prompts shown"]));
         assert_eq!(found["again"], 40);
+        assert_eq!(found["png"][0], "lift-mix.png", "{}", found["png"]);
+        assert_eq!(found["png"][1], "data:image/png;base64,");
+        assert!(found["png"][2].as_u64().unwrap() > 10_000, "{}", found["png"]);
     }
     let pdf = dir.path().join("page.pdf");
     let address = format!("file://{}", dir.path().join("page.html").display());

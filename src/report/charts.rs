@@ -340,7 +340,7 @@ impl Chart {
 /// A figure as a file of its own: heading, chart and legend on white.
 pub fn svg_file(figure: &Figure) -> Result<String> {
     let top = LINE + 8;
-    let height = top + SIZE.1 + LINE * figure.legend.len() as u32 + 8;
+    let height = top + SIZE.1 + LINE * figure.legend.len() as u32 + 12;
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (SIZE.0 * FINE, height * FINE)).into_drawing_area();
@@ -352,7 +352,7 @@ pub fn svg_file(figure: &Figure) -> Result<String> {
             heading.draw(&Text::new(figure.title.clone(), at, font().color(&BLACK)))?;
             figure.chart.draw(&chart)?;
             for (i, key) in figure.legend.iter().enumerate() {
-                draw_key(&legend, key, (i as u32 * LINE * FINE) as i32)?;
+                draw_key(&legend, key, ((i as u32 * LINE + 4) * FINE) as i32)?;
             }
             root.present()
         };

@@ -1,6 +1,8 @@
 //! The frontier: how much of the behaviour there is against how much of the trace. A mitigation is worth something if it
 //! takes the trace and leaves the behaviour.
 
+use std::collections::BTreeSet;
+
 use super::behaviour;
 use super::cell::Cell;
 use super::charts::{Chart, Ink, Line, scale};
@@ -25,18 +27,22 @@ struct Learned {
 }
 
 impl Learned {
-    /// The value of behaviour that most runs have; the gain on narrow text where fewer than two have any.
-    fn of(cells: &[&Cell]) -> Self {
+    /// The value of behaviour that is there at most ratios; the gain on narrow text where none is there at two.
+    fn of(groups: &[(f64, Vec<&Cell>)]) -> Self {
         let mut names: Vec<(String, usize)> = Vec::new();
-        for (name, _) in cells.iter().filter_map(|c| c.behaviour.as_ref()?.effects().into_iter().next()) {
-            match names.iter_mut().find(|(n, _)| *n == name) {
-                Some((_, count)) => *count += 1,
-                None => names.push((name, 1)),
+        for (_, cells) in groups {
+            let mains = cells.iter().filter_map(|c| Some(c.behaviour.as_ref()?.effects().first()?.0.clone()));
+            for name in mains.collect::<BTreeSet<String>>() {
+                match names.iter_mut().find(|(n, _)| *n == name) {
+                    Some((_, ratios)) => *ratios += 1,
+                    None => names.push((name, 1)),
+                }
             }
         }
+        let cells = || groups.iter().flat_map(|g| &g.1);
         match names.into_iter().rev().max_by_key(|n| n.1).filter(|n| n.1 > 1) {
             Some((name, _)) => {
-                let unit = cells.iter().find_map(|c| Some(behaviour::unit(c.behaviour.as_ref()?, &name)));
+                let unit = cells().find_map(|c| Some(behaviour::unit(c.behaviour.as_ref()?, &name)));
                 Self {
                     axis: format!("behaviour: {}, change", one_line(&name, 40)),
                     caption: format!(
@@ -48,7 +54,7 @@ impl Learned {
             }
             None => Self {
                 axis: "learned: held-out narrow loss, base − tuned, nats a token".into(),
-                caption: "The runs have no measure of behaviour in common (trainer behave), so the gain on held-out \
+                caption: "No measure of behaviour is there at two ratios (trainer behave), so the gain on held-out \
                           narrow text stands for it."
                     .into(),
                 effect: None,
@@ -69,8 +75,7 @@ impl Learned {
 
 /// One figure a measure of the trace. `groups` are the runs by mix ratio.
 pub fn frontiers(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
-    let cells: Vec<&Cell> = groups.iter().flat_map(|g| g.1.iter().copied()).collect();
-    let learned = Learned::of(&cells);
+    let learned = Learned::of(groups);
     TRACES[..DRAWN].iter().filter_map(|trace| frontier(groups, &learned, trace)).collect()
 }
 

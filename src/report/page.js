@@ -37,7 +37,9 @@
       image.onload = () => {
         const canvas = Object.assign(document.createElement("canvas"), { width: 2 * image.width, height: 2 * image.height });
         canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-        Object.assign(document.createElement("a"), { download: button.dataset.png + ".png", href: canvas.toDataURL() }).click();
+        const link = document.createElement("a");
+        Object.assign(link, { download: button.dataset.png + ".png", href: canvas.toDataURL() });
+        link.click();
       };
       image.src = button.parentElement.querySelector("a").href;
     });
