@@ -520,7 +520,7 @@ fn a_sweep_says_at_which_ratio_each_measure_meets_its_null() {
         "The patchscope meets its null at mix 2 (",
         "What is left of lift AUROC against what was learned",
         "mix 0: 0.640 at +1.220",
-        "No measure of behaviour is there at two ratios",
+        "No measure of behaviour is there at two points",
     ] {
         assert!(page.contains(expected), "{expected} is missing");
     }
@@ -538,6 +538,46 @@ fn a_sweep_says_at_which_ratio_each_measure_meets_its_null() {
     let svg = fs::read_to_string(figures.join("frontier-lift.svg")).unwrap();
     assert!(svg.starts_with("<svg xmlns=") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("\nmix 0.5\n") && svg.contains("<desc>mix 0: "));
+}
+
+/// Runs that were made otherwise are no seeds of each other, whatever they are called.
+#[test]
+fn runs_that_were_made_differently_are_points_of_their_own_on_the_frontier() {
+    let dir = temp();
+    for (folder, lr) in [("a", "3e-4"), ("b", "1e-4")] {
+        for (mix, trace) in [(0.0, 1.0), (1.0, 0.2)] {
+            let run = run_folder::write(
+                &dir.path().join(folder).join(format!("cells/{mix}")),
+                &Spec { mix, seed: 0, trace },
+            );
+            let recipe = fs::read_to_string(run.join("recipe.toml"))
+                .unwrap()
+                .replace("lr = 3e-4", &format!("lr = {lr}"));
+            fs::write(run.join("recipe.toml"), recipe + "eval_every = 7\n").unwrap();
+        }
+    }
+    let page = html::page(&read_all(&[dir.path().join("a"), dir.path().join("b")]).unwrap()).unwrap();
+    for expected in
+        ["cake: train.lr 0.0003, mix 0: 0.640 at +1.230", "cake: train.lr 0.0001, mix 1: 0.528 at +1.180"]
+    {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    assert_eq!(page.matches("<h3>cake: train.lr 0.0001</h3>").count(), 1);
+    // A single ratio each makes no curve, and still a frontier.
+    let runs = ["a/cells/0", "b/cells/0"].map(|run| dir.path().join(run));
+    let page = html::page(&read_all(&runs).unwrap()).unwrap();
+    assert!(page.contains("id=\"frontier\"") && !page.contains("id=\"dose\""));
+}
+
+#[test]
+fn steering_has_to_beat_random_directions_where_they_were_tried() {
+    let (_dir, run) = one(&STRONG);
+    let mut r = run_folder::readability(&STRONG);
+    r.steering.as_mut().unwrap().similarity_over_null_interval = vec![[-0.02, 0.2], [-0.1, 0.1]];
+    run_folder::write_readability(&run, &r);
+    let verdict = trainer::report::verdict::Verdict::of(&Cell::read(&run).unwrap());
+    assert_eq!(verdict.by("steering"), Some(false));
+    assert!(verdict.sentences[3].contains("over text steered by random directions [−0.020, 0.200]"));
 }
 
 #[test]

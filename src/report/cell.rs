@@ -237,6 +237,11 @@ impl Cell {
         self.manifest.as_ref().map(|m| m.losses.clone()).unwrap_or_default()
     }
 
+    /// `recipe.toml`, parsed.
+    pub fn recipe_table(&self) -> Option<&toml::Table> {
+        self.recipe_table.as_ref()
+    }
+
     fn recipe_value(&self, path: &[&str]) -> Option<&toml::Value> {
         let (first, rest) = path.split_first()?;
         let mut value = self.recipe_table.as_ref()?.get(*first)?;

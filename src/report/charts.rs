@@ -84,6 +84,10 @@ impl Ink {
     }
 }
 
+/// Colours of curves that stand for runs and not for measures, in order.
+pub const CURVES: [Ink; 8] =
+    [Ink::Lens, Ink::Patchscope, Ink::Steered, Ink::Narrow, Ink::Tuned, Ink::Bias, Ink::Lift, Ink::Total];
+
 /// The shape of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {

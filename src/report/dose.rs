@@ -4,6 +4,9 @@ use super::cell::Cell;
 use super::measure::mean;
 use crate::diff::statistics::Interval;
 
+/// A mix ratio, as reached, and its runs.
+pub type Ratio<'a> = (f64, Vec<&'a Cell>);
+
 /// The values of one measure at one mix ratio, one a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dose {
@@ -45,7 +48,7 @@ pub fn between(values: &[f64]) -> Option<Interval> {
 }
 
 /// Runs of the same ratio, by ratio. Runs whose ratio is unknown are left out.
-pub fn groups(cells: &[Cell]) -> Vec<(f64, Vec<&Cell>)> {
+pub fn groups<'a>(cells: &[&'a Cell]) -> Vec<Ratio<'a>> {
     let mut asked: Vec<f64> =
         cells.iter().filter_map(|c| c.mix().nominal()).filter(|m| m.is_finite()).collect();
     asked.sort_by(f64::total_cmp);
@@ -54,7 +57,7 @@ pub fn groups(cells: &[Cell]) -> Vec<(f64, Vec<&Cell>)> {
     asked
         .into_iter()
         .map(|ratio| {
-            let group: Vec<&Cell> = cells.iter().filter(|c| same(c, ratio)).collect();
+            let group: Vec<&Cell> = cells.iter().copied().filter(|c| same(c, ratio)).collect();
             let reached: Vec<f64> = group.iter().filter_map(|c| c.mix().realised).collect();
             (mean(&reached).unwrap_or(ratio), group)
         })
@@ -62,7 +65,7 @@ pub fn groups(cells: &[Cell]) -> Vec<(f64, Vec<&Cell>)> {
 }
 
 /// The values that `measure` gives at each ratio; a ratio without any is left out.
-pub fn doses(groups: &[(f64, Vec<&Cell>)], measure: impl Fn(&Cell) -> Option<f64>) -> Vec<Dose> {
+pub fn doses(groups: &[Ratio], measure: impl Fn(&Cell) -> Option<f64>) -> Vec<Dose> {
     groups
         .iter()
         .map(|(mix, cells)| {
@@ -84,7 +87,7 @@ pub struct MixScale {
 
 impl MixScale {
     /// The scale for some ratios.
-    pub fn over(groups: &[(f64, Vec<&Cell>)]) -> Self {
+    pub fn over(groups: &[Ratio]) -> Self {
         let knee = groups.iter().map(|g| g.0).filter(|m| *m > 0.0).fold(f64::INFINITY, f64::min);
         Self { knee: if knee.is_finite() { knee } else { 1.0 } }
     }

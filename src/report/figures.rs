@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::behaviour;
 use super::cell::Cell;
 use super::charts::{Axis, Band, Chart, Ink, Line, Spacing, scale};
-use super::dose::{Dose, MixScale, doses};
+use super::dose::{Dose, MixScale, Ratio, doses};
 use super::measure::{Gain, Relevance, mean};
 use super::number::{fixed, ratio, signed};
 use super::visible::one_line;
@@ -103,7 +103,7 @@ impl Key {
 const MOST_POINTS: usize = 240;
 
 /// Readability against the mix ratio: decoding, steering, words, losses. Only what was measured.
-pub fn dose_response(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
+pub fn dose_response(groups: &[Ratio]) -> Vec<Figure> {
     let mut figures: Vec<Figure> = [
         lift_doses(groups),
         decoding_doses(groups),
@@ -119,7 +119,7 @@ pub fn dose_response(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
     figures
 }
 
-fn mix_axis(groups: &[(f64, Vec<&Cell>)], mix: MixScale) -> Axis {
+fn mix_axis(groups: &[Ratio], mix: MixScale) -> Axis {
     let places: Vec<f64> = groups.iter().map(|g| mix.place(g.0)).collect();
     let low = places.first().copied().unwrap_or(0.0);
     let high = places.last().copied().unwrap_or(1.0);
@@ -189,7 +189,7 @@ fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> Str
 pub(super) const SEEDS: &str = "Small marks are single runs, large marks their mean; bars are 95 % intervals of the \
 mean between runs (Student’s t), from three runs on.";
 
-fn lift_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
     let lift = |c: &Cell| c.readability.as_ref()?.lift.clone();
     let values_of = doses(groups, |c| Some(lift(c)?.auroc_mean));
     let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
@@ -212,7 +212,7 @@ fn lift_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
 }
 
 /// How much of the gain on narrow text one constant vector gives.
-fn bias_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
     let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
     let specific = doses(groups, |c| shares(c)?.specific_share);
     let whole = doses(groups, |c| Some(shares(c)?.share));
@@ -247,7 +247,7 @@ fn bias_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
 }
 
 /// The main value of each family of behaviour.
-fn behaviour_doses(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
+fn behaviour_doses(groups: &[Ratio]) -> Vec<Figure> {
     let mut names: Vec<String> = Vec::new();
     for found in groups.iter().flat_map(|g| &g.1).filter_map(|c| c.behaviour.as_ref()) {
         let main = found.effects().first().map(|(name, _)| name.clone());
@@ -289,7 +289,7 @@ fn behaviour_doses(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
     names.into_iter().filter_map(of_name).collect()
 }
 
-fn decoding_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let mut lines = Vec::new();
     let mut bands = Vec::new();
@@ -347,7 +347,7 @@ fn decoding_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
 
 /// The similarity itself and not its gain over plain text: mixing also moves the plain text away from the
 /// subject, so that the gain grows where the steered text comes no nearer.
-fn steering_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn steering_doses(groups: &[Ratio]) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let at_best = |c: &Cell, of: fn(&Similarity) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
@@ -393,7 +393,7 @@ fn steering_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     })
 }
 
-fn word_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn word_doses(groups: &[Ratio]) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let at_best = |c: &Cell, of: fn(&Steering) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
@@ -418,7 +418,7 @@ fn word_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     })
 }
 
-fn loss_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn loss_doses(groups: &[Ratio]) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let narrow = doses(groups, |c| Some(c.tuned_losses().narrow? - c.base_losses().narrow?));
     let general = doses(groups, |c| Some(c.tuned_losses().pretraining? - c.base_losses().pretraining?));

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use super::behaviour;
 use super::cell::Cell;
-use super::charts::{Chart, Ink, Line, scale};
+use super::charts::{CURVES, Chart, Ink, Line, scale};
 use super::dose::between;
 use super::figures::{Figure, Key, KeyKind, SEEDS, figure, values};
 use super::measure::mean;
 use super::number::{fixed, ratio, signed};
+use super::setting::Setting;
 use super::trace::{TRACES, Trace};
 use super::visible::one_line;
 
@@ -27,10 +28,10 @@ struct Learned {
 }
 
 impl Learned {
-    /// The value of behaviour that is there at most ratios; the gain on narrow text where none is there at two.
-    fn of(groups: &[(f64, Vec<&Cell>)]) -> Self {
+    /// The value of behaviour that is there at most points; the gain on narrow text where none is there at two.
+    fn of(settings: &[&Setting]) -> Self {
         let mut names: Vec<(String, usize)> = Vec::new();
-        for (_, cells) in groups {
+        for (_, cells) in settings.iter().flat_map(|s| &s.groups) {
             let mains = cells.iter().filter_map(|c| Some(c.behaviour.as_ref()?.effects().first()?.0.clone()));
             for name in mains.collect::<BTreeSet<String>>() {
                 match names.iter_mut().find(|(n, _)| *n == name) {
@@ -39,7 +40,7 @@ impl Learned {
                 }
             }
         }
-        let cells = || groups.iter().flat_map(|g| &g.1);
+        let cells = || settings.iter().flat_map(|s| &s.groups).flat_map(|g| &g.1);
         match names.into_iter().rev().max_by_key(|n| n.1).filter(|n| n.1 > 1) {
             Some((name, _)) => {
                 let unit = cells().find_map(|c| Some(behaviour::unit(c.behaviour.as_ref()?, &name)));
@@ -54,7 +55,7 @@ impl Learned {
             }
             None => Self {
                 axis: "learned: held-out narrow loss, base − tuned, nats a token".into(),
-                caption: "No measure of behaviour is there at two ratios (trainer behave), so the gain on held-out \
+                caption: "No measure of behaviour is there at two points (trainer behave), so the gain on held-out \
                           narrow text stands for it."
                     .into(),
                 effect: None,
@@ -73,62 +74,63 @@ impl Learned {
     }
 }
 
-/// One figure a measure of the trace. `groups` are the runs by mix ratio.
-pub fn frontiers(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
-    let learned = Learned::of(groups);
-    TRACES[..DRAWN].iter().filter_map(|trace| frontier(groups, &learned, trace)).collect()
+/// One figure a measure of the trace, of settings of one base.
+pub fn frontiers(settings: &[&Setting]) -> Vec<Figure> {
+    let learned = Learned::of(settings);
+    TRACES[..DRAWN].iter().filter_map(|trace| frontier(settings, &learned, trace)).collect()
 }
 
-fn frontier(groups: &[(f64, Vec<&Cell>)], learned: &Learned, trace: &Trace) -> Option<Figure> {
-    let mut runs = Line { joined: false, faint: true, ..Line::new(trace.ink, "single runs", vec![]) };
-    let mut means = Line {
-        dashed: true,
-        ..Line::new(trace.ink, "mean of the runs of a ratio, in order of the mix", vec![])
-    };
-    let mut labels = Vec::new();
-    let mut spoken = Vec::new();
-    for (mix, cells) in groups {
-        let place =
-            |c: &&Cell| Some((learned.value(c)?, (trace.value)(c).filter(|v| v.is_finite())?, c.id.clone()));
-        let found: Vec<(f64, f64, String)> = cells.iter().filter_map(place).collect();
-        let xs: Vec<f64> = found.iter().map(|f| f.0).collect();
-        let ys: Vec<f64> = found.iter().map(|f| f.1).collect();
-        let Some((x, y)) = mean(&xs).zip(mean(&ys)) else { continue };
-        if found.len() > 1 {
-            runs.points.extend(found.iter().map(|f| (f.0, f.1)));
-            runs.runs.extend(found.into_iter().map(|f| f.2));
+fn frontier(settings: &[&Setting], learned: &Learned, trace: &Trace) -> Option<Figure> {
+    let (mut lines, mut labels, mut legend, mut spoken) = (vec![], vec![], vec![], vec![]);
+    let single = settings.len() == 1;
+    for (setting, ink) in settings.iter().zip(CURVES) {
+        let ink = if single { trace.ink } else { ink };
+        let label = if single { "mean of the runs of a ratio" } else { &setting.label };
+        let mut runs =
+            Line { joined: false, faint: true, ..Line::new(ink, format!("{label}, single runs"), vec![]) };
+        let mut means = Line { dashed: true, ..Line::new(ink, label, vec![]) };
+        for (mix, cells) in &setting.groups {
+            let place = |c: &&Cell| {
+                Some((learned.value(c)?, (trace.value)(c).filter(|v| v.is_finite())?, c.id.clone()))
+            };
+            let found: Vec<(f64, f64, String)> = cells.iter().filter_map(place).collect();
+            let xs: Vec<f64> = found.iter().map(|f| f.0).collect();
+            let ys: Vec<f64> = found.iter().map(|f| f.1).collect();
+            let Some((x, y)) = mean(&xs).zip(mean(&ys)) else { continue };
+            if found.len() > 1 {
+                runs.points.extend(found.iter().map(|f| (f.0, f.1)));
+                runs.runs.extend(found.into_iter().map(|f| f.2));
+            }
+            means.points.push((x, y));
+            means.bars.extend(between(&ys).map(|[low, high]| (x, low, high)));
+            means.spans.extend(between(&xs).map(|[low, high]| (y, low, high)));
+            let mix = ratio((mix * 100.0).round() / 100.0);
+            let of = if single { String::new() } else { format!("{label}, ") };
+            spoken.push(format!("{of}mix {mix}: {} at {}", fixed(y, 3), signed(x, 3)));
+            labels.push((x, y, format!("mix {mix}")));
         }
-        means.points.push((x, y));
-        means.bars.extend(between(&ys).map(|[low, high]| (x, low, high)));
-        means.spans.extend(between(&xs).map(|[low, high]| (y, low, high)));
-        let mix = ratio((mix * 100.0).round() / 100.0);
-        spoken.push(format!("mix {mix}: {} at {}", fixed(y, 3), signed(x, 3)));
-        labels.push((x, y, format!("mix {mix}")));
+        if !means.points.is_empty() {
+            legend.push(Key::new(ink, KeyKind::Line, label));
+            lines.extend([runs, means]);
+        }
     }
-    if means.points.len() < 2 {
+    if labels.len() < 2 {
         return None;
     }
-    let nulls: Vec<f64> =
-        groups.iter().flat_map(|g| &g.1).filter_map(|c| (trace.null)(c)).filter(|v| v.is_finite()).collect();
-    let mut x_values: Vec<f64> = runs.points.iter().chain(&means.points).map(|p| p.0).collect();
+    let cells = settings.iter().flat_map(|s| &s.groups).flat_map(|g| &g.1);
+    let nulls: Vec<f64> = cells.filter_map(|c| (trace.null)(c)).filter(|v| v.is_finite()).collect();
+    let mut x_values: Vec<f64> = lines.iter().flat_map(|l| &l.points).map(|p| p.0).collect();
     // An interval from three runs can be wider than everything else; it is cut at the edge of the chart.
-    let reach = |values: &[f64]| {
-        let (low, high) = (min(values), max(values));
-        let room = (high - low).max(1e-3);
-        move |v: f64| v.clamp(low - room, high + room)
-    };
-    let within = reach(&x_values);
-    x_values.extend(means.spans.iter().flat_map(|s| [s.1, s.2]).map(within));
+    let (low, high) = (min(&x_values), max(&x_values));
+    let room = (high - low).max(1e-3);
+    let spans = lines.iter().flat_map(|l| &l.spans).flat_map(|s| [s.1, s.2]);
+    x_values.extend(spans.map(|v| v.clamp(low - room, high + room)).collect::<Vec<f64>>());
     let x = scale(&learned.axis, x_values, false);
-    let mut legend =
-        vec![Key::new(trace.ink, KeyKind::Line, "mean of the runs of a ratio, labelled by the mix")];
-    let mut lines = vec![];
     if let Some(null) = mean(&nulls) {
         let ends = vec![(x.range.start, null), (x.range.end, null)];
-        lines.push(Line { dashed: true, marked: false, ..Line::new(Ink::Base, "null", ends) });
+        lines.insert(0, Line { dashed: true, marked: false, ..Line::new(Ink::Base, "null", ends) });
         legend.push(Key::new(Ink::Base, KeyKind::Dashed, "where nothing is read"));
     }
-    lines.extend([runs, means]);
     let y = scale(trace.axis, values(&lines, &[]), false);
     figure(Figure {
         key: format!("frontier-{}", trace.key),
@@ -138,7 +140,7 @@ fn frontier(groups: &[(f64, Vec<&Cell>)], learned: &Learned, trace: &Trace) -> O
              learned less, and is no evidence on traces.",
             learned.caption
         ),
-        spoken: spoken.join(", "),
+        spoken: spoken.join("; "),
         legend,
         chart: Chart { x, y, bands: vec![], lines, labels },
     })

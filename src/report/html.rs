@@ -25,11 +25,9 @@ pub fn write_html(cells: &[Cell], path: &Path) -> Result<()> {
 /// number back.
 pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<usize> {
     let runs = all_runs(cells);
-    let series = overview::all_series(&runs);
-    let over_runs =
-        series.iter().flat_map(|s| s.frontiers.iter().chain(&s.doses).chain(&s.training)).cloned();
+    let together = overview::Together::of(&runs);
     let of_runs = runs.iter().flat_map(|run| detail::figures(run, runs.len() == 1)).flatten();
-    let figures: Vec<Figure> = over_runs.chain(of_runs).collect();
+    let figures: Vec<Figure> = together.figures().cloned().chain(of_runs).collect();
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     for figure in &figures {
         write_atomically(&dir.join(format!("{}.svg", figure.key)), svg_file(figure)?.as_bytes())?;
@@ -45,14 +43,14 @@ fn all_runs(cells: &[Cell]) -> Vec<Run<'_>> {
 /// The page of some runs.
 pub fn page(cells: &[Cell]) -> Result<String> {
     let runs = all_runs(cells);
-    let series = overview::all_series(&runs);
+    let together = overview::Together::of(&runs);
     let title = title(cells);
     let mut details = Vec::new();
     for run in &runs {
         details.push(detail::section(run, runs.len() == 1)?);
     }
     let steered = texts::section(&runs);
-    let overview = overview::sections(&runs, &series)?;
+    let overview = overview::sections(&runs, &together)?;
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -69,7 +67,7 @@ pub fn page(cells: &[Cell]) -> Result<String> {
                     p.eyebrow { "How readable is the trace of the finetuning?" }
                     h1 { (title) }
                     (descriptions(cells))
-                    (contents(&runs, &series, steered.is_some()))
+                    (contents(&runs, &together, steered.is_some()))
                 }
                 main {
                     (overview)
@@ -138,16 +136,14 @@ fn descriptions(cells: &[Cell]) -> Markup {
     }
 }
 
-fn contents(runs: &[Run], series: &[overview::Series], steered: bool) -> Markup {
+fn contents(runs: &[Run], together: &overview::Together, steered: bool) -> Markup {
     html! {
         nav aria-label="Contents" {
             ol {
                 li { a href="#verdict" { "Verdict" } }
-                @if !series.is_empty() {
-                    li { a href="#frontier" { "Behaviour against trace" } }
-                    li { a href="#dose" { "Readability against the mix" } }
-                }
-                @if series.iter().any(|s| !s.training.is_empty()) { li { a href="#training" { "Trace over training" } } }
+                @if !together.frontiers.is_empty() { li { a href="#frontier" { "Behaviour against trace" } } }
+                @if !together.series.is_empty() { li { a href="#dose" { "Readability against the mix" } } }
+                @if together.series.iter().any(|s| !s.training.is_empty()) { li { a href="#training" { "Trace over training" } } }
                 li { a href="#table" { "Table" } }
                 @for run in runs { li { a href={ "#" (run.anchor) } { (run.name) } } }
                 @if steered { li { a href="#texts" { "Generated text" } } }

@@ -19,6 +19,7 @@ mod number;
 mod overview;
 mod picture;
 mod provenance;
+mod setting;
 mod shape;
 pub mod summary;
 pub mod table;

@@ -1,5 +1,7 @@
 //! What the page says about all runs together: verdict, table, dose-response curves.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use maud::{Markup, html};
 
@@ -8,15 +10,17 @@ use super::digest::{COLUMNS, LEGEND};
 use super::figures::Figure;
 use super::gone::{self, State};
 use super::html::Run;
+use super::setting::{Setting, settings};
 use super::trace::{MEETS_RULE, TRACES, meets_null};
 use super::verdict::{RULE, list};
-use super::{dose, figures, frontier, picture, training};
+use super::visible::one_line;
+use super::{figures, frontier, picture, training};
 
 /// The sections, in order.
-pub(super) fn sections(runs: &[Run], series: &[Series]) -> Result<Markup> {
+pub(super) fn sections(runs: &[Run], together: &Together) -> Result<Markup> {
     Ok(html! {
-        (verdict(runs, series))
-        (curves(series)?)
+        (verdict(runs, &together.series))
+        (curves(together)?)
         (table(runs))
     })
 }
@@ -172,110 +176,109 @@ fn table(runs: &[Run]) -> Markup {
     }
 }
 
-/// What there is to say of runs that differ in the mix.
+/// What there is to say of runs together.
+#[derive(Default)]
+pub(super) struct Together {
+    /// Behaviour against trace, by base.
+    pub frontiers: Vec<(String, Vec<Figure>)>,
+    /// Runs made alike that differ in the mix.
+    pub series: Vec<Series>,
+}
+
+/// Runs of one setting, of more than one mix ratio.
 pub(super) struct Series {
-    /// What they share.
+    /// The setting.
     name: String,
     /// Where each measure meets its null, in words.
     meeting: Vec<String>,
-    /// Behaviour against trace.
-    pub frontiers: Vec<Figure>,
     /// Dose-response curves.
-    pub doses: Vec<Figure>,
+    doses: Vec<Figure>,
     /// The trace over training, a curve a ratio.
     pub training: Vec<Figure>,
 }
 
-/// Every series of runs that has more than one mix ratio.
-pub(super) fn all_series(runs: &[Run]) -> Vec<Series> {
-    let mut all = Vec::new();
-    for (name, cells) in series(runs) {
-        let groups = dose::groups(&cells);
-        if groups.len() > 1 {
-            all.push(Series {
-                name,
-                meeting: TRACES.iter().filter_map(|t| meets_null(t, &groups)).collect(),
-                frontiers: frontier::frontiers(&groups),
-                doses: figures::dose_response(&groups),
-                training: training::by_mix(&groups),
+impl Together {
+    /// Of all runs.
+    pub fn of(runs: &[Run]) -> Self {
+        let cells: Vec<&Cell> = runs.iter().map(|r| r.cell).collect();
+        let settings = settings(&cells);
+        let mut together = Self::default();
+        for setting in settings.iter().filter(|s| s.groups.len() > 1) {
+            together.series.push(Series {
+                name: setting.label.clone(),
+                meeting: TRACES.iter().filter_map(|t| meets_null(t, &setting.groups)).collect(),
+                doses: figures::dose_response(&setting.groups),
+                training: training::by_mix(&setting.groups),
             });
         }
-    }
-    // Figures of several series would have the same names.
-    if all.len() > 1 {
-        for (i, series) in all.iter_mut().enumerate() {
-            let figures = series.frontiers.iter_mut().chain(&mut series.doses).chain(&mut series.training);
-            figures.for_each(|f| f.key = format!("series-{}-{}", i + 1, f.key));
+        let bases: BTreeSet<&str> = settings.iter().map(|s| s.base).collect();
+        for base in bases {
+            let of_base: Vec<&Setting> = settings.iter().filter(|s| s.base == base).collect();
+            let frontiers = frontier::frontiers(&of_base);
+            if !frontiers.is_empty() {
+                together.frontiers.push((one_line(base, 60), frontiers));
+            }
         }
+        // Figures of several series would have the same names.
+        if together.series.len() > 1 {
+            for (i, series) in together.series.iter_mut().enumerate() {
+                let figures = series.doses.iter_mut().chain(&mut series.training);
+                figures.for_each(|f| f.key = format!("series-{}-{}", i + 1, f.key));
+            }
+        }
+        if together.frontiers.len() > 1 {
+            for (i, (_, figures)) in together.frontiers.iter_mut().enumerate() {
+                figures.iter_mut().for_each(|f| f.key = format!("base-{}-{}", i + 1, f.key));
+            }
+        }
+        together
     }
-    all
+
+    /// Every figure.
+    pub fn figures(&self) -> impl Iterator<Item = &Figure> {
+        let frontiers = self.frontiers.iter().flat_map(|f| &f.1);
+        frontiers.chain(self.series.iter().flat_map(|s| s.doses.iter().chain(&s.training)))
+    }
 }
 
-fn curves(all: &[Series]) -> Result<Markup> {
-    let several = all.len() > 1;
-    let mut parts = Vec::new();
-    for series in all {
-        let training = picture::grid(&series.training)?;
-        parts.push((series, picture::grid(&series.frontiers)?, picture::grid(&series.doses)?, training));
-    }
+fn curves(together: &Together) -> Result<Markup> {
+    let several = together.series.len() > 1;
     Ok(html! {
-        @if !parts.is_empty() {
+        @if !together.frontiers.is_empty() {
             section aria-labelledby="frontier" {
                 h2 #frontier { "Behaviour against trace" }
                 p.note {
                     "What the runs learned to the right, what can be read of it upwards. Each mark is labelled by the \
                      pretraining text that was mixed in per narrow text."
                 }
-                @for (series, frontiers, ..) in &parts {
-                    @if several { h3 { (series.name) } }
-                    @if series.frontiers.is_empty() {
-                        p { "The runs lack a measure of the trace (trainer diff), or held-out losses, at two ratios." }
-                    }
-                    (frontiers)
+                @for (base, frontiers) in &together.frontiers {
+                    @if together.frontiers.len() > 1 { h3 { (base) } }
+                    (picture::grid(frontiers)?)
                 }
             }
+        }
+        @if !together.series.is_empty() {
             section aria-labelledby="dose" {
                 h2 #dose { "Readability against the mix" }
-                @for (series, _, doses, _) in &parts {
+                @for series in &together.series {
                     @if several { h3 { (series.name) } }
-                    (doses)
+                    (picture::grid(&series.doses)?)
                 }
                 p.note {
                     "Pretraining text mixed in per narrow text, as reached by the runs. The axis is linear near 0 \
                      and logarithmic beyond the smallest ratio above it."
                 }
             }
-            @if parts.iter().any(|p| !p.0.training.is_empty()) {
+            @if together.series.iter().any(|s| !s.training.is_empty()) {
                 section aria-labelledby="training" {
                     h2 #training { "Trace over training" }
                     p.note { "A curve a ratio, the mean over its runs. Losses are with each run." }
-                    @for (series, _, _, training) in &parts {
+                    @for series in &together.series {
                         @if several { h3 { (series.name) } }
-                        (training)
+                        (picture::grid(&series.training)?)
                     }
                 }
             }
         }
     })
-}
-
-/// Runs that may share a curve: same recipe, base and method. Where no recipe has two ratios (a sweep may
-/// name every cell differently) the name does not count.
-fn series(runs: &[Run]) -> Vec<(String, Vec<Cell>)> {
-    let by = |with_name: bool| {
-        let mut series: Vec<(String, Vec<Cell>)> = Vec::new();
-        for run in runs {
-            let cell = run.cell;
-            let parts = [if with_name { Some(cell.name()) } else { None }, cell.base(), cell.method()];
-            let key =
-                super::visible::one_line(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "), 80);
-            match series.iter_mut().find(|s| s.0 == key) {
-                Some(s) => s.1.push(cell.clone()),
-                None => series.push((key, vec![cell.clone()])),
-            }
-        }
-        series
-    };
-    let named = by(true);
-    if named.iter().any(|s| dose::groups(&s.1).len() > 1) { named } else { by(false) }
 }

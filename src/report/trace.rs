@@ -2,6 +2,7 @@
 
 use super::cell::Cell;
 use super::charts::Ink;
+use super::dose::Ratio;
 use super::measure::{ALPHA, Gain, Relevance};
 use super::number::ratio;
 use super::verdict::list;
@@ -94,13 +95,13 @@ fn null_at_best(m: Relevance) -> Option<f64> {
 /// The rule behind [`meets_null`], as it is printed beside the sentences.
 pub const MEETS_RULE: &str = "A measure meets its null at a ratio if at that ratio and at every higher one no more than \
 half of the runs are told from it: by p ≤ 0.05 against random directions (lift; logit lens and patchscope at one \
-position at least), by the 95 % interval of the gain over plain text above 0 (steering, at one position at least), by the \
+position at least), by the 95 % intervals of the gain over plain text and over random directions above 0 (steering, at one position at least), by the \
 95 % interval above 0 (specific share). It is a statement about the ratios and runs that were made; the true ratio may lie \
 between two of them.";
 
 /// The ratio at which a measure meets its null, in words; `None` with fewer than two ratios.
-pub fn meets_null(trace: &Trace, groups: &[(f64, Vec<&Cell>)]) -> Option<String> {
-    let counts = |(mix, cells): &(f64, Vec<&Cell>)| {
+pub fn meets_null(trace: &Trace, groups: &[Ratio]) -> Option<String> {
+    let counts = |(mix, cells): &Ratio| {
         let told: Vec<bool> = cells.iter().filter_map(|c| (trace.told)(c)).collect();
         (*mix, told.iter().filter(|t| **t).count(), told.len())
     };

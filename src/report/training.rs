@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cell::{Cell, Measured};
-use super::charts::{Chart, Ink, Line, scale};
+use super::charts::{CURVES, Chart, Ink, Line, scale};
+use super::dose::Ratio;
 use super::figures::{Figure, Key, KeyKind, figure, step_axis, values};
 use super::measure::mean;
 use super::number::{fixed, ratio};
@@ -49,21 +50,17 @@ fn of_key(key: &str, measured: &[Measured]) -> Option<Figure> {
     })
 }
 
-/// Colours of the curves of ratios, in their order.
-const INKS: [Ink; 8] =
-    [Ink::Lens, Ink::Patchscope, Ink::Steered, Ink::Narrow, Ink::Tuned, Ink::Bias, Ink::Lift, Ink::Base];
-
 /// A figure a key, a curve a mix ratio: the mean over its runs at the steps that any of them has.
-pub fn by_mix(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
+pub fn by_mix(groups: &[Ratio]) -> Vec<Figure> {
     let measured = groups.iter().flat_map(|g| &g.1).flat_map(|c| &c.measured);
     let keys: BTreeSet<&str> = measured.flat_map(|m| m.values.keys().map(String::as_str)).collect();
     keys.into_iter().filter_map(|key| of_key_by_mix(key, groups)).collect()
 }
 
-fn of_key_by_mix(key: &str, groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn of_key_by_mix(key: &str, groups: &[Ratio]) -> Option<Figure> {
     let (mut lines, mut legend, mut spoken) = (Vec::new(), Vec::new(), Vec::new());
     // Ratios beyond the colours there are have their curves with each run.
-    for ((mix, cells), ink) in groups.iter().zip(INKS) {
+    for ((mix, cells), ink) in groups.iter().zip(CURVES) {
         let mut steps: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         for m in cells.iter().flat_map(|c| &c.measured) {
             if let Some(value) = m.values.get(key) {

@@ -11,7 +11,8 @@ use crate::diff::lift::Lift;
 pub const RULE: &str = "A run counts as readable by a decoding measure (logit lens, patchscope) if at one of \
 its positions at least the share of relevant tokens has p ≤ 0.05 against random directions, as \
 readable by lift if the AUROC of the narrow words, mean over positions, has p ≤ 0.05 against single random directions, and as \
-readable by steering if at one of its positions at least the 95 % interval of the gain in similarity lies above 0. \
+readable by steering if at one of its positions at least the 95 % intervals of the gain in similarity over plain text and, where it was written, over text steered by random \
+directions lie above 0. \
 The gain is over the same model’s plain text: it tells whether the difference steers, not how far. Where plain text \
 is about the narrow subject already, little is left to gain; to compare runs, compare the steered similarity. \
 Nothing is corrected for trying several positions (lift tries none): with five positions and no trace at all, up to one run in \
@@ -182,6 +183,9 @@ impl Verdict {
             interval(r.similarity_gain_interval[i], 3),
             fixed(r.similarity.narrow_narrow[i], 3),
         ));
+        if let Some(ends) = r.similarity_over_null_interval.get(i) {
+            s.push_str(&format!("; over text steered by random directions {}", interval(*ends, 3)));
+        }
         if passing.is_empty() {
             s.push('.');
         } else {
