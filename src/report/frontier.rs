@@ -125,7 +125,9 @@ fn frontier(settings: &[&Setting], learned: &Learned, trace: &Trace) -> Option<F
     let room = (high - low).max(1e-3);
     let spans = lines.iter().flat_map(|l| &l.spans).flat_map(|s| [s.1, s.2]);
     x_values.extend(spans.map(|v| v.clamp(low - room, high + room)).collect::<Vec<f64>>());
-    let x = scale(&learned.axis, x_values, false);
+    let mut x = scale(&learned.axis, x_values, false);
+    // Room for the label of the last point.
+    x.range.end += 0.08 * (x.range.end - x.range.start);
     if let Some(null) = mean(&nulls) {
         let ends = vec![(x.range.start, null), (x.range.end, null)];
         lines.insert(0, Line { dashed: true, marked: false, ..Line::new(Ink::Base, "null", ends) });

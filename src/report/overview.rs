@@ -54,8 +54,11 @@ fn verdict(runs: &[Run], series: &[Series]) -> Markup {
                 @if !gone.is_empty() { p.lead {
                     "Gone? " (list(&gone.iter().map(String::as_str).collect::<Vec<_>>())) "."
                 } }
+                @if series.iter().any(|s| !s.meeting.is_empty()) {
+                    h3.claim { "Where does each measure meet its null?" }
+                }
                 @for one in series.iter().filter(|s| !s.meeting.is_empty()) {
-                    h3.claim { "Where does each measure meet its null?" @if series.len() > 1 { " " (one.name) } }
+                    @if series.len() > 1 { h4 { (one.name) } }
                     ul.verdict { @for text in &one.meeting { li { span.sign aria-hidden="true" { "–" } (text) } } }
                 }
                 details open[runs.len() <= 6] {

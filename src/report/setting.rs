@@ -21,6 +21,8 @@ const ASIDE: &[&str] = &[
 ];
 /// Tables of a recipe that say what is measured.
 const MEASURED: &[&str] = &["diff", "behaviour", "grader", "investigator"];
+const BASE: &str = "model.base";
+const METHOD: &str = "train.method";
 /// Keys that a label names at most.
 const NAMED: usize = 3;
 
@@ -37,10 +39,17 @@ pub struct Setting<'a> {
 /// The settings of some runs, in the order of their first runs.
 pub fn settings<'a>(cells: &[&'a Cell]) -> Vec<Setting<'a>> {
     let made: Vec<BTreeMap<String, String>> = cells.iter().map(|c| made_with(c)).collect();
-    let keys: BTreeSet<&String> = made.iter().flat_map(|m| m.keys()).collect();
-    let differs = |key: &&&String| made.iter().any(|m| m.get(**key) != made[0].get(**key));
-    let differing: Vec<&String> = keys.iter().filter(differs).copied().collect();
-    let values = |i: usize| differing.iter().map(|key| made[i].get(*key)).collect::<Vec<_>>();
+    // Of a run without a recipe little is known, which makes it no other than the rest in every key.
+    let known: Vec<&BTreeMap<String, String>> =
+        cells.iter().zip(&made).filter(|(c, _)| c.recipe_table().is_some()).map(|(_, m)| m).collect();
+    let keys: BTreeSet<&String> = known.iter().flat_map(|m| m.keys()).collect();
+    let differs = |key: &&String| known.iter().any(|m| m.get(*key) != known[0].get(*key));
+    let mut differing: Vec<&String> = keys.into_iter().filter(differs).collect();
+    differing.sort_by_key(|key| *key != BASE && *key != METHOD);
+    let values = |i: usize| match cells[i].recipe_table() {
+        Some(_) => differing.iter().map(|key| made[i].get(*key)).collect::<Vec<_>>(),
+        None => made[i].values().map(Some).collect(),
+    };
 
     let mut alike: Vec<Vec<usize>> = Vec::new();
     for i in 0..cells.len() {
@@ -56,19 +65,19 @@ pub fn settings<'a>(cells: &[&'a Cell]) -> Vec<Setting<'a>> {
     let mut settings: Vec<Setting> = Vec::new();
     for runs in &alike {
         let mut label = name_of(runs);
-        if !named {
+        if !named && cells[runs[0]].recipe_table().is_some() {
             let parts = differing.iter().take(NAMED).map(|key| {
                 let value = made[runs[0]].get(*key).map_or("not set", String::as_str);
                 format!("{key} {}", one_line(value, 40))
             });
             let more = if differing.len() > NAMED { ", …" } else { "" };
             label = format!("{label}: {}{more}", parts.collect::<Vec<_>>().join(", "));
-            let plain = label.clone();
-            let mut n = 2;
-            while settings.iter().any(|s| s.label == label) {
-                label = format!("{plain} ({n})");
-                n += 1;
-            }
+        }
+        let plain = label.clone();
+        let mut n = 2;
+        while settings.iter().any(|s| s.label == label) {
+            label = format!("{plain} ({n})");
+            n += 1;
         }
         let of_setting: Vec<&Cell> = runs.iter().map(|i| cells[*i]).collect();
         let base = of_setting[0].base().unwrap_or_default();
@@ -88,8 +97,8 @@ fn made_with(cell: &Cell) -> BTreeMap<String, String> {
     } else {
         made.insert("name".into(), cell.name().into());
     }
-    made.insert("model.base".into(), cell.base().unwrap_or_default().into());
-    made.insert("train.method".into(), cell.method().unwrap_or_default().into());
+    made.insert(BASE.into(), cell.base().unwrap_or_default().into());
+    made.insert(METHOD.into(), cell.method().unwrap_or_default().into());
     made
 }
 
