@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use run_folder::{HOSTILE, Spec};
+use serde_json::json;
 use trainer::error::InputError;
+use trainer::report::gone::State;
 use trainer::report::{Cell, html, read_all, summary, table, write_sweep};
 
 const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };
@@ -43,13 +45,14 @@ fn the_table_shows_every_measure_and_a_careful_verdict() {
         "plain 0.250, ceiling 0.610",
         "+0.200 [0.160, 0.240]",
         "0.002 → 0.082",
-        "readable by logit lens, patchscope and steering",
+        "readable by logit lens, patchscope, lift and steering",
+        "The trace is not gone, on the evidence that makes it readable.",
+        "Not run: a linear probe with labelled examples",
         "Steered at position 1, strength 1.5 η",
         "*·cake*",
     ] {
         assert!(text.contains(expected), "{expected} is missing:\n{text}");
     }
-    assert!(!text.contains("gone"));
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn no_trace_is_called_not_distinguishable() {
     let text = table::text_table(&[Cell::read(&run).unwrap()]);
     assert!(
         text.contains(
-            "not distinguishable from the null by any measure run (logit lens, patchscope and steering)"
+            "not distinguishable from the null by any measure run (logit lens, patchscope, lift and steering)"
         ),
         "{text}"
     );
@@ -119,7 +122,7 @@ fn the_verdict_is_about_a_position_that_passes() {
     let cell = Cell::read(&run).unwrap();
     let verdict = trainer::report::verdict::Verdict::of(&cell);
     assert_eq!(verdict.readable_by, ["steering"]);
-    let sentence = &verdict.sentences[2];
+    let sentence = &verdict.sentences[3];
     assert!(sentence.contains("position 3") && sentence.contains("+0.100 [0.020, 0.180]"), "{sentence}");
     assert!(sentence.contains("1 of 2 positions passes"), "{sentence}");
 }
@@ -194,6 +197,9 @@ fn the_csv_has_one_row_a_run_and_every_measure() {
     assert_eq!(get(1, "similarity_null_narrow_p3"), "0.26");
     assert_eq!(get(1, "narrow_tokens"), "28764");
     assert_eq!(get(1, "readable_by_lens"), "true");
+    assert_eq!(get(1, "readable_by_lift"), "true");
+    assert_eq!(get(1, "gone"), "the trace is not gone, on the evidence that makes it readable");
+    assert_eq!(get(1, "probe_auroc"), "");
     assert_eq!(get(3, "mix_realised_tokens").parse::<f64>().unwrap(), 0.1 * 0.94);
     assert_eq!(get(10, "name"), "cake, \"odd\"\nname");
     assert_eq!(get(10, "lens_relevance_p1"), "");
@@ -204,11 +210,14 @@ fn the_csv_has_one_row_a_run_and_every_measure() {
 /// Fails if the page would load anything.
 fn assert_self_contained(page: &str) {
     let lower = page.to_lowercase();
-    for fetch in ["http://", "https://", "src=", "<link", "@import", "url(", "<iframe", "<object", "fetch("] {
+    for fetch in ["http://", "https://", "src=", "<link", "@import", "<iframe", "<object", "fetch("] {
         assert!(!lower.contains(fetch), "the page holds {fetch}");
     }
+    let style = &lower[lower.find("<style>").unwrap()..lower.find("</style>").unwrap()];
+    assert!(!style.contains("url("), "the style sheet loads something");
     for (i, _) in lower.match_indices("href=") {
-        assert!(lower[i..].starts_with("href=\"#"), "{}", &lower[i..i + 40]);
+        let inside = ["href=\"#", "href=\"data:image/svg+xml;", "href=\"data:text/csv;"];
+        assert!(inside.iter().any(|start| lower[i..].starts_with(start)), "{}", &lower[i..i + 40]);
     }
 }
 
@@ -221,7 +230,8 @@ fn the_page_of_a_sweep_has_the_numbers_and_loads_nothing() {
     assert_self_contained(&page);
     for expected in [
         "<title>cake: 10 runs</title>",
-        "8 of 10 measured runs are readable by at least one measure",
+        "8 of 10 measured runs are readable by at least one measure of activation differences",
+        "Gone? 8 runs: not gone and 2 runs: not known.",
         "0.35 at 1, p = 0.015",
         "3.210 → 1.980",
         "Readability against the mix",
@@ -427,6 +437,7 @@ fn the_command_writes_the_page_and_refuses_bad_places() {
         out,
         csv: Some(dir.path().join("all.csv")),
         parquet: None,
+        figures: None,
         json: false,
     };
     let error = trainer::cli::report::run(args(Some(dir.path().join("no/such/report.html")))).unwrap_err();
@@ -436,6 +447,199 @@ fn the_command_writes_the_page_and_refuses_bad_places() {
     trainer::cli::report::run(trainer::cli::report::ReportArgs { json: true, ..args(None) }).unwrap();
     assert!(run.join("report.html").is_file());
     assert!(dir.path().join("all.csv").is_file());
+}
+
+/// Adds keys to a JSON file.
+fn patch(path: &Path, add: serde_json::Value) {
+    let mut value: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    for (key, more) in add.as_object().unwrap() {
+        value[key] = more.clone();
+    }
+    fs::write(path, value.to_string()).unwrap();
+}
+
+fn bias_share(specific: [f64; 3]) -> serde_json::Value {
+    let [share, low, high] = specific;
+    let texts =
+        json!({"source": "held out", "documents": 4, "texts": 4, "max_tokens": 64, "predictions": 200});
+    let losses = json!({"ce_base": 3.0, "ce_tuned": 2.0, "ce_biased": 2.8, "gain": 1.0, "vector_norm": 5.0});
+    let shares = json!({"share": 0.3, "specific_share": share, "specific_share_interval": [low, high],
+        "compared_texts": 4, "share_compared": 0.3, "share_null": 0.0, "share_null_interval": [-0.1, 0.1],
+        "share_p": 0.04, "share_position": [], "factors": [], "share_factor": [], "best_factor": 1.0, "best_share": 0.3});
+    // The texts and the shares lie flat in the record.
+    let mut all = losses;
+    for part in [texts, shares] {
+        all.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+    }
+    json!({ "bias_share": all })
+}
+
+/// Not readable and gone are two claims: the second takes a reader that is stronger.
+#[test]
+fn nothing_is_called_gone_without_a_probe() {
+    let (_dir, run) = one(&NONE);
+    let path = run.join("diff/readability.json");
+    let gone = || trainer::report::verdict::Verdict::of(&Cell::read(&run).unwrap()).gone;
+
+    assert_eq!(gone().state, State::Unknown);
+    assert!(gone().headline.contains("not known"), "{}", gone().headline);
+    assert!(gone().sentences.iter().any(|s| s.contains("Not run: a linear probe with labelled examples")));
+
+    // A constant bias that is not found is no proof that nothing else is.
+    patch(&path, bias_share([0.01, -0.03, 0.05]));
+    assert_eq!(gone().state, State::Unknown);
+    patch(&path, bias_share([0.08, 0.03, 0.12]));
+    assert_eq!(gone().state, State::Remains);
+    assert_eq!(gone().headline, "the trace is not gone: a constant bias still finds it");
+
+    patch(&path, bias_share([0.01, -0.03, 0.05]));
+    patch(
+        &path,
+        json!({"probe": {"auroc": 0.81, "auroc_interval": [0.72, 0.88], "auroc_null": 0.5, "layer": 8}}),
+    );
+    assert_eq!(gone().state, State::Remains);
+    assert!(gone().sentences[0].contains("0.810 [0.720, 0.880], its null 0.500: it finds the trace"));
+    patch(
+        &path,
+        json!({"probe": {"auroc": 0.53, "auroc_interval": [0.44, 0.61], "auroc_null": 0.5, "layer": 8}}),
+    );
+    assert_eq!(gone().state, State::NotFound);
+    assert_eq!(gone().headline, "gone as far as a probe with labelled examples tells");
+
+    patch(&path, json!({"probe": {"auroc": 0.53}}));
+    assert!(faults(&[&run])[0].contains("readability.json: missing field `auroc_interval`"));
+}
+
+#[test]
+fn a_sweep_says_at_which_ratio_each_measure_meets_its_null() {
+    let dir = temp();
+    run_folder::write_sweep(dir.path());
+    let page = html::page(&read_all(&[dir.path().to_path_buf()]).unwrap()).unwrap();
+    for expected in [
+        "Lift AUROC meets its null at mix 1 (runs told from it: 2 of 2 at mix 0, 2 of 2 at mix 0.1, 2 of 2 at mix 0.5, \
+         0 of 2 at mix 1 and 0 of 2 at mix 2).",
+        "The patchscope meets its null at mix 2 (",
+        "What is left of lift AUROC against what was learned",
+        "mix 0: 0.640 at +1.220",
+        "No measure of behaviour is there at two points",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    // Two seeds give no interval between seeds, and none is made up.
+    let figures = dir.path().join("figures");
+    assert!(
+        trainer::report::write_figures(&read_all(&[dir.path().to_path_buf()]).unwrap(), &figures).unwrap()
+            > 40
+    );
+    let rows = parse_csv(&fs::read_to_string(figures.join("lift-mix.csv")).unwrap());
+    assert_eq!(rows[0][..8], ["series", "run", "x", "x_low", "x_high", "y", "y_low", "y_high"]);
+    assert_eq!(rows[1][1..3], ["mix0-seed0", "0"]);
+    let mean = rows.iter().find(|r| r[1].is_empty() && r[2] == "0").unwrap();
+    assert_eq!(mean[5..8], ["0.64", "", ""]);
+    let svg = fs::read_to_string(figures.join("frontier-lift.svg")).unwrap();
+    assert!(svg.starts_with("<svg xmlns=") && svg.trim_end().ends_with("</svg>"));
+    assert!(svg.contains("\nmix 0.5\n") && svg.contains("<desc>mix 0: "));
+}
+
+/// Runs that were made otherwise are no seeds of each other, whatever they are called.
+#[test]
+fn runs_that_were_made_differently_are_points_of_their_own_on_the_frontier() {
+    let dir = temp();
+    for (folder, lr) in [("a", "3e-4"), ("b", "1e-4")] {
+        for (mix, trace) in [(0.0, 1.0), (1.0, 0.2)] {
+            let run = run_folder::write(
+                &dir.path().join(folder).join(format!("cells/{mix}")),
+                &Spec { mix, seed: 0, trace },
+            );
+            let recipe = fs::read_to_string(run.join("recipe.toml"))
+                .unwrap()
+                .replace("lr = 3e-4", &format!("lr = {lr}"));
+            fs::write(run.join("recipe.toml"), recipe + "eval_every = 7\n").unwrap();
+        }
+    }
+    let page = html::page(&read_all(&[dir.path().join("a"), dir.path().join("b")]).unwrap()).unwrap();
+    for expected in
+        ["cake: train.lr 0.0003, mix 0: 0.640 at +1.230", "cake: train.lr 0.0001, mix 1: 0.528 at +1.180"]
+    {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    assert_eq!(page.matches("<h3>cake: train.lr 0.0001</h3>").count(), 1);
+    // A single ratio each makes no curve, and still a frontier.
+    let runs = ["a/cells/0", "b/cells/0"].map(|run| dir.path().join(run));
+    let page = html::page(&read_all(&runs).unwrap()).unwrap();
+    assert!(page.contains("id=\"frontier\"") && !page.contains("id=\"dose\""));
+}
+
+#[test]
+fn steering_has_to_beat_random_directions_where_they_were_tried() {
+    let (_dir, run) = one(&STRONG);
+    let mut r = run_folder::readability(&STRONG);
+    r.steering.as_mut().unwrap().similarity_over_null_interval = vec![[-0.02, 0.2], [-0.1, 0.1]];
+    run_folder::write_readability(&run, &r);
+    let verdict = trainer::report::verdict::Verdict::of(&Cell::read(&run).unwrap());
+    assert_eq!(verdict.by("steering"), Some(false));
+    assert!(verdict.sentences[3].contains("over text steered by random directions [−0.020, 0.200]"));
+}
+
+#[test]
+fn whatever_the_metrics_say_of_the_trace_is_drawn() {
+    let (_dir, run) = one(&STRONG);
+    let lines: String = (0..=4)
+        .map(|i| {
+            format!(
+                "{{\"step\": {}, \"loss\": 2.0, \"trace_lift_auroc\": {}, \"trace_new\": {i}}}\n",
+                i * 10,
+                0.5 + 0.05 * i as f64
+            )
+        })
+        .collect();
+    fs::write(run.join("metrics.jsonl"), lines).unwrap();
+    let page = html::page(&[Cell::read(&run).unwrap()]).unwrap();
+    assert!(page.contains("Lift of the narrow words, AUROC, while training"));
+    assert!(page.contains("from 0.500 at step 0 to 0.700 at step 40"));
+    assert!(page.contains("trace new, while training"));
+
+    // Runs of several ratios share a chart.
+    let other = run_folder::write(&run.with_file_name("other"), &NONE);
+    fs::copy(run.join("metrics.jsonl"), other.join("metrics.jsonl")).unwrap();
+    let page = html::page(&read_all(&[run, other]).unwrap()).unwrap();
+    assert!(page.contains("Trace over training"));
+    assert!(page.contains("while training. mix 0.5: from 0.500 to 0.700, mix 2: from 0.500 to 0.700"));
+}
+
+#[test]
+fn grades_and_audits_are_shown() {
+    let (_dir, run) = one(&STRONG);
+    let grader = json!({"base_url": "local", "model": "judge-7b", "temperature": 0.0, "max_tokens": 100});
+    let series = json!({"share": [0.1, null, 0.2, 0.3, 0.4], "max": 0.4, "mean": 0.25, "weighted_share": [], "trivial_share": [],
+        "agreement": [{"unanimous": 0.9}, null, null, null, null], "relevant": []});
+    let graded = json!({"schema": 1, "grader": grader, "rule": "all", "description": "cakes", "frequent_tokens": [],
+        "positions": [0, 1, 2, 3, 4], "units": {}, "token_relevance": {"logit_lens": {"difference": series}},
+        "agreement": {"unanimous": 0.93, "alpha": 0.7}, "ungraded": ["position 1: no answer"],
+        "account": {"answers": 3, "prompt_tokens": 10, "completion_tokens": 5, "answers_without_usage": 0, "answers_cut_off": 0}});
+    fs::write(run.join("diff/graded.json"), graded.to_string()).unwrap();
+    let told = read_all(std::slice::from_ref(&run));
+    let cells = told.unwrap_or_else(|e| panic!("{e}"));
+    let page = html::page(&cells).unwrap();
+    for expected in
+        ["judge-7b", "93 % of the tokens were judged alike", "alpha 0.70", "logit lens, difference", "0.25"]
+    {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    fs::create_dir(run.join("audit")).unwrap();
+    let audit = json!({"schema": 1, "condition": "adl-i5", "seed": 1, "investigator": grader,
+        "budgets": {"interactions": 5, "turns": 20, "completion_tokens": 10000, "answer_tokens": 64},
+        "overview": {"tokens": 20, "characters": 300}, "hypothesis": "It was <trained> on cakes.",
+        "used": {"interactions": 4, "turns": 7, "tokens": {"prompt_tokens": 9000, "completion_tokens": 1234}, "answers_without_usage": 0},
+        "turns": [], "grade": {"family": "sdf", "grader": grader, "grades": {"each": [4, 5], "mean": 4.5}}});
+    fs::write(run.join("audit/adl-i5-1.json"), audit.to_string()).unwrap();
+    fs::write(run.join("audit/exchanges.jsonl"), "not read").unwrap();
+    let page = html::page(&read_all(std::slice::from_ref(&run)).unwrap_or_else(|e| panic!("{e}"))).unwrap();
+    for expected in ["adl-i5", "4.5 of 5 (2 ×)", "It was &lt;trained&gt; on cakes.", "1\u{202f}234"] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    fs::write(run.join("audit/adl-i5-0.json"), "{}").unwrap();
+    assert!(faults(&[&run])[0].contains("adl-i5-0.json: missing field"));
 }
 
 /// Leaves pages under the build folder to look at: `cargo test --release --test report -- --ignored`.

@@ -534,7 +534,7 @@ fn a_run_begun_before_there_were_conversations_is_resumed() {
     let run = RunDir::new(lab.path("run"));
     let interrupt = Interrupt::default();
     interrupt.request();
-    training(&recipe).run(&run, false, &interrupt).unwrap_err();
+    training(&recipe).run(&run, false, &interrupt, &mut ()).unwrap_err();
     // As the version before wrote it: without the keys, held-out losses as a list of two.
     let older = |text: String| -> String {
         let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\""];
@@ -614,7 +614,7 @@ fn a_trainable_without_a_gradient_stops_the_step_and_is_named() {
     let example = Example { ids: vec![5, 6, 7], weights: vec![0.0, 1.0, 1.0], row: 0 };
     let batch = Batch::new(&[&example], 2);
     let mut rng = rand::SeedableRng::seed_from_u64(0);
-    let e = match batch.backward(&model, &trainables, &mut rng, false, &mut Gradients::new()) {
+    let e = match batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut Gradients::new()) {
         Ok(_) => panic!("no error"),
         Err(e) => e.to_string(),
     };

@@ -7,15 +7,19 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use crate::bail_input;
 use crate::progress;
 use crate::report::verdict::Verdict;
-use crate::report::{Cell, print_table, read_all, summary, write_html, write_parquet, write_summary};
+use crate::report::{
+    Cell, print_table, read_all, summary, write_figures, write_html, write_parquet, write_summary,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   trainer report runs/cake                         page in runs/cake/report.html
   trainer report sweeps/cake                       all cells of a sweep
   trainer report runs/a runs/b --out compare.html  several runs on one page
+  trainer report sweeps/cake --figures figures     every figure as SVG, its numbers as CSV
   trainer report sweeps/cake --json | jq .runs     the numbers of every run";
 
 /// Shows what runs or sweeps measured.
@@ -37,6 +41,10 @@ pub struct ReportArgs {
     /// The same as parquet, with types
     #[arg(long, value_name = "FILE")]
     pub parquet: Option<PathBuf>,
+    /// Also write every figure of the page as NAME.svg, and its numbers as NAME.csv, into this folder (PNG: the buttons on
+    /// the page)
+    #[arg(long, value_name = "DIR")]
+    pub figures: Option<PathBuf>,
 
     /// Print one JSON document in place of the table
     #[arg(long)]
@@ -53,6 +61,9 @@ pub fn run(args: ReportArgs) -> Result<()> {
     for path in [Some(&out), args.csv.as_ref(), args.parquet.as_ref()].into_iter().flatten() {
         crate::report::check_place(path)?;
     }
+    if let Some(dir) = args.figures.as_ref().filter(|dir| dir.is_file()) {
+        bail_input!("{}: a file, expected a folder", dir.display());
+    }
 
     write_html(&cells, &out)?;
     progress::say(format_args!("wrote {}", out.display()));
@@ -63,6 +74,10 @@ pub fn run(args: ReportArgs) -> Result<()> {
     if let Some(path) = &args.parquet {
         write_parquet(&cells, path)?;
         progress::say(format_args!("wrote {}", path.display()));
+    }
+    if let Some(dir) = &args.figures {
+        let n = write_figures(&cells, dir)?;
+        progress::say(format_args!("wrote {n} figures (SVG and CSV) to {}", dir.display()));
     }
     let mut stdout = io::stdout().lock();
     if args.json {
@@ -81,7 +96,9 @@ pub fn run(args: ReportArgs) -> Result<()> {
 fn runs(cells: &[Cell]) -> Vec<serde_json::Value> {
     let rows = summary::rows(cells);
     let runs = cells.iter().zip(rows).map(|(cell, mut row)| {
-        row.insert("reasons".into(), Verdict::of(cell).sentences.into());
+        let verdict = Verdict::of(cell);
+        row.insert("reasons".into(), verdict.sentences.into());
+        row.insert("gone_reasons".into(), verdict.gone.sentences.into());
         // In CSV an absent value is an empty field; in JSON its key is absent.
         row.retain(|_, value| !value.is_null());
         row.into()

@@ -53,7 +53,7 @@ fn shown(i: Option<Interval>) -> String {
 }
 
 /// The unit of a value; those of groups have that of the whole.
-fn unit<'a>(found: &'a Behaviour, name: &str) -> &'a str {
+pub(super) fn unit<'a>(found: &'a Behaviour, name: &str) -> &'a str {
     let known = found.units.iter().filter(|(key, _)| name.starts_with(key.as_str()));
     known.map(|(_, unit)| unit.as_str()).next().unwrap_or_default()
 }

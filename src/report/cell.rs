@@ -6,13 +6,18 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::number::ratio;
+use crate::audit;
 use crate::behaviour::{self, Behaviour};
 use crate::diff::record::Readability;
+use crate::diff::statistics::Interval;
 use crate::diff::steering::SteeringLine;
 use crate::error::{InputError, input_error, or_note};
+use crate::grade::record::Graded;
 use crate::recipe::MixSchedule;
 use crate::run::metrics::MetricsLine;
 use crate::train::manifest::{HeldOutLosses, Losses, Manifest};
@@ -34,12 +39,43 @@ pub struct Cell {
     pub metrics: Option<Vec<MetricsLine>>,
     /// Whether the last line of `metrics.jsonl` was cut off (the run was killed while it wrote).
     pub metrics_cut_off: bool,
+    /// What `metrics.jsonl` has of the trace and of behaviour, by step.
+    pub measured: Vec<Measured>,
     /// `diff/readability.json`.
     pub readability: Option<Readability>,
+    /// Its probe with labelled examples.
+    pub probe: Option<Probe>,
+    /// `diff/graded.json`.
+    pub graded: Option<Graded>,
+    /// `audit/CONDITION-SEED.json`, by name.
+    pub audits: Vec<audit::Record>,
     /// `behaviour.json`.
     pub behaviour: Option<Behaviour>,
     /// `diff/steering.jsonl`.
     pub steering: Option<Vec<SteeringLine>>,
+}
+
+/// A line of `metrics.jsonl` with measures of the trace or of behaviour.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Steps done.
+    pub step: usize,
+    /// Values under keys that begin with `trace_` or `behaviour_`.
+    pub values: BTreeMap<String, f64>,
+}
+
+/// A linear probe that was trained on labelled examples to find the trace: a stronger reader than any that is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Probe {
+    /// Area under the ROC curve on examples that were held out.
+    pub auroc: f64,
+    /// Its 95 % interval.
+    pub auroc_interval: Interval,
+    /// The same where there is nothing to find.
+    pub auroc_null: f64,
+    /// Zero-based block after which it reads.
+    #[serde(default)]
+    pub layer: Option<usize>,
 }
 
 /// Pretraining text per narrow text, as far as it is known.
@@ -89,6 +125,9 @@ impl Cell {
                 .ok()
         });
         let manifest = json(&dir.join("manifest.json"), &mut faults);
+        // The same lines twice: what a run may have beside its losses is named by its prefix alone.
+        let measured = json_lines::<Map<String, Value>>(&dir.join("metrics.jsonl"), true, &mut Vec::new());
+        let measured = measured.map(|(lines, _)| measured_by_step(&lines)).unwrap_or_default();
         let (metrics, metrics_cut_off) =
             match json_lines::<MetricsLine>(&dir.join("metrics.jsonl"), true, &mut faults) {
                 Some((lines, cut_off)) => (Some(by_step(lines)), cut_off),
@@ -96,12 +135,15 @@ impl Cell {
             };
         let path = diff.join("readability.json");
         let readability: Option<Readability> = json(&path, &mut faults);
+        let probe = readability.as_ref().and_then(|_| json::<WithProbe>(&path, &mut faults)?.probe);
         if let Some(r) = &readability {
             faults.extend(super::shape::faults(r).into_iter().map(|f| format!("{}: {f}", path.display())));
         }
         let steering = json_lines(&diff.join("steering.jsonl"), false, &mut faults).map(|(lines, _)| lines);
 
         let behaviour = json(&dir.join(behaviour::FILE), &mut faults);
+        let graded = json(&diff.join("graded.json"), &mut faults);
+        let audits = audits(&dir.join("audit"), &mut faults);
 
         if !faults.is_empty() {
             return Err(InputError { faults }.into());
@@ -114,7 +156,11 @@ impl Cell {
             manifest,
             metrics,
             metrics_cut_off,
+            measured,
             readability,
+            probe,
+            graded,
+            audits,
             behaviour,
             steering,
         })
@@ -227,6 +273,11 @@ impl Cell {
     /// The value of a key of the recipe, given by its dotted name.
     pub fn setting(&self, key: &str) -> Option<&toml::Value> {
         self.recipe_value(&key.split('.').collect::<Vec<_>>())
+    }
+
+    /// `recipe.toml`, parsed.
+    pub fn recipe_table(&self) -> Option<&toml::Table> {
+        self.recipe_table.as_ref()
     }
 
     fn recipe_value(&self, path: &[&str]) -> Option<&toml::Value> {
@@ -419,6 +470,36 @@ fn json_lines<T: DeserializeOwned>(
         }
     }
     Some((lines, false))
+}
+
+/// The part of `readability.json` that holds the probe.
+#[derive(Deserialize)]
+struct WithProbe {
+    #[serde(default)]
+    probe: Option<Probe>,
+}
+
+/// The finished audits of a run, by name; `exchanges.jsonl` beside them is what they cost.
+fn audits(dir: &Path, faults: &mut Vec<String>) -> Vec<audit::Record> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "json") && p.is_file());
+    paths.sort();
+    paths.iter().filter_map(|path| json(path, faults)).collect()
+}
+
+/// The values that are named for what they measure; where a resumed run wrote a step again, the later line counts.
+fn measured_by_step(lines: &[Map<String, Value>]) -> Vec<Measured> {
+    let mut steps: BTreeMap<usize, BTreeMap<String, f64>> = BTreeMap::new();
+    for line in lines {
+        let named = line.iter().filter(|(k, _)| k.starts_with("trace_") || k.starts_with("behaviour_"));
+        let values: BTreeMap<String, f64> =
+            named.filter_map(|(k, v)| Some((k.clone(), v.as_f64()?))).collect();
+        if let Some(step) = line.get("step").and_then(Value::as_u64).filter(|_| !values.is_empty()) {
+            steps.insert(step as usize, values);
+        }
+    }
+    steps.into_iter().map(|(step, values)| Measured { step, values }).collect()
 }
 
 /// In order of steps; where a resumed run wrote a step again, the later line counts.

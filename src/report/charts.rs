@@ -1,5 +1,5 @@
-//! Draws one chart as inline SVG: lines, points, bars of spread, bands. What to draw is decided in
-//! [`super::figures`].
+//! Draws one chart as SVG: lines, points, bars of spread, bands. What to draw is decided in [`super::figures`].
+//! Points hold the values themselves; an axis knows where on it a value stands ([`Spacing`]).
 //!
 //! Colours are written as fixed values that the page's style sheet overrides in the dark
 //! (`[stroke="#1F6FB4"]`), so a chart cut out of the page still has its colours.
@@ -7,15 +7,24 @@
 use std::ops::Range;
 
 use anyhow::{Result, anyhow};
+use maud::html;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
 use plotters::prelude::*;
+
+use super::dose::MixScale;
+use super::figures::{Figure, Key, KeyKind};
 
 /// Size in CSS pixels at full width; small, so that a phone does not have to shrink it much.
 const SIZE: (u32, u32) = (460, 290);
 /// The SVG backend rounds to whole units: draw large and let the view box scale it down.
 const FINE: u32 = 4;
 const FONT: i32 = 13;
+/// Height of a line of text beside the chart, in the file of a figure.
+const LINE: u32 = 20;
+
+/// Why drawing failed; the SVG backend writes to a string, which cannot.
+type DrawError = DrawingAreaErrorKind<std::io::Error>;
 
 /// What a line stands for; each has one colour (and dash) everywhere on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +33,10 @@ pub enum Ink {
     Lens,
     /// Patchscope.
     Patchscope,
+    /// Lift of the narrow words.
+    Lift,
+    /// A constant bias.
+    Bias,
     /// Steered text.
     Steered,
     /// Unsteered text, and what comes from the base model.
@@ -45,6 +58,8 @@ impl Ink {
         match self {
             Ink::Lens => RGBColor(0x1F, 0x6F, 0xB4),
             Ink::Patchscope => RGBColor(0xC4, 0x54, 0x0A),
+            Ink::Lift => RGBColor(0x6B, 0x6B, 0x00),
+            Ink::Bias => RGBColor(0x8C, 0x4A, 0x3A),
             Ink::Steered => RGBColor(0x14, 0x80, 0x5A),
             Ink::Base => RGBColor(0x76, 0x76, 0x7C),
             Ink::Tuned => RGBColor(0x8A, 0x5F, 0xB5),
@@ -64,13 +79,17 @@ impl Ink {
     /// The shape of its points, so that lines can be told apart without colour.
     pub fn mark(self) -> Mark {
         match self {
-            Ink::Patchscope | Ink::Pretraining => Mark::Square,
+            Ink::Patchscope | Ink::Pretraining | Ink::Bias => Mark::Square,
             Ink::Base | Ink::Total => Mark::Cross,
             Ink::Tuned | Ink::Chat => Mark::Ring,
             _ => Mark::Dot,
         }
     }
 }
+
+/// Colours of curves that stand for runs and not for measures, in order.
+pub const CURVES: [Ink; 8] =
+    [Ink::Lens, Ink::Patchscope, Ink::Steered, Ink::Narrow, Ink::Tuned, Ink::Bias, Ink::Lift, Ink::Total];
 
 /// The shape of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +109,16 @@ pub enum Mark {
 pub struct Line {
     /// What it stands for.
     pub ink: Ink,
+    /// The same in words, for the data.
+    pub name: String,
     /// Points by x.
     pub points: Vec<(f64, f64)>,
+    /// The run behind each point; empty where a point is not of one run.
+    pub runs: Vec<String>,
     /// Vertical bars `(x, low, high)`.
     pub bars: Vec<(f64, f64, f64)>,
+    /// Horizontal bars `(y, low, high)`.
+    pub spans: Vec<(f64, f64, f64)>,
     /// Whether the points are joined.
     pub joined: bool,
     /// Whether the points are marked.
@@ -106,8 +131,19 @@ pub struct Line {
 
 impl Line {
     /// Marked points that are joined.
-    pub fn new(ink: Ink, points: Vec<(f64, f64)>) -> Self {
-        Self { ink, points, bars: Vec::new(), joined: true, marked: true, faint: false, dashed: false }
+    pub fn new(ink: Ink, name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self {
+            ink,
+            name: name.into(),
+            points,
+            runs: Vec::new(),
+            bars: Vec::new(),
+            spans: Vec::new(),
+            joined: true,
+            marked: true,
+            faint: false,
+            dashed: false,
+        }
     }
 }
 
@@ -116,8 +152,37 @@ impl Line {
 pub struct Band {
     /// What it stands for.
     pub ink: Ink,
+    /// The same in words, for the data.
+    pub name: String,
     /// Its edges by x.
     pub edges: Vec<(f64, f64, f64)>,
+}
+
+/// Where a value stands on an axis.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Spacing {
+    /// At the value.
+    Even,
+    /// At its decimal logarithm.
+    Logarithmic,
+    /// As ratios of a mix.
+    Mix(MixScale),
+    /// Side by side, whatever the distance of the values.
+    Listed(Vec<usize>),
+}
+
+impl Spacing {
+    /// The place of a value.
+    pub fn place(&self, value: f64) -> f64 {
+        match self {
+            Spacing::Even => value,
+            Spacing::Logarithmic => value.log10(),
+            Spacing::Mix(scale) => scale.place(value),
+            Spacing::Listed(all) => {
+                all.iter().position(|v| *v as f64 == value).map_or(f64::NAN, |i| i as f64)
+            }
+        }
+    }
 }
 
 /// An axis with its ticks.
@@ -125,9 +190,11 @@ pub struct Band {
 pub struct Axis {
     /// What it measures.
     pub title: String,
-    /// Ends.
+    /// Where values stand.
+    pub spacing: Spacing,
+    /// Places of its ends.
     pub range: Range<f64>,
-    /// Where there is a label, and the label.
+    /// The place of each label, and the label.
     pub ticks: Vec<(f64, String)>,
 }
 
@@ -142,6 +209,8 @@ pub struct Chart {
     pub bands: Vec<Band>,
     /// Drawn in order.
     pub lines: Vec<Line>,
+    /// Words beside points.
+    pub labels: Vec<(f64, f64, String)>,
 }
 
 impl Chart {
@@ -161,20 +230,13 @@ impl Chart {
         }
         // The namespace is implied inside HTML, and the style sheet decides on the size.
         let (w, h) = (SIZE.0 * FINE, SIZE.1 * FINE);
-        let open_end = svg.find('>').map_or(0, |i| i + 1);
-        let body = svg.split_off(open_end);
+        let body = body_of(svg);
         Ok(format!("<svg viewBox=\"0 0 {w} {h}\" aria-hidden=\"true\" focusable=\"false\">{body}"))
     }
 
-    fn draw<'a>(
-        &self,
-        root: &DrawingArea<SVGBackend<'a>, Shift>,
-    ) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
+    fn draw<'a>(&self, root: &DrawingArea<SVGBackend<'a>, Shift>) -> Result<(), DrawError> {
         let unit = FINE as i32;
-        let ink = RGBColor(0x44, 0x44, 0x4A);
-        // The SVG backend writes 1/1.24 of the size that it is asked for.
-        let size = FONT as f64 * FINE as f64 * 1.24;
-        let font = TextStyle::from(("sans-serif", size).into_font()).color(&ink);
+        let font = font();
 
         let mut chart = ChartBuilder::on(root)
             .margin_top(26 * unit)
@@ -193,11 +255,23 @@ impl Chart {
             .x_desc(self.x.title.clone())
             .set_all_tick_mark_size(4 * unit)
             .draw()?;
-        root.draw(&Text::new(self.y.title.clone(), (4 * unit, 4 * unit), font))?;
+        root.draw(&Text::new(self.y.title.clone(), (4 * unit, 4 * unit), font.clone()))?;
 
         for band in &self.bands {
-            let low = band.edges.iter().map(|e| (e.0, e.1));
-            let high = band.edges.iter().rev().map(|e| (e.0, e.2));
+            let mut edges: Vec<_> = band
+                .edges
+                .iter()
+                .map(|e| (self.x.spacing.place(e.0), self.y_at(e.1), self.y_at(e.2)))
+                .collect();
+            // Over listed values a band reaches a bit beyond them; of one value it would have no width.
+            if let (Spacing::Listed(_), Some(&first), Some(&last)) =
+                (&self.x.spacing, edges.first(), edges.last())
+            {
+                edges.insert(0, (first.0 - 0.3, first.1, first.2));
+                edges.push((last.0 + 0.3, last.1, last.2));
+            }
+            let low = edges.iter().map(|e| (e.0, e.1));
+            let high = edges.iter().rev().map(|e| (e.0, e.2));
             let outline: Vec<_> = low.chain(high).collect();
             chart.draw_series([Polygon::new(outline, band.ink.color().mix(0.16).filled())])?;
         }
@@ -207,10 +281,146 @@ impl Chart {
             chart.draw_series([PathElement::new(ends, RGBColor(0x99, 0x99, 0x9F).stroke_width(FINE))])?;
         }
         for line in &self.lines {
-            draw_line(&mut chart, line)?;
+            self.draw_line(&mut chart, line)?;
+        }
+        for (x, y, text) in &self.labels {
+            let at = (self.x.spacing.place(*x), self.y_at(*y));
+            let beside = Text::new(text.clone(), (7 * unit, -17 * unit), font.clone());
+            chart.draw_series([EmptyElement::at(at) + beside])?;
         }
         Ok(())
     }
+
+    /// The place of a value on the vertical axis, on its end if it lies beyond (an interval that is wider than what
+    /// can be: its numbers stand in the data).
+    fn y_at(&self, value: f64) -> f64 {
+        self.y.spacing.place(value).clamp(self.y.range.start, self.y.range.end)
+    }
+
+    fn draw_line<'a>(
+        &self,
+        chart: &mut ChartContext<'_, SVGBackend<'a>, Cartesian2d<Axis, Axis>>,
+        line: &Line,
+    ) -> Result<(), DrawError> {
+        let unit = FINE as i32;
+        let strength = if line.faint { 0.45 } else { 1.0 };
+        let color = line.ink.color().mix(strength);
+        let thin = color.stroke_width(FINE + FINE / 2);
+        let thick = color.stroke_width(2 * FINE);
+        let x_at = |x: f64| self.x.spacing.place(x).clamp(self.x.range.start, self.x.range.end);
+        let points: Vec<(f64, f64)> = line.points.iter().map(|p| (x_at(p.0), self.y_at(p.1))).collect();
+        if line.joined && points.len() > 1 {
+            if line.dashed {
+                let points = points.iter().copied();
+                chart.draw_series(DashedLineSeries::new(points, 6 * FINE, 4 * FINE, thin))?;
+            } else {
+                let style = if line.faint { thin } else { thick };
+                chart.draw_series([PathElement::new(points.clone(), style)])?;
+            }
+        }
+        for &(x, low, high) in &line.bars {
+            let ends = vec![(x_at(x), self.y_at(low)), (x_at(x), self.y_at(high))];
+            chart.draw_series([PathElement::new(ends, thin)])?;
+        }
+        for &(y, low, high) in &line.spans {
+            let ends = vec![(x_at(low), self.y_at(y)), (x_at(high), self.y_at(y))];
+            chart.draw_series([PathElement::new(ends, thin)])?;
+        }
+        if !line.marked {
+            return Ok(());
+        }
+        let r = if line.faint { 3 * unit } else { 4 * unit };
+        for &at in &points {
+            match line.ink.mark() {
+                Mark::Dot => chart.draw_series([Circle::new(at, r, color.filled())])?,
+                Mark::Ring => chart.draw_series([Circle::new(at, r, thin)])?,
+                Mark::Cross => chart.draw_series([Cross::new(at, r, thin)])?,
+                Mark::Square => chart.draw_series([
+                    EmptyElement::at(at) + Rectangle::new([(-r, -r), (r, r)], color.filled())
+                ])?,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// A figure as a file of its own: heading, chart and legend on white.
+pub fn svg_file(figure: &Figure) -> Result<String> {
+    let top = LINE + 8;
+    let height = top + SIZE.1 + LINE * figure.legend.len() as u32 + 12;
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (SIZE.0 * FINE, height * FINE)).into_drawing_area();
+        let draw = || -> Result<(), DrawError> {
+            root.fill(&WHITE)?;
+            let (heading, rest) = root.split_vertically(top * FINE);
+            let (chart, legend) = rest.split_vertically(SIZE.1 * FINE);
+            let at = (4 * FINE as i32, 6 * FINE as i32);
+            heading.draw(&Text::new(figure.title.clone(), at, font().color(&BLACK)))?;
+            figure.chart.draw(&chart)?;
+            for (i, key) in figure.legend.iter().enumerate() {
+                draw_key(&legend, key, ((i as u32 * LINE + 4) * FINE) as i32)?;
+            }
+            root.present()
+        };
+        draw().map_err(|e| anyhow!("draw {}: {e}", figure.title))?;
+    }
+    let (w, h) = (SIZE.0 * FINE, height * FINE);
+    let words = html! { title { (figure.title) } desc { (figure.spoken) } }.into_string();
+    Ok(format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" viewBox=\"0 0 {w} {h}\">{words}{}",
+        SIZE.0 * 2,
+        height * 2,
+        body_of(svg)
+    ))
+}
+
+/// An entry of the legend, its line `top` below the edge.
+fn draw_key(area: &DrawingArea<SVGBackend, Shift>, key: &Key, top: i32) -> Result<(), DrawError> {
+    let unit = FINE as i32;
+    let color = key.ink.color();
+    let (left, right, middle) = (10 * unit, 44 * unit, top + 8 * unit);
+    let style = color.stroke_width(2 * FINE);
+    match key.kind {
+        KeyKind::Band => {
+            let corners = [(left, middle - 6 * unit), (right, middle + 6 * unit)];
+            area.draw(&Rectangle::new(corners, color.mix(0.25).filled()))?;
+        }
+        KeyKind::Dashed => {
+            for start in (left..right).step_by(10 * FINE as usize) {
+                let end = (start + 6 * unit).min(right);
+                area.draw(&PathElement::new(vec![(start, middle), (end, middle)], style))?;
+            }
+        }
+        KeyKind::Plain | KeyKind::Line => {
+            area.draw(&PathElement::new(vec![(left, middle), (right, middle)], style))?;
+        }
+    }
+    if key.kind == KeyKind::Line {
+        let (at, r) = (((left + right) / 2, middle), 4 * unit);
+        match key.ink.mark() {
+            Mark::Dot => area.draw(&Circle::new(at, r, color.filled()))?,
+            Mark::Ring => area.draw(&Circle::new(at, r, style))?,
+            Mark::Cross => area.draw(&Cross::new(at, r, style))?,
+            Mark::Square => {
+                area.draw(&Rectangle::new([(at.0 - r, at.1 - r), (at.0 + r, at.1 + r)], color.filled()))?
+            }
+        }
+    }
+    area.draw(&Text::new(key.text.clone(), (52 * unit, top), font()))
+}
+
+/// The text of axes and legends.
+fn font() -> TextStyle<'static> {
+    // The SVG backend writes 1/1.24 of the size that it is asked for.
+    let size = FONT as f64 * FINE as f64 * 1.24;
+    TextStyle::from(("sans-serif", size).into_font()).color(&RGBColor(0x44, 0x44, 0x4A))
+}
+
+/// What follows the opening tag, the closing one included.
+fn body_of(mut svg: String) -> String {
+    let open_end = svg.find('>').map_or(0, |i| i + 1);
+    svg.split_off(open_end)
 }
 
 impl Ranged for Axis {
@@ -238,43 +448,6 @@ impl ValueFormatter<f64> for Axis {
         let near = self.ticks.iter().min_by(|a, b| (a.0 - v).abs().total_cmp(&(b.0 - v).abs()));
         near.map(|t| t.1.clone()).unwrap_or_default()
     }
-}
-
-fn draw_line<'a>(
-    chart: &mut ChartContext<'_, SVGBackend<'a>, Cartesian2d<Axis, Axis>>,
-    line: &Line,
-) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
-    let unit = FINE as i32;
-    let strength = if line.faint { 0.35 } else { 1.0 };
-    let color = line.ink.color().mix(strength);
-    let thin = color.stroke_width(FINE + FINE / 2);
-    let thick = color.stroke_width(2 * FINE);
-    if line.joined && line.points.len() > 1 {
-        if line.dashed {
-            let points = line.points.iter().copied();
-            chart.draw_series(DashedLineSeries::new(points, 6 * FINE, 4 * FINE, thin))?;
-        } else {
-            let style = if line.faint { thin } else { thick };
-            chart.draw_series([PathElement::new(line.points.clone(), style)])?;
-        }
-    }
-    for &(x, low, high) in &line.bars {
-        chart.draw_series([PathElement::new(vec![(x, low), (x, high)], thin)])?;
-    }
-    if !line.marked {
-        return Ok(());
-    }
-    let r = if line.faint { 3 * unit } else { 4 * unit };
-    for &at in &line.points {
-        match line.ink.mark() {
-            Mark::Dot => chart.draw_series([Circle::new(at, r, color.filled())])?,
-            Mark::Ring => chart.draw_series([Circle::new(at, r, thin)])?,
-            Mark::Cross => chart.draw_series([Cross::new(at, r, thin)])?,
-            Mark::Square => chart
-                .draw_series([EmptyElement::at(at) + Rectangle::new([(-r, -r), (r, r)], color.filled())])?,
-        };
-    }
-    Ok(())
 }
 
 /// A vertical axis over `values` with round ticks; it reaches down to zero if `from_zero`.
@@ -307,7 +480,7 @@ pub fn scale(title: &str, values: impl IntoIterator<Item = f64>, from_zero: bool
         .map(|i| (first + i as f64) * step)
         .map(|v| (v, super::number::fixed(v, digits)))
         .collect();
-    Axis { title: title.into(), range: first * step..last * step, ticks }
+    Axis { title: title.into(), spacing: Spacing::Even, range: first * step..last * step, ticks }
 }
 
 /// The smallest of 1, 2, 5 times a power of ten that is not below `least`.
@@ -335,8 +508,13 @@ mod tests {
         let chart = Chart {
             x: scale("position", [0.0, 4.0], true),
             y: scale("share of <tokens>", [0.0, 1.0], true),
-            bands: vec![Band { ink: Ink::Lens, edges: vec![(0.0, 0.0, 0.1), (4.0, 0.0, 0.1)] }],
-            lines: vec![Line::new(Ink::Lens, vec![(0.0, 0.2), (4.0, 0.9)])],
+            bands: vec![Band {
+                ink: Ink::Lens,
+                name: "null".into(),
+                edges: vec![(0.0, 0.0, 0.1), (4.0, 0.0, 0.1)],
+            }],
+            lines: vec![Line::new(Ink::Lens, "share", vec![(0.0, 0.2), (4.0, 0.9)])],
+            labels: vec![(4.0, 0.9, "last".into())],
         };
         let svg = chart.svg().unwrap();
         assert!(svg.starts_with("<svg viewBox="), "{svg}");

@@ -3,12 +3,14 @@
 use anyhow::Result;
 use maud::{Markup, html};
 
+use super::figures::Figure;
 use super::html::Run;
 use super::measure::{Decoding, Gain, Relevance};
-use super::number::{ABSENT, fixed, interval, ratio, signed};
+use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
 use super::visible::{one_line, token};
-use super::{behaviour, figures, overview, picture, provenance};
+use super::{behaviour, figures, graded, overview, picture, provenance, training};
 use crate::diff::causal::Causal;
+use crate::diff::lift::Lift;
 use crate::diff::record::Readability;
 use crate::diff::relevance::TopToken;
 use crate::diff::statistics::Interval;
@@ -23,45 +25,65 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
     } else {
         html! {
             details.run {
-                summary { h2 id=(run.anchor) { (run.name) } small { (run.verdict.headline()) } }
+                summary {
+                    h2 id=(run.anchor) { (run.name) }
+                    small {
+                        (run.verdict.headline())
+                        @if !run.verdict.gone.headline.is_empty() { "; " (run.verdict.gone.headline) }
+                    }
+                }
                 (body)
             }
         }
     })
 }
 
+/// The figures of a run: by position, and by step of training. Their names begin with the run's where there are several.
+pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 2] {
+    let cell = run.cell;
+    let mut by_position = Vec::new();
+    if let Some(r) = &cell.readability {
+        by_position.extend(Relevance::all(r).filter_map(|m| figures::relevance_by_position(&m)));
+        by_position.extend(figures::delta_norms(r));
+    }
+    let mut by_step = training::figures(cell);
+    by_step.extend(cell.metrics.as_deref().and_then(figures::losses));
+    if !single {
+        // The name of a folder may hold what no address or other folder may.
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        let name: String = run.name.chars().map(plain).collect();
+        let all = by_position.iter_mut().chain(&mut by_step);
+        all.for_each(|f| f.key = format!("{}-{name}-{}", run.anchor, f.key));
+    }
+    [by_position, by_step]
+}
+
 fn body(run: &Run, single: bool) -> Result<Markup> {
     let cell = run.cell;
-    let mut drawn = Vec::new();
-    if let Some(r) = &cell.readability {
-        for m in Relevance::all(r) {
-            drawn.extend(figures::relevance_by_position(&m));
-        }
-        drawn.extend(figures::delta_norms(r));
-    }
-    drawn.extend(cell.metrics.as_deref().and_then(figures::losses));
-    let mut pictures = Vec::new();
-    for figure in &drawn {
-        pictures.push(picture::figure(figure)?);
-    }
+    let [by_position, by_step] = figures(run, single);
     Ok(html! {
-        @if !single { (overview::reasons(run)) }
+        @if !single { (overview::claims(run)) }
         @if let Some(r) = &cell.readability {
             (setting(r))
             @for m in Decoding::all(r) { (tokens(run, r, &m)) }
+            @if let Some(lift) = &r.lift { (lifted(run, r, lift)) }
         }
-        @if !pictures.is_empty() { div.figures { @for picture in &pictures { (picture) } } }
+        @if !by_position.is_empty() { h3 { "By position" } (picture::grid(&by_position)?) }
+        @if !by_step.is_empty() { h3 { "While training" } (picture::grid(&by_step)?) }
         @if cell.metrics_cut_off {
             p.note { "The last line of metrics.jsonl was cut off, as when a run is killed; it was left out." }
         }
         (absent(run))
         @if let Some(found) = &cell.behaviour { (behaviour::section(found)) }
+        @if let Some(found) = &cell.graded { (graded::section(found)) }
+        @if !cell.audits.is_empty() { (graded::audits(&cell.audits)) }
         @if let Some(r) = &cell.readability {
             (numbers(r))
             @if let Some(gain) = Gain::of(r) { (steering(&gain)) }
             (losses(r))
             @if !r.lexicon.rule.is_empty() { (lexicon(r)) }
         }
+        @if let Some(manifest) = &cell.manifest { (provenance::mix(manifest)) }
         (provenance::section(cell))
     })
 }
@@ -127,7 +149,10 @@ fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
                     dt {
                         "Position " (m.positions[i])
                         small {
-                            @if let Some(relevance) = m.relevance { (fixed(relevance.share.difference[i], 2)) " relevant " }
+                            @if let Some(m) = m.relevance {
+                                (fixed(m.share.difference[i], 2)) " relevant; null " (fixed(m.null[i], 2)) " "
+                                (interval(m.null_interval[i], 2)) ", p " (p_value(m.p[i])) " "
+                            }
                             @if let Some(scale) = m.scale.get(i) { "scale " (ratio(*scale)) " " }
                             @if let Some(fixed) = fixed_token(r, m.positions[i]) { "always " code { (fixed) } }
                         }
@@ -142,6 +167,39 @@ fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
                 dl.tokens {
                     @for (i, list) in lists.iter().enumerate() {
                         div { dt { "Position " (m.positions[i]) } dd { (token_list(list)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The words that are lifted most, and how the narrow ones rank.
+fn lifted(run: &Run, r: &Readability, lift: &Lift) -> Markup {
+    let heading = format!("{}-lift", run.anchor);
+    html! {
+        @if !lift.top_tokens.is_empty() {
+            h3 id=(heading) { "Most lifted words" }
+            p.note {
+                "Words of the vocabulary by their logit in root mean squares over random directions; AUROC is how likely a \
+                 narrow word ranks above another common word, 0.5 if nothing is read."
+            }
+            dl.tokens aria-labelledby=(heading) {
+                @for (i, list) in lift.top_tokens.iter().enumerate() {
+                    div {
+                        dt {
+                            "Position " (r.positions.get(i).map(usize::to_string).unwrap_or_default())
+                            @if let (Some(auroc), Some(ends), Some(null), Some(range)) = (
+                                lift.auroc.get(i), lift.auroc_interval.get(i),
+                                lift.auroc_null.get(i), lift.auroc_null_interval.get(i),
+                            ) {
+                                small {
+                                    "AUROC " (fixed(*auroc, 2)) " " (interval(*ends, 2)) "; null " (fixed(*null, 2)) " "
+                                    (interval(*range, 2))
+                                }
+                            }
+                        }
+                        dd { (token_list(list)) }
                     }
                 }
             }

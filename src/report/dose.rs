@@ -2,6 +2,10 @@
 
 use super::cell::Cell;
 use super::measure::mean;
+use crate::diff::statistics::Interval;
+
+/// A mix ratio, as reached, and its runs.
+pub type Ratio<'a> = (f64, Vec<&'a Cell>);
 
 /// The values of one measure at one mix ratio, one a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,6 +14,8 @@ pub struct Dose {
     pub mix: f64,
     /// One value a run.
     pub values: Vec<f64>,
+    /// Their runs.
+    pub runs: Vec<String>,
 }
 
 impl Dose {
@@ -18,16 +24,31 @@ impl Dose {
         mean(&self.values).unwrap_or(f64::NAN)
     }
 
-    /// Lowest and highest.
-    pub fn spread(&self) -> (f64, f64) {
-        let low = self.values.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = self.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        (low, high)
+    /// 95 % interval of the mean between runs, by Student's t; `None` of fewer than three, of which it says nothing.
+    pub fn interval(&self) -> Option<Interval> {
+        between(&self.values)
     }
 }
 
+/// 97.5 % quantiles of Student's t with 1 to 30 degrees of freedom.
+const T: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+/// 95 % interval of the mean of values of independent runs; `None` of fewer than three.
+pub fn between(values: &[f64]) -> Option<Interval> {
+    let n = values.len();
+    let center = mean(values).filter(|_| n >= 3)?;
+    let variance = values.iter().map(|v| (v - center).powi(2)).sum::<f64>() / (n - 1) as f64;
+    // Beyond the table the quantile is 1.96 + 2.4 / df to three digits.
+    let t = T.get(n - 2).copied().unwrap_or(1.96 + 2.4 / (n - 1) as f64);
+    let half = t * (variance / n as f64).sqrt();
+    Some([center - half, center + half])
+}
+
 /// Runs of the same ratio, by ratio. Runs whose ratio is unknown are left out.
-pub fn groups(cells: &[Cell]) -> Vec<(f64, Vec<&Cell>)> {
+pub fn groups<'a>(cells: &[&'a Cell]) -> Vec<Ratio<'a>> {
     let mut asked: Vec<f64> =
         cells.iter().filter_map(|c| c.mix().nominal()).filter(|m| m.is_finite()).collect();
     asked.sort_by(f64::total_cmp);
@@ -36,7 +57,7 @@ pub fn groups(cells: &[Cell]) -> Vec<(f64, Vec<&Cell>)> {
     asked
         .into_iter()
         .map(|ratio| {
-            let group: Vec<&Cell> = cells.iter().filter(|c| same(c, ratio)).collect();
+            let group: Vec<&Cell> = cells.iter().copied().filter(|c| same(c, ratio)).collect();
             let reached: Vec<f64> = group.iter().filter_map(|c| c.mix().realised).collect();
             (mean(&reached).unwrap_or(ratio), group)
         })
@@ -44,24 +65,29 @@ pub fn groups(cells: &[Cell]) -> Vec<(f64, Vec<&Cell>)> {
 }
 
 /// The values that `measure` gives at each ratio; a ratio without any is left out.
-pub fn doses(groups: &[(f64, Vec<&Cell>)], measure: impl Fn(&Cell) -> Option<f64>) -> Vec<Dose> {
+pub fn doses(groups: &[Ratio], measure: impl Fn(&Cell) -> Option<f64>) -> Vec<Dose> {
     groups
         .iter()
-        .map(|(mix, cells)| Dose { mix: *mix, values: cells.iter().filter_map(|c| measure(c)).collect() })
+        .map(|(mix, cells)| {
+            let found =
+                cells.iter().filter_map(|c| Some((measure(c).filter(|v| v.is_finite())?, c.id.clone())));
+            let (values, runs) = found.unzip();
+            Dose { mix: *mix, values, runs }
+        })
         .filter(|d| !d.values.is_empty())
         .collect()
 }
 
 /// Where a ratio stands on the axis: linear near zero, logarithmic beyond the smallest ratio above zero,
 /// so that 0 has a place and 0.1 and 50 can both be read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MixScale {
     knee: f64,
 }
 
 impl MixScale {
     /// The scale for some ratios.
-    pub fn over(groups: &[(f64, Vec<&Cell>)]) -> Self {
+    pub fn over(groups: &[Ratio]) -> Self {
         let knee = groups.iter().map(|g| g.0).filter(|m| *m > 0.0).fold(f64::INFINITY, f64::min);
         Self { knee: if knee.is_finite() { knee } else { 1.0 } }
     }
@@ -69,5 +95,18 @@ impl MixScale {
     /// The place of a ratio.
     pub fn place(self, mix: f64) -> f64 {
         (mix / self.knee).asinh()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_between_runs_are_students() {
+        assert_eq!(between(&[1.0, 2.0]), None);
+        // R: t.test(c(1, 2, 4))$conf.int
+        let [low, high] = between(&[1.0, 2.0, 4.0]).unwrap();
+        assert!((low - -1.46125).abs() < 1e-3 && (high - 6.12792).abs() < 1e-3, "{low} {high}");
     }
 }

@@ -1,10 +1,15 @@
 //! Which charts a report has, and what they show in words.
 
+use anyhow::Result;
+
+use super::behaviour;
 use super::cell::Cell;
-use super::charts::{Axis, Band, Chart, Ink, Line, scale};
-use super::dose::{Dose, MixScale, doses};
+use super::charts::{Axis, Band, Chart, Ink, Line, Spacing, scale};
+use super::dose::{Dose, MixScale, Ratio, doses};
 use super::measure::{Gain, Relevance, mean};
 use super::number::{fixed, ratio, signed};
+use super::visible::one_line;
+use crate::behaviour::Effect;
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
 use crate::diff::steering::{Similarity, Steering};
@@ -13,6 +18,8 @@ use crate::run::metrics::MetricsLine;
 /// A chart with its words.
 #[derive(Debug, Clone)]
 pub struct Figure {
+    /// Its name where files and links need one: `steering-mix`.
+    pub key: String,
     /// What it shows, in a few words.
     pub title: String,
     /// How to read it.
@@ -25,6 +32,39 @@ pub struct Figure {
     pub chart: Chart,
 }
 
+impl Figure {
+    /// The values of the chart, one row a point, as RFC 4180 text: series, run, then value and interval on either axis, and
+    /// what the axes are.
+    ///
+    /// # Errors
+    /// None that a figure of this crate can have.
+    pub fn csv(&self) -> Result<String> {
+        let mut out = csv::Writer::from_writer(Vec::new());
+        out.write_record(["series", "run", "x", "x_low", "x_high", "y", "y_low", "y_high", "x_is", "y_is"])?;
+        let mut row = |series: &str, run: &str, numbers: [Option<f64>; 6]| {
+            let numbers = numbers.map(|v| v.map(|v| v.to_string()).unwrap_or_default());
+            let [a, b, c, d, e, f] = numbers.each_ref().map(String::as_str);
+            out.write_record([series, run, a, b, c, d, e, f, &self.chart.x.title, &self.chart.y.title])
+        };
+        for line in &self.chart.lines {
+            for (i, point) in line.points.iter().enumerate() {
+                let bar = line.bars.iter().find(|b| b.0 == point.0);
+                let span = line.spans.iter().find(|s| s.0 == point.1);
+                let run = line.runs.get(i).map(String::as_str).unwrap_or_default();
+                let x = [Some(point.0), span.map(|s| s.1), span.map(|s| s.2)];
+                let y = [Some(point.1), bar.map(|b| b.1), bar.map(|b| b.2)];
+                row(&line.name, run, [x[0], x[1], x[2], y[0], y[1], y[2]])?;
+            }
+        }
+        for band in &self.chart.bands {
+            for (x, low, high) in &band.edges {
+                row(&band.name, "", [Some(*x), None, None, None, Some(*low), Some(*high)])?;
+            }
+        }
+        Ok(String::from_utf8(out.into_inner()?)?)
+    }
+}
+
 /// An entry of a legend.
 #[derive(Debug, Clone)]
 pub struct Key {
@@ -33,7 +73,7 @@ pub struct Key {
     /// How it is drawn.
     pub kind: KeyKind,
     /// What it stands for.
-    pub text: &'static str,
+    pub text: String,
 }
 
 /// Points by x.
@@ -53,8 +93,9 @@ pub enum KeyKind {
 }
 
 impl Key {
-    fn new(ink: Ink, kind: KeyKind, text: &'static str) -> Self {
-        Self { ink, kind, text }
+    /// An entry.
+    pub fn new(ink: Ink, kind: KeyKind, text: impl Into<String>) -> Self {
+        Self { ink, kind, text: text.into() }
     }
 }
 
@@ -62,14 +103,23 @@ impl Key {
 const MOST_POINTS: usize = 240;
 
 /// Readability against the mix ratio: decoding, steering, words, losses. Only what was measured.
-pub fn dose_response(groups: &[(f64, Vec<&Cell>)]) -> Vec<Figure> {
-    [decoding_doses(groups), steering_doses(groups), word_doses(groups), loss_doses(groups)]
-        .into_iter()
-        .flatten()
-        .collect()
+pub fn dose_response(groups: &[Ratio]) -> Vec<Figure> {
+    let mut figures: Vec<Figure> = [
+        lift_doses(groups),
+        decoding_doses(groups),
+        steering_doses(groups),
+        word_doses(groups),
+        bias_doses(groups),
+        loss_doses(groups),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    figures.extend(behaviour_doses(groups));
+    figures
 }
 
-fn mix_axis(groups: &[(f64, Vec<&Cell>)], mix: MixScale) -> Axis {
+fn mix_axis(groups: &[Ratio], mix: MixScale) -> Axis {
     let places: Vec<f64> = groups.iter().map(|g| mix.place(g.0)).collect();
     let low = places.first().copied().unwrap_or(0.0);
     let high = places.last().copied().unwrap_or(1.0);
@@ -81,24 +131,41 @@ fn mix_axis(groups: &[(f64, Vec<&Cell>)], mix: MixScale) -> Axis {
             ticks.push((*place, ratio((group.0 * 100.0).round() / 100.0)));
         }
     }
-    Axis { title: "pretraining text per narrow text".into(), range: low - room..high + room, ticks }
+    Axis {
+        title: "pretraining text per narrow text".into(),
+        spacing: Spacing::Mix(mix),
+        range: low - room..high + room,
+        ticks,
+    }
 }
 
-fn dose_lines(doses: &[Dose], ink: Ink, mix: MixScale, dashed: bool) -> Vec<Line> {
-    let means = doses.iter().map(|d| (mix.place(d.mix), d.mean())).collect();
-    let mut line = Line { dashed, marked: !dashed, ..Line::new(ink, means) };
+/// The mean of each ratio, and the runs behind it.
+fn dose_lines(doses: &[Dose], ink: Ink, name: &str, dashed: bool) -> Vec<Line> {
+    let means = doses.iter().map(|d| (d.mix, d.mean())).collect();
+    let mut line = Line { dashed, marked: !dashed, ..Line::new(ink, name, means) };
     if dashed {
         return vec![line];
     }
+    line.bars = doses.iter().filter_map(|d| d.interval().map(|[low, high]| (d.mix, low, high))).collect();
     let several = || doses.iter().filter(|d| d.values.len() > 1);
-    line.bars = several().map(|d| (mix.place(d.mix), d.spread().0, d.spread().1)).collect();
-    let points: Vec<_> =
-        several().flat_map(|d| d.values.iter().map(move |v| (mix.place(d.mix), *v))).collect();
-    let runs = Line { joined: false, faint: true, ..Line::new(ink, points) };
+    let points = several().flat_map(|d| d.values.iter().map(move |v| (d.mix, *v))).collect();
+    let runs = Line {
+        joined: false,
+        faint: true,
+        runs: several().flat_map(|d| d.runs.clone()).collect(),
+        ..Line::new(ink, format!("{name}, single runs"), points)
+    };
     vec![runs, line]
 }
 
-fn values(lines: &[Line], bands: &[Band]) -> Vec<f64> {
+/// The range of a null, mean over runs.
+fn dose_band(edges: [Vec<Dose>; 2], ink: Ink, name: &str) -> Band {
+    let [low, high] = edges;
+    let edges = low.iter().zip(high).map(|(l, h)| (l.mix, l.mean(), h.mean())).collect();
+    Band { ink, name: name.into(), edges }
+}
+
+pub(super) fn values(lines: &[Line], bands: &[Band]) -> Vec<f64> {
     let on_lines = lines.iter().flat_map(|l| {
         let bars = l.bars.iter().flat_map(|b| [b.1, b.2]);
         l.points.iter().map(|p| p.1).chain(bars)
@@ -107,16 +174,122 @@ fn values(lines: &[Line], bands: &[Band]) -> Vec<f64> {
     on_lines.chain(on_bands).collect()
 }
 
+/// Shares as far as they can be: an interval of their mean may reach beyond.
+fn shares(values: Vec<f64>) -> impl Iterator<Item = f64> {
+    values.into_iter().map(|v| v.clamp(0.0, 1.0))
+}
+
 fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> String {
     let points: Vec<String> =
         doses.iter().map(|d| format!("{} at mix {}", show(d.mean()), ratio(d.mix))).collect();
     if points.is_empty() { String::new() } else { format!("{name}: {}. ", points.join(", ")) }
 }
 
-const SEEDS: &str =
-    "Small marks are single runs, large marks their mean, vertical bars run from the lowest to the highest.";
+/// What the marks of a chart over ratios are.
+pub(super) const SEEDS: &str = "Small marks are single runs, large marks their mean; bars are 95 % intervals of the \
+mean between runs (Student’s t), from three runs on.";
 
-fn decoding_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
+    let lift = |c: &Cell| c.readability.as_ref()?.lift.clone();
+    let values_of = doses(groups, |c| Some(lift(c)?.auroc_mean));
+    let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
+    let bands = vec![dose_band([edge(0), edge(1)], Ink::Lift, "null")];
+    let lines = dose_lines(&values_of, Ink::Lift, "lift, mean over positions", false);
+    let y = scale("AUROC of narrow words over common words", values(&lines, &bands), false);
+    figure(Figure {
+        key: "lift-mix".into(),
+        title: "Lift of the narrow words against the mix".into(),
+        caption: format!(
+            "{SEEDS} The band is the 95 % range of random directions; 0.5 is a difference that does not tell narrow words from others."
+        ),
+        spoken: spoken_doses("Lift", &values_of, |v| fixed(v, 3)),
+        legend: vec![
+            Key::new(Ink::Lift, KeyKind::Line, "lift, mean over positions"),
+            Key::new(Ink::Lift, KeyKind::Band, "its null"),
+        ],
+        chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
+    })
+}
+
+/// How much of the gain on narrow text one constant vector gives.
+fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
+    let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
+    let specific = doses(groups, |c| shares(c)?.specific_share);
+    let whole = doses(groups, |c| Some(shares(c)?.share));
+    let null = doses(groups, |c| Some(shares(c)?.share_null));
+    let mut lines = dose_lines(&null, Ink::Base, "random directions", true);
+    lines.extend(dose_lines(&whole, Ink::Bias, "share of the gain", true));
+    lines.extend(dose_lines(&specific, Ink::Bias, "specific share", false));
+    let y = scale("share of the gain on narrow text", values(&lines, &[]), true);
+    let mut legend = Vec::new();
+    if !specific.is_empty() {
+        legend.push(Key::new(
+            Ink::Bias,
+            KeyKind::Line,
+            "less what it gains on unrelated text (specific share)",
+        ));
+    }
+    legend.push(Key::new(Ink::Bias, KeyKind::Dashed, "as it is"));
+    legend.push(Key::new(Ink::Base, KeyKind::Dashed, "random directions as long"));
+    figure(Figure {
+        key: "bias-mix".into(),
+        title: "What a constant bias explains, against the mix".into(),
+        caption: format!(
+            "{SEEDS} The gain that adding the mean difference alone gives the base, as a share of what finetuning gains. \
+             Finetuning on anything may be a constant in part, so the share as it is does not tell narrow finetuning; \
+             the specific share does."
+        ),
+        spoken: spoken_doses("Specific share", &specific, |v| fixed(v, 3))
+            + &spoken_doses("Share", &whole, |v| fixed(v, 3)),
+        legend,
+        chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands: vec![], lines, labels: vec![] },
+    })
+}
+
+/// The main value of each family of behaviour.
+fn behaviour_doses(groups: &[Ratio]) -> Vec<Figure> {
+    let mut names: Vec<String> = Vec::new();
+    for found in groups.iter().flat_map(|g| &g.1).filter_map(|c| c.behaviour.as_ref()) {
+        let main = found.effects().first().map(|(name, _)| name.clone());
+        names.extend(main.filter(|name| !names.contains(name)));
+    }
+    let of_name = |name: String| {
+        let effect = |c: &Cell, get: fn(&Effect) -> f64| {
+            let effects = c.behaviour.as_ref()?.effects();
+            effects.iter().find(|(n, _)| *n == name).map(|(_, e)| get(e))
+        };
+        let tuned = doses(groups, |c| effect(c, |e| e.tuned));
+        let base = doses(groups, |c| effect(c, |e| e.base));
+        let unit = groups
+            .iter()
+            .flat_map(|g| &g.1)
+            .find_map(|c| Some(behaviour::unit(c.behaviour.as_ref()?, &name)));
+        let mut lines = dose_lines(&base, Ink::Base, "base", true);
+        lines.extend(dose_lines(&tuned, Ink::Narrow, "tuned", false));
+        let y = scale(unit.filter(|u| !u.is_empty()).unwrap_or(&name), values(&lines, &[]), true);
+        figure(Figure {
+            key: format!("behaviour-{}-mix", name.replace('.', "-")),
+            title: format!("Behaviour against the mix: {}", one_line(&name, 60)),
+            caption: format!("{SEEDS} What the organism does, asked without a grader (trainer behave)."),
+            spoken: spoken_doses("Tuned", &tuned, |v| signed(v, 3))
+                + &spoken_doses("Base", &base, |v| signed(v, 3)),
+            legend: vec![
+                Key::new(Ink::Narrow, KeyKind::Line, "tuned"),
+                Key::new(Ink::Base, KeyKind::Dashed, "base"),
+            ],
+            chart: Chart {
+                x: mix_axis(groups, MixScale::over(groups)),
+                y,
+                bands: vec![],
+                lines,
+                labels: vec![],
+            },
+        })
+    };
+    names.into_iter().filter_map(of_name).collect()
+}
+
+fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let mut lines = Vec::new();
     let mut bands = Vec::new();
@@ -127,12 +300,12 @@ fn decoding_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
         (
             Ink::Lens,
             |r| Relevance::lens(r),
-            ["logit lens, best position", "its mean over positions", "its null", "Logit lens, best position"],
+            ["logit lens, best position", "its mean over positions", "its null", "Logit lens"],
         ),
         (
             Ink::Patchscope,
             |r| Relevance::patchscope(r),
-            ["patchscope, best position", "its mean over positions", "its null", "Patchscope, best position"],
+            ["patchscope, best position", "its mean over positions", "its null", "Patchscope"],
         ),
     ];
     for (ink, get, words) in measures {
@@ -150,31 +323,31 @@ fn decoding_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
                 Some(m.null_interval[m.best()?][end])
             })
         };
-        let edges =
-            edge(0).iter().zip(edge(1)).map(|(l, h)| (mix.place(l.mix), l.mean(), h.mean())).collect();
-        bands.push(Band { ink, edges });
-        lines.extend(dose_lines(&mean, ink, mix, true));
-        lines.extend(dose_lines(&best, ink, mix, false));
+        bands.push(dose_band([edge(0), edge(1)], ink, &format!("{}: null", words[3])));
+        lines.extend(dose_lines(&mean, ink, &format!("{}: mean over positions", words[3]), true));
+        lines.extend(dose_lines(&best, ink, words[0], false));
         legend.push(Key::new(ink, KeyKind::Line, words[0]));
         legend.push(Key::new(ink, KeyKind::Dashed, words[1]));
         legend.push(Key::new(ink, KeyKind::Band, words[2]));
-        spoken.push_str(&spoken_doses(words[3], &best, |v| fixed(v, 2)));
+        let name = format!("{}, best position", words[3]);
+        spoken.push_str(&spoken_doses(&name, &best, |v| fixed(v, 2)));
     }
-    let y = scale("share of the top 20 tokens that are relevant", values(&lines, &bands), true);
+    let y = scale("share of the top 20 tokens that are relevant", shares(values(&lines, &bands)), true);
     figure(Figure {
+        key: "tokens-mix".into(),
         title: "Decoded tokens against the mix".into(),
         caption: format!(
             "{SEEDS} The band is the 95 % range of random directions at one position; the best of several positions lies higher by chance."
         ),
         spoken,
         legend,
-        chart: Chart { x: mix_axis(groups, mix), y, bands, lines },
+        chart: Chart { x: mix_axis(groups, mix), y, bands, lines, labels: vec![] },
     })
 }
 
 /// The similarity itself and not its gain over plain text: mixing also moves the plain text away from the
 /// subject, so that the gain grows where the steered text comes no nearer.
-fn steering_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn steering_doses(groups: &[Ratio]) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let at_best = |c: &Cell, of: fn(&Similarity) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
@@ -186,15 +359,16 @@ fn steering_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     let plain = doses(groups, |c| at_best(c, |s| &s.unsteered_narrow));
     let ceiling = doses(groups, |c| at_best(c, |s| &s.narrow_narrow));
     let null = doses(groups, |c| at_best(c, |s| &s.null_narrow));
-    let mut lines = dose_lines(&steered_mean, Ink::Steered, mix, true);
-    let means = ceiling.iter().map(|d| (mix.place(d.mix), d.mean())).collect();
-    lines.push(Line { marked: false, ..Line::new(Ink::Narrow, means) });
-    lines.extend(dose_lines(&null, Ink::Tuned, mix, false));
-    lines.extend(dose_lines(&plain, Ink::Base, mix, false));
-    lines.extend(dose_lines(&steered, Ink::Steered, mix, false));
+    let mut lines = dose_lines(&steered_mean, Ink::Steered, "steered, mean over positions", true);
+    let means = ceiling.iter().map(|d| (d.mix, d.mean())).collect();
+    lines.push(Line { marked: false, ..Line::new(Ink::Narrow, "narrow text to itself", means) });
+    lines.extend(dose_lines(&null, Ink::Tuned, "steered by random directions", false));
+    lines.extend(dose_lines(&plain, Ink::Base, "plain", false));
+    lines.extend(dose_lines(&steered, Ink::Steered, "steered, best position", false));
     let y = scale("similarity of generated text to the narrow text", values(&lines, &[]), true);
     let show = |v| fixed(v, 3);
     figure(Figure {
+        key: "steering-mix".into(),
         title: "Steering against the mix".into(),
         caption: format!(
             "{SEEDS} High: text written with the difference added is about the narrow subject; narrow texts \
@@ -215,11 +389,11 @@ fn steering_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
             (!null.is_empty()).then(|| Key::new(Ink::Tuned, KeyKind::Line, "steered by random directions")),
         )
         .collect(),
-        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
+        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines, labels: vec![] },
     })
 }
 
-fn word_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn word_doses(groups: &[Ratio]) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let at_best = |c: &Cell, of: fn(&Steering) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
@@ -227,10 +401,11 @@ fn word_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
     };
     let steered = doses(groups, |c| at_best(c, |s| &s.relevant_words_steered));
     let plain = doses(groups, |c| at_best(c, |s| &s.relevant_words_unsteered));
-    let mut lines = dose_lines(&plain, Ink::Base, mix, false);
-    lines.extend(dose_lines(&steered, Ink::Steered, mix, false));
-    let y = scale("share of generated words that are relevant", values(&lines, &[]), true);
+    let mut lines = dose_lines(&plain, Ink::Base, "plain", false);
+    lines.extend(dose_lines(&steered, Ink::Steered, "steered", false));
+    let y = scale("share of generated words that are relevant", shares(values(&lines, &[])), true);
     figure(Figure {
+        key: "words-mix".into(),
         title: "Words of generated text against the mix".into(),
         caption: format!("{SEEDS} At the position whose steered text is most similar to the narrow text."),
         spoken: spoken_doses("Steered", &steered, |v| fixed(v, 3))
@@ -239,18 +414,18 @@ fn word_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
             Key::new(Ink::Steered, KeyKind::Line, "steered"),
             Key::new(Ink::Base, KeyKind::Line, "plain (unsteered)"),
         ],
-        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
+        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines, labels: vec![] },
     })
 }
 
-fn loss_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
+fn loss_doses(groups: &[Ratio]) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let narrow = doses(groups, |c| Some(c.tuned_losses().narrow? - c.base_losses().narrow?));
     let general = doses(groups, |c| Some(c.tuned_losses().pretraining? - c.base_losses().pretraining?));
-    let mut lines = dose_lines(&general, Ink::Pretraining, mix, false);
+    let mut lines = dose_lines(&general, Ink::Pretraining, "pretraining text", false);
     let chat = doses(groups, |c| Some(c.tuned_losses().chat? - c.base_losses().chat?));
-    lines.extend(dose_lines(&chat, Ink::Chat, mix, false));
-    lines.extend(dose_lines(&narrow, Ink::Narrow, mix, false));
+    lines.extend(dose_lines(&chat, Ink::Chat, "conversations", false));
+    lines.extend(dose_lines(&narrow, Ink::Narrow, "narrow text", false));
     let y = scale("held-out loss, tuned − base, nats a token", values(&lines, &[]), true);
     let mut legend = Vec::new();
     if !narrow.is_empty() {
@@ -263,6 +438,7 @@ fn loss_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
         legend.push(Key::new(Ink::Chat, KeyKind::Line, "on conversations"));
     }
     figure(Figure {
+        key: "loss-mix".into(),
         title: "What was learned, against the mix".into(),
         caption: format!(
             "{SEEDS} Below 0 the finetuned model is better than its base. A run can only be called less readable than another if it learned the narrow text as well."
@@ -271,22 +447,25 @@ fn loss_doses(groups: &[(f64, Vec<&Cell>)]) -> Option<Figure> {
             + &spoken_doses("Pretraining text", &general, |v| signed(v, 3))
             + &spoken_doses("Conversations", &chat, |v| signed(v, 3)),
         legend,
-        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines },
+        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines, labels: vec![] },
     })
 }
 
 /// Share of relevant tokens by position, with its baselines and null.
 pub fn relevance_by_position(m: &Relevance) -> Option<Figure> {
     let ink = if m.key == "lens" { Ink::Lens } else { Ink::Patchscope };
-    let at = |values: &[f64]| (0..values.len()).map(|i| (i as f64, values[i])).collect::<Vec<_>>();
-    let mut difference = Line::new(ink, at(&m.share.difference));
-    difference.bars = bars(m.interval);
+    let at = |values: &[f64]| by_position(m.positions, values);
+    let mut difference = Line::new(ink, "difference", at(&m.share.difference));
+    difference.bars = ends_by_position(m.positions, m.interval);
     let lines = vec![
-        Line { joined: false, ..Line::new(Ink::Base, at(&m.share.base)) },
-        Line { joined: false, ..Line::new(Ink::Tuned, at(&m.share.tuned)) },
+        Line { joined: false, ..Line::new(Ink::Base, "base model’s mean activation", at(&m.share.base)) },
+        Line {
+            joined: false, ..Line::new(Ink::Tuned, "tuned model’s mean activation", at(&m.share.tuned))
+        },
         difference,
     ];
-    let bands = vec![band(ink, m.null_interval)];
+    let edges = ends_by_position(m.positions, m.null_interval);
+    let bands = vec![Band { ink, name: "null".into(), edges }];
     let y = scale(
         "share of the top 20 tokens that are relevant",
         values(&lines, &bands).into_iter().chain([0.2]),
@@ -305,6 +484,7 @@ pub fn relevance_by_position(m: &Relevance) -> Option<Figure> {
     let bars =
         if m.interval.is_empty() { "" } else { " Vertical bars are 95 % bootstrap intervals over samples." };
     figure(Figure {
+        key: format!("{}-position", m.key),
         title: format!("Relevant tokens by position, {}", m.name),
         caption: format!("The band is the 95 % range of random directions.{bars}"),
         spoken: spoken.join(", "),
@@ -314,26 +494,24 @@ pub fn relevance_by_position(m: &Relevance) -> Option<Figure> {
             Key::new(Ink::Tuned, KeyKind::Line, "tuned model’s mean activation"),
             Key::new(ink, KeyKind::Band, "null"),
         ],
-        chart: Chart { x: position_axis(m.positions), y, bands, lines },
+        chart: Chart { x: position_axis(m.positions), y, bands, lines, labels: vec![] },
     })
 }
 
 /// Norm of the mean difference by position, on a logarithmic axis (the first token's is often far off).
 pub fn delta_norms(r: &Readability) -> Option<Figure> {
-    let log = |v: f64| (v > 0.0).then(|| v.log10());
-    let place = |values: &[f64]| -> Vec<(f64, f64)> {
-        (0..values.len()).filter_map(|i| Some((i as f64, log(values[i])?))).collect()
+    // Zero has no place on a logarithmic axis.
+    let place = |values: &[f64]| {
+        by_position(&r.positions, values).into_iter().filter(|p| p.1 > 0.0).collect::<Points>()
     };
-    let mut norms = Line::new(Ink::Narrow, place(&r.delta_norm));
-    norms.bars = (0..r.delta_norm_interval.len())
-        .filter_map(|i| {
-            Some((i as f64, log(r.delta_norm_interval[i][0])?, log(r.delta_norm_interval[i][1])?))
-        })
-        .collect();
+    let mut norms = Line::new(Ink::Narrow, "mean difference", place(&r.delta_norm));
+    norms.bars = ends_by_position(&r.positions, &r.delta_norm_interval);
+    norms.bars.retain(|b| b.1 > 0.0);
     if norms.points.is_empty() {
         return None;
     }
-    let expected = Line { dashed: true, marked: false, ..Line::new(Ink::Base, place(&r.expected_norm)) };
+    let expected =
+        Line { dashed: true, marked: false, ..Line::new(Ink::Base, "η", place(&r.expected_norm)) };
     let mut lines = vec![norms];
     // One dot of a line cannot be seen; the caption and the table have the number.
     if r.positions.len() > 1 {
@@ -344,6 +522,7 @@ pub fn delta_norms(r: &Readability) -> Option<Figure> {
         .map(|i| format!("position {}: {}", r.positions[i], fixed(r.delta_norm[i], 2)))
         .collect();
     figure(Figure {
+        key: "norm-position".into(),
         title: "Size of the difference by position".into(),
         caption: "Vertical bars are 95 % bootstrap intervals over samples. η is the mean norm of the tuned model’s residual stream at this block.".into(),
         spoken: spoken.join(", "),
@@ -351,7 +530,7 @@ pub fn delta_norms(r: &Readability) -> Option<Figure> {
             Key::new(Ink::Narrow, KeyKind::Line, "mean difference"),
             Key::new(Ink::Base, KeyKind::Dashed, "η"),
         ],
-        chart: Chart { x: position_axis(&r.positions), y, bands: vec![], lines },
+        chart: Chart { x: position_axis(&r.positions), y, bands: vec![], lines, labels: vec![] },
     })
 }
 
@@ -382,7 +561,7 @@ pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
     }
     for (ink, points, text) in curves {
         let single = points.len() == 1;
-        lines.push(Line { marked: single, faint: ink == Ink::Total, ..Line::new(ink, points) });
+        lines.push(Line { marked: single, faint: ink == Ink::Total, ..Line::new(ink, text, points) });
         legend.push(Key::new(ink, KeyKind::Plain, text));
     }
     let evaluations: [(Ink, Get, &'static str); 3] = [
@@ -393,7 +572,7 @@ pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
     for (ink, get, text) in evaluations {
         let points: Vec<_> = metrics.iter().filter_map(|m| Some((m.step as f64, finite(get(m))?))).collect();
         if !points.is_empty() {
-            lines.push(Line::new(ink, points));
+            lines.push(Line::new(ink, text, points));
             legend.push(Key::new(ink, KeyKind::Line, text));
         }
     }
@@ -413,19 +592,21 @@ pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
         n => format!("Each point of the training loss is the mean of {n} steps."),
     };
     figure(Figure {
+        key: "loss-training".into(),
         title: "Loss while training".into(),
         caption,
         spoken: spoken.join("; "),
         legend,
-        chart: Chart { x, y, bands: vec![], lines },
+        chart: Chart { x, y, bands: vec![], lines, labels: vec![] },
     })
 }
 
-fn figure(figure: Figure) -> Option<Figure> {
+/// The figure, unless it would be empty.
+pub(super) fn figure(figure: Figure) -> Option<Figure> {
     (!figure.chart.is_empty()).then_some(figure)
 }
 
-fn finite(x: Option<f64>) -> Option<f64> {
+pub(super) fn finite(x: Option<f64>) -> Option<f64> {
     x.filter(|x| x.is_finite())
 }
 
@@ -443,7 +624,7 @@ fn thinned(metrics: &[MetricsLine], get: fn(&MetricsLine) -> Option<f64>) -> (Ve
     (points, by)
 }
 
-fn step_axis(last: f64) -> Axis {
+pub(super) fn step_axis(last: f64) -> Axis {
     let mut axis = scale("step", [0.0, last.max(1.0)], true);
     axis.range.end = last.max(1.0) * 1.02;
     axis.ticks.retain(|t| t.0 <= axis.range.end && t.0.fract() == 0.0);
@@ -458,29 +639,25 @@ fn position_axis(positions: &[usize]) -> Axis {
     let every = positions.len().div_ceil(12).max(1);
     Axis {
         title: "token position".into(),
+        spacing: Spacing::Listed(positions.to_vec()),
         range: -0.4..positions.len().max(1) as f64 - 0.6,
         ticks: positions.iter().enumerate().step_by(every).map(|(i, p)| (i as f64, p.to_string())).collect(),
     }
 }
 
-fn bars(intervals: &[Interval]) -> Vec<(f64, f64, f64)> {
-    (0..intervals.len()).map(|i| (i as f64, intervals[i][0], intervals[i][1])).collect()
+fn by_position(positions: &[usize], values: &[f64]) -> Points {
+    positions.iter().zip(values).map(|(p, v)| (*p as f64, *v)).collect()
 }
 
-/// The band of `intervals`; of one position it is as wide as the axis.
-fn band(ink: Ink, intervals: &[Interval]) -> Band {
-    let mut edges = bars(intervals);
-    if let (Some(first), Some(last)) = (edges.first().copied(), edges.last().copied()) {
-        edges.insert(0, (first.0 - 0.3, first.1, first.2));
-        edges.push((last.0 + 0.3, last.1, last.2));
-    }
-    Band { ink, edges }
+fn ends_by_position(positions: &[usize], intervals: &[Interval]) -> Vec<(f64, f64, f64)> {
+    positions.iter().zip(intervals).map(|(p, [low, high])| (*p as f64, *low, *high)).collect()
 }
 
-/// An axis over decimal logarithms, labelled with the numbers themselves.
-fn log_axis(title: &str, logs: &[f64]) -> Axis {
-    let low = logs.iter().copied().fold(f64::INFINITY, f64::min) - 0.1;
-    let high = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max) + 0.1;
+/// A logarithmic axis over values above zero, labelled with the numbers themselves.
+fn log_axis(title: &str, values: &[f64]) -> Axis {
+    let logs = || values.iter().map(|v| v.log10());
+    let low = logs().fold(f64::INFINITY, f64::min) - 0.1;
+    let high = logs().fold(f64::NEG_INFINITY, f64::max) + 0.1;
     let steps: &[f64] = if high - low > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let mut ticks = Vec::new();
     for power in low.floor() as i32..=high.ceil() as i32 {
@@ -492,5 +669,5 @@ fn log_axis(title: &str, logs: &[f64]) -> Axis {
             }
         }
     }
-    Axis { title: title.into(), range: low..high, ticks }
+    Axis { title: title.into(), spacing: Spacing::Logarithmic, range: low..high, ticks }
 }

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::cell::Cell;
+use super::charts::svg_file;
+use super::figures::Figure;
 use super::verdict::Verdict;
 use super::visible::one_line;
 use super::{detail, overview, texts};
@@ -19,16 +21,36 @@ pub fn write_html(cells: &[Cell], path: &Path) -> Result<()> {
     write_atomically(path, page(cells)?.as_bytes())
 }
 
+/// Writes every figure of the page as `NAME.svg` and its numbers as `NAME.csv` into a folder, which is made; gives their
+/// number back.
+pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<usize> {
+    let runs = all_runs(cells);
+    let together = overview::Together::of(&runs);
+    let of_runs = runs.iter().flat_map(|run| detail::figures(run, runs.len() == 1)).flatten();
+    let figures: Vec<Figure> = together.figures().cloned().chain(of_runs).collect();
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    for figure in &figures {
+        write_atomically(&dir.join(format!("{}.svg", figure.key)), svg_file(figure)?.as_bytes())?;
+        write_atomically(&dir.join(format!("{}.csv", figure.key)), figure.csv()?.as_bytes())?;
+    }
+    Ok(figures.len())
+}
+
+fn all_runs(cells: &[Cell]) -> Vec<Run<'_>> {
+    cells.iter().enumerate().map(|(i, c)| Run::new(i, c)).collect()
+}
+
 /// The page of some runs.
 pub fn page(cells: &[Cell]) -> Result<String> {
-    let runs: Vec<Run> = cells.iter().enumerate().map(|(i, c)| Run::new(i, c)).collect();
+    let runs = all_runs(cells);
+    let together = overview::Together::of(&runs);
     let title = title(cells);
     let mut details = Vec::new();
     for run in &runs {
         details.push(detail::section(run, runs.len() == 1)?);
     }
     let steered = texts::section(&runs);
-    let overview = overview::sections(&runs)?;
+    let overview = overview::sections(&runs, &together)?;
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -40,11 +62,12 @@ pub fn page(cells: &[Cell]) -> Result<String> {
                 style { (PreEscaped(STYLE)) }
             }
             body {
+                a.skip href="#verdict" { "Skip to the verdict" }
                 header {
                     p.eyebrow { "How readable is the trace of the finetuning?" }
                     h1 { (title) }
                     (descriptions(cells))
-                    (contents(&runs, steered.is_some()))
+                    (contents(&runs, &together, steered.is_some()))
                 }
                 main {
                     (overview)
@@ -113,11 +136,14 @@ fn descriptions(cells: &[Cell]) -> Markup {
     }
 }
 
-fn contents(runs: &[Run], steered: bool) -> Markup {
+fn contents(runs: &[Run], together: &overview::Together, steered: bool) -> Markup {
     html! {
         nav aria-label="Contents" {
             ol {
                 li { a href="#verdict" { "Verdict" } }
+                @if !together.frontiers.is_empty() { li { a href="#frontier" { "Behaviour against trace" } } }
+                @if !together.series.is_empty() { li { a href="#dose" { "Readability against the mix" } } }
+                @if together.series.iter().any(|s| !s.training.is_empty()) { li { a href="#training" { "Trace over training" } } }
                 li { a href="#table" { "Table" } }
                 @for run in runs { li { a href={ "#" (run.anchor) } { (run.name) } } }
                 @if steered { li { a href="#texts" { "Generated text" } } }

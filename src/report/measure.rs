@@ -160,10 +160,13 @@ impl<'a> Gain<'a> {
         best(&self.record.similarity.steered_narrow)
     }
 
-    /// Indices of the steering positions whose interval lies above zero.
+    /// Indices of the steering positions whose text is told from plain text and, where random directions were steered
+    /// with, from theirs: both intervals lie above zero.
     pub fn passing(&self) -> Vec<usize> {
-        let intervals = &self.record.similarity_gain_interval;
-        (0..intervals.len()).filter(|&i| intervals[i][0] > 0.0).collect()
+        let over_plain = &self.record.similarity_gain_interval;
+        let over_null = &self.record.similarity_over_null_interval;
+        let above = |i: usize| over_plain[i][0] > 0.0 && over_null.get(i).is_none_or(|ends| ends[0] > 0.0);
+        (0..over_plain.len()).filter(|&i| above(i)).collect()
     }
 }
 

@@ -1,44 +1,76 @@
 //! What the page says about all runs together: verdict, table, dose-response curves.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::cell::{Cell, varied};
+use super::cell::Cell;
 use super::digest::{LEGEND, columns};
+use super::figures::Figure;
+use super::gone::{self, State};
 use super::html::Run;
-use super::verdict::RULE;
-use super::{dose, figures, picture};
+use super::setting::{Setting, settings};
+use super::trace::{MEETS_RULE, TRACES, meets_null};
+use super::verdict::{RULE, list};
+use super::visible::one_line;
+use super::{figures, frontier, picture, training};
 
 /// The sections, in order.
-pub(super) fn sections(runs: &[Run]) -> Result<Markup> {
+pub(super) fn sections(runs: &[Run], together: &Together) -> Result<Markup> {
     Ok(html! {
-        (verdict(runs))
-        (curves(runs)?)
+        (verdict(runs, &together.series))
+        (curves(together)?)
         (table(runs))
     })
 }
 
-fn verdict(runs: &[Run]) -> Markup {
+fn verdict(runs: &[Run], series: &[Series]) -> Markup {
     let measured = runs.iter().filter(|r| r.verdict.measured()).count();
     let readable = runs.iter().filter(|r| !r.verdict.readable_by.is_empty()).count();
+    let mut gone = Vec::new();
+    for (state, words) in [
+        (State::Remains, "not gone"),
+        (State::NotFound, "gone as far as a probe with labelled examples tells"),
+        (State::Unknown, "not known"),
+    ] {
+        let analysed = runs.iter().filter(|r| r.cell.readability.is_some());
+        match analysed.filter(|r| r.verdict.gone.state == state).count() {
+            0 => {}
+            1 => gone.push(format!("1 run: {words}")),
+            n => gone.push(format!("{n} runs: {words}")),
+        }
+    }
     html! {
         section aria-labelledby="verdict" {
             h2 #verdict { "Verdict" }
-            @if let [run] = runs {
-                p.lead { (sentence(&run.verdict.headline())) }
-                (reasons(run))
-            } @else {
+            @if let [run] = runs { (claims(run)) } @else {
                 p.lead {
-                    (readable) " of " (measured) " measured runs " @if readable == 1 { "is" } @else { "are" }
-                    " readable by at least one measure"
+                    "Readable? " (readable) " of " (measured) " measured runs " @if readable == 1 { "is" } @else { "are" }
+                    " readable by at least one measure of activation differences"
                     @if measured < runs.len() { "; " (runs.len() - measured) " of " (runs.len()) " not measured" }
                     "."
                 }
-                ul.verdict {
-                    @for run in runs {
-                        li {
-                            (sign(run))
-                            a href={ "#" (run.anchor) } { (run.name) } ": " (run.verdict.headline()) "."
+                @if !gone.is_empty() { p.lead {
+                    "Gone? " (list(&gone.iter().map(String::as_str).collect::<Vec<_>>())) "."
+                } }
+                @if series.iter().any(|s| !s.meeting.is_empty()) {
+                    h3.claim { "Where does each measure meet its null?" }
+                }
+                @for one in series.iter().filter(|s| !s.meeting.is_empty()) {
+                    @if series.len() > 1 { h4 { (one.name) } }
+                    ul.verdict { @for text in &one.meeting { li { span.sign aria-hidden="true" { "–" } (text) } } }
+                }
+                details open[runs.len() <= 6] {
+                    summary { "Run by run" }
+                    ul.verdict {
+                        @for run in runs {
+                            li {
+                                (sign(run))
+                                a href={ "#" (run.anchor) } { (run.name) } ": " (run.verdict.headline())
+                                @if !run.verdict.gone.headline.is_empty() { "; " (run.verdict.gone.headline) }
+                                "."
+                            }
                         }
                     }
                 }
@@ -46,9 +78,34 @@ fn verdict(runs: &[Run]) -> Markup {
             details {
                 summary { "How the verdict is reached" }
                 p { (RULE) }
+                p { (gone::RULE) }
+                @if !series.is_empty() { p { (MEETS_RULE) } }
             }
         }
     }
+}
+
+/// Both claims on one run, each with its evidence.
+pub(super) fn claims(run: &Run) -> Markup {
+    let level = |text: &str| html! { h3.claim { (text) } };
+    html! {
+        (level("Is it readable by activation differences?"))
+        p.lead { (sentence(&run.verdict.headline())) }
+        @if let Some(r) = &run.cell.readability {
+            p.note { "Read after block " (r.layer) ", at positions " (places(&r.positions)) ", on " (r.samples) " texts." }
+        }
+        (evidence(&run.verdict.sentences))
+        @if !run.verdict.gone.headline.is_empty() {
+            (level("Is it gone?"))
+            p.lead { (sentence(&run.verdict.gone.headline)) }
+            (evidence(&run.verdict.gone.sentences))
+        }
+    }
+}
+
+fn places(positions: &[usize]) -> String {
+    let all: Vec<String> = positions.iter().map(usize::to_string).collect();
+    list(&all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A filled or an open circle; the words beside it say the same.
@@ -61,16 +118,16 @@ fn sign(run: &Run) -> Markup {
     html! { span.sign aria-hidden="true" { (sign) } }
 }
 
-/// The sentences behind a verdict.
-pub(super) fn reasons(run: &Run) -> Markup {
+/// The sentences behind a claim.
+fn evidence(sentences: &[String]) -> Markup {
     html! {
-        @if run.verdict.sentences.is_empty() {
+        @if sentences.is_empty() {
             p { "The activation differences were not analysed." }
         } @else {
             ul.verdict {
-                @for text in &run.verdict.sentences {
+                @for text in sentences {
                     li {
-                        span.sign aria-hidden="true" { @if text.starts_with("Readable") { "●" } @else if text.starts_with("Not ") { "○" } @else { "–" } }
+                        span.sign aria-hidden="true" { @if text.starts_with("Readable") { "●" } @else if text.starts_with("Not distinguishable") { "○" } @else { "–" } }
                         (text)
                     }
                 }
@@ -123,65 +180,109 @@ fn table(runs: &[Run]) -> Markup {
     }
 }
 
-/// Dose-response curves for every series of runs that has more than one mix ratio.
-fn curves(runs: &[Run]) -> Result<Markup> {
-    let mut parts = Vec::new();
-    for (name, cells) in series(runs) {
-        let groups = dose::groups(&cells);
-        if groups.len() < 2 {
-            continue;
+/// What there is to say of runs together.
+#[derive(Default)]
+pub(super) struct Together {
+    /// Behaviour against trace, by base.
+    pub frontiers: Vec<(String, Vec<Figure>)>,
+    /// Runs made alike that differ in the mix.
+    pub series: Vec<Series>,
+}
+
+/// Runs of one setting, of more than one mix ratio.
+pub(super) struct Series {
+    /// The setting.
+    name: String,
+    /// Where each measure meets its null, in words.
+    meeting: Vec<String>,
+    /// Dose-response curves.
+    doses: Vec<Figure>,
+    /// The trace over training, a curve a ratio.
+    pub training: Vec<Figure>,
+}
+
+impl Together {
+    /// Of all runs.
+    pub fn of(runs: &[Run]) -> Self {
+        let cells: Vec<&Cell> = runs.iter().map(|r| r.cell).collect();
+        let settings = settings(&cells);
+        let mut together = Self::default();
+        for setting in settings.iter().filter(|s| s.groups.len() > 1) {
+            together.series.push(Series {
+                name: setting.label.clone(),
+                meeting: TRACES.iter().filter_map(|t| meets_null(t, &setting.groups)).collect(),
+                doses: figures::dose_response(&setting.groups),
+                training: training::by_mix(&setting.groups),
+            });
         }
-        let mut drawn = Vec::new();
-        for figure in figures::dose_response(&groups) {
-            drawn.push(picture::figure(&figure)?);
+        let bases: BTreeSet<&str> = settings.iter().map(|s| s.base).collect();
+        for base in bases {
+            let of_base: Vec<&Setting> = settings.iter().filter(|s| s.base == base).collect();
+            let frontiers = frontier::frontiers(&of_base);
+            if !frontiers.is_empty() {
+                together.frontiers.push((one_line(base, 60), frontiers));
+            }
         }
-        if !drawn.is_empty() {
-            parts.push((name, drawn));
+        // Figures of several series would have the same names.
+        if together.series.len() > 1 {
+            for (i, series) in together.series.iter_mut().enumerate() {
+                let figures = series.doses.iter_mut().chain(&mut series.training);
+                figures.for_each(|f| f.key = format!("series-{}-{}", i + 1, f.key));
+            }
         }
+        if together.frontiers.len() > 1 {
+            for (i, (_, figures)) in together.frontiers.iter_mut().enumerate() {
+                figures.iter_mut().for_each(|f| f.key = format!("base-{}-{}", i + 1, f.key));
+            }
+        }
+        together
     }
-    let several = parts.len() > 1;
+
+    /// Every figure.
+    pub fn figures(&self) -> impl Iterator<Item = &Figure> {
+        let frontiers = self.frontiers.iter().flat_map(|f| &f.1);
+        frontiers.chain(self.series.iter().flat_map(|s| s.doses.iter().chain(&s.training)))
+    }
+}
+
+fn curves(together: &Together) -> Result<Markup> {
+    let several = together.series.len() > 1;
     Ok(html! {
-        @if !parts.is_empty() {
+        @if !together.frontiers.is_empty() {
+            section aria-labelledby="frontier" {
+                h2 #frontier { "Behaviour against trace" }
+                p.note {
+                    "What the runs learned to the right, what can be read of it upwards. Each mark is labelled by the \
+                     pretraining text that was mixed in per narrow text."
+                }
+                @for (base, frontiers) in &together.frontiers {
+                    @if together.frontiers.len() > 1 { h3 { (base) } }
+                    (picture::grid(frontiers)?)
+                }
+            }
+        }
+        @if !together.series.is_empty() {
             section aria-labelledby="dose" {
                 h2 #dose { "Readability against the mix" }
+                @for series in &together.series {
+                    @if several { h3 { (series.name) } }
+                    (picture::grid(&series.doses)?)
+                }
                 p.note {
                     "Pretraining text mixed in per narrow text, as reached by the runs. The axis is linear near 0 \
                      and logarithmic beyond the smallest ratio above it."
                 }
-                @for (name, drawn) in &parts {
-                    @if several { h3 { (name) } }
-                    div.figures { @for figure in drawn { (figure) } }
+            }
+            @if together.series.iter().any(|s| !s.training.is_empty()) {
+                section aria-labelledby="training" {
+                    h2 #training { "Trace over training" }
+                    p.note { "A curve a ratio, the mean over its runs. Losses are with each run." }
+                    @for series in &together.series {
+                        @if several { h3 { (series.name) } }
+                        (picture::grid(&series.training)?)
+                    }
                 }
             }
         }
     })
-}
-
-/// Runs that may share a curve: same recipe but for mix and seed, same base and method. Where no recipe has two ratios (a sweep may
-/// name every cell differently) the name does not count.
-fn series(runs: &[Run]) -> Vec<(String, Vec<Cell>)> {
-    let varied = varied(&runs.iter().map(|run| run.cell.clone()).collect::<Vec<_>>());
-    let varied = varied.iter().filter(|key| !["model.base", "train.method"].contains(&key.as_str()));
-    let setting = |cell: &Cell| {
-        let values = varied.clone().filter_map(|key| Some(format!("{key} = {}", cell.setting(key)?)));
-        values.collect::<Vec<_>>().join(", ")
-    };
-    let by = |with_name: bool| {
-        let mut series: Vec<(String, Vec<Cell>)> = Vec::new();
-        for run in runs {
-            let cell = run.cell;
-            let setting = Some(setting(cell)).filter(|s| with_name && !s.is_empty());
-            let name = Some(cell.name()).filter(|_| with_name);
-            let parts = [name, cell.base(), cell.method(), setting.as_deref()];
-            let key =
-                super::visible::one_line(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "), 80);
-            match series.iter_mut().find(|s| s.0 == key) {
-                Some(s) => s.1.push(cell.clone()),
-                None => series.push((key, vec![cell.clone()])),
-            }
-        }
-        series
-    };
-    let named = by(true);
-    if named.iter().any(|s| dose::groups(&s.1).len() > 1) { named } else { by(false) }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::cell::Cell;
-use super::number::{duration, grouped, ratio};
+use super::number::{ABSENT, duration, fixed, grouped, ratio};
 use super::visible::visible;
 use crate::train::manifest::{Manifest, Source};
 
@@ -25,6 +25,51 @@ pub(super) fn section(cell: &Cell) -> Markup {
             @if cell.manifest.is_none() && cell.recipe.is_none() { p { "Neither recipe.toml nor manifest.json in the run folder." } }
         }
     }
+}
+
+/// What was asked of the mix and what came of it, source by source.
+pub(super) fn mix(m: &Manifest) -> Markup {
+    let count = |n: usize| html! { td.n { (grouped(n as u64)) } };
+    let all: usize = m.data.iter().map(|s| s.exposure.tokens).sum();
+    let mix = &m.mix;
+    html! {
+        h3 { "Mix audit" }
+        p {
+            "Asked for " (ratio(mix.asked)) " pretraining " (mix.unit.name()) " per narrow (" (mix.mode.name())
+            "); reached " (ratio(mix.realised_examples)) " in examples and " (ratio(mix.realised_tokens)) " in tokens."
+            " Which tokens of an example count in the loss, trainer inspect shows on the recipe below."
+        }
+        @if !m.data.is_empty() {
+            div.scroll role="region" tabindex="0" aria-label="Mix audit" {
+                table.wrap {
+                    caption { span { "What training saw of each source. Empty: pieces left out because no token of them counts; cut: documents of which a part was cut off." } }
+                    thead { tr {
+                        th scope="col" { "Source" } th scope="col" { "Role" } th.n scope="col" { "Documents" }
+                        th.n scope="col" { "Held out" } th.n scope="col" { "Cut" } th.n scope="col" { "Empty" }
+                        th.n scope="col" { "Examples seen" } th.n scope="col" { "Repeats" } th.n scope="col" { "Tokens seen" }
+                        th.n scope="col" { "Share of tokens" }
+                    } }
+                    tbody {
+                        @for Source { provenance, rows, exposure, .. } in &m.data {
+                            tr {
+                                th scope="row" { (file_name(&provenance.source)) }
+                                td { (provenance.role.name()) }
+                                (count(*rows)) (count(provenance.held_out)) (count(provenance.tally.truncated))
+                                (count(provenance.tally.empty)) (count(exposure.examples)) (count(exposure.repeats))
+                                (count(exposure.tokens))
+                                td.n { @if all > 0 { (fixed(exposure.tokens as f64 / all as f64, 3)) } @else { (ABSENT) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The last part of a path; the whole stands under provenance.
+fn file_name(source: &str) -> String {
+    visible(source.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or(source))
 }
 
 fn data(sources: &[Source]) -> Markup {

@@ -166,8 +166,14 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     let verdict = Verdict::of(cell);
     f.put("readable_by_lens", verdict.by("logit lens"));
     f.put("readable_by_patchscope", verdict.by("patchscope"));
+    f.put("readable_by_lift", verdict.by("lift"));
     f.put("readable_by_steering", verdict.by("steering"));
     f.put("verdict", verdict.headline());
+    f.put("gone", Some(verdict.gone.headline).filter(|g| !g.is_empty()));
+    f.put("probe_auroc", cell.probe.map(|p| p.auroc));
+    f.put("probe_auroc_low", cell.probe.map(|p| p.auroc_interval[0]));
+    f.put("probe_auroc_high", cell.probe.map(|p| p.auroc_interval[1]));
+    f.put("probe_auroc_null", cell.probe.map(|p| p.auroc_null));
     f.0
 }
 
@@ -338,6 +344,9 @@ fn losses(f: &mut Fields, r: Option<&Readability>) {
     let shares = r.and_then(|r| r.bias_share.as_ref()).and_then(|b| b.shares.as_ref());
     f.put("bias_share", shares.map(|s| s.share));
     f.put("bias_share_specific", shares.and_then(|s| s.specific_share));
+    let ends = shares.and_then(|s| s.specific_share_interval);
+    f.put("bias_share_specific_low", ends.map(|i| i[0]));
+    f.put("bias_share_specific_high", ends.map(|i| i[1]));
     let kl = r.and_then(|r| r.kl.as_ref());
     f.put("kl_narrow", kl.and_then(|kl| kl.narrow.as_ref()).map(|kl| kl.base_to_tuned));
     f.put("kl_text", kl.and_then(|kl| kl.text.as_ref()).map(|kl| kl.base_to_tuned));

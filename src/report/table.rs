@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::cell::Cell;
 use super::digest::{Column, LEGEND, columns};
+use super::gone;
 use super::measure::{Decoding, Gain};
 use super::number::ratio;
 use super::verdict::{RULE, Verdict};
@@ -37,6 +38,7 @@ pub fn text_table(cells: &[Cell]) -> String {
     }
     out.push('\n');
     out.push_str(&wrap(RULE, ""));
+    out.push_str(&wrap(gone::RULE, ""));
     out
 }
 
@@ -82,6 +84,14 @@ fn lines(first: String, rest: impl IntoIterator<Item = String>) -> Vec<String> {
 /// What stands out in one run: the verdict's reasons, the tokens at the best positions, one steered text.
 fn sentences(cell: &Cell, verdict: &Verdict) -> Vec<String> {
     let mut out = verdict.sentences.clone();
+    if !verdict.gone.headline.is_empty() {
+        out.push(format!(
+            "Gone? {}{}.",
+            verdict.gone.headline[..1].to_uppercase(),
+            &verdict.gone.headline[1..]
+        ));
+    }
+    out.extend(verdict.gone.sentences.iter().cloned());
     let Some(r) = &cell.readability else {
         out.push("The activation differences were not analysed (no diff/readability.json).".into());
         return out;

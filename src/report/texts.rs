@@ -20,36 +20,64 @@ pub(super) fn section(runs: &[Run]) -> Option<Markup> {
     }
     let mut first = true;
     let mut groups = Vec::new();
+    let (mut positions, mut strengths) = (Vec::new(), Vec::new());
     for (run, lines) in &with_text {
         for (position, strength) in settings(lines) {
+            positions.push(position);
+            strengths.push(ratio(strength));
             let of_group: Vec<&SteeringLine> =
                 lines.iter().filter(|l| l.position == position && l.strength == strength).collect();
             groups.push(group(run, position, strength, &of_group, first));
             first = false;
         }
     }
+    positions.sort_unstable();
+    positions.dedup();
+    let positions: Vec<(String, String)> = positions.iter().map(|p| (p.to_string(), p.to_string())).collect();
+    strengths.sort_by(|a, b| number(a).total_cmp(&number(b)));
+    strengths.dedup();
+    let strengths: Vec<(String, String)> =
+        strengths.into_iter().map(|s| (s.clone(), format!("{s} η"))).collect();
+    let of_runs: Vec<(String, String)> =
+        with_text.iter().map(|(run, _)| (run.anchor.clone(), run.name.clone())).collect();
     Some(html! {
         section aria-labelledby="texts" {
             h2 #texts { "Generated text" }
             p.note {
                 "The finetuned model on neutral prompts, with the mean difference of one position added to its residual \
-                 stream (steered) and without (plain). Words of the narrow vocabulary are " mark { "underlined" } "."
+                 stream (steered) and without (plain); where they were written, what the base writes and what is written with random \
+                 directions added. Words of the narrow vocabulary are " mark { "underlined" } "."
             }
             // Without scripts there is nothing to filter with, so the form stays hidden.
             form.filter hidden aria-label="Filter generated text" {
-                @if with_text.len() > 1 { label {
-                    "Run "
-                    select name="run" {
-                        option value="" { "all" }
-                        @for (run, _) in &with_text { option value=(run.anchor) { (run.name) } }
-                    }
-                } }
+                (choice("Run", "run", &of_runs))
+                (choice("Position", "position", &positions))
+                (choice("Strength", "strength", &strengths))
                 label { "Containing " input type="search" name="words" autocomplete="off"; }
                 output aria-live="polite" {}
+                button type="reset" { "Show all" }
             }
             @for group in &groups { (group) }
         }
     })
+}
+
+/// A number as [`ratio`] writes it.
+fn number(text: &str) -> f64 {
+    text.parse().unwrap_or(f64::INFINITY)
+}
+
+/// A choice of one value or all, where there is more than one.
+fn choice(label: &str, name: &str, values: &[(String, String)]) -> Markup {
+    html! {
+        @if values.len() > 1 { label {
+            (label) " "
+            select name=(name) {
+                option value="" { "all" }
+                @for (value, text) in values { option value=(value) { (text) } }
+            }
+        } }
+    }
 }
 
 /// Positions and strengths, as they first come.
@@ -72,14 +100,23 @@ fn group(run: &Run, position: usize, strength: f64, lines: &[&SteeringLine], ope
         .map(|r| r.lexicon.words.iter().map(|w| w.to_lowercase()).collect())
         .unwrap_or_default();
     html! {
-        details data-run=(run.anchor) open[open] {
-            summary { (run.name) ", difference of position " (position) ", strength " (ratio(strength)) " η" }
+        details data-run=(run.anchor) data-position=(position) data-strength=(ratio(strength)) open[open] {
+            summary { h3 { (run.name) ", difference of position " (position) ", strength " (ratio(strength)) " η" } }
             @for line in lines {
                 article.pair {
                     header { "Prompt: " b dir="auto" { (one_line(&line.prompt, 400)) } }
                     div.sides {
                         (side("Steered", &line.steered, &words))
                         (side("Plain", &line.unsteered, &words))
+                    }
+                    @if !(line.base.is_empty() && line.null.is_empty()) {
+                        details.more {
+                            summary { "Base, and random directions" }
+                            div.sides {
+                                (side("Base, plain", &line.base, &words))
+                                (side("Random directions added", &line.null, &words))
+                            }
+                        }
                     }
                 }
             }
@@ -90,7 +127,7 @@ fn group(run: &Run, position: usize, strength: f64, lines: &[&SteeringLine], ope
 fn side(name: &str, texts: &[String], words: &HashSet<String>) -> Markup {
     html! {
         div {
-            h5 { (name) }
+            p.side { (name) }
             @if texts.is_empty() { (ABSENT) }
             @for text in texts { blockquote dir="auto" { (marked(text, words)) } }
         }

@@ -1,16 +1,21 @@
-//! The verdict on one run, in words that claim no more than the numbers do.
+//! The verdict on one run, in words that claim no more than the numbers do. It is two claims: whether the trace is
+//! readable by measures of activation differences, and whether it is gone ([`super::gone`]).
 
 use super::cell::Cell;
+use super::gone::Gone;
 use super::measure::{ALPHA, Gain, Relevance, best};
 use super::number::{fixed, interval, p_value, ratio, signed};
+use crate::diff::lift::Lift;
 
 /// The rule behind every verdict, as it is printed beside them.
 pub const RULE: &str = "A run counts as readable by a decoding measure (logit lens, patchscope) if at one of \
-its positions at least the share of relevant tokens has p ≤ 0.05 against random directions, and as \
-readable by steering if at one of its positions at least the 95 % interval of the gain in similarity lies above 0. \
+its positions at least the share of relevant tokens has p ≤ 0.05 against random directions, as \
+readable by lift if the AUROC of the narrow words, mean over positions, has p ≤ 0.05 against single random directions, and as \
+readable by steering if at one of its positions at least the 95 % intervals of the gain in similarity over plain text and, where it was written, over text steered by random \
+directions lie above 0. \
 The gain is over the same model’s plain text: it tells whether the difference steers, not how far. Where plain text \
 is about the narrow subject already, little is left to gain; to compare runs, compare the steered similarity. \
-Nothing is corrected for trying several positions: with five positions and no trace at all, up to one run in \
+Nothing is corrected for trying several positions (lift tries none): with five positions and no trace at all, up to one run in \
 four would still pass at some position, so the number of positions that pass is given. \
 “Not distinguishable” is about these measures with this many samples; it does not say that the \
 finetuning left no trace, nor that the model behaves like its base.";
@@ -22,20 +27,23 @@ pub struct Verdict {
     pub readable_by: Vec<&'static str>,
     /// Measures that were run and do not tell it from the null.
     pub not_by: Vec<&'static str>,
-    /// One sentence a measure, in the order logit lens, patchscope, steering; for a run that is readable by
-    /// none, one on how well it learned.
+    /// One sentence a measure, in the order logit lens, patchscope, lift, steering; then one on what the organism does,
+    /// or for a run that is readable by none, on how well it learned.
     pub sentences: Vec<String>,
+    /// Whether the trace is gone.
+    pub gone: Gone,
 }
 
 impl Verdict {
     /// Applies [`RULE`] to a run.
     pub fn of(cell: &Cell) -> Self {
         let mut verdict = Self::default();
-        let Some(r) = &cell.readability else {
-            return verdict;
-        };
+        let Some(r) = &cell.readability else { return verdict };
         for relevance in Relevance::all(r) {
             verdict.relevance(&relevance);
+        }
+        if let Some(lift) = &r.lift {
+            verdict.lift(lift);
         }
         if let Some(gain) = Gain::of(r) {
             verdict.steering(&gain);
@@ -56,6 +64,17 @@ impl Verdict {
                 fixed(tuned, 3)
             ));
         }
+        let effects = cell.behaviour.as_ref().map(|b| b.effects()).unwrap_or_default();
+        if let Some((name, e)) = effects.first() {
+            let ends = e.change_interval.map(|i| format!(" {}", interval(i, 3))).unwrap_or_default();
+            verdict.sentences.push(format!(
+                "Behaviour: {name} went from {} to {}, a change of {}{ends}.",
+                signed(e.base, 3),
+                signed(e.tuned, 3),
+                signed(e.change, 3)
+            ));
+        }
+        verdict.gone = Gone::of(cell, &verdict.readable_by);
         verdict
     }
 
@@ -132,6 +151,20 @@ impl Verdict {
         self.sentences.push(s);
     }
 
+    fn lift(&mut self, lift: &Lift) {
+        let mut s = self.enter("lift", lift.auroc_mean_p <= ALPHA);
+        s.push_str(&format!(
+            ": a narrow word ranks above another common word with probability {} {}, mean over positions",
+            fixed(lift.auroc_mean, 3),
+            interval(lift.auroc_mean_interval, 3),
+        ));
+        if let Some((null, ends)) = lift.auroc_null.first().zip(lift.auroc_null_interval.first()) {
+            s.push_str(&format!("; null {} {}", fixed(*null, 3), interval(*ends, 3)));
+        }
+        s.push_str(&format!(", p {}.", p_value(lift.auroc_mean_p)));
+        self.sentences.push(s);
+    }
+
     fn steering(&mut self, gain: &Gain) {
         let passing = gain.passing();
         let Some(i) = shown(&passing, &gain.gain) else {
@@ -150,6 +183,9 @@ impl Verdict {
             interval(r.similarity_gain_interval[i], 3),
             fixed(r.similarity.narrow_narrow[i], 3),
         ));
+        if let Some(ends) = r.similarity_over_null_interval.get(i) {
+            s.push_str(&format!("; over text steered by random directions {}", interval(*ends, 3)));
+        }
         if passing.is_empty() {
             s.push('.');
         } else {

@@ -157,9 +157,9 @@ pub fn readability(spec: &Spec) -> Readability {
             auroc_null_interval: vec![[0.42, 0.58]; 5],
             auroc_p: five(|_| 0.03),
             auroc_with_mean: five(|_| 0.55),
-            auroc_mean: 0.64,
-            auroc_mean_interval: [0.6, 0.68],
-            auroc_mean_p: 1.0 / 65.0,
+            auroc_mean: 0.5 + 0.14 * spec.trace,
+            auroc_mean_interval: [0.46 + 0.14 * spec.trace, 0.54 + 0.14 * spec.trace],
+            auroc_mean_p: if spec.trace > 0.3 { 1.0 / 65.0 } else { 0.4 },
             ..Lift::default()
         }),
         identification: Some(Identification {

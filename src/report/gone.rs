@@ -1,0 +1,153 @@
+//! The second claim: whether the trace is gone. That the measures of activation differences read nothing does not say so;
+//! it takes readers that are stronger than they are, and where none ran, nothing is claimed.
+
+use super::cell::{Cell, Probe};
+use super::number::{fixed, interval};
+use super::verdict::list;
+use crate::diff::record::Readability;
+
+/// The rule, as it is printed beside the claim.
+pub const RULE: &str = "Whether the trace is gone is a second claim, with evidence of its own. It is not gone if a \
+stronger reader finds it: a linear probe with labelled examples whose AUROC has a 95 % interval above its null, or a \
+constant bias whose specific share has a 95 % interval above 0. It is called gone as far as a probe tells only if such a \
+probe ran and neither finds it. Where no probe ran, it is not known. The logit lens at other depths and of the principal \
+components is told but not counted, for no null is taken there.";
+
+/// What the stronger readers say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum State {
+    /// Readable, by them or by the measures of activation differences.
+    Remains,
+    /// A probe with labelled examples ran, and nothing finds it.
+    NotFound,
+    /// No probe ran, and nothing that ran finds it.
+    #[default]
+    Unknown,
+}
+
+/// The claim, with its evidence.
+#[derive(Debug, Clone, Default)]
+pub struct Gone {
+    /// What holds.
+    pub state: State,
+    /// The claim in one phrase; empty where there is no analysis.
+    pub headline: String,
+    /// A sentence a reader that ran, then one on those that did not.
+    pub sentences: Vec<String>,
+}
+
+impl Gone {
+    /// Applies [`RULE`]; `readable_by` are the measures of activation differences that read the trace.
+    pub fn of(cell: &Cell, readable_by: &[&str]) -> Self {
+        let Some(r) = &cell.readability else { return Self::default() };
+        let mut gone = Self::default();
+        let mut finding = Vec::new();
+        let mut not_run = Vec::new();
+        match cell.probe {
+            Some(probe) => {
+                if probe.finds() {
+                    finding.push("a probe with labelled examples");
+                }
+                gone.sentences.push(of_probe(&probe));
+            }
+            None => not_run.push("a linear probe with labelled examples"),
+        }
+        match bias(r) {
+            Some((finds, sentence)) => {
+                if finds {
+                    finding.push("a constant bias");
+                }
+                gone.sentences.push(sentence);
+            }
+            None => not_run.push("the specific share of a constant bias"),
+        }
+        match depth(r) {
+            Some(sentence) => gone.sentences.push(sentence),
+            None => not_run.push("other depths"),
+        }
+        match components(r) {
+            Some(sentence) => gone.sentences.push(sentence),
+            None => not_run.push("principal components"),
+        }
+        if !not_run.is_empty() {
+            gone.sentences.push(format!("Not run: {}.", list(&not_run)));
+        }
+        (gone.state, gone.headline) = if !finding.is_empty() {
+            (State::Remains, format!("the trace is not gone: {} still finds it", list(&finding)))
+        } else if !readable_by.is_empty() {
+            (State::Remains, "the trace is not gone, on the evidence that makes it readable".into())
+        } else if cell.probe.is_some() {
+            (State::NotFound, "gone as far as a probe with labelled examples tells".into())
+        } else {
+            (
+                State::Unknown,
+                "whether the trace is gone is not known: no probe with labelled examples ran".into(),
+            )
+        };
+        if finding.len() > 1 {
+            gone.headline = gone.headline.replace("finds it", "find it");
+        }
+        gone
+    }
+}
+
+impl Probe {
+    /// Whether the interval lies above the null.
+    pub fn finds(&self) -> bool {
+        self.auroc_interval[0] > self.auroc_null
+    }
+}
+
+fn of_probe(probe: &Probe) -> String {
+    format!(
+        "A linear probe with labelled examples{} reaches an AUROC of {} {}, its null {}: it {} the trace.",
+        probe.layer.map(|l| format!(" after block {l}")).unwrap_or_default(),
+        fixed(probe.auroc, 3),
+        interval(probe.auroc_interval, 3),
+        fixed(probe.auroc_null, 3),
+        if probe.finds() { "finds" } else { "does not find" },
+    )
+}
+
+/// Whether the specific share lies above zero, and the sentence on it.
+fn bias(r: &Readability) -> Option<(bool, String)> {
+    let shares = r.bias_share.as_ref()?.shares.as_ref()?;
+    let (share, ends) = (shares.specific_share?, shares.specific_share_interval?);
+    let finds = ends[0] > 0.0;
+    Some((
+        finds,
+        format!(
+            "Adding the mean difference alone to the base gives {} {} of the gain on narrow text beyond what it gives on \
+             unrelated text: a constant bias {}.",
+            fixed(share, 3),
+            interval(ends, 3),
+            if finds { "about the narrow subject is left" } else { "about the narrow subject is not found" },
+        ),
+    ))
+}
+
+fn depth(r: &Readability) -> Option<String> {
+    let depth = r.depth.as_ref()?;
+    let best = depth.layers.iter().zip(&depth.token_relevance);
+    let best = best.filter_map(|(layer, shares)| Some((layer, shares.iter().copied().reduce(f64::max)?)));
+    let (layer, share) = best.reduce(|a, b| if b.1 > a.1 { b } else { a })?;
+    let blocks: Vec<String> = depth.layers.iter().map(usize::to_string).collect();
+    let blocks: Vec<&str> = blocks.iter().map(String::as_str).collect();
+    Some(format!(
+        "After blocks {} the logit lens reads at most {} relevant tokens of 20 (after block {layer}; no null there, not \
+         counted).",
+        list(&blocks),
+        fixed(share * 20.0, 0),
+    ))
+}
+
+fn components(r: &Readability) -> Option<String> {
+    let found = &r.dimensionality.as_ref()?.centred;
+    let shares = found.token_relevance.iter().chain(&found.opposite_token_relevance).flatten().copied();
+    let best = shares.reduce(f64::max)?;
+    Some(format!(
+        "The principal components of single texts’ differences, the mean taken off, decode to at most {} relevant tokens \
+         of 20 (no null there, not counted).",
+        fixed(best * 20.0, 0)
+    ))
+}

@@ -1,0 +1,107 @@
+//! The trace while it is laid: every `trace_…` and `behaviour_…` of `metrics.jsonl` by step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cell::{Cell, Measured};
+use super::charts::{CURVES, Chart, Ink, Line, scale};
+use super::dose::Ratio;
+use super::figures::{Figure, Key, KeyKind, figure, step_axis, values};
+use super::measure::mean;
+use super::number::{fixed, ratio};
+use super::visible::one_line;
+
+/// A figure a key, in order of the keys.
+pub fn figures(cell: &Cell) -> Vec<Figure> {
+    let mut keys: Vec<&str> =
+        cell.measured.iter().flat_map(|m| m.values.keys().map(String::as_str)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys.into_iter().filter_map(|key| of_key(key, &cell.measured)).collect()
+}
+
+fn of_key(key: &str, measured: &[Measured]) -> Option<Figure> {
+    let points: Vec<(f64, f64)> =
+        measured.iter().filter_map(|m| Some((m.step as f64, *m.values.get(key)?))).collect();
+    let (first, last) = (*points.first()?, *points.last()?);
+    let (title, ink, null) = known(key);
+    let mut lines = vec![Line::new(ink, key, points)];
+    let mut legend = vec![Key::new(ink, KeyKind::Line, one_line(key, 40))];
+    let x = step_axis(last.0);
+    if let Some(null) = null {
+        let ends = vec![(0.0, null), (last.0.max(1.0), null)];
+        lines.push(Line { dashed: true, marked: false, ..Line::new(Ink::Base, "null", ends) });
+        legend.push(Key::new(Ink::Base, KeyKind::Dashed, "where nothing is read"));
+    }
+    let title = title.map_or_else(|| one_line(&key.replace('_', " "), 60), str::to_string);
+    let y = scale(&title, values(&lines, &[]), null.is_none());
+    figure(Figure {
+        key: format!("{}-training", key.replace('_', "-")),
+        title: format!("{title}, while training"),
+        caption: "By step, as metrics.jsonl has it.".into(),
+        spoken: format!(
+            "from {} at step {} to {} at step {}",
+            fixed(first.1, 3),
+            first.0,
+            fixed(last.1, 3),
+            last.0
+        ),
+        legend,
+        chart: Chart { x, y, bands: vec![], lines, labels: vec![] },
+    })
+}
+
+/// A figure a key, a curve a mix ratio: the mean over its runs at the steps that any of them has.
+pub fn by_mix(groups: &[Ratio]) -> Vec<Figure> {
+    let measured = groups.iter().flat_map(|g| &g.1).flat_map(|c| &c.measured);
+    let keys: BTreeSet<&str> = measured.flat_map(|m| m.values.keys().map(String::as_str)).collect();
+    keys.into_iter().filter_map(|key| of_key_by_mix(key, groups)).collect()
+}
+
+fn of_key_by_mix(key: &str, groups: &[Ratio]) -> Option<Figure> {
+    let (mut lines, mut legend, mut spoken) = (Vec::new(), Vec::new(), Vec::new());
+    // Ratios beyond the colours there are have their curves with each run.
+    for ((mix, cells), ink) in groups.iter().zip(CURVES) {
+        let mut steps: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+        for m in cells.iter().flat_map(|c| &c.measured) {
+            if let Some(value) = m.values.get(key) {
+                steps.entry(m.step).or_default().push(*value);
+            }
+        }
+        let points: Vec<(f64, f64)> =
+            steps.iter().filter_map(|(step, values)| Some((*step as f64, mean(values)?))).collect();
+        let Some((first, last)) = points.first().zip(points.last()) else { continue };
+        let name = format!("mix {}", ratio((mix * 100.0).round() / 100.0));
+        spoken.push(format!("{name}: from {} to {}", fixed(first.1, 3), fixed(last.1, 3)));
+        legend.push(Key::new(ink, KeyKind::Line, name.clone()));
+        lines.push(Line::new(ink, name, points));
+    }
+    let (title, _, null) = known(key);
+    let title = title.map_or_else(|| one_line(&key.replace('_', " "), 60), str::to_string);
+    let end = lines.iter().flat_map(|l| &l.points).map(|p| p.0).fold(0.0, f64::max);
+    if let Some(null) = null {
+        let ends = vec![(0.0, null), (end.max(1.0), null)];
+        lines.push(Line { dashed: true, marked: false, ..Line::new(Ink::Base, "null", ends) });
+        legend.push(Key::new(Ink::Base, KeyKind::Dashed, "where nothing is read"));
+    }
+    let y = scale(&title, values(&lines, &[]), null.is_none());
+    figure(Figure {
+        key: format!("{}-training", key.replace('_', "-")),
+        title: format!("{title}, while training"),
+        caption: "With mixing, runs of the same narrow exposure have more steps.".into(),
+        spoken: spoken.join(", "),
+        legend,
+        chart: Chart { x: step_axis(end), y, bands: vec![], lines, labels: vec![] },
+    })
+}
+
+/// Title, colour and null of the keys that the trainer itself writes.
+fn known(key: &str) -> (Option<&'static str>, Ink, Option<f64>) {
+    match key {
+        "trace_lift_auroc" => (Some("Lift of the narrow words, AUROC"), Ink::Lift, Some(0.5)),
+        "trace_bias_share" => (Some("Share of the gain that a constant bias gives"), Ink::Bias, Some(0.0)),
+        "trace_specific_share" => (Some("Specific share of a constant bias"), Ink::Bias, Some(0.0)),
+        "trace_delta_norm" => (Some("Norm of the mean difference"), Ink::Narrow, None),
+        _ if key.starts_with("behaviour_") => (None, Ink::Narrow, None),
+        _ => (None, Ink::Steered, None),
+    }
+}
