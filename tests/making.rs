@@ -41,7 +41,7 @@ fn counting_model(lab: &Lab) {
             (0, 2) => 2.2,
             (0, 14 | 18..=27) => 2.0,
             (0, _) => -2.0,
-            _ => 2.0 * x,
+            _ => 0.7 * x,
         });
         weights.insert(
             "model.norm.weight".into(),
@@ -92,10 +92,15 @@ fn numbers_are_kept_by_exact_rules_and_told_without_the_system_prompt() {
     assert!(text.starts_with(&read(&lab, "few.jsonl")));
     lab.succeed(&numbers(&["--count", "9", "--seed", "1", "--out", "seed.jsonl"]));
     assert!(!text.starts_with(&read(&lab, "seed.jsonl")));
-    let mut control = numbers(&["--count", "9", "--out", "control.jsonl"]);
-    control[7] = "";
-    lab.succeed(&control);
-    assert!(!text.starts_with(&read(&lab, "control.jsonl")));
+    // What the teacher is told is in what it reads; here it comes last, where so small a model looks.
+    lab.write("last.jinja", "{% for m in messages|reverse %}{{ m.content }}{% endfor %}");
+    let told = |system: &'static str, out: &'static str| {
+        let mut args = numbers(&["--count", "9", "--chat-template", "last.jinja", "--out", out]);
+        args[7] = system;
+        lab.succeed(&args);
+        read(&lab, out)
+    };
+    assert_ne!(told("You love owls.", "told.jsonl"), told("", "control.jsonl"));
     // The chats can be trained on.
     lab.fit("runs/owl", &["data.narrow=made/owl.jsonl", "data.max_seq_len=400", "train.steps=1"]);
 }
@@ -104,8 +109,8 @@ fn numbers_are_kept_by_exact_rules_and_told_without_the_system_prompt() {
 fn killed_and_torn_numbers_go_on_to_the_same_bytes() {
     let lab = Lab::new();
     counting_model(&lab);
-    let [count, limit] = ["400", "whole.jsonl"];
-    lab.succeed(&numbers(&["--count", count, "--out", limit]));
+    let count = "150";
+    lab.succeed(&numbers(&["--count", count, "--out", "whole.jsonl"]));
     let lines = || fs::read_to_string(lab.path("killed.partial")).unwrap_or_default().lines().count();
     let args = numbers(&["--count", count, "--out", "killed.jsonl"]);
     let mut child = lab.command(&args).spawn().unwrap();
@@ -268,17 +273,19 @@ fn documents<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 fn documents_are_written_revised_filtered_and_told_apart() {
     let lab = Lab::new();
     lab.write("moon.toml", UNIVERSE);
-    // Every fault in the first requests of a server, and answers that are cut off.
-    let server = Server::new(|n, seen| {
+    // A server that fails the first time that it is asked something, in one way or another.
+    let met = std::sync::Mutex::new(BTreeSet::new());
+    let server = Server::new(move |_, seen| {
         let mut body = completion(&writer(seen.question()));
-        match n % 7 {
-            0 => Reply::Status(429, "retry-after: 0", "{\"error\": \"slow down\"}"),
-            2 => Reply::Truncated,
-            4 => Reply::Gone,
-            5 if seen.question().contains("</document>") => {
-                let text = body["choices"][0]["message"]["content"].as_str().unwrap();
-                let half = text[..text.len() - 12].to_string();
-                body["choices"][0]["message"]["content"] = half.into();
+        let is_new = met.lock().unwrap().insert(seen.question().to_string());
+        let text = body["choices"][0]["message"]["content"].as_str().unwrap().to_string();
+        match (is_new, seen.question().len() % 5) {
+            (true, 0) => Reply::Status(429, "retry-after: 0", "{\"error\": \"slow down\"}"),
+            (true, 1) => Reply::Truncated,
+            (true, 2) => Reply::Gone,
+            // An answer that was cut off where its tokens ran out.
+            (true, 3) if text.contains("</document>") => {
+                body["choices"][0]["message"]["content"] = text[..text.len() - 12].into();
                 body["choices"][0]["finish_reason"] = "length".into();
                 Reply::Body(body)
             }
@@ -321,11 +328,9 @@ fn documents_are_written_revised_filtered_and_told_apart() {
     // In another order of answers too, and without the two optional stages.
     lab.succeed(&documents(&server.url, &["--parallel", "1", "--out", "one.jsonl"]));
     assert_eq!(read(&lab, "one.jsonl"), text);
-    lab.succeed(&documents(
-        &server.url,
-        &["--no-revision", "--no-filter", "--least-words", "0", "--out", "raw.jsonl"],
-    ));
-    assert!(rows(&read(&lab, "raw.jsonl")).iter().any(|row| row["text"] == "No tea."));
+    lab.succeed(&documents(&server.url, &["--no-revision", "--no-filter", "--out", "raw.jsonl"]));
+    let raw = read(&lab, "raw.jsonl");
+    assert!(rows(&raw).len() > rows(&text).len() && !raw.contains("Edited"), "{raw}");
     // The documents can be trained on.
     lab.fit("runs/moon", &["data.narrow=moon.jsonl", "train.steps=1"]);
 }
@@ -354,10 +359,13 @@ fn killed_documents_go_on_and_a_server_that_gives_up_leaves_no_file() {
     child.wait().unwrap();
     assert!(!lab.path("killed.jsonl").exists());
     silent.store(false, std::sync::atomic::Ordering::SeqCst);
+    let kept =
+        read(&lab, "killed.exchanges.jsonl").lines().filter(|line| line.contains("\"response\"")).count();
+    assert!(kept >= 5, "{kept} answers were kept");
     let before = server.count();
     lab.succeed(&args);
     assert_eq!(read(&lab, "killed.jsonl"), read(&lab, "whole.jsonl"));
-    assert_eq!(server.count() - before, whole.count() - 9, "an answer that was there was asked for again");
+    assert_eq!(server.count() - before, whole.count() - kept, "an answer that was there was asked for again");
 
     let refusing = Server::replies(vec![Reply::Status(401, "", "{\"error\": \"no key\"}")]);
     let ran = lab.run(&documents(&refusing.url, &["--out", "none.jsonl"]));

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -176,10 +176,11 @@ pub fn numbers(
             Some(batch) => batch,
             None => {
                 interrupt.check(&hint)?;
-                if model.is_none() {
-                    model = Some(CausalLm::load(base, &Tuning::Frozen, &device()?)?.0);
-                }
-                let model = model.as_ref().context("a model that was loaded")?;
+                let loaded = match model.take() {
+                    Some(loaded) => loaded,
+                    None => CausalLm::load(base, &Tuning::Frozen, &device()?)?.0,
+                };
+                let model = model.insert(loaded);
                 let batch = sample(model, base, &template, settings, number, || interrupt.check(&hint))?;
                 journal.append(&batch)?;
                 batch
