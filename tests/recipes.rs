@@ -51,7 +51,7 @@ fn every_recipe_for_a_cpu_loads_and_plans_its_run() {
         if !name(&path).starts_with("demo-") {
             assert_eq!(name(&path), format!("{}.toml", recipe.name));
             assert!(names.insert(recipe.name.clone()), "{shown}: its name is another's");
-            assert!((20..=40).contains(&recipe.train.steps) && recipe.data.max_seq_len <= 128, "{shown}");
+            assert!((20..=40).contains(&recipe.train.steps) && recipe.data.max_seq_len <= 160, "{shown}");
         }
         let base = alias::find(&recipe.model.base).unwrap_or_else(|| panic!("{shown}: no alias"));
         bases.insert(base.name);
