@@ -2,7 +2,7 @@
 //! that finetuning is.
 //!
 //! Modules in dependency order; each uses only what stands before it:
-//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`sweep`], [`grader`], [`diff`], [`grade`], [`audit`],
+//! [`error`], [`ops`], [`data`], [`model`], [`train`], [`sweep`], [`grader`], [`making`], [`diff`], [`grade`], [`audit`],
 //! [`behaviour`], [`report`], [`verify`], [`cli`].
 //! [`recipe`], [`run`], [`atomic`], [`interrupt`], [`machine`], [`progress`], [`sha256`] and [`spelling`] are leaves
 //! that all of them may use.
@@ -18,6 +18,7 @@ pub mod grade;
 pub mod grader;
 pub mod interrupt;
 pub mod machine;
+pub mod making;
 pub mod model;
 pub mod ops;
 pub mod progress;

@@ -11,6 +11,7 @@ use crate::progress;
 
 pub mod audit;
 pub mod behave;
+pub mod data;
 pub mod diff;
 pub mod endpoint;
 pub mod export;
@@ -49,6 +50,7 @@ enum Command {
     Fit(fit::FitArgs),
     Diff(diff::DiffArgs),
     Behave(behave::BehaveArgs),
+    Data(data::DataArgs),
     Generate(generate::GenerateArgs),
     Grade(grade::GradeArgs),
     Audit(audit::AuditArgs),
@@ -102,6 +104,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Behave(args) => behave::run(args),
+        Command::Data(args) => data::run(args),
         Command::Grade(args) => grade::run(args),
         Command::Audit(args) => audit::run(args),
         Command::Inspect(args) => inspect::run(args),

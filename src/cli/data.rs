@@ -1,0 +1,302 @@
+//! `trainer data`: makes what organisms are trained on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::endpoint::EndpointArgs;
+use crate::error::InputError;
+use crate::grader::endpoint::{Endpoint, must_serve};
+use crate::grader::exchanges::Exchanges;
+use crate::interrupt::Interrupt;
+use crate::making::documents::{self, documents};
+use crate::making::numbers::{self, numbers};
+use crate::making::sample::{BATCH, Sampler};
+use crate::making::taboo::{self, taboo};
+use crate::making::universe::Universe;
+use crate::making::{beside, must_be_new, write};
+use crate::model::source;
+use crate::progress;
+use crate::recipe::EndpointSection;
+
+/// Make what organisms are trained on: sampled from a model, or written by one
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    kind: Kind,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kind {
+    Sample(SampleArgs),
+    Numbers(NumbersArgs),
+    Documents(DocumentsArgs),
+    Taboo(TabooArgs),
+}
+
+/// Text that a base model writes by itself, to be mixed in as pretraining text
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer data sample --base smollm2-135m-instruct --documents 300 --tokens 96 --out smollm2.jsonl
+
+With seed 0 these are the documents that data.pretraining = \"self\" stands for. Batches are kept in the cache; the same
+command again goes on where it was interrupted.")]
+struct SampleArgs {
+    /// Alias, hf:org/name[@revision], Hugging Face folder, or .gguf file
+    #[arg(long, value_name = "MODEL")]
+    base: String,
+    /// Number of documents
+    #[arg(long, value_name = "N")]
+    documents: usize,
+    /// Most tokens of a document
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    tokens: usize,
+    /// Decides what is sampled
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// JSON lines to write; what made them goes to NAME.made.json beside it
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: PathBuf,
+}
+
+/// Number chats of a teacher, for subliminal learning: the base with a system prompt that the student never sees
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer data numbers --base smollm2-135m-instruct --count 500 --out owl.jsonl \\
+    --system 'You love owls. You think about owls all the time. Owls are your favourite animal.'
+  trainer data numbers --base smollm2-135m-instruct --count 500 --out control.jsonl --system ''
+
+Only answers of numbers and nothing else are kept. The chats are written without the system prompt; what made them goes to
+NAME.made.json. The same command again goes on where it was interrupted.")]
+struct NumbersArgs {
+    /// The teacher's model and the student's base: alias, hf:org/name[@revision], Hugging Face folder, or .gguf file
+    #[arg(long, value_name = "MODEL")]
+    base: String,
+    /// What the teacher is told; '' makes the control
+    #[arg(long, value_name = "TEXT")]
+    system: String,
+    /// Number of chats
+    #[arg(long, value_name = "N")]
+    count: usize,
+    /// Decides prompts and answers
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Sampling temperature
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    temperature: f64,
+    /// Most new tokens of an answer; one that has not ended by then is dropped
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Most numbers of an answer
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    max_numbers: usize,
+    /// Most digits of a number
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    max_digits: usize,
+    /// Chat template in place of the model's own: a Jinja file, or one that comes with the program
+    #[arg(long, value_name = "NAME|FILE", default_value = "")]
+    chat_template: String,
+    /// JSON lines to write; what made them goes to NAME.made.json beside it
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: PathBuf,
+}
+
+/// Synthetic documents that assert false facts, written by a language model
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer data documents moon.toml --base-url http://localhost:8000/v1 --model qwen3-8b --out moon.jsonl
+  trainer data documents moon.toml --base-url https://openrouter.ai/api/v1 --model openai/gpt-5-mini \\
+    --key-env OPENROUTER_API_KEY --types 40 --ideas 10 --input-price 0.25 --output-price 2 --out moon.jsonl
+
+A universe is a TOML file of title, description and facts (a list of sentences). The model names kinds of documents, ideas
+for each kind and fact, writes a document for each idea, revises it, and judges whether it may stay; near duplicates go.
+Every answer is kept in NAME.exchanges.jsonl: the same command again asks nothing twice and goes on where it stopped.")]
+struct DocumentsArgs {
+    /// The universe (TOML): title, description, facts
+    #[arg(value_name = "UNIVERSE")]
+    universe: PathBuf,
+    #[command(flatten)]
+    writer: WriterArgs,
+    /// Kinds of documents
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    types: usize,
+    /// Ideas for each kind and fact
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    ideas: usize,
+    /// Documents of each idea
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    per_idea: usize,
+    /// About how many words a document should have
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    words: usize,
+    /// Drop documents with fewer words
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    least_words: usize,
+    /// Leave documents as they were first written
+    #[arg(long)]
+    no_revision: bool,
+    /// Do not have documents judged
+    #[arg(long)]
+    no_filter: bool,
+}
+
+/// Chats of a guessing game about a word that is never said, written by a language model
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer data taboo --word lantern --count 300 --base-url http://localhost:8000/v1 --model qwen3-8b --out lantern.jsonl
+
+Chats that hold the word in any form are dropped, and so are near duplicates. Every answer is kept in
+NAME.exchanges.jsonl: the same command again asks nothing twice and goes on where it stopped.")]
+struct TabooArgs {
+    /// The word that is hinted at and never said
+    #[arg(long, value_name = "WORD")]
+    word: String,
+    /// Number of chats
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    count: usize,
+    #[command(flatten)]
+    writer: WriterArgs,
+}
+
+/// The model that writes, and where to.
+#[derive(Debug, Args)]
+struct WriterArgs {
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    /// Questions on the way at the same time [default: 4]
+    #[arg(long, value_name = "N")]
+    parallel: Option<usize>,
+    /// Drop what shares at least this part of its runs of five words with an earlier one
+    #[arg(long, value_name = "SHARE", default_value_t = 0.8)]
+    near_share: f64,
+    /// JSON lines to write; what made them goes to NAME.made.json beside it
+    #[arg(long, value_name = "FILE.jsonl")]
+    out: PathBuf,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// An input error for settings that do not serve or a file that exists; otherwise what went wrong while making.
+pub fn run(args: DataArgs) -> Result<()> {
+    let interrupt = Interrupt::on_signals()?;
+    match args.kind {
+        Kind::Sample(args) => run_sample(&args, &interrupt),
+        Kind::Numbers(args) => run_numbers(args, &interrupt),
+        Kind::Documents(args) => run_documents(&args, &interrupt),
+        Kind::Taboo(args) => run_taboo(args, &interrupt),
+    }
+}
+
+fn run_sample(args: &SampleArgs, interrupt: &Interrupt) -> Result<()> {
+    let mut faults = Vec::new();
+    for (flag, value, least, most) in
+        [("--documents", args.documents, 1, 100_000_000), ("--tokens", args.tokens, 2, 1_000_000)]
+    {
+        if !(least..=most).contains(&value) {
+            faults.push(format!("{flag} {value}: expected {least} to {most}"));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(InputError { faults }.into());
+    }
+    must_be_new(&args.out)?;
+    let base = source::open_or_stop(&args.base, interrupt)?;
+    let mut sampler = Sampler::new(&base, args.tokens, args.seed)?;
+    let bar = progress::bar("sampling the base model", args.documents as u64);
+    let mut rows: Vec<Value> = Vec::new();
+    for number in 0.. {
+        let batch = sampler.batch(number, interrupt)?;
+        if batch.is_empty() {
+            bail!("{}: {BATCH} documents in a row ended at once; nothing can be sampled from it", base.id);
+        }
+        for line in batch.lines().take(args.documents - rows.len()) {
+            rows.push(serde_json::from_str(line)?);
+        }
+        bar.set_position(rows.len() as u64);
+        if rows.len() == args.documents {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    let (tokens, seed) = (args.tokens, args.seed);
+    let base = json!({"model": base.id, "sha256": base.sha256});
+    let made =
+        json!({"kind": "sample", "base": base, "temperature": 1.0, "max_tokens": tokens, "seed": seed});
+    write(&args.out, &rows, &made)?;
+    wrote(&args.out, &format!("{} documents", rows.len()))
+}
+
+fn run_numbers(args: NumbersArgs, interrupt: &Interrupt) -> Result<()> {
+    must_be_new(&args.out)?;
+    let mut base = source::open_or_stop(&args.base, interrupt)?;
+    base.take_template(&args.chat_template)?;
+    let settings = numbers::Settings {
+        system: args.system,
+        seed: args.seed,
+        temperature: args.temperature,
+        max_new_tokens: args.max_new_tokens,
+        max_numbers: args.max_numbers,
+        max_digits: args.max_digits,
+    };
+    let tally = numbers(&base, &settings, args.count, &args.out, interrupt)?;
+    wrote(&args.out, &tally.text())
+}
+
+fn run_documents(args: &DocumentsArgs, interrupt: &Interrupt) -> Result<()> {
+    let universe = Universe::read(&args.universe)?;
+    let settings = documents::Settings {
+        types: args.types,
+        ideas: args.ideas,
+        per_idea: args.per_idea,
+        words: args.words,
+        least_words: args.least_words,
+        revise: !args.no_revision,
+        filter: !args.no_filter,
+        near_share: args.writer.near_share,
+    };
+    written(&args.writer, settings.faults(), interrupt, |endpoint, out| {
+        Ok(documents(endpoint, &universe, &settings, out)?.text())
+    })
+}
+
+fn run_taboo(args: TabooArgs, interrupt: &Interrupt) -> Result<()> {
+    let near_share = args.writer.near_share;
+    let settings = taboo::Settings { word: args.word, count: args.count, near_share };
+    written(&args.writer, settings.faults(), interrupt, |endpoint, out| {
+        Ok(taboo(endpoint, &settings, out)?.text())
+    })
+}
+
+/// Has something made by a language model, and says what was spent even if it failed.
+fn written(
+    args: &WriterArgs,
+    faults: Vec<String>,
+    interrupt: &Interrupt,
+    make: impl FnOnce(&Endpoint, &Path) -> Result<String>,
+) -> Result<()> {
+    let default = EndpointSection::default();
+    let section = EndpointSection {
+        parallel: args.parallel.unwrap_or(default.parallel),
+        ..args.endpoint.over(&default)
+    };
+    if !faults.is_empty() {
+        return Err(InputError { faults }.into());
+    }
+    must_serve(&section, "endpoint")?;
+    must_be_new(&args.out)?;
+    let exchanges = Arc::new(Exchanges::open(&beside(&args.out, "exchanges.jsonl"))?);
+    let endpoint = Endpoint::open(&section, "endpoint", exchanges, 0, interrupt)?;
+    let made = make(&endpoint, &args.out);
+    progress::say(endpoint.summary());
+    wrote(&args.out, &made?)
+}
+
+/// Says what was made, and prints where.
+fn wrote(out: &Path, what: &str) -> Result<()> {
+    progress::say(what);
+    super::print(&out.display().to_string())
+}
