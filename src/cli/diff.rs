@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
+use super::datasets;
 use super::pair::Pair;
 use crate::atomic::check_writable;
 use crate::bail_input;
@@ -152,6 +153,9 @@ fn diff_pair(
              --set diff.text=FILE"
         );
     }
+    let mut recipe = recipe.clone();
+    datasets::ensure(&mut recipe, interrupt)?;
+    let recipe = &recipe;
     let text = texts(&documents(&recipe.diff.text)?, Document::full_text);
     // For a model of unknown origin there may be none.
     let narrow = documents(&recipe.data.narrow)?;
@@ -159,7 +163,7 @@ fn diff_pair(
     let pretraining = documents(&files)?;
     let chat = &recipe.diff.chat.text;
     let chat_documents = documents(chat)?;
-    let of_chat = |(i, row, document): Row| (chat[i].path.clone(), row, document);
+    let of_chat = |(i, row, document): Row| (chat[i].name(), row, document);
     let chats = conversations(chat_documents.iter().cloned().map(of_chat).collect())?;
     let sources = recipe
         .diff
@@ -174,7 +178,7 @@ fn diff_pair(
         Ok((spec.stem(), texts(&documents(std::slice::from_ref(spec))?, Document::learned_text)))
     };
     let candidates = candidates.map(of_candidate).collect::<Result<Vec<_>>>()?;
-    let texts_sha256 = sources.map(|s| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?)));
+    let texts_sha256 = sources.map(|s| Ok((s.file().to_string_lossy().into_owned(), sha256_path(s.file())?)));
     let texts_sha256 = texts_sha256.collect::<Result<BTreeMap<_, _>>>()?;
     let (mut embedder, mut embedder_sha256) = (None, None);
     if recipe.diff.uses_embedder() {

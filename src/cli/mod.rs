@@ -11,6 +11,7 @@ use crate::progress;
 
 pub mod audit;
 pub mod behave;
+mod datasets;
 pub mod diff;
 pub mod endpoint;
 pub mod export;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{behave, diff, fit, self_sample};
+use super::{behave, datasets, diff, fit, self_sample};
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::behaviour::Items;
@@ -63,6 +63,7 @@ pub fn run(args: SweepArgs) -> Result<()> {
     if recipe.diff.text.is_empty() {
         bail_input!("{}: diff.text: missing; a sweep reads every cell", args.recipe.display());
     }
+    datasets::ensure(&mut recipe, &interrupt)?;
     let largest = args.mix.iter().copied().fold(0.0, f64::max);
     if self_sample::is_wanted(&recipe) && recipe.data.self_samples == 0 {
         // One sample for all cells, or cells would differ in more than their ratio.

@@ -63,7 +63,7 @@ pub struct Provenance {
 pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> {
     let (mut all, mut faults) = (Vec::new(), Vec::new());
     for (i, spec) in specs.iter().enumerate() {
-        if let Some(documents) = or_note(source::read(Path::new(&spec.path)), &mut faults)? {
+        if let Some(documents) = or_note(source::read(spec.file()), &mut faults)? {
             all.extend(documents.into_iter().enumerate().map(|(row, d)| (i, row, d)));
         }
     }
@@ -75,7 +75,7 @@ fn read_sides(narrow: &[SourceSpec], pretraining: &[SourceSpec]) -> Result<(Vec<
     let (mut sides, mut faults) = ([Vec::new(), Vec::new()], Vec::new());
     for (side, specs) in sides.iter_mut().zip([narrow, pretraining]) {
         for spec in specs {
-            if let Some(documents) = or_note(source::read(Path::new(&spec.path)), &mut faults)? {
+            if let Some(documents) = or_note(source::read(spec.file()), &mut faults)? {
                 side.push(documents.into_iter().enumerate().collect());
             }
         }
@@ -184,26 +184,25 @@ impl Corpus {
         for ((role, ((spec, file), documents)), removed) in sources.zip(removed) {
             let all = || documents.iter().map(|(row, document)| (*row, document));
             let encoder = if role == Role::Narrow { &tagged } else { &plain };
-            let (train, tally) =
-                encoder.encode(&spec.path, all().filter(|(row, _)| !is_held_out(*row, data)))?;
-            let (held, held_out) =
-                encoder.encode(&spec.path, all().filter(|(row, _)| is_held_out(*row, data)))?;
-            corpus.typed_specials.extend(specials.typed_in(Path::new(&file.path), all()));
+            let (name, file) = (spec.name(), file.file());
+            let (train, tally) = encoder.encode(&name, all().filter(|(row, _)| !is_held_out(*row, data)))?;
+            let (held, held_out) = encoder.encode(&name, all().filter(|(row, _)| is_held_out(*row, data)))?;
+            corpus.typed_specials.extend(specials.typed_in(file, all()));
             match role {
                 Role::Narrow => corpus.held_out_narrow.extend(held),
                 Role::Pretraining => corpus.held_out_pretraining.extend(held),
             }
             let chats: HashSet<usize> =
                 documents.iter().filter(|d| is_chat(d)).map(|(row, _)| *row).collect();
-            corpus.unfit.extend(no_end_of_turn(&spec.path, &train, &chats, end_of_turn, &base.tokenizer));
-            corpus.unfit.extend(doubled_bos(&spec.path, &train, bos));
-            corpus.pools.push(Pool { name: spec.path.clone(), role, weight: spec.weight, examples: train });
+            corpus.unfit.extend(no_end_of_turn(&name, &train, &chats, end_of_turn, &base.tokenizer));
+            corpus.unfit.extend(doubled_bos(&name, &train, bos));
+            corpus.pools.push(Pool { name: name.clone(), role, weight: spec.weight, examples: train });
             corpus.rows.push(all().map(|(row, _)| row).collect());
             corpus.provenance.push(Provenance {
-                source: spec.path.clone(),
+                source: name,
                 role,
-                path: file.path.clone(),
-                sha256: sha256_path(Path::new(&file.path))?,
+                path: file.to_string_lossy().into_owned(),
+                sha256: sha256_path(file)?,
                 tally,
                 held_out: held_out.documents,
                 removed,

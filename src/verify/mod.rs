@@ -305,7 +305,12 @@ fn planned(
         let base = base?;
         let sampled = manifest.data.iter().find(|source| source.provenance.source == "self");
         let sampled = sampled.map(|source| moved.find(&source.provenance.path));
-        let corpus = Corpus::read(&recipe.data, &base, sampled.as_deref())?;
+        let mut data = recipe.data.clone();
+        for spec in data.narrow.iter_mut().chain(&mut data.pretraining).filter(|s| s.hub_id().is_some()) {
+            let read = manifest.data.iter().find(|source| source.provenance.source == spec.name());
+            spec.extract = read.map(|source| moved.find(&source.provenance.path));
+        }
+        let corpus = Corpus::read(&data, &base, sampled.as_deref())?;
         let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
         let init = manifest.init.as_ref().map(|init| Init::of(&moved.find(&init.path))).transpose()?;
         Ok(Manifest::new(recipe, &base, &corpus, &mixture, init))
