@@ -182,6 +182,16 @@ fn a_connection_that_is_cut_and_a_hub_that_is_busy_are_tried_again() {
     let ran = Ran::of(output, &args);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(hub.tokens().iter().all(|token| token.as_deref() == Some("Bearer hf_secret")));
+    // Storage elsewhere is asked for the same bytes, without the token.
+    hub.forget();
+    hub.next(&[fine, Fault::Redirect, fine, Fault::Redirect, fine, Fault::Redirect, fine]);
+    fs::remove_dir_all(lab.path("cache")).unwrap();
+    let output = command(&lab, &hub, false, &args).env("HF_TOKEN", "hf_secret").output().unwrap();
+    let ran = Ran::of(output, &args);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let with = Some("Bearer hf_secret".to_string());
+    assert_eq!(hub.tokens(), [with.clone(), with.clone(), None, with.clone(), None, with, None]);
+    assert!(hub.bytes_asked(".parquet") < column + 80_000);
     let kept = files(&lab.path("cache"));
     assert!(!kept.values().any(|content| String::from_utf8_lossy(content).contains("hf_secret")));
 }

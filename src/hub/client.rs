@@ -69,6 +69,9 @@ impl Fault {
     }
 }
 
+/// What came, and the length of the whole file where the answer is to a range.
+type Body = (Vec<u8>, Option<u64>);
+
 /// One answer, or as much as came of it.
 struct Reply {
     status: u16,
@@ -135,11 +138,7 @@ impl Client {
     }
 
     /// Asks until the answer is whole. What came before a cut stays, and counts as success: the tries begin anew.
-    fn patiently(
-        &self,
-        path: &str,
-        range: Option<(u64, u64)>,
-    ) -> Result<Result<(Vec<u8>, Option<u64>), Fault>> {
+    fn patiently(&self, path: &str, range: Option<(u64, u64)>) -> Result<Result<Body, Fault>> {
         let (mut have, mut attempt) = (Vec::new(), 0);
         loop {
             let rest = range.map(|(start, length)| (start + have.len() as u64, length - have.len() as u64));

@@ -131,19 +131,19 @@ impl RemoteFile {
 }
 
 /// A file read from a place on.
-pub struct From {
+pub struct RemoteReader {
     file: RemoteFile,
     position: u64,
 }
 
 impl RemoteFile {
     /// Reads from the beginning.
-    pub fn reader(&self) -> From {
-        From { file: self.clone(), position: 0 }
+    pub fn reader(&self) -> RemoteReader {
+        RemoteReader { file: self.clone(), position: 0 }
     }
 }
 
-impl Read for From {
+impl Read for RemoteReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.file.at(self.position, 1)?;
         let n = bytes.len().min(buffer.len());
@@ -160,10 +160,10 @@ impl Length for RemoteFile {
 }
 
 impl ChunkReader for RemoteFile {
-    type T = From;
+    type T = RemoteReader;
 
-    fn get_read(&self, start: u64) -> Result<From, ParquetError> {
-        Ok(From { file: self.clone(), position: start })
+    fn get_read(&self, start: u64) -> Result<RemoteReader, ParquetError> {
+        Ok(RemoteReader { file: self.clone(), position: start })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {

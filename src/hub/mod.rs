@@ -6,7 +6,7 @@ mod file;
 use anyhow::Result;
 
 pub use self::client::{Client, Fault};
-pub use self::file::RemoteFile;
+pub use self::file::{RemoteFile, RemoteReader};
 
 /// What is said to who stops a download.
 pub const KEPT: &str = "run the same command again: what was downloaded whole is kept";

@@ -40,6 +40,8 @@ pub enum Fault {
     Cut(usize),
     /// It is never answered.
     Silence,
+    /// It is sent on to the same file on another host, as hubs do with what lies in their storage.
+    Redirect,
 }
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -158,6 +160,7 @@ fn answer(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<String>>, seen: &Se
         }
     }
     let path = request.split_whitespace().nth(1)?.to_string();
+    let path = path.strip_prefix("/storage").unwrap_or(&path).to_string();
     asked.lock().unwrap().push(path.clone());
     seen.tokens.lock().unwrap().push(token);
     let fault = seen.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
@@ -170,6 +173,10 @@ fn answer(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<String>>, seen: &Se
         Fault::Silence => {
             thread::sleep(std::time::Duration::from_secs(120));
             return None;
+        }
+        Fault::Redirect => {
+            let port = stream.local_addr().ok()?.port();
+            return refuse(302, &format!("location: http://localhost:{port}/storage{path}\r\n"));
         }
         Fault::None | Fault::Cut(_) => {}
     }

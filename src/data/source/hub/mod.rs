@@ -65,11 +65,16 @@ pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Resul
     let asked = RepoId::parse(id)?;
     let folder = cache.join("datasets").join(asked.repo.replace('/', "--"));
     let known = folder.join("refs").join(key(spec, &asked.revision));
-    if let Some(commit) = known_commit(&asked, &known)
-        && let extract = extract_path(&folder, spec, &commit)
-        && extract.exists()
-    {
-        pin(spec, &asked, &commit, extract);
+    let pin_to_kept = |spec: &mut SourceSpec| {
+        let Some(commit) = known_commit(&asked, &known) else { return false };
+        let extract = extract_path(&folder, spec, &commit);
+        let kept = extract.exists();
+        if kept {
+            pin(spec, &asked, &commit, extract);
+        }
+        kept
+    };
+    if pin_to_kept(spec) {
         return Ok(());
     }
     if offline() {
@@ -87,6 +92,9 @@ pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Resul
         progress::say(format_args!("another process is reading hf:{}; waiting for it", asked.repo));
         while lock.try_lock().is_err() {
             interrupt.wait(KEPT)?;
+        }
+        if pin_to_kept(spec) {
+            return Ok(());
         }
     }
     let client = Arc::new(Client::from_env(interrupt));
@@ -242,7 +250,7 @@ fn fill<'a>(
         }
         read.push(shard.path.clone());
         let mut take = |place: &dyn Fn() -> String, row: Result<Value, String>| {
-            if row.as_ref().is_ok_and(|row| row["text"].as_str().is_some_and(|text| text.trim().is_empty())) {
+            if row.as_ref().is_ok_and(is_blank) {
                 blank += 1;
                 return !interrupt.requested();
             }
@@ -309,6 +317,15 @@ fn fill<'a>(
         files: read,
         bytes_received: client.received(),
     })
+}
+
+/// Whether a row has a column for text, and nothing in it or elsewhere.
+fn is_blank(row: &Value) -> bool {
+    match row.get("text") {
+        Some(Value::String(text)) => text.trim().is_empty(),
+        Some(Value::Null) => COLUMNS.iter().all(|column| row[column].is_null()),
+        _ => false,
+    }
 }
 
 enum LocalOrRemote {
