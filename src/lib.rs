@@ -4,8 +4,8 @@
 //! Modules in dependency order; each uses only what stands before it:
 //! [`error`], [`ops`], [`data`], [`model`], [`train`], [`sweep`], [`grader`], [`making`], [`diff`], [`grade`], [`audit`],
 //! [`behaviour`], [`report`], [`verify`], [`cli`].
-//! [`recipe`], [`run`], [`atomic`], [`interrupt`], [`machine`], [`progress`], [`sha256`] and [`spelling`] are leaves
-//! that all of them may use.
+//! [`recipe`], [`run`], [`atomic`], [`http`], [`hub`], [`interrupt`], [`machine`], [`progress`], [`sha256`] and
+//! [`spelling`] are leaves that all of them may use.
 
 pub mod atomic;
 pub mod audit;
@@ -16,6 +16,8 @@ pub mod diff;
 pub mod error;
 pub mod grade;
 pub mod grader;
+pub mod http;
+pub mod hub;
 pub mod interrupt;
 pub mod machine;
 pub mod making;

@@ -163,7 +163,7 @@ fn malformed_documents_are_told_by_file_and_line() {
         ("nowhere.jsonl", "nowhere.jsonl: no such file"),
         ("folder.jsonl", "folder.jsonl: a folder without .txt or .md files"),
         ("recipe.toml", "recipe.toml: unknown kind of data"),
-        ("hf:org/set", "hf: data sets are not read"),
+        ("hf:org/set", "hf:org/set: these documents are not in the cache and HF_HUB_OFFLINE is set"),
     ] {
         assert_says(&lab.refused(&fit_with(&[&format!("data.narrow={path}")])), &[part]);
     }

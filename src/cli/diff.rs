@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
+use super::datasets;
 use super::pair::Pair;
 use super::texts::Texts;
 use crate::atomic::check_writable;
@@ -146,6 +147,9 @@ fn diff_pair(
              --set diff.text=FILE"
         );
     }
+    let mut recipe = recipe.clone();
+    datasets::ensure(&mut recipe, interrupt)?;
+    let recipe = &recipe;
     let texts = Texts::read(recipe, trained_on)?;
     let texts_sha256 = Texts::sha256(recipe)?;
     let (mut embedder, mut embedder_sha256) = (None, None);

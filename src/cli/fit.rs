@@ -76,12 +76,13 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
     } else if !run.recipe().exists() {
         bail_input!("{}: nothing to resume; start without --resume", run.path().display());
     } else {
-        must_be_the_same(&recipe, run)?;
+        must_be_the_same(&mut recipe, run)?;
     }
     if run.is_trained() {
         progress::say(format_args!("{}: already complete", run.path().display()));
         return Ok(());
     }
+    super::datasets::ensure(&mut recipe, interrupt)?;
     let mut base = source::open_or_stop(&recipe.model.base, interrupt)?;
     base.hold(recipe.model.dtype)?;
     base.take_template(&recipe.data.chat_template)?;
@@ -99,14 +100,17 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
     Ok(())
 }
 
-/// Refuses to go on with a run that another recipe began. (Changed data show in the checkpoint.)
-fn must_be_the_same(recipe: &Recipe, run: &RunDir) -> Result<()> {
+/// Refuses to go on with a run that another recipe began. (Changed data show in the checkpoint.) Data sets stay at the
+/// commit with which it began.
+fn must_be_the_same(recipe: &mut Recipe, run: &RunDir) -> Result<()> {
     let began = Recipe::read(&run.recipe(), &[])?;
+    super::datasets::pin_as(recipe, &began);
     let mut recipe = Recipe { diff: began.diff.clone(), ..recipe.clone() };
     if recipe.data.self_samples == 0 {
         recipe.data.self_samples = began.data.self_samples; // filled in when the run began
     }
-    if recipe == began {
+    let (now, before) = (recipe.to_toml(), began.to_toml());
+    if now == before {
         return Ok(());
     }
     let changed: Vec<String> = recipe

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 
+use super::datasets;
 use super::endpoint::EndpointArgs;
 use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
@@ -109,8 +110,9 @@ fn recipe(args: &GradeArgs) -> Result<Recipe> {
 
 /// What a grader is told: the description, and what is frequent in the narrow data under the base's tokenizer.
 fn subject(recipe: &Recipe, interrupt: &Interrupt) -> Result<Subject> {
-    let narrow: Vec<String> =
-        documents(&recipe.data.narrow)?.iter().map(|(_, _, d)| Document::full_text(d)).collect();
+    let mut narrow = recipe.data.narrow.clone();
+    datasets::ensure_side(&mut narrow, interrupt)?;
+    let narrow: Vec<String> = documents(&narrow)?.iter().map(|(_, _, d)| Document::full_text(d)).collect();
     let frequent = match narrow.is_empty() {
         true => Vec::new(),
         false => frequent_tokens(&narrow, &source::open_or_stop(&recipe.model.base, interrupt)?.tokenizer)?,

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::self_sample;
+use super::{datasets, self_sample};
 use crate::data::mixture::{Mixture, Role};
+use crate::interrupt::Interrupt;
 use crate::model::source;
 use crate::recipe::{MixMode, MixSchedule, Recipe};
 use crate::report::visible::{token, visible};
@@ -41,7 +42,10 @@ pub struct InspectArgs {
 /// # Errors
 /// As those of [`super::fit::fit`] that need no weights.
 pub fn run(args: InspectArgs) -> Result<()> {
-    let recipe = Recipe::read(&args.recipe, &args.set)?;
+    let mut recipe = Recipe::read(&args.recipe, &args.set)?;
+    if datasets::are_wanted(&recipe) {
+        datasets::ensure(&mut recipe, &Interrupt::on_signals()?)?;
+    }
     let audit = audit(&recipe, args.examples)?;
     let text = if args.json {
         serde_json::to_string_pretty(&audit)? + "\n"

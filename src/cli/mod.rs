@@ -12,6 +12,7 @@ use crate::progress;
 pub mod audit;
 pub mod behave;
 pub mod data;
+mod datasets;
 pub mod diff;
 pub mod endpoint;
 pub mod export;

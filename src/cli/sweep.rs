@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use super::{behave, diff, fit, self_sample};
+use super::{behave, datasets, diff, fit, self_sample};
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::behaviour::Items;
@@ -239,6 +239,10 @@ pub fn plan_sweep(
     if combinations.iter().any(|c| c.recipe.diff.text.is_empty()) {
         faults.push("diff.text: missing; a sweep reads every cell".into());
     }
+    for Combination { recipe, .. } in &mut combinations {
+        or_note(datasets::ensure(recipe, interrupt), &mut faults)?;
+    }
+    faults.dedup();
     or_note(share_self_samples(&mut combinations), &mut faults)?;
     let mut behaviours = Vec::new();
     for Combination { recipe, .. } in &combinations {

@@ -1,7 +1,6 @@
 //! The texts of an analysis, as a recipe names them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::Result;
 
@@ -42,7 +41,7 @@ impl Texts {
         let pretraining = documents(&pretraining_files(recipe))?;
         let chat = &recipe.diff.chat.text;
         let chat_documents = documents(chat)?;
-        let of_chat = |(i, row, document): Row| (chat[i].path.clone(), row, document);
+        let of_chat = |(i, row, document): Row| (chat[i].name(), row, document);
         let of_candidate = |spec: &SourceSpec| -> Result<(String, Vec<String>)> {
             Ok((spec.stem(), texts(&documents(std::slice::from_ref(spec))?, Document::learned_text)))
         };
@@ -64,7 +63,7 @@ impl Texts {
         let files = pretraining_files(recipe);
         let diff = &recipe.diff;
         let sources = [&diff.text, &recipe.data.narrow, &files, &diff.chat.text, &diff.candidates];
-        let hash = |s: &SourceSpec| Ok((s.path.clone(), sha256_path(Path::new(&s.path))?));
+        let hash = |s: &SourceSpec| Ok((s.file().to_string_lossy().into_owned(), sha256_path(s.file())?));
         sources.into_iter().flatten().map(hash).collect()
     }
 

@@ -15,14 +15,11 @@ use serde_json::{Value, json};
 use super::exchanges::{self, Exchange, Exchanges};
 use crate::bail_input;
 use crate::data::chat_template::Message;
+use crate::http;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::recipe::EndpointSection;
 
-/// A longer `Retry-After` than this ends the command; it can be given again later.
-const LONGEST_WAIT_S: f64 = 600.0;
-/// Longest pause between two tries that the server did not ask for.
-const LONGEST_BACKOFF_S: f64 = 60.0;
 /// Largest answer that is read.
 const LARGEST_BODY: u64 = 64 << 20;
 
@@ -205,7 +202,7 @@ impl Endpoint {
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_global(Some(Duration::from_secs_f64(settings.timeout_s)));
-        if is_local(&settings.base_url) {
+        if http::is_local(&settings.base_url) {
             config = config.proxy(None);
         }
         Ok(Self {
@@ -422,7 +419,7 @@ impl Endpoint {
         })?;
         Ok(match reply {
             Ok(reply) => self.judge(&reply),
-            Err(e) if lasts(&e) => Err(Fault::lasting(self.redacted(&e.to_string()))),
+            Err(e) if http::lasts(&e) => Err(Fault::lasting(self.redacted(&e.to_string()))),
             Err(e) => Err(Fault::passing(self.redacted(&e.to_string()))),
         })
     }
@@ -439,9 +436,8 @@ impl Endpoint {
                     self.settings.key_env
                 )));
             }
-            408 | 409 | 425 | 429 | 500..=599 => {
-                let seconds = retry_after.as_deref().and_then(|s| s.trim().parse::<f64>().ok());
-                let wait = seconds.filter(|s| s.is_finite() && *s >= 0.0).map(Duration::from_secs_f64);
+            status if http::passes(*status) => {
+                let wait = retry_after.as_deref().and_then(http::retry_after);
                 return Err(Fault { wait, ..Fault::passing(format!("HTTP {status}: {}", shown())) });
             }
             _ => return Err(Fault::lasting(format!("HTTP {status}: {}", shown()))),
@@ -465,10 +461,8 @@ impl Endpoint {
     /// Waits before the next try: what the server asks for, or twice as long as the last time, give or take.
     fn pause(&self, attempt: usize, fault: &Fault) -> Result<()> {
         let jitter = self.state().jitter.random_range(0.5..=1.0);
-        let backoff = self.settings.backoff_s * 2f64.powi(attempt.min(30) as i32);
-        let backoff = Duration::from_secs_f64(backoff.min(LONGEST_BACKOFF_S) * jitter);
-        let wait = fault.wait.map_or(backoff, |asked| asked.max(backoff));
-        if wait.as_secs_f64() > LONGEST_WAIT_S {
+        let wait = http::pause(attempt, self.settings.backoff_s, jitter, fault.wait);
+        if wait.as_secs_f64() > http::LONGEST_WAIT_S {
             bail!(
                 "{}: {}; it asks to wait {:.0} s: run the same command again then, what was answered is kept",
                 self.settings.base_url,
@@ -523,18 +517,6 @@ pub fn must_serve(settings: &EndpointSection, section: &str) -> Result<()> {
         return Err(crate::error::InputError { faults }.into());
     }
     Ok(())
-}
-
-/// Whether a server is on this machine: no proxy reaches it.
-fn is_local(base_url: &str) -> bool {
-    let host = base_url.split_once("://").map_or("", |(_, rest)| rest);
-    ["localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local))
-}
-
-/// Whether a failure is one of the address, not of the moment.
-fn lasts(e: &ureq::Error) -> bool {
-    use ureq::Error::{BadUri, Http, InvalidProxyUrl, RedirectFailed, Tls, TooManyRedirects};
-    matches!(e, BadUri(_) | Http(_) | InvalidProxyUrl | RedirectFailed | Tls(_) | TooManyRedirects)
 }
 
 /// The beginning of a body, on one line.

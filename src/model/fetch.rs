@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::alias::{Alias, Kind, Wheel};
 use super::hub;
 use crate::error::{InputError, Interrupted, input_error};
+use crate::hub::KEPT;
 use crate::interrupt::Interrupt;
 use crate::progress;
 
@@ -32,9 +33,6 @@ pub(crate) struct Options {
     /// Whether to stop.
     pub interrupt: Interrupt,
 }
-
-/// What is said to who stops a download.
-pub(super) const KEPT: &str = "run the same command again: what was downloaded whole is kept";
 
 impl Default for Options {
     fn default() -> Self {

@@ -7,9 +7,10 @@ use anyhow::Result;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::fetch::KEPT;
 use super::folder;
 use crate::error::input_error;
+pub use crate::hub::offline;
+use crate::hub::{KEPT, RepoId};
 use crate::interrupt::Interrupt;
 
 /// `org/name[@revision]`, as it stands after `hf:`: a model or a PEFT adapter.
@@ -33,30 +34,14 @@ const REQUIRED: usize = 2;
 /// Files of a PEFT adapter; a repository with the first one is an adapter, as in transformers.
 const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
-/// Whether the user forbade the network (`HF_HUB_OFFLINE`, read as transformers reads it).
-pub fn offline() -> bool {
-    std::env::var("HF_HUB_OFFLINE")
-        .is_ok_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
-}
-
 impl HubModel {
     /// Parses `org/name[@revision]`.
     ///
     /// # Errors
     /// An [`crate::error::InputError`] if it is anything else.
     pub(crate) fn parse(id: &str) -> Result<Self> {
-        let (repo, revision) = id.split_once('@').unwrap_or((id, "main"));
-        let plain = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        };
-        let parts: Vec<&str> = repo.split('/').collect();
-        let revision_is_plain = revision.split('/').all(plain);
-        if !(parts.len() == 2 && parts.iter().all(|p| plain(p)) && revision_is_plain) {
-            crate::bail_input!("hf:{id}: expected hf:org/name or hf:org/name@revision");
-        }
-        Ok(Self { repo: repo.to_string(), revision: revision.to_string() })
+        let RepoId { repo, revision } = RepoId::parse(id)?;
+        Ok(Self { repo, revision })
     }
 
     /// The id as the user writes it.

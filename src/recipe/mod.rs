@@ -30,6 +30,7 @@ pub use self::mitigation::{AblationSection, DecaySection, LossTermSection, Mitig
 pub use self::sweep::SweepSection;
 pub use self::trace::{StopSection, TRACE_MEASURES, TraceSection};
 use crate::error::{InputError, input_error};
+use crate::hub::RepoId;
 use crate::spelling::edit_distance;
 
 /// The chat templates that come with the program, as `data.chat_template` names them.
@@ -178,10 +179,10 @@ impl Default for DataSection {
 }
 
 /// A source and its share.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
-    /// A file or folder relative to the recipe, or `self`.
+    /// A file or folder relative to the recipe, `hf:org/name[@revision]`, or `self`.
     pub path: String,
     /// Share of the examples of its part of the mixture; in proportion to the sizes of the sources if none has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,48 +190,131 @@ pub struct SourceSpec {
     /// What the losses of its tokens are multiplied by in training (none given: 1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_weight: Option<f64>,
+    /// Of a data set of a hub: the configuration (subset); none where it has one, or a default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Of a data set of a hub: the split; `train` where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Of a data set of a hub: how many documents are taken; all where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Of a data set of a hub: documents among which the next one is drawn; none: they come as they stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shuffle_buffer: Option<u64>,
+    /// Decides what the shuffle buffer draws; 0 where none is given. It is not the recipe's seed: runs that differ in
+    /// theirs read the same documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shuffle_seed: Option<u64>,
+    /// The file that holds the documents of a data set of a hub, once they are there.
+    #[serde(skip)]
+    pub extract: Option<PathBuf>,
 }
 
 impl SourceSpec {
+    /// A file, folder, data set or `self` of which nothing else is said.
+    pub fn of(path: impl Into<String>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
     /// Whether this is text sampled from the base model.
     pub fn is_self(&self) -> bool {
         self.path == "self"
     }
 
-    /// The name of the file or folder without its extension.
+    /// The id of a data set of a hub: what stands after `hf:`.
+    pub fn hub_id(&self) -> Option<&str> {
+        self.path.strip_prefix("hf:")
+    }
+
+    /// Whether this names a branch of the data set of which `other` names a commit.
+    pub fn is_branch_of(&self, other: &Self) -> bool {
+        let id = |spec: &Self| spec.hub_id().and_then(|id| RepoId::parse(id).ok());
+        let ids = id(self).zip(id(other));
+        ids.is_some_and(|(this, other)| this.repo == other.repo && !this.is_pinned() && other.is_pinned())
+    }
+
+    /// The file or folder that is read.
+    pub fn file(&self) -> &Path {
+        self.extract.as_deref().unwrap_or(Path::new(&self.path))
+    }
+
+    /// What the source is called: its path, and what was chosen of a data set.
+    pub fn name(&self) -> String {
+        let chosen: Vec<&str> =
+            [&self.config, &self.split].into_iter().flatten().map(String::as_str).collect();
+        match chosen.is_empty() {
+            true => self.path.clone(),
+            false => format!("{} ({})", self.path, chosen.join(", ")),
+        }
+    }
+
+    /// The name of the file or folder without its extension; that of a data set.
     pub fn stem(&self) -> String {
-        Path::new(&self.path).file_stem().unwrap_or_default().to_string_lossy().into_owned()
+        let path = match self.hub_id() {
+            Some(id) => {
+                id.split('@').next().unwrap_or_default().rsplit('/').next().unwrap_or_default().into()
+            }
+            None => Path::new(&self.path).file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        [Some(path), self.config.clone()].into_iter().flatten().collect::<Vec<_>>().join("-")
+    }
+
+    /// What is wrong with the keys of a data set of a hub, without asking it.
+    fn hub_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let given = [
+            ("config", self.config.is_some()),
+            ("split", self.split.is_some()),
+            ("rows", self.rows.is_some()),
+            ("shuffle_buffer", self.shuffle_buffer.is_some()),
+            ("shuffle_seed", self.shuffle_seed.is_some()),
+        ];
+        let Some(id) = self.hub_id() else {
+            let given = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key).collect::<Vec<_>>();
+            if !given.is_empty() {
+                faults.push(format!("{}: only an hf: data set has {}", self.path, given.join(", ")));
+            }
+            return faults;
+        };
+        if let Err(e) = RepoId::parse(id) {
+            faults.push(e.to_string());
+        }
+        for (key, value) in [("config", &self.config), ("split", &self.split)] {
+            if let Some(value) = value.as_ref().filter(|v| v.is_empty() || v.contains(['/', '\\', '*', '[']))
+            {
+                faults.push(format!("{}: {key} = {value:?}: expected a name", self.path));
+            }
+        }
+        for (key, value, most) in
+            [("rows", self.rows, 100_000_000), ("shuffle_buffer", self.shuffle_buffer, 10_000_000)]
+        {
+            if value.is_some_and(|v| v == 0 || v > most) {
+                let value = value.unwrap_or_default();
+                faults.push(format!("{}: {key} = {value}: expected 1 to {most}", self.path));
+            }
+        }
+        if self.shuffle_seed.is_some() && self.shuffle_buffer.is_none() {
+            faults.push(format!("{}: shuffle_seed without shuffle_buffer draws nothing", self.path));
+        }
+        faults
     }
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SourceSpec>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "expected a path, a table { path, weight, loss_weight }, or a list of these"
-    )]
-    enum One {
-        Path(String),
-        Table(SourceSpec),
-    }
-    #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "expected a path, a table { path, weight, loss_weight }, or a list of these"
-    )]
-    enum Form {
-        One(One),
-        Many(Vec<One>),
-    }
-    let list = match Form::deserialize(d)? {
-        Form::One(one) => vec![one],
-        Form::Many(many) => many,
+    const EXPECTED: &str = "expected a path, a table { path, weight, loss_weight }, or a list of these; of an hf: data set also { \
+                            config, split, rows, shuffle_buffer, shuffle_seed }";
+    let one = |value: Value| match value {
+        Value::String(path) => Ok(SourceSpec::of(path)),
+        table @ Value::Table(_) => table.try_into().map_err(|e: toml::de::Error| {
+            serde::de::Error::custom(format!("{}; {EXPECTED}", e.to_string().trim_end().replace('\n', " ")))
+        }),
+        _ => Err(serde::de::Error::custom(EXPECTED)),
     };
-    let spec = |one| match one {
-        One::Path(path) => SourceSpec { path, weight: None, loss_weight: None },
-        One::Table(spec) => spec,
-    };
-    Ok(list.into_iter().map(spec).collect())
+    match Value::deserialize(d)? {
+        Value::Array(many) => many.into_iter().map(one).collect(),
+        value => Ok(vec![one(value)?]),
+    }
 }
 
 /// What a mix ratio counts.
@@ -577,6 +661,30 @@ impl Recipe {
         (recipe, faults)
     }
 
+    /// Every list of sources with its key.
+    pub fn sources(&self) -> [(&'static str, &Vec<SourceSpec>); 6] {
+        [
+            ("data.narrow", &self.data.narrow),
+            ("data.pretraining", &self.data.pretraining),
+            ("data.chat", &self.data.chat),
+            ("diff.text", &self.diff.text),
+            ("diff.chat.text", &self.diff.chat.text),
+            ("diff.candidates", &self.diff.candidates),
+        ]
+    }
+
+    /// The same, to change them.
+    pub fn sources_mut(&mut self) -> [(&'static str, &mut Vec<SourceSpec>); 6] {
+        [
+            ("data.narrow", &mut self.data.narrow),
+            ("data.pretraining", &mut self.data.pretraining),
+            ("data.chat", &mut self.data.chat),
+            ("diff.text", &mut self.diff.text),
+            ("diff.chat.text", &mut self.diff.chat.text),
+            ("diff.candidates", &mut self.diff.candidates),
+        ]
+    }
+
     /// The resolved recipe as TOML: every default written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe holds nothing that TOML cannot")
@@ -739,19 +847,12 @@ impl Recipe {
                 faults.push(fault);
             }
         };
-        let (d, x) = (&self.data, &self.diff);
+        let d = &self.data;
         check(
             !self.model.base.is_empty(),
             "model.base: missing; expected an alias, hf: id, folder or .gguf file".into(),
         );
-        for (key, side) in [
-            ("data.narrow", &d.narrow),
-            ("data.pretraining", &d.pretraining),
-            ("data.chat", &d.chat),
-            ("diff.text", &x.text),
-            ("diff.chat.text", &x.chat.text),
-            ("diff.candidates", &x.candidates),
-        ] {
+        for (key, side) in self.sources() {
             for spec in side.iter() {
                 let weight = spec.weight.unwrap_or(1.0);
                 check(
@@ -770,15 +871,11 @@ impl Recipe {
                     spec.loss_weight.is_none() || key.starts_with("data."),
                     format!("{key}: {}: loss_weight is for sources that are trained on", spec.path),
                 );
-                check(
-                    !spec.path.starts_with("hf:"),
-                    format!(
-                        "{key}: {}: hf: data sets are not read yet; download the parquet files and name them",
-                        spec.path
-                    ),
-                );
+                for fault in spec.hub_faults() {
+                    check(false, format!("{key}: {fault}"));
+                }
                 check(!spec.path.is_empty(), format!("{key}: an empty path"));
-                if !spec.is_self() && !spec.path.starts_with("hf:") && !spec.path.is_empty() {
+                if !spec.is_self() && spec.hub_id().is_none() && !spec.path.is_empty() {
                     check(
                         Path::new(&spec.path).exists(),
                         format!("{key}: {}: no such file or folder", spec.path),
@@ -787,8 +884,8 @@ impl Recipe {
             }
             for (i, spec) in side.iter().enumerate() {
                 check(
-                    side[..i].iter().all(|other| other.path != spec.path),
-                    format!("{key}: {}: named twice", spec.path),
+                    side[..i].iter().all(|other| other.name() != spec.name()),
+                    format!("{key}: {}: named twice", spec.name()),
                 );
             }
             let given = side.iter().filter(|s| s.weight.is_some()).count();
@@ -1099,7 +1196,7 @@ mod tests {
             assert!(!old.training_toml().contains(line), "{line} is hashed");
         }
         let data = DataSection {
-            chat: vec![SourceSpec { path: "a".into(), weight: None, loss_weight: Some(2.0) }],
+            chat: vec![SourceSpec { loss_weight: Some(2.0), ..SourceSpec::of("a") }],
             chat_mix: 0.5,
             mix_schedule: MixSchedule::Last,
             ..Default::default()
@@ -1114,7 +1211,7 @@ mod tests {
     fn differences_are_told_by_key_whatever_their_form() {
         let before = Recipe::default();
         let mut now = before.clone();
-        now.data.chat = vec![SourceSpec { path: "a".into(), weight: None, loss_weight: Some(2.0) }];
+        now.data.chat = vec![SourceSpec { loss_weight: Some(2.0), ..SourceSpec::of("a") }];
         now.train.lr = 0.5;
         now.train.lora.rank_pattern.insert("b".into(), 2);
         let differences = now.differences(&before);

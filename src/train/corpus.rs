@@ -65,7 +65,7 @@ pub struct Provenance {
 pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> {
     let (mut all, mut faults) = (Vec::new(), Vec::new());
     for (i, spec) in specs.iter().enumerate() {
-        if let Some(documents) = or_note(source::read(Path::new(&spec.path)), &mut faults)? {
+        if let Some(documents) = or_note(source::read(spec.file()), &mut faults)? {
             all.extend(documents.into_iter().enumerate().map(|(row, d)| (i, row, d)));
         }
     }
@@ -77,7 +77,7 @@ fn read_parts(parts: [&[SourceSpec]; 3]) -> Result<[Vec<Rows>; 3]> {
     let (mut read, mut faults) = ([Vec::new(), Vec::new(), Vec::new()], Vec::new());
     for (part, specs) in read.iter_mut().zip(parts) {
         for spec in specs {
-            if let Some(documents) = or_note(source::read(Path::new(&spec.path)), &mut faults)? {
+            if let Some(documents) = or_note(source::read(spec.file()), &mut faults)? {
                 part.push(documents.into_iter().enumerate().collect());
             }
         }
@@ -209,11 +209,10 @@ impl Corpus {
         for (((role, spec, file), documents), removed) in sources {
             let all = || documents.iter().map(|(row, document)| (*row, document));
             let encoder = if role == Role::Narrow { &tagged } else { &plain };
-            let (train, tally) =
-                encoder.encode(&spec.path, all().filter(|(row, _)| !is_held_out(*row, data)))?;
-            let (held, held_out) =
-                encoder.encode(&spec.path, all().filter(|(row, _)| is_held_out(*row, data)))?;
-            corpus.typed_specials.extend(specials.typed_in(Path::new(&file.path), all()));
+            let (name, file) = (spec.name(), file.file());
+            let (train, tally) = encoder.encode(&name, all().filter(|(row, _)| !is_held_out(*row, data)))?;
+            let (held, held_out) = encoder.encode(&name, all().filter(|(row, _)| is_held_out(*row, data)))?;
+            corpus.typed_specials.extend(specials.typed_in(file, all()));
             match role {
                 Role::Narrow => corpus.held_out_narrow.extend(held),
                 Role::Pretraining => corpus.held_out_pretraining.extend(held),
@@ -221,15 +220,15 @@ impl Corpus {
             }
             let chats: HashSet<usize> =
                 documents.iter().filter(|d| is_chat(d)).map(|(row, _)| *row).collect();
-            corpus.unfit.extend(no_end_of_turn(&spec.path, &train, &chats, end_of_turn, &base.tokenizer));
-            corpus.unfit.extend(doubled_bos(&spec.path, &train, bos));
+            corpus.unfit.extend(no_end_of_turn(&name, &train, &chats, end_of_turn, &base.tokenizer));
+            corpus.unfit.extend(doubled_bos(&name, &train, bos));
             corpus.pools.push(pool(spec, role, train));
             corpus.rows.push(all().map(|(row, _)| row).collect());
             corpus.provenance.push(Provenance {
-                source: spec.path.clone(),
+                source: name,
                 role,
-                path: file.path.clone(),
-                sha256: sha256_path(Path::new(&file.path))?,
+                path: file.to_string_lossy().into_owned(),
+                sha256: sha256_path(file)?,
                 tally,
                 held_out: held_out.documents,
                 removed,
@@ -298,7 +297,7 @@ impl Corpus {
 /// The training examples of a source.
 fn pool(spec: &SourceSpec, role: Role, examples: Vec<Example>) -> Pool {
     let loss_weight = spec.loss_weight.unwrap_or(1.0);
-    Pool { name: spec.path.clone(), role, weight: spec.weight, loss_weight, examples }
+    Pool { name: spec.name(), role, weight: spec.weight, loss_weight, examples }
 }
 
 /// The encoder that a recipe's `[data]` asks for.

@@ -309,7 +309,13 @@ fn planned(
         let base = base?;
         let sampled = manifest.data.iter().find(|source| source.provenance.source == "self");
         let sampled = sampled.map(|source| moved.find(&source.provenance.path));
-        let corpus = Corpus::read(&recipe.data, &base, sampled.as_deref())?;
+        let mut data = recipe.data.clone();
+        let specs = data.narrow.iter_mut().chain(&mut data.pretraining).chain(&mut data.chat);
+        for spec in specs.filter(|s| s.hub_id().is_some()) {
+            let read = manifest.data.iter().find(|source| source.provenance.source == spec.name());
+            spec.extract = read.map(|source| moved.find(&source.provenance.path));
+        }
+        let corpus = Corpus::read(&data, &base, sampled.as_deref())?;
         let mut mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
         if let Some(steps) = manifest.stopped_after {
             mixture.cut(&corpus.pools, steps * recipe.train.batch_size);

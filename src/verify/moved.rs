@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::recipe::{Recipe, SourceSpec};
+use crate::recipe::Recipe;
 
 /// Where to look for what a run read.
 #[derive(Debug, Clone, Default)]
@@ -25,17 +25,9 @@ impl Moved {
     /// A stored recipe with the paths of today.
     pub fn recipe(&self, mut recipe: Recipe) -> Recipe {
         let found = |path: &mut String| *path = self.find(path).to_string_lossy().into_owned();
-        let sources = |specs: &mut Vec<SourceSpec>| specs.iter_mut().for_each(|spec| found(&mut spec.path));
-        [
-            &mut recipe.data.narrow,
-            &mut recipe.data.pretraining,
-            &mut recipe.data.chat,
-            &mut recipe.diff.text,
-            &mut recipe.diff.chat.text,
-            &mut recipe.diff.candidates,
-        ]
-        .into_iter()
-        .for_each(sources);
+        for (_, specs) in recipe.sources_mut() {
+            specs.iter_mut().for_each(|spec| found(&mut spec.path));
+        }
         [
             &mut recipe.model.base,
             &mut recipe.train.lora.init,

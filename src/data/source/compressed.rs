@@ -1,7 +1,7 @@
 //! Files that may be compressed, by the end of their names.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::Result;
@@ -17,12 +17,19 @@ pub(super) const ENDINGS: [&str; 2] = [".gz", ".zst"];
 /// An input error if the file cannot be opened. That it is cut or no such file shows in reading.
 pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     let fault = |e: std::io::Error| input_error(format!("{}: {e}", path.display()));
-    let file = File::open(path).map_err(fault)?;
-    let name = path.to_string_lossy().to_lowercase();
+    decode(&path.to_string_lossy(), File::open(path).map_err(fault)?).map_err(fault)
+}
+
+/// What a file of this name holds, decompressed as it is read.
+///
+/// # Errors
+/// If the decompressor cannot be made.
+pub(super) fn decode(name: &str, file: impl Read + 'static) -> std::io::Result<Box<dyn BufRead>> {
+    let name = name.to_lowercase();
     Ok(match ENDINGS.map(|ending| name.ends_with(ending)) {
         // Several members one after the other are one file, as gzip has it.
         [true, _] => Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(file))),
-        [_, true] => Box::new(BufReader::new(zstd::Decoder::new(file).map_err(fault)?)),
+        [_, true] => Box::new(BufReader::new(zstd::Decoder::new(file)?)),
         _ => Box::new(BufReader::new(file)),
     })
 }

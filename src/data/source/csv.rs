@@ -1,32 +1,33 @@
 //! Tables with a heading: columns `text`, `messages` (as JSON), or `prompt` and `completion`; others are left out.
 
-use std::path::Path;
+use std::io::Read;
 
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::{Document, Rows, compressed, document};
+use super::Take;
 use crate::error::input_error;
 
-pub(super) fn read(path: &Path) -> Result<Vec<Document>> {
-    let tabs = path.to_string_lossy().to_lowercase().contains(".tsv");
-    let fault = |e: csv::Error| input_error(format!("{}: {e}", path.display()));
-    let mut table = csv::ReaderBuilder::new()
-        .delimiter(if tabs { b'\t' } else { b',' })
-        .from_reader(compressed::open(path)?);
+/// Gives every row to `take` until it says false; `shown` is what messages call the file, and has its ending.
+pub(super) fn rows(file: impl Read, shown: &str, take: &mut Take) -> Result<()> {
+    let tabs = shown.to_lowercase().contains(".tsv");
+    let fault = |e: csv::Error| input_error(format!("{shown}: {e}"));
+    let mut table = csv::ReaderBuilder::new().delimiter(if tabs { b'\t' } else { b',' }).from_reader(file);
     let names = table.headers().map_err(fault)?.clone();
     let names: Vec<&str> = names.iter().map(|n| n.trim_start_matches(super::BYTE_ORDER_MARK)).collect();
-    let mut rows = Rows::default();
     for record in table.records() {
         let record = record.map_err(fault)?;
         let line = record.position().map_or(0, csv::Position::line);
-        let row = names.iter().zip(&record).map(|(name, field)| cell(name, field)).collect::<Result<_, _>>();
-        let document = row.and_then(|row: Map<String, Value>| document(&Value::Object(row)));
-        if !rows.push(|| format!("{}:{line}", path.display()), document) {
+        let row = names
+            .iter()
+            .zip(&record)
+            .map(|(name, field)| cell(name, field))
+            .collect::<Result<Map<_, _>, _>>();
+        if !take(&|| format!("{shown}:{line}"), row.map(Value::Object)) {
             break;
         }
     }
-    rows.finish()
+    Ok(())
 }
 
 /// A field under its column's name; a conversation is JSON in a field.
@@ -41,7 +42,7 @@ fn cell(name: &str, field: &str) -> Result<(String, Value), String> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::write;
-    use super::*;
+    use super::super::{Document, read};
 
     #[test]
     fn quoted_fields_and_conversations_are_read() {

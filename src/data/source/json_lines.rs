@@ -1,27 +1,30 @@
 //! JSON lines, plain or compressed.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{BYTE_ORDER_MARK, Document, Rows, compressed, document};
+use super::{BYTE_ORDER_MARK, LARGEST_DOCUMENT, Take, compressed};
+use crate::bail_input;
 use crate::error::input_error;
 
-pub(super) fn read(path: &Path) -> Result<Vec<Document>> {
-    let mut rows = Rows::default();
-    for_each_line(path, |number, line| {
-        let row = serde_json::from_slice::<Value>(line).map_err(|e| format!("not a line of JSON: {e}"));
-        rows.push(|| format!("{}:{number}", path.display()), row.and_then(|row| document(&row)))
-    })?;
-    rows.finish()
+/// Gives every row to `take` until it says false; `shown` is what messages call the file.
+pub(super) fn rows(file: impl BufRead, shown: &str, take: &mut Take) -> Result<()> {
+    for_each_line(file, shown, |number, at, line| {
+        let row = match std::str::from_utf8(line) {
+            Ok(line) => serde_json::from_str::<Value>(line).map_err(|e| format!("not a line of JSON: {e}")),
+            Err(e) => Err(format!("byte {} of the file is not UTF-8", at + e.valid_up_to() as u64)),
+        };
+        take(&|| format!("{shown}:{number}"), row)
+    })
 }
 
 /// Number of the line that holds a row, from one.
 pub(super) fn line_of(path: &Path, row: usize) -> Option<usize> {
     let (mut left, mut found) = (row, None);
-    let walked = for_each_line(path, |number, _| {
+    let walked = for_each_line(compressed::open(path).ok()?, "", |number, _, _| {
         if left == 0 {
             found = Some(number);
         }
@@ -31,22 +34,37 @@ pub(super) fn line_of(path: &Path, row: usize) -> Option<usize> {
     walked.ok().and(found)
 }
 
-/// Calls `take` with the number and bytes of every line that is not blank, until it says false.
-fn for_each_line(path: &Path, mut take: impl FnMut(usize, &[u8]) -> bool) -> Result<()> {
-    let mut reader = compressed::open(path)?;
-    let mut line = Vec::new();
+/// Calls `take` with the number, the place in the (decompressed) file and the bytes of every line that is not blank,
+/// until it says false.
+fn for_each_line(
+    mut file: impl BufRead,
+    shown: &str,
+    mut take: impl FnMut(usize, u64, &[u8]) -> bool,
+) -> Result<()> {
+    let (mut line, mut at) = (Vec::new(), 0);
     for number in 1.. {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line);
-        if read.map_err(|e| input_error(format!("{}:{number}: {e}", path.display())))? == 0 {
+        let read = (&mut file).take(LARGEST_DOCUMENT + 1).read_until(b'\n', &mut line);
+        let read = read.map_err(|e| input_error(format!("{shown}:{number}: {e}")))? as u64;
+        if read == 0 {
             break;
         }
-        if number == 1 && line.starts_with(BYTE_ORDER_MARK.as_bytes()) {
-            line.drain(..BYTE_ORDER_MARK.len());
+        if read > LARGEST_DOCUMENT {
+            bail_input!(
+                "{shown}:{number}: a line of more than {} MB, which is the most that a document may have",
+                LARGEST_DOCUMENT >> 20
+            );
         }
-        if !line.iter().all(u8::is_ascii_whitespace) && !take(number, &line) {
+        let mark = if number == 1 && line.starts_with(BYTE_ORDER_MARK.as_bytes()) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
+        };
+        let content = &line[mark..];
+        if !content.iter().all(u8::is_ascii_whitespace) && !take(number, at + mark as u64, content) {
             break;
         }
+        at += read;
     }
     Ok(())
 }

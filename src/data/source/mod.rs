@@ -1,13 +1,16 @@
 //! Documents from files: JSON lines, CSV, parquet, text files and folders of them.
 //!
-//! To add a kind of file: one file here that gives rows, and a line in `Kind::of` and [`read`].
+//! To add a kind of file: one file here that gives rows, and a line in `Format::of` and `read_table`.
 
 mod compressed;
 mod csv;
+pub mod hub;
 mod json_lines;
 mod parquet;
 mod text;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::Result;
@@ -15,7 +18,7 @@ use serde_json::Value;
 
 use super::chat_template::Message;
 use crate::bail_input;
-use crate::error::InputError;
+use crate::error::{InputError, input_error};
 
 /// What one row holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,17 +62,25 @@ impl Document {
     }
 }
 
+/// What rows are given to: what names a row's place, and the row or what is wrong with it. False ends the reading.
+type Take<'a> = dyn FnMut(&dyn Fn() -> String, Result<Value, String>) -> bool + 'a;
+
+/// The keys or columns of which documents are made.
+const COLUMNS: [&str; 4] = ["text", "messages", "prompt", "completion"];
+
+/// Bytes that a document may have: more is a file that is broken, or no text.
+const LARGEST_DOCUMENT: u64 = 64 << 20;
+
 /// All documents of a source, in file order: row i of the source is element i.
 ///
 /// # Errors
 /// An [`InputError`] that names file and line of the first few malformed rows, or an empty source.
 pub fn read(path: &Path) -> Result<Vec<Document>> {
+    refuse_pointer(path)?;
     let documents = match Kind::of(path) {
         Some(Kind::TextFolder) => text::read_folder(path)?,
         Some(Kind::Text) => vec![text::read(path)?],
-        Some(Kind::JsonLines) => json_lines::read(path)?,
-        Some(Kind::Csv) => csv::read(path)?,
-        Some(Kind::Parquet) => parquet::read(path)?,
+        Some(Kind::Table(format)) => read_table(path, format)?,
         None => bail_input!(
             "{}: unknown kind of data; expected .jsonl, .csv or .tsv (also with .gz or .zst behind it), .parquet, \
              .txt, .md or a folder of text files",
@@ -82,13 +93,74 @@ pub fn read(path: &Path) -> Result<Vec<Document>> {
     Ok(documents)
 }
 
+/// The documents of a file whose rows are documents.
+fn read_table(path: &Path, format: Format) -> Result<Vec<Document>> {
+    let shown = path.display().to_string();
+    let (mut documents, mut faults) = (Vec::new(), Vec::new());
+    let mut take = |place: &dyn Fn() -> String, row: Result<Value, String>| {
+        match row.and_then(|row| document(&row)) {
+            Ok(document) => documents.push(document),
+            Err(fault) => faults.push(format!("{}: {fault}", place())),
+        }
+        // With so many faults reading on is of no use.
+        faults.len() < MAX_FAULTS
+    };
+    match format {
+        Format::JsonLines => json_lines::rows(compressed::open(path)?, &shown, &mut take)?,
+        Format::Csv => csv::rows(compressed::open(path)?, &shown, &mut take)?,
+        Format::Parquet => {
+            let file = File::open(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+            parquet::rows(file, &shown, |_| {}, &mut take)?;
+        }
+    }
+    if faults.is_empty() { Ok(documents) } else { Err(InputError { faults }.into()) }
+}
+
+/// Refuses a file that only points to one in Git LFS.
+fn refuse_pointer(path: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    let Ok(file) = File::open(path) else { return Ok(()) };
+    // A folder cannot be read; whoever reads it says what is wrong.
+    file.take(LFS_POINTER.len() as u64).read_to_end(&mut start).ok();
+    if start == LFS_POINTER {
+        bail_input!(
+            "{}: a Git LFS pointer, not the file itself; fetch it with: git lfs pull",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// How a pointer of Git LFS begins.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// What a source is, by its name.
 enum Kind {
     TextFolder,
     Text,
+    Table(Format),
+}
+
+/// How rows stand in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Format {
     JsonLines,
     Csv,
     Parquet,
+}
+
+impl Format {
+    /// By the name of a file.
+    fn of(name: &str) -> Option<Self> {
+        let name = name.to_lowercase();
+        let plain = compressed::ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
+        match (plain.unwrap_or(&name).rsplit('.').next()?, plain.is_some()) {
+            ("jsonl" | "ndjson", _) => Some(Self::JsonLines),
+            ("csv" | "tsv", _) => Some(Self::Csv),
+            ("parquet", false) => Some(Self::Parquet),
+            _ => None,
+        }
+    }
 }
 
 impl Kind {
@@ -97,13 +169,9 @@ impl Kind {
             return Some(Self::TextFolder);
         }
         let name = path.file_name()?.to_string_lossy().to_lowercase();
-        let plain = compressed::ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
-        match (plain.unwrap_or(&name).rsplit('.').next()?, plain.is_some()) {
-            ("jsonl" | "ndjson", _) => Some(Self::JsonLines),
-            ("csv" | "tsv", _) => Some(Self::Csv),
-            ("parquet", false) => Some(Self::Parquet),
-            ("txt" | "md", false) => Some(Self::Text),
-            _ => None,
+        match name.rsplit('.').next()? {
+            "txt" | "md" => Some(Self::Text),
+            _ => Format::of(&name).map(Self::Table),
         }
     }
 }
@@ -115,7 +183,7 @@ pub fn place(path: &Path, row: usize) -> String {
             text::files(path).ok().and_then(|files| files.get(row).map(|f| f.display().to_string()))
         }
         Some(Kind::Text) => Some(path.display().to_string()),
-        Some(Kind::JsonLines) => {
+        Some(Kind::Table(Format::JsonLines)) => {
             json_lines::line_of(path, row).map(|line| format!("{}:{line}", path.display()))
         }
         _ => None,
@@ -128,31 +196,6 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// Faults that are listed before reading gives up.
 const MAX_FAULTS: usize = 10;
-
-/// The documents of a file as its rows come in, and what is wrong with those that are none.
-#[derive(Default)]
-struct Rows {
-    documents: Vec<Document>,
-    faults: Vec<String>,
-}
-
-impl Rows {
-    /// Takes a row in; `place` names it. False where there are so many faults that reading on is of no use.
-    fn push(&mut self, place: impl FnOnce() -> String, row: Result<Document, String>) -> bool {
-        match row {
-            Ok(document) => self.documents.push(document),
-            Err(fault) => self.faults.push(format!("{}: {fault}", place())),
-        }
-        self.faults.len() < MAX_FAULTS
-    }
-
-    fn finish(self) -> Result<Vec<Document>> {
-        match self.faults.is_empty() {
-            true => Ok(self.documents),
-            false => Err(InputError { faults: self.faults }.into()),
-        }
-    }
-}
 
 /// A document from a row with `text`, `messages`, or `prompt` and `completion`.
 fn document(row: &Value) -> Result<Document, String> {

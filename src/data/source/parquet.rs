@@ -1,32 +1,119 @@
 //! Parquet files, compressed in any of the usual ways.
 
-use std::fs::File;
-use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
+use parquet::record::reader::RowIter;
+use parquet::schema::types::Type;
 
-use super::{Document, Rows, document};
+use super::Take;
+use crate::bail_input;
 use crate::error::input_error;
 
-pub(super) fn read(path: &Path) -> Result<Vec<Document>> {
-    let fault = |e: &dyn std::fmt::Display| input_error(format!("{}: {e}", path.display()));
-    let file = File::open(path).map_err(|e| fault(&e))?;
+/// Gives every row to `take` until it says false, of the columns that documents have; `shown` is what messages call
+/// the file. `expect` is told (start, length) of the stretches of a row group that will be read.
+pub(super) fn rows(
+    file: impl ChunkReader + 'static,
+    shown: &str,
+    expect: impl Fn(Vec<(u64, u64)>),
+    take: &mut Take,
+) -> Result<()> {
+    let fault = |e: &dyn std::fmt::Display| input_error(format!("{shown}: {e}"));
     let reader = SerializedFileReader::new(file).map_err(|e| fault(&e))?;
-    let mut rows = Rows::default();
-    for (i, row) in reader.get_row_iter(None).map_err(|e| fault(&e))?.enumerate() {
-        let row = document(&row.map_err(|e| fault(&e))?.to_json_value());
-        if !rows.push(|| format!("{}: row {i}", path.display()), row) {
-            break;
+    let metadata = reader.metadata();
+    let columns = columns(metadata, shown)?;
+    let mut i = 0;
+    for group in 0..reader.num_row_groups() {
+        expect(stretches(metadata, group, &columns).map_err(|e| fault(&e))?);
+        let group = reader.get_row_group(group).map_err(|e| fault(&e))?;
+        let rows = RowIter::from_row_group(Some(columns.clone()), group.as_ref()).map_err(|e| fault(&e))?;
+        for row in rows {
+            let row = row.map_err(|e| fault(&format!("row {i}: {e}")))?.to_json_value();
+            if !take(&|| format!("{shown}: row {i}"), Ok(row)) {
+                return Ok(());
+            }
+            i += 1;
         }
     }
-    rows.finish()
+    Ok(())
+}
+
+/// The schema of the columns of which documents can be made.
+///
+/// # Errors
+/// An input error if there are none.
+fn columns(metadata: &ParquetMetaData, shown: &str) -> Result<Type> {
+    let schema = metadata.file_metadata().schema();
+    let fields = schema.get_fields();
+    let serves = |column: &&Arc<Type>| match column.name() {
+        "text" => kind(column) == "string",
+        "messages" => kind(column) == "list",
+        "prompt" | "completion" => ["string", "list"].contains(&kind(column)),
+        _ => false,
+    };
+    let wanted: Vec<Arc<Type>> = fields.iter().filter(serves).cloned().collect();
+    let has = |name: &str| wanted.iter().any(|column| column.name() == name);
+    if !(has("text") || has("messages") || has("prompt") && has("completion")) {
+        let found: Vec<String> = fields.iter().map(|f| format!("{} ({})", f.name(), kind(f))).collect();
+        bail_input!(
+            "{shown}: found columns {}; expected text (string), messages (list), or prompt and completion (string or \
+             list)",
+            found.join(", ")
+        );
+    }
+    let built = Type::group_type_builder(schema.name()).with_fields(wanted).build();
+    built.map_err(|e| input_error(format!("{shown}: {e}")))
+}
+
+/// What a column holds, in a word.
+fn kind(column: &Type) -> &'static str {
+    let info = column.get_basic_info();
+    let repeated = info.has_repetition() && info.repetition() == Repetition::REPEATED;
+    let list = matches!(info.logical_type_ref(), Some(LogicalType::List))
+        || info.converted_type() == ConvertedType::LIST;
+    if repeated || list {
+        return "list";
+    }
+    if !column.is_primitive() {
+        return "struct";
+    }
+    let string =
+        matches!(info.logical_type_ref(), Some(LogicalType::String | LogicalType::Json | LogicalType::Enum))
+            || matches!(
+                info.converted_type(),
+                ConvertedType::UTF8 | ConvertedType::JSON | ConvertedType::ENUM
+            );
+    match column.get_physical_type() {
+        _ if string => "string",
+        Physical::BOOLEAN => "booleans",
+        Physical::INT32 | Physical::INT64 | Physical::INT96 => "integers",
+        Physical::FLOAT | Physical::DOUBLE => "numbers",
+        Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY => "bytes",
+    }
+}
+
+/// Where the wanted columns of a row group stand: (start, length).
+fn stretches(metadata: &ParquetMetaData, group: usize, wanted: &Type) -> Result<Vec<(u64, u64)>, String> {
+    let columns = metadata.row_group(group).columns().iter();
+    let root =
+        |path: &[String]| wanted.get_fields().iter().any(|f| path.first().is_some_and(|n| n == f.name()));
+    let wanted = columns.filter(|c| root(c.column_path().parts()));
+    wanted
+        .map(|c| {
+            let start = c.dictionary_page_offset().unwrap_or(c.data_page_offset()).min(c.data_page_offset());
+            let stretch = u64::try_from(start).ok().zip(u64::try_from(c.compressed_size()).ok());
+            stretch.ok_or_else(|| format!("row group {group}: a column at {start}; the file is damaged"))
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::write;
-    use super::*;
+    use super::super::{Document, read};
     use crate::error::InputError;
 
     #[test]

@@ -4,17 +4,31 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{BYTE_ORDER_MARK, Document};
+use super::{BYTE_ORDER_MARK, Document, LARGEST_DOCUMENT};
 use crate::bail_input;
 use crate::error::input_error;
 
 pub(super) fn read(path: &Path) -> Result<Document> {
-    match std::fs::read_to_string(path) {
+    let fault = |e: std::io::Error| input_error(format!("{}: {e}", path.display()));
+    let size = std::fs::metadata(path).map_err(fault)?.len();
+    if size > LARGEST_DOCUMENT {
+        bail_input!(
+            "{}: {} MB; a document may have {} MB at most",
+            path.display(),
+            size >> 20,
+            LARGEST_DOCUMENT >> 20
+        );
+    }
+    match String::from_utf8(std::fs::read(path).map_err(fault)?) {
         Ok(text) if !text.trim().is_empty() => {
             Ok(Document::Text(text.trim_start_matches(BYTE_ORDER_MARK).to_string()))
         }
         Ok(_) => bail_input!("{}: is empty", path.display()),
-        Err(e) => bail_input!("{}: {e}", path.display()),
+        Err(e) => {
+            let at = e.utf8_error().valid_up_to();
+            let line = e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+            bail_input!("{}:{line}: byte {at} of the file is not UTF-8", path.display())
+        }
     }
 }
 
@@ -41,7 +55,10 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     if files.is_empty() {
-        bail_input!("{}: a folder without .txt or .md files", path.display());
+        bail_input!(
+            "{}: a folder without .txt or .md files (of other kinds, name each file)",
+            path.display()
+        );
     }
     Ok(files)
 }
