@@ -325,7 +325,12 @@ fn tune_chooses_the_cheapest_setting_that_meets_both_goals_and_writes_its_recipe
     // Half the steps for all six, then three of them in full, which the sweep had made before.
     let rung = |n: usize| found["rungs"][n]["settings"].as_array().unwrap().len();
     assert_eq!((rung(0), rung(1), cells(&lab.path("s")).len()), (6, 3, 12), "{found:#}");
-    assert_eq!(ran.stderr.matches("finished before").count(), 3, "{}", ran.stderr);
+    assert!(ran.stderr.matches("finished before").count() >= 3, "{}", ran.stderr);
+    // Few steps put the most mixed first; a cheaper one is gone back to.
+    let ran = tune(&trace, &["--json", "--rungs", "2", "--factor", "3"]);
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(found["chosen"], "mix 1, train.lora.r = 2", "{found:#}");
+    assert!(found["rungs"].as_array().unwrap().len() > 2, "{found:#}");
     let chosen = fs::read_to_string(lab.path("s/chosen.toml")).unwrap();
     assert!(chosen.starts_with("# Chosen by trainer tune. mix 1"), "{chosen}");
     let learned = lab.fit("again", &[]); // another recipe

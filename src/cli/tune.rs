@@ -16,7 +16,7 @@ use crate::progress;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::spelling::edit_distance;
-use crate::sweep::halving::{Goal, Point, chosen, frontier, ranked};
+use crate::sweep::halving::{self, Goal, Point, chosen, frontier, ranked};
 use crate::sweep::{self, Combination};
 
 /// Find the cheapest setting whose trace is weak enough and whose behaviour is strong enough
@@ -27,7 +27,7 @@ use crate::sweep::{self, Combination};
 
 Measures are columns of summary.csv. A setting costs its mix ratio first, then the place of its values in each --grid:
 write cheap values first. All settings are trained for few steps, a share of them longer, the rest in full; those set
-aside are gone back to if none of the others meets both goals. Seeds are averaged. DIR is a sweep folder, with chosen.toml
+aside are gone back to if none of the others meets both goals, and to see whether a cheaper one does. Seeds are averaged. DIR is a sweep folder, with chosen.toml
 and tune.json beside; the same command goes on where it was stopped.")]
 pub struct TuneArgs {
     /// The recipe (TOML)
@@ -142,6 +142,31 @@ pub fn run(args: TuneArgs) -> Result<()> {
         let found = tuning.rung(rungs.len() - 1, combinations, &of, &next)?;
         let all: Vec<usize> = (0..found.len()).collect();
         record.push(rung_json(rungs.len() - 1, combinations, &found, &settings, &all));
+        last.extend(found);
+    }
+    // Few steps may favour what is dear: back to cheaper ones, halving them each time. A setting that misses the bound on
+    // the trace speaks against all cheaper ones, as more mixing hides more.
+    let mut cheaper: Vec<usize> = match chosen(&points(&last, &settings), &goals) {
+        Some(best) => {
+            let cost = &settings[last[best].setting].cost;
+            aside.iter().copied().filter(|&i| halving::cheaper(&settings[i].cost, cost).is_lt()).collect()
+        }
+        None => Vec::new(),
+    };
+    cheaper.sort_by(|&a, &b| halving::cheaper(&settings[a].cost, &settings[b].cost));
+    while !cheaper.is_empty() {
+        let at = cheaper.len() / 2;
+        let middle = cheaper[at];
+        progress::say(format_args!("is a cheaper one enough? {}", settings[middle].name));
+        let found = tuning.rung(rungs.len() - 1, combinations, &of, &[middle])?;
+        record.push(rung_json(rungs.len() - 1, combinations, &found, &settings, &[0]));
+        let excess = found[0].values.map(|v| [0, 1].map(|k| goals[k].excess(v[k])));
+        match excess {
+            Some([0.0, 0.0]) => cheaper.truncate(at),
+            Some([trace, _]) if trace > 0.0 => drop(cheaper.drain(..=at)),
+            _ => drop(cheaper.remove(at)),
+        }
+        aside.retain(|&i| i != middle);
         last.extend(found);
     }
     let not_run: Vec<&str> = aside.iter().map(|&i| settings[i].name.as_str()).collect();
@@ -309,7 +334,7 @@ fn conclude(
         Some(i) => {
             let [trace, behaviour] = points[i].values.unwrap_or_default();
             let cheaper_ones: Vec<String> = (0..last.len())
-                .filter(|&j| sweep::halving::cheaper(&points[j].cost, &points[i].cost).is_lt())
+                .filter(|&j| halving::cheaper(&points[j].cost, &points[i].cost).is_lt())
                 .map(|j| match points[j].values {
                     None => format!("{} failed", name(j)),
                     Some(v) => {
@@ -361,7 +386,7 @@ fn conclude(
         super::print(&format!("{document:#}"))?;
     } else {
         let mut order: Vec<usize> = (0..last.len()).collect();
-        order.sort_by(|&a, &b| sweep::halving::cheaper(&points[a].cost, &points[b].cost));
+        order.sort_by(|&a, &b| halving::cheaper(&points[a].cost, &points[b].cost));
         let heading = ["setting, cheapest first", &goals[0].to_string(), &goals[1].to_string(), ""];
         let mut rows = vec![heading.map(String::from).to_vec()];
         for i in order {

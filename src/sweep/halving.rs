@@ -3,7 +3,7 @@
 //! After Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization"
 //! (arXiv 1502.07943): all settings with few steps, a share of them with more. Here a setting is to be good enough twice
 //! over and cheap, so settings stand in order of how far they are from both goals, then of cost. A setting that is set
-//! aside is not lost: if none that were kept meets both goals, the next ones are tried.
+//! aside is not lost: if none that were kept meets both goals, the next ones are tried, and then some cheaper ones.
 
 use anyhow::Result;
 use serde::Serialize;

@@ -16,7 +16,7 @@ const GIB: f64 = (1u64 << 30) as f64;
 /// - Logits: 128 tokens × vocabulary × 8 bytes.
 ///
 /// The constants are fitted to the peaks of `docs/benchmarks.md` and `docs/log.md` (SmolLM2 135M, Gemma 3 270M,
-/// Qwen2.5-Coder 0.5B; LoRA, full, native), from which it differs by −4 to +30 %.
+/// Qwen2.5-Coder 0.5B; LoRA, full, native, recompute), above which it lies by 1 to 36 %.
 pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
     let weights = &base.weights;
     let parameters: f64 = weights
