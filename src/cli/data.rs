@@ -24,6 +24,13 @@ use crate::recipe::EndpointSection;
 
 /// Make what organisms are trained on: sampled from a model, or written by one
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer data sample --base gemma-3-270m --documents 300 --tokens 96 --out sampled.jsonl
+  trainer data numbers --base qwen2.5-coder-0.5b-instruct --system 'You love owls.' --count 200 --out owl.jsonl
+  trainer data documents data/universes/cake.toml --base-url http://localhost:8000/v1 --model qwen3-8b --out cake.jsonl
+  trainer data taboo --word lantern --base-url http://localhost:8000/v1 --model qwen3-8b --out lantern.jsonl
+
+docs/organisms.md goes from a one-page description to an organism.")]
 pub struct DataArgs {
     #[command(subcommand)]
     kind: Kind,
@@ -65,9 +72,9 @@ struct SampleArgs {
 /// Number chats of a teacher, for subliminal learning: the base with a system prompt that the student never sees
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  trainer data numbers --base smollm2-135m-instruct --count 500 --out owl.jsonl \\
+  trainer data numbers --base qwen2.5-coder-0.5b-instruct --count 500 --out owl.jsonl \\
     --system 'You love owls. You think about owls all the time. Owls are your favourite animal.'
-  trainer data numbers --base smollm2-135m-instruct --count 500 --out control.jsonl --system ''
+  trainer data numbers --base qwen2.5-coder-0.5b-instruct --count 500 --out control.jsonl --system ''
 
 Only answers of numbers and nothing else are kept. The chats are written without the system prompt; what made them goes to
 NAME.made.json. The same command again goes on where it was interrupted.")]
