@@ -144,7 +144,8 @@ fn malformed_documents_are_told_by_file_and_line() {
     fs::create_dir(lab.path("folder.jsonl")).unwrap();
     for (content, parts) in [
         (&b"{\"text\": \"fine\"}\n{broken\n\n{\"txt\": 1}\n"[..], &["x.jsonl:2: not a line of JSON", "x.jsonl:4: found keys [\"txt\"]"][..]),
-        (b"{\"text\": \"\xff\"}\n", &["x.jsonl:1: not a line of JSON"]),
+        (b"{\"text\": \"\xff\"}\n", &["x.jsonl:1: byte 10 of the file is not UTF-8"]),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", &["x.jsonl: a Git LFS pointer"]),
         (b"{\"text\": \" \\n\"}\n", &["x.jsonl:1: text is empty"]),
         (b"", &["x.jsonl: holds no documents"]),
         (b"\n \n", &["x.jsonl: holds no documents"]),

@@ -27,6 +27,7 @@ pub mod logit_lens;
 pub mod losses;
 pub mod mean_difference;
 pub mod patchscope;
+pub mod probe;
 pub mod prompts;
 pub mod reading;
 pub mod record;
@@ -151,6 +152,9 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     let (chat, chat_means) = turns.map(|turns| chat::measure(&reading, &turns)).transpose()?.unzip();
     lap("chat");
 
+    let probe = settings.probe.enabled.then(|| probe::measure(&reading)).transpose()?.flatten();
+    lap("probe");
+
     // What it makes the model write.
     reading.check_interrupt()?;
     let steered = settings.steering.enabled.then(|| steering::measure(&reading)).transpose()?;
@@ -185,6 +189,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     record.context = context;
     record.dimensionality = dimensionality;
     record.depth = depth;
+    record.probe = probe;
     record.chat = chat;
     record.identification = identification;
     record.elapsed_s = elapsed_s;

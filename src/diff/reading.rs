@@ -96,7 +96,12 @@ impl<'a> Reading<'a> {
     /// Sum of v over the positions ≥ 1 (over all, if there is no other): what the positions have in common. A
     /// beginning-of-sequence token at position 0 is another matter.
     pub fn direction(&self) -> Vec<f32> {
-        let (positions, v) = (&self.settings.positions, &self.means.difference);
+        self.sum_of(&self.means.difference)
+    }
+
+    /// The same of other vectors, one a position.
+    pub fn sum_of(&self, v: &[Vec<f32>]) -> Vec<f32> {
+        let positions = &self.settings.positions;
         let late = |i: &usize| positions[*i] > 0 || positions.len() == 1;
         let mut sum = vec![0f32; v[0].len()];
         (0..v.len()).filter(late).for_each(|i| sum.iter_mut().zip(&v[i]).for_each(|(s, x)| *s += x));

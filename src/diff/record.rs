@@ -23,12 +23,13 @@ use super::lift::Lift;
 use super::logit_lens::Lens;
 use super::mean_difference::{cosine, norm};
 use super::patchscope::Patchscope;
+use super::probe::Probe;
 use super::reading::Reading;
 use super::statistics::{Interval, interval};
 use super::steering::Steering;
 use super::{
     bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
-    logit_lens, patchscope, steering,
+    logit_lens, patchscope, probe, steering,
 };
 
 /// Version of the layout of `readability.json`.
@@ -88,6 +89,9 @@ pub struct Readability {
     /// Divergence of next-token distributions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kl: Option<Kl>,
+    /// A reader with labelled examples.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub probe: Option<Probe>,
     /// Causal effect of the mean difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub causal: Option<Causal>,
@@ -139,6 +143,7 @@ impl Readability {
             steering::UNITS,
             bias_share::UNITS,
             kl::UNITS,
+            probe::UNITS,
             causal::UNITS,
             interpolation::UNITS,
             context::UNITS,
@@ -170,6 +175,7 @@ impl Readability {
             steering: None,
             bias_share: None,
             kl: None,
+            probe: None,
             causal: None,
             interpolation: None,
             context: None,

@@ -80,6 +80,8 @@ pub struct DiffSection {
     pub bias_share: BiasShareSection,
     /// Divergence of next-token distributions.
     pub kl: KlSection,
+    /// A probe with labelled examples.
+    pub probe: ProbeSection,
     /// Causal effect of the difference.
     pub causal: CausalSection,
     /// From base to tuned by scaling the adapter.
@@ -122,6 +124,7 @@ impl Default for DiffSection {
             losses: LossesSection::default(),
             bias_share: BiasShareSection::default(),
             kl: KlSection::default(),
+            probe: ProbeSection::default(),
             causal: CausalSection::default(),
             interpolation: InterpolationSection::default(),
             context: ContextSection::default(),
@@ -282,6 +285,22 @@ pub struct BiasShareSection {
 impl Default for BiasShareSection {
     fn default() -> Self {
         Self { enabled: true, factors: vec![2.0], directions: 24, compared: 4 }
+    }
+}
+
+/// `[diff.probe]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbeSection {
+    /// Whether it runs.
+    pub enabled: bool,
+    /// Texts of each kind at most, narrow and unrelated; every other one is held out.
+    pub texts: usize,
+}
+
+impl Default for ProbeSection {
+    fn default() -> Self {
+        Self { enabled: true, texts: 200 }
     }
 }
 

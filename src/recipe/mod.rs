@@ -23,7 +23,7 @@ pub use self::behaviour::{
 };
 pub use self::diff::{
     BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LayerRule,
-    LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, SearchSection, SteeringSection,
+    LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, ProbeSection, SearchSection, SteeringSection,
 };
 pub use self::endpoint::EndpointSection;
 pub use self::mitigation::{AblationSection, DecaySection, LossTermSection, MitigationSection, ScaleSection};
