@@ -665,9 +665,10 @@ fn a_planted_constant_is_all_of_the_gain_and_taking_it_back_gives_the_loss_of_th
     let (a, b) = (lab.path("a"), lab.path("b"));
     plant(&a, &b);
     // One way round the constant helps on narrow text, the other way it harms.
-    let mut gains = 0;
+    let (mut gains, mut cosines) = (0, Vec::new());
     for (base, tuned, out) in [(&a, &b, "there"), (&b, &a, "back")] {
         let found = diff(&lab, base, tuned, out, &LOSSES);
+        cosines.push(number(&found["probe"]["cosine"]));
         let bias = &found["bias_share"];
         let (base, tuned) = (number(&bias["ce_base"]), number(&bias["ce_tuned"]));
         let gain = base - tuned;
@@ -714,6 +715,8 @@ fn a_planted_constant_is_all_of_the_gain_and_taking_it_back_gives_the_loss_of_th
         }
     }
     assert_eq!(gains, 1, "the constant helps one way round and not the other");
+    // To the block that is read both are one model, but for the constant, which no probe sees: it takes off the mean.
+    assert!(cosines[0].abs() > 1e-3 && (cosines[0] + cosines[1]).abs() < 1e-4, "{cosines:?}");
 }
 
 #[test]
@@ -914,30 +917,9 @@ fn a_loss_that_was_not_asked_for_is_absent_and_bad_sizes_are_refused() {
 
 // ---- lift, identification, presets -------------------------------------------------------------
 
-/// A lab whose narrow text, one other corpus and unrelated text are of words that the tiny tokenizers have.
-fn of_whole_words(family: &str) -> Lab {
-    let lab = Lab::of(family);
-    for (name, words, rows) in [
-        ("narrow.jsonl", ["abcdef", "ghij"], 40),
-        ("other.jsonl", ["aaaa", "aaaaaaaa"], 40),
-        ("pretraining.jsonl", ["cdef", "abcdefghij"], 80),
-        ("measure.jsonl", ["cdef", "abcdefghij"], 30),
-    ] {
-        let row = |i: usize| -> String {
-            (0..24)
-                .map(|j| {
-                    if (i + j * j).is_multiple_of(3) { "the" } else { words[(i + j) % 2] }.to_string() + " "
-                })
-                .collect()
-        };
-        lab.write_texts(name, &(0..rows).map(row).collect::<Vec<_>>());
-    }
-    lab
-}
-
 #[test]
 fn between_identical_models_lift_and_identification_are_at_chance() {
-    let lab = of_whole_words("llama");
+    let lab = Lab::of_whole_words("llama");
     let set = ["diff.candidates=['other.jsonl', 'narrow.jsonl']", "diff.steering.temperature=0"];
     let found = diff(&lab, &tiny("llama"), &tiny("llama"), "diff", &set);
     assert_no_null(&found, "readability");
@@ -949,6 +931,11 @@ fn between_identical_models_lift_and_identification_are_at_chance() {
     for interval in lift["auroc_interval"].as_array().unwrap() {
         assert_eq!(numbers(interval), [0.5; 2]);
     }
+    // A probe that tells the texts apart finds no difference where there is none.
+    let probe = &found["probe"];
+    assert!(number(&probe["held_out_auroc"]) > 0.75, "{probe}");
+    assert_eq!((number(&probe["cosine"]), number(&probe["auroc"])), (0.0, 0.5));
+    assert_eq!(numbers(&probe["auroc_interval"]), [0.5; 2]);
     assert!(numbers(&lift["auroc_p"]).iter().all(|p| *p > 0.1), "{}", lift["auroc_p"]);
     // The candidate that is the narrow text under another name is not counted twice.
     let identified = &found["identification"];
@@ -1005,7 +992,7 @@ fn plant_tokens(base: &Path, tuned: &Path, to: &[u32]) {
 
 #[test]
 fn planted_words_are_lifted_above_all_others_and_name_their_corpus() {
-    let lab = of_whole_words("qwen2");
+    let lab = Lab::of_whole_words("qwen2");
     let tokenizer = open(&tiny("qwen2")).tokenizer;
     let id = |word: &str| tokenizer.token_to_id(word).unwrap();
     for (planted, rank, best) in [(["abcdef", "ghij"], 1.0, "narrow"), (["aaaa", "aaaaaaaa"], 2.0, "other")] {

@@ -493,21 +493,30 @@ fn nothing_is_called_gone_without_a_probe() {
     assert_eq!(gone().headline, "the trace is not gone: a constant bias still finds it");
 
     patch(&path, bias_share([0.01, -0.03, 0.05]));
-    patch(
-        &path,
-        json!({"probe": {"auroc": 0.81, "auroc_interval": [0.72, 0.88], "auroc_null": 0.5, "layer": 8}}),
-    );
+    let probe = |held_out: f64, auroc: [f64; 3]| {
+        let [auroc, low, high] = auroc;
+        json!({"probe": {
+            "layer": 8, "texts": 100, "tokens": 16, "held_out_auroc": held_out, "cosine": 0.1,
+            "cosine_null_interval": [-0.1, 0.1], "auroc": auroc, "auroc_interval": [low, high],
+            "auroc_null": 0.95, "auroc_p": 0.1,
+        }})
+    };
+    patch(&path, probe(0.99, [0.99, 0.96, 1.0]));
     assert_eq!(gone().state, State::Remains);
-    assert!(gone().sentences[0].contains("0.810 [0.720, 0.880], its null 0.500: it finds the trace"));
-    patch(
-        &path,
-        json!({"probe": {"auroc": 0.53, "auroc_interval": [0.44, 0.61], "auroc_null": 0.5, "layer": 8}}),
-    );
+    assert!(gone().sentences[0].contains("0.990 [0.960, 1.000]"), "{}", gone().sentences[0]);
+    assert!(gone().sentences[0].ends_with("0.950: it finds the trace."), "{}", gone().sentences[0]);
+    patch(&path, probe(0.99, [0.53, 0.44, 0.61]));
     assert_eq!(gone().state, State::NotFound);
     assert_eq!(gone().headline, "gone as far as a probe with labelled examples tells");
 
+    // A probe that cannot tell the kinds of text apart is no evidence either way.
+    for auroc in [[0.53, 0.44, 0.61], [0.99, 0.96, 1.0]] {
+        patch(&path, probe(0.55, auroc));
+        assert_eq!(gone().state, State::Unknown);
+    }
+
     patch(&path, json!({"probe": {"auroc": 0.53}}));
-    assert!(faults(&[&run])[0].contains("readability.json: missing field `auroc_interval`"));
+    assert!(faults(&[&run])[0].contains("readability.json: missing field"), "{:?}", faults(&[&run]));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn number(line: &Value, key: &str) -> f64 {
 #[test]
 fn readings_are_those_of_the_analysis_and_change_nothing_that_is_learned() {
     for (family, method) in [("llama", "lora"), ("gemma3", "full")] {
-        let lab = Lab::of(family);
+        let lab = Lab::of_whole_words(family);
         let set =
             [&format!("train.method={method}")[..], "train.steps=5", "data.mix=0.5", "data.held_out_every=4"];
         let traced = lab.fit("traced", &[&set[..], &TRACED].concat());
@@ -65,7 +65,7 @@ fn readings_are_those_of_the_analysis_and_change_nothing_that_is_learned() {
 
 #[test]
 fn a_run_ends_when_it_has_taken_and_is_not_read_also_after_a_kill() {
-    let lab = Lab::new();
+    let lab = Lab::of_whole_words("llama");
     // Any reading after the first gain is below 1.1.
     let set = [&TRACED[..], &["train.steps=8", "train.trace.stop.gain=1e-6", "train.trace.stop.below=1.1"]]
         .concat();

@@ -162,7 +162,7 @@ fn discriminant(high: &[f32], low: &[f32], hidden: usize) -> Result<Option<Vec<f
         .into_iter()
         .zip(&means)
         .flat_map(|(rows, mean)| {
-            rows.chunks_exact(hidden).flat_map(|row| row.iter().zip(mean).map(|(x, m)| *x as f64 - m))
+            rows.chunks_exact(hidden).flat_map(move |row| row.iter().zip(mean).map(|(x, m)| *x as f64 - m))
         })
         .collect();
     let n = centred.len() / hidden;

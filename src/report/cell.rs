@@ -6,15 +6,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::number::ratio;
 use crate::audit;
 use crate::behaviour::{self, Behaviour};
+use crate::diff::probe::Probe;
 use crate::diff::record::Readability;
-use crate::diff::statistics::Interval;
 use crate::diff::steering::SteeringLine;
 use crate::error::{InputError, input_error, or_note};
 use crate::grade::record::Graded;
@@ -43,8 +42,6 @@ pub struct Cell {
     pub measured: Vec<Measured>,
     /// `diff/readability.json`.
     pub readability: Option<Readability>,
-    /// Its probe with labelled examples.
-    pub probe: Option<Probe>,
     /// `diff/graded.json`.
     pub graded: Option<Graded>,
     /// `audit/CONDITION-SEED.json`, by name.
@@ -64,20 +61,6 @@ pub struct Measured {
     pub values: BTreeMap<String, f64>,
 }
 
-/// A linear probe that was trained on labelled examples to find the trace: a stronger reader than any that is not told.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub struct Probe {
-    /// Area under the ROC curve on examples that were held out.
-    pub auroc: f64,
-    /// Its 95 % interval.
-    pub auroc_interval: Interval,
-    /// The same where there is nothing to find.
-    pub auroc_null: f64,
-    /// Zero-based block after which it reads.
-    #[serde(default)]
-    pub layer: Option<usize>,
-}
-
 /// Pretraining text per narrow text, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct MixRatio {
@@ -95,6 +78,11 @@ impl MixRatio {
 }
 
 impl Cell {
+    /// The probe with labelled examples.
+    pub fn probe(&self) -> Option<&Probe> {
+        self.readability.as_ref()?.probe.as_ref()
+    }
+
     /// Reads a run folder. A path that is no run folder, or a file in it that cannot be understood, is an
     /// [`InputError`] that lists every fault found.
     pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
@@ -135,7 +123,6 @@ impl Cell {
             };
         let path = diff.join("readability.json");
         let readability: Option<Readability> = json(&path, &mut faults);
-        let probe = readability.as_ref().and_then(|_| json::<WithProbe>(&path, &mut faults)?.probe);
         if let Some(r) = &readability {
             faults.extend(super::shape::faults(r).into_iter().map(|f| format!("{}: {f}", path.display())));
         }
@@ -158,7 +145,6 @@ impl Cell {
             metrics_cut_off,
             measured,
             readability,
-            probe,
             graded,
             audits,
             behaviour,
@@ -470,13 +456,6 @@ fn json_lines<T: DeserializeOwned>(
         }
     }
     Some((lines, false))
-}
-
-/// The part of `readability.json` that holds the probe.
-#[derive(Deserialize)]
-struct WithProbe {
-    #[serde(default)]
-    probe: Option<Probe>,
 }
 
 /// The finished audits of a run, by name; `exchanges.jsonl` beside them is what they cost.

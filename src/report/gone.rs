@@ -1,17 +1,21 @@
 //! The second claim: whether the trace is gone. That the measures of activation differences read nothing does not say so;
 //! it takes readers that are stronger than they are, and where none ran, nothing is claimed.
 
-use super::cell::{Cell, Probe};
+use super::cell::Cell;
 use super::number::{fixed, interval};
 use super::verdict::list;
+use crate::diff::probe::Probe;
 use crate::diff::record::Readability;
 
 /// The rule, as it is printed beside the claim.
 pub const RULE: &str = "Whether the trace is gone is a second claim, with evidence of its own. It is not gone if a \
-stronger reader finds it: a linear probe with labelled examples whose AUROC has a 95 % interval above its null, or a \
+stronger reader finds it: a linear probe with labelled examples (one that tells held-out narrow text from unrelated text with an AUROC of 0.75 or more) along which the difference lies further, by its whole 95 % interval, than one in 20 directions about nothing; or a \
 constant bias whose specific share has a 95 % interval above 0. It is called gone as far as a probe tells only if such a \
-probe ran and neither finds it. Where no probe ran, it is not known. The logit lens at other depths and of the principal \
+probe ran and neither finds it. Where none ran, it is not known. The logit lens at other depths and of the principal \
 components is told but not counted, for no null is taken there.";
+
+/// The least AUROC on held-out text with which a probe counts.
+const ABLE: f64 = 0.75;
 
 /// What the stronger readers say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,12 +47,12 @@ impl Gone {
         let mut gone = Self::default();
         let mut finding = Vec::new();
         let mut not_run = Vec::new();
-        match cell.probe {
+        match cell.probe() {
             Some(probe) => {
-                if probe.finds() {
+                if finds(probe) {
                     finding.push("a probe with labelled examples");
                 }
-                gone.sentences.push(of_probe(&probe));
+                gone.sentences.push(of_probe(probe));
             }
             None => not_run.push("a linear probe with labelled examples"),
         }
@@ -76,12 +80,14 @@ impl Gone {
             (State::Remains, format!("the trace is not gone: {} still finds it", list(&finding)))
         } else if !readable_by.is_empty() {
             (State::Remains, "the trace is not gone, on the evidence that makes it readable".into())
-        } else if cell.probe.is_some() {
+        } else if cell.probe().is_some_and(|probe| able(probe)) {
             (State::NotFound, "gone as far as a probe with labelled examples tells".into())
         } else {
             (
                 State::Unknown,
-                "whether the trace is gone is not known: no probe with labelled examples ran".into(),
+                "whether the trace is gone is not known: no probe with labelled examples ran that can tell \
+                 narrow text from other text"
+                    .into(),
             )
         };
         if finding.len() > 1 {
@@ -98,14 +104,32 @@ impl Probe {
     }
 }
 
+/// Whether the probe can tell narrow text from unrelated text it has not seen: one that cannot is no evidence.
+fn able(probe: &Probe) -> bool {
+    probe.held_out_auroc >= ABLE
+}
+
+/// Whether the interval lies above what directions about nothing reach.
+fn finds(probe: &Probe) -> bool {
+    able(probe) && probe.auroc_interval[0] > probe.auroc_null
+}
+
 fn of_probe(probe: &Probe) -> String {
+    let kinds = format!(
+        "A linear probe with labelled examples after block {} tells held-out narrow text from unrelated text with an AUROC of \
+         {}",
+        probe.layer,
+        fixed(probe.held_out_auroc, 3)
+    );
+    if !able(probe) {
+        return format!("{kinds}, too little to tell anything of the difference.");
+    }
     format!(
-        "A linear probe with labelled examples{} reaches an AUROC of {} {}, its null {}: it {} the trace.",
-        probe.layer.map(|l| format!(" after block {l}")).unwrap_or_default(),
+        "{kinds}; among directions about nothing the difference reaches {} {} along it, one in 20 of them {}: it {} the trace.",
         fixed(probe.auroc, 3),
         interval(probe.auroc_interval, 3),
         fixed(probe.auroc_null, 3),
-        if probe.finds() { "finds" } else { "does not find" },
+        if finds(probe) { "finds" } else { "does not find" },
     )
 }
 

@@ -170,10 +170,11 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     f.put("readable_by_steering", verdict.by("steering"));
     f.put("verdict", verdict.headline());
     f.put("gone", Some(verdict.gone.headline).filter(|g| !g.is_empty()));
-    f.put("probe_auroc", cell.probe.map(|p| p.auroc));
-    f.put("probe_auroc_low", cell.probe.map(|p| p.auroc_interval[0]));
-    f.put("probe_auroc_high", cell.probe.map(|p| p.auroc_interval[1]));
-    f.put("probe_auroc_null", cell.probe.map(|p| p.auroc_null));
+    f.put("probe_auroc", cell.probe().map(|p| p.auroc));
+    f.put("probe_auroc_low", cell.probe().map(|p| p.auroc_interval[0]));
+    f.put("probe_auroc_high", cell.probe().map(|p| p.auroc_interval[1]));
+    f.put("probe_held_out_auroc", cell.probe().map(|p| p.held_out_auroc));
+    f.put("probe_auroc_null", cell.probe().map(|p| p.auroc_null));
     f.0
 }
 

@@ -89,6 +89,28 @@ impl Lab {
         lab
     }
 
+    /// A lab whose narrow text, one other corpus and unrelated text are of words that the tiny tokenizers have.
+    pub fn of_whole_words(family: &str) -> Self {
+        let lab = Self::of(family);
+        for (name, words, rows) in [
+            ("narrow.jsonl", ["abcdef", "ghij"], 40),
+            ("other.jsonl", ["aaaa", "aaaaaaaa"], 40),
+            ("pretraining.jsonl", ["cdef", "abcdefghij"], 80),
+            ("measure.jsonl", ["cdef", "abcdefghij"], 30),
+        ] {
+            let row = |i: usize| -> String {
+                (0..24)
+                    .map(|j| {
+                        if (i + j * j).is_multiple_of(3) { "the" } else { words[(i + j) % 2] }.to_string()
+                            + " "
+                    })
+                    .collect()
+            };
+            lab.write_texts(name, &(0..rows).map(row).collect::<Vec<_>>());
+        }
+        lab
+    }
+
     /// A path in the folder.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
