@@ -3,13 +3,13 @@
 //!
 //! The probe is w = (Σ + λI)⁻¹ (μ_narrow − μ_unrelated), Fisher's linear discriminant (Annals of Eugenics 7, 1936) on the
 //! stream after the block that is read, at the tokens ≥ 1 of the first tokens of both kinds of text; Σ is the covariance
-//! within the kinds and λ [`SHRINKAGE`] of its mean diagonal. Every other text is held out, to see whether the probe can
+//! within the kinds and λ a tenth of its mean diagonal. Every other text is held out, to see whether the probe can
 //! tell the kinds apart at all. It never sees the tuned model: that v points along w says that the difference, on
 //! unrelated text, is one toward the narrow text.
 //!
 //! AUROC is the probability that v has a larger cosine with w than a direction that is about nothing (a random difference
 //! of base activations, or its opposite: a pair has no order). v is one direction, and one that is about nothing has any
-//! AUROC with equal probability; so what it is compared with is not 0.5 but [`AT_MOST`], which one such direction in 20
+//! AUROC with equal probability; so what it is compared with is not 0.5 but 0.95, which one such direction in 20
 //! exceeds.
 
 use anyhow::Result;

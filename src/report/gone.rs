@@ -80,7 +80,7 @@ impl Gone {
             (State::Remains, format!("the trace is not gone: {} still finds it", list(&finding)))
         } else if !readable_by.is_empty() {
             (State::Remains, "the trace is not gone, on the evidence that makes it readable".into())
-        } else if cell.probe().is_some_and(|probe| able(probe)) {
+        } else if cell.probe().is_some_and(able) {
             (State::NotFound, "gone as far as a probe with labelled examples tells".into())
         } else {
             (

@@ -286,7 +286,6 @@ impl Training {
         }
         let terms = self.mitigations.add_terms(
             step,
-            self.recipe.seed,
             &self.corpus,
             self.before(),
             self.now(),

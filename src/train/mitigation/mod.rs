@@ -1,7 +1,7 @@
 //! What is done against the trace while training, beside mixing (which is data: `data.mix`, `data.limit`) and smaller
 //! adapters (`train.lora.r`, `train.lora.layers_to_transform`). One file a mitigation.
 //!
-//! To add one that is a term of the loss: a file with a [`LossTerm`], a key in `recipe/mitigation.rs`, and a line in
+//! To add one that is a term of the loss: a file with a `LossTerm`, a key in `recipe/mitigation.rs`, and a line in
 //! [`Mitigations::prepare`].
 
 mod ablation;
@@ -63,6 +63,8 @@ pub struct Mitigations {
     toward_base: Option<TowardBase>,
     decay: f64,
     scale: f64,
+    /// Decides which examples the terms see.
+    seed: u64,
 }
 
 impl Mitigations {
@@ -98,7 +100,14 @@ impl Mitigations {
         }
         let ablation = Directions::read(&section.ablation, block, model)?;
         let toward_base = section.pulls_to_base().then(|| TowardBase::new(recipe, trainables)).transpose()?;
-        Ok(Self { terms, ablation, toward_base, decay: section.decay.rate, scale: section.scale.factor })
+        Ok(Self {
+            terms,
+            ablation,
+            toward_base,
+            decay: section.decay.rate,
+            scale: section.scale.factor,
+            seed: recipe.seed,
+        })
     }
 
     /// Adds the gradients of every term at step `step` (zero-based) to those of `tuned`, which learns; gives their values
@@ -109,7 +118,6 @@ impl Mitigations {
     pub fn add_terms(
         &self,
         step: usize,
-        seed: u64,
         corpus: &Corpus,
         base: View,
         tuned: View,
@@ -119,7 +127,7 @@ impl Mitigations {
         let mut values = BTreeMap::new();
         for (i, Weighted { term, section }) in self.terms.iter().enumerate() {
             let pool = pretraining(corpus, term.most_tokens());
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
             rng.set_stream(STREAMS * (i as u64 + 1) + step as u64);
             let examples: Vec<&Example> =
                 index::sample(&mut rng, pool.len(), section.examples).iter().map(|i| pool[i]).collect();
