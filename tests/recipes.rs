@@ -92,6 +92,9 @@ fn every_recipe_of_the_paper_loads_once_its_data_are_there() {
             ("diff", "text", "openings.jsonl"),
         ] {
             let Some(named) = table[section].get(key).and_then(toml::Value::as_str) else { continue };
+            if named.starts_with("hf:") {
+                continue;
+            }
             assert!(named.starts_with("downloads/"), "{shown}: {named}");
             let twice = text.matches(&format!("recipes/paper/{named}")).count();
             assert!(twice >= 1, "{shown}: does not say where {named} comes from");
@@ -102,7 +105,7 @@ fn every_recipe_of_the_paper_loads_once_its_data_are_there() {
         assert!(recipe.model.base.starts_with("hf:"), "{shown}: {}", recipe.model.base);
         assert!(recipe.name.starts_with("paper-"), "{shown}: {}", recipe.name);
         // Unless the data are there, what is missing is all that is wrong with it.
-        if !path.with_file_name("downloads").exists() {
+        if !sets.is_empty() && !path.with_file_name("downloads").exists() {
             let faults = Recipe::read(&path, &[]).unwrap_err().to_string();
             assert!(faults.lines().all(|fault| fault.contains("no such file or folder")), "{faults}");
         }
