@@ -1,8 +1,12 @@
 //! Files and folders written so that a reader sees the old content or the new, never half.
 
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+
+use crate::bail_input;
 
 /// Writes bytes to a neighbour, flushes them to the disk, then renames: the file is whole or as before.
 ///
@@ -85,6 +89,36 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
             std::fs::remove_dir_all(&part).ok();
         })
         .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Opens or makes a file of lines that this process alone appends to; gives the lines in it, each with its end. A last
+/// line that a killed process left torn is dropped.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if another process holds it; otherwise if it cannot be read or written.
+pub fn open_lines(path: &Path) -> Result<(File, Vec<u8>)> {
+    let shown = path.display();
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    }
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .with_context(|| format!("opening {shown}"))?;
+    if file.try_lock().is_err() {
+        bail_input!("{shown}: another process is writing it");
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).with_context(|| format!("reading {shown}"))?;
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+    if whole < bytes.len() {
+        file.set_len(whole as u64).with_context(|| format!("writing {shown}"))?;
+        file.seek(SeekFrom::End(0))?;
+        bytes.truncate(whole);
+    }
+    Ok((file, bytes))
 }
 
 #[cfg(test)]

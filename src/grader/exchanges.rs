@@ -5,8 +5,8 @@
 //! nothing that it used; the line it died on, if it is torn, is dropped.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::atomic::open_lines;
 use crate::bail_input;
 
 /// One line: a question and its answer, or what went wrong instead.
@@ -70,27 +71,9 @@ impl Exchanges {
     /// ours; otherwise if it cannot be read or written.
     pub fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .with_context(|| format!("opening {shown}"))?;
-        if file.try_lock().is_err() {
-            bail_input!("{shown}: another process is writing it");
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).with_context(|| format!("reading {shown}"))?;
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-        if whole < bytes.len() {
-            file.set_len(whole as u64).with_context(|| format!("writing {shown}"))?;
-            file.seek(SeekFrom::End(0))?;
-        }
+        let (file, bytes) = open_lines(path)?;
         let mut answers = HashMap::new();
-        for (i, line) in bytes[..whole].split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
+        for (i, line) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
             match serde_json::from_slice::<Exchange>(line) {
                 Ok(Exchange { key, response: Some(response), .. }) => {
                     answers.insert(key, response);

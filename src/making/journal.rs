@@ -1,7 +1,7 @@
 //! What was sampled so far, a flushed line a batch, so that a killed command goes on where it stopped.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::atomic::open_lines;
 use crate::bail_input;
 
 /// The file, held open and locked against a second process. Its first line holds the settings that decide every other.
@@ -27,22 +28,8 @@ impl Journal {
     pub fn open<T: DeserializeOwned>(path: &Path, settings: &impl Serialize) -> Result<(Self, Vec<T>)> {
         let shown = path.display();
         let settings = serde_json::to_value(settings)?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .with_context(|| format!("opening {shown}"))?;
-        if file.try_lock().is_err() {
-            bail_input!("{shown}: another process is writing it");
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).with_context(|| format!("reading {shown}"))?;
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-        let mut lines = bytes[..whole].split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let (file, bytes) = open_lines(path)?;
+        let mut lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let began = match lines.next().map(serde_json::from_slice::<Value>) {
             None => None,
             Some(Ok(began @ Value::Object(_))) => Some(began),
@@ -62,10 +49,6 @@ impl Journal {
                 "{shown}: was begun with other settings: {}; give the same ones, or remove it to start over",
                 differences(began, &settings)
             );
-        }
-        if whole < bytes.len() {
-            file.set_len(whole as u64).with_context(|| format!("writing {shown}"))?;
-            file.seek(SeekFrom::End(0))?;
         }
         let mut journal = Self { path: path.to_path_buf(), file };
         if began.is_none() {

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::cpu::{tensor, view};
+use super::cpu::view;
 use super::exp::{exp_row, tanh, vectorized};
 use super::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
@@ -80,21 +80,10 @@ fn in_chunks(
     let (nll, dh, dw) = walk(hidden, weight, targets, softcap, chunk_bytes, wanted)?;
     let total = nll.iter().zip(&targets.weights).map(|(n, w)| *n as f64 * *w as f64).sum::<f64>() as f32;
     let total = Tensor::new(total, hidden.device())?;
-    if wanted.0 || wanted.1 {
-        let weight_dims = weight.dims2()?;
-        let inputs = [Some((hidden.id(), dh, hidden.dims2()?)), learns.map(|id| (id, dw, weight_dims))];
-        tape.record(&total, move |gradient, into| {
-            let factor = gradient.to_scalar::<f32>()?;
-            for (input, known, dims) in inputs.into_iter().flatten() {
-                let Some(mut known) = known else { continue };
-                if factor != 1.0 {
-                    known.iter_mut().for_each(|g| *g *= factor);
-                }
-                into.add(input, tensor(known, dims)?)?;
-            }
-            Ok(())
-        });
-    }
+    let (hidden_dims, weight_dims) = (hidden.dims2()?, weight.dims2()?);
+    let of_hidden = dh.map(|dh| (hidden.id(), dh, hidden_dims));
+    let of_weight = learns.zip(dw).map(|(id, dw)| (id, dw, weight_dims));
+    tape.record_known(&total, of_hidden.into_iter().chain(of_weight).collect());
     Ok(Loss { total, nll })
 }
 

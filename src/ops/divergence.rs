@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::cpu::{tensor, view};
+use super::cpu::view;
 use super::cross_entropy::Loss;
 use super::exp::{exp_row, tanh, vectorized};
 use super::matmul::{Mat, Threads, matmul};
@@ -116,20 +116,9 @@ fn in_chunks(
 
     let total = kl.iter().zip(weights).map(|(kl, w)| *kl as f64 * *w as f64).sum::<f64>() as f32;
     let total = Tensor::new(total, hidden.device())?;
-    if dh.is_some() || dw.is_some() {
-        let inputs = [Some((hidden.id(), dh, (tokens, width))), learns.map(|id| (id, dw, (vocab, width)))];
-        tape.record(&total, move |gradient, into| {
-            let factor = gradient.to_scalar::<f32>()?;
-            for (input, known, dims) in inputs.into_iter().flatten() {
-                let Some(mut known) = known else { continue };
-                if factor != 1.0 {
-                    known.iter_mut().for_each(|g| *g *= factor);
-                }
-                into.add(input, tensor(known, dims)?)?;
-            }
-            Ok(())
-        });
-    }
+    let of_hidden = dh.map(|dh| (hidden.id(), dh, (tokens, width)));
+    let of_weight = learns.zip(dw).map(|(id, dw)| (id, dw, (vocab, width)));
+    tape.record_known(&total, of_hidden.into_iter().chain(of_weight).collect());
     Ok(Loss { total, nll: kl })
 }
 

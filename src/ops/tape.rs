@@ -132,6 +132,23 @@ impl Tape<'_> {
         }
     }
 
+    /// Notes a scalar of which the gradients are known already: the input, its gradient, and their shape.
+    pub(super) fn record_known(self, scalar: &Tensor, known: Vec<(TensorId, Vec<f32>, (usize, usize))>) {
+        if known.is_empty() {
+            return;
+        }
+        self.record(scalar, move |gradient, into| {
+            let factor = gradient.to_scalar::<f32>()?;
+            for (input, mut known, shape) in known {
+                if factor != 1.0 {
+                    known.iter_mut().for_each(|g| *g *= factor);
+                }
+                into.add(input, cpu::tensor(known, shape)?)?;
+            }
+            Ok(())
+        });
+    }
+
     /// Says how to compute an output anew, which is cheaper than to keep it for those who [`keep`](Self::keep) it.
     pub(super) fn cheap(self, output: &Tensor, compute: impl Fn() -> Result<Tensor> + 'static) {
         if let Some(recording) = self.0 {
