@@ -91,8 +91,8 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
         .with_context(|| format!("writing {}", path.display()))
 }
 
-/// Opens or makes a file of lines that this process alone appends to; gives the lines in it, each with its end. A last
-/// line that a killed process left torn is dropped.
+/// Opens or makes a file of lines that this process alone appends to; gives the lines in it, each with its end, without a
+/// last one that a killed process left torn. [`drop_torn_line`] comes before the first line that is appended.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if another process holds it; otherwise if it cannot be read or written.
@@ -113,12 +113,17 @@ pub fn open_lines(path: &Path) -> Result<(File, Vec<u8>)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).with_context(|| format!("reading {shown}"))?;
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-    if whole < bytes.len() {
-        file.set_len(whole as u64).with_context(|| format!("writing {shown}"))?;
-        file.seek(SeekFrom::End(0))?;
-        bytes.truncate(whole);
-    }
+    bytes.truncate(whole);
     Ok((file, bytes))
+}
+
+/// Cuts a file off behind the lines that [`open_lines`] gave.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn drop_torn_line(file: &mut File, lines: &[u8]) -> std::io::Result<()> {
+    file.set_len(lines.len() as u64)?;
+    file.seek(SeekFrom::End(0)).map(|_| ())
 }
 
 #[cfg(test)]

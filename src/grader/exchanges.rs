@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::atomic::open_lines;
+use crate::atomic::{drop_torn_line, open_lines};
 use crate::bail_input;
 
 /// One line: a question and its answer, or what went wrong instead.
@@ -71,7 +71,8 @@ impl Exchanges {
     /// ours; otherwise if it cannot be read or written.
     pub fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let (file, bytes) = open_lines(path)?;
+        let (mut file, bytes) = open_lines(path)?;
+        drop_torn_line(&mut file, &bytes).with_context(|| format!("writing {shown}"))?;
         let mut answers = HashMap::new();
         for (i, line) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
             match serde_json::from_slice::<Exchange>(line) {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::atomic::open_lines;
+use crate::atomic::{drop_torn_line, open_lines};
 use crate::bail_input;
 
 /// The file, held open and locked against a second process. Its first line holds the settings that decide every other.
@@ -28,7 +28,7 @@ impl Journal {
     pub fn open<T: DeserializeOwned>(path: &Path, settings: &impl Serialize) -> Result<(Self, Vec<T>)> {
         let shown = path.display();
         let settings = serde_json::to_value(settings)?;
-        let (file, bytes) = open_lines(path)?;
+        let (mut file, bytes) = open_lines(path)?;
         let mut lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let began = match lines.next().map(serde_json::from_slice::<Value>) {
             None => None,
@@ -50,6 +50,7 @@ impl Journal {
                 differences(began, &settings)
             );
         }
+        drop_torn_line(&mut file, &bytes).with_context(|| format!("writing {shown}"))?;
         let mut journal = Self { path: path.to_path_buf(), file };
         if began.is_none() {
             journal.append(&settings)?;

@@ -685,6 +685,12 @@ impl Recipe {
         ]
     }
 
+    /// A table with every default filled in; `None` if it is no recipe.
+    pub fn completed(table: &Table) -> Option<Table> {
+        let (recipe, faults) = Self::from_table(table);
+        faults.is_empty().then(|| Table::try_from(&recipe).ok()).flatten()
+    }
+
     /// The resolved recipe as TOML: every default written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe holds nothing that TOML cannot")

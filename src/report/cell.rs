@@ -17,7 +17,7 @@ use crate::diff::record::Readability;
 use crate::diff::steering::SteeringLine;
 use crate::error::{InputError, input_error, or_note};
 use crate::grade::record::Graded;
-use crate::recipe::MixSchedule;
+use crate::recipe::{MixSchedule, Recipe};
 use crate::run::metrics::MetricsLine;
 use crate::train::manifest::{HeldOutLosses, Losses, Manifest};
 
@@ -30,7 +30,7 @@ pub struct Cell {
     pub dir: PathBuf,
     /// `recipe.toml`, as text.
     pub recipe: Option<String>,
-    /// The same, parsed.
+    /// The same, parsed, with every default filled in.
     recipe_table: Option<toml::Table>,
     /// `manifest.json`.
     pub manifest: Option<Manifest>,
@@ -112,6 +112,8 @@ impl Cell {
                 .map_err(|e| fault(&mut faults, &dir.join("recipe.toml"), &e.to_string()))
                 .ok()
         });
+        // A run of an earlier version lacks keys that came since; it did what their defaults say.
+        let recipe_table = recipe_table.map(|table| Recipe::completed(&table).unwrap_or(table));
         let manifest = json(&dir.join("manifest.json"), &mut faults);
         // The same lines twice: what a run may have beside its losses is named by its prefix alone.
         let measured = json_lines::<Map<String, Value>>(&dir.join("metrics.jsonl"), true, &mut Vec::new());
