@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
 use super::number::ratio;
 use crate::audit;
@@ -115,14 +114,12 @@ impl Cell {
         // A run of an earlier version lacks keys that came since; it did what their defaults say.
         let recipe_table = recipe_table.map(|table| Recipe::completed(&table).unwrap_or(table));
         let manifest = json(&dir.join("manifest.json"), &mut faults);
-        // The same lines twice: what a run may have beside its losses is named by its prefix alone.
-        let measured = json_lines::<Map<String, Value>>(&dir.join("metrics.jsonl"), true, &mut Vec::new());
-        let measured = measured.map(|(lines, _)| measured_by_step(&lines)).unwrap_or_default();
-        let (metrics, metrics_cut_off) =
-            match json_lines::<MetricsLine>(&dir.join("metrics.jsonl"), true, &mut faults) {
-                Some((lines, cut_off)) => (Some(by_step(lines)), cut_off),
-                None => (None, false),
-            };
+        let lines = json_lines::<MetricsLine>(&dir.join("metrics.jsonl"), true, &mut faults);
+        let measured = lines.as_ref().map(|(lines, _)| measured_by_step(lines)).unwrap_or_default();
+        let (metrics, metrics_cut_off) = match lines {
+            Some((lines, cut_off)) => (Some(by_step(lines)), cut_off),
+            None => (None, false),
+        };
         let path = diff.join("readability.json");
         let readability: Option<Readability> = json(&path, &mut faults);
         if let Some(r) = &readability {
@@ -238,7 +235,7 @@ impl Cell {
     }
 
     /// The values of the recipe's keys by their dotted names.
-    fn recipe_leaves(&self) -> BTreeMap<String, &toml::Value> {
+    pub fn recipe_leaves(&self) -> BTreeMap<String, &toml::Value> {
         fn walk<'a>(prefix: &str, table: &'a toml::Table, out: &mut BTreeMap<String, &'a toml::Value>) {
             for (key, value) in table {
                 match value {
@@ -470,14 +467,13 @@ fn audits(dir: &Path, faults: &mut Vec<String>) -> Vec<audit::Record> {
 }
 
 /// The values that are named for what they measure; where a resumed run wrote a step again, the later line counts.
-fn measured_by_step(lines: &[Map<String, Value>]) -> Vec<Measured> {
+fn measured_by_step(lines: &[MetricsLine]) -> Vec<Measured> {
     let mut steps: BTreeMap<usize, BTreeMap<String, f64>> = BTreeMap::new();
     for line in lines {
-        let named = line.iter().filter(|(k, _)| k.starts_with("trace_") || k.starts_with("behaviour_"));
-        let values: BTreeMap<String, f64> =
-            named.filter_map(|(k, v)| Some((k.clone(), v.as_f64()?))).collect();
-        if let Some(step) = line.get("step").and_then(Value::as_u64).filter(|_| !values.is_empty()) {
-            steps.insert(step as usize, values);
+        let named = line.more.iter().filter(|(k, _)| k.starts_with("trace_") || k.starts_with("behaviour_"));
+        let values: BTreeMap<String, f64> = named.map(|(k, v)| (k.clone(), *v)).collect();
+        if !values.is_empty() {
+            steps.insert(line.step, values);
         }
     }
     steps.into_iter().map(|(step, values)| Measured { step, values }).collect()

@@ -89,29 +89,18 @@ pub fn settings<'a>(cells: &[&'a Cell]) -> Vec<Setting<'a>> {
 /// Every value of the recipe that decides what is trained, by its path; of a run without one, what the manifest says.
 fn made_with(cell: &Cell) -> BTreeMap<String, String> {
     let mut made = BTreeMap::new();
-    if let Some(table) = cell.recipe_table() {
-        for (key, value) in table.iter().filter(|(key, _)| !MEASURED.contains(&key.as_str())) {
-            flatten(key.clone(), value, &mut made);
+    if cell.recipe_table().is_some() {
+        let decides = |key: &str, value: &toml::Value| {
+            let table = key.split('.').next().unwrap_or_default();
+            !MEASURED.contains(&table) && !ASIDE.contains(&key) && !value.is_table()
+        };
+        for (key, value) in cell.recipe_leaves().into_iter().filter(|(key, value)| decides(key, value)) {
+            made.insert(key, value.as_str().map_or_else(|| value.to_string(), String::from));
         }
-        made.retain(|key, _| !ASIDE.contains(&key.as_str()));
     } else {
         made.insert("name".into(), cell.name().into());
     }
     made.insert(BASE.into(), cell.base().unwrap_or_default().into());
     made.insert(METHOD.into(), cell.method().unwrap_or_default().into());
     made
-}
-
-fn flatten(path: String, value: &toml::Value, made: &mut BTreeMap<String, String>) {
-    match value {
-        toml::Value::Table(table) => {
-            table.iter().for_each(|(key, value)| flatten(format!("{path}.{key}"), value, made));
-        }
-        toml::Value::String(text) => {
-            made.insert(path, text.clone());
-        }
-        other => {
-            made.insert(path, other.to_string());
-        }
-    }
 }
