@@ -2,7 +2,8 @@
 """Trains the same thing with `trainer fit` and with PyTorch + transformers + PEFT and compares the losses.
 
   scripts/parity --fit [--models a,b]                 (makes the environment and calls this)
-  python scripts/fit_parity.py MODEL [--method lora|rslora|dora|full]... [--chat] [--steps 20] [--trainer COMMAND]
+  python scripts/fit_parity.py MODEL [--method lora|rslora|dora|full]... [--chat] [--steps 20] [--lr RATE] [--float64]
+                               [--trainer COMMAND]
 
 PEFT makes the adapter (its own initialisation, a fixed seed); both sides start from it, `trainer fit` by
 train.lora.init. Both read the same batches: `trainer inspect` lists the examples of the run in order, and their
@@ -10,8 +11,12 @@ sha256 must be the one in the run's manifest. Tokens and loss masks are the Pyth
 at most 64 tokens, four a step. Everything else is the recipe's default: AdamW 0.9/0.999, no decay, linear schedule
 to zero, clipping at 1.0. With --chat the examples are conversations, and only what the assistant says (its end
 token included) counts. Prints both curves; exit code 1 if a loss differs by more than 1e-4 relative.
+
+With --float64 PyTorch also trains in double precision, which is as good as exact here, and the distance of either side
+from that is printed: a high learning rate carries rounding from step to step, and then two right programs differ.
 """
 import argparse
+import contextlib
 import hashlib
 import json
 import shlex
@@ -53,7 +58,7 @@ def write_start(folder, path, method):
     get_peft_model(open_model(path), config).save_pretrained(folder)
 
 
-def fit(trainer, folder, model, method, steps):
+def fit(trainer, folder, model, method, steps, lr):
     """Runs `trainer fit`; its losses and the rows of its examples in order."""
     recipe = folder / f"{method}.toml"
     keys = "".join(f"{key} = true\n" for key in VARIANTS.get(method, {}))
@@ -71,7 +76,7 @@ method = "{'full' if method == 'full' else 'lora'}"
 steps = {steps}
 batch_size = {BATCH_SIZE}
 checkpoint_every = 0
-lr = {LR[method]}
+lr = {lr}
 [train.lora]
 r = {RANK}
 alpha = {ALPHA}
@@ -129,25 +134,55 @@ def losses_of_torch(model, batches, lr):
     return losses
 
 
-def compare(trainer, folder, model, path, method, rows, chat, steps):
+def compare(trainer, folder, model, path, method, rows, args):
     """Largest relative difference of the losses of one method."""
+    lr = args.lr or LR[method]
     if method != "full":
         write_start(folder / f"start-{method}", path, method)
-    ours, order = fit(trainer, folder, model, method, steps)
-    reference = open_model(path)
-    if method != "full":
-        reference = PeftModel.from_pretrained(reference, folder / f"start-{method}", is_trainable=True)
+    ours, order = fit(trainer, folder, model, method, args.steps, lr)
     tokenizer = open_tokenizer(path)
     examples = [encode(tokenizer, rows[row]) for row in order]
     batches = [examples[i : i + BATCH_SIZE] for i in range(0, len(examples), BATCH_SIZE)]
-    theirs = losses_of_torch(reference, batches, LR[method])
-    print(f"{model}, {method}, {'chats' if chat else 'documents'}\nstep    trainer    PyTorch  relative difference")
-    worst = 0.0
+
+    def torch_losses(dtype):
+        reference = open_model(path).to(dtype)
+        if method != "full":
+            reference = PeftModel.from_pretrained(reference, folder / f"start-{method}", is_trainable=True).to(dtype)
+        return losses_of_torch(reference, batches, lr)
+
+    theirs = torch_losses(torch.float32)
+    print(f"{model}, {method}, {'chats' if args.chat else 'documents'}, lr {lr:g}")
+    print("step    trainer    PyTorch  relative difference")
     for step, (a, b) in enumerate(zip(ours, theirs, strict=True), 1):
-        worst = max(worst, abs(a / b - 1))
         print(f"{step:4} {a:10.6f} {b:10.6f}  {a / b - 1:+.1e}")
-    print(f"{model}, {method}: largest relative difference of {steps} losses {worst:.1e}, allowed {TOLERANCE:.0e}", flush=True)
+    worst = largest(ours, theirs)
+    print(f"{model}, {method}: largest relative difference of {args.steps} losses {worst:.1e}, allowed {TOLERANCE:.0e}", flush=True)
+    if args.float64:
+        with in_double_precision():
+            exact = torch_losses(torch.float64)
+        print(f"{model}, {method}: from PyTorch in float64: trainer {largest(ours, exact):.1e}, PyTorch {largest(theirs, exact):.1e}", flush=True)
     return worst
+
+
+@contextlib.contextmanager
+def in_double_precision():
+    """transformers computes norms, softmax and rotary angles in float32 whatever the weights are; here in float64."""
+    to, float_, softmax = torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax
+
+    def widened(dtype):
+        return torch.float64 if dtype is torch.float32 else dtype
+
+    torch.Tensor.to = lambda x, *args, **kwargs: to(x, *map(widened, args), **{k: widened(v) for k, v in kwargs.items()})
+    torch.Tensor.float = torch.Tensor.double
+    torch.nn.functional.softmax = lambda x, dim=None, dtype=None: softmax(x, dim=dim, dtype=widened(dtype))
+    try:
+        yield
+    finally:
+        torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax = to, float_, softmax
+
+
+def largest(losses, reference):
+    return max(abs(a / b - 1) for a, b in zip(losses, reference, strict=True))
 
 
 def main():
@@ -156,6 +191,8 @@ def main():
     parser.add_argument("--method", choices=list(LR), action="append", help="may be given several times (default: lora)")
     parser.add_argument("--chat", action="store_true")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--lr", type=float, help="instead of the method's")
+    parser.add_argument("--float64", action="store_true", help="measure both against double precision")
     parser.add_argument("--trainer", default="cargo run --release --quiet --bin trainer --", help="how to call the tool")
     args = parser.parse_args()
     trainer = shlex.split(args.trainer)
@@ -164,7 +201,7 @@ def main():
         folder = Path(folder)
         rows = sixteen(args.chat)
         (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        worst = [compare(trainer, folder, args.model, path, method, rows, args.chat, args.steps) for method in args.method or ["lora"]]
+        worst = [compare(trainer, folder, args.model, path, method, rows, args) for method in args.method or ["lora"]]
     sys.exit(not all(difference <= TOLERANCE for difference in worst))
 
 
