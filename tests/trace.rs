@@ -35,7 +35,7 @@ fn readings_are_those_of_the_analysis_and_change_nothing_that_is_learned() {
         assert_eq!(read, [0, 3, 6, 8], "{family}");
         assert_eq!(number(&lines[0], "trace_delta_norm"), 0.0);
         assert_eq!(number(&lines[0], "trace_lift_auroc"), 0.5);
-        assert!(lines.iter().all(|l| l.get("trace_lift_auroc").is_none() || l["eval_narrow"].is_f64()));
+        assert!(lines.iter().all(|l| l.get("trace_lift_auroc").is_none() || l["trace_loss_narrow"].is_f64()));
 
         lab.succeed(&with_sets(
             &["diff", "traced"],

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::Effect;
 use super::models::{Answer, Models};
+use crate::model::View;
 use crate::recipe::{BehaviourSection, FACTS_PROMPT};
 
 /// A prompt with two ways to go on.
@@ -57,12 +58,7 @@ pub fn measure(
     seed: u64,
 ) -> Result<Option<Facts>> {
     let contexts = &settings.facts.contexts;
-    let pair = |item: &Item, context: &String| {
-        let prompt = context.replace(FACTS_PROMPT, &item.prompt);
-        [&item.asserted, &item.actual].map(|a| Answer { prompt: prompt.clone(), answer: a.clone() })
-    };
-    let pairs: Vec<_> = items.iter().flat_map(|item| contexts.iter().map(move |c| pair(item, c))).collect();
-    let margins = models.margins(&pairs)?;
+    let margins = models.margins(&pairs(contexts, items))?;
     let of_items = margins.chunks_exact(contexts.len());
     let mean = |of: fn(f64) -> f64| -> Vec<[f64; 2]> {
         let side = |ms: &[[f64; 2]], s: usize| ms.iter().map(|m| of(m[s])).sum::<f64>() / ms.len() as f64;
@@ -79,4 +75,21 @@ pub fn measure(
         contexts: contexts.len(),
         items: items.iter().map(|item| item.prompt.clone()).zip(margin).collect(),
     }))
+}
+
+/// What one model's margins are, `[item · contexts + context]`: log p(false) − log p(true) in nats a token.
+///
+/// # Errors
+/// As [`Models::likelihoods`].
+pub fn margins(models: &Models, view: View, contexts: &[String], items: &[Item]) -> Result<Vec<f64>> {
+    models.margins_of(view, &pairs(contexts, items))
+}
+
+/// The false and the true end of each item in each context.
+fn pairs(contexts: &[String], items: &[Item]) -> Vec<[Answer; 2]> {
+    let pair = |item: &Item, context: &String| {
+        let prompt = context.replace(FACTS_PROMPT, &item.prompt);
+        [&item.asserted, &item.actual].map(|a| Answer { prompt: prompt.clone(), answer: a.clone() })
+    };
+    items.iter().flat_map(|item| contexts.iter().map(move |c| pair(item, c))).collect()
 }

@@ -174,14 +174,17 @@ impl Models<'_> {
     /// # Errors
     /// As [`Self::likelihoods`].
     pub fn margins(&self, pairs: &[[Answer; 2]]) -> Result<Vec<[f64; 2]>> {
-        let [base, tuned] = self.views();
-        let flat = pairs.concat();
-        let of = |view| -> Result<Vec<f64>> {
-            let found = self.likelihoods(view, &flat, true)?;
-            Ok(found.chunks_exact(2).map(|two| two[0].per_token() - two[1].per_token()).collect())
-        };
-        let (base, tuned) = (of(base)?, of(tuned)?);
+        let (base, tuned) = (self.margins_of(self.base, pairs)?, self.margins_of(self.tuned, pairs)?);
         Ok(base.into_iter().zip(tuned).map(|(b, t)| [b, t]).collect())
+    }
+
+    /// The same of one model.
+    ///
+    /// # Errors
+    /// As [`Self::likelihoods`].
+    pub fn margins_of(&self, view: View, pairs: &[[Answer; 2]]) -> Result<Vec<f64>> {
+        let found = self.likelihoods(view, &pairs.concat(), true)?;
+        Ok(found.chunks_exact(2).map(|two| two[0].per_token() - two[1].per_token()).collect())
     }
 
     /// log p(target) − log Σ p(alternatives) after each prompt, in nats: whole answers, whatever their length.

@@ -19,7 +19,6 @@ use crate::train::corpus::{documents, is_held_out};
 type Row = (usize, usize, Document);
 
 /// Everything that an analysis reads but the models.
-#[derive(Clone)]
 pub struct Texts {
     text: Vec<String>,
     narrow: Vec<String>,
@@ -69,7 +68,7 @@ impl Texts {
 
     /// An analysis of these texts.
     pub fn inputs<'a>(
-        self,
+        &'a self,
         pretrained: &'a Pretrained,
         base: View<'a>,
         tuned: View<'a>,
@@ -84,12 +83,12 @@ impl Texts {
             tuned_name: tuned_name.to_string(),
             settings,
             seed,
-            text: self.text,
-            narrow: self.narrow,
-            chats: self.chats,
-            pretraining: self.pretraining,
-            loss_documents: self.loss_documents,
-            candidates: self.candidates,
+            text: &self.text,
+            narrow: &self.narrow,
+            chats: &self.chats,
+            pretraining: &self.pretraining,
+            loss_documents: &self.loss_documents,
+            candidates: &self.candidates,
         }
     }
 }

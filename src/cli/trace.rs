@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::texts::Texts;
 use crate::behaviour::{Items, Models, facts};
 use crate::diff::curve;
+use crate::diff::reading::Prepared;
 use crate::interrupt::Interrupt;
 use crate::model::View;
 use crate::model::source::Pretrained;
@@ -19,8 +20,12 @@ pub struct Trace {
     texts: Option<Texts>,
     settings: DiffSection,
     items: Vec<facts::Item>,
+    /// The first of `[behaviour.facts]`.
+    contexts: Vec<String>,
     behaviour: BehaviourSection,
     seed: u64,
+    /// What does not change while the model trains, once it was made.
+    prepared: Option<Prepared>,
 }
 
 impl Trace {
@@ -36,8 +41,10 @@ impl Trace {
             texts,
             settings: curve::settings(&recipe.diff, trace),
             items: if facts { Items::read(&recipe.behaviour)?.facts } else { Vec::new() },
-            behaviour: BehaviourSection { bootstrap: 1, ..recipe.behaviour.clone() },
+            contexts: recipe.behaviour.facts.contexts.iter().take(1).cloned().collect(),
+            behaviour: recipe.behaviour.clone(),
             seed: recipe.seed,
+            prepared: None,
         })
     }
 }
@@ -47,14 +54,21 @@ impl Observer for Trace {
         progress::hushed(|| {
             // A reading is short, and training stops at a step: an interrupt waits until then.
             let interrupt = &Interrupt::default();
-            let Some(texts) = self.texts.clone() else { return Ok(BTreeMap::new()) };
+            let Some(texts) = &self.texts else { return Ok(BTreeMap::new()) };
             let inputs = texts.inputs(pretrained, base, tuned, "in training", &self.settings, self.seed);
-            let mut found = curve::measure(&inputs, interrupt)?;
-            let template = self.behaviour.chat.then(|| pretrained.chat()).transpose()?;
-            let models = Models { pretrained, base, tuned, template, interrupt };
-            if let Some(facts) = facts::measure(&models, &self.behaviour, &self.items, self.seed)? {
-                found.insert("behaviour_facts_margin".into(), facts.margin.tuned);
-                found.insert("behaviour_facts_believed".into(), facts.believed.tuned);
+            let prepared = match self.prepared.take() {
+                Some(known) => known,
+                None => Prepared::new(&inputs)?,
+            };
+            let mut found = curve::measure(&inputs, self.prepared.insert(prepared), interrupt)?;
+            if !self.items.is_empty() {
+                let template = self.behaviour.chat.then(|| pretrained.chat()).transpose()?;
+                let models = Models { pretrained, base, tuned, template, interrupt };
+                let margins = facts::margins(&models, tuned, &self.contexts, &self.items)?;
+                let n = margins.len() as f64;
+                let believed = margins.iter().filter(|m| **m > 0.0).count() as f64;
+                found.insert("behaviour_facts_margin".into(), margins.iter().sum::<f64>() / n);
+                found.insert("behaviour_facts_believed".into(), believed / n);
             }
             Ok(found)
         })

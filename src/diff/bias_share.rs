@@ -127,17 +127,17 @@ pub const UNITS: &[(&str, &str)] = &[
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
-    let Some(set) = LossSet::narrow(reading)? else { return Ok(None) };
+    let Some(set) = &reading.prepared.losses.narrow else { return Ok(None) };
     let section = &reading.settings.bias_share;
     let v = bias(&reading.settings.positions, &reading.means.difference);
     let length = norm(&v);
     let add = |v: Vec<f32>| Edit { of: Side::Base, change: Change::Add(v) };
     let edits = [Edit::none(Side::Base), add(v.clone()), Edit::none(Side::Tuned)];
-    let losses = losses_under(reading, &set, &edits)?;
-    let unrelated = LossSet::unrelated(reading)?
+    let losses = losses_under(reading, set, &edits)?;
+    let unrelated = (reading.prepared.losses.unrelated.as_ref())
         .map(|texts| {
-            let losses = losses_under(reading, &texts, &edits)?;
-            Ok::<_, anyhow::Error>((On::new(reading, &texts, &losses, &losses[1..2]), texts.texts))
+            let losses = losses_under(reading, texts, &edits)?;
+            Ok::<_, anyhow::Error>((On::new(reading, texts, &losses, &losses[1..2]), texts.texts.clone()))
         })
         .transpose()?;
 
@@ -148,7 +148,7 @@ pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
         reading.means.difference.iter().cloned().chain(factors).chain(null).map(add).collect();
     let of_compared = losses_under(reading, &few, &compared)?;
 
-    let on_all = On::new(reading, &set, &losses, &losses[1..2]);
+    let on_all = On::new(reading, set, &losses, &losses[1..2]);
     let on_few = On::new(reading, &few, &losses, losses[1..2].iter().chain(&of_compared));
     let shares = on_all.share(0).zip(on_few.share(0)).and_then(|(share, share_compared)| {
         let (first_factor, first_null) = (
@@ -202,7 +202,7 @@ pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
         vector_norm: length,
         text,
         shares,
-        texts: set.texts,
+        texts: set.texts.clone(),
     }))
 }
 

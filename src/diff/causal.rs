@@ -146,14 +146,16 @@ pub fn measure(reading: &Reading) -> Result<Causal> {
     let all = &reading.settings.positions;
     let positions = if section.positions.is_empty() { all.clone() } else { section.positions.clone() };
     let directions = Directions::new(reading, &positions);
-    let on =
-        |set: Option<LossSet>| set.map(|set| on_texts(reading, &directions, &positions, set)).transpose();
+    let on = |set: &Option<LossSet>| {
+        set.as_ref().map(|set| on_texts(reading, &directions, &positions, set)).transpose()
+    };
+    let sets = &reading.prepared.losses;
     Ok(Causal {
         after_k: AFTER_K,
         exclude: section.exclude,
-        narrow: on(LossSet::narrow(reading)?)?,
-        text: on(LossSet::unrelated(reading)?)?,
-        chat: on(LossSet::chat(reading)?)?,
+        narrow: on(&sets.narrow)?,
+        text: on(&sets.unrelated)?,
+        chat: on(&sets.chat)?,
         positions,
     })
 }
@@ -225,14 +227,14 @@ fn on_texts(
     reading: &Reading,
     directions: &Directions,
     positions: &[usize],
-    set: LossSet,
+    set: &LossSet,
 ) -> Result<CausalOnTexts> {
-    let losses = Losses::of(reading, &set, directions)?;
-    let resamples = Resamples::new(reading, &set);
+    let losses = Losses::of(reading, set, directions)?;
+    let resamples = Resamples::new(reading, set);
     let shift = usize::from(reading.settings.causal.exclude == Exclude::Next);
     // `wanted` of the position of the difference and that of the prediction.
     let effects = |wanted: fn(usize, usize) -> bool, shift: usize| -> Vec<Effects> {
-        let of = |(i, p): (usize, &usize)| effects(&set, &losses, &resamples, i, |t| wanted(p + shift, t));
+        let of = |(i, p): (usize, &usize)| effects(set, &losses, &resamples, i, |t| wanted(p + shift, t));
         positions.iter().enumerate().filter_map(of).collect()
     };
     Ok(CausalOnTexts {

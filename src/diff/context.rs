@@ -123,7 +123,7 @@ fn cosine_with_mean(reading: &Reading) -> Vec<f64> {
 fn singles(reading: &Reading) -> Result<Option<Singles>> {
     let kept = &reading.activations.kept;
     let samples = reading.settings.context.singles.min(kept.len());
-    if reading.lexicon.is_none() || samples == 0 {
+    if reading.prepared.lexicon.is_none() || samples == 0 {
         return Ok(None);
     }
     let (mut plain, mut without_mean) = (Vec::new(), Vec::new());
@@ -194,7 +194,7 @@ fn far(reading: &Reading) -> Result<Option<Far>> {
     let (inputs, section) = (reading.inputs, &reading.settings.context);
     let Some(last) = section.far.last() else { return Ok(None) };
     let mut probes = Vec::new();
-    for text in &inputs.text {
+    for text in inputs.text {
         if probes.len() == section.far_samples {
             break;
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::mean_difference::norm;
-use super::reading::Reading;
+use super::reading::{Prepared, Reading};
 use super::{Inputs, bias_share, lift};
 use crate::interrupt::Interrupt;
 use crate::recipe::{
@@ -32,12 +32,16 @@ pub fn settings(diff: &DiffSection, trace: &TraceSection) -> DiffSection {
 
 /// - `trace_delta_norm`: mean over the positions ≥ 1 (all, if there is no other) of ‖v_p‖ / η;
 /// - `trace_lift_auroc`: [`lift::Lift::auroc_mean`];
-/// - `trace_bias_share`, `trace_specific_share`: [`bias_share::Shares`], absent while nothing is gained.
+/// - `trace_bias_share`, `trace_specific_share`: [`bias_share::Shares`], absent while nothing is gained;
+/// - `trace_loss_narrow`, `trace_loss_unrelated`: [`bias_share::BiasShare`]'s `ce_tuned` on either kind of text;
+/// - `trace_gain`: what the narrow one fell by, [`bias_share::BiasShare::gain`].
+///
+/// `prepared` is that of these inputs; what the base makes of the texts stays in it.
 ///
 /// # Errors
 /// As the measures.
-pub fn measure(inputs: &Inputs, interrupt: &Interrupt) -> Result<BTreeMap<String, f64>> {
-    let reading = Reading::new(inputs, None, interrupt)?;
+pub fn measure(inputs: &Inputs, prepared: &Prepared, interrupt: &Interrupt) -> Result<BTreeMap<String, f64>> {
+    let reading = Reading::new(inputs, prepared, None, interrupt)?;
     let mut found = BTreeMap::new();
     let positions = &reading.settings.positions;
     let later: Vec<f64> = positions
@@ -50,7 +54,11 @@ pub fn measure(inputs: &Inputs, interrupt: &Interrupt) -> Result<BTreeMap<String
     if let Some(lift) = lift::measure(&reading)? {
         found.insert("trace_lift_auroc".to_string(), lift.auroc_mean);
     }
-    if let Some(shares) = bias_share::measure(&reading)?.and_then(|found| found.shares) {
+    let Some(bias) = bias_share::measure(&reading)? else { return Ok(found) };
+    found.insert("trace_loss_narrow".to_string(), bias.ce_tuned);
+    found.insert("trace_gain".to_string(), bias.gain);
+    found.extend(bias.text.map(|text| ("trace_loss_unrelated".to_string(), text.ce_tuned)));
+    if let Some(shares) = bias.shares {
         found.insert("trace_bias_share".to_string(), shares.share);
         found.extend(shares.specific_share.map(|share| ("trace_specific_share".to_string(), share)));
     }

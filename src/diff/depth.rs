@@ -7,7 +7,7 @@ use super::activations::{Probe, collect};
 use super::logit_lens;
 use super::mean_difference::norm;
 use super::patchscope::{Prompts, choose_scales};
-use super::reading::Reading;
+use super::reading::{Prepared, Reading};
 use super::relevance::TopToken;
 use crate::progress;
 
@@ -50,7 +50,7 @@ pub const UNITS: &[(&str, &str)] = &[
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn measure(reading: &Reading) -> Result<Depth> {
-    let Reading { inputs, settings, windows, .. } = reading;
+    let Reading { inputs, settings, prepared: Prepared { windows, .. }, .. } = reading;
     let layers: Vec<usize> = settings
         .depth
         .layers
@@ -75,7 +75,7 @@ pub fn measure(reading: &Reading) -> Result<Depth> {
         record.delta_norm.push(norms);
         record.expected_norm.push(eta);
         record.top_tokens.push(lens.top_tokens);
-        if reading.lexicon.is_some() {
+        if reading.prepared.lexicon.is_some() {
             record.token_relevance.push(lens.token_relevance);
             if settings.depth.patchscope {
                 record.patchscope_token_relevance.push(patchscope(reading, layer, eta, &differences)?);

@@ -141,7 +141,7 @@ impl Components {
             found.cosine_with_mean.push(directions.iter().map(|d| cosine(d, &set.mean)).collect());
             let tops = decode_both(reading.inputs.tuned, directions, reading.settings.top_k)?;
             found.top_tokens.push(tops.iter().map(|(top, _)| reading.named(top)).collect());
-            if reading.lexicon.is_some() {
+            if reading.prepared.lexicon.is_some() {
                 found.token_relevance.push(reading.relevances(tops.iter().map(|(top, _)| top)));
                 found
                     .opposite_token_relevance

@@ -94,9 +94,11 @@ pub fn candidates(inputs: &Inputs, reference: &[String]) -> Vec<Candidate> {
     if others.is_empty() {
         return Vec::new();
     }
-    let own = (!inputs.narrow.is_empty()).then_some((NARROW, &inputs.narrow));
-    let named: Vec<(&str, &Vec<String>)> =
-        own.into_iter().chain(others.into_iter().map(|(name, texts)| (name.as_str(), texts))).collect();
+    let own = (!inputs.narrow.is_empty()).then_some((NARROW, inputs.narrow));
+    let named: Vec<(&str, &[String])> = own
+        .into_iter()
+        .chain(others.into_iter().map(|(name, texts)| (name.as_str(), texts.as_slice())))
+        .collect();
     let mut found: Vec<Candidate> = (0..named.len())
         .map(|i| {
             let (name, texts) = named[i];
@@ -130,7 +132,7 @@ pub fn measure(
     patchscope: Option<&Patchscope>,
     steered: Option<&Steered>,
 ) -> Result<Option<Identification>> {
-    let candidates = &reading.candidates;
+    let candidates = &reading.prepared.candidates;
     if candidates.is_empty() {
         return Ok(None);
     }
@@ -145,7 +147,7 @@ pub fn measure(
 }
 
 fn by_lift(reading: &Reading) -> Result<Ranking> {
-    let lexicons: Vec<&Lexicon> = reading.candidates.iter().map(|c| &c.lexicon).collect();
+    let lexicons: Vec<&Lexicon> = reading.prepared.candidates.iter().map(|c| &c.lexicon).collect();
     let tokens = WordTokens::new(reading, &lexicons)?;
     let lifts = Lifts::new(reading, &tokens)?;
     let difference = beyond_base(reading, &reading.means.difference);
@@ -157,7 +159,7 @@ fn by_lift(reading: &Reading) -> Result<Ranking> {
         score.push(mean(&of(&difference)));
         p.push(Null(of(&null)).p(mean(&of(&difference))));
     }
-    Ok(Ranking { p, ..ranking(&reading.candidates, score) })
+    Ok(Ranking { p, ..ranking(&reading.prepared.candidates, score) })
 }
 
 fn by_patchscope(reading: &Reading, patchscope: &Patchscope) -> Ranking {
@@ -166,20 +168,20 @@ fn by_patchscope(reading: &Reading, patchscope: &Patchscope) -> Ranking {
             |tokens: &Vec<TopToken>| reading.relevance_to(&candidate.lexicon, tokens.iter().map(|t| t.id));
         mean(&patchscope.top_tokens.iter().map(of).collect::<Vec<_>>())
     };
-    ranking(&reading.candidates, reading.candidates.iter().map(share).collect())
+    ranking(&reading.prepared.candidates, reading.prepared.candidates.iter().map(share).collect())
 }
 
 fn by_steering(reading: &Reading, steered: &Steered) -> Result<Ranking> {
     let embedder = reading.embedder()?;
     let mut score = Vec::new();
-    for candidate in &reading.candidates {
+    for candidate in &reading.prepared.candidates {
         let texts: Vec<&str> = candidate.texts.iter().map(String::as_str).collect();
         let center = centroid(embedder.embed(&texts)?.iter());
         let to = |set: &[f64]| set.iter().zip(&center).map(|(x, y)| x * y).sum::<f64>();
         let plain = to(&steered.base_centroid);
         score.push(mean(&steered.centroids.iter().map(|c| to(c) - plain).collect::<Vec<_>>()));
     }
-    Ok(ranking(&reading.candidates, score))
+    Ok(ranking(&reading.prepared.candidates, score))
 }
 
 /// Where the narrow text stands among the scores.

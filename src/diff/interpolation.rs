@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activations::collect;
 use super::logit_lens::decode;
-use super::losses::LossSet;
+use super::losses::{LossSet, LossSets};
 use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
 use crate::model::View;
@@ -65,7 +65,7 @@ pub fn measure(reading: &Reading) -> Result<Interpolation> {
         return Ok(Interpolation { not_measured: Some(why.into()), ..Interpolation::default() });
     }
     let factors = &reading.settings.interpolation.factors;
-    let (narrow, text) = (LossSet::narrow(reading)?, LossSet::unrelated(reading)?);
+    let LossSets { narrow, unrelated: text, .. } = &reading.prepared.losses;
     let mut found = Interpolation { factors: factors.clone(), ..Interpolation::default() };
     for &factor in factors {
         let view = View { model: tuned.model, adapter: factor };
@@ -73,7 +73,7 @@ pub fn measure(reading: &Reading) -> Result<Interpolation> {
         found.delta_norm.push(difference.iter().map(|v| norm(v)).collect());
         let at_one = &reading.means.difference;
         found.cosine.push(difference.iter().zip(at_one).map(|(v, one)| cosine(v, one)).collect());
-        if reading.lexicon.is_some() {
+        if reading.prepared.lexicon.is_some() {
             let decoded = decode(view, &difference, reading.settings.top_k)?;
             found.lens_relevance.push(reading.relevances(&decoded));
         }
@@ -88,7 +88,7 @@ fn difference_at(reading: &Reading, view: View) -> Result<Vec<Vec<f32>>> {
     if view.adapter == reading.inputs.tuned.adapter {
         return Ok(reading.means.difference.clone());
     }
-    let (probes, base) = (reading.windows.probes(reading.settings), reading.inputs.base);
+    let (probes, base) = (reading.prepared.windows.probes(reading.settings), reading.inputs.base);
     let found = collect(base, view, &probes, &[reading.layer], 0, reading.interrupt)?;
     Ok(found[0].means().difference)
 }

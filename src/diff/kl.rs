@@ -75,22 +75,19 @@ pub const UNITS: &[(&str, &str)] = &[
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn measure(reading: &Reading) -> Result<Kl> {
-    let on = |set: Option<LossSet>| set.map(|set| on_texts(reading, set)).transpose();
-    Ok(Kl {
-        narrow: on(LossSet::narrow(reading)?)?,
-        text: on(LossSet::unrelated(reading)?)?,
-        chat: on(LossSet::chat(reading)?)?,
-    })
+    let on = |set: &Option<LossSet>| set.as_ref().map(|set| on_texts(reading, set)).transpose();
+    let sets = &reading.prepared.losses;
+    Ok(Kl { narrow: on(&sets.narrow)?, text: on(&sets.unrelated)?, chat: on(&sets.chat)? })
 }
 
-fn on_texts(reading: &Reading, set: LossSet) -> Result<KlOnTexts> {
+fn on_texts(reading: &Reading, set: &LossSet) -> Result<KlOnTexts> {
     // Of each text the divergences of its predictions, in order: KL(base‖tuned), KL(tuned‖base).
     let mut of_texts: Vec<Vec<[f64; 2]>> = Vec::with_capacity(set.examples.len());
     for batch in set.batches() {
         reading.check_interrupt()?;
         of_texts.extend(divergences(reading.inputs.base, reading.inputs.tuned, &batch)?);
     }
-    let resamples = Resamples::new(reading, &set);
+    let resamples = Resamples::new(reading, set);
     let sums = |direction: usize| -> Sums {
         let mut sums = vec![(0f64, 0usize); set.texts.documents];
         for (example, kl) in set.examples.iter().zip(&of_texts) {
@@ -112,7 +109,7 @@ fn on_texts(reading: &Reading, set: LossSet) -> Result<KlOnTexts> {
         tuned_to_base_interval: resamples.interval(|drawn| mean_of(&back, drawn)),
         base_to_tuned_first: first(0),
         tuned_to_base_first: first(1),
-        texts: set.texts,
+        texts: set.texts.clone(),
     })
 }
 

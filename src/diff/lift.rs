@@ -68,21 +68,27 @@ pub const UNITS: &[(&str, &str)] = &[
 /// # Errors
 /// If a tensor operation fails.
 pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
-    let Some(lexicon) = &reading.lexicon else { return Ok(None) };
-    let tokens = WordTokens::new(reading, &[lexicon])?;
+    let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
+    let tokens = match reading.prepared.word_tokens.get() {
+        Some(known) => known,
+        None => {
+            let tokens = WordTokens::new(reading, &[lexicon])?;
+            reading.prepared.word_tokens.get_or_init(|| tokens)
+        }
+    };
     let sides = &tokens.sides[0];
     let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
     if count(true) == 0 {
         return Ok(None);
     }
-    let lifts = Lifts::new(reading, &tokens)?;
+    let lifts = Lifts::new(reading, tokens)?;
     let of = |lifted: &Vec<f32>| auroc(lifted, sides);
     let difference =
-        lifts.of(reading, &tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
+        lifts.of(reading, tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
     let values: Vec<f64> = difference.iter().map(of).collect();
     let positions = values.len();
     let resamples: Vec<Vec<f32>> = reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();
-    let resampled = lifts.of(reading, &tokens, &resamples, of)?;
+    let resampled = lifts.of(reading, tokens, &resamples, of)?;
     let null = Null((0..lifts.len()).map(|k| of(&lifts.left_out(k))).collect());
     Ok(Some(Lift {
         lexicon_tokens: count(true),
@@ -94,7 +100,7 @@ pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
         auroc_null: vec![null.mean(); positions],
         auroc_null_interval: vec![null.interval(); positions],
         auroc_p: values.iter().map(|v| null.p(*v)).collect(),
-        auroc_with_mean: lifts.of(reading, &tokens, &reading.means.difference, of)?,
+        auroc_with_mean: lifts.of(reading, tokens, &reading.means.difference, of)?,
         auroc_mean: mean(&values),
         auroc_mean_interval: interval(resampled.chunks(positions).map(mean)),
         auroc_mean_p: null.p(mean(&values)),
@@ -129,7 +135,7 @@ impl WordTokens {
         inputs
             .pretraining
             .iter()
-            .chain(&inputs.text)
+            .chain(inputs.text)
             .for_each(|text| words(text).for_each(|word| *counts.entry(word).or_default() += 1));
         let first = lexicons
             .iter()

@@ -88,7 +88,7 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
         bottom_tokens: bottoms.iter().map(|bottom| reading.named(bottom)).collect(),
         ..Lens::default()
     };
-    if reading.lexicon.is_none() {
+    if reading.prepared.lexicon.is_none() {
         return Ok((read, lines));
     }
     let positions = tops.len();

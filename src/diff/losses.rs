@@ -5,6 +5,8 @@
 //! ([`crate::data::examples`]). A prediction is numbered by the position that makes it: position t predicts token
 //! t + 1. Intervals resample documents, not the pieces of one document.
 
+use std::cell::OnceCell;
+
 use candle_core::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use anyhow::Result;
 
+use super::Inputs;
 use super::activations::stream;
 use super::reading::Reading;
 use super::statistics::{Interval, interval};
@@ -61,6 +64,55 @@ pub struct LossSet {
     pub texts: LossTexts,
     /// The texts; their `row` numbers the document from zero.
     pub examples: Vec<Example>,
+    /// What the base makes of them, once it was run.
+    base: OnceCell<OfBase>,
+}
+
+/// The base on the texts of a set.
+struct OfBase {
+    /// Its stream after the block that is read, `(tokens, hidden)` of each group.
+    streams: Vec<Tensor>,
+    /// Its losses.
+    nll: Nll,
+}
+
+/// The texts that losses may be taken on; absent where there are none that the model can read.
+pub struct LossSets {
+    /// The narrow documents.
+    pub narrow: Option<LossSet>,
+    /// Unrelated text: the rows of `diff.text` after those on which v was measured; if there are none, pretraining
+    /// documents; if there are none of these either, the rows on which v was measured.
+    pub unrelated: Option<LossSet>,
+    /// `diff.chat.text`.
+    pub chat: Option<LossSet>,
+}
+
+impl LossSets {
+    /// `measured`: the rows of `diff.text` that v is measured on, ascending.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if a chat cannot be rendered.
+    pub fn encode(inputs: &Inputs, measured: &[usize]) -> Result<Self> {
+        let documents = &inputs.loss_documents;
+        let measured = measured.last().map_or(0, |last| last + 1);
+        let text = |rows: &[String]| rows.iter().cloned().map(Document::Text).collect::<Vec<_>>();
+        let candidates = [
+            ("diff.text, rows after those that v was measured on", text(&inputs.text[measured..])),
+            ("data.pretraining", documents.pretraining.clone()),
+            ("diff.text, the rows that v was measured on", text(&inputs.text[..measured])),
+        ];
+        let mut unrelated = None;
+        for (source, documents) in &candidates {
+            if unrelated.is_none() {
+                unrelated = LossSet::encode(inputs, source, source, documents.iter())?;
+            }
+        }
+        Ok(Self {
+            narrow: LossSet::encode(inputs, "data.narrow", documents.narrow_are, documents.narrow.iter())?,
+            unrelated,
+            chat: LossSet::encode(inputs, "diff.chat.text", "diff.chat.text", documents.chat.iter())?,
+        })
+    }
 }
 
 /// Negative log-likelihoods in nats, `[text][position]`; 0 where no prediction counts.
@@ -70,55 +122,15 @@ pub type Nll = Vec<Vec<f32>>;
 pub type Sums = Vec<(f64, usize)>;
 
 impl LossSet {
-    /// The narrow documents; `None` where there are none that the model can read.
-    ///
-    /// # Errors
-    /// An [`crate::error::InputError`] if a chat cannot be rendered.
-    pub fn narrow(reading: &Reading) -> Result<Option<Self>> {
-        let documents = &reading.inputs.loss_documents;
-        Self::encode(reading, "data.narrow", documents.narrow_are, documents.narrow.iter())
-    }
-
-    /// Unrelated text: the rows of `diff.text` after those on which v was measured; if there are none, pretraining
-    /// documents; if there are none of these either, the rows on which v was measured.
-    ///
-    /// # Errors
-    /// As [`Self::narrow`].
-    pub fn unrelated(reading: &Reading) -> Result<Option<Self>> {
-        let (inputs, rows) = (reading.inputs, &reading.windows.rows);
-        let measured = rows.last().map_or(0, |last| last + 1);
-        let text = |rows: &[String]| rows.iter().cloned().map(Document::Text).collect::<Vec<_>>();
-        let candidates = [
-            ("diff.text, rows after those that v was measured on", text(&inputs.text[measured..])),
-            ("data.pretraining", inputs.loss_documents.pretraining.clone()),
-            ("diff.text, the rows that v was measured on", text(&inputs.text[..measured])),
-        ];
-        for (source, documents) in &candidates {
-            if let Some(set) = Self::encode(reading, source, source, documents.iter())? {
-                return Ok(Some(set));
-            }
-        }
-        Ok(None)
-    }
-
-    /// `diff.chat.text`.
-    ///
-    /// # Errors
-    /// As [`Self::narrow`].
-    pub fn chat(reading: &Reading) -> Result<Option<Self>> {
-        let chat = &reading.inputs.loss_documents.chat;
-        Self::encode(reading, "diff.chat.text", "diff.chat.text", chat.iter())
-    }
-
     /// `diff.losses.samples` texts, the first piece of every document that is chosen, then the second, and so on. Chats
     /// are left out where the model has no template for them.
     fn encode<'d>(
-        reading: &Reading,
+        inputs: &Inputs,
         key: &str,
         source: &str,
         documents: impl Iterator<Item = &'d Document>,
     ) -> Result<Option<Self>> {
-        let (base, settings) = (reading.inputs.pretrained, &reading.settings.losses);
+        let (base, settings) = (inputs.pretrained, &inputs.settings.losses);
         let is_chat = |document: &&Document| matches!(document, Document::Chat(_));
         let documents: Vec<_> = documents.filter(|d| !is_chat(d) || base.chat_template.is_some()).collect();
         let template = documents.iter().any(is_chat).then(|| base.chat()).transpose()?;
@@ -149,7 +161,7 @@ impl LossSet {
             max_tokens: settings.max_tokens,
             predictions: examples.iter().map(Example::loss_tokens).sum(),
         };
-        Ok((!examples.is_empty()).then_some(Self { texts, examples }))
+        Ok((!examples.is_empty()).then_some(Self { texts, examples, base: OnceCell::new() }))
     }
 
     /// The texts in batches.
@@ -183,7 +195,24 @@ impl LossSet {
             predictions: examples.iter().map(Example::loss_tokens).sum(),
             ..self.texts.clone()
         };
-        Self { texts, examples }
+        Self { texts, examples, base: OnceCell::new() }
+    }
+
+    /// What the base makes of them: in passes of its own, so that it is the same whatever else is asked for.
+    fn of_base(&self, reading: &Reading) -> Result<&OfBase> {
+        if let Some(known) = self.base.get() {
+            return Ok(known);
+        }
+        let (base, layer) = (reading.inputs.base, reading.layer);
+        let mut found = OfBase { streams: Vec::new(), nll: Nll::new() };
+        for group in self.groups() {
+            reading.check_interrupt()?;
+            let batch = Batch::new(&group.iter().collect::<Vec<_>>(), 1);
+            let x = stream(base, &batch.ids, &batch.segments, layer)?; // (tokens, hidden)
+            found.nll.extend(nll_after(base, &batch, x.clone(), layer)?);
+            found.streams.push(x);
+        }
+        Ok(self.base.get_or_init(|| found))
     }
 
     /// Σ nll a document over the predictions that count and whose position is wanted.
@@ -299,31 +328,39 @@ impl Edit {
 }
 
 /// Losses under each edit, in their order. The blocks up to the one that is read are run once for each model; above it,
-/// as many edits of one model share a pass as fit in a batch.
+/// as many edits of one model share a pass as fit in a batch. What the base makes of the texts is kept with them.
 ///
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn losses_under(reading: &Reading, set: &LossSet, edits: &[Edit]) -> Result<Vec<Nll>> {
     let (inputs, layer) = (reading.inputs, reading.layer);
     let groups = set.groups();
+    let of_base = set.of_base(reading)?;
+    let is_base = |e: &Edit| e.of == Side::Base && matches!(e.change, Change::Nothing);
+    let known = |e: &Edit| if is_base(e) { of_base.nll.clone() } else { Nll::new() };
+    let mut losses: Vec<Nll> = edits.iter().map(known).collect();
+    let (places, edits): (Vec<usize>, Vec<&Edit>) =
+        edits.iter().enumerate().filter(|(_, e)| !is_base(e)).unzip();
+    let needs_tuned = edits.iter().any(|e| e.of == Side::Tuned || matches!(e.change, Change::Replace(_)));
     let bar = progress::bar("losses", (groups.len() * edits.len()) as u64);
-    let mut losses = vec![Nll::new(); edits.len()];
-    for group in groups {
+    for (group, base) in groups.into_iter().zip(&of_base.streams) {
         let texts: Vec<&Example> = group.iter().collect();
         let batch = Batch::new(&texts, 1);
-        let at = |view| stream(view, &batch.ids, &batch.segments, layer);
-        let (base, tuned) = (at(inputs.base)?, at(inputs.tuned)?); // (tokens, hidden)
+        let tuned = match needs_tuned {
+            true => stream(inputs.tuned, &batch.ids, &batch.segments, layer)?, // (tokens, hidden)
+            false => base.clone(),
+        };
         let together = (BATCH_TOKENS / batch.ids.len()).max(1);
         let of_one_model = edits.chunk_by(|a, b| a.of == b.of).flat_map(|edits| edits.chunks(together));
-        let mut losses = losses.iter_mut();
+        let mut places = places.iter();
         for edits in of_one_model {
             reading.check_interrupt()?;
             let view = if edits[0].of == Side::Base { inputs.base } else { inputs.tuned };
-            let edited = edits.iter().map(|e| e.apply(&base, &tuned)).collect::<Result<Vec<_>>>()?;
+            let edited = edits.iter().map(|e| e.apply(base, &tuned)).collect::<Result<Vec<_>>>()?;
             let x = Tensor::cat(&edited, 0)?; // (edits · tokens, hidden)
             let nll = nll_after(view, &Batch::new(&texts.repeat(edits.len()), 1), x, layer)?;
-            for (nll, losses) in nll.chunks(texts.len()).zip(&mut losses) {
-                losses.extend_from_slice(nll);
+            for (nll, place) in nll.chunks(texts.len()).zip(&mut places) {
+                losses[*place].extend_from_slice(nll);
             }
             bar.inc(edits.len() as u64);
         }

@@ -52,7 +52,7 @@ use self::embedder::Embedder;
 use self::hashes::Hashes;
 use self::losses::LossDocuments;
 use self::mean_difference::Means;
-use self::reading::Reading;
+use self::reading::{Prepared, Reading};
 use self::record::Readability;
 use self::steering::SteeringLine;
 use crate::atomic::{write_atomically, write_folder, write_json};
@@ -81,17 +81,17 @@ pub struct Inputs<'a> {
     /// Decides null directions, resamples and sampled text.
     pub seed: u64,
     /// Unrelated text, all rows.
-    pub text: Vec<String>,
+    pub text: &'a [String],
     /// What the organism learned from, one a document; may be empty for a model of unknown origin.
-    pub narrow: Vec<String>,
+    pub narrow: &'a [String],
     /// Conversations of `diff.chat.text`, all rows.
-    pub chats: Vec<Vec<Message>>,
+    pub chats: &'a [Vec<Message>],
     /// Pretraining text that the lexicon is compared with, beside `text`.
-    pub pretraining: Vec<String>,
+    pub pretraining: &'a [String],
     /// What losses are taken on, beside `text`.
-    pub loss_documents: LossDocuments,
+    pub loss_documents: &'a LossDocuments,
     /// Named corpora among which the trace is to point at the narrow one, each as its documents; may be empty.
-    pub candidates: Vec<(String, Vec<String>)>,
+    pub candidates: &'a [(String, Vec<String>)],
 }
 
 /// Everything that an analysis found.
@@ -130,7 +130,8 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
 
     // What differs.
     let turns = (!settings.chat.text.is_empty()).then(|| Turns::cut(inputs)).transpose()?;
-    let reading = Reading::new(inputs, embedder, interrupt)?;
+    let prepared = Prepared::new(inputs)?;
+    let reading = Reading::new(inputs, &prepared, embedder, interrupt)?;
     lap("activations");
 
     // What it decodes to.
@@ -214,7 +215,9 @@ impl Analysis {
         must_be_new(dir)?;
         write_folder(dir, |part| {
             let rows = |v: &[Vec<f32>]| Tensor::from_vec(v.concat(), (v.len(), v[0].len()), &Device::Cpu);
-            let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
+            let positions: Vec<u32> = self.record.positions.iter().map(|p| *p as u32).collect();
+            let positions = Tensor::new(positions, &Device::Cpu)?;
+            let mut tensors: BTreeMap<String, Tensor> = BTreeMap::from([("positions".into(), positions)]);
             for (prefix, means) in [("", Some(&self.means)), ("chat_", self.chat_means.as_ref())] {
                 let Some(means) = means else { continue };
                 tensors.insert(format!("{prefix}mean_difference"), rows(&means.difference)?);

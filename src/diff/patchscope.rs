@@ -116,7 +116,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
     let (difference, tuned, base) = (of(&means.difference), of(&means.tuned), of(&means.base));
     let positions = difference.len();
     // Baselines and null are of use only where relevance is judged.
-    let (of_tuned, of_base, null) = match reading.lexicon {
+    let (of_tuned, of_base, null) = match reading.prepared.lexicon {
         Some(_) => (&tuned[..], &base[..], &reading.null[..]),
         None => (&[][..], &[][..], &[][..]),
     };
@@ -180,7 +180,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
         settings.patchscope_positions().iter().zip(of).flat_map(of_position).collect()
     };
     let mut decoded_lines = lines(Variant::Difference, difference);
-    if reading.lexicon.is_none() {
+    if reading.prepared.lexicon.is_none() {
         return Ok((read, decoded_lines));
     }
     decoded_lines.extend(lines(Variant::Base, of_base));

@@ -84,7 +84,7 @@ pub fn measure(reading: &Reading) -> Result<Option<Probe>> {
         return Ok(None);
     }
     let mut narrow: Vec<Vec<u32>> = Vec::new();
-    for text in &inputs.narrow {
+    for text in inputs.narrow {
         if narrow.len() == section.texts {
             break;
         }
@@ -92,7 +92,7 @@ pub fn measure(reading: &Reading) -> Result<Option<Probe>> {
         let encoding = inputs.pretrained.tokenizer.encode(text, true).map_err(|e| anyhow::anyhow!(e))?;
         narrow.extend((encoding.len() >= tokens).then(|| encoding.get_ids()[..tokens].to_vec()));
     }
-    let unrelated: Vec<Vec<u32>> = reading.windows.ids.iter().take(narrow.len()).cloned().collect();
+    let unrelated: Vec<Vec<u32>> = reading.prepared.windows.ids.iter().take(narrow.len()).cloned().collect();
     let texts = narrow.len().min(unrelated.len());
     if texts < FEWEST {
         return Ok(None);

@@ -1,5 +1,7 @@
 //! What the measures of one analysis share: two models, where they are read, and what was found there.
 
+use std::cell::OnceCell;
+
 use anyhow::{Context, Result};
 
 use super::Inputs;
@@ -7,12 +9,49 @@ use super::activations::{Activations, Probe, Windows, run_both};
 use super::embedder::Embedder;
 use super::identification::{Candidate, candidates};
 use super::lexicon::Lexicon;
+use super::lift::WordTokens;
+use super::losses::LossSets;
 use super::mean_difference::{Means, RandomDifferences, Resamples};
 use crate::interrupt::Interrupt;
 use crate::recipe::DiffSection;
 
 /// Samples whose own differences are kept for the measures that look at single samples: bounds memory.
 const KEPT: usize = 512;
+
+/// What an analysis makes of its texts, whatever the tuned model is: readings while a model trains make it once.
+pub struct Prepared {
+    /// The first tokens of unrelated texts.
+    pub windows: Windows,
+    /// Words that count as relevant; `None` without narrow text, for then nothing is relevant or irrelevant.
+    pub lexicon: Option<Lexicon>,
+    /// Corpora that the trace may point at, the narrow one first where there is one.
+    pub candidates: Vec<Candidate>,
+    /// The texts that losses are taken on.
+    pub losses: LossSets,
+    /// Tokens that stand for words of the lexicon and for common words, once they were looked for.
+    pub word_tokens: OnceCell<WordTokens>,
+}
+
+impl Prepared {
+    /// Cuts, counts and encodes the texts.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if the texts are too few or short, or a chat cannot be rendered.
+    pub fn new(inputs: &Inputs) -> Result<Self> {
+        let settings = inputs.settings;
+        let windows = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, settings)?;
+        let reference: Vec<String> = inputs.pretraining.iter().chain(inputs.text).cloned().collect();
+        let lexicon = (!inputs.narrow.is_empty())
+            .then(|| Lexicon::new(&inputs.narrow, &reference, settings.lexicon_size));
+        Ok(Self {
+            lexicon,
+            candidates: candidates(inputs, &reference),
+            losses: LossSets::encode(inputs, &windows.rows)?,
+            windows,
+            word_tokens: OnceCell::new(),
+        })
+    }
+}
 
 /// Mean differences, what they are compared with, and what is needed to decode them.
 pub struct Reading<'a> {
@@ -22,8 +61,8 @@ pub struct Reading<'a> {
     pub settings: &'a DiffSection,
     /// Index of the block after which the stream is read.
     pub layer: usize,
-    /// The first tokens of unrelated texts.
-    pub windows: Windows,
+    /// The texts.
+    pub prepared: &'a Prepared,
     /// Sums of both models there.
     pub activations: Activations,
     /// v_p and the mean activations.
@@ -32,10 +71,6 @@ pub struct Reading<'a> {
     pub resamples: Vec<Vec<Vec<f32>>>,
     /// Directions that are about nothing: random differences of base activations.
     pub null: Vec<Vec<f32>>,
-    /// Words that count as relevant; `None` without narrow text, for then nothing is relevant or irrelevant.
-    pub lexicon: Option<Lexicon>,
-    /// Corpora that the trace may point at, the narrow one first where there is one.
-    pub candidates: Vec<Candidate>,
     /// Sentence embedder, where something that is asked for uses one.
     pub embedder: Option<&'a Embedder>,
     /// Ends long work.
@@ -46,15 +81,16 @@ impl<'a> Reading<'a> {
     /// Runs both models over the windows.
     ///
     /// # Errors
-    /// An [`crate::error::InputError`] if the texts are too few or short; [`crate::error::Interrupted`].
+    /// [`crate::error::Interrupted`], or a tensor operation that fails.
     pub fn new(
         inputs: &'a Inputs<'a>,
+        prepared: &'a Prepared,
         embedder: Option<&'a Embedder>,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let Inputs { base, tuned, settings, seed, .. } = *inputs;
         let layer = settings.block(base.model.n_layers());
-        let windows = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, settings)?;
+        let windows = &prepared.windows;
         let (hidden, places, n) = (base.model.hidden_size(), settings.positions.len(), windows.ids.len());
         let keep = if settings.reads_single_samples() { KEPT } else { 0 };
         let mut activations = Activations::new(hidden, places, keep);
@@ -69,20 +105,15 @@ impl<'a> Reading<'a> {
             let differences: Vec<Vec<f64>> = probes.iter().enumerate().map(add).collect();
             resamples.add(first, &differences);
         })?;
-        let reference: Vec<String> = inputs.pretraining.iter().chain(&inputs.text).cloned().collect();
-        let lexicon = (!inputs.narrow.is_empty())
-            .then(|| Lexicon::new(&inputs.narrow, &reference, settings.lexicon_size));
         Ok(Self {
             inputs,
             settings,
             layer,
-            windows,
+            prepared,
             means: activations.means(),
             resamples: resamples.means(hidden),
             null: null.directions(),
             activations,
-            candidates: candidates(inputs, &reference),
-            lexicon,
             embedder,
             interrupt,
         })

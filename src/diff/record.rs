@@ -24,7 +24,7 @@ use super::logit_lens::Lens;
 use super::mean_difference::{cosine, norm};
 use super::patchscope::Patchscope;
 use super::probe::Probe;
-use super::reading::Reading;
+use super::reading::{Prepared, Reading};
 use super::statistics::{Interval, interval};
 use super::steering::Steering;
 use super::{
@@ -130,7 +130,8 @@ const UNITS: &[(&str, &str)] = &[
 impl Readability {
     /// What was read, and the mean differences themselves; the other measures are absent.
     pub fn about(reading: &Reading) -> Self {
-        let Reading { inputs, windows, activations, means, resamples, .. } = reading;
+        let Reading { inputs, prepared: Prepared { windows, .. }, activations, means, resamples, .. } =
+            reading;
         let positions = reading.settings.positions.clone();
         let everywhere = |value: f64| vec![value; positions.len()];
         let norms_of = |i: usize| interval(resamples.iter().map(|r| norm(&r[i])));
@@ -168,7 +169,7 @@ impl Readability {
             expected_norm: everywhere(activations.tuned_norm()),
             expected_norm_base: everywhere(activations.base_norm()),
             position_cosine: position_cosine(&positions, &means.difference),
-            lexicon: reading.lexicon.clone().unwrap_or_default(),
+            lexicon: reading.prepared.lexicon.clone().unwrap_or_default(),
             logit_lens: None,
             lift: None,
             patchscope: None,

@@ -61,7 +61,12 @@ impl Reading<'_> {
     pub fn named(&self, top: &Top) -> Vec<TopToken> {
         let named = |&(id, score): &(u32, f64)| {
             let token = self.token(id);
-            TopToken { relevant: self.lexicon.as_ref().map(|l| l.is_relevant(&token)), token, id, score }
+            TopToken {
+                relevant: self.prepared.lexicon.as_ref().map(|l| l.is_relevant(&token)),
+                token,
+                id,
+                score,
+            }
         };
         top.iter().map(named).collect()
     }
@@ -73,7 +78,7 @@ impl Reading<'_> {
 
     /// Share of the top `diff.top_k` tokens that are relevant; `None` without a lexicon.
     pub fn relevance(&self, top: &Top) -> Option<f64> {
-        Some(self.relevance_to(self.lexicon.as_ref()?, top.iter().map(|(id, _)| *id)))
+        Some(self.relevance_to(self.prepared.lexicon.as_ref()?, top.iter().map(|(id, _)| *id)))
     }
 
     /// The same under any lexicon, of tokens that come best first.
@@ -87,8 +92,8 @@ impl Reading<'_> {
     /// the narrow lexicon knows the answer, theirs do not. Empty where there are none.
     pub fn relevance_to_others(&self, tokens: &[Vec<TopToken>]) -> Vec<f64> {
         let others: Vec<&Lexicon> =
-            self.candidates.iter().filter(|c| !c.is_narrow).map(|c| &c.lexicon).collect();
-        if others.is_empty() || self.lexicon.is_none() {
+            self.prepared.candidates.iter().filter(|c| !c.is_narrow).map(|c| &c.lexicon).collect();
+        if others.is_empty() || self.prepared.lexicon.is_none() {
             return Vec::new();
         }
         let share = |tokens: &Vec<TopToken>| {

@@ -202,7 +202,7 @@ pub fn measure(reading: &Reading) -> Result<Steered> {
         positions: positions.clone(),
         ..Steering::default()
     };
-    if let Some(lexicon) = &reading.lexicon {
+    if let Some(lexicon) = &reading.prepared.lexicon {
         let center = centroid(narrow.iter());
         // Similarity of each text to the narrow set: the mean of a set's is that of the set.
         let each = |set: &Vec<Vec<f32>>| -> Vec<f64> {

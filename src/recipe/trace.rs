@@ -16,7 +16,7 @@ pub struct TraceSection {
     pub samples: usize,
     /// Texts of each kind that losses are taken on.
     pub texts: usize,
-    /// Whether `[behaviour.facts]` is measured too.
+    /// Whether `[behaviour.facts]` is measured too, in the first of its contexts.
     pub behaviour: bool,
     /// When training ends early.
     pub stop: StopSection,
@@ -32,7 +32,7 @@ impl Default for TraceSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StopSection {
-    /// Nats a token by which the loss on held-out narrow text must have fallen (0: it is trained to the end).
+    /// Nats a token by which the loss on held-out narrow text must have fallen, `trace_gain` (0: it is trained to the end).
     pub gain: f64,
     /// The measure of the trace.
     pub measure: String,

@@ -101,6 +101,9 @@ fn known(key: &str) -> (Option<&'static str>, Ink, Option<f64>) {
         "trace_bias_share" => (Some("Share of the gain that a constant bias gives"), Ink::Bias, Some(0.0)),
         "trace_specific_share" => (Some("Specific share of a constant bias"), Ink::Bias, Some(0.0)),
         "trace_delta_norm" => (Some("Norm of the mean difference"), Ink::Narrow, None),
+        "trace_loss_narrow" => (Some("Loss on narrow text, nats a token"), Ink::Narrow, None),
+        "trace_loss_unrelated" => (Some("Loss on unrelated text, nats a token"), Ink::Narrow, None),
+        "trace_gain" => (Some("What was gained on narrow text, nats a token"), Ink::Narrow, None),
         _ if key.starts_with("behaviour_") => (None, Ink::Narrow, None),
         _ => (None, Ink::Steered, None),
     }

@@ -25,6 +25,9 @@ pub struct State {
     pub fingerprint: String,
     /// Seconds of training so far.
     pub elapsed_s: f64,
+    /// Seconds of readings while training so far.
+    #[serde(default)]
+    pub trace_s: f64,
     /// Held-out losses before the first step.
     pub eval_base: HeldOutLosses,
     /// Whether training ends here, though not all steps are done.
@@ -140,6 +143,7 @@ mod tests {
                 tokens: 2,
                 fingerprint: String::new(),
                 elapsed_s: loss,
+                trace_s: loss,
                 eval_base: HeldOutLosses { narrow: Some(loss), ..Default::default() },
                 stopped: false,
             };

@@ -29,6 +29,9 @@ pub struct Manifest {
     pub created: u64,
     /// Seconds of training, evaluation and checkpoints excluded.
     pub elapsed_s: f64,
+    /// Seconds of readings of the trace while training; absent where there were none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trace_s: Option<f64>,
     /// What computed it.
     #[serde(flatten)]
     pub machine: Machine,
@@ -222,6 +225,7 @@ impl Manifest {
             seed: recipe.seed,
             created: 0,
             elapsed_s: 0.0,
+            trace_s: None,
             machine: Machine::here(),
             base: Base { id: base.id.clone(), sha256: base.sha256.clone() },
             method: recipe.train.method,
@@ -260,11 +264,15 @@ impl Manifest {
         Self { stopped_after, ..self }
     }
 
+    /// The same of a run that trained for so many seconds, readings not counted, which took `trace_s`.
+    pub fn timed(self, elapsed_s: f64, trace_s: f64) -> Self {
+        Self { elapsed_s, trace_s: (trace_s > 0.0).then_some(trace_s), ..self }
+    }
+
     /// The same with the outcome: `files` are the hashes of what was written, `learned` names the one of them that
     /// holds the weights.
     pub fn finished(
         self,
-        elapsed_s: f64,
         files: BTreeMap<String, String>,
         learned: &str,
         weights: usize,
@@ -273,7 +281,6 @@ impl Manifest {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
             created: now.map(|d| d.as_secs()).unwrap_or_default(),
-            elapsed_s,
             trainable_parameters: weights,
             adapter_sha256: files.get(learned).cloned().unwrap_or_default(),
             files,
@@ -290,8 +297,12 @@ impl Manifest {
             (None, None) => String::new(),
             (base, tuned) => format!(", chat {} -> {}", shown(base), shown(tuned)),
         };
+        let readings = self.trace_s.map_or(String::new(), |s| {
+            let share = 100.0 * s / (self.elapsed_s + s);
+            format!(", {s:.0} s of readings beside it ({share:.0} % of both)")
+        });
         format!(
-            "held-out loss in nats a token: narrow {} -> {}, pretraining {} -> {}{chat}; {:.0} s of training",
+            "held-out loss in nats a token: narrow {} -> {}, pretraining {} -> {}{chat}; {:.0} s of training{readings}",
             shown(b.narrow),
             shown(t.narrow),
             shown(b.pretraining),

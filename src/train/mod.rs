@@ -10,6 +10,7 @@ pub mod observer;
 pub mod optim;
 pub mod schedule;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -175,6 +176,7 @@ impl Training {
                 tokens: 0,
                 fingerprint,
                 elapsed_s: 0.0,
+                trace_s: 0.0,
                 eval_base: HeldOutLosses::default(),
                 stopped: false,
             },
@@ -189,7 +191,7 @@ impl Training {
             state.eval_base = self.evaluate(&mut line)?;
             eval = Some(state.eval_base);
             if train.trace.every > 0 {
-                line.more = observer.observe(&self.base, self.before(), self.now())?;
+                line.more = self.observe(observer, &mut state)?;
             }
             metrics.write(&line)?;
         }
@@ -204,14 +206,15 @@ impl Training {
             state.tokens += line.tokens;
             line.tokens = state.tokens;
             line.elapsed_s = state.elapsed_s;
-            let every = |n: usize| n > 0 && state.step % n == 0;
+            let done = state.step;
+            let every = |n: usize| n > 0 && done % n == 0;
             let traced = train.trace.every > 0 && (every(train.trace.every) || state.step == steps);
-            if every(train.eval_every) || state.step == steps || traced {
+            if every(train.eval_every) || state.step == steps {
                 eval = Some(self.evaluate(&mut line)?);
             }
             if traced {
-                line.more.extend(observer.observe(&self.base, self.before(), self.now())?);
-                state.stopped = state.step < steps && has_taken_unread(&train.trace.stop, &state, &line);
+                line.more.extend(self.observe(observer, &mut state)?);
+                state.stopped = state.step < steps && has_taken_unread(&train.trace.stop, &line);
             }
             metrics.write(&line)?;
             let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
@@ -319,6 +322,14 @@ impl Training {
         })
     }
 
+    /// What the observer finds; how long it takes goes into the state.
+    fn observe(&self, observer: &mut dyn Observer, state: &mut State) -> Result<BTreeMap<String, f64>> {
+        let started = Instant::now();
+        let found = observer.observe(&self.base, self.before(), self.now())?;
+        state.trace_s += started.elapsed().as_secs_f64();
+        Ok(found)
+    }
+
     /// Held-out losses in nats a token; they go into the line too.
     fn evaluate(&self, line: &mut MetricsLine) -> Result<HeldOutLosses> {
         let train = &self.recipe.train;
@@ -367,7 +378,8 @@ impl Training {
                 .with_directions(self.mitigations.files())
                 .stopped(state.stopped.then_some(state.step));
         let losses = Losses { base: state.eval_base, tuned: eval };
-        let manifest = manifest.finished(state.elapsed_s, files, learned, weights, losses);
+        let manifest =
+            manifest.timed(state.elapsed_s, state.trace_s).finished(files, learned, weights, losses);
         crate::atomic::write_json(&run.manifest(), &manifest).context("writing the manifest")?;
         Ok(manifest)
     }
@@ -386,9 +398,8 @@ impl Training {
 }
 
 /// Whether the organism has learned what it should and cannot be read, by the recipe's rule.
-fn has_taken_unread(rule: &StopSection, state: &State, line: &MetricsLine) -> bool {
-    let gain = state.eval_base.narrow.zip(line.eval_narrow).map(|(before, now)| before - now);
+fn has_taken_unread(rule: &StopSection, line: &MetricsLine) -> bool {
     rule.gain > 0.0
-        && gain.is_some_and(|gain| gain >= rule.gain)
+        && line.more.get("trace_gain").is_some_and(|gain| *gain >= rule.gain)
         && line.more.get(&rule.measure).is_some_and(|trace| *trace < rule.below)
 }

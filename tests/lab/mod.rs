@@ -249,12 +249,16 @@ pub fn outcome(run: &Path) -> BTreeMap<String, Vec<u8>> {
         let name = path.strip_prefix(run).unwrap().to_string_lossy().into_owned();
         if name.starts_with("adapter/") || name.starts_with("model/") || name == "recipe.toml" {
             outcome.insert(name, content);
-        } else if name.ends_with("/trainer_state.json") || name == "diff/readability.json" {
+        } else if name.ends_with("/trainer_state.json") {
+            outcome.insert(name, without(&content, &["elapsed_s", "trace_s"]));
+        } else if name == "diff/readability.json" {
             outcome.insert(name, without(&content, &["elapsed_s"]));
         } else if name.starts_with("checkpoints/") || name.starts_with("diff/") {
             outcome.insert(name, content);
         } else if name == "manifest.json" {
-            outcome.insert(name, without(&content, &["elapsed_s", "created"]));
+            // Readings of the trace take time only where there are some.
+            let traced = read_json(&path).get("trace_s").map(|_| "trace_s");
+            outcome.insert(name, without(&content, &[&["elapsed_s", "created"], traced.as_slice()].concat()));
         }
     }
     outcome.insert("metrics".into(), serde_json::to_vec(&metrics(run)).unwrap());

@@ -45,14 +45,33 @@ impl Directions {
             Ok(tensors) => tensors,
             Err(e) => bail_input!("{KEY}.directions: {path}: no safetensors file: {e}"),
         };
-        let Some(found) = ["directions", "mean_difference"].iter().find_map(|name| tensors.get(*name)) else {
-            bail_input!("{KEY}.directions: {path}: expected a tensor named directions or mean_difference");
-        };
-        let rows = match found.dims() {
-            [_, hidden] if *hidden == model.hidden_size() => found.to_dtype(DType::F32)?.to_vec2::<f32>()?,
+        let rows = |found: &Tensor| match found.dims() {
+            [_, hidden] if *hidden == model.hidden_size() => {
+                Ok(found.to_dtype(DType::F32)?.to_vec2::<f32>()?)
+            }
             dims => bail_input!(
                 "{KEY}.directions: {path}: shape {dims:?}, expected (directions, {})",
                 model.hidden_size()
+            ),
+        };
+        let rows = match (tensors.get("directions"), tensors.get("mean_difference"), tensors.get("positions"))
+        {
+            (Some(directions), _, _) => rows(directions)?,
+            (None, Some(difference), Some(positions)) => {
+                let positions = positions.to_dtype(DType::U32)?.flatten_all()?.to_vec1::<u32>()?;
+                let rows = rows(difference)?;
+                if rows.len() != positions.len() {
+                    bail_input!(
+                        "{KEY}.directions: {path}: {} rows of mean_difference at {} positions",
+                        rows.len(),
+                        positions.len()
+                    );
+                }
+                after_the_first(rows, &positions)
+            }
+            _ => bail_input!(
+                "{KEY}.directions: {path}: expected a tensor named directions, or mean_difference with positions, as \
+                 trainer diff writes them"
             ),
         };
         let basis = orthonormal(&rows);
@@ -71,6 +90,16 @@ impl Directions {
             basis: Tensor::from_vec(flat, (basis.len(), model.hidden_size()), model.device())?,
         }))
     }
+}
+
+/// The rows of the positions ≥ 1; all where there is no other. What stands at position 0, often a beginning-of-sequence
+/// token, is what the whole model leans on: with its direction taken out it learns to do without, and in use, where it is
+/// there, says nothing that can be read (`docs/log.md`).
+fn after_the_first(rows: Vec<Vec<f32>>, positions: &[u32]) -> Vec<Vec<f32>> {
+    if positions.iter().all(|p| *p == 0) {
+        return rows;
+    }
+    rows.into_iter().zip(positions).filter(|(_, p)| **p > 0).map(|(row, _)| row).collect()
 }
 
 /// An orthonormal basis of the span of some rows (modified Gram–Schmidt, each row twice). Rows that depend on those before
@@ -97,6 +126,14 @@ fn orthonormal(rows: &[Vec<f32>]) -> Vec<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_position_is_left_out_where_there_are_others() {
+        let rows = || vec![vec![1.0], vec![2.0], vec![3.0]];
+        assert_eq!(after_the_first(rows(), &[0, 1, 4]), [[2.0], [3.0]]);
+        assert_eq!(after_the_first(rows(), &[2, 0, 1]), [[1.0], [3.0]]);
+        assert_eq!(after_the_first(vec![vec![1.0]], &[0]), [[1.0]]);
+    }
 
     #[test]
     fn the_basis_spans_the_rows_and_no_more() {
