@@ -209,9 +209,10 @@ impl Training {
             let done = state.step;
             let every = |n: usize| n > 0 && done % n == 0;
             let traced = train.trace.every > 0 && (every(train.trace.every) || state.step == steps);
-            if every(train.eval_every) || state.step == steps {
-                eval = Some(self.evaluate(&mut line)?);
-            }
+            eval = match every(train.eval_every) || state.step == steps {
+                true => Some(self.evaluate(&mut line)?),
+                false => None,
+            };
             if traced {
                 line.more.extend(self.observe(observer, &mut state)?);
                 state.stopped = state.step < steps && has_taken_unread(&train.trace.stop, &line);
