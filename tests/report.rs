@@ -56,6 +56,22 @@ fn the_table_shows_every_measure_and_a_careful_verdict() {
 }
 
 #[test]
+fn what_random_directions_decode_to_stands_beside_where_it_was_kept() {
+    const NULL: &str = "A random difference, for comparison";
+    let (_dir, run) = one(&STRONG);
+    let page = || html::page(&[Cell::read(&run).unwrap()]).unwrap();
+    assert!(!page().contains(NULL), "a folder of an earlier version has none");
+    let mut r = run_folder::readability(&STRONG);
+    let lens = r.logit_lens.as_mut().unwrap();
+    lens.null_tokens = vec![lens.top_tokens[0].clone(); lens.top_tokens.len()];
+    lens.null_tokens[1][0].token = "zeppelin".into();
+    let positions = lens.top_tokens.len();
+    run_folder::write_readability(&run, &r);
+    assert_eq!(page().matches(NULL).count(), positions);
+    assert!(page().contains("zeppelin"));
+}
+
+#[test]
 fn no_trace_is_called_not_distinguishable() {
     let (_dir, run) = one(&NONE);
     let text = table::text_table(&[Cell::read(&run).unwrap()]);

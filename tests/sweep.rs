@@ -44,6 +44,13 @@ fn result(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         assert!(row.as_object_mut().unwrap().remove("elapsed_s").is_some());
         result.insert(format!("summary.parquet:{i}"), row.to_string().into_bytes());
     }
+    let page = fs::read_to_string(dir.join("report.html")).unwrap();
+    let timed = ["Training time", "Finished, seconds since 1970"];
+    for (i, part) in page.split("<tr>").enumerate() {
+        if !timed.iter().any(|what| part.contains(what)) {
+            result.insert(format!("report.html:{i}"), part.into());
+        }
+    }
     result
 }
 

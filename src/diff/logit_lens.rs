@@ -45,6 +45,10 @@ pub struct Lens {
     /// (1 + null directions at least as relevant) / (1 + null directions).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_p: Vec<f64>,
+    /// Best tokens of random differences, as many as there are positions; absent without a lexicon and in the folders of
+    /// earlier versions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub null_tokens: Vec<Vec<TopToken>>,
     /// Mean relevance of the same tokens to the other candidate corpora.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_others: Vec<f64>,
@@ -56,6 +60,7 @@ pub struct Lens {
 /// Units of [`Lens`].
 pub const UNITS: &[(&str, &str)] = &[
     ("logit_lens.top_tokens.score", "probability"),
+    ("logit_lens.null_tokens.score", "probability"),
     ("logit_lens.token_relevance", "share of the top tokens, 0 to 1"),
     ("logit_lens.token_relevance_null", "share of the top tokens, 0 to 1"),
     ("logit_lens.token_relevance_others", "share of the top tokens, 0 to 1"),
@@ -94,9 +99,11 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
     let positions = tops.len();
     let difference = reading.relevances(&tops);
     let resampled = relevances(reading, &resamples.concat())?;
-    let null = Null(relevances(reading, &reading.null)?);
+    let of_null = decode(tuned, &reading.null, k)?;
+    let null = Null(reading.relevances(&of_null));
     let of_position = |i: usize| resampled.iter().skip(i).step_by(positions).copied();
     let lens = Lens {
+        null_tokens: of_null.iter().take(positions).map(|top| reading.named(top)).collect(),
         token_relevance_null: vec![null.mean(); positions],
         token_relevance_null_interval: vec![null.interval(); positions],
         token_relevance_difference_interval: (0..positions).map(|i| interval(of_position(i))).collect(),

@@ -64,6 +64,10 @@ pub struct Patchscope {
     /// Relevance of the top tokens.
     #[serde(skip_serializing_if = "TokenRelevance::is_absent", default)]
     pub token_relevance: TokenRelevance,
+    /// Best tokens of random differences, each at its own best scale, as many as there are positions; absent without a
+    /// lexicon and in the folders of earlier versions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub null_tokens: Vec<Vec<TopToken>>,
     /// Mean relevance of the null directions, each at its own best scale, repeated over positions.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_null: Vec<f64>,
@@ -92,6 +96,7 @@ impl Patchscope {
 pub const UNITS: &[(&str, &str)] = &[
     ("patchscope.best_scale", "multiples of expected_norm"),
     ("patchscope.top_tokens.score", "mean probability over the prompts"),
+    ("patchscope.null_tokens.score", "mean probability over the prompts"),
     ("patchscope.token_relevance", "share of the top tokens, 0 to 1"),
     ("patchscope.token_relevance_null", "share of the top tokens, 0 to 1"),
     ("patchscope.token_relevance_others", "share of the top tokens, 0 to 1"),
@@ -188,6 +193,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
     let null = Null(score(of_null));
     let difference = score(difference);
     let patchscope = Patchscope {
+        null_tokens: tokens(&of_null[..positions.min(of_null.len())]),
         token_relevance_null: vec![null.mean(); positions],
         token_relevance_null_interval: vec![null.interval(); positions],
         token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),

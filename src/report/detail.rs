@@ -157,7 +157,13 @@ fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
                             @if let Some(fixed) = fixed_token(r, m.positions[i]) { "always " code { (fixed) } }
                         }
                     }
-                    dd { (token_list(list)) }
+                    dd {
+                        (token_list(list))
+                        @if let Some(null) = m.null.get(i) {
+                            p.null { "A random difference, for comparison" }
+                            (token_list(null))
+                        }
+                    }
                 }
             }
         }

@@ -21,6 +21,8 @@ pub struct Decoding<'a> {
     pub scale: &'a [f64],
     /// Tokens of the difference.
     pub tokens: &'a [Vec<TopToken>],
+    /// Tokens of random differences, as many as there are positions; none in the folders of earlier versions.
+    pub null: &'a [Vec<TopToken>],
     /// How many of them are relevant; absent where there was no narrow text to tell.
     pub relevance: Option<Relevance<'a>>,
 }
@@ -35,6 +37,7 @@ impl<'a> Decoding<'a> {
             positions,
             scale: &[],
             tokens: &lens.top_tokens,
+            null: &lens.null_tokens,
             relevance: Relevance::lens(r),
         });
         let patchscope = r.patchscope.as_ref().map(|scope| Self {
@@ -43,6 +46,7 @@ impl<'a> Decoding<'a> {
             positions: scope.positions(positions),
             scale: &scope.best_scale,
             tokens: &scope.top_tokens,
+            null: &scope.null_tokens,
             relevance: Relevance::patchscope(r),
         });
         [lens, patchscope].into_iter().flatten()

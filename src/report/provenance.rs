@@ -117,6 +117,7 @@ fn facts(m: &Manifest) -> Markup {
         ("Trained parameters", grouped(m.trainable_parameters as u64)),
         ("Seed", m.seed.to_string()),
         ("Training time", duration(m.elapsed_s)),
+        ("Readings while training", m.trace_s.map(duration).unwrap_or_default()),
         (
             "Mix",
             format!(

@@ -11,7 +11,10 @@ const GIB: f64 = (1u64 << 30) as f64;
 ///
 /// - Weights: 4 bytes a parameter (1.5 of a GGUF file that stays as it is); 16 in full finetuning, with gradient and two
 ///   moments.
-/// - Activations that the backward pass needs: tokens of a forward pass × blocks × (8 · hidden + 3 · inner) × 4
+/// - 4 bytes a parameter more where full finetuning reads the base beside: trace while training, divergence, difference;
+///   and where it is pulled towards it (decay, scale).
+/// - Activations that the backward pass needs: tokens of a forward pass (of the batch, or of the divergence where it reads
+///   more) × blocks × (8 · hidden + 3 · inner) × 4
 ///   bytes; with `recompute` one block and the inputs of the others.
 /// - Logits: 128 tokens × vocabulary × 8 bytes.
 ///
@@ -31,11 +34,18 @@ pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
 
     let train = &recipe.train;
     let rows = if train.micro_batch_size == 0 { train.batch_size } else { train.micro_batch_size };
-    let tokens = (rows.min(train.batch_size) * recipe.data.max_seq_len) as f64;
+    let mitigation = &train.mitigation;
+    let beside = if mitigation.divergence.weight > 0.0 { mitigation.divergence.examples } else { 0 };
+    let tokens = (rows.min(train.batch_size).max(beside) * recipe.data.max_seq_len) as f64;
     let block = 8.0 * hidden + 3.0 * inner;
     let kept = if train.recompute { blocks * hidden + block } else { blocks * block };
     let held = parameters * if recipe.model.dtype == ModelDtype::Native { 1.5 } else { 4.0 };
-    let trained = if train.method == Method::Full { 16.0 * parameters } else { held };
+    let copies = usize::from(mitigation.reads_pretraining() || train.trace.every > 0)
+        + usize::from(mitigation.decay.rate > 0.0 || mitigation.scale.factor != 1.0);
+    let trained = match train.method {
+        Method::Full => (16.0 + 4.0 * copies as f64) * parameters,
+        Method::Lora => held,
+    };
     let bytes = trained + 4.0 * tokens * kept + 128.0 * 8.0 * vocabulary;
     (0.1 + 1.15 * bytes / GIB).max(0.5 + held / GIB)
 }
