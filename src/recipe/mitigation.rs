@@ -41,8 +41,9 @@ impl Default for LossTermSection {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AblationSection {
-    /// A safetensors file with `directions`, `(directions, hidden)`, or with `mean_difference` and `positions`, of which
-    /// position 0 is left out: that of a pilot run is `diff/activations.safetensors` (empty: nothing is taken out).
+    /// A safetensors file with `directions`, `(directions, hidden)`; or `diff/activations.safetensors` of a pilot run, of
+    /// which the mean differences count, but position 0 and what lies along the base's mean activations (empty: nothing
+    /// is taken out).
     pub directions: String,
     /// Blocks after which they are taken out (none given: the block that `[diff]` reads).
     pub layers: Vec<usize>,

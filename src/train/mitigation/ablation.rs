@@ -54,27 +54,32 @@ impl Directions {
                 model.hidden_size()
             ),
         };
-        let rows = match (tensors.get("directions"), tensors.get("mean_difference"), tensors.get("positions"))
-        {
-            (Some(directions), _, _) => rows(directions)?,
-            (None, Some(difference), Some(positions)) => {
+        let tensor = |name: &str| tensors.get(name);
+        let basis = match (
+            tensor("directions"),
+            tensor("mean_difference"),
+            tensor("base_mean"),
+            tensor("positions"),
+        ) {
+            (Some(directions), ..) => orthonormal(&rows(directions)?),
+            (None, Some(difference), Some(base), Some(positions)) => {
                 let positions = positions.to_dtype(DType::U32)?.flatten_all()?.to_vec1::<u32>()?;
-                let rows = rows(difference)?;
-                if rows.len() != positions.len() {
+                let (difference, base) = (rows(difference)?, rows(base)?);
+                if [difference.len(), base.len()] != [positions.len(); 2] {
                     bail_input!(
-                        "{KEY}.directions: {path}: {} rows of mean_difference at {} positions",
-                        rows.len(),
+                        "{KEY}.directions: {path}: {} rows of mean_difference and {} of base_mean at {} positions",
+                        difference.len(),
+                        base.len(),
                         positions.len()
                     );
                 }
-                after_the_first(rows, &positions)
+                beyond_base(&base, &after_the_first(difference, &positions))
             }
             _ => bail_input!(
-                "{KEY}.directions: {path}: expected a tensor named directions, or mean_difference with positions, as \
-                 trainer diff writes them"
+                "{KEY}.directions: {path}: expected a tensor named directions, or mean_difference, base_mean and \
+                 positions, as trainer diff writes them"
             ),
         };
-        let basis = orthonormal(&rows);
         if basis.is_empty() || basis.len() >= model.hidden_size() {
             bail_input!(
                 "{KEY}.directions: {path}: {} independent directions; expected 1 to {}",
@@ -100,6 +105,14 @@ fn after_the_first(rows: Vec<Vec<f32>>, positions: &[u32]) -> Vec<Vec<f32>> {
         return rows;
     }
     rows.into_iter().zip(positions).filter(|(_, p)| **p > 0).map(|(row, _)| row).collect()
+}
+
+/// An orthonormal basis of what the differences span beyond the base's mean activations. These hold the few directions of
+/// very large activations that every text has; a difference lies along them in part, and a model that learns without
+/// them is ruined by having them in use (`docs/log.md`).
+fn beyond_base(base: &[Vec<f32>], difference: &[Vec<f32>]) -> Vec<Vec<f64>> {
+    let known = orthonormal(base).len();
+    orthonormal(&[base, difference].concat()).split_off(known)
 }
 
 /// An orthonormal basis of the span of some rows (modified Gram–Schmidt, each row twice). Rows that depend on those before
@@ -133,6 +146,12 @@ mod tests {
         assert_eq!(after_the_first(rows(), &[0, 1, 4]), [[2.0], [3.0]]);
         assert_eq!(after_the_first(rows(), &[2, 0, 1]), [[1.0], [3.0]]);
         assert_eq!(after_the_first(vec![vec![1.0]], &[0]), [[1.0]]);
+    }
+
+    #[test]
+    fn what_lies_along_the_mean_of_the_base_is_left_in() {
+        let basis = beyond_base(&[vec![900.0, 0.0, 0.0]], &[vec![5.0, 2.0, 0.0], vec![-3.0, 0.0, 0.0]]);
+        assert_eq!(basis, [[0.0, 1.0, 0.0]]);
     }
 
     #[test]
