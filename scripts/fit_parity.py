@@ -38,7 +38,8 @@ MAX_SEQ_LEN = 64
 TEXTS = Path(__file__).parent.parent / "tests" / "fixtures" / "texts.jsonl"
 RANK, ALPHA = 8, 12
 VARIANTS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}
-LR = {"lora": 1e-3, "rslora": 1e-3, "dora": 1e-3, "full": 2e-5}  # full at 1e-3 is chaotic: rounding alone changes its path
+# Higher, rounding alone changes the path: at 1e-3 both programs are up to 1.6e-3 from double precision (docs/log.md).
+LR = {"lora": 3e-4, "rslora": 3e-4, "dora": 3e-4, "full": 2e-5}
 
 
 def sixteen(chat):

@@ -182,6 +182,11 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
     lab.write("other.safetensors", "no tensors");
     let said = refused(&["train.mitigation.ablation.directions=other.safetensors"]);
     assert!(said.contains("other.safetensors") && said.contains("safetensors file"), "{said}");
+    let rows = Tensor::ones((2, 32), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let old = std::collections::HashMap::from([("mean_difference", rows)]);
+    candle_core::safetensors::save(&old, lab.path("old.safetensors")).unwrap();
+    let said = refused(&["train.mitigation.ablation.directions=old.safetensors"]);
+    assert!(said.contains("old.safetensors") && said.contains("base_mean"), "{said}");
     let said = refused(&["train.mitigation.ablation.directions=nowhere.safetensors"]);
     assert!(said.contains("no such file"), "{said}");
 }

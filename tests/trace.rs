@@ -4,6 +4,8 @@ mod lab;
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use lab::{Lab, assert_same, metrics, outcome, read_json, with_sets};
 use serde_json::Value;
@@ -53,6 +55,14 @@ fn readings_are_those_of_the_analysis_and_change_nothing_that_is_learned() {
             let (kept, full) = (number(last, kept), number(&full["bias_share"], key));
             assert!((kept - full).abs() < 1e-9, "{family} {key}: {kept} {full}");
         }
+        let bias = &full["bias_share"];
+        for (kept, full) in [
+            ("trace_loss_narrow", &bias["ce_tuned"]),
+            ("trace_loss_unrelated", &bias["text"]["ce_tuned"]),
+            ("trace_gain", &bias["gain"]),
+        ] {
+            assert!((number(last, kept) - full.as_f64().unwrap()).abs() < 1e-9, "{family} {kept}: {full}");
+        }
 
         if method == "lora" {
             assert!(
@@ -88,6 +98,41 @@ fn a_run_ends_when_it_has_taken_and_is_not_read_also_after_a_kill() {
     // A goal that is out of reach.
     let far = lab.fit("far", &[&set[..], &["train.trace.stop.gain=50"]].concat());
     assert_eq!(read_json(&far.join("manifest.json")).get("stopped_after"), None);
+}
+
+#[test]
+fn readings_after_an_interruption_are_those_of_a_run_that_had_none() {
+    for method in ["lora", "full"] {
+        let lab = Lab::of_whole_words("llama");
+        let method = format!("train.method={method}");
+        let set = [
+            &TRACED[..],
+            &[
+                &method,
+                "train.steps=60",
+                "data.repeat=true",
+                "train.trace.every=2",
+                "train.checkpoint_every=1",
+            ],
+        ]
+        .concat();
+        let whole = lab.fit("whole", &set);
+        let cut = lab.path("cut");
+        // The process that goes on knows nothing of what the base makes of the texts.
+        let args = with_sets(&["fit", "recipe.toml", "--out", "cut"], &set);
+        let mut child = lab.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while fs::read_to_string(cut.join("metrics.jsonl")).unwrap_or_default().lines().count() < 10 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it writes no metrics");
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!cut.join("manifest.json").exists());
+        lab.succeed(&with_sets(&["fit", "recipe.toml", "--out", "cut", "--resume"], &set));
+        assert_same(&outcome(&whole), &outcome(&cut), &method);
+    }
 }
 
 #[test]

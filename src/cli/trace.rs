@@ -12,7 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::model::View;
 use crate::model::source::Pretrained;
 use crate::progress;
-use crate::recipe::{BehaviourSection, DiffSection, Recipe};
+use crate::recipe::{DiffSection, Recipe};
 use crate::train::observer::Observer;
 
 /// The trace of the model that trains, and whether it believes what it is taught.
@@ -20,9 +20,10 @@ pub struct Trace {
     texts: Option<Texts>,
     settings: DiffSection,
     items: Vec<facts::Item>,
-    /// The first of `[behaviour.facts]`.
+    /// The first context of `[behaviour.facts]`.
     contexts: Vec<String>,
-    behaviour: BehaviourSection,
+    /// Whether prompts are turns of a chat.
+    chat: bool,
     seed: u64,
     /// What does not change while the model trains, once it was made.
     prepared: Option<Prepared>,
@@ -42,7 +43,7 @@ impl Trace {
             settings: curve::settings(&recipe.diff, trace),
             items: if facts { Items::read(&recipe.behaviour)?.facts } else { Vec::new() },
             contexts: recipe.behaviour.facts.contexts.iter().take(1).cloned().collect(),
-            behaviour: recipe.behaviour.clone(),
+            chat: recipe.behaviour.chat,
             seed: recipe.seed,
             prepared: None,
         })
@@ -62,7 +63,7 @@ impl Observer for Trace {
             };
             let mut found = curve::measure(&inputs, self.prepared.insert(prepared), interrupt)?;
             if !self.items.is_empty() {
-                let template = self.behaviour.chat.then(|| pretrained.chat()).transpose()?;
+                let template = self.chat.then(|| pretrained.chat()).transpose()?;
                 let models = Models { pretrained, base, tuned, template, interrupt };
                 let margins = facts::margins(&models, tuned, &self.contexts, &self.items)?;
                 let n = margins.len() as f64;

@@ -20,7 +20,7 @@ use crate::verify::{Bases, Check, Moved, manifest, must_be_trained, retrain, ver
 /// Compute every hash of a run folder again: recipe, base, data, example order, weights, analysis
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Times (elapsed_s, tokens_per_s) are no part of a hash. Exit code 1: something differs or is missing.
+    after_help = "Times (elapsed_s, trace_s, tokens_per_s) are no part of a hash. Exit code 1: something differs or is missing.
 Examples:
   trainer verify runs/cake
   trainer verify runs/sweep                   each of its cells

@@ -127,14 +127,15 @@ pub const UNITS: &[(&str, &str)] = &[
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
-    let Some(set) = &reading.prepared.losses.narrow else { return Ok(None) };
+    let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
+    let Some(set) = sets.narrow(inputs)? else { return Ok(None) };
     let section = &reading.settings.bias_share;
     let v = bias(&reading.settings.positions, &reading.means.difference);
     let length = norm(&v);
     let add = |v: Vec<f32>| Edit { of: Side::Base, change: Change::Add(v) };
     let edits = [Edit::none(Side::Base), add(v.clone()), Edit::none(Side::Tuned)];
     let losses = losses_under(reading, set, &edits)?;
-    let unrelated = (reading.prepared.losses.unrelated.as_ref())
+    let unrelated = (sets.unrelated(inputs)?)
         .map(|texts| {
             let losses = losses_under(reading, texts, &edits)?;
             Ok::<_, anyhow::Error>((On::new(reading, texts, &losses, &losses[1..2]), texts.texts.clone()))

@@ -146,16 +146,15 @@ pub fn measure(reading: &Reading) -> Result<Causal> {
     let all = &reading.settings.positions;
     let positions = if section.positions.is_empty() { all.clone() } else { section.positions.clone() };
     let directions = Directions::new(reading, &positions);
-    let on = |set: &Option<LossSet>| {
-        set.as_ref().map(|set| on_texts(reading, &directions, &positions, set)).transpose()
-    };
-    let sets = &reading.prepared.losses;
+    let on =
+        |set: Option<&LossSet>| set.map(|set| on_texts(reading, &directions, &positions, set)).transpose();
+    let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
     Ok(Causal {
         after_k: AFTER_K,
         exclude: section.exclude,
-        narrow: on(&sets.narrow)?,
-        text: on(&sets.unrelated)?,
-        chat: on(&sets.chat)?,
+        narrow: on(sets.narrow(inputs)?)?,
+        text: on(sets.unrelated(inputs)?)?,
+        chat: on(sets.chat(inputs)?)?,
         positions,
     })
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activations::collect;
 use super::logit_lens::decode;
-use super::losses::{LossSet, LossSets};
+use super::losses::LossSet;
 use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
 use crate::model::View;
@@ -65,7 +65,8 @@ pub fn measure(reading: &Reading) -> Result<Interpolation> {
         return Ok(Interpolation { not_measured: Some(why.into()), ..Interpolation::default() });
     }
     let factors = &reading.settings.interpolation.factors;
-    let LossSets { narrow, unrelated: text, .. } = &reading.prepared.losses;
+    let sets = &reading.prepared.losses;
+    let (narrow, text) = (sets.narrow(reading.inputs)?, sets.unrelated(reading.inputs)?);
     let mut found = Interpolation { factors: factors.clone(), ..Interpolation::default() };
     for &factor in factors {
         let view = View { model: tuned.model, adapter: factor };
@@ -77,8 +78,8 @@ pub fn measure(reading: &Reading) -> Result<Interpolation> {
             let decoded = decode(view, &difference, reading.settings.top_k)?;
             found.lens_relevance.push(reading.relevances(&decoded));
         }
-        found.loss_narrow.extend(loss_at(reading, view, narrow.as_ref())?);
-        found.loss_text.extend(loss_at(reading, view, text.as_ref())?);
+        found.loss_narrow.extend(loss_at(reading, view, narrow)?);
+        found.loss_text.extend(loss_at(reading, view, text)?);
     }
     Ok(found)
 }

@@ -75,9 +75,13 @@ pub const UNITS: &[(&str, &str)] = &[
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn measure(reading: &Reading) -> Result<Kl> {
-    let on = |set: &Option<LossSet>| set.as_ref().map(|set| on_texts(reading, set)).transpose();
-    let sets = &reading.prepared.losses;
-    Ok(Kl { narrow: on(&sets.narrow)?, text: on(&sets.unrelated)?, chat: on(&sets.chat)? })
+    let on = |set: Option<&LossSet>| set.map(|set| on_texts(reading, set)).transpose();
+    let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
+    Ok(Kl {
+        narrow: on(sets.narrow(inputs)?)?,
+        text: on(sets.unrelated(inputs)?)?,
+        chat: on(sets.chat(inputs)?)?,
+    })
 }
 
 fn on_texts(reading: &Reading, set: &LossSet) -> Result<KlOnTexts> {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::lexicon::{Lexicon, words};
 use super::logit_lens::{largest, map_logits};
 use super::mean_difference::without;
-use super::reading::Reading;
+use super::reading::{Reading, made};
 use super::relevance::TopToken;
 use super::statistics::{Interval, Null, auroc, interval, mean};
 
@@ -69,13 +69,7 @@ pub const UNITS: &[(&str, &str)] = &[
 /// If a tensor operation fails.
 pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
     let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
-    let tokens = match reading.prepared.word_tokens.get() {
-        Some(known) => known,
-        None => {
-            let tokens = WordTokens::new(reading, &[lexicon])?;
-            reading.prepared.word_tokens.get_or_init(|| tokens)
-        }
-    };
+    let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading, &[lexicon]))?;
     let sides = &tokens.sides[0];
     let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
     if count(true) == 0 {

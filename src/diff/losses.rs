@@ -5,18 +5,18 @@
 //! ([`crate::data::examples`]). A prediction is numbered by the position that makes it: position t predicts token
 //! t + 1. Intervals resample documents, not the pieces of one document.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 
 use candle_core::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Inputs;
 use super::activations::stream;
-use super::reading::Reading;
+use super::reading::{Reading, made};
 use super::statistics::{Interval, interval};
 use crate::data::examples::{Encoder, Example};
 use crate::data::source::Document;
@@ -30,8 +30,10 @@ use crate::train::batch::Batch;
 /// Tokens of one forward pass, unless a single text has more: bounds the memory.
 const BATCH_TOKENS: usize = 2048;
 
+/// Streams of the base that are kept of one kind of text at most, in bytes: larger ones are computed again.
+const KEPT_BYTES: usize = 64 << 20;
+
 /// Documents on which losses may be taken, beside `diff.text`.
-#[derive(Clone, Default)]
 pub struct LossDocuments {
     /// Narrow documents: those held out of training where that is known, else all.
     pub narrow: Vec<Document>,
@@ -64,54 +66,71 @@ pub struct LossSet {
     pub texts: LossTexts,
     /// The texts; their `row` numbers the document from zero.
     pub examples: Vec<Example>,
-    /// What the base makes of them, once it was run.
-    base: OnceCell<OfBase>,
+    /// The base's stream after the block that is read, `(tokens, hidden)` of each group, where it is worth its memory.
+    base_streams: RefCell<Vec<Tensor>>,
+    /// The base's losses, once something asked for them.
+    base_nll: OnceCell<Nll>,
 }
 
-/// The base on the texts of a set.
-struct OfBase {
-    /// Its stream after the block that is read, `(tokens, hidden)` of each group.
-    streams: Vec<Tensor>,
-    /// Its losses.
-    nll: Nll,
-}
-
-/// The texts that losses may be taken on; absent where there are none that the model can read.
+/// The texts that losses may be taken on, each kind encoded when something first asks for it; `None` where there are none
+/// that the model can read.
 pub struct LossSets {
-    /// The narrow documents.
-    pub narrow: Option<LossSet>,
-    /// Unrelated text: the rows of `diff.text` after those on which v was measured; if there are none, pretraining
-    /// documents; if there are none of these either, the rows on which v was measured.
-    pub unrelated: Option<LossSet>,
-    /// `diff.chat.text`.
-    pub chat: Option<LossSet>,
+    /// Rows of `diff.text` up to the last that v is measured on.
+    measured: usize,
+    narrow: OnceCell<Option<LossSet>>,
+    unrelated: OnceCell<Option<LossSet>>,
+    chat: OnceCell<Option<LossSet>>,
 }
 
 impl LossSets {
-    /// `measured`: the rows of `diff.text` that v is measured on, ascending.
+    /// None encoded yet. `rows`: those of `diff.text` that v is measured on, ascending.
+    pub fn new(rows: &[usize]) -> Self {
+        let measured = rows.last().map_or(0, |last| last + 1);
+        let (narrow, unrelated, chat) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Self { measured, narrow, unrelated, chat }
+    }
+
+    /// The narrow documents.
     ///
     /// # Errors
     /// An [`crate::error::InputError`] if a chat cannot be rendered.
-    pub fn encode(inputs: &Inputs, measured: &[usize]) -> Result<Self> {
-        let documents = &inputs.loss_documents;
-        let measured = measured.last().map_or(0, |last| last + 1);
+    pub fn narrow(&self, inputs: &Inputs) -> Result<Option<&LossSet>> {
+        let documents = inputs.loss_documents;
+        let encode = || LossSet::encode(inputs, "data.narrow", documents.narrow_are, documents.narrow.iter());
+        Ok(made(&self.narrow, encode)?.as_ref())
+    }
+
+    /// Unrelated text: the rows of `diff.text` after those on which v was measured; if there are none, pretraining
+    /// documents; if there are none of these either, the rows on which v was measured.
+    ///
+    /// # Errors
+    /// As [`Self::narrow`].
+    pub fn unrelated(&self, inputs: &Inputs) -> Result<Option<&LossSet>> {
         let text = |rows: &[String]| rows.iter().cloned().map(Document::Text).collect::<Vec<_>>();
         let candidates = [
-            ("diff.text, rows after those that v was measured on", text(&inputs.text[measured..])),
-            ("data.pretraining", documents.pretraining.clone()),
-            ("diff.text, the rows that v was measured on", text(&inputs.text[..measured])),
+            ("diff.text, rows after those that v was measured on", text(&inputs.text[self.measured..])),
+            ("data.pretraining", inputs.loss_documents.pretraining.clone()),
+            ("diff.text, the rows that v was measured on", text(&inputs.text[..self.measured])),
         ];
-        let mut unrelated = None;
-        for (source, documents) in &candidates {
-            if unrelated.is_none() {
-                unrelated = LossSet::encode(inputs, source, source, documents.iter())?;
+        let encode = || {
+            for (source, documents) in &candidates {
+                if let Some(set) = LossSet::encode(inputs, source, source, documents.iter())? {
+                    return Ok(Some(set));
+                }
             }
-        }
-        Ok(Self {
-            narrow: LossSet::encode(inputs, "data.narrow", documents.narrow_are, documents.narrow.iter())?,
-            unrelated,
-            chat: LossSet::encode(inputs, "diff.chat.text", "diff.chat.text", documents.chat.iter())?,
-        })
+            Ok(None)
+        };
+        Ok(made(&self.unrelated, encode)?.as_ref())
+    }
+
+    /// `diff.chat.text`.
+    ///
+    /// # Errors
+    /// As [`Self::narrow`].
+    pub fn chat(&self, inputs: &Inputs) -> Result<Option<&LossSet>> {
+        let documents = &inputs.loss_documents.chat;
+        let encode = || LossSet::encode(inputs, "diff.chat.text", "diff.chat.text", documents.iter());
+        Ok(made(&self.chat, encode)?.as_ref())
     }
 }
 
@@ -161,7 +180,7 @@ impl LossSet {
             max_tokens: settings.max_tokens,
             predictions: examples.iter().map(Example::loss_tokens).sum(),
         };
-        Ok((!examples.is_empty()).then_some(Self { texts, examples, base: OnceCell::new() }))
+        Ok((!examples.is_empty()).then(|| Self::new(texts, examples)))
     }
 
     /// The texts in batches.
@@ -195,24 +214,11 @@ impl LossSet {
             predictions: examples.iter().map(Example::loss_tokens).sum(),
             ..self.texts.clone()
         };
-        Self { texts, examples, base: OnceCell::new() }
+        Self::new(texts, examples)
     }
 
-    /// What the base makes of them: in passes of its own, so that it is the same whatever else is asked for.
-    fn of_base(&self, reading: &Reading) -> Result<&OfBase> {
-        if let Some(known) = self.base.get() {
-            return Ok(known);
-        }
-        let (base, layer) = (reading.inputs.base, reading.layer);
-        let mut found = OfBase { streams: Vec::new(), nll: Nll::new() };
-        for group in self.groups() {
-            reading.check_interrupt()?;
-            let batch = Batch::new(&group.iter().collect::<Vec<_>>(), 1);
-            let x = stream(base, &batch.ids, &batch.segments, layer)?; // (tokens, hidden)
-            found.nll.extend(nll_after(base, &batch, x.clone(), layer)?);
-            found.streams.push(x);
-        }
-        Ok(self.base.get_or_init(|| found))
+    fn new(texts: LossTexts, examples: Vec<Example>) -> Self {
+        Self { texts, examples, base_streams: RefCell::default(), base_nll: OnceCell::new() }
     }
 
     /// Σ nll a document over the predictions that count and whose position is wanted.
@@ -328,35 +334,52 @@ impl Edit {
 }
 
 /// Losses under each edit, in their order. The blocks up to the one that is read are run once for each model; above it,
-/// as many edits of one model share a pass as fit in a batch. What the base makes of the texts is kept with them.
+/// as many edits of one model share a pass as fit in a batch. What the base makes of the texts is kept with them, so that
+/// other edits and other tuned models find it: its losses, taken in passes of their own so that they are the same whatever
+/// else is asked for, and its streams up to [`KEPT_BYTES`].
 ///
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn losses_under(reading: &Reading, set: &LossSet, edits: &[Edit]) -> Result<Vec<Nll>> {
     let (inputs, layer) = (reading.inputs, reading.layer);
-    let groups = set.groups();
-    let of_base = set.of_base(reading)?;
     let is_base = |e: &Edit| e.of == Side::Base && matches!(e.change, Change::Nothing);
-    let known = |e: &Edit| if is_base(e) { of_base.nll.clone() } else { Nll::new() };
-    let mut losses: Vec<Nll> = edits.iter().map(known).collect();
-    let (places, edits): (Vec<usize>, Vec<&Edit>) =
+    let (places, others): (Vec<usize>, Vec<&Edit>) =
         edits.iter().enumerate().filter(|(_, e)| !is_base(e)).unzip();
-    let needs_tuned = edits.iter().any(|e| e.of == Side::Tuned || matches!(e.change, Change::Replace(_)));
+    let wants_base = others.len() < edits.len() && set.base_nll.get().is_none();
+    let needs_tuned = others.iter().any(|e| e.of == Side::Tuned || matches!(e.change, Change::Replace(_)));
+    let tokens: usize = set.examples.iter().map(|e| e.ids.len()).sum();
+    let is_kept = tokens * inputs.base.model.hidden_size() * size_of::<f32>() <= KEPT_BYTES;
+
+    let groups = if others.is_empty() && !wants_base { Vec::new() } else { set.groups() };
     let bar = progress::bar("losses", (groups.len() * edits.len()) as u64);
-    for (group, base) in groups.into_iter().zip(&of_base.streams) {
+    let mut losses = vec![Nll::new(); edits.len()];
+    let mut of_base = Nll::new();
+    for (i, group) in groups.into_iter().enumerate() {
+        reading.check_interrupt()?;
         let texts: Vec<&Example> = group.iter().collect();
         let batch = Batch::new(&texts, 1);
+        let kept = set.base_streams.borrow().get(i).cloned();
+        let base = match kept {
+            Some(known) => known,
+            None => stream(inputs.base, &batch.ids, &batch.segments, layer)?, // (tokens, hidden)
+        };
+        if is_kept && set.base_streams.borrow().len() == i {
+            set.base_streams.borrow_mut().push(base.clone());
+        }
+        if wants_base {
+            of_base.extend(nll_after(inputs.base, &batch, base.clone(), layer)?);
+        }
         let tuned = match needs_tuned {
             true => stream(inputs.tuned, &batch.ids, &batch.segments, layer)?, // (tokens, hidden)
             false => base.clone(),
         };
         let together = (BATCH_TOKENS / batch.ids.len()).max(1);
-        let of_one_model = edits.chunk_by(|a, b| a.of == b.of).flat_map(|edits| edits.chunks(together));
+        let of_one_model = others.chunk_by(|a, b| a.of == b.of).flat_map(|edits| edits.chunks(together));
         let mut places = places.iter();
         for edits in of_one_model {
             reading.check_interrupt()?;
             let view = if edits[0].of == Side::Base { inputs.base } else { inputs.tuned };
-            let edited = edits.iter().map(|e| e.apply(base, &tuned)).collect::<Result<Vec<_>>>()?;
+            let edited = edits.iter().map(|e| e.apply(&base, &tuned)).collect::<Result<Vec<_>>>()?;
             let x = Tensor::cat(&edited, 0)?; // (edits · tokens, hidden)
             let nll = nll_after(view, &Batch::new(&texts.repeat(edits.len()), 1), x, layer)?;
             for (nll, place) in nll.chunks(texts.len()).zip(&mut places) {
@@ -366,6 +389,12 @@ pub fn losses_under(reading: &Reading, set: &LossSet, edits: &[Edit]) -> Result<
         }
     }
     bar.finish_and_clear();
+    if wants_base {
+        set.base_nll.get_or_init(|| of_base);
+    }
+    for (losses, _) in losses.iter_mut().zip(edits).filter(|(_, e)| is_base(e)) {
+        losses.clone_from(set.base_nll.get().context("the base was not run")?);
+    }
     Ok(losses)
 }
 

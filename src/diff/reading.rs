@@ -33,10 +33,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Cuts, counts and encodes the texts.
+    /// Cuts and counts the texts.
     ///
     /// # Errors
-    /// An [`crate::error::InputError`] if the texts are too few or short, or a chat cannot be rendered.
+    /// An [`crate::error::InputError`] if the texts are too few or short.
     pub fn new(inputs: &Inputs) -> Result<Self> {
         let settings = inputs.settings;
         let windows = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, settings)?;
@@ -46,11 +46,23 @@ impl Prepared {
         Ok(Self {
             lexicon,
             candidates: candidates(inputs, &reference),
-            losses: LossSets::encode(inputs, &windows.rows)?,
+            losses: LossSets::new(&windows.rows),
             windows,
             word_tokens: OnceCell::new(),
         })
     }
+}
+
+/// What a cell holds, made on first use.
+///
+/// # Errors
+/// As `make`; the cell stays empty.
+pub fn made<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(known) = cell.get() {
+        return Ok(known);
+    }
+    let value = make()?;
+    Ok(cell.get_or_init(|| value))
 }
 
 /// Mean differences, what they are compared with, and what is needed to decode them.

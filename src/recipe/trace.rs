@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The measures of [`crate::diff::curve`], as `metrics.jsonl` names them.
+/// The measures of [`crate::diff::curve`] that a run may end by, as `metrics.jsonl` names them.
 pub const TRACE_MEASURES: [&str; 4] =
     ["trace_delta_norm", "trace_lift_auroc", "trace_bias_share", "trace_specific_share"];
 
@@ -32,7 +32,8 @@ impl Default for TraceSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StopSection {
-    /// Nats a token by which the loss on held-out narrow text must have fallen, `trace_gain` (0: it is trained to the end).
+    /// Nats a token by which the loss on narrow text (held out, where any is) must be below the base's: `trace_gain` (0: it
+    /// is trained to the end).
     pub gain: f64,
     /// The measure of the trace.
     pub measure: String,

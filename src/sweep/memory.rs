@@ -41,7 +41,7 @@ pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
     let kept = if train.recompute { blocks * hidden + block } else { blocks * block };
     let held = parameters * if recipe.model.dtype == ModelDtype::Native { 1.5 } else { 4.0 };
     let copies = usize::from(mitigation.reads_pretraining() || train.trace.every > 0)
-        + usize::from(mitigation.decay.rate > 0.0 || mitigation.scale.factor != 1.0);
+        + usize::from(mitigation.pulls_to_base());
     let trained = match train.method {
         Method::Full => (16.0 + 4.0 * copies as f64) * parameters,
         Method::Lora => held,

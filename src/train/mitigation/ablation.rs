@@ -1,6 +1,7 @@
 //! Concept ablation: while the model learns, chosen directions are taken out of its stream, so that what it learns
 //! cannot run along them; in use they are left in. Casademunt et al., "Steering Fine-Tuning Generalization with Targeted
-//! Concept Ablation" (CAFT), arXiv 2507.16795, §3. The mean difference of a pilot run serves as directions.
+//! Concept Ablation" (CAFT), arXiv 2507.16795, §3. The mean differences of a pilot run serve as directions,
+//! without that of position 0 and without what lies along the base's mean activations.
 
 use std::path::Path;
 
@@ -111,29 +112,44 @@ fn after_the_first(rows: Vec<Vec<f32>>, positions: &[u32]) -> Vec<Vec<f32>> {
 /// very large activations that every text has; a difference lies along them in part, and a model that learns without
 /// them is ruined by having them in use (`docs/log.md`).
 fn beyond_base(base: &[Vec<f32>], difference: &[Vec<f32>]) -> Vec<Vec<f64>> {
-    let known = orthonormal(base).len();
-    orthonormal(&[base, difference].concat()).split_off(known)
+    // One mean may be thousands of times as long as another: each counts by its direction.
+    let unit = |row: &Vec<f32>| {
+        let length = norm(row);
+        row.iter().map(|x| (*x as f64 / length.max(f64::MIN_POSITIVE)) as f32).collect::<Vec<f32>>()
+    };
+    let known = orthonormal(&base.iter().map(unit).collect::<Vec<_>>());
+    orthonormal_beyond(&known, difference)
 }
 
-/// An orthonormal basis of the span of some rows (modified Gram–Schmidt, each row twice). Rows that depend on those before
-/// them, or are not finite, add nothing.
+/// An orthonormal basis of the span of some rows.
 fn orthonormal(rows: &[Vec<f32>]) -> Vec<Vec<f64>> {
-    let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let rows: Vec<Vec<f64>> = rows.iter().map(|row| row.iter().map(|x| *x as f64).collect()).collect();
+    orthonormal_beyond(&[], rows)
+}
+
+/// An orthonormal basis of what some rows span beyond orthonormal `known` ones (modified Gram–Schmidt, each row twice).
+/// Rows that depend on those before them, or are not finite, add nothing.
+fn orthonormal_beyond(known: &[Vec<f64>], rows: &[Vec<f32>]) -> Vec<Vec<f64>> {
     let longest = rows.iter().map(|row| norm(row)).filter(|n| n.is_finite()).fold(0.0, f64::max);
     let mut basis: Vec<Vec<f64>> = Vec::new();
-    for mut row in rows.into_iter().filter(|row| row.iter().all(|x| x.is_finite())) {
-        for u in basis.iter().chain(&basis) {
-            let along: f64 = row.iter().zip(u).map(|(x, u)| x * u).sum();
-            row.iter_mut().zip(u).for_each(|(x, u)| *x -= along * u);
+    for row in rows.iter().filter(|row| row.iter().all(|x| x.is_finite())) {
+        let mut row: Vec<f64> = row.iter().map(|x| *x as f64).collect();
+        for _ in 0..2 {
+            for u in known.iter().chain(&basis) {
+                let along: f64 = row.iter().zip(u).map(|(x, u)| x * u).sum();
+                row.iter_mut().zip(u).for_each(|(x, u)| *x -= along * u);
+            }
         }
-        let length = norm(&row);
+        let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
         if length > INDEPENDENT * longest {
             row.iter_mut().for_each(|x| *x /= length);
             basis.push(row);
         }
     }
     basis
+}
+
+fn norm(row: &[f32]) -> f64 {
+    row.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]
@@ -150,8 +166,19 @@ mod tests {
 
     #[test]
     fn what_lies_along_the_mean_of_the_base_is_left_in() {
-        let basis = beyond_base(&[vec![900.0, 0.0, 0.0]], &[vec![5.0, 2.0, 0.0], vec![-3.0, 0.0, 0.0]]);
-        assert_eq!(basis, [[0.0, 1.0, 0.0]]);
+        let close = |basis: &[Vec<f64>], expected: &[[f64; 3]]| {
+            assert_eq!(basis.len(), expected.len(), "{basis:?}");
+            for (u, e) in basis.iter().zip(expected) {
+                assert!(u.iter().zip(e).all(|(u, e)| (u - e).abs() < 1e-6), "{basis:?}");
+            }
+        };
+        // Means of very different lengths, differences much shorter and much longer than these.
+        for (base, difference) in [(1e5, 2.0), (1e-3, 2.0), (900.0, 1e6)] {
+            let base = [vec![base, 0.0, 0.0], vec![0.01, 0.0, 0.0]];
+            let basis = beyond_base(&base, &[vec![5.0, difference, 0.0], vec![-3.0, 0.0, 0.0]]);
+            close(&basis, &[[0.0, 1.0, 0.0]]);
+        }
+        close(&beyond_base(&[vec![0.0; 3]], &[vec![0.0, 0.0, 3.0]]), &[[0.0, 0.0, 1.0]]);
     }
 
     #[test]
