@@ -66,7 +66,7 @@ pub fn say(inputs: &Inputs, interrupt: &Interrupt) -> Result<()> {
     let work = Work::of(settings, view.model.n_layers());
     let first = DiffSection { samples: settings.samples.min(WINDOWS), ..settings.clone() };
     // Too little text is told where it is read.
-    let Ok(windows) = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, &first) else { return Ok(()) };
+    let Ok(windows) = Windows::cut(inputs.text, &inputs.pretrained.tokenizer, &first) else { return Ok(()) };
     let clock = Instant::now();
     let layer = settings.block(view.model.n_layers());
     resid_post(view, &windows.ids, layer)?;

@@ -336,7 +336,7 @@ impl Edit {
 /// Losses under each edit, in their order. The blocks up to the one that is read are run once for each model; above it,
 /// as many edits of one model share a pass as fit in a batch. What the base makes of the texts is kept with them, so that
 /// other edits and other tuned models find it: its losses, taken in passes of their own so that they are the same whatever
-/// else is asked for, and its streams up to [`KEPT_BYTES`].
+/// else is asked for, and its streams up to 64 MiB.
 ///
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.

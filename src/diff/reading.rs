@@ -39,10 +39,10 @@ impl Prepared {
     /// An [`crate::error::InputError`] if the texts are too few or short.
     pub fn new(inputs: &Inputs) -> Result<Self> {
         let settings = inputs.settings;
-        let windows = Windows::cut(&inputs.text, &inputs.pretrained.tokenizer, settings)?;
+        let windows = Windows::cut(inputs.text, &inputs.pretrained.tokenizer, settings)?;
         let reference: Vec<String> = inputs.pretraining.iter().chain(inputs.text).cloned().collect();
         let lexicon = (!inputs.narrow.is_empty())
-            .then(|| Lexicon::new(&inputs.narrow, &reference, settings.lexicon_size));
+            .then(|| Lexicon::new(inputs.narrow, &reference, settings.lexicon_size));
         Ok(Self {
             lexicon,
             candidates: candidates(inputs, &reference),

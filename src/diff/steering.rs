@@ -166,8 +166,8 @@ pub fn measure(reading: &Reading) -> Result<Steered> {
     let embed = |texts: &[String]| -> Result<Vec<Vec<f32>>> {
         embedder.embed(&texts.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    let narrow = embed(&spread(&inputs.narrow))?;
-    let reference = embed(&spread(&inputs.text))?;
+    let narrow = embed(&spread(inputs.narrow))?;
+    let reference = embed(&spread(inputs.text))?;
     let unsteered = embed(&texts.unsteered)?;
     let base = embed(&texts.base)?;
     let steered = texts.steered.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>()?;
