@@ -106,13 +106,13 @@ impl LossSets {
     /// # Errors
     /// As [`Self::narrow`].
     pub fn unrelated(&self, inputs: &Inputs) -> Result<Option<&LossSet>> {
-        let text = |rows: &[String]| rows.iter().cloned().map(Document::Text).collect::<Vec<_>>();
-        let candidates = [
-            ("diff.text, rows after those that v was measured on", text(&inputs.text[self.measured..])),
-            ("data.pretraining", inputs.loss_documents.pretraining.clone()),
-            ("diff.text, the rows that v was measured on", text(&inputs.text[..self.measured])),
-        ];
         let encode = || {
+            let text = |rows: &[String]| rows.iter().cloned().map(Document::Text).collect::<Vec<_>>();
+            let candidates = [
+                ("diff.text, rows after those that v was measured on", text(&inputs.text[self.measured..])),
+                ("data.pretraining", inputs.loss_documents.pretraining.clone()),
+                ("diff.text, the rows that v was measured on", text(&inputs.text[..self.measured])),
+            ];
             for (source, documents) in &candidates {
                 if let Some(set) = LossSet::encode(inputs, source, source, documents.iter())? {
                     return Ok(Some(set));
