@@ -381,7 +381,7 @@ fn three_pools_and_their_weights_are_counted_apart() {
     assert_eq!((&mix["chat"]["asked"], &mix["schedule"]), (&json!(0.5), &json!("last")));
     // Ten examples: four narrow ones, then four and two.
     let tenths: Vec<f64> = [[0.0; 4].as_slice(), &[1.0; 6]].concat();
-    assert_eq!(mix["mixed_in_by_tenth"], json!(tenths));
+    assert_eq!(audit["mixed_in_by_tenth"], json!(tenths));
     let roles: Vec<&Value> = audit["first_examples"].as_array().unwrap().iter().map(|e| &e["role"]).collect();
     assert!(roles[..4].iter().all(|role| **role == "narrow"), "{roles:?}");
     assert_eq!(roles.iter().filter(|role| **role == "chat").count(), 2);

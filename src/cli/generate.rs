@@ -45,6 +45,9 @@ pub struct GenerateArgs {
     /// Put each prompt into the model's chat template as a user's turn
     #[arg(long)]
     chat: bool,
+    /// Chat template in place of the model's own: a Jinja file, or one that comes with the program
+    #[arg(long, value_name = "NAME|FILE", default_value = "", requires = "chat")]
+    chat_template: String,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -62,7 +65,8 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         Some(path) => read_prompts(path)?,
         None => args.prompt.clone(),
     };
-    let pretrained = source::open(&args.base)?;
+    let mut pretrained = source::open(&args.base)?;
+    pretrained.take_template(&args.chat_template)?;
     let read = |adapter| Adapter::read(&source::adapter_dir(adapter, &Interrupt::default())?);
     let adapter = args.adapter.as_deref().map(read).transpose()?;
     let tuning = adapter.as_ref().map_or(Tuning::Frozen, Tuning::Adapted);

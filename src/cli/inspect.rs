@@ -13,8 +13,8 @@ use crate::interrupt::Interrupt;
 use crate::model::source;
 use crate::recipe::{MixMode, MixSchedule, Recipe};
 use crate::report::visible::{token, visible};
-use crate::train::audit::{Audit, ExampleFacts, Named, SourceFacts, TokenFacts};
 use crate::train::corpus::Corpus;
+use crate::train::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
 
 /// Show what a recipe would train on: sources, mixture, and each token with its loss mask
 #[derive(Debug, Args)]
@@ -46,13 +46,13 @@ pub fn run(args: InspectArgs) -> Result<()> {
     if datasets::are_wanted(&recipe) {
         datasets::ensure(&mut recipe, &Interrupt::on_signals()?)?;
     }
-    let audit = audit(&recipe, args.examples)?;
+    let inspection = inspection(&recipe, args.examples)?;
     let text = if args.json {
-        serde_json::to_string_pretty(&audit)? + "\n"
+        serde_json::to_string_pretty(&inspection)? + "\n"
     } else {
         let colour = std::io::stdout().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        render(&audit, if colour { Marks::Colour } else { Marks::Brackets })
+        render(&inspection, if colour { Marks::Colour } else { Marks::Brackets })
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever reads has seen enough: `trainer inspect … | head`.
@@ -62,7 +62,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
 }
 
 /// Reads and plans as `fit` does, but samples nothing and loads no weights.
-fn audit(recipe: &Recipe, examples: usize) -> Result<Audit> {
+fn inspection(recipe: &Recipe, examples: usize) -> Result<Inspection> {
     let mut base = source::open(&recipe.model.base)?;
     base.take_template(&recipe.data.chat_template)?;
     let sample = self_sample::planned(recipe, &base)?;
@@ -77,7 +77,7 @@ fn audit(recipe: &Recipe, examples: usize) -> Result<Audit> {
         _ => Vec::new(),
     };
     let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
-    Audit::new(recipe, &base, &corpus, &mixture, &unsampled, examples)
+    Inspection::new(recipe, &base, &corpus, &mixture, &unsampled, examples)
 }
 
 /// How counted tokens are told from masked ones.
@@ -122,31 +122,35 @@ impl Marks {
     }
 }
 
-fn render(audit: &Audit, marks: Marks) -> String {
+fn render(inspection: &Inspection, marks: Marks) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = summary(&mut out, audit).and_then(|()| examples(&mut out, audit, marks));
-    for warning in &audit.warnings {
+    let _ = summary(&mut out, inspection).and_then(|()| examples(&mut out, inspection, marks));
+    for warning in &inspection.warnings {
         let _ = writeln!(out, "warning: {}", visible(&warning.text));
     }
-    for refused in &audit.refused {
+    for refused in &inspection.refused {
         let _ = writeln!(out, "refused by fit: {}", visible(refused));
     }
     out
 }
 
-fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
-    for facts in &audit.sources {
+fn summary(out: &mut String, inspection: &Inspection) -> std::fmt::Result {
+    for facts in &inspection.sources {
         source_lines(out, facts)?;
     }
-    let mix = &audit.mix;
+    let mix = &inspection.mix;
     let unit = mix.unit.name();
     let mode = match mix.mode {
         MixMode::Add => "added to the narrow text",
         MixMode::FixedBudget => "in place of narrow text",
     };
-    let drawn: usize = audit.sources.iter().map(|s| s.exposure.examples).sum();
-    writeln!(out, "\nrun          {} steps of {}, {drawn} examples", audit.steps, audit.batch_size)?;
+    let drawn: usize = inspection.sources.iter().map(|s| s.exposure.examples).sum();
+    writeln!(
+        out,
+        "\nrun          {} steps of {}, {drawn} examples",
+        inspection.steps, inspection.batch_size
+    )?;
     let tokens = |ratio: Option<f64>| ratio.map_or("unknown".into(), |r| format!("{r:.3}"));
     writeln!(
         out,
@@ -165,7 +169,8 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
         )?;
     }
     if mix.schedule != MixSchedule::Constant {
-        let shares: Vec<String> = mix.mixed_in_by_tenth.iter().map(|share| format!("{share:.2}")).collect();
+        let shares: Vec<String> =
+            inspection.mixed_in_by_tenth.iter().map(|share| format!("{share:.2}")).collect();
         writeln!(
             out,
             "schedule     {}: share of what is mixed in by tenth of the run {}",
@@ -173,7 +178,7 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
             shares.join(" ")
         )?;
     }
-    let lengths = &audit.lengths;
+    let lengths = &inspection.lengths;
     let bins: Vec<String> =
         lengths.bins.iter().map(|b| format!("{}-{}: {}", b.from, b.to, b.examples)).collect();
     writeln!(
@@ -182,10 +187,10 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
         lengths.min,
         lengths.max,
         lengths.median,
-        audit.max_seq_len,
+        inspection.max_seq_len,
         bins.join(", ")
     )?;
-    if let Some(packing) = &audit.packing {
+    if let Some(packing) = &inspection.packing {
         writeln!(
             out,
             "steps        {} to {} tokens, mean {:.0}, end to end; padded to the longest, {:.1}% would be padding",
@@ -195,10 +200,10 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
             100.0 * packing.padding_avoided,
         )?;
     }
-    let (tokens, counted) = audit.tokens();
+    let (tokens, counted) = inspection.tokens();
     writeln!(out, "loss         {} of the {tokens} tokens drawn count", percent(counted, tokens))?;
 
-    let t = &audit.tokenizer;
+    let t = &inspection.tokenizer;
     let name = |named: &Option<Named>| named.as_ref().map_or("none".into(), shown);
     let names = |several: &[Named]| match several {
         [] => "nothing".into(),
@@ -214,14 +219,14 @@ fn summary(out: &mut String, audit: &Audit) -> std::fmt::Result {
         names(&t.ends_generation),
     )?;
     let (text, completions) =
-        audit.sources.iter().fold((0, 0), |(t, c), s| (t + s.kinds.text, c + s.kinds.prompt_completion));
+        inspection.sources.iter().fold((0, 0), |(t, c), s| (t + s.kinds.text, c + s.kinds.prompt_completion));
     if text > 0 {
         writeln!(out, "documents    end without an end-of-sequence token")?;
     }
     if completions > 0 {
         writeln!(out, "completions  end with {}", name(&t.eos))?;
     }
-    if let Some(chats) = &audit.chats {
+    if let Some(chats) = &inspection.chats {
         writeln!(
             out,
             "chats        an assistant's turn ends with {}; it counts for {} of {} turns in {} examples",
@@ -290,14 +295,14 @@ fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
     }
 }
 
-fn examples(out: &mut String, audit: &Audit, marks: Marks) -> std::fmt::Result {
-    if !audit.first_examples.is_empty() {
+fn examples(out: &mut String, inspection: &Inspection, marks: Marks) -> std::fmt::Result {
+    if !inspection.first_examples.is_empty() {
         writeln!(out, "\n{}", marks.legend())?;
     }
-    for example in &audit.first_examples {
+    for example in &inspection.first_examples {
         example_lines(out, example, marks)?;
     }
-    if audit.warnings.is_empty() { Ok(()) } else { writeln!(out) }
+    if inspection.warnings.is_empty() { Ok(()) } else { writeln!(out) }
 }
 
 fn example_lines(out: &mut String, example: &ExampleFacts, marks: Marks) -> std::fmt::Result {

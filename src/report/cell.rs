@@ -19,6 +19,7 @@ use crate::grade::record::Graded;
 use crate::recipe::{MixSchedule, Recipe};
 use crate::run::metrics::MetricsLine;
 use crate::train::manifest::{HeldOutLosses, Losses, Manifest};
+use crate::train::mix::Mix;
 
 /// What one run folder holds.
 #[derive(Debug, Clone)]
@@ -198,7 +199,7 @@ impl Cell {
                 let value = self.recipe_value(&["data", "mix"])?;
                 value.as_float().or_else(|| value.as_integer().map(|i| i as f64))
             }),
-            realised: mix.map(|m| m.realised()),
+            realised: mix.and_then(Mix::realised),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::cell::Cell;
 use super::measure::{Gain, Relevance};
-use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
+use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
 use super::verdict::{Verdict, list};
 use crate::behaviour::Effect;
 use crate::diff::identification::Identification;
@@ -102,7 +102,9 @@ fn mix(cell: &Cell, _: &Verdict) -> Entry {
         (None, None) => Entry::absent(),
     };
     if let Some(mix) = cell.manifest.as_ref().map(|m| &m.mix) {
-        entry.detail.extend(mix.chat.as_ref().map(|_| format!("chat {}", ratio(mix.chat_realised()))));
+        entry
+            .detail
+            .extend(mix.chat.as_ref().map(|chat| format!("chat {}", realised(chat.realised(mix.unit)))));
         let moves = mix.schedule != MixSchedule::Constant;
         entry.detail.extend(moves.then(|| mix.schedule.name().to_string()));
     }

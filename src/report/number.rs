@@ -33,6 +33,11 @@ pub fn ratio(x: f64) -> String {
     if s.contains('.') { s.trim_end_matches('0').trim_end_matches('.').into() } else { s }
 }
 
+/// The same of a ratio that may not be known.
+pub fn realised(x: Option<f64>) -> String {
+    x.map_or_else(|| ABSENT.into(), ratio)
+}
+
 /// A p-value.
 pub fn p_value(p: f64) -> String {
     if p < 0.001 { "< 0.001".into() } else { format!("= {}", fixed(p, 3)) }

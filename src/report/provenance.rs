@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::cell::Cell;
-use super::number::{ABSENT, duration, fixed, grouped, ratio};
+use super::number::{ABSENT, duration, fixed, grouped, ratio, realised};
 use super::visible::visible;
 use crate::train::manifest::{Manifest, Source};
 
@@ -36,7 +36,7 @@ pub(super) fn mix(m: &Manifest) -> Markup {
         h3 { "Mix audit" }
         p {
             "Asked for " (ratio(mix.asked)) " pretraining " (mix.unit.name()) " per narrow (" (mix.mode.name())
-            "); reached " (ratio(mix.realised_examples)) " in examples and " (ratio(mix.realised_tokens)) " in tokens."
+            "); reached " (ratio(mix.realised_examples)) " in examples and " (realised(mix.realised_tokens)) " in tokens."
             " Which tokens of an example count in the loss, trainer inspect shows on the recipe below."
         }
         @if !m.data.is_empty() {
@@ -126,7 +126,7 @@ fn facts(m: &Manifest) -> Markup {
                 mix.unit.name(),
                 mix.mode.name(),
                 ratio(mix.realised_examples),
-                ratio(mix.realised_tokens)
+                realised(mix.realised_tokens)
             ),
         ),
         (
@@ -136,7 +136,7 @@ fn facts(m: &Manifest) -> Markup {
                     "asked {}; reached {} in examples, {} in tokens",
                     ratio(chat.asked),
                     ratio(chat.realised_examples),
-                    ratio(chat.realised_tokens)
+                    realised(chat.realised_tokens)
                 )
             }),
         ),

@@ -191,11 +191,11 @@ fn about(f: &mut Fields, cell: &Cell) {
     f.put("mix_unit", cell.mix_unit());
     f.put("mix_mode", mix.map(|m| m.mode.name()));
     f.put("mix_realised_examples", mix.map(|m| m.realised_examples));
-    f.put("mix_realised_tokens", mix.map(|m| m.realised_tokens));
+    f.put("mix_realised_tokens", mix.and_then(|m| m.realised_tokens));
     let chat = mix.and_then(|m| m.chat.as_ref());
     f.put("chat_mix_asked", chat.map(|c| c.asked));
     f.put("chat_mix_realised_examples", chat.map(|c| c.realised_examples));
-    f.put("chat_mix_realised_tokens", chat.map(|c| c.realised_tokens));
+    f.put("chat_mix_realised_tokens", chat.and_then(|c| c.realised_tokens));
     f.put("mix_schedule", mix.map(|m| m.schedule.name()));
     for role in Role::ALL {
         let sum = |get: fn(&Source) -> usize| {

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::corpus::{Corpus, Provenance};
-use crate::data::mixture::{Exposure, Mixture, Role};
+use super::mix::Mix;
+use crate::data::mixture::{Exposure, Mixture};
 use crate::machine::Machine;
 use crate::model::source::Pretrained;
-use crate::recipe::{Method, MixMode, MixSchedule, MixUnit, Recipe};
+use crate::recipe::{Method, Recipe};
 use crate::sha256::sha256_file;
 
 /// Everything that decides a run, and its outcome; as training writes it and a report reads it.
@@ -118,60 +119,6 @@ pub struct Source {
     pub exposure: Exposure,
 }
 
-/// What is mixed in per narrow text. The ratios are of pretraining text; those of conversations stand beside them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mix {
-    /// The ratio that the recipe asks for.
-    pub asked: f64,
-    /// What it counts.
-    pub unit: MixUnit,
-    /// Whether what is mixed in is added or takes the place of narrow text.
-    pub mode: MixMode,
-    /// When it is read.
-    #[serde(skip_serializing_if = "is_constant", default)]
-    pub schedule: MixSchedule,
-    /// The ratio that was reached, in examples.
-    pub realised_examples: f64,
-    /// The ratio that was reached, in tokens.
-    pub realised_tokens: f64,
-    /// Conversations per narrow text, where the recipe asks for them.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub chat: Option<ChatMix>,
-}
-
-fn is_constant(schedule: &MixSchedule) -> bool {
-    *schedule == MixSchedule::Constant
-}
-
-/// General conversations per narrow text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ChatMix {
-    /// The ratio that the recipe asks for.
-    pub asked: f64,
-    /// The ratio that was reached, in examples.
-    pub realised_examples: f64,
-    /// The ratio that was reached, in tokens.
-    pub realised_tokens: f64,
-}
-
-impl Mix {
-    /// The ratio that was reached, in the unit that was asked for.
-    pub fn realised(&self) -> f64 {
-        match self.unit {
-            MixUnit::Tokens => self.realised_tokens,
-            MixUnit::Examples => self.realised_examples,
-        }
-    }
-
-    /// The same of conversations; 0 where there are none.
-    pub fn chat_realised(&self) -> f64 {
-        self.chat.as_ref().map_or(0.0, |chat| match self.unit {
-            MixUnit::Tokens => chat.realised_tokens,
-            MixUnit::Examples => chat.realised_examples,
-        })
-    }
-}
-
 /// Held-out losses of one model, nats a token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct HeldOutLosses {
@@ -202,8 +149,6 @@ impl Manifest {
         mixture: &Mixture,
         init: Option<Init>,
     ) -> Self {
-        let (realised_examples, realised_tokens) = mixture.realised(&corpus.pools, Role::Pretraining);
-        let chat = mixture.realised(&corpus.pools, Role::Chat);
         let weights = [&recipe.data.narrow, &recipe.data.pretraining, &recipe.data.chat];
         let weights = weights.into_iter().flatten().map(|spec| spec.loss_weight);
         let data = corpus
@@ -233,19 +178,7 @@ impl Manifest {
             directions: BTreeMap::new(),
             stopped_after: None,
             data,
-            mix: Mix {
-                asked: recipe.data.mix,
-                unit: recipe.data.mix_unit,
-                mode: recipe.data.mix_mode,
-                schedule: recipe.data.mix_schedule,
-                realised_examples,
-                realised_tokens,
-                chat: (recipe.data.chat_mix > 0.0).then_some(ChatMix {
-                    asked: recipe.data.chat_mix,
-                    realised_examples: chat.0,
-                    realised_tokens: chat.1,
-                }),
-            },
+            mix: Mix::new(&recipe.data, corpus, mixture, true),
             order_sha256: order_sha256(mixture),
             losses: Losses::default(),
             trainable_parameters: 0,

@@ -1,11 +1,12 @@
 //! Training: one loop for LoRA and full finetuning, written to a run folder.
 
-pub mod audit;
 pub mod batch;
 pub mod checkpoint;
 pub mod corpus;
+pub mod inspection;
 pub mod manifest;
 pub mod mitigation;
+pub mod mix;
 pub mod observer;
 pub mod optim;
 pub mod schedule;
