@@ -58,8 +58,8 @@ impl AdamW {
         let keep = (1.0 - self.lr * self.weight_decay) as f32;
         let chunks = w.par_chunks_mut(TASK).zip(m.par_chunks_mut(TASK)).zip(v.par_chunks_mut(TASK));
         chunks.zip(g.par_chunks(TASK)).for_each(|(((w, m), v), g)| {
-            vectorized(|| {
-                for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
+            vectorized!({
+                for (((w, m), v), g) in w.iter_mut().zip(m.iter_mut()).zip(v.iter_mut()).zip(g) {
                     let g = g * factor;
                     *m = *m * b1 + g * c1;
                     *v = *v * b2 + g * g * c2;

@@ -315,7 +315,7 @@ impl Head<'_> {
         let mut s = vec![0f32; rows * keys];
         matmul(&mut s, keys, false, a.scale, self.queries(b), self.kv(self.k, b).t(), Threads::One);
         let window = a.window.unwrap_or(usize::MAX);
-        let slope = vectorized(|| {
+        let slope = vectorized!({
             let slope = a.softcap.map(|cap| {
                 s.iter_mut()
                     .map(|s| {
@@ -358,7 +358,7 @@ impl Head<'_> {
             let mut ds = vec![0f32; rows * cols];
             matmul(&mut ds, cols, false, 1.0, g, self.values(&b).t(), Threads::One);
             // dS = P ∘ (dP − Σ P∘dP), through the cap
-            vectorized(|| {
+            vectorized!({
                 for (ds, p) in ds.chunks_exact_mut(cols).zip(p.chunks_exact(cols)) {
                     let mean = dot(ds, p);
                     ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean));

@@ -57,7 +57,7 @@ pub(super) fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let (xs, ys): (&[f32], &[f32]) = (&xs, &ys);
     let mut out = vec![0f32; xs.len()];
     out.par_chunks_mut(TASK).zip(xs.par_chunks(TASK)).zip(ys.par_chunks(TASK)).for_each(|((out, x), y)| {
-        vectorized(|| {
+        vectorized!({
             for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
                 *out = x + y;
             }
@@ -79,7 +79,7 @@ pub(super) fn add_into(own: Tensor, other: &Tensor) -> Result<Tensor> {
     let addend: &[f32] = &addend;
     with_mut(&own, |own| {
         own.par_chunks_mut(TASK).zip(addend.par_chunks(TASK)).for_each(|(own, addend)| {
-            vectorized(|| own.iter_mut().zip(addend).for_each(|(o, a)| *o += a));
+            vectorized!(own.iter_mut().zip(addend).for_each(|(o, a)| *o += a));
         })
     })?;
     Ok(own)

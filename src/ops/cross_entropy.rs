@@ -154,7 +154,7 @@ fn walk(
 
 /// The loss of one row; turns its logits into weight · ∂nll/∂(logits before the cap) when asked.
 fn row_loss(z: &mut [f32], target: usize, weight: f32, softcap: Option<f32>, want_gradient: bool) -> f32 {
-    vectorized(|| {
+    vectorized!({
         let slope: Option<Vec<f32>> = softcap.map(|cap| {
             z.iter_mut()
                 .map(|z| {

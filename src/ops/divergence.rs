@@ -124,7 +124,7 @@ fn in_chunks(
 
 /// KL(p‖q) of one row; turns the student's logits into weight · ∂KL/∂(logits before the cap).
 fn row_divergence(z: &mut [f32], t: &mut [f32], weight: f32, softcap: Option<f32>) -> f32 {
-    vectorized(|| {
+    vectorized!({
         let slope: Option<Vec<f32>> = softcap.map(|cap| {
             t.iter_mut().for_each(|t| *t = cap * tanh(*t / cap));
             z.iter_mut()

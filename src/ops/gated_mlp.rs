@@ -73,7 +73,7 @@ pub fn composed(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Te
 fn forward(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
     let mut y = vec![0f32; gate.len()];
     y.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK)).for_each(|((y, g), u)| {
-        vectorized(|| {
+        vectorized!({
             for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
                 *y = activation.value_and_slope(*g).0 * u;
             }
@@ -89,8 +89,8 @@ fn backward(gate: &[f32], up: &[f32], gradient: &[f32], activation: Activation) 
         .zip(du.par_chunks_mut(TASK))
         .zip(gate.par_chunks(TASK).zip(up.par_chunks(TASK)).zip(gradient.par_chunks(TASK)))
         .for_each(|((dg, du), ((g, u), d))| {
-            vectorized(|| {
-                for ((dg, du), ((g, u), d)) in dg.iter_mut().zip(du).zip(g.iter().zip(u).zip(d)) {
+            vectorized!({
+                for ((dg, du), ((g, u), d)) in dg.iter_mut().zip(du.iter_mut()).zip(g.iter().zip(u).zip(d)) {
                     let (value, slope) = activation.value_and_slope(*g);
                     *dg = d * u * slope;
                     *du = d * value;

@@ -16,7 +16,7 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     }
     let x = x.contiguous()?;
     let x = view(&x)?;
-    let parts: Vec<f32> = x.par_chunks(TASK).map(|part| vectorized(|| dot(part, part))).collect();
+    let parts: Vec<f32> = x.par_chunks(TASK).map(|part| vectorized!(dot(part, part))).collect();
     Ok(parts.into_iter().map(f64::from).sum())
 }
 

@@ -9,15 +9,12 @@ use super::matmul::Mat;
 
 /// y (+)= scale · x·Wᵀ: x `(in)`, W `(out, in)` with dense rows, y `(out)`.
 pub(super) fn times_transposed(y: &mut [f32], accumulate: bool, scale: f32, x: &[f32], w: Mat) {
-    vectorized(
-        #[inline(always)]
-        || {
-            for (j, y) in y.iter_mut().enumerate() {
-                let sum = scale * dot(x, w.row(j, 0..x.len()));
-                *y = if accumulate { *y + sum } else { sum };
-            }
-        },
-    );
+    vectorized!({
+        for (j, y) in y.iter_mut().enumerate() {
+            let sum = scale * dot(x, w.row(j, 0..x.len()));
+            *y = if accumulate { *y + sum } else { sum };
+        }
+    });
 }
 
 /// y (+)= scale · x·B: x `(in)`, B `(in, out)` with dense rows, y `(out)`.
@@ -26,15 +23,12 @@ pub(super) fn times(y: &mut [f32], accumulate: bool, scale: f32, x: &[f32], b: M
     if !accumulate {
         y.fill(0.0);
     }
-    vectorized(
-        #[inline(always)]
-        || {
-            for (i, x) in x.iter().enumerate() {
-                let factor = scale * x;
-                y.iter_mut().zip(b.row(i, columns.clone())).for_each(|(y, b)| *y += factor * b);
-            }
-        },
-    );
+    vectorized!({
+        for (i, x) in x.iter().enumerate() {
+            let factor = scale * x;
+            y.iter_mut().zip(b.row(i, columns.clone())).for_each(|(y, b)| *y += factor * b);
+        }
+    });
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ struct Norm {
 }
 
 impl Norm {
+    #[inline(always)]
     fn inverse_rms(&self, row: &[f32]) -> f32 {
         1.0 / (dot(row, row) / row.len() as f32 + self.eps).sqrt()
     }
@@ -63,7 +64,7 @@ impl Norm {
         let mut y = vec![0f32; x.len()];
         let task = rows_per_task(width) * width;
         y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| {
-            vectorized(|| {
+            vectorized!({
                 for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                     let inv = self.inverse_rms(x);
                     for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
@@ -86,7 +87,7 @@ impl Norm {
             .zip(x.par_chunks(task))
             .zip(g.par_chunks(task))
             .map(|((dx, x), g)| {
-                vectorized(|| {
+                vectorized!({
                     let mut dw = vec![0f32; if need_dw { width } else { 0 }];
                     let mut gg = vec![0f32; width];
                     let rows =

@@ -91,7 +91,7 @@ impl Rotation {
         let rows = rows_per_task(width);
         y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).enumerate().for_each(
             |(task, (y, x))| {
-                vectorized(|| {
+                vectorized!({
                     for (row, (y, x)) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
                         let at = self.positions[task * rows + row] * half;
                         let (cos, sin) = (&self.table.cos[at..at + half], &self.table.sin[at..at + half]);
