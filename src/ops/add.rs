@@ -21,6 +21,14 @@ pub fn add(x: &Tensor, y: &Tensor, tape: Tape) -> Result<Tensor> {
     Ok(sum)
 }
 
+/// own + other, same shapes, in the storage of `own`, which nobody else may hold. Without gradients.
+///
+/// # Errors
+/// If the shapes differ.
+pub fn add_into(own: Tensor, other: &Tensor) -> Result<Tensor> {
+    cpu::add_into(own, other)
+}
+
 /// x − y, same shapes, with gradients for both.
 ///
 /// # Errors

@@ -11,7 +11,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{tensor, view};
+use super::cpu::{tensor, view, written};
 use super::exp::{dot, exp_row, tanh, vectorized};
 use super::matmul::{Mat, Threads, matmul};
 use super::segments::{Segments, keep_flagged};
@@ -312,8 +312,9 @@ impl Head<'_> {
     fn probabilities(&self, b: &Block) -> (Vec<f32>, Option<Vec<f32>>) {
         let a = self.attention;
         let (rows, keys) = (b.rows.len(), b.keys.len());
-        let mut s = vec![0f32; rows * keys];
-        matmul(&mut s, keys, false, a.scale, self.queries(b), self.kv(self.k, b).t(), Threads::One);
+        let mut s = written(rows * keys, |s| {
+            matmul(s, keys, false, a.scale, self.queries(b), self.kv(self.k, b).t(), Threads::One)
+        });
         let window = a.window.unwrap_or(usize::MAX);
         let slope = vectorized!({
             let slope = a.softcap.map(|cap| {
@@ -355,8 +356,8 @@ impl Head<'_> {
             let pm = Mat::new(&p, rows, cols);
             // dV += Pᵀ·dO;  dP = dO·Vᵀ
             matmul(&mut out.v[b.keys.start * d..], d, true, 1.0, pm.t(), g, Threads::One);
-            let mut ds = vec![0f32; rows * cols];
-            matmul(&mut ds, cols, false, 1.0, g, self.values(&b).t(), Threads::One);
+            let mut ds =
+                written(rows * cols, |ds| matmul(ds, cols, false, 1.0, g, self.values(&b).t(), Threads::One));
             // dS = P ∘ (dP − Σ P∘dP), through the cap
             vectorized!({
                 for (ds, p) in ds.chunks_exact_mut(cols).zip(p.chunks_exact(cols)) {

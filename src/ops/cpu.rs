@@ -1,6 +1,7 @@
 //! Contiguous f32 views of candle tensors on the CPU.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
@@ -41,6 +42,24 @@ pub(super) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> 
     Tensor::from_vec(data, shape.into(), &Device::Cpu)
 }
 
+/// `len` elements as `write` leaves them, which must write every one and read none before: clearing them first would cost
+/// as much as a simple operation on them.
+pub(super) fn written(len: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut data = Vec::with_capacity(len);
+    let room = &mut data.spare_capacity_mut()[..len];
+    if cfg!(any(test, debug_assertions)) {
+        room.fill(MaybeUninit::new(f32::NAN)); // an element that is left out shows in every test of an operation
+    }
+    // SAFETY: the room is `len` elements that are ours alone, and every bit pattern is an f32. `write` is to write before it
+    // reads, as all its callers do; `what_is_not_written_shows` and the tests of the operations, where each element left out
+    // would be a NaN, hold them to it.
+    unsafe {
+        write(&mut *(std::ptr::from_mut(room) as *mut [f32]));
+        data.set_len(len);
+    }
+    data
+}
+
 /// Elements that one rayon task takes.
 pub(super) const TASK: usize = 16 * 1024;
 
@@ -55,13 +74,16 @@ pub(super) fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let (x, y) = (x.contiguous()?, y.contiguous()?);
     let (xs, ys) = (view(&x)?, view(&y)?);
     let (xs, ys): (&[f32], &[f32]) = (&xs, &ys);
-    let mut out = vec![0f32; xs.len()];
-    out.par_chunks_mut(TASK).zip(xs.par_chunks(TASK)).zip(ys.par_chunks(TASK)).for_each(|((out, x), y)| {
-        vectorized!({
-            for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
-                *out = x + y;
-            }
-        })
+    let out = written(xs.len(), |out| {
+        out.par_chunks_mut(TASK).zip(xs.par_chunks(TASK)).zip(ys.par_chunks(TASK)).for_each(
+            |((out, x), y)| {
+                vectorized!({
+                    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+                        *out = x + y;
+                    }
+                })
+            },
+        );
     });
     tensor(out, x.shape())
 }
@@ -110,4 +132,17 @@ pub(super) fn with_mut<R>(t: &Tensor, write: impl FnOnce(&mut [f32]) -> R) -> Re
 /// Rows that one rayon task takes, so that a task has about [`TASK`] elements.
 pub(super) fn rows_per_task(width: usize) -> usize {
     (TASK / width.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_shows() {
+        let data = written(5, |data| data[..3].fill(1.5));
+        assert_eq!(data[..3], [1.5; 3]);
+        assert!(data[3..].iter().all(|x| x.is_nan()));
+        assert!(written(0, |data| assert!(data.is_empty())).is_empty());
+    }
 }

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::cpu::view;
+use super::cpu::{view, written};
 use super::exp::{exp_row, tanh, vectorized};
 use super::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
@@ -121,13 +121,10 @@ fn walk(
     let mut dh = need_dh.then(|| vec![0f32; tokens * width]);
     let mut dw = need_dw.then(|| vec![0f32; vocab * width]);
     let chunk = (chunk_bytes / (4 * vocab)).clamp(1, active.len().max(1));
-    let mut logits = vec![0f32; chunk * vocab];
-    let mut dh_chunk = vec![0f32; if need_dh { chunk * width } else { 0 }];
     for rows in active.chunks(chunk) {
         let h: Vec<f32> = rows.iter().flat_map(|t| hs[t * width..(t + 1) * width].iter().copied()).collect();
         let h = Mat::new(&h, rows.len(), width);
-        let logits = &mut logits[..rows.len() * vocab];
-        w.times_transposed(logits, false, h);
+        let mut logits = written(rows.len() * vocab, |z| w.times_transposed(z, false, h));
         let losses: Vec<f32> = logits
             .par_chunks_mut(vocab)
             .zip(rows)
@@ -138,9 +135,9 @@ fn walk(
         for (&t, loss) in rows.iter().zip(losses) {
             nll[t] = loss;
         }
-        let dz = Mat::new(logits, rows.len(), vocab);
+        let dz = Mat::new(&logits, rows.len(), vocab);
         if let Some(dh) = &mut dh {
-            w.times(&mut dh_chunk, false, dz);
+            let dh_chunk = written(rows.len() * width, |dh| w.times(dh, false, dz));
             for (&t, row) in rows.iter().zip(dh_chunk.chunks_exact(width)) {
                 dh[t * width..(t + 1) * width].copy_from_slice(row);
             }
@@ -239,8 +236,8 @@ mod tests {
         let recording = Recording::new([&h]);
         let loss = linear_cross_entropy(&h, &w.clone().into(), &targets(), None, recording.tape())?;
         let mut grads = recording.backward(&loss.total)?;
-        assert!(grads.take(&w).is_none());
-        let dh = grads.take(&h).expect("h is trained").to_vec2::<f32>()?;
+        assert!(grads.take(&w)?.is_none());
+        let dh = grads.take(&h)?.expect("h is trained").to_vec2::<f32>()?;
         assert!(dh[1].iter().all(|g| *g == 0.0) && dh[0].iter().any(|g| *g != 0.0));
         Ok(())
     }

@@ -25,7 +25,10 @@ pub fn embedding(table: &Matrix, ids: &[u32], scale: f64, tape: Tape) -> Result<
             let gradient = gradient.contiguous()?;
             let g = view(&gradient)?;
             // Into the sum itself: a tied table already holds the gradient of the head, and is large.
-            into.add_with(table, dims, |de, _| {
+            into.add_with(table, dims, |de, add| {
+                if !add {
+                    de.fill(0.0);
+                }
                 for (id, g) in ids.iter().zip(g.chunks_exact(dims.1)) {
                     let row = &mut de[*id as usize * dims.1..][..dims.1];
                     row.iter_mut().zip(g).for_each(|(d, g)| *d += scale as f32 * g);

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::cpu::{TASK, tensor, view};
+use super::cpu::{TASK, tensor, view, written};
 use super::exp::{sigmoid, tanh, vectorized};
 use super::tape::Tape;
 
@@ -71,32 +71,38 @@ pub fn composed(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Te
 }
 
 fn forward(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
-    let mut y = vec![0f32; gate.len()];
-    y.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK)).for_each(|((y, g), u)| {
-        vectorized!({
-            for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
-                *y = activation.value_and_slope(*g).0 * u;
-            }
+    written(gate.len(), |y| {
+        y.par_chunks_mut(TASK).zip(gate.par_chunks(TASK)).zip(up.par_chunks(TASK)).for_each(|((y, g), u)| {
+            vectorized!({
+                for ((y, g), u) in y.iter_mut().zip(g).zip(u) {
+                    *y = activation.value_and_slope(*g).0 * u;
+                }
+            })
         })
-    });
-    y
+    })
 }
 
 /// Gradients of gate and up.
 fn backward(gate: &[f32], up: &[f32], gradient: &[f32], activation: Activation) -> (Vec<f32>, Vec<f32>) {
-    let (mut dg, mut du) = (vec![0f32; gate.len()], vec![0f32; up.len()]);
-    dg.par_chunks_mut(TASK)
-        .zip(du.par_chunks_mut(TASK))
-        .zip(gate.par_chunks(TASK).zip(up.par_chunks(TASK)).zip(gradient.par_chunks(TASK)))
-        .for_each(|((dg, du), ((g, u), d))| {
-            vectorized!({
-                for ((dg, du), ((g, u), d)) in dg.iter_mut().zip(du.iter_mut()).zip(g.iter().zip(u).zip(d)) {
-                    let (value, slope) = activation.value_and_slope(*g);
-                    *dg = d * u * slope;
-                    *du = d * value;
-                }
-            })
-        });
+    let mut du = Vec::new();
+    let dg = written(gate.len(), |dg| {
+        du = written(up.len(), |du| {
+            dg.par_chunks_mut(TASK)
+                .zip(du.par_chunks_mut(TASK))
+                .zip(gate.par_chunks(TASK).zip(up.par_chunks(TASK)).zip(gradient.par_chunks(TASK)))
+                .for_each(|((dg, du), ((g, u), d))| {
+                    vectorized!({
+                        for ((dg, du), ((g, u), d)) in
+                            dg.iter_mut().zip(du.iter_mut()).zip(g.iter().zip(u).zip(d))
+                        {
+                            let (value, slope) = activation.value_and_slope(*g);
+                            *dg = d * u * slope;
+                            *du = d * value;
+                        }
+                    })
+                });
+        })
+    });
     (dg, du)
 }
 

@@ -8,7 +8,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::cpu::{tensor, view};
+use super::cpu::{tensor, view, written};
 use super::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
 use super::weight::Matrix;
@@ -80,12 +80,18 @@ pub fn lora(
     let y = {
         let (xs, av, bv) = (view(&x)?, view(a)?, view(b)?);
         let xm = Mat::new(&xs, tokens, inp);
-        let mut y = match weight {
-            Some(weight) => affine_rows(xm, weight, bias)?,
-            None => vec![0f32; tokens * out],
-        };
         let xa = low_rank(xm, Mat::new(&av, r, inp)); // (tokens, r)
-        matmul(&mut y, out, true, scaling, Mat::new(&xa, tokens, r), Mat::new(&bv, out, r).t(), Threads::All);
+        let add_low_rank = |y: &mut [f32], add| {
+            matmul(y, out, add, scaling, Mat::new(&xa, tokens, r), Mat::new(&bv, out, r).t(), Threads::All)
+        };
+        let y = match weight {
+            Some(weight) => {
+                let mut y = affine_rows(xm, weight, bias)?;
+                add_low_rank(&mut y, true);
+                y
+            }
+            None => written(tokens * out, |y| add_low_rank(y, false)),
+        };
         tensor(y, (tokens, out))?
     };
     if tape.tracks(&x) || tape.tracks(a) || tape.tracks(b) {
@@ -97,8 +103,7 @@ pub fn lora(
             let (g, xm) = (Mat::new(&gs, tokens, out), Mat::new(&xs, tokens, inp));
             let (am, bm) = (Mat::new(&av, r, inp), Mat::new(&bv, out, r));
 
-            let mut u = vec![0f32; tokens * r]; // u = s·g·B
-            matmul(&mut u, r, false, scaling, g, bm, Threads::All);
+            let u = written(tokens * r, |u| matmul(u, r, false, scaling, g, bm, Threads::All)); // u = s·g·B
             let um = Mat::new(&u, tokens, r);
             into.add_with(a.id(), (r, inp), |da, add| {
                 matmul(da, inp, add, 1.0, um.t(), xm, Threads::All) // dA = uᵀ·x
@@ -155,19 +160,20 @@ fn affine(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>) -> Result<Tensor> 
 /// The elements of x·Wᵀ + b.
 fn affine_rows(x: Mat, weight: &Matrix, bias: Option<&Tensor>) -> Result<Vec<f32>> {
     let (out, _) = weight.dims2()?;
-    let mut y = match bias {
-        Some(b) => view(b)?.repeat(x.rows()),
-        None => vec![0f32; x.rows() * out],
-    };
-    weight.view()?.times_transposed(&mut y, bias.is_some(), x);
-    Ok(y)
+    let weight = weight.view()?;
+    Ok(match bias {
+        Some(b) => {
+            let mut y = view(b)?.repeat(x.rows());
+            weight.times_transposed(&mut y, true, x);
+            y
+        }
+        None => written(x.rows() * out, |y| weight.times_transposed(y, false, x)),
+    })
 }
 
 /// The elements of x·Aᵀ, `(tokens, r)`.
 fn low_rank(x: Mat, a: Mat) -> Vec<f32> {
-    let mut xa = vec![0f32; x.rows() * a.rows()];
-    matmul(&mut xa, a.rows(), false, 1.0, x, a.t(), Threads::All);
-    xa
+    written(x.rows() * a.rows(), |xa| matmul(xa, a.rows(), false, 1.0, x, a.t(), Threads::All))
 }
 
 #[cfg(test)]

@@ -88,6 +88,9 @@ pub(super) fn matmul(
         return;
     }
     assert!((m - 1) * dst_stride + n <= dst.len(), "product outside its slice");
+    if k == 0 && !accumulate {
+        return dst.chunks_mut(dst_stride).take(m).for_each(|row| row[..n].fill(0.0)); // which gemm leaves as it was
+    }
     let workers = match threads {
         // Below a few MFLOP the hand-over to a second thread costs more than it brings.
         Threads::All if m * n * k > 1 << 18 => rayon::current_num_threads(),

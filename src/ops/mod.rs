@@ -24,6 +24,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod segments;
 pub mod tape;
+pub mod teams;
 pub mod weight;
 
 mod cpu;

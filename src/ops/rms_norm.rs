@@ -7,7 +7,7 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{rows_per_task, tensor, view};
+use super::cpu::{rows_per_task, tensor, view, written};
 use super::exp::{dot, vectorized};
 use super::tape::Tape;
 
@@ -61,54 +61,56 @@ impl Norm {
 
     fn forward(&self, x: &[f32], w: &[f32]) -> Vec<f32> {
         let width = w.len();
-        let mut y = vec![0f32; x.len()];
         let task = rows_per_task(width) * width;
-        y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| {
-            vectorized!({
-                for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    let inv = self.inverse_rms(x);
-                    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                        *y = x * inv * (self.offset + w);
+        written(x.len(), |y| {
+            y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| {
+                vectorized!({
+                    for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                        let inv = self.inverse_rms(x);
+                        for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                            *y = x * inv * (self.offset + w);
+                        }
                     }
-                }
+                })
             })
-        });
-        y
+        })
     }
 
     /// With r = 1/rms and n = x·r:  dx = r·(g·gain − n·mean(g·gain·n)),  dw = Σ g·n (zeros unless asked for).
     fn backward(&self, x: &[f32], w: &[f32], g: &[f32], need_dw: bool) -> (Vec<f32>, Vec<f32>) {
         let width = w.len();
         let task = rows_per_task(width) * width;
-        let mut dx = vec![0f32; x.len()];
         // One partial sum of dw a task, added in task order: the same bytes on every run.
-        let partial: Vec<Vec<f32>> = dx
-            .par_chunks_mut(task)
-            .zip(x.par_chunks(task))
-            .zip(g.par_chunks(task))
-            .map(|((dx, x), g)| {
-                vectorized!({
-                    let mut dw = vec![0f32; if need_dw { width } else { 0 }];
-                    let mut gg = vec![0f32; width];
-                    let rows =
-                        dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
-                    for ((dx, x), g) in rows {
-                        let inv = self.inverse_rms(x);
-                        for ((o, g), w) in gg.iter_mut().zip(g).zip(w) {
-                            *o = g * (self.offset + w);
+        let mut partial: Vec<Vec<f32>> = Vec::new();
+        let dx = written(x.len(), |dx| {
+            partial = dx
+                .par_chunks_mut(task)
+                .zip(x.par_chunks(task))
+                .zip(g.par_chunks(task))
+                .map(|((dx, x), g)| {
+                    vectorized!({
+                        let mut dw = vec![0f32; if need_dw { width } else { 0 }];
+                        let mut gg = vec![0f32; width];
+                        let rows =
+                            dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width));
+                        for ((dx, x), g) in rows {
+                            let inv = self.inverse_rms(x);
+                            for ((o, g), w) in gg.iter_mut().zip(g).zip(w) {
+                                *o = g * (self.offset + w);
+                            }
+                            let mean = dot(&gg, x) * inv * inv / width as f32;
+                            for ((d, gg), x) in dx.iter_mut().zip(&gg).zip(x) {
+                                *d = inv * (gg - x * mean);
+                            }
+                            for ((d, g), x) in dw.iter_mut().zip(g).zip(x) {
+                                *d += g * x * inv;
+                            }
                         }
-                        let mean = dot(&gg, x) * inv * inv / width as f32;
-                        for ((d, gg), x) in dx.iter_mut().zip(&gg).zip(x) {
-                            *d = inv * (gg - x * mean);
-                        }
-                        for ((d, g), x) in dw.iter_mut().zip(g).zip(x) {
-                            *d += g * x * inv;
-                        }
-                    }
-                    dw
+                        dw
+                    })
                 })
-            })
-            .collect();
+                .collect()
+        });
         let mut dw = vec![0f32; width];
         for p in &partial {
             dw.iter_mut().zip(p).for_each(|(d, p)| *d += p);

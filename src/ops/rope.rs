@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{rows_per_task, tensor, view};
+use super::cpu::{rows_per_task, tensor, view, written};
 use super::exp::vectorized;
 use super::segments::Segments;
 use super::tape::Tape;
@@ -87,28 +87,29 @@ impl Rotation {
     /// Rows of `width` elements; `sign` turns forwards or back.
     fn rotate(&self, x: &[f32], width: usize, sign: f32) -> Vec<f32> {
         let half = self.half;
-        let mut y = vec![0f32; x.len()];
         let rows = rows_per_task(width);
-        y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).enumerate().for_each(
-            |(task, (y, x))| {
-                vectorized!({
-                    for (row, (y, x)) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
-                        let at = self.positions[task * rows + row] * half;
-                        let (cos, sin) = (&self.table.cos[at..at + half], &self.table.sin[at..at + half]);
-                        for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
-                            let (y1, y2) = y.split_at_mut(half);
-                            let (x1, x2) = x.split_at(half);
-                            for i in 0..half {
-                                let s = sign * sin[i];
-                                y1[i] = x1[i] * cos[i] - x2[i] * s;
-                                y2[i] = x2[i] * cos[i] + x1[i] * s;
+        written(x.len(), |y| {
+            y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).enumerate().for_each(
+                |(task, (y, x))| {
+                    vectorized!({
+                        for (row, (y, x)) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate()
+                        {
+                            let at = self.positions[task * rows + row] * half;
+                            let (cos, sin) = (&self.table.cos[at..at + half], &self.table.sin[at..at + half]);
+                            for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
+                                let (y1, y2) = y.split_at_mut(half);
+                                let (x1, x2) = x.split_at(half);
+                                for i in 0..half {
+                                    let s = sign * sin[i];
+                                    y1[i] = x1[i] * cos[i] - x2[i] * s;
+                                    y2[i] = x2[i] * cos[i] + x1[i] * s;
+                                }
                             }
                         }
-                    }
-                })
-            },
-        );
-        y
+                    })
+                },
+            )
+        })
     }
 
     /// The same rotation in candle's own ops.

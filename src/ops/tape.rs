@@ -278,8 +278,8 @@ impl Gradients {
         Ok(())
     }
 
-    /// Lets `write` add to the gradient in place on the CPU. It gets the elements, and whether they hold a sum already
-    /// (if not, they are zeros that may be written over).
+    /// Lets `write` add to the gradient in place on the CPU. It gets the elements, and whether they hold a sum already; if
+    /// not, it must write every one of them.
     ///
     /// # Errors
     /// If the storage is not f32 on the CPU.
@@ -295,8 +295,7 @@ impl Gradients {
         let sum = match self.sums.remove(&to) {
             None => {
                 let shape = shape.into();
-                let mut data = vec![0f32; shape.elem_count()];
-                write(&mut data, false);
+                let data = cpu::written(shape.elem_count(), |data| write(data, false));
                 Tensor::from_vec(data, shape, &Device::Cpu)?
             }
             Some(before) => {
@@ -309,9 +308,13 @@ impl Gradients {
         Ok(())
     }
 
-    /// The gradient of a leaf, if anything reached it.
-    pub fn take(&mut self, of: &Tensor) -> Option<Tensor> {
-        self.sums.remove(&of.id()).map(|sum| sum.tensor)
+    /// The gradient of a leaf, if anything reached it; in storage that nobody else holds.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn take(&mut self, of: &Tensor) -> Result<Option<Tensor>> {
+        let own = |sum: Sum| if sum.shared { sum.tensor.copy() } else { Ok(sum.tensor) };
+        self.sums.remove(&of.id()).map(own).transpose()
     }
 }
 
@@ -338,7 +341,7 @@ mod tests {
         let y = add(&s, &s, tape)?;
         let total = tape.composed(&[&y], |v| v[0].sum_all())?;
         let mut gradients = recording.backward(&total)?;
-        assert_eq!(gradients.take(&x).unwrap().to_vec1::<f32>()?, [8.0, 8.0]);
+        assert_eq!(gradients.take(&x)?.unwrap().to_vec1::<f32>()?, [8.0, 8.0]);
         Ok(())
     }
 
@@ -365,7 +368,7 @@ mod tests {
             }
             let steps = recording.0.borrow().done.len();
             let mut gradients = recording.backward(&y)?;
-            let mut take = |t| gradients.take(t).unwrap().to_vec1::<f32>();
+            let mut take = |t| gradients.take(t)?.unwrap().to_vec1::<f32>();
             Ok((steps, take(&x)?, take(&w)?))
         };
         let (kept, again) = (run(false)?, run(true)?);

@@ -31,8 +31,8 @@ pub(super) fn gradients(
     let c = random(y.dims(), 99)?;
     let total = recording.tape().composed(&[&y], |y| (&y[0] * &c)?.sum_all())?;
     let mut found = recording.backward(&total)?;
-    let take = |(i, t)| found.take(t).unwrap_or_else(|| panic!("input {i} has no gradient"));
-    Ok(inputs.iter().enumerate().map(take).collect())
+    let mut take = |(i, t)| Ok(found.take(t)?.unwrap_or_else(|| panic!("input {i} has no gradient")));
+    inputs.iter().enumerate().map(&mut take).collect()
 }
 
 /// Checks the gradient of Σ c·f(inputs) for every element of every input against central differences.

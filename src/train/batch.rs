@@ -4,15 +4,14 @@ use anyhow::Result;
 use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 
-use super::optim::{Gradients, accumulate};
-
 use crate::data::examples::Example;
 use crate::model::hooks::{Hook, NoHook};
 use crate::model::loader::Trainables;
 use crate::model::{CausalLm, Pass};
 use crate::ops::cross_entropy::{Loss, Targets, linear_cross_entropy};
 use crate::ops::segments::Segments;
-use crate::ops::tape::Recording;
+use crate::ops::tape::{self, Recording};
+use crate::ops::teams;
 
 /// The examples of one forward pass.
 pub struct Batch {
@@ -60,11 +59,11 @@ impl Batch {
             .collect()
     }
 
-    /// The weighted loss of the batch with the adapter on, watched by `hook`; adds its gradients to `sum`. With
-    /// `recompute` each block is computed again for them: same result, less memory, more time.
+    /// The weighted loss of the batch with the adapter on, watched by `hook`, and its gradients. With `recompute` each
+    /// block is computed again for them: same result, less memory, more time.
     ///
     /// # Errors
-    /// If a trainable gets no gradient, or a tensor operation fails.
+    /// If a tensor operation fails.
     pub fn backward(
         &self,
         model: &CausalLm,
@@ -72,8 +71,7 @@ impl Batch {
         dropout: &mut ChaCha8Rng,
         recompute: bool,
         hook: &mut dyn Hook,
-        sum: &mut Gradients,
-    ) -> Result<Loss> {
+    ) -> Result<(Loss, tape::Gradients)> {
         let recording = Recording::new(trainables.values().map(Var::as_tensor));
         let pass = Pass {
             tape: recording.tape(),
@@ -82,8 +80,8 @@ impl Batch {
             ..Pass::new(&self.segments, 1.0, hook)
         };
         let loss = self.loss(model, pass)?;
-        accumulate(sum, trainables, recording.backward(&loss.total)?)?;
-        Ok(loss)
+        let gradients = recording.backward(&loss.total)?;
+        Ok((loss, gradients))
     }
 
     /// The weighted loss of the batch, on the tape of the pass.
@@ -119,13 +117,21 @@ pub fn mean_loss(
 ) -> Result<Option<f64>> {
     let (mut sum, mut tokens) = (0f64, 0usize);
     for chunk in examples.chunks(batch_size.max(1)) {
-        let batch = Batch::new(chunk, 1);
-        let mut hook = NoHook;
-        let loss = batch.loss(model, Pass::new(&batch.segments, adapter, &mut hook))?;
-        for (nll, counted) in batch.per_example(&loss.nll) {
-            sum += nll;
-            tokens += counted;
-        }
+        let lengths: Vec<usize> = chunk.iter().map(|e| e.ids.len()).collect();
+        let parts = teams::divide(&lengths, model.device());
+        let work = |part: usize| -> Result<_> {
+            let batch = Batch::new(&parts[part].iter().map(|&i| chunk[i]).collect::<Vec<_>>(), 1);
+            let mut hook = NoHook;
+            let loss = batch.loss(model, Pass::new(&batch.segments, adapter, &mut hook))?;
+            Ok(batch.per_example(&loss.nll))
+        };
+        teams::each(parts.len(), work, |_, losses| {
+            for (nll, counted) in losses {
+                sum += nll;
+                tokens += counted;
+            }
+            Ok(())
+        })?;
     }
     Ok((tokens > 0).then(|| sum / tokens as f64))
 }

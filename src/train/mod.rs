@@ -26,7 +26,7 @@ use self::corpus::Corpus;
 use self::manifest::{HeldOutLosses, Init, Losses, Manifest};
 use self::mitigation::Mitigations;
 use self::observer::Observer;
-use self::optim::{AdamW, Gradients, global_norm};
+use self::optim::{AdamW, Gradients, accumulate, global_norm};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
 use crate::bail_input;
@@ -37,6 +37,7 @@ use crate::model::loader::{Trainables, Tuning};
 use crate::model::lora::{Adapter, LoraConfig};
 use crate::model::source::Pretrained;
 use crate::model::{CausalLm, View, export};
+use crate::ops::teams;
 use crate::progress;
 use crate::recipe::{Method, Recipe, StopSection};
 use crate::run::RunDir;
@@ -266,28 +267,39 @@ impl Training {
         // Weighted by tokens: a step of 8 equals 2 accumulated steps of 4, whatever their masks.
         let loss_tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
         let micro = if train.micro_batch_size == 0 { examples.len() } else { train.micro_batch_size };
-        // Dropout draws from a stream of the step, so that a resumed run draws the same.
-        let mut rng = ChaCha8Rng::seed_from_u64(self.recipe.seed);
-        rng.set_stream(step as u64 + 1);
+        let (model, trainables, mitigations) = (&self.model, &self.trainables, &self.mitigations);
+        let seed = self.recipe.seed;
 
         let mut gradients = Gradients::new();
         let mut sums = [(0f64, 0usize); 3]; // nll and tokens by role; a source's loss_weight has no part in them
+        let mut drawn = 0; // parts of the micro-batches before
         for (examples, pools) in examples.chunks(micro).zip(pools.chunks(micro)) {
-            let loss_weights: Vec<f32> = pools.iter().map(|pool| pool.loss_weight as f32).collect();
-            let batch = Batch::weighted(examples, &loss_weights, loss_tokens);
-            let mut hook = self.mitigations.hook();
-            let loss = batch.backward(
-                &self.model,
-                &self.trainables,
-                &mut rng,
-                train.recompute,
-                hook.as_mut(),
-                &mut gradients,
-            )?;
-            for ((nll, tokens), pool) in batch.per_example(&loss.nll).into_iter().zip(pools) {
-                let sum = &mut sums[pool.role as usize];
-                *sum = (sum.0 + nll, sum.1 + tokens);
-            }
+            let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+            let parts = teams::divide(&lengths, model.device());
+            let work = |part: usize| -> Result<_> {
+                let examples: Vec<_> = parts[part].iter().map(|&i| examples[i]).collect();
+                let loss_weights: Vec<f32> =
+                    parts[part].iter().map(|&i| pools[i].loss_weight as f32).collect();
+                let batch = Batch::weighted(&examples, &loss_weights, loss_tokens);
+                // Dropout draws from a stream of the step, each part from another place in it, so that a resumed run draws
+                // the same.
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                rng.set_stream(step as u64 + 1);
+                rng.set_word_pos(((drawn + part) as u128) << 48);
+                let mut hook = mitigations.hook();
+                let (loss, gradients) =
+                    batch.backward(model, trainables, &mut rng, train.recompute, hook.as_mut())?;
+                Ok((batch.per_example(&loss.nll), gradients))
+            };
+            teams::each(parts.len(), work, |part, (losses, found)| {
+                accumulate(&mut gradients, trainables, found)?;
+                for ((nll, tokens), &i) in losses.into_iter().zip(&parts[part]) {
+                    let sum = &mut sums[pools[i].role as usize];
+                    *sum = (sum.0 + nll, sum.1 + tokens);
+                }
+                Ok(())
+            })?;
+            drawn += parts.len();
         }
         let terms = self.mitigations.add_terms(
             step,

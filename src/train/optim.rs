@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 
 use crate::model::loader::Trainables;
+use crate::ops::add::add_into;
 use crate::ops::{adamw, norm, tape};
 
 /// Gradients by name, in the order of the names.
@@ -112,12 +113,12 @@ pub fn add<'t>(
 ) -> Result<Vec<&'t str>> {
     let mut missing = Vec::new();
     for (name, var) in trainables {
-        let Some(gradient) = gradients.take(var.as_tensor()) else {
+        let Some(gradient) = gradients.take(var.as_tensor())? else {
             missing.push(name.as_str());
             continue;
         };
         let total = match sum.remove(name) {
-            Some(before) => (before + gradient)?,
+            Some(before) => add_into(before, &gradient)?,
             None => gradient,
         };
         sum.insert(name.clone(), total);

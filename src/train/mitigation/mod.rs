@@ -36,7 +36,7 @@ use crate::recipe::{LossTermSection, Recipe};
 const STREAMS: u64 = 1 << 40;
 
 /// A term of the loss, computed on pretraining examples of its own, on the model as it will be used.
-trait LossTerm {
+trait LossTerm: Send + Sync {
     /// As recipe and metrics name it.
     fn name(&self) -> &'static str;
 

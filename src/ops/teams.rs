@@ -1,0 +1,180 @@
+//! Threads in teams, each of which does a part of the work from beginning to end.
+//!
+//! Where all threads share every product, they wait for each other thousands of times a step and read what another core
+//! has just written. A team has sequences of its own instead: it waits for nobody until the end, and what one operation
+//! writes the next one finds in the cache of the same core.
+//!
+//! How work is divided does not depend on the number of threads, so that results do not either.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use candle_core::Device;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// Tokens of a part, about: fewer, and preparing the weights for their products takes a larger share of the time; more,
+/// and the activations of more tokens are held at once.
+const PART_TOKENS: usize = 384;
+
+/// Fewest tokens that are divided at all.
+const FEWEST_TOKENS: usize = 64;
+
+/// Teams by their number. They stay, as what a thread has freed is best used again by itself.
+static TEAMS: LazyLock<Mutex<BTreeMap<usize, Arc<Vec<ThreadPool>>>>> = LazyLock::new(Mutex::default);
+
+/// Divides sequences of these lengths into parts with about as many tokens each: the numbers of the sequences of every part,
+/// ascending. On another device than the CPU, all of them in one.
+///
+/// The longest first, each to the part that has least so far (Graham 1969, "Bounds on multiprocessing timing anomalies").
+/// Two parts, or a higher power of two where there are more tokens, as processors have such numbers of cores.
+pub fn divide(lengths: &[usize], device: &Device) -> Vec<Vec<usize>> {
+    let tokens: usize = lengths.iter().sum();
+    let mut number = if tokens < FEWEST_TOKENS || !device.is_cpu() { 1 } else { 2 };
+    while number > 1 && tokens as f64 / number as f64 > PART_TOKENS as f64 * std::f64::consts::SQRT_2 {
+        number *= 2;
+    }
+    let mut parts = vec![(0, Vec::new()); number.min(lengths.len())];
+    let mut longest_first: Vec<usize> = (0..lengths.len()).collect();
+    longest_first.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
+    for i in longest_first {
+        if let Some((tokens, part)) = parts.iter_mut().min_by_key(|(tokens, _)| *tokens) {
+            *tokens += lengths[i];
+            part.push(i);
+        }
+    }
+    let mut parts: Vec<Vec<usize>> = parts.into_iter().map(|(_, part)| part).collect();
+    parts.iter_mut().for_each(|part| part.sort_unstable());
+    parts
+}
+
+/// Gives the results of `work(0)` to `work(n - 1)` to `take`, in that order. As many run at a time as there are threads, and
+/// few results wait for their turn.
+///
+/// # Errors
+/// The first that `work` or `take` returns; what has not begun by then is left undone.
+pub fn each<T: Send, E: Send>(
+    n: usize,
+    work: impl Fn(usize) -> Result<T, E> + Sync,
+    mut take: impl FnMut(usize, T) -> Result<(), E> + Send,
+) -> Result<(), E> {
+    let threads = rayon::current_num_threads();
+    let Some(teams) = (n.min(threads) > 1).then(|| teams(n.min(threads), threads)).flatten() else {
+        return (0..n).try_for_each(|i| take(i, work(i)?));
+    };
+    let begun = AtomicUsize::new(0);
+    let taking = Mutex::new(InOrder { waiting: BTreeMap::new(), next: 0, take: &mut take, failed: None });
+    std::thread::scope(|scope| {
+        for team in teams.iter() {
+            scope.spawn(|| {
+                team.install(|| {
+                    loop {
+                        let i = begun.fetch_add(1, Ordering::Relaxed);
+                        if i >= n || locked(&taking).failed.is_some() {
+                            break;
+                        }
+                        let result = work(i);
+                        locked(&taking).put(i, result);
+                    }
+                })
+            });
+        }
+    });
+    match taking.into_inner().unwrap_or_else(PoisonError::into_inner).failed {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Results until those before them are there.
+struct InOrder<F, T, E> {
+    waiting: BTreeMap<usize, T>,
+    next: usize,
+    take: F,
+    failed: Option<E>,
+}
+
+impl<T, E, F: FnMut(usize, T) -> Result<(), E>> InOrder<F, T, E> {
+    fn put(&mut self, i: usize, result: Result<T, E>) {
+        match result {
+            Ok(result) => _ = self.waiting.insert(i, result),
+            Err(e) => _ = self.failed.get_or_insert(e),
+        }
+        while self.failed.is_none() {
+            let Some(result) = self.waiting.remove(&self.next) else { break };
+            self.failed = (self.take)(self.next, result).err();
+            self.next += 1;
+        }
+    }
+}
+
+/// A lock whatever became of the thread that held it: a panic of `work` goes on through the scope.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `threads` threads in so many teams; nothing if the system gives no more threads.
+fn teams(number: usize, threads: usize) -> Option<Arc<Vec<ThreadPool>>> {
+    let mut all = locked(&TEAMS);
+    if let Some(teams) = all.get(&number) {
+        return Some(teams.clone());
+    }
+    let sizes = (0..number).map(|i| threads / number + usize::from(i < threads % number));
+    let built = sizes.map(|size| ThreadPoolBuilder::new().num_threads(size).build());
+    let teams = Arc::new(built.collect::<Result<Vec<_>, _>>().ok()?);
+    all.insert(number, teams.clone());
+    Some(teams)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_hold_every_sequence_once_and_about_as_many_tokens() {
+        for (lengths, parts) in [
+            (vec![], 0),
+            (vec![300], 1),
+            (vec![5; 9], 1),
+            (vec![96; 8], 2),
+            (vec![512; 4], 4),
+            (vec![96; 32], 8),
+            (vec![9, 89, 40, 38, 12, 55, 31, 30], 2),
+            (vec![2048], 1),
+        ] {
+            let divided = divide(&lengths, &Device::Cpu);
+            assert_eq!(divided.len(), parts, "{lengths:?}");
+            let mut all = divided.concat();
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..lengths.len()), "{divided:?}");
+            let tokens: Vec<usize> =
+                divided.iter().map(|part| part.iter().map(|&i| lengths[i]).sum()).collect();
+            let (least, most) = (tokens.iter().min(), tokens.iter().max());
+            assert!(most.zip(least).is_none_or(|(most, least)| *most <= least + least / 10), "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn results_come_in_order_whoever_is_first_and_an_error_ends_the_work() {
+        let pool = ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let run = |fails: usize| {
+            let mut taken = Vec::new();
+            let work = |i: usize| {
+                std::thread::sleep(std::time::Duration::from_millis(if i % 3 == 0 { 9 } else { 1 }));
+                if i == fails { Err(i) } else { Ok(10 * i) }
+            };
+            let result = pool.install(|| {
+                each(7, work, |i, ten| {
+                    taken.push((i, ten));
+                    Ok(())
+                })
+            });
+            (result, taken)
+        };
+        let all: Vec<_> = (0..7).map(|i| (i, 10 * i)).collect();
+        assert_eq!(run(7), (Ok(()), all.clone()));
+        let (result, taken) = run(4);
+        assert_eq!(result, Err(4));
+        assert!(all[..4].starts_with(&taken));
+    }
+}
