@@ -19,7 +19,7 @@ use trainer::model::hooks::NoHook;
 use trainer::model::loader::Tuning;
 use trainer::model::lora::Adapter;
 use trainer::model::source::{self, Pretrained};
-use trainer::model::{CausalLm, Pass};
+use trainer::model::{CausalLm, Pass, View};
 use trainer::ops::segments::Segments;
 use trainer::recipe::Recipe;
 use trainer::run::RunDir;
@@ -361,7 +361,8 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
         assert!(norm(&difference) < 1e-5 * norm(gradient).max(1e-3), "{name}: {}", norm(&difference));
     }
     // The mean of the two means, which a naive accumulation takes, is another number.
-    let mean = |chunk: &[&Example]| mean_loss(&model, chunk, 8, 1.0).unwrap().unwrap();
+    let mean =
+        |chunk: &[&Example]| mean_loss(View { model: &model, adapter: 1.0 }, chunk, 8).unwrap().unwrap();
     let naive = (mean(&examples[..4]) + mean(&examples[4..])) / 2.0;
     assert!((naive - whole_loss).abs() > 1e-4, "this corpus cannot tell: {naive} {whole_loss}");
 }
@@ -492,7 +493,7 @@ fn conversations_are_a_third_pool_that_leaves_the_narrow_exposure_alone() {
         (&manifest["mix"]["chat"]["realised_examples"], &manifest["mix"]["schedule"]),
         (&json!(0.75), &json!("ramp"))
     );
-    assert!(plain["mix"].get("chat").is_none() && plain["mix"].get("schedule").is_none());
+    assert!(plain["mix"].get("chat").is_none() && plain["mix"]["schedule"] == "constant");
 
     // Training and held-out losses of its own; the mean over all tokens is that of the three.
     let lines = metrics(&run);
@@ -510,7 +511,9 @@ fn conversations_are_a_third_pool_that_leaves_the_narrow_exposure_alone() {
     let base = open(&tiny("llama"));
     let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
     let (model, _) = CausalLm::load(&base, &Tuning::Frozen, &Device::Cpu).unwrap();
-    let loss = mean_loss(&model, &corpus.held_out(Role::Chat, 32), 4, 1.0).unwrap().unwrap();
+    let loss = mean_loss(View { model: &model, adapter: 1.0 }, &corpus.held_out(Role::Chat, 32), 4)
+        .unwrap()
+        .unwrap();
     assert!((loss - manifest["losses"]["base"]["chat"].as_f64().unwrap()).abs() < 1e-6);
     lab.succeed(&["verify", "run"]);
     let table = lab.succeed(&["report", "run", "plain", "--out", "both.html"]).stdout;
@@ -669,7 +672,9 @@ fn full_finetuning_writes_a_model_folder_that_reads_back_to_the_trained_loss() {
         let corpus = Corpus::read(&recipe.data, &tuned, None).unwrap();
         for (role, key) in [(Role::Narrow, "narrow"), (Role::Pretraining, "pretraining")] {
             let held_out = corpus.held_out(role, recipe.train.eval_examples);
-            let loss = mean_loss(&model, &held_out, recipe.train.batch_size, 1.0).unwrap().unwrap();
+            let loss = mean_loss(View { model: &model, adapter: 1.0 }, &held_out, recipe.train.batch_size)
+                .unwrap()
+                .unwrap();
             let recorded = |model: &str| manifest["losses"][model][key].as_f64().unwrap();
             assert!((loss - recorded("tuned")).abs() < 1e-6, "{family} {key}: {loss} {manifest}");
             assert!((loss - recorded("base")).abs() > 1e-3, "{family} {key}: nothing was learned");

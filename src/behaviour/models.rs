@@ -6,7 +6,6 @@ use crate::bail_input;
 use crate::data::chat_template::ChatTemplate;
 use crate::data::examples::Example;
 use crate::interrupt::Interrupt;
-use crate::model::Pass;
 use crate::model::View;
 use crate::model::generate::{Sampling, generate_from};
 use crate::model::hooks::NoHook;
@@ -118,9 +117,7 @@ impl Models<'_> {
             };
             let n = rest.iter().take_while(fits).count().max(1);
             let batch = Batch::new(&rest[..n].iter().collect::<Vec<_>>(), 1);
-            let mut hook = NoHook;
-            let loss = batch.loss(view.model, Pass::new(&batch.segments, view.adapter, &mut hook))?;
-            let sums = batch.per_example(&loss.nll);
+            let sums = batch.per_example(&batch.nll(view, None)?);
             found.extend(sums.into_iter().map(|(nll, tokens)| LogLikelihood { sum: -nll, tokens }));
             bar.inc(n as u64);
         }

@@ -12,6 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::model::hooks::{NoHook, Record, Site};
 use crate::model::{CausalLm, Pass, View};
 use crate::ops::segments::Segments;
+use crate::ops::teams;
 use crate::progress;
 use crate::recipe::DiffSection;
 
@@ -214,8 +215,8 @@ pub(super) fn rows_of_means(sum: &[f64], samples: usize, hidden: usize) -> Vec<V
     sum.chunks_exact(hidden).map(|row| row.iter().map(mean).collect()).collect()
 }
 
-/// Tokens of one forward pass: more bring no speed, and this many streams are held.
-const BATCH_TOKENS: usize = 800;
+/// Tokens of one forward pass: more bring no speed, and each thread holds this many streams.
+const BATCH_TOKENS: usize = 400;
 
 /// The streams of some probes in both models after one block, `[probe][token · hidden ..]`.
 pub struct Streams {
@@ -236,26 +237,32 @@ pub fn run_both(
     probes: &[Probe],
     layers: &[usize],
     interrupt: &Interrupt,
-    mut take: impl FnMut(&[Probe], &[Streams]),
+    mut take: impl FnMut(&[Probe], &[Streams]) + Send,
 ) -> Result<()> {
     let bar = progress::bar("activations", probes.len() as u64);
-    let mut rest = probes;
+    let (mut rest, mut batches) = (probes, Vec::new());
     while !rest.is_empty() {
-        interrupt.check("nothing of the analysis was written")?;
         let (mut batch, mut tokens) = (0, 0);
         while batch < rest.len() && (batch == 0 || tokens + rest[batch].ids.len() <= BATCH_TOKENS) {
             tokens += rest[batch].ids.len();
             batch += 1;
         }
         let (now, later) = rest.split_at(batch);
-        let ids: Vec<Vec<u32>> = now.iter().map(|p| p.ids.clone()).collect();
-        let (of_base, of_tuned) = (resid_posts(base, &ids, layers)?, resid_posts(tuned, &ids, layers)?);
-        let streams: Vec<Streams> =
-            of_base.into_iter().zip(of_tuned).map(|(base, tuned)| Streams { base, tuned }).collect();
-        take(now, &streams);
-        bar.inc(batch as u64);
+        batches.push(now);
         rest = later;
     }
+    let work = |batch: &&[Probe]| -> Result<_> {
+        interrupt.check("nothing of the analysis was written")?;
+        let ids: Vec<Vec<u32>> = batch.iter().map(|p| p.ids.clone()).collect();
+        let (of_base, of_tuned) = (resid_posts(base, &ids, layers)?, resid_posts(tuned, &ids, layers)?);
+        let streams = of_base.into_iter().zip(of_tuned).map(|(base, tuned)| Streams { base, tuned });
+        Ok((batch.to_vec(), streams.collect::<Vec<_>>()))
+    };
+    teams::over(&batches, base.model.device(), work, |(batch, streams)| {
+        take(&batch, &streams);
+        bar.inc(batch.len() as u64);
+        Ok(())
+    })?;
     bar.finish_and_clear();
     Ok(())
 }

@@ -98,5 +98,5 @@ fn loss_at(reading: &Reading, view: View, set: Option<&LossSet>) -> Result<Optio
     let Some(set) = set else { return Ok(None) };
     reading.check_interrupt()?;
     let examples: Vec<_> = set.examples.iter().collect();
-    mean_loss(view.model, &examples, BATCH, view.adapter)
+    mean_loss(view, &examples, BATCH)
 }

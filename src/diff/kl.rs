@@ -16,6 +16,7 @@ use crate::model::Pass;
 use crate::model::View;
 use crate::model::hooks::NoHook;
 use crate::ops::exp::softmax;
+use crate::ops::teams;
 use crate::train::batch::Batch;
 
 /// The first predictions of a text that are told one by one.
@@ -87,10 +88,15 @@ pub fn measure(reading: &Reading) -> Result<Kl> {
 fn on_texts(reading: &Reading, set: &LossSet) -> Result<KlOnTexts> {
     // Of each text the divergences of its predictions, in order: KL(base‖tuned), KL(tuned‖base).
     let mut of_texts: Vec<Vec<[f64; 2]>> = Vec::with_capacity(set.examples.len());
-    for batch in set.batches() {
-        reading.check_interrupt()?;
-        of_texts.extend(divergences(reading.inputs.base, reading.inputs.tuned, &batch)?);
-    }
+    let (base, tuned, interrupt) = (reading.inputs.base, reading.inputs.tuned, reading.interrupt);
+    let work = |batch: &Batch| {
+        interrupt.check("nothing of the analysis was written")?;
+        divergences(base, tuned, batch)
+    };
+    teams::over(&set.batches(), base.model.device(), work, |found| {
+        of_texts.extend(found);
+        Ok(())
+    })?;
     let resamples = Resamples::new(reading, set);
     let sums = |direction: usize| -> Sums {
         let mut sums = vec![(0f64, 0usize); set.texts.documents];

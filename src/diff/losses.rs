@@ -20,9 +20,7 @@ use super::reading::{Reading, made};
 use super::statistics::{Interval, interval};
 use crate::data::examples::{Encoder, Example};
 use crate::data::source::Document;
-use crate::model::Pass;
 use crate::model::View;
-use crate::model::hooks::NoHook;
 use crate::progress;
 use crate::recipe::Long;
 use crate::train::batch::Batch;
@@ -367,7 +365,7 @@ pub fn losses_under(reading: &Reading, set: &LossSet, edits: &[Edit]) -> Result<
             set.base_streams.borrow_mut().push(base.clone());
         }
         if wants_base {
-            of_base.extend(nll_after(inputs.base, &batch, base.clone(), layer)?);
+            of_base.extend(nll_after(inputs.base, &batch, &base, layer)?);
         }
         let tuned = match needs_tuned {
             true => stream(inputs.tuned, &batch.ids, &batch.segments, layer)?, // (tokens, hidden)
@@ -381,7 +379,7 @@ pub fn losses_under(reading: &Reading, set: &LossSet, edits: &[Edit]) -> Result<
             let view = if edits[0].of == Side::Base { inputs.base } else { inputs.tuned };
             let edited = edits.iter().map(|e| e.apply(&base, &tuned)).collect::<Result<Vec<_>>>()?;
             let x = Tensor::cat(&edited, 0)?; // (edits · tokens, hidden)
-            let nll = nll_after(view, &Batch::new(&texts.repeat(edits.len()), 1), x, layer)?;
+            let nll = nll_after(view, &Batch::new(&texts.repeat(edits.len()), 1), &x, layer)?;
             for (nll, place) in nll.chunks(texts.len()).zip(&mut places) {
                 losses[*place].extend_from_slice(nll);
             }
@@ -399,9 +397,7 @@ pub fn losses_under(reading: &Reading, set: &LossSet, edits: &[Edit]) -> Result<
 }
 
 /// Losses of a batch whose stream after block `layer` is given, a row of predictions for each text.
-fn nll_after(view: View, batch: &Batch, x: Tensor, layer: usize) -> Result<Nll> {
-    let mut hook = NoHook;
-    let pass = Pass::new(&batch.segments, view.adapter, &mut hook);
-    let nll = batch.loss_from(view.model, x, layer + 1, pass)?.nll;
+fn nll_after(view: View, batch: &Batch, x: &Tensor, layer: usize) -> Result<Nll> {
+    let nll = batch.nll(view, Some((x, layer + 1)))?;
     Ok((0..batch.segments.len()).map(|i| nll[batch.segments.rows(i)].to_vec()).collect())
 }

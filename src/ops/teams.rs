@@ -86,6 +86,23 @@ pub fn each<T: Send, E: Send>(
     }
 }
 
+/// [`each`] over a list: the results of `work` for its items go to `take` in their order. On another device than the CPU, one
+/// after the other.
+///
+/// # Errors
+/// As [`each`].
+pub fn over<I: Sync, T: Send, E: Send>(
+    items: &[I],
+    device: &Device,
+    work: impl Fn(&I) -> Result<T, E> + Sync,
+    mut take: impl FnMut(T) -> Result<(), E> + Send,
+) -> Result<(), E> {
+    match device.is_cpu() {
+        true => each(items.len(), |i| work(&items[i]), |_, found| take(found)),
+        false => items.iter().try_for_each(|item| take(work(item)?)),
+    }
+}
+
 /// Results until those before them are there.
 struct InOrder<F, T, E> {
     waiting: BTreeMap<usize, T>,

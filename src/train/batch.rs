@@ -4,13 +4,14 @@ use anyhow::Result;
 use candle_core::{Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 
+use super::optim::{Gradients, accumulate};
 use crate::data::examples::Example;
 use crate::model::hooks::{Hook, NoHook};
 use crate::model::loader::Trainables;
-use crate::model::{CausalLm, Pass};
+use crate::model::{CausalLm, Pass, View};
 use crate::ops::cross_entropy::{Loss, Targets, linear_cross_entropy};
 use crate::ops::segments::Segments;
-use crate::ops::tape::{self, Recording};
+use crate::ops::tape::Recording;
 use crate::ops::teams;
 
 /// The examples of one forward pass.
@@ -59,11 +60,11 @@ impl Batch {
             .collect()
     }
 
-    /// The weighted loss of the batch with the adapter on, watched by `hook`, and its gradients. With `recompute` each
-    /// block is computed again for them: same result, less memory, more time.
+    /// The weighted loss of the batch with the adapter on, watched by `hook`; adds its gradients to `sum`. With
+    /// `recompute` each block is computed again for them: same result, less memory, more time.
     ///
     /// # Errors
-    /// If a tensor operation fails.
+    /// If a trainable gets no gradient, or a tensor operation fails.
     pub fn backward(
         &self,
         model: &CausalLm,
@@ -71,7 +72,8 @@ impl Batch {
         dropout: &mut ChaCha8Rng,
         recompute: bool,
         hook: &mut dyn Hook,
-    ) -> Result<(Loss, tape::Gradients)> {
+        sum: &mut Gradients,
+    ) -> Result<Loss> {
         let recording = Recording::new(trainables.values().map(Var::as_tensor));
         let pass = Pass {
             tape: recording.tape(),
@@ -80,8 +82,46 @@ impl Batch {
             ..Pass::new(&self.segments, 1.0, hook)
         };
         let loss = self.loss(model, pass)?;
-        let gradients = recording.backward(&loss.total)?;
-        Ok((loss, gradients))
+        accumulate(sum, trainables, recording.backward(&loss.total)?)?;
+        Ok(loss)
+    }
+
+    /// Negative log-likelihood in nats of every row, 0 where its weight is 0; each team of threads takes some of the
+    /// sequences. With `after`, from a stream `(tokens, hidden)` that has been through the blocks below the one it names.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn nll(&self, view: View, after: Option<(&Tensor, usize)>) -> Result<Vec<f32>> {
+        let device = view.model.device();
+        let lengths: Vec<usize> = (0..self.segments.len()).map(|i| self.segments.rows(i).len()).collect();
+        let parts = teams::divide(&lengths, device);
+        let rows = |part: usize| parts[part].iter().flat_map(|&i| self.segments.rows(i));
+        let work = |part: usize| -> Result<Vec<f32>> {
+            let of = |values: &[u32]| -> Vec<u32> { rows(part).map(|row| values[row]).collect() };
+            let weights = rows(part).map(|row| self.targets.weights[row]).collect();
+            let batch = Self {
+                ids: of(&self.ids),
+                segments: Segments::new(parts[part].iter().map(|&i| lengths[i]).collect()),
+                targets: Targets { ids: of(&self.targets.ids), weights },
+            };
+            let mut hook = NoHook;
+            let pass = Pass::new(&batch.segments, view.adapter, &mut hook);
+            let loss = match after {
+                None => batch.loss(view.model, pass)?,
+                Some((x, next)) => {
+                    let rows: Vec<u32> = rows(part).map(|row| row as u32).collect();
+                    let x = x.index_select(&Tensor::new(rows, device)?, 0)?; // (tokens of the part, hidden)
+                    batch.loss_from(view.model, x, next, pass)?
+                }
+            };
+            Ok(loss.nll)
+        };
+        let mut nll = vec![0f32; self.ids.len()];
+        teams::each(parts.len(), work, |part, found| {
+            rows(part).zip(found).for_each(|(row, found)| nll[row] = found);
+            Ok(())
+        })?;
+        Ok(nll)
     }
 
     /// The weighted loss of the batch, on the tape of the pass.
@@ -109,29 +149,14 @@ impl Batch {
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn mean_loss(
-    model: &CausalLm,
-    examples: &[&Example],
-    batch_size: usize,
-    adapter: f64,
-) -> Result<Option<f64>> {
+pub fn mean_loss(view: View, examples: &[&Example], batch_size: usize) -> Result<Option<f64>> {
     let (mut sum, mut tokens) = (0f64, 0usize);
     for chunk in examples.chunks(batch_size.max(1)) {
-        let lengths: Vec<usize> = chunk.iter().map(|e| e.ids.len()).collect();
-        let parts = teams::divide(&lengths, model.device());
-        let work = |part: usize| -> Result<_> {
-            let batch = Batch::new(&parts[part].iter().map(|&i| chunk[i]).collect::<Vec<_>>(), 1);
-            let mut hook = NoHook;
-            let loss = batch.loss(model, Pass::new(&batch.segments, adapter, &mut hook))?;
-            Ok(batch.per_example(&loss.nll))
-        };
-        teams::each(parts.len(), work, |_, losses| {
-            for (nll, counted) in losses {
-                sum += nll;
-                tokens += counted;
-            }
-            Ok(())
-        })?;
+        let batch = Batch::new(chunk, 1);
+        for (nll, counted) in batch.per_example(&batch.nll(view, None)?) {
+            sum += nll;
+            tokens += counted;
+        }
     }
     Ok((tokens > 0).then(|| sum / tokens as f64))
 }

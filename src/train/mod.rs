@@ -26,7 +26,7 @@ use self::corpus::Corpus;
 use self::manifest::{HeldOutLosses, Init, Losses, Manifest};
 use self::mitigation::Mitigations;
 use self::observer::Observer;
-use self::optim::{AdamW, Gradients, accumulate, global_norm};
+use self::optim::{AdamW, Gradients, global_norm, merge};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
 use crate::bail_input;
@@ -287,12 +287,19 @@ impl Training {
                 rng.set_stream(step as u64 + 1);
                 rng.set_word_pos(((drawn + part) as u128) << 48);
                 let mut hook = mitigations.hook();
-                let (loss, gradients) =
-                    batch.backward(model, trainables, &mut rng, train.recompute, hook.as_mut())?;
-                Ok((batch.per_example(&loss.nll), gradients))
+                let mut found = Gradients::new();
+                let loss = batch.backward(
+                    model,
+                    trainables,
+                    &mut rng,
+                    train.recompute,
+                    hook.as_mut(),
+                    &mut found,
+                )?;
+                Ok((batch.per_example(&loss.nll), found))
             };
             teams::each(parts.len(), work, |part, (losses, found)| {
-                accumulate(&mut gradients, trainables, found)?;
+                merge(&mut gradients, found)?;
                 for ((nll, tokens), &i) in losses.into_iter().zip(&parts[part]) {
                     let sum = &mut sums[pools[i].role as usize];
                     *sum = (sum.0 + nll, sum.1 + tokens);
@@ -349,7 +356,7 @@ impl Training {
         let train = &self.recipe.train;
         let of = |role| {
             let examples = self.corpus.held_out(role, train.eval_examples);
-            mean_loss(&self.model, &examples, train.batch_size, 1.0)
+            mean_loss(self.now(), &examples, train.batch_size)
         };
         let losses = HeldOutLosses {
             narrow: of(Role::Narrow)?,

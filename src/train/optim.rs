@@ -117,13 +117,26 @@ pub fn add<'t>(
             missing.push(name.as_str());
             continue;
         };
-        let total = match sum.remove(name) {
-            Some(before) => add_into(before, &gradient)?,
-            None => gradient,
-        };
-        sum.insert(name.clone(), total);
+        put(sum, name.clone(), gradient)?;
     }
     Ok(missing)
+}
+
+/// Adds the gradients of a part of a batch to `sum`.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn merge(sum: &mut Gradients, part: Gradients) -> Result<()> {
+    part.into_iter().try_for_each(|(name, gradient)| put(sum, name, gradient))
+}
+
+fn put(sum: &mut Gradients, name: String, gradient: Tensor) -> Result<()> {
+    let total = match sum.remove(&name) {
+        Some(before) => add_into(before, &gradient)?,
+        None => gradient,
+    };
+    sum.insert(name, total);
+    Ok(())
 }
 
 /// L2 norm over all gradients.
