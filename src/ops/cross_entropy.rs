@@ -18,8 +18,11 @@ use super::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
 use super::weight::Matrix;
 
-/// Bytes that the logits of one chunk of tokens may take.
-const CHUNK_BYTES: usize = 128 << 20;
+/// Bytes that the logits of one chunk of tokens may take, unless they are [`LEAST_ROWS`].
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// Tokens of a chunk, whatever the vocabulary: with fewer, preparing the weights takes longer than multiplying by them.
+const LEAST_ROWS: usize = 128;
 
 /// What each row predicts and how much it counts.
 #[derive(Debug, Clone)]
@@ -63,21 +66,22 @@ pub fn linear_cross_entropy(
         })?;
         return Ok(Loss { total, nll: nll.take() });
     }
-    in_chunks(&hidden.contiguous()?, weight, targets, softcap, CHUNK_BYTES, tape)
+    let rows = (CHUNK_BYTES / (4 * vocab.max(1))).max(LEAST_ROWS);
+    in_chunks(&hidden.contiguous()?, weight, targets, softcap, rows, tape)
 }
 
-/// [`linear_cross_entropy`] on the CPU, with as many rows at a time as have logits of `chunk_bytes`, at least one.
+/// [`linear_cross_entropy`] on the CPU, `chunk` rows at a time.
 fn in_chunks(
     hidden: &Tensor,
     weight: &Matrix,
     targets: &Targets,
     softcap: Option<f32>,
-    chunk_bytes: usize,
+    chunk: usize,
     tape: Tape,
 ) -> Result<Loss> {
     let learns = weight.tracked(tape);
     let wanted = (tape.tracks(hidden), learns.is_some());
-    let (nll, dh, dw) = walk(hidden, weight, targets, softcap, chunk_bytes, wanted)?;
+    let (nll, dh, dw) = walk(hidden, weight, targets, softcap, chunk, wanted)?;
     let total = nll.iter().zip(&targets.weights).map(|(n, w)| *n as f64 * *w as f64).sum::<f64>() as f32;
     let total = Tensor::new(total, hidden.device())?;
     let (hidden_dims, weight_dims) = (hidden.dims2()?, weight.dims2()?);
@@ -109,7 +113,7 @@ fn walk(
     weight: &Matrix,
     targets: &Targets,
     softcap: Option<f32>,
-    chunk_bytes: usize,
+    chunk: usize,
     (need_dh, need_dw): (bool, bool),
 ) -> Result<(Vec<f32>, Option<Vec<f32>>, Option<Vec<f32>>)> {
     let (tokens, width) = hidden.dims2()?;
@@ -120,8 +124,7 @@ fn walk(
     let mut nll = vec![0f32; tokens];
     let mut dh = need_dh.then(|| vec![0f32; tokens * width]);
     let mut dw = need_dw.then(|| vec![0f32; vocab * width]);
-    let chunk = (chunk_bytes / (4 * vocab)).clamp(1, active.len().max(1));
-    for rows in active.chunks(chunk) {
+    for rows in active.chunks(chunk.max(1)) {
         let h: Vec<f32> = rows.iter().flat_map(|t| hs[t * width..(t + 1) * width].iter().copied()).collect();
         let h = Mat::new(&h, rows.len(), width);
         let mut logits = written(rows.len() * vocab, |z| w.times_transposed(z, false, h));
@@ -210,7 +213,7 @@ mod tests {
         for (softcap, rows) in [None, Some(0.9)].into_iter().flat_map(|cap| [1, 2, 3].map(|n| (cap, n))) {
             let vars = [random(&[5, 6], 1)?, random(&[11, 6], 2)?];
             let chunked = |v: &[Tensor], tape: Tape| {
-                in_chunks(&v[0], &v[1].clone().into(), &targets(), softcap, rows * 4 * 11, tape)
+                in_chunks(&v[0], &v[1].clone().into(), &targets(), softcap, rows, tape)
             };
             let whole = |v: &[Tensor], tape: Tape| {
                 tape.composed(&[&v[0], &v[1]], |v| Ok(composed(&v[0], &v[1], &targets(), softcap)?.total))
