@@ -253,7 +253,7 @@ def collection(trainer, folder, model, rounds, samples=400):
     settings = [f"diff.text={DATA / 'openings.jsonl'}", f"diff.samples={samples}", "diff.tokens=16", "diff.patchscope.enabled=false",
                 "diff.steering.enabled=false", "diff.logit_lens=false", "diff.context.enabled=false",
                 "diff.dimensionality.enabled=false", "diff.lift=false", "diff.bias_share.enabled=false", "diff.kl.enabled=false",
-                f"diff.norm_samples={samples}", "diff.bootstrap=1", "diff.null_directions=1"]
+                f"diff.norm_samples={samples}", "diff.bootstrap=1", "diff.null_directions=1", "diff.steering.null_directions=0"]
     ours, theirs, worst = [], [], 0.0
     for number in range(rounds):
         out = folder / f"diff-{model}-{number}"

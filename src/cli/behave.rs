@@ -13,7 +13,6 @@ use crate::bail_input;
 use crate::behaviour::{self, Behaviour, Items, Models, must_be_new};
 use crate::diff::hashes::Hashes;
 use crate::interrupt::Interrupt;
-use crate::machine::Machine;
 use crate::recipe::Recipe;
 use crate::report::behaviour_lines;
 use crate::run::RunDir;
@@ -96,16 +95,8 @@ pub fn behave_run(
     let found = behaviour::behave(&models, &recipe.behaviour, &items, name, recipe.seed)?;
     write_json(&path, &found)?;
     if out.is_none() {
-        let hashes = Hashes {
-            version: env!("CARGO_PKG_VERSION").into(),
-            seed: recipe.seed,
-            machine: Machine::here(),
-            base: pair.pretrained.sha256.clone(),
-            tuned: pair.tuned_sha256.clone(),
-            embedder: None,
-            texts,
-            files: BTreeMap::from([(behaviour::FILE.into(), sha256_content(&path)?)]),
-        };
+        let files = BTreeMap::from([(behaviour::FILE.into(), sha256_content(&path)?)]);
+        let hashes = Hashes { files, ..pair.hashes(recipe.seed, texts) };
         write_json(&run.behaviour_hashes(), &hashes)?;
     }
     Ok(found)

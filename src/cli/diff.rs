@@ -1,6 +1,5 @@
 //! `trainer diff`: reads what finetuning left in the activations.
 
-use std::collections::BTreeMap;
 use std::io::stdout;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,6 @@ use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::must_be_new;
 use crate::interrupt::Interrupt;
-use crate::machine::Machine;
 use crate::model::alias;
 use crate::recipe::{DataSection, Recipe};
 use crate::report;
@@ -168,15 +166,6 @@ fn diff_pair(
     }
     let (base, tuned) = (pair.base(), pair.tuned());
     let inputs = texts.inputs(&pair.pretrained, base, tuned, name, &recipe.diff, recipe.seed);
-    let read = Hashes {
-        version: env!("CARGO_PKG_VERSION").into(),
-        seed: recipe.seed,
-        machine: Machine::here(),
-        base: pair.pretrained.sha256.clone(),
-        tuned: pair.tuned_sha256.clone(),
-        embedder: embedder_sha256,
-        texts: texts_sha256,
-        files: BTreeMap::new(),
-    };
+    let read = Hashes { embedder: embedder_sha256, ..pair.hashes(recipe.seed, texts_sha256) };
     crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out, &read)
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::bail_input;
+use crate::diff::hashes::Hashes;
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
 use crate::model::View;
 use crate::model::loader::Tuning;
 use crate::model::lora::Adapter;
@@ -51,6 +53,20 @@ impl Pair {
         let tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
         must_match(&pretrained, &model, &other, &tuned_model)?;
         Ok(Self { pretrained, tuned_sha256: other.sha256, model, other: Some(tuned_model) })
+    }
+
+    /// The hashes of what an analysis of the pair reads, without an embedder and before anything is written.
+    pub fn hashes(&self, seed: u64, texts: BTreeMap<String, String>) -> Hashes {
+        Hashes {
+            version: env!("CARGO_PKG_VERSION").into(),
+            seed,
+            machine: Machine::here(),
+            base: self.pretrained.sha256.clone(),
+            tuned: self.tuned_sha256.clone(),
+            embedder: None,
+            texts,
+            files: BTreeMap::new(),
+        }
     }
 
     /// The base.

@@ -24,6 +24,16 @@ const CHUNK_BYTES: usize = 64 << 20;
 /// Tokens of a chunk, whatever the vocabulary: with fewer, preparing the weights takes longer than multiplying by them.
 const LEAST_ROWS: usize = 128;
 
+/// Tokens of a chunk.
+fn chunk(vocab: usize) -> usize {
+    (CHUNK_BYTES / (4 * vocab.max(1))).max(LEAST_ROWS)
+}
+
+/// Bytes that the logits of a chunk take.
+pub fn logits_bytes(vocab: usize) -> usize {
+    4 * vocab * chunk(vocab)
+}
+
 /// What each row predicts and how much it counts.
 #[derive(Debug, Clone)]
 pub struct Targets {
@@ -66,8 +76,7 @@ pub fn linear_cross_entropy(
         })?;
         return Ok(Loss { total, nll: nll.take() });
     }
-    let rows = (CHUNK_BYTES / (4 * vocab.max(1))).max(LEAST_ROWS);
-    in_chunks(&hidden.contiguous()?, weight, targets, softcap, rows, tape)
+    in_chunks(&hidden.contiguous()?, weight, targets, softcap, chunk(vocab), tape)
 }
 
 /// [`linear_cross_entropy`] on the CPU, `chunk` rows at a time.

@@ -1,25 +1,29 @@
 //! How much memory a cell's process takes, estimated before it runs.
 
+use candle_core::Device;
+
 use crate::model::source::Pretrained;
+use crate::ops::cross_entropy::logits_bytes;
+use crate::ops::teams;
 use crate::recipe::{Method, ModelDtype, Recipe};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// The largest resident set that is expected of training and reading a cell, in GiB:
 ///
-/// 0.1 + 1.15 · (weights + activations + logits), and at least the weights and half a GiB for the analysis.
+/// 0.1 + 1.27 · (weights + activations + logits), and at least the weights and half a GiB for the analysis.
 ///
 /// - Weights: 4 bytes a parameter (1.5 of a GGUF file that stays as it is); 16 in full finetuning, with gradient and two
 ///   moments.
 /// - 4 bytes a parameter more where full finetuning reads the base beside: trace while training, divergence, difference;
 ///   and where it is pulled towards it (decay, scale).
-/// - Activations that the backward pass needs: tokens of a forward pass (of the batch, or of the divergence where it reads
-///   more) × blocks × (8 · hidden + 3 · inner) × 4
-///   bytes; with `recompute` one block and the inputs of the others.
-/// - Logits: 128 tokens × vocabulary × 8 bytes.
+/// - Activations that the backward pass needs: tokens that are worked on at once (of the parts of a batch as many as there
+///   are threads; of the divergence all, where these are more) × blocks × (8 · hidden + 3 · inner) × 4 bytes; with
+///   `recompute` one block and the inputs of the others.
+/// - Logits: of each part at once, [`logits_bytes`].
 ///
-/// The constants are fitted to the peaks of `docs/benchmarks.md` and `docs/log.md` (SmolLM2 135M, Gemma 3 270M,
-/// Qwen2.5-Coder 0.5B; LoRA, full, native, recompute), above which it lies by 1 to 36 %.
+/// The constants are fitted to the peaks of `docs/benchmarks.md` (SmolLM2 135M, Gemma 3 270M, Qwen2.5-Coder 0.5B; LoRA and
+/// full), above which it lies by 1 to 24 %; of a batch whose texts are shorter than `max_seq_len` by more.
 pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
     let weights = &base.weights;
     let parameters: f64 = weights
@@ -36,7 +40,11 @@ pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
     let rows = if train.micro_batch_size == 0 { train.batch_size } else { train.micro_batch_size };
     let mitigation = &train.mitigation;
     let beside = if mitigation.divergence.weight > 0.0 { mitigation.divergence.examples } else { 0 };
-    let tokens = (rows.min(train.batch_size).max(beside) * recipe.data.max_seq_len) as f64;
+    let length = recipe.data.max_seq_len;
+    let parts = teams::divide(&vec![length; rows.min(train.batch_size)], &Device::Cpu);
+    let at_once = parts.len().min(rayon::current_num_threads());
+    let in_part = parts.iter().map(Vec::len).max().unwrap_or(0);
+    let tokens = ((at_once * in_part).max(beside) * length) as f64;
     let block = 8.0 * hidden + 3.0 * inner;
     let kept = if train.recompute { blocks * hidden + block } else { blocks * block };
     let held = parameters * if recipe.model.dtype == ModelDtype::Native { 1.5 } else { 4.0 };
@@ -46,8 +54,8 @@ pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
         Method::Full => (16.0 + 4.0 * copies as f64) * parameters,
         Method::Lora => held,
     };
-    let bytes = trained + 4.0 * tokens * kept + 128.0 * 8.0 * vocabulary;
-    (0.1 + 1.15 * bytes / GIB).max(0.5 + held / GIB)
+    let bytes = trained + 4.0 * tokens * kept + at_once as f64 * logits_bytes(vocabulary as usize) as f64;
+    (0.1 + 1.27 * bytes / GIB).max(0.5 + held / GIB)
 }
 
 /// Memory that the machine has to give, in GiB, where it tells (Linux).
