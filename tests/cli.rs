@@ -311,7 +311,32 @@ fn arguments_that_make_no_sense_exit_2() {
     }
     let gemma = tiny("gemma3");
     let e = lab.refused(&["generate", "--base", gemma.to_str().unwrap(), "--prompt", "x", "--chat"]);
-    assert_says(&e, &["has no chat template"]);
+    assert_says(&e, &["has no chat template", "--chat-template"]);
+}
+
+#[test]
+fn a_base_model_answers_in_the_template_that_is_named() {
+    let lab = Lab::new();
+    let gemma = tiny("gemma3");
+    let base = ["generate", "--base", gemma.to_str().unwrap(), "--max-new-tokens", "6", "--json"];
+    let said = |args: &[&str]| -> Vec<Value> {
+        let ran = lab.succeed(&[&base, args].concat());
+        let generations = serde_json::from_str::<Value>(&ran.stdout).unwrap();
+        generations["generations"][0]["token_ids"].as_array().unwrap().clone()
+    };
+    lab.write(
+        "turns.jinja",
+        "{{ bos_token }}{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<pad>' }}{% endfor %}\
+         {% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}",
+    );
+    let in_turns = said(&["--prompt", "hi", "--chat", "--chat-template", "turns.jinja"]);
+    // As after the same text, up to the token that closes a turn in that template.
+    let written_out = said(&["--prompt", "user:hi<pad>assistant:"]);
+    let end = written_out.iter().position(|id| *id == 0).map_or(written_out.len(), |at| at + 1);
+    assert_eq!(in_turns, written_out[..end]);
+    assert_ne!(in_turns, said(&["--prompt", "hi"]));
+    let without_chat = [&base[..], &["--prompt", "x", "--chat-template", "turns.jinja"]].concat();
+    assert_says(&lab.refused(&without_chat), &["--chat"]);
 }
 
 // ---- failures while working --------------------------------------------------------------------

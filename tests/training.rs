@@ -715,3 +715,41 @@ fn a_token_s_weight_scales_its_loss_and_not_the_others() {
     assert_eq!(batch(&of([0.0, 1.0, 0.25])).targets.weights, [0.5, 0.125, 0.0]);
     assert_eq!(batch(&of([0.0, 0.0, 3.0])).targets.weights, [0.0, 3.0, 0.0]);
 }
+
+#[test]
+fn threads_change_no_byte_of_what_is_learned() {
+    let lab = Lab::new();
+    // Enough tokens for several parts of a batch, and sequences of all lengths.
+    let texts: Vec<String> = (3..60).map(|n| "cake and flour ".repeat(n)).collect();
+    lab.write_texts("narrow.jsonl", &texts);
+    let learned = |threads: &str| {
+        let out = format!("run-{threads}");
+        let args = [
+            "fit",
+            "recipe.toml",
+            "--out",
+            &out,
+            "-q",
+            "--set",
+            "train.batch_size=16",
+            "--set",
+            "train.steps=3",
+            "--set",
+            "data.max_seq_len=96",
+            "--set",
+            "data.mix=0",
+            "--set",
+            "train.lora.dropout=0.1",
+        ];
+        let done = lab.command(&args).env("RAYON_NUM_THREADS", threads).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let losses: Vec<serde_json::Value> =
+            metrics(&lab.path(&out)).into_iter().map(|line| line["loss"].clone()).collect();
+        (losses, std::fs::read(lab.path(&out).join("adapter/adapter_model.safetensors")).unwrap())
+    };
+    let (losses, alone) = learned("1");
+    assert!(losses.len() > 3);
+    for threads in ["2", "3", "8"] {
+        assert!(learned(threads) == (losses.clone(), alone.clone()), "{threads} threads");
+    }
+}

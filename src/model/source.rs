@@ -121,7 +121,7 @@ impl Pretrained {
         let Some(source) = &self.chat_template else {
             crate::bail_input!(
                 "{}: has no chat template (a base model?); chats cannot be rendered. Name a Jinja file with \
-                 data.chat_template, or one that comes with the program: {}",
+                 data.chat_template (--chat-template), or one that comes with the program: {}",
                 self.id,
                 CHAT_TEMPLATES.join(", ")
             )
