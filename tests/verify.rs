@@ -168,7 +168,7 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
 }
 
 /// Changes a run's adapter and everything that would tell.
-fn forge(run: &Path, change: f64, processor: Option<&str>) {
+fn forge(run: &Path, change: f64, told: Option<(&str, &str)>) {
     let path = run.join("adapter/adapter_model.safetensors");
     let tensors = read_tensors(&path);
     let forged = tensors.into_iter().map(|(name, t)| (name, (t * (1.0 + change)).unwrap()));
@@ -178,8 +178,8 @@ fn forge(run: &Path, change: f64, processor: Option<&str>) {
     let sha256 = json!(sha256_file(&path).unwrap());
     manifest["adapter_sha256"] = sha256.clone();
     manifest["files"]["adapter/adapter_model.safetensors"] = sha256;
-    if let Some(processor) = processor {
-        manifest["processor"] = json!(processor);
+    if let Some((key, value)) = told {
+        manifest[key] = json!(value);
     }
     fs::write(run.join("manifest.json"), manifest.to_string()).unwrap();
 }
@@ -201,8 +201,14 @@ fn training_again_proves_what_hashes_cannot() {
     let text = wrong(&lab, &["run", "--retrain"]);
     line(&text, "differs  trained again, adapter/adapter_model.safetensors");
 
-    // Elsewhere other bytes are allowed as long as the losses are the same.
-    forge(&run, 0.0, Some("another processor"));
+    // By another version, or elsewhere, other bytes are allowed as long as the losses are the same.
+    let manifest = fs::read(run.join("manifest.json")).unwrap();
+    forge(&run, 0.0, Some(("version", "0.0.1")));
+    let ran = lab.succeed(&["verify", "run", "--retrain"]);
+    assert!(ran.stderr.contains("not 0.0.1"), "{}", ran.stderr);
+    line(&ran.stdout, "ok       trained again, losses: largest relative difference");
+    fs::write(run.join("manifest.json"), manifest).unwrap();
+    forge(&run, 0.0, Some(("processor", "another processor")));
     let ran = lab.succeed(&["verify", "run", "--retrain"]);
     assert!(
         ran.stderr.contains("not another processor") && ran.stderr.contains("within 0.1 %"),

@@ -10,7 +10,6 @@ use super::fit;
 use crate::bail_input;
 use crate::error::Interrupted;
 use crate::interrupt::Interrupt;
-use crate::machine::Machine;
 use crate::progress;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
@@ -139,10 +138,10 @@ fn train_again(
         "{shown}: training it again; its training took {:.0} s, evaluation excluded",
         recorded.elapsed_s
     ));
-    let differences = Machine::here().differences(&recorded.machine);
+    let differences = retrain::differences(&recorded);
     if !differences.is_empty() {
         progress::say(format_args!(
-            "this is another machine ({}): where bytes differ, losses are compared, within {} %",
+            "this is another machine or program ({}): where bytes differ, losses are compared, within {} %",
             differences.join("; "),
             100.0 * retrain::LOSS_TOLERANCE
         ));

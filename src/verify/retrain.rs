@@ -12,18 +12,19 @@ use crate::run::RunDir;
 use crate::run::metrics::MetricsLine;
 use crate::train::manifest::Manifest;
 
-/// On another kind of processor sums are taken in another order: every loss may differ by this share. Ten times what
+/// On another kind of processor, or by another version of this program, sums are taken in another order: every loss may
+/// differ by this share. Ten times what
 /// `scripts/fit_parity.py` allows between this program and PyTorch.
 pub const LOSS_TOLERANCE: f64 = 1e-3;
 
 /// Weights and checkpoint of `first`, as its manifest has them, and those of `second`: the same bytes; or, where
-/// another machine than that of `first` trained `second`, the same losses within [`LOSS_TOLERANCE`].
+/// there are [`differences`], the same losses within [`LOSS_TOLERANCE`].
 ///
 /// # Errors
 /// If the second run cannot be read.
 pub fn compare(first: &RunDir, recorded: &Manifest, second: &RunDir) -> Result<Vec<Check>> {
     let again = super::manifest(second)?;
-    let other_machine = !Machine::here().differences(&recorded.machine).is_empty();
+    let elsewhere = !differences(recorded).is_empty();
     let mut checks = Vec::new();
     let mut inexact = Vec::new();
     let compared = |name: &&String| name.ends_with(".safetensors") || *name == "metrics.jsonl";
@@ -32,14 +33,14 @@ pub fn compare(first: &RunDir, recorded: &Manifest, second: &RunDir) -> Result<V
         let expected = &recorded.files[name];
         match again.files.get(name) {
             Some(found) if found == expected => checks.push(Check::ok(what)),
-            Some(_) if other_machine => inexact.push(name),
+            Some(_) if elsewhere => inexact.push(name),
             Some(found) => checks.push(Check::differs(what, found, expected)),
             None => checks.push(Check::differs(what, "no such file", expected)),
         }
     }
     if recorded.files.is_empty() {
         let (found, expected) = (again.adapter_sha256, recorded.adapter_sha256.clone());
-        if found == expected || !other_machine {
+        if found == expected || !elsewhere {
             checks.push(Check::same("trained again, weights", found, expected));
         } else {
             inexact.push(&recorded.name);
@@ -54,6 +55,16 @@ pub fn compare(first: &RunDir, recorded: &Manifest, second: &RunDir) -> Result<V
         checks.push(Check::new(format!("trained again, {name}"), Finding::Ok { note }));
     }
     Ok(checks)
+}
+
+/// In what this machine and this program differ from those that trained a run, in words; the same bytes are expected where
+/// nothing does.
+pub fn differences(recorded: &Manifest) -> Vec<String> {
+    let mut found = Machine::here().differences(&recorded.machine);
+    if recorded.version != env!("CARGO_PKG_VERSION") {
+        found.push(format!("version {}, not {}", env!("CARGO_PKG_VERSION"), recorded.version));
+    }
+    found
 }
 
 /// The losses of every step and evaluation.
