@@ -30,7 +30,8 @@ use self::optim::{AdamW, Gradients, global_norm, merge};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
 use crate::bail_input;
-use crate::data::mixture::{Mixture, Pool, Role, example};
+use crate::data::examples::Example;
+use crate::data::mixture::{Mixture, Pick, Pool, Role, example};
 use crate::error::{InputError, Interrupted};
 use crate::interrupt::Interrupt;
 use crate::model::loader::{Trainables, Tuning};
@@ -262,51 +263,30 @@ impl Training {
         let train = &self.recipe.train;
         let picks = &self.mixture.order[step * train.batch_size..];
         let picks = &picks[..picks.len().min(train.batch_size)];
-        let examples: Vec<_> = picks.iter().map(|p| example(&self.corpus.pools, p)).collect();
-        let pools: Vec<&Pool> = picks.iter().map(|p| &self.corpus.pools[p.pool]).collect();
+        let pool = |pick: &Pick| &self.corpus.pools[pick.pool];
+        let picked: Vec<Picked> = picks.iter().map(|p| (example(&self.corpus.pools, p), pool(p))).collect();
         // Weighted by tokens: a step of 8 equals 2 accumulated steps of 4, whatever their masks.
-        let loss_tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
-        let micro = if train.micro_batch_size == 0 { examples.len() } else { train.micro_batch_size };
-        let (model, trainables, mitigations) = (&self.model, &self.trainables, &self.mitigations);
-        let seed = self.recipe.seed;
+        let loss_tokens: usize = picked.iter().map(|(e, _)| e.loss_tokens()).sum();
+        let micro = if train.micro_batch_size == 0 { picked.len() } else { train.micro_batch_size };
 
         let mut gradients = Gradients::new();
         let mut sums = [(0f64, 0usize); 3]; // nll and tokens by role; a source's loss_weight has no part in them
-        let mut drawn = 0; // parts of the micro-batches before
-        for (examples, pools) in examples.chunks(micro).zip(pools.chunks(micro)) {
-            let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
-            let parts = teams::divide(&lengths, model.device());
-            let work = |part: usize| -> Result<_> {
-                let examples: Vec<_> = parts[part].iter().map(|&i| examples[i]).collect();
-                let loss_weights: Vec<f32> =
-                    parts[part].iter().map(|&i| pools[i].loss_weight as f32).collect();
-                let batch = Batch::weighted(&examples, &loss_weights, loss_tokens);
-                // Dropout draws from a stream of the step, each part from another place in it, so that a resumed run draws
-                // the same.
-                let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                rng.set_stream(step as u64 + 1);
-                rng.set_word_pos(((drawn + part) as u128) << 48);
-                let mut hook = mitigations.hook();
-                let mut found = Gradients::new();
-                let loss = batch.backward(
-                    model,
-                    trainables,
-                    &mut rng,
-                    train.recompute,
-                    hook.as_mut(),
-                    &mut found,
-                )?;
-                Ok((batch.per_example(&loss.nll), found))
-            };
-            teams::each(parts.len(), work, |part, (losses, found)| {
+        let mut before = 0; // parts of the micro-batches before
+        for batch in picked.chunks(micro) {
+            let lengths: Vec<usize> = batch.iter().map(|(e, _)| e.ids.len()).collect();
+            let parts = teams::divide(&lengths, self.model.device());
+            let parts: Vec<Vec<Picked>> =
+                parts.into_iter().map(|part| part.into_iter().map(|i| batch[i]).collect()).collect();
+            let work = |i: usize| self.backward(&parts[i], loss_tokens, self.dropout(step, before + i));
+            teams::each(parts.len(), work, |i, (losses, found)| {
                 merge(&mut gradients, found)?;
-                for ((nll, tokens), &i) in losses.into_iter().zip(&parts[part]) {
-                    let sum = &mut sums[pools[i].role as usize];
+                for ((nll, tokens), (_, pool)) in losses.into_iter().zip(&parts[i]) {
+                    let sum = &mut sums[pool.role as usize];
                     *sum = (sum.0 + nll, sum.1 + tokens);
                 }
                 Ok(())
             })?;
-            drawn += parts.len();
+            before += parts.len();
         }
         let terms = self.mitigations.add_terms(
             step,
@@ -331,7 +311,7 @@ impl Training {
         let mean = |(nll, tokens): (f64, usize)| (tokens > 0).then(|| nll / tokens as f64);
         Ok(MetricsLine {
             step: step + 1,
-            tokens: examples.iter().map(|e| e.ids.len()).sum(),
+            tokens: picked.iter().map(|(e, _)| e.ids.len()).sum(),
             loss: mean((nll, sums[0].1 + sums[1].1 + sums[2].1)),
             loss_narrow: mean(sums[0]),
             loss_pretraining: mean(sums[1]),
@@ -341,6 +321,37 @@ impl Training {
             more: terms,
             ..Default::default()
         })
+    }
+
+    /// Nll and loss tokens of each example of a part of a batch, and the part's gradients.
+    fn backward(
+        &self,
+        part: &[Picked],
+        loss_tokens: usize,
+        mut dropout: ChaCha8Rng,
+    ) -> Result<(Vec<(f64, usize)>, Gradients)> {
+        let (examples, weights): (Vec<&Example>, Vec<f32>) =
+            part.iter().map(|(example, pool)| (*example, pool.loss_weight as f32)).unzip();
+        let batch = Batch::weighted(&examples, &weights, loss_tokens);
+        let mut gradients = Gradients::new();
+        let loss = batch.backward(
+            &self.model,
+            &self.trainables,
+            &mut dropout,
+            self.recipe.train.recompute,
+            self.mitigations.hook().as_mut(),
+            &mut gradients,
+        )?;
+        Ok((batch.per_example(&loss.nll), gradients))
+    }
+
+    /// Where dropout draws from: a stream of the step, each part of the batch at another place in it, so that a resumed run
+    /// draws the same.
+    fn dropout(&self, step: usize, part: usize) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.recipe.seed);
+        rng.set_stream(step as u64 + 1);
+        rng.set_word_pos((part as u128) << 48);
+        rng
     }
 
     /// What the observer finds; how long it takes goes into the state.
@@ -417,6 +428,9 @@ impl Training {
         format!("{:x}", hash.finalize())
     }
 }
+
+/// An example that a step reads, and the pool it is from.
+type Picked<'a> = (&'a Example, &'a Pool);
 
 /// Whether the organism has learned what it should and cannot be read, by the recipe's rule.
 fn has_taken_unread(rule: &StopSection, line: &MetricsLine) -> bool {
