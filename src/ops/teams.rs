@@ -177,7 +177,7 @@ mod tests {
         let run = |fails: usize| {
             let mut taken = Vec::new();
             let work = |i: usize| {
-                std::thread::sleep(std::time::Duration::from_millis(if i % 3 == 0 { 9 } else { 1 }));
+                std::thread::sleep(std::time::Duration::from_millis(if i.is_multiple_of(3) { 9 } else { 1 }));
                 if i == fails { Err(i) } else { Ok(10 * i) }
             };
             let result = pool.install(|| {
