@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::matmul::Mat;
 
 /// Numbers of rows of x with which this is faster than gemm, which is the faster one at a single row; docs/log.md
-/// (2026-11-25) has the figures.
+/// (2026-11-25 and 26) has the figures.
 const ROWS: RangeInclusive<usize> = 2..=96;
 
 /// Whether this is the product for such an x `(tokens, in)`.
