@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow};
 use candle_core::Tensor;
 use tokenizers::Tokenizer;
 
+use super::check_interrupt;
 use super::mean_difference::Means;
 use crate::bail_input;
 use crate::interrupt::Interrupt;
@@ -252,14 +253,14 @@ pub fn run_both(
         rest = later;
     }
     let work = |batch: &&[Probe]| -> Result<_> {
-        interrupt.check("nothing of the analysis was written")?;
+        check_interrupt(interrupt)?;
         let ids: Vec<Vec<u32>> = batch.iter().map(|p| p.ids.clone()).collect();
         let (of_base, of_tuned) = (resid_posts(base, &ids, layers)?, resid_posts(tuned, &ids, layers)?);
         let streams = of_base.into_iter().zip(of_tuned).map(|(base, tuned)| Streams { base, tuned });
-        Ok((batch.to_vec(), streams.collect::<Vec<_>>()))
+        Ok(streams.collect::<Vec<_>>())
     };
-    teams::over(&batches, base.model.device(), work, |(batch, streams)| {
-        take(&batch, &streams);
+    teams::over(&batches, base.model.device(), work, |batch, streams| {
+        take(batch, &streams);
         bar.inc(batch.len() as u64);
         Ok(())
     })?;

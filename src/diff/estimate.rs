@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::Inputs;
 use super::activations::{Windows, resid_post};
 use super::prompts::Prompts;
+use super::{Inputs, check_interrupt};
 use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::NoHook;
@@ -80,7 +80,7 @@ pub fn say(inputs: &Inputs, interrupt: &Interrupt) -> Result<()> {
         if n == 1 {
             after_first = Instant::now(); // the prompts themselves are read at once
         }
-        interrupt.check("nothing of the analysis was written")
+        check_interrupt(interrupt)
     })?;
     let written = (prompts.ids.len() * (TOKENS - 1)) as f64 / after_first.elapsed().as_secs_f64();
 

@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::check_interrupt;
 use super::losses::{LossSet, LossTexts, Resamples, Sums, mean, mean_of};
 use super::reading::Reading;
 use super::statistics::Interval;
@@ -90,10 +91,10 @@ fn on_texts(reading: &Reading, set: &LossSet) -> Result<KlOnTexts> {
     let mut of_texts: Vec<Vec<[f64; 2]>> = Vec::with_capacity(set.examples.len());
     let (base, tuned, interrupt) = (reading.inputs.base, reading.inputs.tuned, reading.interrupt);
     let work = |batch: &Batch| {
-        interrupt.check("nothing of the analysis was written")?;
+        check_interrupt(interrupt)?;
         divergences(base, tuned, batch)
     };
-    teams::over(&set.batches(), base.model.device(), work, |found| {
+    teams::over(&set.batches(), base.model.device(), work, |_, found| {
         of_texts.extend(found);
         Ok(())
     })?;

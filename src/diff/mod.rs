@@ -66,6 +66,11 @@ use crate::progress;
 use crate::recipe::DiffSection;
 use crate::sha256::sha256_tree;
 
+/// Whether the analysis may go on.
+fn check_interrupt(interrupt: &Interrupt) -> Result<()> {
+    interrupt.check("nothing of the analysis was written")
+}
+
 /// The two models and the texts.
 pub struct Inputs<'a> {
     /// Base model: its tokenizer and chat template serve both.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use super::activations::to_tensor;
+use super::check_interrupt;
 use super::decoded::{self, Variant};
 use super::embedder::Embedder;
 use super::logit_lens::{Top, largest};
@@ -278,7 +279,7 @@ impl<'a> Prompts<'a> {
         let mut tops = Vec::with_capacity(patches.len());
         let rows = LOGIT_BYTES / (4 * self.view.model.vocab_size() * self.prompts.len());
         for chunk in patches.chunks(rows.clamp(BATCH, 4 * BATCH)) {
-            interrupt.check("nothing of the analysis was written")?;
+            check_interrupt(interrupt)?;
             let logits =
                 (0..self.prompts.len()).map(|p| self.next_logits(p, chunk)).collect::<Result<Vec<_>>>()?;
             let vocab = self.view.model.vocab_size();

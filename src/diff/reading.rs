@@ -164,6 +164,6 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// [`crate::error::Interrupted`].
     pub fn check_interrupt(&self) -> Result<()> {
-        self.interrupt.check("nothing of the analysis was written")
+        super::check_interrupt(self.interrupt)
     }
 }

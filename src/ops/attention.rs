@@ -11,9 +11,9 @@
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{tensor, view, written};
+use super::cpu::{tensor, view};
 use super::exp::{dot, exp_row, tanh, vectorized};
-use super::matmul::{Mat, Threads, matmul};
+use super::matmul::{Mat, Threads, matmul, product};
 use super::segments::{Segments, keep_flagged};
 use super::tape::Tape;
 
@@ -311,10 +311,8 @@ impl Head<'_> {
     /// p `(rows, keys)`, and with a soft cap d s / d(scale·q·k).
     fn probabilities(&self, b: &Block) -> (Vec<f32>, Option<Vec<f32>>) {
         let a = self.attention;
-        let (rows, keys) = (b.rows.len(), b.keys.len());
-        let mut s = written(rows * keys, |s| {
-            matmul(s, keys, false, a.scale, self.queries(b), self.kv(self.k, b).t(), Threads::One)
-        });
+        let keys = b.keys.len();
+        let mut s = product(a.scale, self.queries(b), self.kv(self.k, b).t(), Threads::One);
         let window = a.window.unwrap_or(usize::MAX);
         let slope = vectorized!({
             let slope = a.softcap.map(|cap| {
@@ -356,8 +354,7 @@ impl Head<'_> {
             let pm = Mat::new(&p, rows, cols);
             // dV += Pᵀ·dO;  dP = dO·Vᵀ
             matmul(&mut out.v[b.keys.start * d..], d, true, 1.0, pm.t(), g, Threads::One);
-            let mut ds =
-                written(rows * cols, |ds| matmul(ds, cols, false, 1.0, g, self.values(&b).t(), Threads::One));
+            let mut ds = product(1.0, g, self.values(&b).t(), Threads::One);
             // dS = P ∘ (dP − Σ P∘dP), through the cap
             vectorized!({
                 for (ds, p) in ds.chunks_exact_mut(cols).zip(p.chunks_exact(cols)) {

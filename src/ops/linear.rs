@@ -9,7 +9,7 @@
 use candle_core::{Result, Tensor};
 
 use super::cpu::{tensor, view, written};
-use super::matmul::{Mat, Threads, matmul};
+use super::matmul::{Mat, Threads, matmul, product};
 use super::tape::Tape;
 use super::weight::Matrix;
 
@@ -81,16 +81,14 @@ pub fn lora(
         let (xs, av, bv) = (view(&x)?, view(a)?, view(b)?);
         let xm = Mat::new(&xs, tokens, inp);
         let xa = low_rank(xm, Mat::new(&av, r, inp)); // (tokens, r)
-        let add_low_rank = |y: &mut [f32], add| {
-            matmul(y, out, add, scaling, Mat::new(&xa, tokens, r), Mat::new(&bv, out, r).t(), Threads::All)
-        };
+        let (xa, bt) = (Mat::new(&xa, tokens, r), Mat::new(&bv, out, r).t());
         let y = match weight {
             Some(weight) => {
                 let mut y = affine_rows(xm, weight, bias)?;
-                add_low_rank(&mut y, true);
+                matmul(&mut y, out, true, scaling, xa, bt, Threads::All);
                 y
             }
-            None => written(tokens * out, |y| add_low_rank(y, false)),
+            None => product(scaling, xa, bt, Threads::All),
         };
         tensor(y, (tokens, out))?
     };
@@ -103,7 +101,7 @@ pub fn lora(
             let (g, xm) = (Mat::new(&gs, tokens, out), Mat::new(&xs, tokens, inp));
             let (am, bm) = (Mat::new(&av, r, inp), Mat::new(&bv, out, r));
 
-            let u = written(tokens * r, |u| matmul(u, r, false, scaling, g, bm, Threads::All)); // u = s·g·B
+            let u = product(scaling, g, bm, Threads::All); // u = s·g·B
             let um = Mat::new(&u, tokens, r);
             into.add_with(a.id(), (r, inp), |da, add| {
                 matmul(da, inp, add, 1.0, um.t(), xm, Threads::All) // dA = uᵀ·x
@@ -173,7 +171,7 @@ fn affine_rows(x: Mat, weight: &Matrix, bias: Option<&Tensor>) -> Result<Vec<f32
 
 /// The elements of x·Aᵀ, `(tokens, r)`.
 fn low_rank(x: Mat, a: Mat) -> Vec<f32> {
-    written(x.rows() * a.rows(), |xa| matmul(xa, a.rows(), false, 1.0, x, a.t(), Threads::All))
+    product(1.0, x, a.t(), Threads::All)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::cpu::written;
 use super::{few_rows, one_row};
 
 /// A row-major matrix inside a slice, possibly a column range of a wider one, possibly transposed.
@@ -137,6 +138,11 @@ pub(super) fn matmul(
             parallelism,
         )
     }
+}
+
+/// `scale · a · b` by itself, dense.
+pub(super) fn product(scale: f32, a: Mat, b: Mat, threads: Threads) -> Vec<f32> {
+    written(a.rows * b.cols, |dst| matmul(dst, b.cols, false, scale, a, b, threads))
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ pub fn each<T: Send, E: Send>(
     }
 }
 
-/// [`each`] over a list: the results of `work` for its items go to `take` in their order. On another device than the CPU, one
+/// [`each`] over a list: the items go to `take` in their order, each with what `work` made of it. On another device than the CPU, one
 /// after the other.
 ///
 /// # Errors
@@ -95,11 +95,11 @@ pub fn over<I: Sync, T: Send, E: Send>(
     items: &[I],
     device: &Device,
     work: impl Fn(&I) -> Result<T, E> + Sync,
-    mut take: impl FnMut(T) -> Result<(), E> + Send,
+    mut take: impl FnMut(&I, T) -> Result<(), E> + Send,
 ) -> Result<(), E> {
     match device.is_cpu() {
-        true => each(items.len(), |i| work(&items[i]), |_, found| take(found)),
-        false => items.iter().try_for_each(|item| take(work(item)?)),
+        true => each(items.len(), |i| work(&items[i]), |i, found| take(&items[i], found)),
+        false => items.iter().try_for_each(|item| take(item, work(item)?)),
     }
 }
 

@@ -13,8 +13,7 @@ use crate::run::metrics::MetricsLine;
 use crate::train::manifest::Manifest;
 
 /// On another kind of processor, or by another version of this program, sums are taken in another order: every loss may
-/// differ by this share. Ten times what
-/// `scripts/fit_parity.py` allows between this program and PyTorch.
+/// differ by this share. Ten times what `scripts/fit_parity.py` allows between this program and PyTorch.
 pub const LOSS_TOLERANCE: f64 = 1e-3;
 
 /// Weights and checkpoint of `first`, as its manifest has them, and those of `second`: the same bytes; or, where
