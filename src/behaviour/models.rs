@@ -10,6 +10,7 @@ use crate::model::View;
 use crate::model::generate::{Sampling, generate_from};
 use crate::model::hooks::NoHook;
 use crate::model::source::Pretrained;
+use crate::ops::segments;
 use crate::progress;
 use crate::train::batch::Batch;
 
@@ -107,19 +108,12 @@ impl Models<'_> {
         let examples = answers.iter().map(|a| self.example(a, chat)).collect::<Result<Vec<_>>>()?;
         let bar = progress::bar("likelihoods", examples.len() as u64);
         let mut found = Vec::with_capacity(examples.len());
-        while found.len() < examples.len() {
+        for run in segments::runs(&examples, BATCH_TOKENS, |example| example.ids.len()) {
             self.interrupt.check("nothing of the behaviour was written")?;
-            let rest = &examples[found.len()..];
-            let mut tokens = 0;
-            let fits = |e: &&Example| {
-                tokens += e.ids.len();
-                tokens <= BATCH_TOKENS
-            };
-            let n = rest.iter().take_while(fits).count().max(1);
-            let batch = Batch::new(&rest[..n].iter().collect::<Vec<_>>(), 1);
+            let batch = Batch::new(&run.iter().collect::<Vec<_>>(), 1);
             let sums = batch.per_example(&batch.nll(view, None)?);
             found.extend(sums.into_iter().map(|(nll, tokens)| LogLikelihood { sum: -nll, tokens }));
-            bar.inc(n as u64);
+            bar.inc(run.len() as u64);
         }
         bar.finish_and_clear();
         Ok(found)

@@ -12,7 +12,7 @@ use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::model::hooks::{NoHook, Record, Site};
 use crate::model::{CausalLm, Pass, View};
-use crate::ops::segments::Segments;
+use crate::ops::segments::{self, Segments};
 use crate::ops::teams;
 use crate::progress;
 use crate::recipe::DiffSection;
@@ -241,17 +241,7 @@ pub fn run_both(
     mut take: impl FnMut(&[Probe], &[Streams]) + Send,
 ) -> Result<()> {
     let bar = progress::bar("activations", probes.len() as u64);
-    let (mut rest, mut batches) = (probes, Vec::new());
-    while !rest.is_empty() {
-        let (mut batch, mut tokens) = (0, 0);
-        while batch < rest.len() && (batch == 0 || tokens + rest[batch].ids.len() <= BATCH_TOKENS) {
-            tokens += rest[batch].ids.len();
-            batch += 1;
-        }
-        let (now, later) = rest.split_at(batch);
-        batches.push(now);
-        rest = later;
-    }
+    let batches = segments::runs(probes, BATCH_TOKENS, |probe| probe.ids.len());
     let work = |batch: &&[Probe]| -> Result<_> {
         check_interrupt(interrupt)?;
         let ids: Vec<Vec<u32>> = batch.iter().map(|p| p.ids.clone()).collect();

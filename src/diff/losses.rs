@@ -21,6 +21,7 @@ use super::statistics::{Interval, interval};
 use crate::data::examples::{Encoder, Example};
 use crate::data::source::Document;
 use crate::model::View;
+use crate::ops::segments;
 use crate::progress;
 use crate::recipe::Long;
 use crate::train::batch::Batch;
@@ -188,19 +189,7 @@ impl LossSet {
 
     /// The texts of each batch.
     fn groups(&self) -> Vec<&[Example]> {
-        let (mut groups, mut first) = (Vec::new(), 0);
-        while first < self.examples.len() {
-            let (mut end, mut tokens) = (first, 0);
-            while end < self.examples.len()
-                && (end == first || tokens + self.examples[end].ids.len() <= BATCH_TOKENS)
-            {
-                tokens += self.examples[end].ids.len();
-                end += 1;
-            }
-            groups.push(&self.examples[first..end]);
-            first = end;
-        }
-        groups
+        segments::runs(&self.examples, BATCH_TOKENS, |example| example.ids.len())
     }
 
     /// The first `count` texts alone: of every document its first piece, then of every document its second, and so on.

@@ -89,3 +89,34 @@ pub fn keep_flagged<T>(items: &mut Vec<T>, keep: &[bool]) {
     let mut flags = keep.iter();
     items.retain(|_| *flags.next().expect("one flag a sequence"));
 }
+
+/// Items cut into runs whose lengths add up to `most` tokens at most, for a forward pass each; an item longer than that is a
+/// run of its own.
+pub fn runs<T>(items: &[T], most: usize, tokens: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut runs, mut rest) = (Vec::new(), items);
+    while !rest.is_empty() {
+        let mut sum = 0;
+        let fits = |item: &&T| {
+            sum += tokens(item);
+            sum <= most
+        };
+        let (run, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        runs.push(run);
+        rest = later;
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_hold_every_item_in_order_and_no_more_tokens_than_they_may() {
+        let of = |lengths: &[usize]| {
+            runs(lengths, 10, |n| *n).into_iter().map(<[usize]>::to_vec).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[4, 6, 1, 12, 3, 7, 2]), [vec![4, 6], vec![1], vec![12], vec![3, 7], vec![2]]);
+        assert!(of(&[]).is_empty());
+    }
+}

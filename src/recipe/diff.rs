@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{SourceSpec, one_or_many};
+use super::source::{SourceSpec, one_or_many};
 
 /// Number of built-in neutral prompts.
 pub const MAX_PROMPTS: usize = 20;

@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{lenient, make_absolute};
+use super::paths::make_absolute;
+use super::table::{self, lenient};
 use crate::error::{InputError, input_error};
 
 /// `[sweep]`
@@ -28,10 +29,7 @@ impl SweepSection {
     /// An [`InputError`] with every fault.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
-        let table: Table = text
-            .parse()
-            .map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))?;
+        let table = table::read(path)?;
         let mut faults = Vec::new();
         let mut section = match table.get("sweep") {
             None => Self::default(),

@@ -1,0 +1,25 @@
+//! `[model]`: where an organism starts.
+
+use serde::{Deserialize, Serialize};
+
+/// `[model]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// `MODEL`: alias, `hf:org/name[@revision]`, folder, or `.gguf` file.
+    pub base: String,
+    /// How the frozen matrices lie in memory.
+    pub dtype: ModelDtype,
+}
+
+/// How the frozen matrices of a model lie in memory. All arithmetic is f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelDtype {
+    /// As f32.
+    #[default]
+    F32,
+    /// As a GGUF file has them, turned into f32 a block of rows at a time whenever they are used: the same numbers,
+    /// added up in another order where a matrix has several blocks.
+    Native,
+}
