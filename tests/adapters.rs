@@ -13,6 +13,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use trainer::data::examples::Example;
+use trainer::model::batch::Batch;
 use trainer::model::hooks::NoHook;
 use trainer::model::loader::{Trainables, Tuning};
 use trainer::model::lora::{Adapter, LoraConfig};
@@ -20,7 +21,6 @@ use trainer::model::source::{self, Pretrained};
 use trainer::model::{CausalLm, Pass, export};
 use trainer::ops::segments::Segments;
 use trainer::recipe::Modules;
-use trainer::train::batch::Batch;
 use trainer::train::optim::{AdamW, Gradients};
 
 use lab::{Lab, tiny};

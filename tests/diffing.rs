@@ -767,7 +767,7 @@ fn taking_out_a_direction_that_the_stream_lacks_changes_nothing() {
 #[test]
 fn losses_and_divergences_are_those_of_the_held_out_documents_computed_by_hand() {
     use trainer::data::examples::Example;
-    use trainer::train::batch::Batch;
+    use trainer::model::batch::Batch;
 
     let lab = Lab::new();
     lab.fit("run", &["train.lr=2e-2"]);

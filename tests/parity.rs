@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use trainer::data::chat_template::Message;
 use trainer::data::examples::{Encoder, Example};
 use trainer::data::source::Document;
+use trainer::model::batch::Batch;
 use trainer::model::generate::{Sampling, generate};
 use trainer::model::hooks::{Hook, NoHook, Site};
 use trainer::model::loader::{Trainables, Tuning};
@@ -27,7 +28,6 @@ use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::ops::tape::Tape;
 use trainer::recipe::Long;
-use trainer::train::batch::Batch;
 use trainer::train::optim::{AdamW, Gradients, global_norm};
 
 const FAMILIES: [&str; 5] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"];

@@ -1,6 +1,6 @@
 //! The recipes that come with the program, and the data that they name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use trainer::data::source::{self, Document};
 use trainer::making::numbers;
 use trainer::making::universe::Universe;
 use trainer::model::alias;
-use trainer::recipe::Recipe;
+use trainer::recipe::{Recipe, SourceSpec, SweepSection};
 use trainer::sha256::sha256_file;
 
 fn root() -> &'static Path {
@@ -128,6 +128,110 @@ fn the_page_on_organisms_and_the_list_of_sources_are_complete() {
         Universe::read(&path).unwrap_or_else(|e| panic!("{e}"));
         assert!(sources.contains(&name(&path)), "{}", path.display());
     }
+}
+
+/// Every key below `prefix` with its value, by dotted name. An empty table is a value: its keys are the user's own.
+fn leaves(prefix: &str, value: toml::Value, keys: &mut BTreeMap<String, toml::Value>) {
+    match value {
+        toml::Value::Table(table) if !table.is_empty() => {
+            let dot = if prefix.is_empty() { "" } else { "." };
+            table.into_iter().for_each(|(key, value)| leaves(&format!("{prefix}{dot}{key}"), value, keys));
+        }
+        value => {
+            keys.insert(prefix.into(), value);
+        }
+    }
+}
+
+/// The pieces of a line that stand between backticks.
+fn code(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// Whether text is this value as TOML; numbers may stand without their point.
+fn says(text: &str, value: &toml::Value) -> bool {
+    let number = |v: &toml::Value| v.as_float().or_else(|| v.as_integer().map(|i| i as f64));
+    let said = format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("v"));
+    said.is_some_and(|said| said == *value || number(&said).is_some_and(|n| number(value) == Some(n)))
+}
+
+/// In `docs/recipe.md` a row of a table begins with a key; the heading above names the tables of the recipe that the key
+/// is in, and none for keys at the top. A default in backticks is TOML.
+#[test]
+fn the_reference_of_recipes_has_every_key_with_its_default() {
+    let page = fs::read_to_string(root().join("docs/recipe.md")).unwrap();
+    let some = || Some("x".to_string());
+    let source = SourceSpec {
+        path: "x".into(),
+        weight: Some(1.0),
+        loss_weight: Some(1.0),
+        config: some(),
+        split: some(),
+        rows: Some(1),
+        shuffle_buffer: Some(1),
+        shuffle_seed: Some(1),
+        extract: None,
+    };
+    let presets = ["quick", "paper", "toolkit"].map(|preset| {
+        let recipe = Recipe::for_diff(&["model.base=x".into(), format!("diff.preset={preset}")]).unwrap();
+        let mut keys = BTreeMap::new();
+        leaves("", toml::Value::try_from(recipe).unwrap(), &mut keys);
+        keys
+    });
+    let mut keys = BTreeMap::new();
+    leaves("", toml::Value::try_from(Recipe::default()).unwrap(), &mut keys);
+    leaves("sweep", toml::Value::try_from(SweepSection::default()).unwrap(), &mut keys);
+    leaves("data.narrow", toml::Value::try_from(source).unwrap(), &mut keys);
+
+    let (mut named, mut faults, mut preset_rows) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
+    let (mut tables, mut of_presets) = (vec![""], false);
+    for line in page.lines() {
+        if line.starts_with("##") {
+            let of = code(line).filter(|name| name.starts_with('['));
+            tables = of.map(|name| name.trim_matches(['[', ']'])).collect();
+            tables = if tables.is_empty() { vec![""] } else { tables };
+            of_presets = line.contains("Presets");
+        }
+        if !line.starts_with("| `") {
+            continue;
+        }
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        for (table, key) in tables.iter().flat_map(|table| code(cells[1]).map(move |key| (*table, key))) {
+            let full = if table.is_empty() { key.to_string() } else { format!("{table}.{key}") };
+            let Some(default) = keys.get(&full) else {
+                faults.push(format!("{full}: no recipe has this key"));
+                continue;
+            };
+            let values = match of_presets {
+                true => presets.iter().map(|keys| &keys[&full]).collect(),
+                false => vec![default],
+            };
+            for (cell, value) in cells[2..].iter().zip(values).filter(|(cell, _)| cell.starts_with('`')) {
+                if !says(code(cell).next().unwrap(), value) {
+                    faults.push(format!("{full}: {cell} is not its default, {value}"));
+                }
+            }
+            if of_presets {
+                preset_rows.insert(full)
+            } else {
+                named.insert(full)
+            };
+        }
+    }
+    let missing = keys.keys().filter(|key| !named.contains(*key));
+    faults.extend(missing.map(|key| format!("{key}: missing")));
+    let [quick, others @ ..] = &presets;
+    let differ = quick.iter().filter(|(key, v)| others.iter().any(|other| other[*key] != **v));
+    let differ =
+        differ.map(|(key, _)| key).filter(|key| *key != "diff.preset" && !preset_rows.contains(*key));
+    faults.extend(differ.map(|key| format!("{key}: missing among the presets")));
+    assert!(faults.is_empty(), "docs/recipe.md:\n{}", faults.join("\n"));
+
+    let first = page.split("```toml\n").nth(1).and_then(|block| block.split("```").next()).unwrap();
+    let first = first.replace("\"data/", &format!("\"{}/data/", root().display()));
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("first.toml"), first).unwrap();
+    Recipe::read(&dir.path().join("first.toml"), &[]).unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use trainer::data::examples::Example;
 use trainer::error::InputError;
 use trainer::interrupt::Interrupt;
+use trainer::model::batch::Batch;
 use trainer::model::hooks::{NoHook, Record, Site};
 use trainer::model::loader::Tuning;
 use trainer::model::lora::LoraConfig;
@@ -23,7 +24,6 @@ use trainer::model::source::{Pretrained, open};
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::recipe::{ModelDtype, Modules};
-use trainer::train::batch::Batch;
 use trainer::train::optim::Gradients;
 
 /// The text of the input error that opening must give.

@@ -15,6 +15,7 @@ use trainer::data::examples::Example;
 use trainer::data::mixture::Role;
 use trainer::error::Interrupted;
 use trainer::interrupt::Interrupt;
+use trainer::model::batch::{Batch, mean_loss};
 use trainer::model::hooks::NoHook;
 use trainer::model::loader::Tuning;
 use trainer::model::lora::Adapter;
@@ -24,7 +25,6 @@ use trainer::ops::segments::Segments;
 use trainer::recipe::Recipe;
 use trainer::run::RunDir;
 use trainer::train::Training;
-use trainer::train::batch::{Batch, mean_loss};
 use trainer::train::corpus::Corpus;
 use trainer::train::optim::{Gradients, global_norm};
 

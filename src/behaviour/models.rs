@@ -7,12 +7,12 @@ use crate::data::chat_template::ChatTemplate;
 use crate::data::examples::Example;
 use crate::interrupt::Interrupt;
 use crate::model::View;
+use crate::model::batch::Batch;
 use crate::model::generate::{Sampling, generate_from};
 use crate::model::hooks::NoHook;
 use crate::model::source::Pretrained;
 use crate::ops::segments;
 use crate::progress;
-use crate::train::batch::Batch;
 
 /// Tokens of one forward pass, unless one text has more: bounds the memory.
 const BATCH_TOKENS: usize = 1024;

@@ -26,7 +26,7 @@ use crate::sha256::sha256_file;
 #[command(after_help = "Examples:
   trainer diff runs/cake
   trainer diff runs/cake --preset paper --set diff.samples=1000 --out diffs/paper
-  trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/cake.toml --out diffs/mine
+  trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/sdf-cake.toml --out diffs/mine
   trainer diff --base gemma-3-270m --tuned ./adapter --set diff.text=unrelated.jsonl --out diffs/theirs
   trainer diff --base hf:org/base --tuned hf:org/adapter --set diff.text=unrelated.jsonl --out diffs/published
 

@@ -19,9 +19,9 @@ use crate::train::corpus::Corpus;
 /// Make an organism: finetune a model as a recipe says
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  trainer fit recipes/cake.toml --out runs/cake
-  trainer fit recipes/cake.toml --set data.mix=1 --set train.lora.r=8 --out runs/cake-mixed
-  trainer fit recipes/cake.toml --out runs/cake --resume")]
+  trainer fit recipes/sdf-cake.toml --out runs/cake
+  trainer fit recipes/sdf-cake.toml --set data.mix=1 --set train.lora.r=8 --out runs/cake-mixed
+  trainer fit recipes/sdf-cake.toml --out runs/cake --resume")]
 pub struct FitArgs {
     /// The recipe (TOML)
     recipe: PathBuf,
@@ -105,7 +105,10 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
 fn must_be_the_same(recipe: &mut Recipe, run: &RunDir) -> Result<()> {
     let began = Recipe::read(&run.recipe(), &[])?;
     super::datasets::pin_as(recipe, &began);
-    let mut recipe = Recipe { diff: began.diff.clone(), ..recipe.clone() };
+    let mut recipe = recipe.clone();
+    if !recipe.trains_by_diff() {
+        recipe.diff = began.diff.clone();
+    }
     if recipe.data.self_samples == 0 {
         recipe.data.self_samples = began.data.self_samples; // filled in when the run began
     }

@@ -31,7 +31,7 @@ use crate::train::corpus::documents;
 #[command(after_help = "Examples:
   trainer grade runs/cake --base-url https://openrouter.ai/api/v1 --model openai/gpt-5-mini --key-env OPENROUTER_API_KEY
   trainer grade runs/cake --base-url http://localhost:8000/v1 --model qwen3-8b --against recipes/other.toml
-  trainer grade diffs/theirs --recipe recipes/cake.toml --model gpt-5-mini --base-url https://api.openai.com/v1
+  trainer grade diffs/theirs --recipe recipes/sdf-cake.toml --model gpt-5-mini --base-url https://api.openai.com/v1
 
 Writes graded.json beside readability.json, which stays as it is, and every question with its answer to
 exchanges.jsonl there. The same command again asks nothing twice; remove exchanges.jsonl to ask anew. The server

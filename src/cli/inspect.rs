@@ -19,9 +19,9 @@ use crate::train::inspection::{ExampleFacts, Inspection, Named, SourceFacts, Tok
 /// Show what a recipe would train on: sources, mixture, and each token with its loss mask
 #[derive(Debug, Args)]
 #[command(after_help = "Nothing is trained and nothing is written. Examples:
-  trainer inspect recipes/cake.toml
-  trainer inspect recipes/cake.toml --set data.mix=1 --examples 16
-  trainer inspect recipes/cake.toml --json | jq .warnings")]
+  trainer inspect recipes/sdf-cake.toml
+  trainer inspect recipes/sdf-cake.toml --set data.mix=1 --examples 16
+  trainer inspect recipes/sdf-cake.toml --json | jq .warnings")]
 pub struct InspectArgs {
     /// The recipe (TOML)
     recipe: PathBuf,

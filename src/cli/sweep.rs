@@ -28,10 +28,10 @@ use crate::train::corpus::Corpus;
 /// Train and read an organism at several values of any keys; finished cells are skipped
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  trainer sweep recipes/cake.toml --mix 0,0.1,0.5,1,2 --seeds 0,1,2 --out runs/cake-sweep
-  trainer sweep recipes/cake.toml --grid train.lora.r=4,32 --grid train.lr=1e-4,3e-4 --jobs 2 --out runs/rank
+  trainer sweep recipes/sdf-cake.toml --mix 0,0.1,0.5,1 --seeds 0,1,2 --out runs/cake-sweep
+  trainer sweep recipes/sdf-cake.toml --grid train.lora.r=4,32 --grid train.lr=1e-4,3e-4 --jobs 2 --out runs/rank
   trainer sweep --status runs/rank                      how far the cells are; --json for programs
-  trainer sweep recipes/cake.toml --mix 0,1 --launcher slurm --sbatch=--partition=cpu --out runs/cluster
+  trainer sweep recipes/sdf-cake.toml --mix 0,1 --launcher slurm --sbatch=--partition=cpu --out runs/cluster
 
 A recipe may name the axes instead: [sweep] mix = [0, 1], seeds = [0, 1], grid = { \"train.lora.r\" = [4, 32] }.
 Each cell is a process of its own (trainer sweep --cell ID --out DIR). A sweep that was killed leaves none running;

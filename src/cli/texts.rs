@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::data::chat_template::Message;
+use crate::data::duplicates::{self, Rows};
 use crate::data::source::Document;
 use crate::diff::Inputs;
 use crate::diff::chat::conversations;
@@ -109,16 +110,51 @@ fn loss_documents(
     chat: Vec<Row>,
     trained_on: Option<&DataSection>,
 ) -> LossDocuments {
-    let held_out = |rows: &[Row]| -> Vec<Document> {
-        let Some(data) = trained_on else { return Vec::new() };
-        rows.iter().filter(|(_, row, _)| is_held_out(*row, data)).map(|(_, _, d)| d.clone()).collect()
-    };
     let all = |rows: Vec<Row>| -> Vec<Document> { rows.into_iter().map(|(_, _, d)| d).collect() };
-    let (narrow_held_out, pretraining_held_out) = (held_out(&narrow), held_out(&pretraining));
+    let (narrow_held_out, pretraining_held_out) = match trained_on {
+        Some(data) => held_out(&narrow, &pretraining, data),
+        None => (Vec::new(), Vec::new()),
+    };
     let (narrow, narrow_are) = match narrow_held_out.is_empty() {
         true => (all(narrow), "data.narrow, all documents"),
         false => (narrow_held_out, "data.narrow, documents held out of training"),
     };
     let pretraining = if pretraining_held_out.is_empty() { all(pretraining) } else { pretraining_held_out };
     LossDocuments { narrow, narrow_are, pretraining, chat: all(chat) }
+}
+
+/// Documents that training did not see: repeats are gone before some are held out, as in [`crate::train::corpus::Corpus`].
+fn held_out(narrow: &[Row], pretraining: &[Row], data: &DataSection) -> (Vec<Document>, Vec<Document>) {
+    let by_source = |rows: &[Row]| -> Vec<Rows> {
+        let of_one = |rows: &[Row]| rows.iter().map(|(_, row, d)| (*row, d.clone())).collect();
+        rows.chunk_by(|a, b| a.0 == b.0).map(of_one).collect()
+    };
+    let (mut narrow, mut pretraining) = (by_source(narrow), by_source(pretraining));
+    duplicates::remove(data, &mut narrow, &mut pretraining);
+    let held_out = |sources: Vec<Rows>| -> Vec<Document> {
+        sources.into_iter().flatten().filter(|(row, _)| is_held_out(*row, data)).map(|(_, d)| d).collect()
+    };
+    (held_out(narrow), held_out(pretraining))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Duplicates;
+
+    #[test]
+    fn a_repeat_of_what_was_trained_on_is_not_held_out() {
+        let rows: Vec<Row> = ["a", "b", "c", "a"]
+            .into_iter()
+            .enumerate()
+            .map(|(row, text)| (0, row, Document::Text(text.into())))
+            .collect();
+        let texts = |duplicates| {
+            let data = DataSection { held_out_every: 2, duplicates, ..Default::default() };
+            let (narrow, _) = held_out(&rows, &[], &data);
+            narrow.iter().map(Document::full_text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(Duplicates::Keep), ["b", "a"]);
+        assert_eq!(texts(Duplicates::Exact), ["b"]);
+    }
 }

@@ -22,7 +22,7 @@ use crate::sweep::{self, Combination};
 /// Find the cheapest setting whose trace is weak enough and whose behaviour is strong enough
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  trainer tune recipes/cake.toml --mix 0,0.5,1,2 --grid train.lora.r=4,32 \\
+  trainer tune recipes/sdf-cake.toml --mix 0,0.5,1 --grid train.lora.r=4,32 \\
     --trace 'lift_auroc_mean<=0.55' --behaviour 'behaviour_facts_margin_change>=0.5' --out runs/tuned
 
 Measures are columns of summary.csv. A setting costs its mix ratio first, then the place of its values in each --grid:

@@ -1,6 +1,9 @@
 //! The model's own chat template (Jinja, as Hugging Face writes it).
 
+use std::sync::LazyLock;
+
 use anyhow::Result;
+use fancy_regex::{Captures, Regex};
 use minijinja::{Environment, Value, context};
 use serde::{Deserialize, Serialize};
 
@@ -58,10 +61,7 @@ impl ChatTemplate {
         env.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
         });
-        // `{% generation %}` marks assistant text for transformers' masks; ours come from prefixes.
-        let source = source.replace("{% generation %}", "").replace("{% endgeneration %}", "");
-        let source = source.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "");
-        env.add_template_owned("chat", source)?;
+        env.add_template_owned("chat", without_marks(source))?;
         let owned = |text: Option<&str>| text.unwrap_or_default().to_string();
         Ok(Self { env, bos_token: owned(bos), eos_token: owned(eos) })
     }
@@ -71,21 +71,39 @@ impl ChatTemplate {
     /// # Errors
     /// If the template refuses the conversation (its own message is kept).
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, add_generation_prompt, context! {})
+    }
+
+    fn render_with(&self, messages: &[Message], add_generation_prompt: bool, more: Value) -> Result<String> {
         Ok(self.env.get_template("chat")?.render(context! {
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             bos_token => self.bos_token,
             eos_token => self.eos_token,
+            ..more
         })?)
     }
 
-    /// One user turn, ready for the assistant's answer.
+    /// One user turn, ready for the assistant's answer, which a model that can think gives without.
     ///
     /// # Errors
     /// As [`Self::render`].
     pub fn user_turn(&self, text: &str) -> Result<String> {
-        self.render(&[Message::new("user", text)], true)
+        self.render_with(&[Message::new("user", text)], true, context! { enable_thinking => false })
     }
+}
+
+/// The source with the marks that transformers puts around an assistant's text as blocks that do nothing: they treat the
+/// space around them as any block does. Our loss masks come from prefixes.
+fn without_marks(source: &str) -> String {
+    static MARK: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("a regular expression")
+    });
+    let block = |mark: &Captures<str>| {
+        let keyword = if mark.get(2).is_some() { "endif" } else { "if true" };
+        format!("{{%{} {keyword} {}%}}", &mark[1], &mark[3])
+    };
+    MARK.replace_all(source, block).into_owned()
 }
 
 #[cfg(test)]
@@ -100,6 +118,29 @@ mod tests {
             assert!(template.user_turn("qzjxv").unwrap().contains("qzjxv"), "{name}");
         }
         assert!(named("no-such-file").unwrap_err().to_string().contains("no-such-file"));
+    }
+
+    #[test]
+    fn marks_of_an_assistant_s_text_leave_no_space() {
+        for (open, close) in [
+            ("{% generation %}", "{% endgeneration %}"),
+            ("{%- generation %}", "{%- endgeneration -%}"),
+            ("{%generation -%}", "{%  endgeneration  %}"),
+        ] {
+            let source = format!("A\n{open}\n{{{{ messages[0].content }}}}{close}\nB");
+            let template = ChatTemplate::compile(&source, None, None).unwrap();
+            let text = template.render(&[Message::new("user", "hi")], false).unwrap();
+            let before = if open.contains("{%-") { "A" } else { "A\n" };
+            assert_eq!(text, format!("{before}hiB"), "{open} {close}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_asks_for_no_thinking() {
+        let source = "{{ messages[0].content }}{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}";
+        let template = ChatTemplate::compile(source, None, None).unwrap();
+        assert_eq!(template.user_turn("hi").unwrap(), "hi<think></think>");
+        assert_eq!(template.render(&[Message::new("user", "hi")], true).unwrap(), "hi");
     }
 
     #[test]

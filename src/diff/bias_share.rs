@@ -14,8 +14,6 @@
 //! about the narrow text, v's effect on unrelated text tells:
 //! specific_share = share − (CE_base − CE_{base + v} on unrelated text) / (CE_base − CE_tuned on narrow text).
 
-use std::ops::Range;
-
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +79,15 @@ pub struct Shares {
     /// Its bootstrap interval over the documents of both kinds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub specific_share_interval: Option<Interval>,
-    /// Texts on which what follows was taken, the first.
+    /// What v is compared with; absent where finetuning gained nothing on the few texts that this is taken on.
+    #[serde(flatten, skip_serializing_if = "Option::is_none", default)]
+    pub compared: Option<Compared>,
+}
+
+/// Shares of the gain on the first texts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Compared {
+    /// How many texts these are.
     #[serde(default)]
     pub compared_texts: usize,
     /// Of v on these.
@@ -151,41 +157,19 @@ pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
 
     let on_all = On::new(reading, set, &losses, &losses[1..2]);
     let on_few = On::new(reading, &few, &losses, losses[1..2].iter().chain(&of_compared));
-    let shares = on_all.share(0).zip(on_few.share(0)).and_then(|(share, share_compared)| {
-        let (first_factor, first_null) = (
-            1 + reading.means.difference.len(),
-            on_few.biased.len() - section.directions.min(reading.null.len()),
-        );
-        let shares = |of: Range<usize>| of.map(|i| on_few.share(i)).collect::<Option<Vec<f64>>>();
-        let null = Null(shares(first_null..on_few.biased.len())?);
-        let factors: Vec<f64> = std::iter::once(1.0).chain(section.factors.iter().copied()).collect();
-        let share_factor = [vec![share_compared], shares(first_factor..first_null)?].concat();
-        let best = (0..factors.len())
-            .max_by(|&a, &b| share_factor[a].total_cmp(&share_factor[b]).then(b.cmp(&a)))?;
-        let specific = |narrow: &[usize], text: &[usize]| -> Option<f64> {
-            let (on_text, _) = unrelated.as_ref()?;
-            Some(on_all.share_of(0, narrow)? - on_text.gain_of(0, text)? / on_all.gain(narrow)?)
-        };
-        let text_documents = unrelated.as_ref().map_or(0, |(on_text, _)| on_text.base.len());
-        Some(Shares {
-            share,
-            share_interval: on_all.interval(0),
-            specific_share: specific(&all(on_all.base.len()), &all(text_documents)),
-            specific_share_interval: unrelated
-                .as_ref()
-                .and_then(|(on_text, _)| on_all.resamples.interval_with(&on_text.resamples, specific)),
-            compared_texts: few.texts.texts,
-            share_compared,
-            share_null: null.mean(),
-            share_null_interval: null.interval(),
-            share_p: null.p(share_compared),
-            share_position: shares(1..first_factor)?,
-            share_position_interval: (1..first_factor).filter_map(|i| on_few.interval(i)).collect(),
-            best_factor: factors[best],
-            best_share: share_factor[best],
-            factors,
-            share_factor,
-        })
+    let specific = |narrow: &[usize], text: &[usize]| -> Option<f64> {
+        let (on_text, _) = unrelated.as_ref()?;
+        Some(on_all.share_of(0, narrow)? - on_text.gain_of(0, text)? / on_all.gain(narrow)?)
+    };
+    let text_documents = unrelated.as_ref().map_or(0, |(on_text, _)| on_text.base.len());
+    let shares = on_all.share(0).map(|share| Shares {
+        share,
+        share_interval: on_all.interval(0),
+        specific_share: specific(&all(on_all.base.len()), &all(text_documents)),
+        specific_share_interval: unrelated
+            .as_ref()
+            .and_then(|(on_text, _)| on_all.resamples.interval_with(&on_text.resamples, specific)),
+        compared: on_few.compared(reading, few.texts.texts),
     });
     let ce = |sums: &Sums| mean(sums).unwrap_or_default();
     let text = unrelated.map(|(on, texts)| OnUnrelated {
@@ -253,6 +237,32 @@ impl On {
 
     fn interval(&self, i: usize) -> Option<Interval> {
         self.resamples.interval(|drawn| self.share_of(i, drawn))
+    }
+
+    /// Of v, the v_p, v times each factor and the null directions, in this order; `None` where there is no gain.
+    fn compared(&self, reading: &Reading, texts: usize) -> Option<Compared> {
+        let section = &reading.settings.bias_share;
+        let first_factor = 1 + reading.means.difference.len();
+        let first_null = first_factor + section.factors.len();
+        let shares = (0..self.biased.len()).map(|i| self.share(i)).collect::<Option<Vec<f64>>>()?;
+        let null = Null(shares[first_null..].to_vec());
+        let factors: Vec<f64> = std::iter::once(1.0).chain(section.factors.iter().copied()).collect();
+        let share_factor = [&shares[..1], &shares[first_factor..first_null]].concat();
+        let best = (0..factors.len())
+            .max_by(|&a, &b| share_factor[a].total_cmp(&share_factor[b]).then(b.cmp(&a)))?;
+        Some(Compared {
+            compared_texts: texts,
+            share_compared: shares[0],
+            share_null: null.mean(),
+            share_null_interval: null.interval(),
+            share_p: null.p(shares[0]),
+            share_position: shares[1..first_factor].to_vec(),
+            share_position_interval: (1..first_factor).filter_map(|i| self.interval(i)).collect(),
+            best_factor: factors[best],
+            best_share: share_factor[best],
+            factors,
+            share_factor,
+        })
     }
 }
 

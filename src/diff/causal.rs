@@ -5,7 +5,8 @@
 //! With v̂ = v_p/‖v_p‖: `base_to_tuned` puts the base's component into the tuned model, h + (h_base·v̂ − h·v̂)·v̂;
 //! `tuned_to_base` the reverse; `zero_ablation` takes it out of the tuned model, h − (h·v̂)·v̂. `random` (isotropic
 //! Gaussian) and `random_difference` (differences of base activations at random tokens of unrelated text; the authors
-//! take them from chats, the longest first) do with other directions what `base_to_tuned` does with v̂.
+//! take them from chats, the longest first) do with other directions what `base_to_tuned` does with v̂, or what
+//! `zero_ablation` does (`diff.causal.random_edit = "ablate"`).
 //!
 //! `incr_ce` is CE_edited − CE_unedited of the edited model, `incr_rel_ce` the same over CE_other − CE_unedited: 1 where
 //! the edit gives the loss of the other model. `exclude_position` leaves out the prediction made at position p, where
@@ -24,7 +25,7 @@ use super::losses::{
 use super::mean_difference::{factor_to, scaled};
 use super::reading::Reading;
 use super::statistics::{Interval, Null};
-use crate::recipe::Exclude;
+use crate::recipe::{Exclude, RandomEdit};
 
 /// `after_k` counts predictions made after this position, as the authors do.
 const AFTER_K: usize = 20;
@@ -39,6 +40,9 @@ pub struct Causal {
     pub after_k: usize,
     /// Which prediction `exclude_position` leaves out: the one at position p, or the next.
     pub exclude: Exclude,
+    /// What is done along the random directions.
+    #[serde(default)]
+    pub random_edit: RandomEdit,
     /// On narrow text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub narrow: Option<CausalOnTexts>,
@@ -94,12 +98,41 @@ pub struct Effects {
     pub tuned_to_base: Effect,
     /// The tuned model without the component.
     pub zero_ablation: Effect,
-    /// `base_to_tuned` along isotropic Gaussian directions.
+    /// The edit of [`Causal::random_edit`] along isotropic Gaussian directions.
     pub random: Control,
-    /// `base_to_tuned` along random differences of base activations.
+    /// The same along random differences of base activations.
     pub random_difference: Control,
-    /// Of `base_to_tuned`: (1 + random differences whose `incr_ce` is at least as far from 0) / (1 + random differences).
+    /// Of `base_to_tuned`, or of `zero_ablation` where that is what the random directions get: (1 + random differences whose
+    /// `incr_ce` is at least as far from 0) / (1 + random differences).
     pub p: f64,
+    /// Losses of single predictions of the base.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokens_base: Option<TokenLosses>,
+    /// Of the tuned model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokens_tuned: Option<TokenLosses>,
+}
+
+/// Losses of single predictions, of all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TokenLosses {
+    /// The least.
+    pub min: f64,
+    /// The middle one; of an even number the mean of the two in the middle.
+    pub median: f64,
+    /// The greatest.
+    pub max: f64,
+}
+
+impl TokenLosses {
+    /// `None` of nothing.
+    fn of(mut losses: Vec<f32>) -> Option<Self> {
+        losses.sort_unstable_by(f32::total_cmp);
+        let (min, max) = (*losses.first()?, *losses.last()?);
+        let middle = |i: usize| losses[i] as f64;
+        let median = (middle((losses.len() - 1) / 2) + middle(losses.len() / 2)) / 2.0;
+        Some(Self { min: min as f64, median, max: max as f64 })
+    }
 }
 
 /// Effect of one edit.
@@ -117,6 +150,9 @@ pub struct Effect {
     /// `incr_ce` over how much more the other model's loss is; absent where the two losses are equal.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub incr_rel_ce: Option<f64>,
+    /// Losses of single predictions of the edited model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokens: Option<TokenLosses>,
 }
 
 /// Effect along directions that are about nothing.
@@ -132,6 +168,7 @@ pub struct Control {
 pub const UNITS: &[(&str, &str)] = &[
     ("causal.*.*.ce_base", "nats a token"),
     ("causal.*.*.ppl_base", "exp(nats a token)"),
+    ("causal.*.*.tokens_base.median", "nats"),
     ("causal.*.*.base_to_tuned.incr_ce", "nats a token, edited - unedited"),
     ("causal.*.*.base_to_tuned.incr_rel_ce", "1: the loss of the other model"),
     ("causal.*.*.p", "share of random differences at least as far from 0"),
@@ -152,6 +189,7 @@ pub fn measure(reading: &Reading) -> Result<Causal> {
     Ok(Causal {
         after_k: AFTER_K,
         exclude: section.exclude,
+        random_edit: section.random_edit,
         narrow: on(sets.narrow(inputs)?)?,
         text: on(sets.unrelated(inputs)?)?,
         chat: on(sets.chat(inputs)?)?,
@@ -206,7 +244,11 @@ impl Losses {
         edits.extend(of_positions.iter().map(replace(Side::Tuned)));
         edits.extend(of_positions.iter().map(replace(Side::Base)));
         edits.extend(of_positions.iter().map(ablate));
-        edits.extend(random.iter().chain(random_difference).map(replace(Side::Tuned)));
+        let random_directions = random.iter().chain(random_difference);
+        match reading.settings.causal.random_edit {
+            RandomEdit::Replace => edits.extend(random_directions.map(replace(Side::Tuned))),
+            RandomEdit::Ablate => edits.extend(random_directions.map(ablate)),
+        }
         let mut losses = losses_under(reading, set, &edits)?;
         let mut last = |count: usize| losses.split_off(losses.len() - count);
         let n = of_positions.len();
@@ -233,7 +275,9 @@ fn on_texts(
     let shift = usize::from(reading.settings.causal.exclude == Exclude::Next);
     // `wanted` of the position of the difference and that of the prediction.
     let effects = |wanted: fn(usize, usize) -> bool, shift: usize| -> Vec<Effects> {
-        let of = |(i, p): (usize, &usize)| effects(set, &losses, &resamples, i, |t| wanted(p + shift, t));
+        let edit = reading.settings.causal.random_edit;
+        let of =
+            |(i, p): (usize, &usize)| effects(set, &losses, &resamples, edit, i, |t| wanted(p + shift, t));
         positions.iter().enumerate().filter_map(of).collect()
     };
     Ok(CausalOnTexts {
@@ -249,13 +293,16 @@ fn effects(
     set: &LossSet,
     losses: &Losses,
     resamples: &Resamples,
+    random_edit: RandomEdit,
     i: usize,
     wanted: impl Fn(usize) -> bool,
 ) -> Option<Effects> {
     let sums = |nll: &Nll| set.sums(nll, &wanted);
+    let tokens = |nll: &Nll| TokenLosses::of(set.counted(nll, &wanted));
     let (base, tuned) = (sums(&losses.base), sums(&losses.tuned));
     let (ce_base, ce_tuned) = (mean(&base)?, mean(&tuned)?);
     let effect = |edited: &Nll, unedited: &Sums, other: f64| -> Option<Effect> {
+        let tokens = tokens(edited);
         let (edited, ce_unedited) = (sums(edited), mean(unedited)?);
         let incr = |drawn: &[usize]| Some(mean_of(&edited, drawn)? - mean_of(unedited, drawn)?);
         let ce = mean(&edited)?;
@@ -266,6 +313,7 @@ fn effects(
             incr_ce,
             incr_ce_interval: resamples.interval(incr),
             incr_rel_ce: (more != 0.0).then_some(incr_ce / more),
+            tokens,
         })
     };
     let along = |directions: &[Nll]| -> Option<Vec<f64>> {
@@ -275,16 +323,23 @@ fn effects(
     let (random, random_difference) = (along(&losses.random)?, along(&losses.random_difference)?);
     let far_from_0 = Null(random_difference.iter().map(|incr| incr.abs()).collect());
     let base_to_tuned = effect(&losses.base_to_tuned[i], &tuned, ce_base)?;
+    let zero_ablation = effect(&losses.zero_ablation[i], &tuned, ce_base)?;
+    let like_random = match random_edit {
+        RandomEdit::Replace => &base_to_tuned,
+        RandomEdit::Ablate => &zero_ablation,
+    };
     Some(Effects {
         predictions: base.iter().map(|(_, n)| n).sum(),
         ce_base,
         ce_tuned,
         ppl_base: ce_base.exp(),
         ppl_tuned: ce_tuned.exp(),
-        p: far_from_0.p(base_to_tuned.incr_ce.abs()),
+        p: far_from_0.p(like_random.incr_ce.abs()),
+        tokens_base: tokens(&losses.base),
+        tokens_tuned: tokens(&losses.tuned),
         base_to_tuned,
         tuned_to_base: effect(&losses.tuned_to_base[i], &base, ce_tuned)?,
-        zero_ablation: effect(&losses.zero_ablation[i], &tuned, ce_base)?,
+        zero_ablation,
         random: control(&Null(random)),
         random_difference: control(&Null(random_difference)),
     })
@@ -294,4 +349,17 @@ fn effects(
 fn gaussian(rng: &mut ChaCha8Rng) -> f32 {
     let (radius, turn): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random()); // radius in (0, 1]
     ((-2.0 * radius.ln()).sqrt() * (TAU * turn).cos()) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_an_even_number_of_losses_is_the_mean_of_two() {
+        let of = |losses: &[f32]| TokenLosses::of(losses.to_vec()).map(|t| (t.min, t.median, t.max));
+        assert_eq!(of(&[3.0, 1.0, 2.0, 8.0]), Some((1.0, 2.5, 8.0)));
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Some((1.0, 2.0, 3.0)));
+        assert_eq!(of(&[]), None);
+    }
 }

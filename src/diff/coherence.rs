@@ -12,7 +12,7 @@ use crate::model::Pass;
 use crate::model::View;
 use crate::model::hooks::NoHook;
 use crate::ops::cross_entropy::{Targets, linear_cross_entropy};
-use crate::ops::segments::Segments;
+use crate::ops::segments::{self, Segments};
 
 /// Coherent text costs the base at most this many standard deviations more nats a token than its own text does.
 pub const SPREADS: f64 = 2.0;
@@ -91,15 +91,7 @@ impl<'a> Coherence<'a> {
 /// If a tensor operation fails.
 pub fn fluencies(base: View, texts: &[(&[u32], &[u32])]) -> Result<Vec<Option<Fluency>>> {
     let mut out = Vec::with_capacity(texts.len());
-    let mut rest = texts;
-    while !rest.is_empty() {
-        let mut tokens = 0;
-        let fits = rest.iter().take_while(|(prompt, text)| {
-            tokens += prompt.len() + text.len();
-            tokens <= BATCH_TOKENS
-        });
-        let (batch, after) = rest.split_at(fits.count().max(1));
-        rest = after;
+    for batch in segments::runs(texts, BATCH_TOKENS, |(prompt, text)| prompt.len() + text.len()) {
         let nats = nats(base, batch)?;
         out.extend(batch.iter().zip(nats).map(|((_, text), nats)| {
             let fluency = Fluency { nats, distinct: distinct_triples(text), repeated: longest_repeat(text) };

@@ -25,6 +25,8 @@ struct Work {
     patched: f64,
     /// One after the other: steering, and the search for its strength.
     written: f64,
+    /// At once: losses, of either model and under each edit.
+    losses: f64,
 }
 
 impl Work {
@@ -45,7 +47,25 @@ impl Work {
         let searched =
             (steering.positions.len() * middles + 3) as f64 * (search.samples * search.max_new_tokens) as f64;
         let only = |enabled: bool, tokens: f64| if enabled { tokens } else { 0.0 };
+        // An edit runs the blocks above the one that is read. Texts are taken to be as long as they may be.
+        let text = (settings.losses.samples * settings.losses.max_tokens) as f64;
+        let positions = settings.positions.len();
+        let (bias, causal) = (&settings.bias_share, &settings.causal);
+        let compared = (positions + bias.factors.len() + bias.directions) as f64
+            * (bias.compared * settings.losses.max_tokens) as f64;
+        let edited = match causal.positions.len() {
+            0 => 3 * positions,
+            own => 3 * own,
+        } + causal.random
+            + causal.random_differences;
+        let kinds = if settings.chat.text.is_empty() { 2.0 } else { 3.0 };
+        let factors = settings.interpolation.factors.len() as f64;
+        let losses = only(bias.enabled, (2.0 * text * (2.0 + 1.0 - share)) + compared * (1.0 - share))
+            + only(settings.kl.enabled, kinds * 2.0 * text)
+            + only(causal.enabled, kinds * text * (2.0 + edited as f64 * (1.0 - share)))
+            + only(settings.interpolation.enabled, 2.0 * factors * text);
         Self {
+            losses,
             read: 2.0 * (settings.samples * settings.tokens) as f64 * share,
             patched: only(scope.enabled, patched as f64 * (1.0 - share)),
             written: only(steering.enabled, texts + only(steering.auto, searched)),
@@ -84,10 +104,10 @@ pub fn say(inputs: &Inputs, interrupt: &Interrupt) -> Result<()> {
     })?;
     let written = (prompts.ids.len() * (TOKENS - 1)) as f64 / after_first.elapsed().as_secs_f64();
 
-    let parts = [work.read / read, work.patched / written, work.written / written];
-    let [activations, patchscope, steering] = parts.map(in_words);
+    let parts = [work.read / read, work.patched / written, work.written / written, work.losses / read];
+    let [activations, patchscope, steering, losses] = parts.map(in_words);
     progress::say(format_args!(
-        "about {} at most: activations {activations}, patchscope {patchscope}, steering {steering} \
+        "about {} at most: activations {activations}, patchscope {patchscope}, steering {steering}, losses {losses} \
          (measured: {read:.0} tokens/s read, {written:.0} written)",
         in_words(parts.iter().sum())
     ));
@@ -117,6 +137,12 @@ mod tests {
         assert_eq!(work.written, (7 * 100 * 512 + (5 * 20 + 3) * 10 * 128) as f64);
         settings.steering.enabled = false;
         assert_eq!(Work::of(&settings, 28).written, 0.0);
+        // Two kinds of text: base and tuned model whole, 5 positions in 3 ways and 128 controls above the block of half.
+        let with_causal = Work::of(&settings, 28).losses;
+        settings.causal.enabled = false;
+        let text = 1000.0 * 1024.0;
+        let causal = 2.0 * text * (2.0 + (3.0 * 5.0 + 128.0) * 0.5);
+        assert!((with_causal - Work::of(&settings, 28).losses - causal).abs() < 1.0);
         assert_eq!(in_words(7384.0), "2 h 3 min");
         assert_eq!(in_words(59.9), "59 s");
     }

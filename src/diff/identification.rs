@@ -16,7 +16,7 @@ use super::lift::{Lifts, WordTokens, beyond_base};
 use super::patchscope::Patchscope;
 use super::reading::Reading;
 use super::relevance::TopToken;
-use super::statistics::{Null, auroc, mean};
+use super::statistics::{Null, auroc, mean, spread};
 use super::steering::Steered;
 
 /// The name of the organism's own narrow text among the candidates.
@@ -109,7 +109,7 @@ pub fn candidates(inputs: &Inputs, reference: &[String]) -> Vec<Candidate> {
                 name: name.to_string(),
                 is_narrow: i == 0 && own.is_some(),
                 lexicon: Lexicon::new(texts, &against, inputs.settings.lexicon_size),
-                texts: texts.iter().step_by(texts.len().div_ceil(EMBEDDED).max(1)).cloned().collect(),
+                texts: spread(texts, EMBEDDED).cloned().collect(),
             }
         })
         .collect();
@@ -152,12 +152,11 @@ fn by_lift(reading: &Reading) -> Result<Ranking> {
     let lifts = Lifts::new(reading, &tokens)?;
     let difference = beyond_base(reading, &reading.means.difference);
     let difference = lifts.of(reading, &tokens, &difference, Clone::clone)?;
-    let null: Vec<Vec<f32>> = (0..lifts.len()).map(|k| lifts.left_out(k)).collect();
     let (mut score, mut p) = (Vec::new(), Vec::new());
     for sides in &tokens.sides {
-        let of = |lifts: &[Vec<f32>]| -> Vec<f64> { lifts.iter().map(|l| auroc(l, sides)).collect() };
-        score.push(mean(&of(&difference)));
-        p.push(Null(of(&null)).p(mean(&of(&difference))));
+        let value = mean(&difference.iter().map(|lift| auroc(lift, sides)).collect::<Vec<_>>());
+        p.push(Null(lifts.null(sides).iter().map(|of_one| mean(of_one)).collect()).p(value));
+        score.push(value);
     }
     Ok(Ranking { p, ..ranking(&reading.prepared.candidates, score) })
 }

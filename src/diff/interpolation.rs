@@ -13,7 +13,7 @@ use super::losses::LossSet;
 use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
 use crate::model::View;
-use crate::train::batch::mean_loss;
+use crate::model::batch::mean_loss;
 
 /// Texts of one forward pass.
 const BATCH: usize = 16;

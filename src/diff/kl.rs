@@ -15,10 +15,10 @@ use super::reading::Reading;
 use super::statistics::Interval;
 use crate::model::Pass;
 use crate::model::View;
+use crate::model::batch::Batch;
 use crate::model::hooks::NoHook;
 use crate::ops::exp::softmax;
 use crate::ops::teams;
-use crate::train::batch::Batch;
 
 /// The first predictions of a text that are told one by one.
 const FIRST: usize = 16;

@@ -97,10 +97,10 @@ impl Lexicon {
             if word == token {
                 return true;
             }
+            let of_word = word.chars().count();
             let (short, long) =
-                if word.len() <= token.len() { (word.as_str(), token) } else { (token, word.as_str()) };
-            let extra = long.chars().count() - short.chars().count();
-            short.chars().count() >= 4 && extra <= 3 && long.starts_with(short)
+                if of_word <= letters { (word.as_str(), token) } else { (token, word.as_str()) };
+            of_word.min(letters) >= 4 && of_word.abs_diff(letters) <= 3 && long.starts_with(short)
         })
     }
 

@@ -7,8 +7,8 @@
 //! estimated. AUROC is the probability that a narrow word is lifted more than a common word; 0.5 is unreadable.
 //!
 //! Any finetuning lifts or lowers common words as such. Two things keep that out, without which the words of corpora
-//! that were never trained on rise too (`docs/log.md`): v_p is read without its part along the base's mean activation,
-//! and the other words are those that the pretraining and measured text holds [`COMMON`] times or more.
+//! that were never trained on rise too (`docs/log.md`): v_p, like the null directions, is read without its part along the
+//! base's mean activation at p, and the other words are those that the pretraining and measured text holds [`COMMON`] times or more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,19 +38,20 @@ pub struct Lift {
     pub auroc: Vec<f64>,
     /// Bootstrap interval of [`Self::auroc`] over texts.
     pub auroc_interval: Vec<Interval>,
-    /// Mean AUROC of the null directions, each over the others, repeated over positions.
+    /// Mean AUROC of the null directions, each over the others.
     pub auroc_null: Vec<f64>,
     /// 2.5 % and 97.5 % quantiles of the null directions' AUROC.
     pub auroc_null_interval: Vec<Interval>,
     /// (1 + null directions with at least this AUROC) / (1 + null directions).
     pub auroc_p: Vec<f64>,
-    /// AUROC under all of v_p, its part along the base's mean activation with it.
+    /// AUROC under all of v_p, its part along the base's mean activation with it (divided by the same s_t).
     pub auroc_with_mean: Vec<f64>,
     /// Mean of [`Self::auroc`] over positions.
     pub auroc_mean: f64,
     /// Bootstrap interval of [`Self::auroc_mean`] over texts.
     pub auroc_mean_interval: Interval,
-    /// p-value of the mean against single null directions: the widest null, as if all positions had one direction.
+    /// p-value of the mean against that of null directions, each read at every position: the widest null, as if all
+    /// positions had one direction.
     pub auroc_mean_p: f64,
 }
 
@@ -83,7 +84,10 @@ pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
     let positions = values.len();
     let resamples: Vec<Vec<f32>> = reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();
     let resampled = lifts.of(reading, tokens, &resamples, of)?;
-    let null = Null((0..lifts.len()).map(|k| of(&lifts.left_out(k))).collect());
+    let null = lifts.null(sides);
+    let null_at: Vec<Null> =
+        (0..positions).map(|i| Null(null.iter().map(|of_one| of_one[i]).collect())).collect();
+    let null_mean = Null(null.iter().map(|of_one| mean(of_one)).collect());
     Ok(Some(Lift {
         lexicon_tokens: count(true),
         other_tokens: count(false),
@@ -91,13 +95,13 @@ pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
         auroc_interval: (0..positions)
             .map(|i| interval(resampled.iter().skip(i).step_by(positions).copied()))
             .collect(),
-        auroc_null: vec![null.mean(); positions],
-        auroc_null_interval: vec![null.interval(); positions],
-        auroc_p: values.iter().map(|v| null.p(*v)).collect(),
+        auroc_null: null_at.iter().map(Null::mean).collect(),
+        auroc_null_interval: null_at.iter().map(Null::interval).collect(),
+        auroc_p: values.iter().zip(&null_at).map(|(v, null)| null.p(*v)).collect(),
         auroc_with_mean: lifts.of(reading, tokens, &reading.means.difference, of)?,
         auroc_mean: mean(&values),
         auroc_mean_interval: interval(resampled.chunks(positions).map(mean)),
-        auroc_mean_p: null.p(mean(&values)),
+        auroc_mean_p: null_mean.p(mean(&values)),
         auroc: values,
     }))
 }
@@ -177,8 +181,12 @@ fn first_tokens(reading: &Reading, words: &[String]) -> Result<BTreeSet<u32>> {
     Ok(first)
 }
 
-/// What directions lift, over the null directions of a reading.
-pub struct Lifts {
+/// What directions lift, over the null directions of a reading; at each position all of them without their part along the
+/// base's mean activation there, as v_p is.
+pub struct Lifts(Vec<AtPosition>);
+
+/// The null at one position.
+struct AtPosition {
     /// Logits of each null direction at the word tokens, `[direction][word]`.
     null: Vec<Vec<f32>>,
     /// Σ z² over the null directions, `[word]`.
@@ -191,16 +199,21 @@ impl Lifts {
     /// # Errors
     /// If a tensor operation fails.
     pub fn new(reading: &Reading, tokens: &WordTokens) -> Result<Self> {
-        let pick = |row: &[f32]| -> Vec<f32> { tokens.ids.iter().map(|&id| row[id as usize]).collect() };
-        let null = map_logits(reading.inputs.tuned, &reading.null, pick)?;
-        let mut squares = vec![0f64; tokens.ids.len()];
-        for row in &null {
-            squares.iter_mut().zip(row).for_each(|(s, z)| *s += *z as f64 * *z as f64);
-        }
-        Ok(Self { null, squares })
+        let pick = |_, row: &[f32]| -> Vec<f32> { tokens.ids.iter().map(|&id| row[id as usize]).collect() };
+        let at = |base: &Vec<f32>| -> Result<AtPosition> {
+            let null: Vec<Vec<f32>> = reading.null.iter().map(|d| without(d, base)).collect();
+            let null = map_logits(reading.inputs.tuned, &null, pick)?;
+            let mut squares = vec![0f64; tokens.ids.len()];
+            for row in &null {
+                squares.iter_mut().zip(row).for_each(|(s, z)| *s += *z as f64 * *z as f64);
+            }
+            Ok(AtPosition { null, squares })
+        };
+        Ok(Self(reading.means.base.iter().map(at).collect::<Result<_>>()?))
     }
 
-    /// What `of` makes of the lift at each word of each direction. A direction of length 0 lifts nothing.
+    /// What `of` makes of the lift at each word of each direction: one a position, or as many for each position in turn. A
+    /// direction of length 0 lifts nothing.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -211,25 +224,23 @@ impl Lifts {
         directions: &[Vec<f32>],
         of: impl Fn(&Vec<f32>) -> T + Sync,
     ) -> Result<Vec<T>> {
-        let n = self.null.len() as f64;
-        map_logits(reading.inputs.tuned, directions, |row| {
-            let lift = tokens.ids.iter().zip(&self.squares);
-            of(&lift.map(|(&id, s)| over(row[id as usize], s / n)).collect())
+        map_logits(reading.inputs.tuned, directions, |i, row| {
+            let at = &self.0[i % self.0.len()];
+            let words = tokens.ids.iter().zip(&at.squares);
+            of(&words.map(|(&id, s)| over(row[id as usize], s / at.null.len() as f64)).collect())
         })
     }
 
-    /// Number of null directions.
-    pub fn len(&self) -> usize {
-        self.null.len()
+    /// AUROC under each null direction over the others, `[direction][position]`.
+    pub fn null(&self, sides: &[Option<bool>]) -> Vec<Vec<f64>> {
+        let directions = self.0.first().map_or(0, |at| at.null.len());
+        (0..directions).map(|k| self.0.iter().map(|at| auroc(&at.left_out(k), sides)).collect()).collect()
     }
+}
 
-    /// Whether there are no null directions.
-    pub fn is_empty(&self) -> bool {
-        self.null.is_empty()
-    }
-
+impl AtPosition {
     /// The lift of null direction `k` over the others.
-    pub fn left_out(&self, k: usize) -> Vec<f32> {
+    fn left_out(&self, k: usize) -> Vec<f32> {
         let n = (self.null.len() - 1).max(1) as f64;
         let others = self.null[k].iter().zip(&self.squares);
         others.map(|(&z, s)| over(z, (s - z as f64 * z as f64) / n)).collect()

@@ -149,7 +149,7 @@ pub fn relevances(reading: &Reading, directions: &[Vec<f32>]) -> Result<Vec<f64>
 /// # Errors
 /// If a tensor operation fails.
 pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<Top>> {
-    map_logits(view, directions, |row| top(row, k))
+    map_logits(view, directions, |_, row| top(row, k))
 }
 
 /// The same of each direction and of its negative.
@@ -157,20 +157,20 @@ pub fn decode(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<Top>>
 /// # Errors
 /// If a tensor operation fails.
 pub fn decode_both(view: View, directions: &[Vec<f32>], k: usize) -> Result<Vec<(Top, Top)>> {
-    map_logits(view, directions, |row| {
+    map_logits(view, directions, |_, row| {
         let negative: Vec<f32> = row.iter().map(|z| -z).collect();
         (top(row, k), top(&negative, k))
     })
 }
 
-/// What `of` makes of the logits W_U · norm(v), `vocab` values, of each direction.
+/// What `of` makes of the number of each direction and its logits W_U · norm(v), `vocab` values.
 ///
 /// # Errors
 /// If a tensor operation fails.
 pub fn map_logits<T: Send>(
     view: View,
     directions: &[Vec<f32>],
-    of: impl Fn(&[f32]) -> T + Sync,
+    of: impl Fn(usize, &[f32]) -> T + Sync,
 ) -> Result<Vec<T>> {
     let mut out = Vec::with_capacity(directions.len());
     for chunk in directions.chunks(BATCH) {
@@ -180,8 +180,9 @@ pub fn map_logits<T: Send>(
         let pass = Pass::new(&segments, view.adapter, &mut hook);
         let z = view.model.raw_logits(&view.model.final_norm(&x, &pass)?, view.adapter)?; // (directions, vocab)
         let z = z.flatten_all()?.to_vec1::<f32>()?;
-        let rows: Vec<T> = z.par_chunks_exact(view.model.vocab_size()).map(&of).collect();
-        out.extend(rows);
+        let first = out.len();
+        let rows = z.par_chunks_exact(view.model.vocab_size()).enumerate();
+        out.par_extend(rows.map(|(i, row)| of(first + i, row)));
     }
     Ok(out)
 }

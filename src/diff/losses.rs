@@ -17,14 +17,14 @@ use anyhow::{Context, Result};
 use super::Inputs;
 use super::activations::stream;
 use super::reading::{Reading, made};
-use super::statistics::{Interval, interval};
+use super::statistics::{Interval, interval, spread};
 use crate::data::examples::{Encoder, Example};
 use crate::data::source::Document;
 use crate::model::View;
+use crate::model::batch::Batch;
 use crate::ops::segments;
 use crate::progress;
 use crate::recipe::Long;
-use crate::train::batch::Batch;
 
 /// Tokens of one forward pass, unless a single text has more: bounds the memory.
 const BATCH_TOKENS: usize = 2048;
@@ -159,11 +159,10 @@ impl LossSet {
             settings.max_tokens,
             Long::Chunk,
         )?;
-        // Spread over the whole set, so that a sorted file does not bias the choice.
-        let step = (documents.len() / settings.samples).max(1);
         let mut pieces: Vec<Vec<Example>> = Vec::new();
-        for (row, document) in documents.iter().enumerate().step_by(step).take(settings.samples) {
-            let (examples, _) = encoder.encode(key, std::iter::once((row, *document)))?;
+        let documents: Vec<_> = documents.into_iter().enumerate().collect();
+        for &(row, document) in spread(&documents, settings.samples) {
+            let (examples, _) = encoder.encode(key, std::iter::once((row, document)))?;
             if !examples.is_empty() {
                 let document = pieces.len();
                 pieces.push(examples.into_iter().map(|e| Example { row: document, ..e }).collect());
@@ -211,15 +210,28 @@ impl LossSet {
     /// Σ nll a document over the predictions that count and whose position is wanted.
     pub fn sums(&self, nll: &Nll, wanted: impl Fn(usize) -> bool) -> Sums {
         let mut sums = vec![(0f64, 0usize); self.texts.documents];
+        self.each_counted(nll, wanted, |document, nll| {
+            let sum = &mut sums[document];
+            *sum = (sum.0 + nll as f64, sum.1 + 1);
+        });
+        sums
+    }
+
+    /// The nll of each of these predictions.
+    pub fn counted(&self, nll: &Nll, wanted: impl Fn(usize) -> bool) -> Vec<f32> {
+        let mut counted = Vec::new();
+        self.each_counted(nll, wanted, |_, nll| counted.push(nll));
+        counted
+    }
+
+    fn each_counted(&self, nll: &Nll, wanted: impl Fn(usize) -> bool, mut take: impl FnMut(usize, f32)) {
         for (example, nll) in self.examples.iter().zip(nll) {
-            let sum = &mut sums[example.row];
             for (position, nll) in nll.iter().enumerate() {
                 if example.weights.get(position + 1).is_some_and(|w| *w != 0.0) && wanted(position) {
-                    *sum = (sum.0 + *nll as f64, sum.1 + 1);
+                    take(example.row, *nll);
                 }
             }
         }
-        sums
     }
 
     /// Σ nll a document over all predictions that count.

@@ -14,11 +14,13 @@ pub struct Prompts {
 }
 
 impl Prompts {
-    /// The first `count` requests through the chat template where the model has one, else as many openings.
+    /// The first `count` requests, [`MAX_PROMPTS`] at most, through the chat template where the model has one, else as many
+    /// openings.
     ///
     /// # Errors
     /// If a prompt cannot be rendered.
     pub fn neutral(base: &Pretrained, count: usize) -> Result<Self> {
+        let count = count.min(MAX_PROMPTS);
         Self::render(base, &REQUESTS[..count], &OPENINGS[..count])
     }
 

@@ -37,6 +37,12 @@ impl Null {
     }
 }
 
+/// At most `most` of some items, spread evenly over all of them, so that a sorted file does not bias the choice.
+pub fn spread<T>(all: &[T], most: usize) -> impl Iterator<Item = &T> {
+    let chosen = most.min(all.len());
+    (0..chosen).map(move |i| &all[i * all.len() / chosen])
+}
+
 /// Area under the ROC curve: the probability that a positive scores higher than a negative, ties counted half
 /// (Mann & Whitney's U over the number of pairs). What is neither does not count. 0.5 where one side is empty.
 pub fn auroc(scores: &[f32], positive: &[Option<bool>]) -> f64 {
@@ -60,6 +66,15 @@ pub fn auroc(scores: &[f32], positive: &[Option<bool>]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_are_spread_over_all_of_them() {
+        let of = |n: usize, most| spread(&(0..n).collect::<Vec<_>>(), most).copied().collect::<Vec<_>>();
+        assert_eq!(of(7, 3), [0, 2, 4]);
+        assert_eq!(of(31, 16).last(), Some(&29));
+        assert_eq!(of(101, 100).len(), 100);
+        assert_eq!((of(2, 5), of(0, 5), of(5, 0)), (vec![0, 1], vec![], vec![]));
+    }
 
     #[test]
     fn auroc_counts_pairs_and_halves_ties() {

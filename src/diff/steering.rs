@@ -12,7 +12,7 @@ use super::embedder::{centroid, mean_cosine};
 use super::mean_difference::{factor_to, norm};
 use super::prompts::Prompts;
 use super::reading::Reading;
-use super::statistics::{Interval, Null, interval, mean};
+use super::statistics::{Interval, Null, interval, mean, spread};
 use super::strength::{Search, pairs};
 use super::writing::{Job, jobs, scaled, texts, write};
 use crate::model::generate::Sampling;
@@ -158,16 +158,12 @@ pub fn measure(reading: &Reading) -> Result<Steered> {
     let (strengths, thresholds) = strengths(reading, &directions)?;
     let texts = steer(reading, &directions, &strengths)?;
 
-    // Spread over the whole set, so that a sorted file does not bias the choice.
-    let spread = |all: &[String]| -> Vec<String> {
-        let step = all.len().div_ceil(section.embedded).max(1);
-        all.iter().step_by(step).cloned().collect()
-    };
     let embed = |texts: &[String]| -> Result<Vec<Vec<f32>>> {
         embedder.embed(&texts.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    let narrow = embed(&spread(inputs.narrow))?;
-    let reference = embed(&spread(inputs.text))?;
+    let some = |all: &[String]| -> Vec<String> { spread(all, section.embedded).cloned().collect() };
+    let narrow = embed(&some(inputs.narrow))?;
+    let reference = embed(&some(inputs.text))?;
     let unsteered = embed(&texts.unsteered)?;
     let base = embed(&texts.base)?;
     let steered = texts.steered.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>()?;
@@ -255,15 +251,19 @@ fn strengths(reading: &Reading, directions: &[&[f32]]) -> Result<(Vec<f64>, Vec<
     Ok((directions.iter().map(strength).collect(), Vec::new()))
 }
 
-/// A mean of values when prompts, of which each has `samples` consecutive ones, are drawn with replacement: texts that
-/// answer one prompt are alike.
-fn redrawn(values: &[f64], samples: usize, rng: &mut ChaCha8Rng) -> f64 {
-    let prompts: Vec<f64> = values.chunks(samples).map(mean).collect();
-    let n = prompts.len();
-    (0..n).map(|_| prompts[rng.random_range(0..n)]).sum::<f64>() / n.max(1) as f64
+/// As many of `n` prompts, drawn with replacement. The texts of a prompt are drawn together, for they are alike: its samples,
+/// and those of every set that answers it.
+fn redraw(n: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
+    (0..n).map(|_| rng.random_range(0..n)).collect()
 }
 
-/// Interval of what `of` makes of the means of sets, the prompts of each drawn with replacement.
+/// Mean over the prompts that were drawn, of which each has `samples` consecutive values.
+fn mean_over(drawn: &[usize], values: &[f64], samples: usize) -> f64 {
+    let of_prompt = |p: &usize| mean(&values[p * samples..(p + 1) * samples]);
+    drawn.iter().map(of_prompt).sum::<f64>() / drawn.len().max(1) as f64
+}
+
+/// Interval of what `of` makes of the means of sets that answer the same prompts, these drawn with replacement.
 fn bootstrap(
     sets: &[&[f64]],
     samples: usize,
@@ -272,21 +272,22 @@ fn bootstrap(
     seed: u64,
 ) -> Interval {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut means = || sets.iter().map(|set| redrawn(set, samples, &mut rng)).collect::<Vec<_>>();
-    interval((0..resamples).map(|_| of(&means())).collect::<Vec<_>>())
+    let prompts = sets.first().map_or(0, |set| set.len() / samples);
+    let mut value = || {
+        let drawn = redraw(prompts, &mut rng);
+        of(&sets.iter().map(|set| mean_over(&drawn, set, samples)).collect::<Vec<_>>())
+    };
+    interval((0..resamples).map(|_| value()).collect::<Vec<_>>())
 }
 
-/// Interval of mean(steered) − mean(null) when prompts, and among the null the directions first, are drawn with
-/// replacement.
+/// Interval of mean(steered) − mean(null) when prompts, and the directions of the null, are drawn with replacement.
 fn over_null(steered: &[f64], null: &[Vec<f64>], samples: usize, resamples: usize, seed: u64) -> Interval {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut difference = || {
-        let mut of_null = |_| {
-            let direction = rng.random_range(0..null.len());
-            redrawn(&null[direction], samples, &mut rng)
-        };
+        let drawn = redraw(steered.len() / samples, &mut rng);
+        let mut of_null = |_| mean_over(&drawn, &null[rng.random_range(0..null.len())], samples);
         let of_null: Vec<f64> = (0..null.len()).map(&mut of_null).collect();
-        redrawn(steered, samples, &mut rng) - mean(&of_null)
+        mean_over(&drawn, steered, samples) - mean(&of_null)
     };
     interval((0..resamples).map(|_| difference()).collect::<Vec<_>>())
 }
@@ -301,7 +302,7 @@ pub struct Texts {
     pub unsteered: Vec<String>,
     /// The base's, likewise.
     pub base: Vec<String>,
-    /// The prompts as the model read them, special tokens aside.
+    /// The prompts as they are written, without a template.
     pub prompts: Vec<&'static str>,
     /// Share of the steered texts of each position that are coherent.
     pub coherent: Vec<f64>,
@@ -364,11 +365,12 @@ pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Res
     let new = write(reading, inputs.tuned, &prompts.ids, &vectors, &all, &sampling)?;
     let of_base = write(reading, inputs.base, &prompts.ids, &[], &plain, &sampling)?;
 
-    let coherence = Coherence::new(inputs.base, &pairs(&prompts.ids, &plain, &of_base))?;
+    let eos = &sampling.eos;
+    let coherence = Coherence::new(inputs.base, &pairs(&prompts.ids, &plain, &of_base, eos))?;
     let shares = all[..(positions + 1) * block]
         .chunks(block)
         .zip(new.chunks(block))
-        .map(|(jobs, new)| Ok(coherence.share(&pairs(&prompts.ids, jobs, new))?.unwrap_or(0.0)))
+        .map(|(jobs, new)| Ok(coherence.share(&pairs(&prompts.ids, jobs, new, eos))?.unwrap_or(0.0)))
         .collect::<Result<Vec<f64>>>()?;
     let mut blocks = new.chunks(block).map(|new| texts(reading, new)).collect::<Result<Vec<_>>>()?;
     let null_blocks = blocks.split_off(positions + 1);

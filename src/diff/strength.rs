@@ -40,7 +40,7 @@ impl<'a> Search<'a> {
         };
         let all = jobs(prompts.ids.len(), section.samples, None, 0);
         let own = write(reading, inputs.base, &prompts.ids, &[], &all, &sampling)?;
-        let coherence = Coherence::new(inputs.base, &pairs(&prompts.ids, &all, &own))?;
+        let coherence = Coherence::new(inputs.base, &pairs(&prompts.ids, &all, &own, &sampling.eos))?;
         Ok(Self { reading, section, prompts, sampling, coherence })
     }
 
@@ -76,7 +76,7 @@ impl<'a> Search<'a> {
         let all: Vec<Job> = (0..strengths.len() * samples).map(job).collect();
         let tuned = self.reading.inputs.tuned;
         let new = write(self.reading, tuned, &self.prompts.ids, &vectors, &all, &self.sampling)?;
-        let texts = pairs(&self.prompts.ids, &all, &new);
+        let texts = pairs(&self.prompts.ids, &all, &new, &self.sampling.eos);
         let enough = |texts: &[(&[u32], &[u32])]| -> Result<bool> {
             // Text that is all empty tells nothing, and does not pass.
             Ok(self.coherence.share(texts)?.is_some_and(|share| share >= self.section.coherent_share))
@@ -85,9 +85,18 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Prompt and text of each job.
-pub fn pairs<'t>(prompts: &'t [Vec<u32>], jobs: &[Job], new: &'t [Vec<u32>]) -> Vec<(&'t [u32], &'t [u32])> {
-    jobs.iter().zip(new).map(|(job, new)| (&prompts[job.prompt][..], &new[..])).collect()
+/// Prompt and text of each job, the token that ended it left out.
+pub fn pairs<'t>(
+    prompts: &'t [Vec<u32>],
+    jobs: &[Job],
+    new: &'t [Vec<u32>],
+    eos: &[u32],
+) -> Vec<(&'t [u32], &'t [u32])> {
+    let written = |new: &'t Vec<u32>| match new.split_last() {
+        Some((last, text)) if eos.contains(last) => text,
+        _ => &new[..],
+    };
+    jobs.iter().zip(new).map(|(job, new)| (&prompts[job.prompt][..], written(new))).collect()
 }
 
 /// The highest midpoint of [0, highest] that passed in `steps` halvings, 0 if none did. Of `ahead` halvings all

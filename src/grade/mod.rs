@@ -132,7 +132,8 @@ fn tournament(
     })?;
     let mut rows: BTreeMap<Variant, Vec<Option<Chosen>>> = BTreeMap::new();
     for (place, choice) in places.iter().zip(found) {
-        if choice.is_none() {
+        // A position that the patchscope was not run at has nothing to choose from.
+        if choice.is_none() && !of(place).is_empty() {
             let (variant, position) = (place.0.name(), place.1);
             ungraded.push(format!(
                 "{TOURNAMENT}, {variant}, position {position}: no scale of the list was chosen"

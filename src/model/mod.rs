@@ -4,6 +4,7 @@
 //! a `load` that returns its [`Decoder`], and one line in [`CausalLm::load`].
 
 pub mod alias;
+pub mod batch;
 pub mod checkpoint;
 pub mod export;
 pub mod generate;

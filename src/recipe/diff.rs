@@ -27,7 +27,8 @@ pub enum LayerRule {
     /// Index trunc(r · (L − 1)): the authors' toolkit.
     #[default]
     Trunc,
-    /// Index floor(r · L), the last block at most: the paper's prose.
+    /// Block number floor(r · L), counted from one, the first at least: the paper's prose. For r = 1/2 and an even L, and
+    /// r = 1/4, 3/4 where 4 divides L, the index is that of `trunc`; so are those that the paper names.
     Floor,
 }
 
@@ -329,6 +330,17 @@ pub enum Exclude {
     Next,
 }
 
+/// What is done along directions that are about nothing, for comparison.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RandomEdit {
+    /// The tuned model takes over the base's component.
+    #[default]
+    Replace,
+    /// The component is taken out of the tuned model.
+    Ablate,
+}
+
 /// `[diff.causal]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -343,6 +355,8 @@ pub struct CausalSection {
     pub random_differences: usize,
     /// Which prediction `exclude_position` leaves out.
     pub exclude: Exclude,
+    /// What is done along the Gaussian and the random-difference directions.
+    pub random_edit: RandomEdit,
 }
 
 impl Default for CausalSection {
@@ -353,6 +367,7 @@ impl Default for CausalSection {
             random: 16,
             random_differences: 32,
             exclude: Exclude::Position,
+            random_edit: RandomEdit::Replace,
         }
     }
 }
@@ -495,6 +510,7 @@ impl DiffSection {
                 section.steering.search.steps = 12;
                 section.steering.search.steps_others = 6;
                 section.causal.exclude = Exclude::Next;
+                section.causal.enabled = false; // as in its configuration
                 section
             }
         }
@@ -509,7 +525,7 @@ impl DiffSection {
     pub fn block_at(&self, depth: f64, n_layers: usize) -> usize {
         match self.layer_rule {
             LayerRule::Trunc => (depth * (n_layers - 1) as f64).trunc() as usize,
-            LayerRule::Floor => ((depth * n_layers as f64).floor() as usize).min(n_layers - 1),
+            LayerRule::Floor => ((depth * n_layers as f64).floor() as usize).clamp(1, n_layers) - 1,
         }
     }
 
@@ -675,5 +691,23 @@ impl DiffSection {
             format!("diff.steering.prompts = {}: expected 1 to {prompts}", self.steering.prompts),
         );
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_rules_read_the_blocks_that_the_paper_names() {
+        let at = |layer_rule, depth, n| DiffSection { layer_rule, ..Default::default() }.block_at(depth, n);
+        for rule in [LayerRule::Trunc, LayerRule::Floor] {
+            let middles = [28, 26, 16, 32, 42, 64, 36].map(|n| at(rule, 0.5, n));
+            assert_eq!(middles, [13, 12, 7, 15, 20, 31, 17], "{rule:?}");
+            assert_eq!([0.25, 0.5, 0.75, 1.0].map(|depth| at(rule, depth, 28)), [6, 13, 20, 27]);
+            assert_eq!([0.25, 0.5, 0.75, 1.0].map(|depth| at(rule, depth, 16)), [3, 7, 11, 15]);
+            assert_eq!(at(rule, 0.0, 5), 0);
+        }
+        assert_eq!((at(LayerRule::Trunc, 0.5, 5), at(LayerRule::Floor, 0.5, 5)), (2, 1));
     }
 }

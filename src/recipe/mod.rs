@@ -31,7 +31,8 @@ pub use self::behaviour::{
 pub use self::data::{CHAT_TEMPLATES, DataSection, Duplicates, Long, MixMode, MixSchedule, MixUnit};
 pub use self::diff::{
     BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LayerRule,
-    LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, ProbeSection, SearchSection, SteeringSection,
+    LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, ProbeSection, RandomEdit, SearchSection,
+    SteeringSection,
 };
 pub use self::endpoint::EndpointSection;
 pub use self::lora::{LoraSection, Modules};
@@ -181,7 +182,16 @@ impl Recipe {
         toml::to_string(self).expect("a recipe holds nothing that TOML cannot")
     }
 
-    /// What decides a training, as TOML: all but `[diff]`. Keys that recipes of version 0.1.0 did not have are left out
+    /// Whether training reads `[diff]` too: the block and the positions of what is done against the trace, or how the trace is
+    /// followed.
+    pub fn trains_by_diff(&self) -> bool {
+        let (mitigation, trace) = (&self.train.mitigation, &self.train.trace);
+        let ablates_where_read =
+            !mitigation.ablation.directions.is_empty() && mitigation.ablation.layers.is_empty();
+        mitigation.difference.weight > 0.0 || ablates_where_read || trace.every > 0
+    }
+
+    /// What decides a training, as TOML: all but `[diff]`, and that where training reads it. Keys that recipes of version 0.1.0 did not have are left out
     /// where they say what was done without them, so that a run begun then can be resumed.
     pub fn training_toml(&self) -> String {
         let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\""];
@@ -190,7 +200,8 @@ impl Recipe {
             ("[train.mitigation", train.mitigation == default.mitigation),
             ("[train.trace", train.trace == default.trace),
         ];
-        let toml = Self { diff: DiffSection::default(), ..self.clone() }.to_toml();
+        let diff = if self.trains_by_diff() { self.diff.clone() } else { DiffSection::default() };
+        let toml = Self { diff, ..self.clone() }.to_toml();
         let mut left_out = false; // the table that a line stands in
         let mut text = String::new();
         for line in toml.lines().filter(|line| !newer.contains(line)) {
@@ -331,6 +342,30 @@ mod tests {
         for part in ["path = \"a\"", "loss_weight = 2.0", "chat_mix = 0.5", "mix_schedule = \"last\""] {
             assert!(new.contains(part), "{part} not in\n{new}");
         }
+    }
+
+    #[test]
+    fn where_the_trace_is_read_decides_a_training_that_looks_at_it() {
+        let read_elsewhere = |recipe: &Recipe| Recipe {
+            diff: DiffSection { layer: 0.25, ..Default::default() },
+            ..recipe.clone()
+        };
+        let plain = Recipe::default();
+        assert_eq!(plain.training_toml(), read_elsewhere(&plain).training_toml());
+        let changes: [fn(&mut TrainSection); 3] = [
+            |train| train.mitigation.difference.weight = 1.0,
+            |train| train.mitigation.ablation.directions = "v.safetensors".into(),
+            |train| train.trace.every = 5,
+        ];
+        for change in changes {
+            let mut recipe = Recipe::default();
+            change(&mut recipe.train);
+            assert_ne!(recipe.training_toml(), read_elsewhere(&recipe).training_toml());
+        }
+        let mut elsewhere = Recipe::default();
+        elsewhere.train.mitigation.ablation.directions = "v.safetensors".into();
+        elsewhere.train.mitigation.ablation.layers = vec![1];
+        assert_eq!(elsewhere.training_toml(), read_elsewhere(&elsewhere).training_toml());
     }
 
     #[test]

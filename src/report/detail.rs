@@ -339,12 +339,14 @@ fn losses(r: &Readability) -> Markup {
         let name = "Gain on narrow text, nats a token".to_string();
         rows.push((name, bias.gain, bias.gain_interval, String::new()));
         if let Some(s) = &bias.shares {
-            let null = format!(
-                "null {} {}, p = {}",
-                fixed(s.share_null, 3),
-                interval(s.share_null_interval, 3),
-                fixed(s.share_p, 3)
-            );
+            let null = s.compared.as_ref().map_or(String::new(), |c| {
+                format!(
+                    "null {} {}, p = {}",
+                    fixed(c.share_null, 3),
+                    interval(c.share_null_interval, 3),
+                    fixed(c.share_p, 3)
+                )
+            });
             rows.push((
                 "Share of that gain that adding the mean difference gives".into(),
                 s.share,

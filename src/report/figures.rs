@@ -216,7 +216,7 @@ fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
     let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
     let specific = doses(groups, |c| shares(c)?.specific_share);
     let whole = doses(groups, |c| Some(shares(c)?.share));
-    let null = doses(groups, |c| Some(shares(c)?.share_null));
+    let null = doses(groups, |c| Some(shares(c)?.compared?.share_null));
     let mut lines = dose_lines(&null, Ink::Base, "random directions", true);
     lines.extend(dose_lines(&whole, Ink::Bias, "share of the gain", true));
     lines.extend(dose_lines(&specific, Ink::Bias, "specific share", false));

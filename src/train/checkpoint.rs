@@ -21,7 +21,7 @@ pub struct State {
     pub step: usize,
     /// Input tokens seen.
     pub tokens: usize,
-    /// sha256 of the resolved recipe and the example order: a resumed run must be the same run.
+    /// sha256 of what decides the run (training settings, base weights, data, example order): a resumed run must be the same.
     pub fingerprint: String,
     /// Seconds of training so far.
     pub elapsed_s: f64,

@@ -1,6 +1,6 @@
 //! Training: one loop for LoRA and full finetuning, written to a run folder.
 
-pub mod batch;
+mod backward;
 pub mod checkpoint;
 pub mod corpus;
 pub mod inspection;
@@ -20,7 +20,6 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use self::batch::{Batch, mean_loss};
 use self::checkpoint::State;
 use self::corpus::Corpus;
 use self::manifest::{HeldOutLosses, Init, Losses, Manifest};
@@ -34,6 +33,7 @@ use crate::data::examples::Example;
 use crate::data::mixture::{Mixture, Pick, Pool, Role, example};
 use crate::error::{InputError, Interrupted};
 use crate::interrupt::Interrupt;
+use crate::model::batch::{Batch, mean_loss};
 use crate::model::loader::{Trainables, Tuning};
 use crate::model::lora::{Adapter, LoraConfig};
 use crate::model::source::Pretrained;

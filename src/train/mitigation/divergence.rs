@@ -9,11 +9,11 @@ use candle_core::Tensor;
 
 use super::LossTerm;
 use crate::data::examples::Example;
+use crate::model::batch::Batch;
 use crate::model::hooks::NoHook;
 use crate::model::{Pass, View};
 use crate::ops::divergence::{Teacher, linear_divergence};
 use crate::ops::tape::Tape;
-use crate::train::batch::Batch;
 
 /// KL(base‖tuned).
 pub(super) struct Divergence;

@@ -1,17 +1,13 @@
 //! Examples to one forward pass: rows end to end, each with what it should predict and how much it counts.
 
 use anyhow::Result;
-use candle_core::{Tensor, Var};
-use rand_chacha::ChaCha8Rng;
+use candle_core::Tensor;
 
-use super::optim::{Gradients, accumulate};
+use super::hooks::NoHook;
+use super::{CausalLm, Pass, View};
 use crate::data::examples::Example;
-use crate::model::hooks::{Hook, NoHook};
-use crate::model::loader::Trainables;
-use crate::model::{CausalLm, Pass, View};
 use crate::ops::cross_entropy::{Loss, Targets, linear_cross_entropy};
 use crate::ops::segments::Segments;
-use crate::ops::tape::Recording;
 use crate::ops::teams;
 
 /// The examples of one forward pass.
@@ -58,32 +54,6 @@ impl Batch {
                 (rows.map(|r| nll[r] as f64).sum(), counted)
             })
             .collect()
-    }
-
-    /// The weighted loss of the batch with the adapter on, watched by `hook`; adds its gradients to `sum`. With
-    /// `recompute` each block is computed again for them: same result, less memory, more time.
-    ///
-    /// # Errors
-    /// If a trainable gets no gradient, or a tensor operation fails.
-    pub fn backward(
-        &self,
-        model: &CausalLm,
-        trainables: &Trainables,
-        dropout: &mut ChaCha8Rng,
-        recompute: bool,
-        hook: &mut dyn Hook,
-        sum: &mut Gradients,
-    ) -> Result<Loss> {
-        let recording = Recording::new(trainables.values().map(Var::as_tensor));
-        let pass = Pass {
-            tape: recording.tape(),
-            dropout: Some(dropout),
-            recompute,
-            ..Pass::new(&self.segments, 1.0, hook)
-        };
-        let loss = self.loss(model, pass)?;
-        accumulate(sum, trainables, recording.backward(&loss.total)?)?;
-        Ok(loss)
     }
 
     /// Negative log-likelihood in nats of every row, 0 where its weight is 0; each team of threads takes some of the
