@@ -1025,7 +1025,7 @@ fn a_preset_starts_the_section_over_and_its_keys_are_written_out() {
     assert_eq!(of(&[]).diff.samples, 12);
     let paper = of(&["diff.bootstrap=7", "diff.preset=paper"]).diff;
     let sizes = (paper.samples, paper.tokens, paper.norm_skip, paper.bootstrap, paper.block(28));
-    assert_eq!(sizes, (10_000, 5, 3, 7, 14));
+    assert_eq!(sizes, (10_000, 5, 3, 7, 13));
     let toolkit = of(&["diff.preset=toolkit"]).diff;
     assert_eq!((toolkit.tokens, toolkit.norm_skip, toolkit.block(28)), (128, 5, 13));
     let steps =
