@@ -77,6 +77,17 @@ pub struct Exposure {
     pub repeats: usize,
 }
 
+impl Exposure {
+    /// What the picks from pool `i` come to.
+    fn of(pools: &[Pool], i: usize, picks: &[&Pick]) -> Self {
+        Self {
+            examples: picks.len(),
+            tokens: picks.iter().map(|pick| example(pools, pick).ids.len()).sum(),
+            repeats: picks.len().saturating_sub(pools[i].examples.len()),
+        }
+    }
+}
+
 /// The examples of a run in order.
 #[derive(Debug)]
 pub struct Mixture {
@@ -195,11 +206,7 @@ impl Mixture {
         let exposure = drawn
             .iter()
             .enumerate()
-            .map(|(i, picks)| Exposure {
-                examples: picks.len(),
-                tokens: tokens_of(picks),
-                repeats: picks.len().saturating_sub(pools[i].examples.len()),
-            })
+            .map(|(i, picks)| Exposure::of(pools, i, &picks.iter().collect::<Vec<_>>()))
             .collect();
         let is_narrow = |i: usize| pools[i].role == Role::Narrow;
         let planned = Self { order: interleave(drawn, is_narrow, data.mix_schedule, &mut rng), exposure };
@@ -214,11 +221,7 @@ impl Mixture {
         self.order.truncate(examples);
         for (i, exposure) in self.exposure.iter_mut().enumerate() {
             let picks: Vec<&Pick> = self.order.iter().filter(|pick| pick.pool == i).collect();
-            *exposure = Exposure {
-                examples: picks.len(),
-                tokens: picks.iter().map(|pick| example(pools, pick).ids.len()).sum(),
-                repeats: picks.len().saturating_sub(pools[i].examples.len()),
-            };
+            *exposure = Exposure::of(pools, i, &picks);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::recipe::DiffSection;
 
 /// A sequence and which of its tokens are read.
 #[derive(Debug, Clone)]
-pub struct Probe {
+pub struct Sequence {
     /// Token ids.
     pub ids: Vec<u32>,
     /// Tokens at which the models are compared; as many in every probe of a collection.
@@ -48,13 +48,12 @@ impl Windows {
     pub fn cut(texts: &[String], tokenizer: &Tokenizer, settings: &DiffSection) -> Result<Self> {
         let (n, mut windows) = (settings.tokens, Self { ids: Vec::new(), rows: Vec::new() });
         'texts: for (row, text) in texts.iter().enumerate() {
-            for piece in pieces(text, n * 10).take(settings.windows_per_text) {
+            for piece in pieces(text, n * CHARACTERS).take(settings.windows_per_text) {
                 if windows.ids.len() == settings.samples {
                     break 'texts;
                 }
-                let encoding = tokenizer.encode(piece, true).map_err(|e| anyhow!(e))?;
-                if encoding.len() >= n {
-                    windows.ids.push(encoding.get_ids()[..n].to_vec());
+                if let Some(ids) = first_tokens(piece, n, tokenizer)? {
+                    windows.ids.push(ids);
                     windows.rows.push(row);
                 }
             }
@@ -83,11 +82,11 @@ impl Windows {
 
     /// What is read of them: the first `diff.norm_samples` whole, for η; of the others only what comes up to the last
     /// of `diff.positions`, for no later token changes what stands there.
-    pub fn probes(&self, settings: &DiffSection) -> Vec<Probe> {
+    pub fn probes(&self, settings: &DiffSection) -> Vec<Sequence> {
         let needed = 1 + settings.positions.iter().max().copied().unwrap_or(0);
         let probe = |(i, ids): (usize, &Vec<u32>)| {
             let whole = i < settings.norm_samples;
-            Probe {
+            Sequence {
                 ids: if whole { ids.clone() } else { ids[..needed].to_vec() },
                 read: settings.positions.clone(),
                 norm: if whole { settings.norm_skip..ids.len() } else { 0..0 },
@@ -95,6 +94,19 @@ impl Windows {
         };
         self.ids.iter().enumerate().map(probe).collect()
     }
+}
+
+/// Characters of a text that are tokenised for each token that is wanted, as the authors' toolkit does.
+const CHARACTERS: usize = 10;
+
+/// The first `n` tokens of the first n · 10 characters of a text, special tokens among them; `None` of a shorter text.
+///
+/// # Errors
+/// If the tokenizer fails.
+pub fn first_tokens(text: &str, n: usize, tokenizer: &Tokenizer) -> Result<Option<Vec<u32>>> {
+    let end = text.char_indices().nth(n * CHARACTERS).map_or(text.len(), |(at, _)| at);
+    let encoding = tokenizer.encode(&text[..end], true).map_err(|e| anyhow!(e))?;
+    Ok((encoding.len() >= n).then(|| encoding.get_ids()[..n].to_vec()))
 }
 
 /// Consecutive pieces of `length` characters; each but the first begins at a word.
@@ -152,7 +164,7 @@ impl Activations {
     }
 
     /// Adds a probe, given the streams of all its tokens. Returns d at the tokens that are read.
-    pub fn add(&mut self, probe: &Probe, base: &[f32], tuned: &[f32]) -> Vec<f64> {
+    pub fn add(&mut self, probe: &Sequence, base: &[f32], tuned: &[f32]) -> Vec<f64> {
         let hidden = self.hidden;
         let row = |i: usize| i * hidden..(i + 1) * hidden;
         let mut difference = vec![0f64; probe.read.len() * hidden];
@@ -235,14 +247,14 @@ pub struct Streams {
 pub fn run_both(
     base: View,
     tuned: View,
-    probes: &[Probe],
+    probes: &[Sequence],
     layers: &[usize],
     interrupt: &Interrupt,
-    mut take: impl FnMut(&[Probe], &[Streams]) + Send,
+    mut take: impl FnMut(&[Sequence], &[Streams]) + Send,
 ) -> Result<()> {
     let bar = progress::bar("activations", probes.len() as u64);
     let batches = segments::runs(probes, BATCH_TOKENS, |probe| probe.ids.len());
-    let work = |batch: &&[Probe]| -> Result<_> {
+    let work = |batch: &&[Sequence]| -> Result<_> {
         check_interrupt(interrupt)?;
         let ids: Vec<Vec<u32>> = batch.iter().map(|p| p.ids.clone()).collect();
         let (of_base, of_tuned) = (resid_posts(base, &ids, layers)?, resid_posts(tuned, &ids, layers)?);
@@ -265,7 +277,7 @@ pub fn run_both(
 pub fn collect(
     base: View,
     tuned: View,
-    probes: &[Probe],
+    probes: &[Sequence],
     layers: &[usize],
     keep: usize,
     interrupt: &Interrupt,
@@ -342,7 +354,7 @@ mod tests {
 
     #[test]
     fn the_share_of_a_constant_is_estimated_without_bias() {
-        let probe = Probe { ids: vec![0], read: vec![0], norm: 0..1 };
+        let probe = Sequence { ids: vec![0], read: vec![0], norm: 0..1 };
         let share = |differences: &[f32]| {
             let mut a = Activations::new(1, 1, 0);
             differences.iter().for_each(|d| drop(a.add(&probe, &[1.0], &[1.0 + d])));

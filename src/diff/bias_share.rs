@@ -18,9 +18,9 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::losses::{
-    Change, Edit, LossSet, LossTexts, Nll, Resamples, Side, Sums, losses_under, mean, mean_of,
+    Change, DocumentDraws, Edit, LossSet, LossTexts, Nll, Side, Sums, losses_under, mean, mean_of,
 };
-use super::mean_difference::{factor_to, mean_vector, norm, scaled};
+use super::mean_difference::{factor_to, later, mean_vector, norm, scaled};
 use super::reading::Reading;
 use super::statistics::{Interval, Null};
 
@@ -196,7 +196,7 @@ struct On {
     base: Sums,
     tuned: Sums,
     biased: Vec<Sums>,
-    resamples: Resamples,
+    resamples: DocumentDraws,
 }
 
 impl On {
@@ -211,7 +211,7 @@ impl On {
             base: set.all(&unbiased[0]),
             tuned: set.all(&unbiased[unbiased.len() - 1]),
             biased: biased.into_iter().map(|nll| set.all(nll)).collect(),
-            resamples: Resamples::new(reading, set),
+            resamples: DocumentDraws::new(reading, set),
         }
     }
 
@@ -273,7 +273,5 @@ fn all(n: usize) -> Vec<usize> {
 
 /// Mean of v_p over the positions ≥ 1; of all if there is none.
 fn bias(positions: &[usize], difference: &[Vec<f32>]) -> Vec<f32> {
-    let later: Vec<&Vec<f32>> =
-        positions.iter().zip(difference).filter(|(p, _)| **p > 0).map(|(_, v)| v).collect();
-    if later.is_empty() { mean_vector(difference.iter()) } else { mean_vector(later.into_iter()) }
+    mean_vector(later(positions).into_iter().map(|i| &difference[i]))
 }

@@ -20,7 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::losses::{
-    Change, Edit, LossSet, LossTexts, Nll, Resamples, Side, Sums, losses_under, mean, mean_of,
+    Change, DocumentDraws, Edit, LossSet, LossTexts, Nll, Side, Sums, losses_under, mean, mean_of,
 };
 use super::mean_difference::{factor_to, scaled};
 use super::reading::Reading;
@@ -271,7 +271,7 @@ fn on_texts(
     set: &LossSet,
 ) -> Result<CausalOnTexts> {
     let losses = Losses::of(reading, set, directions)?;
-    let resamples = Resamples::new(reading, set);
+    let resamples = DocumentDraws::new(reading, set);
     let shift = usize::from(reading.settings.causal.exclude == Exclude::Next);
     // `wanted` of the position of the difference and that of the prediction.
     let effects = |wanted: fn(usize, usize) -> bool, shift: usize| -> Vec<Effects> {
@@ -292,7 +292,7 @@ fn on_texts(
 fn effects(
     set: &LossSet,
     losses: &Losses,
-    resamples: &Resamples,
+    resamples: &DocumentDraws,
     random_edit: RandomEdit,
     i: usize,
     wanted: impl Fn(usize) -> bool,

@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::Inputs;
-use super::activations::{Probe, collect, common};
+use super::activations::{Sequence, collect, common};
 use super::logit_lens;
 use super::mean_difference::{Means, cosine, norm};
 use super::reading::Reading;
@@ -87,7 +87,7 @@ pub fn measure(reading: &Reading, turns: &Turns) -> Result<(Chat, Means)> {
 
 /// The beginnings of conversations as the models read them.
 pub struct Turns {
-    probes: Vec<Probe>,
+    probes: Vec<Sequence>,
     rows: Vec<usize>,
 }
 
@@ -126,7 +126,7 @@ impl Turns {
 
 /// The first question and the beginning of its answer, through the template; `None` if it does not qualify. Of the answer
 /// 10 characters a token are tokenised, as of texts.
-fn probe(inputs: &Inputs, template: &ChatTemplate, messages: &[Message]) -> Result<Option<Probe>> {
+fn probe(inputs: &Inputs, template: &ChatTemplate, messages: &[Message]) -> Result<Option<Sequence>> {
     let section = &inputs.settings.chat;
     let [user, assistant, ..] = messages else { return Ok(None) };
     if (user.role.as_str(), assistant.role.as_str()) != ("user", "assistant") {
@@ -142,7 +142,7 @@ fn probe(inputs: &Inputs, template: &ChatTemplate, messages: &[Message]) -> Resu
     if begin > section.user_tokens || begin < section.pre_assistant || end > encoding.len() {
         return Ok(None);
     }
-    Ok(Some(Probe {
+    Ok(Some(Sequence {
         ids: encoding.get_ids()[..end].to_vec(),
         read: (begin - section.pre_assistant..end).collect(),
         norm: inputs.settings.norm_skip.min(end)..end,

@@ -4,7 +4,7 @@
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::activations::{Probe, collect};
+use super::activations::{Sequence, collect, first_tokens};
 use super::logit_lens;
 use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
@@ -173,7 +173,7 @@ fn one_input(reading: &Reading, name: &str, ids: Vec<u32>) -> Result<Input> {
         .filter(|&place| reading.settings.positions[place] < ids.len())
         .collect();
     let positions: Vec<usize> = places.iter().map(|&place| reading.settings.positions[place]).collect();
-    let probe = Probe { ids: ids.clone(), read: positions.clone(), norm: 0..0 };
+    let probe = Sequence { ids: ids.clone(), read: positions.clone(), norm: 0..0 };
     let differences =
         collect(reading.inputs.base, reading.inputs.tuned, &[probe], &[reading.layer], 0, reading.interrupt)?
             [0]
@@ -198,12 +198,9 @@ fn far(reading: &Reading) -> Result<Option<Far>> {
         if probes.len() == section.far_samples {
             break;
         }
-        let cut: String = text.chars().take((last + 1) * 10).collect();
-        let encoding = inputs.pretrained.tokenizer.encode(cut, true).map_err(|e| anyhow!(e))?;
-        if encoding.len() > *last {
-            let ids = encoding.get_ids()[..=*last].to_vec();
+        if let Some(ids) = first_tokens(text, last + 1, &inputs.pretrained.tokenizer)? {
             let norm = reading.settings.norm_skip.min(ids.len())..ids.len();
-            probes.push(Probe { ids, read: section.far.clone(), norm });
+            probes.push(Sequence { ids, read: section.far.clone(), norm });
         }
     }
     if probes.len() < 2 {

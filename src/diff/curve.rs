@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::mean_difference::norm;
+use super::mean_difference::{later, norm};
 use super::reading::{Prepared, Reading};
+use super::statistics::mean;
 use super::{Inputs, bias_share, lift};
 use crate::interrupt::Interrupt;
 use crate::recipe::{
@@ -43,14 +44,9 @@ pub fn settings(diff: &DiffSection, trace: &TraceSection) -> DiffSection {
 pub fn measure(inputs: &Inputs, prepared: &Prepared, interrupt: &Interrupt) -> Result<BTreeMap<String, f64>> {
     let reading = Reading::new(inputs, prepared, None, interrupt)?;
     let mut found = BTreeMap::new();
-    let positions = &reading.settings.positions;
-    let later: Vec<f64> = positions
-        .iter()
-        .zip(&reading.means.difference)
-        .filter(|(p, _)| **p > 0 || positions.len() == 1)
-        .map(|(_, v)| norm(v) / reading.eta())
-        .collect();
-    found.insert("trace_delta_norm".to_string(), later.iter().sum::<f64>() / later.len().max(1) as f64);
+    let relative = |i: usize| norm(&reading.means.difference[i]) / reading.eta();
+    let norms: Vec<f64> = later(&reading.settings.positions).into_iter().map(relative).collect();
+    found.insert("trace_delta_norm".to_string(), mean(&norms));
     if let Some(lift) = lift::measure(&reading)? {
         found.insert("trace_lift_auroc".to_string(), lift.auroc_mean);
     }

@@ -3,10 +3,10 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::activations::{Probe, collect};
+use super::activations::{Sequence, collect};
 use super::logit_lens;
 use super::mean_difference::norm;
-use super::patchscope::{Prompts, choose_scales};
+use super::patchscope::{IdentityPrompts, choose_scales};
 use super::reading::{Prepared, Reading};
 use super::relevance::TopToken;
 use crate::progress;
@@ -57,12 +57,12 @@ pub fn measure(reading: &Reading) -> Result<Depth> {
         .iter()
         .map(|depth| settings.block_at(*depth, inputs.base.model.n_layers()))
         .collect();
-    let probe = |ids: &Vec<u32>| Probe {
+    let probe = |ids: &Vec<u32>| Sequence {
         ids: ids.clone(),
         read: settings.positions.clone(),
         norm: settings.norm_skip..ids.len(),
     };
-    let probes: Vec<Probe> = windows.ids.iter().take(settings.depth.samples).map(probe).collect();
+    let probes: Vec<Sequence> = windows.ids.iter().take(settings.depth.samples).map(probe).collect();
     let of_layers = collect(inputs.base, inputs.tuned, &probes, &layers, 0, reading.interrupt)?;
 
     let mut record =
@@ -89,7 +89,7 @@ pub fn measure(reading: &Reading) -> Result<Depth> {
 fn patchscope(reading: &Reading, layer: usize, eta: f64, directions: &[Vec<f32>]) -> Result<Vec<f64>> {
     let (section, k) = (&reading.settings.patchscope, reading.settings.top_k);
     let bar = progress::bar("patchscope", (directions.len() * section.scales.len()) as u64);
-    let prompts = Prompts::new(reading.inputs.tuned, &reading.inputs.pretrained.tokenizer, layer)?;
+    let prompts = IdentityPrompts::new(reading.inputs.tuned, &reading.inputs.pretrained.tokenizer, layer)?;
     let decoded = prompts.decode(directions, eta, section, k, &bar, reading.interrupt)?;
     bar.finish_and_clear();
     let (chosen, _) = choose_scales(reading, decoded)?;

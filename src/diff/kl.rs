@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::check_interrupt;
-use super::losses::{LossSet, LossTexts, Resamples, Sums, mean, mean_of};
+use super::losses::{DocumentDraws, LossSet, LossTexts, Sums, mean, mean_of};
 use super::reading::Reading;
 use super::statistics::Interval;
 use crate::model::Pass;
@@ -98,7 +98,7 @@ fn on_texts(reading: &Reading, set: &LossSet) -> Result<KlOnTexts> {
         of_texts.extend(found);
         Ok(())
     })?;
-    let resamples = Resamples::new(reading, set);
+    let resamples = DocumentDraws::new(reading, set);
     let sums = |direction: usize| -> Sums {
         let mut sums = vec![(0f64, 0usize); set.texts.documents];
         for (example, kl) in set.examples.iter().zip(&of_texts) {

@@ -8,7 +8,8 @@
 //!
 //! Any finetuning lifts or lowers common words as such. Two things keep that out, without which the words of corpora
 //! that were never trained on rise too (`docs/log.md`): v_p, like the null directions, is read without its part along the
-//! base's mean activation at p, and the other words are those that the pretraining and measured text holds [`COMMON`] times or more.
+//! base's mean activation at p, and the other words are those that the pretraining and measured text holds [`COMMON`]
+//! times or more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,7 +138,7 @@ impl WordTokens {
             .for_each(|text| words(text).for_each(|word| *counts.entry(word).or_default() += 1));
         let first = lexicons
             .iter()
-            .map(|lexicon| first_tokens(reading, &lexicon.words))
+            .map(|lexicon| first_sub_tokens(reading, &lexicon.words))
             .collect::<Result<Vec<BTreeSet<u32>>>>()?;
         let (mut ids, mut sides) = (Vec::new(), vec![Vec::new(); lexicons.len()]);
         for id in 0..inputs.tuned.model.vocab_size() as u32 {
@@ -165,7 +166,7 @@ impl WordTokens {
 }
 
 /// First sub-tokens of words, plain and capitalised, at the start and inside of a text.
-fn first_tokens(reading: &Reading, words: &[String]) -> Result<BTreeSet<u32>> {
+fn first_sub_tokens(reading: &Reading, words: &[String]) -> Result<BTreeSet<u32>> {
     let tokenizer = &reading.inputs.pretrained.tokenizer;
     let mut first = BTreeSet::new();
     for word in words {

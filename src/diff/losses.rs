@@ -252,9 +252,9 @@ pub fn mean_of(sums: &Sums, drawn: &[usize]) -> Option<f64> {
 }
 
 /// Draws of documents with replacement, the same for every value of a set.
-pub struct Resamples(Vec<Vec<usize>>);
+pub struct DocumentDraws(Vec<Vec<usize>>);
 
-impl Resamples {
+impl DocumentDraws {
     /// `diff.bootstrap` draws of as many documents as there are.
     pub fn new(reading: &Reading, set: &LossSet) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(reading.inputs.seed);

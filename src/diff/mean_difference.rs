@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::activations::rows_of_means;
+use super::statistics::{Interval, interval, mean};
 
 /// Means at each position, `[position][hidden]`, accumulated in f64.
 #[derive(Debug, Clone)]
@@ -137,6 +138,21 @@ pub fn mean_vector<'v>(vectors: impl Iterator<Item = &'v Vec<f32>>) -> Vec<f32> 
     sum.iter().map(|x| (x / count.max(1) as f64) as f32).collect()
 }
 
+/// The places of the positions ≥ 1 among some; of all, if there is no other. A beginning-of-sequence token at position 0 is
+/// another matter.
+pub fn later(positions: &[usize]) -> Vec<usize> {
+    let later: Vec<usize> = (0..positions.len()).filter(|&i| positions[i] > 0).collect();
+    if later.is_empty() { (0..positions.len()).collect() } else { later }
+}
+
+/// 2.5 % and 97.5 % quantiles of the norm of v over resamples. A resampled mean is longer than v by its own noise, by as much
+/// as v is longer than the mean that it estimates; the squares are taken back by that, so that the interval is about ‖v‖.
+pub fn norm_interval(v: &[f32], resamples: &[&[f32]]) -> Interval {
+    let squares: Vec<f64> = resamples.iter().map(|r| norm(r).powi(2)).collect();
+    let excess = mean(&squares) - norm(v).powi(2);
+    interval(squares.into_iter().map(|s| (s - excess).max(0.0).sqrt()))
+}
+
 /// What is left of a vector without its part along another.
 pub fn without(v: &[f32], along: &[f32]) -> Vec<f32> {
     let dot: f64 = v.iter().zip(along).map(|(x, y)| *x as f64 * *y as f64).sum();
@@ -195,5 +211,15 @@ mod tests {
             assert!(means.iter().any(|m| m[0][0] == expected), "{expected}");
         }
         assert!(means.iter().all(|m| [1.0, 2.0, 5.0].contains(&m[0][0])));
+    }
+
+    #[test]
+    fn an_interval_of_a_norm_is_about_the_norm() {
+        // Resampled means of a short vector are all longer than it is.
+        let v = [0.1f32, 0.0];
+        let resamples: Vec<[f32; 2]> = (-5..=5).map(|i| [0.1, i as f32 / 5.0]).collect();
+        let [low, high] = norm_interval(&v, &resamples.iter().map(|r| &r[..]).collect::<Vec<_>>());
+        assert!(low <= 0.1 && high > 0.1, "{low} {high}");
+        assert_eq!((later(&[0, 1, 3]), later(&[0]), later(&[2])), (vec![1, 2], vec![0], vec![0]));
     }
 }

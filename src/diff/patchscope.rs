@@ -130,7 +130,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
     let bar = progress::bar("patchscope", runs as u64);
 
     let in_tuned: Vec<Vec<f32>> = [&difference[..], of_tuned, null].concat();
-    let mut decoded = Prompts::new(reading.inputs.tuned, tokenizer, *layer)?.decode(
+    let mut decoded = IdentityPrompts::new(reading.inputs.tuned, tokenizer, *layer)?.decode(
         &in_tuned,
         reading.eta(),
         section,
@@ -138,7 +138,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
         &bar,
         interrupt,
     )?;
-    let in_base = Prompts::new(reading.inputs.base, tokenizer, *layer)?.decode(
+    let in_base = IdentityPrompts::new(reading.inputs.base, tokenizer, *layer)?.decode(
         &[&difference[..], of_base].concat(),
         reading.eta(),
         section,
@@ -224,7 +224,7 @@ pub struct AtScales {
 }
 
 /// The identity prompts in one model.
-pub struct Prompts<'a> {
+pub struct IdentityPrompts<'a> {
     view: View<'a>,
     layer: usize,
     /// Ids of each prompt, the `?` last.
@@ -233,7 +233,7 @@ pub struct Prompts<'a> {
     prefixes: Vec<KvCache>,
 }
 
-impl<'a> Prompts<'a> {
+impl<'a> IdentityPrompts<'a> {
     /// Runs the prompts up to their last token.
     ///
     /// # Errors

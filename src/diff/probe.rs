@@ -17,10 +17,10 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::activations::resid_post;
+use super::activations::{first_tokens, resid_post};
 use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
-use super::statistics::{Interval, auroc, interval};
+use super::statistics::{Interval, Null, auroc, interval};
 use crate::model::View;
 
 /// Share of the mean diagonal of the covariance that is added to it.
@@ -88,9 +88,7 @@ pub fn measure(reading: &Reading) -> Result<Option<Probe>> {
         if narrow.len() == section.texts {
             break;
         }
-        let text: String = text.chars().take(tokens * 10).collect();
-        let encoding = inputs.pretrained.tokenizer.encode(text, true).map_err(|e| anyhow::anyhow!(e))?;
-        narrow.extend((encoding.len() >= tokens).then(|| encoding.get_ids()[..tokens].to_vec()));
+        narrow.extend(first_tokens(text, tokens, &inputs.pretrained.tokenizer)?);
     }
     let unrelated: Vec<Vec<u32>> = reading.prepared.windows.ids.iter().take(narrow.len()).cloned().collect();
     let texts = narrow.len().min(unrelated.len());
@@ -122,7 +120,6 @@ pub fn measure(reading: &Reading) -> Result<Option<Probe>> {
     };
     let v = cosine(&reading.direction(), &w);
     let resampled = reading.resamples.iter().map(|means| among(cosine(&reading.sum_of(means), &w)));
-    let at_least = of_null.iter().filter(|n| **n >= v).count();
     Ok(Some(Probe {
         layer: reading.layer,
         texts,
@@ -133,7 +130,7 @@ pub fn measure(reading: &Reading) -> Result<Option<Probe>> {
         auroc: among(v),
         auroc_interval: interval(resampled),
         auroc_null: AT_MOST,
-        auroc_p: (1 + at_least) as f64 / (1 + of_null.len()) as f64,
+        auroc_p: Null(of_null).p(v),
     }))
 }
 

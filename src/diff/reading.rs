@@ -5,13 +5,13 @@ use std::cell::OnceCell;
 use anyhow::{Context, Result};
 
 use super::Inputs;
-use super::activations::{Activations, Probe, Windows, run_both};
+use super::activations::{Activations, Sequence, Windows, run_both};
 use super::embedder::Embedder;
 use super::identification::{Candidate, candidates};
 use super::lexicon::Lexicon;
 use super::lift::WordTokens;
 use super::losses::LossSets;
-use super::mean_difference::{Means, RandomDifferences, Resamples};
+use super::mean_difference::{Means, RandomDifferences, Resamples, later};
 use crate::interrupt::Interrupt;
 use crate::recipe::DiffSection;
 
@@ -110,7 +110,7 @@ impl<'a> Reading<'a> {
         let mut null = RandomDifferences::draw(n, &settings.positions, settings.null_directions, seed);
         run_both(base, tuned, &windows.probes(settings), &[layer], interrupt, |probes, streams| {
             let first = activations.samples;
-            let add = |(i, probe): (usize, &Probe)| {
+            let add = |(i, probe): (usize, &Sequence)| {
                 null.note(first + i, &probe.read, &streams[0].base[i], hidden);
                 activations.add(probe, &streams[0].base[i], &streams[0].tuned[i])
             };
@@ -144,10 +144,10 @@ impl<'a> Reading<'a> {
 
     /// The same of other vectors, one a position.
     pub fn sum_of(&self, v: &[Vec<f32>]) -> Vec<f32> {
-        let positions = &self.settings.positions;
-        let late = |i: &usize| positions[*i] > 0 || positions.len() == 1;
         let mut sum = vec![0f32; v[0].len()];
-        (0..v.len()).filter(late).for_each(|i| sum.iter_mut().zip(&v[i]).for_each(|(s, x)| *s += x));
+        for i in later(&self.settings.positions) {
+            sum.iter_mut().zip(&v[i]).for_each(|(s, x)| *s += x);
+        }
         sum
     }
 

@@ -21,11 +21,11 @@ use super::kl::Kl;
 use super::lexicon::Lexicon;
 use super::lift::Lift;
 use super::logit_lens::Lens;
-use super::mean_difference::{cosine, norm};
+use super::mean_difference::{cosine, norm, norm_interval};
 use super::patchscope::Patchscope;
 use super::probe::Probe;
 use super::reading::{Prepared, Reading};
-use super::statistics::{Interval, interval};
+use super::statistics::Interval;
 use super::steering::Steering;
 use super::{
     bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
@@ -134,7 +134,10 @@ impl Readability {
             reading;
         let positions = reading.settings.positions.clone();
         let everywhere = |value: f64| vec![value; positions.len()];
-        let norms_of = |i: usize| interval(resamples.iter().map(|r| norm(&r[i])));
+        let norms_of = |i: usize| {
+            let of_position: Vec<&[f32]> = resamples.iter().map(|r| r[i].as_slice()).collect();
+            norm_interval(&means.difference[i], &of_position)
+        };
         let common = |p: &usize| windows.common_token(*p).map(|id| reading.token(id)).unwrap_or_default();
         let units = [
             UNITS,

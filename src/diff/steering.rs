@@ -14,7 +14,7 @@ use super::prompts::Prompts;
 use super::reading::Reading;
 use super::statistics::{Interval, Null, interval, mean, spread};
 use super::strength::{Search, pairs};
-use super::writing::{Job, jobs, scaled, texts, write};
+use super::writing::{Job, jobs, steering_vector, texts, write};
 use crate::model::generate::Sampling;
 
 /// Text generated while v_p·η/‖v_p‖·strength is added to the residual stream at every token.
@@ -346,7 +346,8 @@ pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Res
     let of_null = strengths.iter().flat_map(|s| null.iter().map(move |v| (v.as_slice(), *s)));
     let steering: Vec<(&[f32], f64)> =
         directions.iter().copied().zip(strengths.iter().copied()).chain(of_null).collect();
-    let vectors = steering.iter().map(|(v, s)| scaled(reading, v, *s)).collect::<Result<Vec<Tensor>>>()?;
+    let vectors =
+        steering.iter().map(|(v, s)| steering_vector(reading, v, *s)).collect::<Result<Vec<Tensor>>>()?;
 
     let block = prompts.ids.len() * section.samples;
     let with = |vector, number: usize| jobs(prompts.ids.len(), section.samples, vector, number * block);

@@ -8,7 +8,7 @@ use super::coherence::Coherence;
 use super::mean_difference::norm;
 use super::prompts::Prompts;
 use super::reading::Reading;
-use super::writing::{Job, jobs, scaled, write};
+use super::writing::{Job, jobs, steering_vector, write};
 use crate::model::generate::Sampling;
 use crate::recipe::SearchSection;
 
@@ -65,7 +65,7 @@ impl<'a> Search<'a> {
 
     /// Whether enough of the text at each strength is coherent. Samples use the same random streams at every strength.
     fn passing(&self, direction: &[f32], prompt: usize, strengths: &[f64]) -> Result<Vec<bool>> {
-        let vector = |s: &f64| scaled(self.reading, direction, *s);
+        let vector = |s: &f64| steering_vector(self.reading, direction, *s);
         let vectors = strengths.iter().map(vector).collect::<Result<Vec<Tensor>>>()?;
         let samples = self.section.samples;
         let job = |i: usize| Job {

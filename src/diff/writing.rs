@@ -35,7 +35,7 @@ pub fn jobs(prompts: usize, samples: usize, vector: Option<usize>, first: usize)
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn scaled(reading: &Reading, direction: &[f32], strength: f64) -> Result<Tensor> {
+pub fn steering_vector(reading: &Reading, direction: &[f32], strength: f64) -> Result<Tensor> {
     let factor = factor_to(1.0, direction) * strength * reading.eta();
     to_tensor(&[mean_difference::scaled(direction, factor)], reading.inputs.tuned.model)
 }
