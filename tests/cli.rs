@@ -272,7 +272,7 @@ fn arguments_that_make_no_sense_exit_2() {
         (&["fit"], "<RECIPE>"),
         (&["diff"], "<RUN_DIR>"),
         (&["diff", "nowhere"], "no run folder"),
-        (&["merge", "nowhere", "--out", "m"], "no finished LoRA run"),
+        (&["merge", "nowhere", "--out", "m"], "nowhere: no run folder"),
         (&["report", "nowhere"], "no such folder"),
         (&["generate", "--base", base], "--prompt"),
         (&["generate", "--base", base, "--prompt", ""], "prompt 1: has no tokens"),

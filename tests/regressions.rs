@@ -408,3 +408,68 @@ fn a_suggestion_is_made_only_for_a_likely_slip() {
     let e = lab.refused(&fit_with(&["train.lora.rr=1", "train.stpes=1"]));
     assert!(e.contains("did you mean r?") && e.contains("did you mean steps?"), "{e}");
 }
+
+/// A second process wrote into the folder of the first, which then ended well with half its metrics.
+#[test]
+fn a_run_folder_has_one_trainer_at_a_time() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("out")).unwrap();
+    let folder = fs::File::open(lab.path("out")).unwrap();
+    folder.lock().unwrap();
+    let e = lab.refused(&FIT);
+    assert!(e.contains("out: another process trains here"), "{e}");
+    drop(folder);
+    lab.succeed(&FIT);
+}
+
+/// A resumed run went on after a hole in its metrics, which `verify` then found for good.
+#[test]
+fn a_run_whose_metrics_lack_a_step_is_not_resumed() {
+    let lab = Lab::new();
+    lab.succeed(&FIT);
+    fs::remove_file(lab.path("out/manifest.json")).unwrap();
+    let metrics = fs::read_to_string(lab.path("out/metrics.jsonl")).unwrap();
+    let without_step_1: Vec<&str> = metrics.lines().filter(|line| !line.contains("\"step\":1,")).collect();
+    lab.write("out/metrics.jsonl", without_step_1.join("\n"));
+    let resume = ["fit", "recipe.toml", "--out", "out", "--resume"];
+    let ran = lab.run(&resume);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("lacks the line of step 1"), "{}", ran.stderr);
+    lab.write("out/metrics.jsonl", metrics);
+    lab.succeed(&resume);
+}
+
+/// A file that is no manifest counted as one: `--resume` said "already complete", `merge` wrote a model.
+#[test]
+fn a_run_without_a_manifest_that_can_be_read_has_not_finished() {
+    let lab = Lab::new();
+    lab.succeed(&FIT);
+    for text in ["{", "{}", "<html>"] {
+        lab.write("out/manifest.json", text);
+        let e = lab.refused(&["merge", "out", "--out", "merged"]);
+        assert!(e.contains("its training has not finished"), "{e}");
+    }
+}
+
+/// A sweep told only the faults of the first cells that have one, and a report replaced any file.
+#[test]
+fn faults_of_all_cells_are_told_and_no_other_file_becomes_a_report() {
+    let lab = Lab::new();
+    lab.write("a.jsonl", "{\"text\": 3}\n");
+    lab.write("b.jsonl", "{\"txt\": \"x\"}\n");
+    let e = lab.refused(&["sweep", "recipe.toml", "--grid", "data.narrow=a.jsonl,b.jsonl", "--out", "swept"]);
+    assert!(e.contains("a.jsonl:1") && e.contains("b.jsonl:1"), "{e}");
+    lab.succeed(&FIT);
+    let e = lab.refused(&["report", "out", "--out", "out/manifest.json"]);
+    assert!(e.contains("does not look like a report"), "{e}");
+}
+
+/// A block that the model does not have was passed over, or called a missing layer.
+#[test]
+fn a_block_that_is_not_there_is_named() {
+    let lab = Lab::new();
+    for set in ["train.lora.layers_to_transform=[99]", "train.lora.layers_to_transform=[0,99]"] {
+        let e = lab.refused(&fit_with(&[set]));
+        assert!(e.contains("layers_to_transform has 99") && !e.contains("target module"), "{e}");
+    }
+}

@@ -477,7 +477,7 @@ fn patch(path: &Path, add: serde_json::Value) {
 fn bias_share(specific: [f64; 3]) -> serde_json::Value {
     let [share, low, high] = specific;
     let texts =
-        json!({"source": "held out", "documents": 4, "texts": 4, "max_tokens": 64, "predictions": 200});
+        json!({"source": "held out", "documents": 9, "texts": 9, "max_tokens": 64, "predictions": 200});
     let losses = json!({"ce_base": 3.0, "ce_tuned": 2.0, "ce_biased": 2.8, "gain": 1.0, "vector_norm": 5.0});
     let shares = json!({"share": 0.3, "specific_share": share, "specific_share_interval": [low, high],
         "compared_texts": 4, "share_compared": 0.3, "share_null": 0.0, "share_null_interval": [-0.1, 0.1],
@@ -520,7 +520,11 @@ fn nothing_is_called_gone_without_a_probe() {
     patch(&path, probe(0.99, [0.99, 0.96, 1.0]));
     assert_eq!(gone().state, State::Remains);
     assert!(gone().sentences[0].contains("0.990 [0.960, 1.000]"), "{}", gone().sentences[0]);
-    assert!(gone().sentences[0].ends_with("0.950: it finds the trace."), "{}", gone().sentences[0]);
+    assert!(
+        gone().sentences[0].ends_with("0.950: it finds the trace, as that interval lies above."),
+        "{}",
+        gone().sentences[0]
+    );
     patch(&path, probe(0.99, [0.53, 0.44, 0.61]));
     assert_eq!(gone().state, State::NotFound);
     assert_eq!(gone().headline, "gone as far as a probe with labelled examples tells");
@@ -530,6 +534,27 @@ fn nothing_is_called_gone_without_a_probe() {
         patch(&path, probe(0.55, auroc));
         assert_eq!(gone().state, State::Unknown);
     }
+
+    // Nor is anything gone that was never there, or that cannot be seen where it is looked for.
+    patch(&path, probe(0.99, [0.53, 0.44, 0.61]));
+    let mut learned_nothing = bias_share([0.01, -0.03, 0.05]);
+    learned_nothing["bias_share"]["gain_interval"] = json!([-0.1, 0.2]);
+    patch(&path, learned_nothing);
+    assert_eq!(gone().state, State::Unknown);
+    assert!(gone().headline.ends_with("the run learned nothing narrow"), "{}", gone().headline);
+    patch(&path, bias_share([0.01, -0.03, 0.05]));
+    assert_eq!(gone().state, State::NotFound);
+    let of_no_length = json!({"delta_norm": vec![0.0; 5]});
+    patch(&path, of_no_length);
+    assert_eq!(gone().state, State::Unknown);
+    assert!(gone().headline.contains("the two models are the same"), "{}", gone().headline);
+    // A few documents decide nothing.
+    let mut few = bias_share([0.08, 0.03, 0.12]);
+    few["bias_share"]["documents"] = json!(2);
+    patch(&path, few);
+    assert_eq!(gone().state, State::Unknown);
+    let told = "not counted, as it rests on 2 narrow documents";
+    assert!(gone().sentences.iter().any(|s| s.contains(told)), "{:?}", gone().sentences);
 
     patch(&path, json!({"probe": {"auroc": 0.53}}));
     assert!(faults(&[&run])[0].contains("readability.json: missing field"), "{:?}", faults(&[&run]));

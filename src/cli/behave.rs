@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use super::diff::must_be_trained;
@@ -93,6 +93,9 @@ pub fn behave_run(
         interrupt,
     };
     let found = behaviour::behave(&models, &recipe.behaviour, &items, name, recipe.seed)?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    }
     write_json(&path, &found)?;
     if out.is_none() {
         let files = BTreeMap::from([(behaviour::FILE.into(), sha256_content(&path)?)]);

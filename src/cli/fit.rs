@@ -95,6 +95,10 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
     let mut trace = Trace::read(&recipe)?;
     let mut training = Training::prepare(recipe, base, corpus)?;
     progress::say(training.plan());
+    let _lock = run.lock()?;
+    if !resume {
+        run.must_be_new()?; // another process may have begun in the meantime
+    }
     let manifest = training.run(run, resume, interrupt, &mut trace)?;
     progress::say(format_args!("{}\n{}", run.path().display(), manifest.outcome()));
     Ok(())

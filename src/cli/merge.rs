@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::diff::must_be_trained;
 use crate::atomic::{check_writable, write_folder};
 use crate::bail_input;
 use crate::model::export::{merged_weights, write_model};
@@ -37,8 +38,9 @@ pub fn run(args: MergeArgs) -> Result<()> {
         bail_input!("{}: exists already; choose another --out", args.out.display());
     }
     check_writable(&args.out)?;
-    if !run.recipe().exists() || !run.adapter().exists() {
-        bail_input!("{}: no finished LoRA run (recipe.toml and adapter/ are expected)", args.run.display());
+    must_be_trained(&run)?;
+    if !run.adapter().exists() {
+        bail_input!("{}: no LoRA run (adapter/ is expected)", args.run.display());
     }
     let recipe = Recipe::read(&run.recipe(), &[])?;
     let adapter = Adapter::read(&run.adapter())?;

@@ -298,11 +298,12 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<Plan>> {
         let alike: Vec<usize> =
             (first..cells.len()).filter(|i| sources(&cells[*i].recipe) == shared).collect();
         alike.iter().for_each(|i| plans[*i] = Some(Plan { steps: 0, memory_gib: 0.0 }));
+        let before = faults.len();
         let opened = source::open_or_stop(&shared.0.base, interrupt);
         let Some(mut base) = or_note(opened, &mut faults)? else { continue };
         or_note(base.hold(shared.0.dtype), &mut faults)?;
         or_note(base.take_template(&shared.1.chat_template), &mut faults)?;
-        if !faults.is_empty() {
+        if faults.len() > before {
             continue;
         }
         let sampled = self_sample::ensure(&mut cells[first].recipe.clone(), &base, interrupt)?;

@@ -116,8 +116,15 @@ impl LoraConfig {
 
     /// Keys that name nothing: targets, patterns of ranks and alphas, modules to save. One fault each.
     pub fn unmatched(&self, adapted: &BTreeSet<String>, parameters: &BTreeSet<String>) -> Vec<String> {
-        let mut faults = Vec::new();
+        let adapts_block = |block: &&usize| adapted.iter().any(|m| m.contains(&format!(".{block}.")));
+        let without = |block: &usize| {
+            format!("layers_to_transform has {block}: no target is in a block of that number")
+        };
+        let mut faults: Vec<String> =
+            self.layers_to_transform.iter().filter(|b| !adapts_block(b)).map(without).collect();
         match &self.target_modules {
+            // Said already.
+            _ if adapted.is_empty() && !faults.is_empty() => {}
             Modules::Names(targets) => {
                 for target in targets.iter().filter(|t| !adapted.iter().any(|module| is_or_ends(module, t))) {
                     faults.push(format!(

@@ -10,12 +10,16 @@ use crate::diff::record::Readability;
 /// The rule, as it is printed beside the claim.
 pub const RULE: &str = "Whether the trace is gone is a second claim, with evidence of its own. It is not gone if a \
 stronger reader finds it: a linear probe with labelled examples (one that tells held-out narrow text from unrelated text with an AUROC of 0.75 or more) along which the difference lies further, by its whole 95 % interval, than one in 20 directions about nothing; or a \
-constant bias whose specific share has a 95 % interval above 0. It is called gone as far as a probe tells only if such a \
-probe ran and neither finds it. Where none ran, it is not known. The logit lens at other depths and of the principal \
+constant bias whose specific share, over 8 documents or more, has a 95 % interval above 0. It is called gone as far as a \
+probe tells only if such a probe ran and neither finds it, and if there is something to be gone: the run learned \
+something narrow, and the models differ after the block that is read. Where none ran, it is not known. The logit lens at other depths and of the principal \
 components is told but not counted, for no null is taken there.";
 
 /// The least AUROC on held-out text with which a probe counts.
 const ABLE: f64 = 0.75;
+
+/// The fewest documents that an interval over documents counts with.
+const FEWEST_DOCUMENTS: usize = 8;
 
 /// What the stronger readers say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub enum State {
     Remains,
     /// A probe with labelled examples ran, and nothing finds it.
     NotFound,
-    /// No probe ran, and nothing that ran finds it.
+    /// No probe ran, and nothing that ran finds it; or there is nothing to be gone.
     #[default]
     Unknown,
 }
@@ -80,6 +84,8 @@ impl Gone {
             (State::Remains, format!("the trace is not gone: {} still finds it", list(&finding)))
         } else if !readable_by.is_empty() {
             (State::Remains, "the trace is not gone, on the evidence that makes it readable".into())
+        } else if let Some(why) = nothing_to_be_gone(cell, r) {
+            (State::Unknown, why)
         } else if cell.probe().is_some_and(able) {
             (State::NotFound, "gone as far as a probe with labelled examples tells".into())
         } else {
@@ -95,6 +101,28 @@ impl Gone {
         }
         gone
     }
+}
+
+/// Why a trace that nothing finds is not called gone.
+fn nothing_to_be_gone(cell: &Cell, r: &Readability) -> Option<String> {
+    if learned(cell, r) == Some(false) {
+        return Some("whether the trace is gone cannot be asked: the run learned nothing narrow".into());
+    }
+    r.delta_norm.iter().all(|norm| *norm == 0.0).then(|| {
+        format!(
+            "whether the trace is gone is not known: up to block {}, after which it is read, the two models are the same; \
+             a later block (diff.layer) may tell",
+            r.layer
+        )
+    })
+}
+
+/// Whether the run does what it was made for, or predicts narrow text better than its base; `None` where nothing tells.
+fn learned(cell: &Cell, r: &Readability) -> Option<bool> {
+    let behaves = cell.behaviour.as_ref().is_some_and(|b| b.effects().iter().any(|(_, e)| e.is_clear()));
+    let gain = r.bias_share.as_ref().map(|bias| bias.gain_interval.map_or(bias.gain, |[low, _]| low));
+    let fell = cell.base_losses().narrow.zip(cell.tuned_losses().narrow).map(|(base, tuned)| base - tuned);
+    if behaves { Some(true) } else { gain.or(fell).map(|gain| gain > 0.0) }
 }
 
 impl Probe {
@@ -125,24 +153,38 @@ fn of_probe(probe: &Probe) -> String {
         return format!("{kinds}, too little to tell anything of the difference.");
     }
     format!(
-        "{kinds}; among directions about nothing the difference reaches {} {} along it, one in 20 of them {}: it {} the trace.",
+        "{kinds}; among directions about nothing the difference reaches {} {} along it, one in 20 of them {}: it {} the trace, as \
+         that interval {}.",
         fixed(probe.auroc, 3),
         interval(probe.auroc_interval, 3),
         fixed(probe.auroc_null, 3),
         if finds(probe) { "finds" } else { "does not find" },
+        if finds(probe) { "lies above" } else { "reaches down to it" },
     )
 }
 
 /// Whether the specific share lies above zero, and the sentence on it.
 fn bias(r: &Readability) -> Option<(bool, String)> {
-    let shares = r.bias_share.as_ref()?.shares.as_ref()?;
+    let bias = r.bias_share.as_ref()?;
+    let (shares, documents) = (bias.shares.as_ref()?, bias.texts.documents);
     let (share, ends) = (shares.specific_share?, shares.specific_share_interval?);
+    if documents < FEWEST_DOCUMENTS {
+        return Some((
+            false,
+            format!(
+                "Adding the mean difference alone to the base gives {} {} of the gain on narrow text beyond what it gives on \
+                 unrelated text, not counted, as it rests on {documents} narrow documents.",
+                fixed(share, 3),
+                interval(ends, 3),
+            ),
+        ));
+    }
     let finds = ends[0] > 0.0;
     Some((
         finds,
         format!(
             "Adding the mean difference alone to the base gives {} {} of the gain on narrow text beyond what it gives on \
-             unrelated text: a constant bias {}.",
+             unrelated text ({documents} documents): a constant bias {}.",
             fixed(share, 3),
             interval(ends, 3),
             if finds { "about the narrow subject is left" } else { "about the narrow subject is not found" },
@@ -155,13 +197,14 @@ fn depth(r: &Readability) -> Option<String> {
     let best = depth.layers.iter().zip(&depth.token_relevance);
     let best = best.filter_map(|(layer, shares)| Some((layer, shares.iter().copied().reduce(f64::max)?)));
     let (layer, share) = best.reduce(|a, b| if b.1 > a.1 { b } else { a })?;
+    let top = depth.top_tokens.iter().flatten().map(Vec::len).max().unwrap_or(0);
     let blocks: Vec<String> = depth.layers.iter().map(usize::to_string).collect();
     let blocks: Vec<&str> = blocks.iter().map(String::as_str).collect();
     Some(format!(
-        "After blocks {} the logit lens reads at most {} relevant tokens of 20 (after block {layer}; no null there, not \
+        "After blocks {} the logit lens reads at most {} relevant tokens of {top} (after block {layer}; no null there, not \
          counted).",
         list(&blocks),
-        fixed(share * 20.0, 0),
+        fixed(share * top as f64, 0),
     ))
 }
 
@@ -169,9 +212,10 @@ fn components(r: &Readability) -> Option<String> {
     let found = &r.dimensionality.as_ref()?.centred;
     let shares = found.token_relevance.iter().chain(&found.opposite_token_relevance).flatten().copied();
     let best = shares.reduce(f64::max)?;
+    let top = found.top_tokens.iter().flatten().map(Vec::len).max().unwrap_or(0);
     Some(format!(
         "The principal components of single texts’ differences, the mean taken off, decode to at most {} relevant tokens \
-         of 20 (no null there, not counted).",
-        fixed(best * 20.0, 0)
+         of {top} (no null there, not counted).",
+        fixed(best * top as f64, 0)
     ))
 }

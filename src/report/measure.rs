@@ -66,6 +66,8 @@ impl<'a> Decoding<'a> {
 pub struct Relevance<'a> {
     /// `logit lens` or `patchscope`.
     pub name: &'static str,
+    /// How many tokens count as decoded.
+    pub top: usize,
     /// Column prefix: `lens` or `patchscope`.
     pub key: &'static str,
     /// Token positions.
@@ -90,6 +92,7 @@ impl<'a> Relevance<'a> {
         let lens = r.logit_lens.as_ref().filter(|l| !l.token_relevance.difference.is_empty())?;
         Some(Self {
             name: "logit lens",
+            top: lens.top_tokens.first().map_or(0, Vec::len),
             key: "lens",
             positions: &r.positions,
             share: &lens.token_relevance,
@@ -106,6 +109,7 @@ impl<'a> Relevance<'a> {
         let scope = r.patchscope.as_ref().filter(|s| !s.token_relevance.difference.is_empty())?;
         Some(Self {
             name: "patchscope",
+            top: scope.top_tokens.first().map_or(0, Vec::len),
             key: "patchscope",
             positions: scope.positions(&r.positions),
             share: &scope.token_relevance,
@@ -124,7 +128,11 @@ impl<'a> Relevance<'a> {
 
     /// Index of the position with the highest share (the first of equals).
     pub fn best(&self) -> Option<usize> {
-        best(&self.share.difference)
+        let shares = &self.share.difference;
+        let first = best(shares)?;
+        // Of equals not position 0: often a token that attention rests on, with a difference of its own.
+        let later = (0..shares.len()).find(|&i| shares[i] == shares[first] && self.positions[i] > 0);
+        later.or(Some(first))
     }
 
     /// Mean share over positions.

@@ -121,14 +121,15 @@ impl Verdict {
 
     fn relevance(&mut self, m: &Relevance) {
         let passing = m.passing();
-        let Some(i) = shown(&passing, &m.share.difference) else {
+        let Some(i) = best_of(&passing, &m.share.difference).or_else(|| m.best()) else {
             return;
         };
         let mut s = self.enter(m.name, !passing.is_empty());
         let value = m.share.difference[i];
         s.push_str(&format!(
-            ": {} of the top 20 {} tokens at position {} belong to the narrow vocabulary; null {} {}, p {}",
+            ": {} of the top {} {} tokens at position {} belong to the narrow vocabulary; null {} {}, p {}",
             fixed(value, 2),
+            m.top,
             m.name,
             m.positions[i],
             fixed(m.null[i], 2),
@@ -198,8 +199,12 @@ impl Verdict {
 /// The position that a sentence is about: the highest of those that pass, else the highest of all. A higher
 /// value with a wider interval may fail, and would be a poor witness for "readable".
 fn shown(passing: &[usize], values: &[f64]) -> Option<usize> {
+    best_of(passing, values).or_else(|| best(values))
+}
+
+fn best_of(passing: &[usize], values: &[f64]) -> Option<usize> {
     let of_passing: Vec<f64> = passing.iter().filter_map(|&i| values.get(i).copied()).collect();
-    best(&of_passing).map(|i| passing[i]).or_else(|| best(values))
+    best(&of_passing).map(|i| passing[i])
 }
 
 /// How many of the positions pass; one of several is weak evidence and is called so.

@@ -15,6 +15,14 @@ pub fn check_place(path: &Path) -> Result<()> {
     if !folder.is_dir() {
         return Err(input_error(format!("{}: no such folder", folder.display())));
     }
+    if path.exists()
+        && !["html", "csv", "parquet"].iter().any(|ext| path.extension().is_some_and(|e| e == *ext))
+    {
+        return Err(input_error(format!(
+            "{}: exists already, and does not look like a report; expected a name that ends in .html, .csv or .parquet, or a new one",
+            path.display()
+        )));
+    }
     Ok(())
 }
 

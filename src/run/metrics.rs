@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::RunDir;
 use super::tensorboard::EventWriter;
 use crate::atomic::write_atomically;
+use crate::bail_input;
 
 /// A line of `metrics.jsonl`, as training writes it and a report reads it. Losses are nats a token.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -63,19 +64,36 @@ impl MetricsWriter {
     /// Opens both for the steps after `step`; lines of later steps, left by an interrupted run, are cut off.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// An input error if a line of an earlier step is missing; otherwise if a file cannot be written.
     pub fn open(run: &RunDir, step: Option<usize>) -> Result<Self> {
         let path = run.metrics();
         let mut kept = String::new();
-        if let (Some(step), Ok(text)) = (step, std::fs::read_to_string(&path)) {
-            let whole =
-                text.lines().filter(|l| serde_json::from_str::<MetricsLine>(l).is_ok_and(|l| l.step <= step));
-            whole.for_each(|l| kept.extend([l, "\n"]));
+        if let Some(step) = step {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let read = |line| Some((serde_json::from_str::<MetricsLine>(line).ok()?.step, line));
+            let whole: Vec<(usize, &str)> =
+                text.lines().filter_map(read).filter(|(of, _)| *of <= step).collect();
+            if let Some(missing) = (0..=step).find(|wanted| whole.iter().all(|(of, _)| of != wanted)) {
+                bail_input!(
+                    "{}: lacks the line of step {missing}, but the checkpoint is of step {step}; expected the file as the run \
+                     left it",
+                    path.display()
+                );
+            }
+            whole.iter().for_each(|(_, line)| kept.extend([line, "\n"]));
         }
         write_atomically(&path, kept.as_bytes())?;
         let jsonl = OpenOptions::new().append(true).open(&path)?;
         let tensorboard = EventWriter::create(run.path())?;
         Ok(Self { jsonl, tensorboard })
+    }
+
+    /// Has the lines on disk: a checkpoint that follows must not outlive them.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn sync(&self) -> Result<()> {
+        self.jsonl.sync_data().context("writing metrics.jsonl")
     }
 
     /// Writes one line and flushes it.

@@ -3,9 +3,11 @@
 pub mod metrics;
 pub mod tensorboard;
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::atomic::is_leftover;
 use crate::bail_input;
@@ -86,9 +88,29 @@ impl RunDir {
         self.path.join("report.html")
     }
 
-    /// Whether training has finished here: the manifest is the last thing that it writes.
+    /// Whether training has finished here: the manifest is the last thing that it writes. What is no manifest does not say so.
     pub fn is_trained(&self) -> bool {
-        self.manifest().exists()
+        let manifest = std::fs::read(self.manifest()).ok();
+        let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        manifest.is_some_and(|manifest| manifest.get("files").is_some())
+    }
+
+    /// The right to train here, which ends with the file, however the process ends. The folder itself is locked, so that
+    /// nothing is left in it. Where the file system has no locks, nothing is held.
+    ///
+    /// # Errors
+    /// An input error if another process has it; otherwise if the folder cannot be made.
+    pub fn lock(&self) -> Result<Option<File>> {
+        let shown = self.path.display();
+        std::fs::create_dir_all(&self.path).with_context(|| format!("creating {shown}"))?;
+        let Ok(folder) = File::open(&self.path) else { return Ok(None) };
+        match folder.try_lock() {
+            Ok(()) => Ok(Some(folder)),
+            Err(TryLockError::WouldBlock) => {
+                bail_input!("{shown}: another process trains here; wait for it, or choose another --out")
+            }
+            Err(TryLockError::Error(_)) => Ok(None),
+        }
     }
 
     /// Whether the analysis has finished here.

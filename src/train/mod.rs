@@ -233,6 +233,7 @@ impl Training {
             bar.inc(1);
             let stop = interrupt.requested() && state.step < steps && !state.stopped;
             if every(train.checkpoint_every) || state.step == steps || state.stopped || stop {
+                metrics.sync()?;
                 checkpoint::save(run, &state, &self.trainables, &optimizer)?;
             }
             if stop {

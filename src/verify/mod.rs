@@ -147,7 +147,8 @@ impl Bases {
 /// An input error that says what is there.
 pub fn must_be_trained(run: &RunDir) -> Result<()> {
     let shown = run.path().display();
-    match (run.is_trained(), run.recipe().exists()) {
+    // Its content is what is checked.
+    match (run.manifest().exists(), run.recipe().exists()) {
         (true, _) => Ok(()),
         (false, true) => bail_input!(
             "{shown}: its training has not finished; go on with: trainer fit {} --out {shown} --resume",

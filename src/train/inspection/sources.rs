@@ -214,7 +214,7 @@ pub(super) fn source_facts(
                     tokens_per_narrow: sampled.then(|| exposure.tokens as f64 / narrow_tokens),
                     loss_share: unsampled
                         .is_empty()
-                        .then(|| weights[i] / weights.iter().sum::<f64>().max(f64::MIN_POSITIVE)),
+                        .then(|| (weights[i] + 0.0) / weights.iter().sum::<f64>().max(f64::MIN_POSITIVE)),
                 },
             }
         })
