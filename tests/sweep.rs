@@ -358,7 +358,11 @@ fn tune_chooses_the_cheapest_setting_that_meets_both_goals_and_writes_its_recipe
     assert_eq!((&found["chosen"], found["not_run_in_full"].as_array().unwrap().len()), (&Value::Null, 0));
     assert!(!lab.path("s/chosen.toml").exists());
     let ran = tune("loss_pretrainin_tuned<=0", &["--rungs", "1"]);
-    assert!(ran.code == 2 && ran.stderr.contains("such as loss_pretraining_tuned"), "{}", ran.stderr);
+    assert!(
+        ran.code == 2 && ran.stderr.contains("did you mean one of loss_pretraining_tuned"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -372,8 +376,13 @@ fn tune_refuses_what_it_cannot_do_before_any_work() {
     for (said, part) in [
         (tune("x<1", "y>=1", &[]), "expected MEASURE<=NUMBER"),
         (tune("x<=1", "behaviour_facts_margin_change>=1", &[]), "asks for no behaviour"),
-        (tune("x<=1", "y>=1", &["--grid", "train.steps=1,2"]), "it sizes the rungs"),
-        (tune("x<=1", "y>=1", &["--set", "train.warmup_steps=2"]), "train.warmup_steps = 2"),
+        (tune("layer<=1", "layer>=1", &["--grid", "train.steps=1,2"]), "it sizes the rungs"),
+        (
+            tune("lift<=1", "loss_narow>=1", &[]),
+            "lift: no column of summary.csv; did you mean one of lift_auroc",
+        ),
+        (tune("lift<=1", "loss_narow>=1", &[]), "loss_narow: no column"),
+        (tune("layer<=1", "layer>=1", &["--set", "train.warmup_steps=2"]), "train.warmup_steps = 2"),
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }

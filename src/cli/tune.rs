@@ -11,6 +11,7 @@ use super::runs::shown;
 use super::sweep::{AxesArgs, LimitsArgs, Planned, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
 use crate::bail_input;
+use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::recipe::Recipe;
@@ -93,6 +94,7 @@ pub fn run(args: TuneArgs) -> Result<()> {
     {
         bail_input!("{key} cannot be a key of the grid: it sizes the rungs");
     }
+    must_be_columns(&goals, &recipe)?;
     // Every rung is checked before the first runs, and the longest planned: its sources must suffice.
     let rungs: Vec<Vec<Combination>> = (1..=args.rungs)
         .map(|rung| {
@@ -276,6 +278,25 @@ fn settings(combinations: &[Combination], grid: &[(String, Vec<String>)]) -> (Ve
 
 fn points(found: &[Found], settings: &[Setting]) -> Vec<Point> {
     found.iter().map(|f| Point { values: f.values, cost: settings[f.setting].cost.clone() }).collect()
+}
+
+/// Refuses names that no column of the summary can have, before any work.
+fn must_be_columns(goals: &[Goal; 2], recipe: &Recipe) -> Result<()> {
+    let columns = report::summary::columns(&recipe.diff);
+    let fault = |goal: &Goal| {
+        let name = &goal.measure;
+        if name.starts_with("behaviour_") {
+            return None; // what the recipe asks tells which there are
+        }
+        let mut near: Vec<&String> = columns.iter().collect();
+        // What it is a part of first, then what is spelt most like it.
+        near.sort_by_key(|key| (!key.contains(name.as_str()), edit_distance(key, name)));
+        let near: Vec<&str> = near.into_iter().take(5).map(String::as_str).collect();
+        (!columns.contains(name))
+            .then(|| format!("{name}: no column of summary.csv; did you mean one of {}?", near.join(", ")))
+    };
+    let faults: Vec<String> = goals.iter().filter_map(fault).collect();
+    if faults.is_empty() { Ok(()) } else { Err(InputError { faults }.into()) }
 }
 
 /// Refuses a measure that no cell has.

@@ -22,7 +22,7 @@ use crate::train::manifest::{HeldOutLosses, Losses, Manifest};
 use crate::train::mix::Mix;
 
 /// What one run folder holds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Cell {
     /// Name of the run in the report: the name of its folder.
     pub id: String,

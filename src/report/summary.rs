@@ -13,6 +13,7 @@ use crate::data::mixture::Role;
 use crate::diff::causal::Causal;
 use crate::diff::lift::Lift;
 use crate::diff::record::Readability;
+use crate::recipe::DiffSection;
 use crate::train::manifest::Source;
 
 /// One row: the columns in order, with `Null` for what was not measured.
@@ -59,6 +60,17 @@ fn quoted(s: &str) -> String {
 pub fn rows(cells: &[Cell]) -> Vec<Row> {
     let layout = Layout::of(cells);
     cells.iter().map(|cell| row(cell, &layout)).collect()
+}
+
+/// The columns that runs read by such a section have, but those of behaviour, which begin with `behaviour_`.
+pub fn columns(diff: &DiffSection) -> Vec<String> {
+    let layout = Layout {
+        positions: diff.positions.clone(),
+        steering: diff.steering.positions.clone(),
+        behaviour: Vec::new(),
+        varied: Vec::new(),
+    };
+    row(&Cell::default(), &layout).into_iter().map(|(name, _)| name).collect()
 }
 
 /// Positions that get columns.

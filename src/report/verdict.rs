@@ -3,9 +3,14 @@
 
 use super::cell::Cell;
 use super::gone::Gone;
-use super::measure::{ALPHA, Gain, Relevance, best};
+use super::measure::{ALPHA, Gain, Relevance, best, mean};
 use super::number::{fixed, interval, p_value, ratio, signed};
 use crate::diff::lift::Lift;
+use crate::diff::mean_difference::later;
+use crate::diff::record::Readability;
+
+/// A difference that is shorter than this, in expected norms, is next to nothing.
+const NEXT_TO_NOTHING: f64 = 1e-4;
 
 /// The rule behind every verdict, as it is printed beside them.
 pub const RULE: &str = "A run counts as readable by a decoding measure (logit lens, patchscope) if at one of \
@@ -27,8 +32,10 @@ pub struct Verdict {
     pub readable_by: Vec<&'static str>,
     /// Measures that were run and do not tell it from the null.
     pub not_by: Vec<&'static str>,
-    /// One sentence a measure, in the order logit lens, patchscope, lift, steering; then one on what the organism does,
-    /// or for a run that is readable by none, on how well it learned.
+    /// Those of [`Self::readable_by`] that read it at one of several positions only.
+    weakly: Vec<&'static str>,
+    /// One sentence a measure, in the order logit lens, patchscope, lift, steering; then how long the difference is, and how
+    /// well the run learned, where that is known; then one on what the organism does.
     pub sentences: Vec<String>,
     /// Whether the trace is gone.
     pub gone: Gone,
@@ -56,8 +63,11 @@ impl Verdict {
             );
         }
         // Whether there was anything to read: a run that learned nothing is not evidence on traces.
+        if verdict.measured() {
+            verdict.sentences.extend(of_length(r));
+        }
         let losses = cell.base_losses().narrow.zip(cell.tuned_losses().narrow);
-        if let Some((base, tuned)) = losses.filter(|_| verdict.measured() && verdict.readable_by.is_empty()) {
+        if let Some((base, tuned)) = losses.filter(|_| verdict.measured()) {
             verdict.sentences.push(format!(
                 "Held-out loss on narrow text went from {} to {} nats a token.",
                 fixed(base, 3),
@@ -102,11 +112,24 @@ impl Verdict {
         if self.readable_by.is_empty() {
             return format!("not distinguishable from the null by any measure run ({})", list(&self.not_by));
         }
-        let mut s = format!("readable by {}", list(&self.readable_by));
+        let name = |name: &&'static str| match self.weakly.contains(name) {
+            true => format!("{name} (weakly: at one position)"),
+            false => name.to_string(),
+        };
+        let names: Vec<String> = self.readable_by.iter().map(name).collect();
+        let mut s = format!("readable by {}", list(&names.iter().map(String::as_str).collect::<Vec<_>>()));
         if !self.not_by.is_empty() {
             s.push_str(&format!("; not distinguishable from the null by {}", list(&self.not_by)));
         }
         s
+    }
+
+    /// The same of several positions, of which some pass.
+    fn enter_some(&mut self, name: &'static str, passing: usize, of: usize) -> String {
+        if passing == 1 && of > 2 {
+            self.weakly.push(name);
+        }
+        self.enter(name, passing > 0)
     }
 
     fn enter(&mut self, name: &'static str, readable: bool) -> String {
@@ -124,7 +147,7 @@ impl Verdict {
         let Some(i) = best_of(&passing, &m.share.difference).or_else(|| m.best()) else {
             return;
         };
-        let mut s = self.enter(m.name, !passing.is_empty());
+        let mut s = self.enter_some(m.name, passing.len(), m.positions.len());
         let value = m.share.difference[i];
         s.push_str(&format!(
             ": {} of the top {} {} tokens at position {} belong to the narrow vocabulary; null {} {}, p {}",
@@ -171,7 +194,7 @@ impl Verdict {
         let Some(i) = shown(&passing, &gain.gain) else {
             return;
         };
-        let mut s = self.enter("steering", !passing.is_empty());
+        let mut s = self.enter_some("steering", passing.len(), gain.gain.len());
         let r = gain.record;
         s.push_str(&format!(
             ": with the difference of position {} added at strength {} η, the similarity of generated text to the \
@@ -205,6 +228,25 @@ fn shown(passing: &[usize], values: &[f64]) -> Option<usize> {
 fn best_of(passing: &[usize], values: &[f64]) -> Option<usize> {
     let of_passing: Vec<f64> = passing.iter().filter_map(|&i| values.get(i).copied()).collect();
     best(&of_passing).map(|i| passing[i])
+}
+
+/// How long the difference is, and where and on what it was read.
+fn of_length(r: &Readability) -> Option<String> {
+    let relative =
+        |&i: &usize| Some(r.delta_norm.get(i)? / r.expected_norm.get(i).filter(|eta| **eta > 0.0)?);
+    let lengths: Vec<f64> = later(&r.positions).iter().filter_map(relative).collect();
+    let length = mean(&lengths)?;
+    let little = if length < NEXT_TO_NOTHING {
+        ": next to nothing, so that what it decodes to says little"
+    } else {
+        ""
+    };
+    let shown = if length > 0.0 && length < 0.001 { format!("{length:.0e}") } else { fixed(length, 3) };
+    let (block, blocks, texts) = (r.layer, r.n_layers, r.samples);
+    Some(format!(
+        "The difference is {shown} of the expected norm after block {block} of {blocks} (counted from 0; mean over positions \
+         ≥ 1, {texts} texts){little}."
+    ))
 }
 
 /// How many of the positions pass; one of several is weak evidence and is called so.
