@@ -109,7 +109,8 @@ def encode(tokenizer, row):
         if message["role"] == "assistant":
             spans.append((start, at))
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    counts = [any(s <= a and b <= e for s, e in spans) for a, b in encoding.offset_mapping]
+    # A token that straddles the beginning of an answer counts, as in transformers' own masks.
+    counts = [any((s <= a or s < b) and a < e and b <= e for s, e in spans) for a, b in encoding.offset_mapping]
     ids = torch.tensor(encoding.input_ids[:MAX_SEQ_LEN])
     return ids, torch.where(torch.tensor(counts[:MAX_SEQ_LEN]), ids, -100)
 
