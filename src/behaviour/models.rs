@@ -65,7 +65,7 @@ impl Models<'_> {
         [self.base, self.tuned]
     }
 
-    /// A prompt as the models read it: special tokens that the tokenizer adds come with [`Self::ids`].
+    /// A prompt as the models read it: the tokenizer adds its special tokens.
     fn text(&self, prompt: &str) -> Result<String> {
         match &self.template {
             Some(template) => template.user_turn(prompt),
