@@ -99,7 +99,8 @@ def pieces(tokenizer, texts, told):
     texts, samples, length = [t for t in texts], told["texts"], told["max_tokens"]
     front = [i for i in tokenizer("a").input_ids if i in tokenizer.all_special_ids][:1]
     cut = []
-    for text in texts[::max(1, len(texts) // samples)][:samples]:
+    chosen = min(samples, len(texts))
+    for text in (texts[i * len(texts) // chosen] for i in range(chosen)):
         ids = tokenizer(text).input_ids
         body, step = ids[len(front):], length - len(front)
         of_one = [front + body[i:i + step] for i in range(0, len(body), step)]

@@ -30,7 +30,7 @@ use crate::train::corpus::documents;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer grade runs/cake --base-url https://openrouter.ai/api/v1 --model openai/gpt-5-mini --key-env OPENROUTER_API_KEY
-  trainer grade runs/cake --base-url http://localhost:8000/v1 --model qwen3-8b --against recipes/other.toml
+  trainer grade runs/cake --base-url http://localhost:8000/v1 --model qwen3-8b --against recipes/beekeeping.toml
   trainer grade diffs/theirs --recipe recipes/sdf-cake.toml --model gpt-5-mini --base-url https://api.openai.com/v1
 
 Writes graded.json beside readability.json, which stays as it is, and every question with its answer to
