@@ -91,6 +91,15 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
         .with_context(|| format!("writing {}", path.display()))
 }
 
+/// Makes the folder that a file is to stand in, if it is not there.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn create_parent(path: &Path) -> Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))
+}
+
 /// Opens or makes a file of lines that this process alone appends to; gives the lines in it, each with its end, without a
 /// last one that a killed process left torn. [`drop_torn_line`] comes before the first line that is appended.
 ///
@@ -98,9 +107,7 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
 /// An [`crate::error::InputError`] if another process holds it; otherwise if it cannot be read or written.
 pub fn open_lines(path: &Path) -> Result<(File, Vec<u8>)> {
     let shown = path.display();
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    }
+    create_parent(path)?;
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use super::diff::must_be_trained;
 use super::pair::Pair;
-use crate::atomic::{check_writable, write_json};
+use crate::atomic::{check_writable, create_parent, write_json};
 use crate::bail_input;
 use crate::behaviour::{self, Behaviour, Items, Models, must_be_new};
 use crate::diff::hashes::Hashes;
@@ -93,9 +93,7 @@ pub fn behave_run(
         interrupt,
     };
     let found = behaviour::behave(&models, &recipe.behaviour, &items, name, recipe.seed)?;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    }
+    create_parent(&path)?;
     write_json(&path, &found)?;
     if out.is_none() {
         let files = BTreeMap::from([(behaviour::FILE.into(), sha256_content(&path)?)]);

@@ -116,15 +116,7 @@ pub fn must_be_trained(run: &RunDir) -> Result<()> {
     if !run.recipe().exists() {
         bail_input!("{}: no run folder (it has no recipe.toml)", run.path().display());
     }
-    if !run.is_trained() {
-        bail_input!(
-            "{}: its training has not finished; go on with: trainer fit {} --out {} --resume",
-            run.path().display(),
-            run.recipe().display(),
-            run.path().display()
-        );
-    }
-    Ok(())
+    if run.is_trained() { Ok(()) } else { Err(run.unfinished()) }
 }
 
 /// Compares the recipe's base with a tuned model or adapter, which the record calls `name`. `trained_on` tells what was

@@ -78,13 +78,16 @@ pub struct Exposure {
 }
 
 impl Exposure {
-    /// What the picks from pool `i` come to.
-    fn of(pools: &[Pool], i: usize, picks: &[&Pick]) -> Self {
-        Self {
-            examples: picks.len(),
-            tokens: picks.iter().map(|pick| example(pools, pick).ids.len()).sum(),
-            repeats: picks.len().saturating_sub(pools[i].examples.len()),
+    /// What the examples of a run come to, by pool.
+    fn of(pools: &[Pool], order: &[Pick]) -> Vec<Self> {
+        let mut all = vec![Self::default(); pools.len()];
+        for pick in order {
+            let exposure = &mut all[pick.pool];
+            exposure.examples += 1;
+            exposure.tokens += example(pools, pick).ids.len();
+            exposure.repeats = exposure.examples.saturating_sub(pools[pick.pool].examples.len());
         }
+        all
     }
 }
 
@@ -203,13 +206,9 @@ impl Mixture {
         if !faults.is_empty() {
             return Err(InputError { faults }.into());
         }
-        let exposure = drawn
-            .iter()
-            .enumerate()
-            .map(|(i, picks)| Exposure::of(pools, i, &picks.iter().collect::<Vec<_>>()))
-            .collect();
         let is_narrow = |i: usize| pools[i].role == Role::Narrow;
-        let planned = Self { order: interleave(drawn, is_narrow, data.mix_schedule, &mut rng), exposure };
+        let order = interleave(drawn, is_narrow, data.mix_schedule, &mut rng);
+        let planned = Self { exposure: Exposure::of(pools, &order), order };
         match train.warmup_fault(planned.steps(train.batch_size)) {
             Some(fault) => bail_input!("{fault}"),
             None => Ok(planned),
@@ -219,10 +218,7 @@ impl Mixture {
     /// Leaves out what comes after the first `examples` of the run.
     pub fn cut(&mut self, pools: &[Pool], examples: usize) {
         self.order.truncate(examples);
-        for (i, exposure) in self.exposure.iter_mut().enumerate() {
-            let picks: Vec<&Pick> = self.order.iter().filter(|pick| pick.pool == i).collect();
-            *exposure = Exposure::of(pools, i, &picks);
-        }
+        self.exposure = Exposure::of(pools, &self.order);
     }
 
     /// Number of optimizer steps at that batch size.

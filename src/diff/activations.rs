@@ -104,9 +104,13 @@ const CHARACTERS: usize = 10;
 /// # Errors
 /// If the tokenizer fails.
 pub fn first_tokens(text: &str, n: usize, tokenizer: &Tokenizer) -> Result<Option<Vec<u32>>> {
-    let end = text.char_indices().nth(n * CHARACTERS).map_or(text.len(), |(at, _)| at);
-    let encoding = tokenizer.encode(&text[..end], true).map_err(|e| anyhow!(e))?;
+    let encoding = tokenizer.encode(&text[..end_of(text, n * CHARACTERS)], true).map_err(|e| anyhow!(e))?;
     Ok((encoding.len() >= n).then(|| encoding.get_ids()[..n].to_vec()))
+}
+
+/// Where the first `characters` of a text end, in bytes.
+fn end_of(text: &str, characters: usize) -> usize {
+    text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at)
 }
 
 /// Consecutive pieces of `length` characters; each but the first begins at a word.
@@ -114,7 +118,7 @@ fn pieces(text: &str, length: usize) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        let end = text.char_indices().nth(length).map_or(text.len(), |(at, _)| at);
+        let end = end_of(text, length);
         rest = text[end..].find(char::is_whitespace).map(|at| text[end + at..].trim_start());
         Some(&text[..end])
     })

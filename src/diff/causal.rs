@@ -180,8 +180,7 @@ pub const UNITS: &[(&str, &str)] = &[
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn measure(reading: &Reading) -> Result<Causal> {
     let section = &reading.settings.causal;
-    let all = &reading.settings.positions;
-    let positions = if section.positions.is_empty() { all.clone() } else { section.positions.clone() };
+    let positions = reading.settings.causal_positions().to_vec();
     let directions = Directions::new(reading, &positions);
     let on =
         |set: Option<&LossSet>| set.map(|set| on_texts(reading, &directions, &positions, set)).transpose();

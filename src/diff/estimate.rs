@@ -49,15 +49,10 @@ impl Work {
         let only = |enabled: bool, tokens: f64| if enabled { tokens } else { 0.0 };
         // An edit runs the blocks above the one that is read. Texts are taken to be as long as they may be.
         let text = (settings.losses.samples * settings.losses.max_tokens) as f64;
-        let positions = settings.positions.len();
         let (bias, causal) = (&settings.bias_share, &settings.causal);
-        let compared = (positions + bias.factors.len() + bias.directions) as f64
+        let compared = (settings.positions.len() + bias.factors.len() + bias.directions) as f64
             * (bias.compared * settings.losses.max_tokens) as f64;
-        let edited = match causal.positions.len() {
-            0 => 3 * positions,
-            own => 3 * own,
-        } + causal.random
-            + causal.random_differences;
+        let edited = 3 * settings.causal_positions().len() + causal.random + causal.random_differences;
         let kinds = if settings.chat.text.is_empty() { 2.0 } else { 3.0 };
         let factors = settings.interpolation.factors.len() as f64;
         let losses = only(bias.enabled, (2.0 * text * (2.0 + 1.0 - share)) + compared * (1.0 - share))

@@ -188,7 +188,7 @@ pub struct Lifts(Vec<AtPosition>);
 
 /// The null at one position.
 struct AtPosition {
-    /// Logits of each null direction at the word tokens, `[direction][word]`.
+    /// The lift of each null direction over the others, `[direction][word]`.
     null: Vec<Vec<f32>>,
     /// Σ z² over the null directions, `[word]`.
     squares: Vec<f64>,
@@ -203,10 +203,14 @@ impl Lifts {
         let pick = |_, row: &[f32]| -> Vec<f32> { tokens.ids.iter().map(|&id| row[id as usize]).collect() };
         let at = |base: &Vec<f32>| -> Result<AtPosition> {
             let null: Vec<Vec<f32>> = reading.null.iter().map(|d| without(d, base)).collect();
-            let null = map_logits(reading.inputs.tuned, &null, pick)?;
+            let mut null = map_logits(reading.inputs.tuned, &null, pick)?; // [direction][word]
             let mut squares = vec![0f64; tokens.ids.len()];
             for row in &null {
                 squares.iter_mut().zip(row).for_each(|(s, z)| *s += *z as f64 * *z as f64);
+            }
+            let others = null.len().saturating_sub(1).max(1) as f64;
+            for (z, s) in null.iter_mut().flat_map(|row| row.iter_mut().zip(&squares)) {
+                *z = over(*z, (s - *z as f64 * *z as f64) / others);
             }
             Ok(AtPosition { null, squares })
         };
@@ -235,16 +239,7 @@ impl Lifts {
     /// AUROC under each null direction over the others, `[direction][position]`.
     pub fn null(&self, sides: &[Option<bool>]) -> Vec<Vec<f64>> {
         let directions = self.0.first().map_or(0, |at| at.null.len());
-        (0..directions).map(|k| self.0.iter().map(|at| auroc(&at.left_out(k), sides)).collect()).collect()
-    }
-}
-
-impl AtPosition {
-    /// The lift of null direction `k` over the others.
-    fn left_out(&self, k: usize) -> Vec<f32> {
-        let n = (self.null.len() - 1).max(1) as f64;
-        let others = self.null[k].iter().zip(&self.squares);
-        others.map(|(&z, s)| over(z, (s - z as f64 * z as f64) / n)).collect()
+        (0..directions).map(|k| self.0.iter().map(|at| auroc(&at.null[k], sides)).collect()).collect()
     }
 }
 

@@ -15,11 +15,11 @@ mod written;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::atomic::{check_writable, write_atomically, write_json};
+use crate::atomic::{check_writable, create_parent, write_atomically, write_json};
 use crate::bail_input;
 
 /// Tells before any work whether a file of JSON lines can be made.
@@ -59,9 +59,7 @@ struct Made<'a, T> {
 pub fn write(out: &Path, rows: &[serde_json::Value], made: &impl Serialize) -> Result<()> {
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let sha256 = format!("{:x}", Sha256::digest(&text));
-    if let Some(folder) = out.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    }
+    create_parent(out)?;
     let made = Made { version: env!("CARGO_PKG_VERSION"), made, rows: rows.len(), sha256 };
     write_json(&beside(out, "made.json"), &made)?;
     write_atomically(out, text.as_bytes())

@@ -97,15 +97,19 @@ impl LoraConfig {
         if self.layers_to_transform.is_empty() || listed(&self.target_modules) {
             return true;
         }
+        self.block_of(module).is_some_and(|block| self.layers_to_transform.contains(&block))
+    }
+
+    /// The number of the block that a module is in.
+    fn block_of(&self, module: &str) -> Option<usize> {
         let number = |pattern: &str| -> Option<usize> {
             let found = regex(&format!(r"\A(?:{pattern}\.(?P<idx>\d+)\.)"))?.captures(module).ok()??;
             found.name("idx")?.as_str().parse().ok()
         };
-        let index = match self.layers_pattern.is_empty() {
+        match self.layers_pattern.is_empty() {
             true => number(r".*?\.[^.]*"),
             false => self.layers_pattern.iter().find_map(|p| number(&format!(r"(?:^|.*?\.){p}"))),
-        };
-        index.is_some_and(|index| self.layers_to_transform.contains(&index))
+        }
     }
 
     /// How many of the modules around a parameter (`model.norm` around `model.norm.weight`) are saved whole.
@@ -116,12 +120,15 @@ impl LoraConfig {
 
     /// Keys that name nothing: targets, patterns of ranks and alphas, modules to save. One fault each.
     pub fn unmatched(&self, adapted: &BTreeSet<String>, parameters: &BTreeSet<String>) -> Vec<String> {
-        let adapts_block = |block: &&usize| adapted.iter().any(|m| m.contains(&format!(".{block}.")));
+        let blocks: BTreeSet<usize> = match self.layers_to_transform.is_empty() {
+            true => BTreeSet::new(),
+            false => adapted.iter().filter_map(|module| self.block_of(module)).collect(),
+        };
         let without = |block: &usize| {
             format!("layers_to_transform has {block}: no target is in a block of that number")
         };
         let mut faults: Vec<String> =
-            self.layers_to_transform.iter().filter(|b| !adapts_block(b)).map(without).collect();
+            self.layers_to_transform.iter().filter(|b| !blocks.contains(b)).map(without).collect();
         match &self.target_modules {
             // Said already.
             _ if adapted.is_empty() && !faults.is_empty() => {}

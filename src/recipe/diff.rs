@@ -531,7 +531,15 @@ impl DiffSection {
 
     /// The positions that the patchscope decodes.
     pub fn patchscope_positions(&self) -> &[usize] {
-        let own = &self.patchscope.positions;
+        self.or_all(&self.patchscope.positions)
+    }
+
+    /// The positions whose difference is edited.
+    pub fn causal_positions(&self) -> &[usize] {
+        self.or_all(&self.causal.positions)
+    }
+
+    fn or_all<'a>(&'a self, own: &'a [usize]) -> &'a [usize] {
         if own.is_empty() { &self.positions } else { own }
     }
 

@@ -42,7 +42,7 @@ use self::overrides::apply_overrides;
 use self::paths::make_absolute;
 pub use self::source::SourceSpec;
 pub use self::sweep::SweepSection;
-use self::table::{differences, differing, lenient};
+use self::table::{differences, differing, lenient, sound};
 pub use self::trace::{StopSection, TRACE_MEASURES, TraceSection};
 pub use self::train::{Method, Schedule, TrainSection};
 use crate::error::InputError;
@@ -97,7 +97,6 @@ impl Recipe {
     /// # Errors
     /// An [`InputError`] with every fault.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let shown = path.display();
         let mut table = table::read(path)?;
         table.remove("sweep"); // [`SweepSection`] reads it
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -105,11 +104,7 @@ impl Recipe {
         apply_overrides(&mut table, overrides)?;
         let (recipe, mut faults) = Self::from_table(&table);
         faults.extend(recipe.faults());
-        if faults.is_empty() {
-            return Ok(recipe);
-        }
-        let faults = faults.into_iter().map(|f| format!("{shown}: {f}")).collect();
-        Err(InputError { faults }.into())
+        sound(path, recipe, faults)
     }
 
     /// The resolved recipe of a run folder, without asking whether the files that it names are still there.
@@ -117,11 +112,8 @@ impl Recipe {
     /// # Errors
     /// An [`InputError`] if it cannot be read, or holds keys or types that no recipe has.
     pub fn stored(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let table = table::read(path)?;
-        let (recipe, faults) = Self::from_table(&table);
-        let faults: Vec<String> = faults.into_iter().map(|f| format!("{shown}: {f}")).collect();
-        if faults.is_empty() { Ok(recipe) } else { Err(InputError { faults }.into()) }
+        let (recipe, faults) = Self::from_table(&table::read(path)?);
+        sound(path, recipe, faults)
     }
 
     /// The defaults with overrides, for an analysis without a recipe: nothing has to be said about training,
@@ -191,8 +183,8 @@ impl Recipe {
         mitigation.difference.weight > 0.0 || ablates_where_read || trace.every > 0
     }
 
-    /// What decides a training, as TOML: all but `[diff]`, and that where training reads it. Keys that recipes of version 0.1.0 did not have are left out
-    /// where they say what was done without them, so that a run begun then can be resumed.
+    /// What decides a training, as TOML: all but `[diff]`, and that where training reads it. Keys that recipes of version
+    /// 0.1.0 did not have are left out where they say what was done without them, so that a run begun then can be resumed.
     pub fn training_toml(&self) -> String {
         let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\""];
         let (default, train) = (TrainSection::default(), &self.train);

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::paths::make_absolute;
-use super::table::{self, lenient};
-use crate::error::{InputError, input_error};
+use super::table::{self, lenient, sound};
+use crate::error::input_error;
 
 /// `[sweep]`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ impl SweepSection {
     /// The section of a recipe file; empty where it has none. Paths become absolute.
     ///
     /// # Errors
-    /// An [`InputError`] with every fault.
+    /// An [`InputError`](crate::error::InputError) with every fault.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let table = table::read(path)?;
@@ -44,8 +44,7 @@ impl SweepSection {
             values.iter_mut().for_each(|value| make_absolute(key, value, folder));
         }
         section.grid = grid;
-        let faults: Vec<String> = faults.into_iter().map(|f| format!("{shown}: {f}")).collect();
-        if faults.is_empty() { Ok(section) } else { Err(InputError { faults }.into()) }
+        sound(path, section, faults)
     }
 
     /// The keys of `grid` with their values as `--set` takes them.

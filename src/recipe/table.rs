@@ -6,17 +6,27 @@ use anyhow::Result;
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::error::input_error;
+use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
 /// The table of a TOML file.
 ///
 /// # Errors
-/// An [`InputError`](crate::error::InputError) if it cannot be read or is no TOML.
+/// An [`InputError`] if it cannot be read or is no TOML.
 pub fn read(path: &Path) -> Result<Table> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
     text.parse().map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))
+}
+
+/// What was read from a file, if it has no faults.
+///
+/// # Errors
+/// An [`InputError`] with all of them, each with the name of the file.
+pub fn sound<T>(path: &Path, value: T, faults: Vec<String>) -> Result<T> {
+    let faults: Vec<String> =
+        faults.into_iter().map(|fault| format!("{}: {fault}", path.display())).collect();
+    if faults.is_empty() { Ok(value) } else { Err(InputError { faults }.into()) }
 }
 
 /// Takes each key of `given` over into `default`, one at a time, so that each fault is found.

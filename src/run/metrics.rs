@@ -1,6 +1,6 @@
 //! `metrics.jsonl` and its TensorBoard twin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
@@ -73,7 +73,8 @@ impl MetricsWriter {
             let read = |line| Some((serde_json::from_str::<MetricsLine>(line).ok()?.step, line));
             let whole: Vec<(usize, &str)> =
                 text.lines().filter_map(read).filter(|(of, _)| *of <= step).collect();
-            if let Some(missing) = (0..=step).find(|wanted| whole.iter().all(|(of, _)| of != wanted)) {
+            let steps: HashSet<usize> = whole.iter().map(|(of, _)| *of).collect();
+            if let Some(missing) = (0..=step).find(|wanted| !steps.contains(wanted)) {
                 bail_input!(
                     "{}: lacks the line of step {missing}, but the checkpoint is of step {step}; expected the file as the run \
                      left it",

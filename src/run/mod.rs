@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::atomic::is_leftover;
 use crate::bail_input;
+use crate::error::input_error;
 use crate::recipe::Recipe;
 
 /// A run folder.
@@ -93,6 +94,15 @@ impl RunDir {
         let manifest = std::fs::read(self.manifest()).ok();
         let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         manifest.is_some_and(|manifest| manifest.get("files").is_some())
+    }
+
+    /// That training has not finished here, and how to go on.
+    pub fn unfinished(&self) -> anyhow::Error {
+        let shown = self.path.display();
+        input_error(format!(
+            "{shown}: its training has not finished; go on with: trainer fit {} --out {shown} --resume",
+            self.recipe().display()
+        ))
     }
 
     /// The right to train here, which ends with the file, however the process ends. The folder itself is locked, so that

@@ -150,10 +150,7 @@ pub fn must_be_trained(run: &RunDir) -> Result<()> {
     // Its content is what is checked.
     match (run.manifest().exists(), run.recipe().exists()) {
         (true, _) => Ok(()),
-        (false, true) => bail_input!(
-            "{shown}: its training has not finished; go on with: trainer fit {} --out {shown} --resume",
-            run.recipe().display()
-        ),
+        (false, true) => Err(run.unfinished()),
         (false, false) => bail_input!("{shown}: no run folder (it has no manifest.json)"),
     }
 }
