@@ -77,20 +77,20 @@ pub fn lora(
     let x = x.contiguous()?;
     let scaling = scaling as f32;
     let ((tokens, inp), (r, _), (out, _)) = (x.dims2()?, a.dims2()?, b.dims2()?);
-    let y = {
+    let (y, xa) = {
         let (xs, av, bv) = (view(&x)?, view(a)?, view(b)?);
         let xm = Mat::new(&xs, tokens, inp);
-        let xa = low_rank(xm, Mat::new(&av, r, inp)); // (tokens, r)
-        let (xa, bt) = (Mat::new(&xa, tokens, r), Mat::new(&bv, out, r).t());
+        let xa = product(1.0, xm, Mat::new(&av, r, inp).t(), Threads::All); // (tokens, r)
+        let (xam, bt) = (Mat::new(&xa, tokens, r), Mat::new(&bv, out, r).t());
         let y = match weight {
             Some(weight) => {
                 let mut y = affine_rows(xm, weight, bias)?;
-                matmul(&mut y, out, true, scaling, xa, bt, Threads::All);
+                matmul(&mut y, out, true, scaling, xam, bt, Threads::All);
                 y
             }
-            None => product(scaling, xa, bt, Threads::All),
+            None => product(scaling, xam, bt, Threads::All),
         };
-        tensor(y, (tokens, out))?
+        (tensor(y, (tokens, out))?, xa)
     };
     if tape.tracks(&x) || tape.tracks(a) || tape.tracks(b) {
         let (x_id, kept) = (x.id(), tape.keep(&x));
@@ -106,7 +106,6 @@ pub fn lora(
             into.add_with(a.id(), (r, inp), |da, add| {
                 matmul(da, inp, add, 1.0, um.t(), xm, Threads::All) // dA = uᵀ·x
             })?;
-            let xa = low_rank(xm, am); // again: cheaper to compute than to keep, r is small
             into.add_with(b.id(), (out, r), |db, add| {
                 let xa = Mat::new(&xa, tokens, r);
                 matmul(db, r, add, scaling, g.t(), xa, Threads::All) // dB = s·gᵀ·(x·Aᵀ)
@@ -167,11 +166,6 @@ fn affine_rows(x: Mat, weight: &Matrix, bias: Option<&Tensor>) -> Result<Vec<f32
         }
         None => written(x.rows() * out, |y| weight.times_transposed(y, false, x)),
     })
-}
-
-/// The elements of x·Aᵀ, `(tokens, r)`.
-fn low_rank(x: Mat, a: Mat) -> Vec<f32> {
-    product(1.0, x, a.t(), Threads::All)
 }
 
 #[cfg(test)]
