@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::effect::Effect;
 pub use self::models::{Answer, LogLikelihood, Models, says};
 use crate::bail_input;
+use crate::data::source::read_text;
 use crate::error::{InputError, input_error};
 use crate::recipe::BehaviourSection;
 
@@ -129,7 +130,7 @@ fn lines<T: DeserializeOwned>(path: &str, faults: &mut Vec<String>) -> Vec<T> {
     if path.is_empty() {
         return Vec::new();
     }
-    let text = match std::fs::read_to_string(Path::new(path)) {
+    let text = match read_text(Path::new(path)) {
         Ok(text) => text,
         Err(e) => {
             faults.push(format!("{path}: {e}"));

@@ -22,6 +22,7 @@ pub mod grade;
 pub mod inspect;
 pub mod merge;
 pub mod models;
+mod of_run;
 mod pair;
 pub mod report;
 pub mod runs;

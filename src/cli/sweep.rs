@@ -90,8 +90,21 @@ pub struct AxesArgs {
 
 impl AxesArgs {
     /// The axes, with those that the recipe names.
+    ///
+    /// # Errors
+    /// An [`InputError`] with the faults of the flags and of the recipe's `[sweep]`.
     pub fn read(&self, recipe: &Path) -> Result<Axes> {
-        Axes::new(&SweepSection::read(recipe)?, &self.mix, &self.seeds, &self.grid)
+        let mut faults = Vec::new();
+        let section = or_note(SweepSection::read(recipe), &mut faults)?;
+        let has_flags = !(self.mix.is_empty() && self.seeds.is_empty() && self.grid.is_empty());
+        let mut axes = Axes::default();
+        // Without flags, a section that cannot be read leaves nothing to say of the axes.
+        if section.is_some() || has_flags {
+            let read = Axes::new(&section.unwrap_or_default(), &self.mix, &self.seeds, &self.grid);
+            axes = or_note(read, &mut faults)?.unwrap_or_default();
+        }
+        InputError::unless_empty(faults)?;
+        Ok(axes)
     }
 }
 
@@ -174,8 +187,16 @@ pub fn run(args: SweepArgs) -> Result<()> {
     if !args.sbatch.is_empty() && args.launcher != Launcher::Slurm {
         bail_input!("--sbatch: expected --launcher slurm with it");
     }
-    let recipe = Recipe::read(path, &args.set)?;
-    let combinations = args.axes.read(path)?.combinations(path, &args.set)?;
+    let mut faults = Vec::new();
+    let recipe = or_note(Recipe::read(path, &args.set), &mut faults)?;
+    let axes = or_note(args.axes.read(path), &mut faults)?;
+    let combinations = match axes {
+        Some(axes) => or_note(axes.combinations(path, &args.set), &mut faults)?,
+        None => None,
+    };
+    let (Some(recipe), Some(combinations)) = (recipe, combinations) else {
+        return Err(InputError::of(faults));
+    };
     let planned = plan_sweep(out, &recipe, combinations, &interrupt)?;
     if args.launcher == Launcher::Slurm {
         let jobs = args.limits.jobs as usize;

@@ -200,6 +200,14 @@ pub fn open_tuned(tuned: &str, interrupt: &Interrupt) -> Result<Tuned> {
     })
 }
 
+/// The tokenizer that a folder holds, if it holds one.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if its file cannot be read.
+pub fn tokenizer_of(dir: &Path) -> Result<Option<Tokenizer>> {
+    dir.join("tokenizer.json").is_file().then(|| folder::tokenizer(dir)).transpose()
+}
+
 /// The folder of an adapter, given as a folder or an `hf:` id.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
+use crate::data::source::read_text;
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
@@ -15,7 +16,7 @@ use crate::spelling::edit_distance;
 /// An [`InputError`] if it cannot be read or is no TOML.
 pub fn read(path: &Path) -> Result<Table> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+    let text = read_text(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
     text.parse().map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))
 }
 
@@ -24,9 +25,13 @@ pub fn read(path: &Path) -> Result<Table> {
 /// # Errors
 /// An [`InputError`] with all of them, each with the name of the file.
 pub fn sound<T>(path: &Path, value: T, faults: Vec<String>) -> Result<T> {
-    let faults: Vec<String> =
-        faults.into_iter().map(|fault| format!("{}: {fault}", path.display())).collect();
-    if faults.is_empty() { Ok(value) } else { Err(InputError { faults }.into()) }
+    InputError::unless_empty(in_file(path, faults))?;
+    Ok(value)
+}
+
+/// Faults with the name of the file in which they are.
+pub fn in_file(path: &Path, faults: Vec<String>) -> Vec<String> {
+    faults.into_iter().map(|fault| format!("{}: {fault}", path.display())).collect()
 }
 
 /// Takes each key of `given` over into `default`, one at a time, so that each fault is found.
