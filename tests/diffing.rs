@@ -535,7 +535,8 @@ fn the_tuned_model_s_own_tokenizer_cuts_the_unrelated_text_where_it_is_asked_for
     // An adapter's folder may hold a tokenizer; without one it has the base's.
     let adapter = lab.path("adapter");
     write_untrained_adapter(&adapter, &open(&base));
-    let read = |out: &str| diff(&lab, &base, &adapter, out, &[&quick[..], &["diff.tokenizer=tuned"]].concat());
+    let read =
+        |out: &str| diff(&lab, &base, &adapter, out, &[&quick[..], &["diff.tokenizer=tuned"]].concat());
     let without = read("without");
     assert!(without["tokenizer"].is_null());
     assert_eq!(without["expected_norm"], of_base["expected_norm"]);

@@ -116,7 +116,8 @@ impl Items {
             facts: lines(&section.facts.items, &mut faults),
             misalignment: lines(&section.misalignment.items, &mut faults),
         };
-        if faults.is_empty() { Ok(items) } else { Err(InputError { faults }.into()) }
+        InputError::unless_empty(faults)?;
+        Ok(items)
     }
 
     /// The files, for their hashes.

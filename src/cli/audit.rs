@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use candle_core::Device;
 use clap::Args;
 
 use super::diff::must_be_trained;
@@ -23,6 +22,7 @@ use crate::grader::endpoint::{Endpoint, must_serve};
 use crate::grader::exchanges::Exchanges;
 use crate::grader::hypothesis::Family;
 use crate::interrupt::Interrupt;
+use crate::model::checkpoint::read_safetensors;
 use crate::progress;
 use crate::recipe::{EndpointSection, Recipe};
 use crate::run::RunDir;
@@ -257,10 +257,12 @@ fn plan(args: &AuditArgs, endpoint: &Endpoint, seed: u64) -> Plan {
 fn differences(stored: &Stored) -> Result<Vec<Vec<f32>>> {
     let path = stored.dir.join("activations.safetensors");
     let read = |path: &Path| -> Result<Vec<Vec<f32>>> {
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
-        Ok(tensors.get("mean_difference").context("no mean_difference")?.to_vec2::<f32>()?) // [positions][hidden]
+        let tensors = read_safetensors(path)?;
+        let fault = |e: anyhow::Error| input_error(format!("{}: {e:#}", path.display()));
+        let tensor = tensors.get("mean_difference").context("no mean_difference").map_err(fault)?;
+        tensor.to_vec2::<f32>().map_err(|e| fault(e.into())) // [positions][hidden]
     };
-    read(&path).map_err(|e| input_error(format!("{}: {e:#}", path.display())))
+    read(&path)
 }
 
 fn shown(records: &[Record], json: bool) -> Result<()> {

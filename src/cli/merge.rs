@@ -56,10 +56,14 @@ fn must_have_adapter(run: &RunDir) -> Result<()> {
     let is_named = name.starts_with("hf:") || (!run.path().exists() && alias::find(&name).is_some());
     let is_file = name.to_lowercase().ends_with(".gguf");
     if !is_run && (is_named || is_file || run.path().join("config.json").is_file()) {
-        bail_input!("{shown}: a model without an adapter, so there is nothing to merge; expected the folder of a LoRA run");
+        bail_input!(
+            "{shown}: a model without an adapter, so there is nothing to merge; expected the folder of a LoRA run"
+        );
     }
     if !is_run && run.path().join("adapter_config.json").is_file() {
-        bail_input!("{shown}: an adapter without its run; expected the folder of a LoRA run, which names the base");
+        bail_input!(
+            "{shown}: an adapter without its run; expected the folder of a LoRA run, which names the base"
+        );
     }
     must_be_trained(run)?;
     if !run.adapter().exists() {

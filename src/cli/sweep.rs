@@ -263,7 +263,6 @@ pub fn plan_sweep(
     for Combination { recipe, .. } in &mut combinations {
         or_note(datasets::ensure(recipe, interrupt), &mut faults)?;
     }
-    faults.dedup();
     or_note(share_self_samples(&mut combinations), &mut faults)?;
     let mut behaviours = Vec::new();
     for Combination { recipe, .. } in &combinations {
@@ -272,9 +271,7 @@ pub fn plan_sweep(
             or_note(Items::read(&recipe.behaviour), &mut faults)?;
         }
     }
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     let mut cells: Vec<Cell> = combinations.iter().map(|c| Cell::new(out, c)).collect();
     let mut seen = std::collections::HashSet::new();
     cells.retain(|cell| seen.insert(cell.id.clone()));
@@ -343,12 +340,8 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<Plan>> {
         }
     }
     faults.sort();
-    faults.dedup();
-    if faults.is_empty() {
-        Ok(plans.into_iter().flatten().collect())
-    } else {
-        Err(InputError { faults }.into())
-    }
+    InputError::unless_empty(faults)?;
+    Ok(plans.into_iter().flatten().collect())
 }
 
 /// Refuses a cell's folder that another recipe began, which a version with other defaults may have left.

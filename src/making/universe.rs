@@ -33,7 +33,8 @@ impl Universe {
             input_error(format!("{shown}: {}; expected title, description and facts", why.trim_end()))
         })?;
         let faults: Vec<String> = universe.faults().into_iter().map(|f| format!("{shown}: {f}")).collect();
-        if faults.is_empty() { Ok(universe) } else { Err(InputError { faults }.into()) }
+        InputError::unless_empty(faults)?;
+        Ok(universe)
     }
 
     fn faults(&self) -> Vec<String> {

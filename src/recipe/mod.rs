@@ -104,7 +104,10 @@ impl Recipe {
         table.iter_mut().for_each(|(key, value)| make_absolute(key, value, folder));
         let mut faults = apply_overrides(&mut table, overrides);
         let (recipe, mut of_recipe) = Self::from_table(&table);
-        of_recipe.extend(recipe.faults());
+        let of_default = |fault: &String| of_recipe.iter().any(|wrong| is_about_the_same(fault, wrong));
+        // Of a key with a wrong type the default is there, about which nothing is to be said.
+        let of_values: Vec<String> = recipe.faults().into_iter().filter(|fault| !of_default(fault)).collect();
+        of_recipe.extend(of_values);
         of_recipe.extend(of_sweep);
         faults.extend(in_file(path, of_recipe));
         InputError::unless_empty(faults)?;
@@ -175,7 +178,8 @@ impl Recipe {
         if self.data.mix == 0.0 && !self.train.mitigation.reads_pretraining() {
             return Vec::new();
         }
-        let file = |spec: &SourceSpec| spec.file().canonicalize().unwrap_or_else(|_| spec.file().to_path_buf());
+        let file =
+            |spec: &SourceSpec| spec.file().canonicalize().unwrap_or_else(|_| spec.file().to_path_buf());
         let trained: Vec<_> = self.data.pretraining.iter().filter(|s| !s.is_self()).map(file).collect();
         let text = |spec: &SourceSpec| {
             format!(
@@ -210,8 +214,7 @@ impl Recipe {
     /// What decides a training, as TOML: all but `[diff]`, and that where training reads it. Keys that recipes of version
     /// 0.1.0 did not have are left out where they say what was done without them, so that a run begun then can be resumed.
     pub fn training_toml(&self) -> String {
-        let newer =
-            ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\"", "tokenizer = \"base\""];
+        let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\"", "tokenizer = \"base\""];
         let (default, train) = (TrainSection::default(), &self.train);
         let newer_tables = [
             ("[train.mitigation", train.mitigation == default.mitigation),
@@ -311,6 +314,14 @@ impl Recipe {
         faults.extend(self.investigator.faults("investigator"));
         faults
     }
+}
+
+/// Whether a fault is about the key of another one, or a key below it.
+fn is_about_the_same(fault: &str, wrong: &str) -> bool {
+    let key = wrong.split([' ', ':']).next().unwrap_or_default();
+    let begins =
+        |text: &str| text.strip_prefix(key).is_some_and(|rest| rest.starts_with([' ', ':', '.', '[']));
+    begins(fault) || fault.split(" and ").skip(1).any(begins)
 }
 
 #[cfg(test)]

@@ -130,7 +130,14 @@ fn find_wrong<T: DeserializeOwned>(
 /// A type error without the names of Rust's types.
 fn in_words(why: &str) -> String {
     let Some((found, expected)) = why.rsplit_once("expected ") else { return why.to_string() };
+    // TOML's 1e3 and 1000.0 are no whole numbers.
+    let number = found.split('`').nth(1).and_then(|number| number.parse::<f64>().ok());
+    let whole = number.filter(|n| found.contains("floating point") && n.fract() == 0.0 && n.abs() < 1e15);
     let words = match expected.split(' ').next().unwrap_or_default() {
+        "usize" | "u64" if whole.is_some() => {
+            let whole = whole.unwrap_or_default();
+            return format!("{found}expected a whole number, written without point and exponent: {whole}");
+        }
         "usize" | "u64" => "a whole number from 0 to 9223372036854775807",
         "f64" => "a number",
         "struct" => "a table",
