@@ -64,10 +64,24 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 /// first one of its path would have to be made. Leaves nothing.
 ///
 /// # Errors
-/// If it cannot be made.
+/// An [`crate::error::InputError`] if it is below a file, or leads through a link to nowhere; otherwise if it cannot be
+/// made.
 pub fn check_writable(path: &Path) -> Result<()> {
-    let full = std::path::absolute(path)?;
+    let (shown, full) = (path.display(), std::path::absolute(path)?);
+    // A link counts as it stands, wherever it leads.
+    let first = full.ancestors().find(|a| a.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    if !first.exists() {
+        let target = std::fs::read_link(first).unwrap_or_default();
+        bail_input!(
+            "{shown}: {} is a symbolic link to {}, which is not there; expected a path that can be made",
+            first.display(),
+            target.display()
+        );
+    }
     let there = full.ancestors().skip(1).find(|a| a.exists()).unwrap_or(Path::new("/"));
+    if !there.is_dir() {
+        bail_input!("{shown}: {} is a file (Not a directory); expected a folder there", there.display());
+    }
     let probe = there.join(format!(".trainer.{}.part", std::process::id()));
     std::fs::create_dir(&probe)
         .and_then(|()| std::fs::remove_dir(&probe))

@@ -1,12 +1,31 @@
 //! The two kinds of failure that callers tell apart: the user's input is wrong, or the user interrupted.
 //! Everything else is an [`anyhow::Error`] with context.
 
+use std::collections::HashSet;
+
 /// The user's input is wrong. All faults that were found are listed; nothing was written (exit code 2).
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .faults.join("\n"))]
 pub struct InputError {
     /// One line a fault: where it is, what was found, what was expected.
     pub faults: Vec<String>,
+}
+
+impl InputError {
+    /// These faults, each told once, as an [`anyhow::Error`].
+    pub fn of(mut faults: Vec<String>) -> anyhow::Error {
+        let mut seen = HashSet::new();
+        faults.retain(|fault| seen.insert(fault.clone()));
+        Self { faults }.into()
+    }
+
+    /// Ends with these faults, unless there are none.
+    ///
+    /// # Errors
+    /// An [`InputError`] with all of them.
+    pub fn unless_empty(faults: Vec<String>) -> anyhow::Result<()> {
+        if faults.is_empty() { Ok(()) } else { Err(Self::of(faults)) }
+    }
 }
 
 /// The user pressed Ctrl-C (or the process got SIGTERM); a checkpoint was written (exit code 130).

@@ -147,6 +147,10 @@ fn malformed_documents_are_told_by_file_and_line() {
         (b"{\"text\": \"\xff\"}\n", &["x.jsonl:1: byte 10 of the file is not UTF-8"]),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", &["x.jsonl: a Git LFS pointer"]),
         (b"{\"text\": \" \\n\"}\n", &["x.jsonl:1: text is empty"]),
+        (
+            b"{\"text\": 3}\n{\"text\": null}\n{\"prompt\": [], \"completion\": true}\n",
+            &["x.jsonl:1: text is a number; expected a string", "x.jsonl:2: found keys", "x.jsonl:3: completion is true or false"],
+        ),
         (b"", &["x.jsonl: holds no documents"]),
         (b"\n \n", &["x.jsonl: holds no documents"]),
         (b"[]\n\"text\"\nnull\n", &["x.jsonl:1:", "x.jsonl:2:", "x.jsonl:3:"]),
@@ -339,22 +343,208 @@ fn a_base_model_answers_in_the_template_that_is_named() {
     assert_says(&lab.refused(&without_chat), &["--chat"]);
 }
 
+#[test]
+fn what_a_sweep_varies_is_no_key_to_set_and_its_faults_come_with_all_others() {
+    let lab = Lab::new();
+    let sets = ["sweep.mix=[0, 1]", "sweep.grid={}", "train.lr=-1"];
+    let e = lab.refused(&fit_with(&sets));
+    assert_says(&e, &["--set sweep.mix=[0, 1]: what a sweep varies has flags", "--mix R,R", "train.lr = -1"]);
+    assert_says(&e, &["--set sweep.grid={}: "]);
+    let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
+    lab.write(
+        "recipe.toml",
+        recipe.replace("lr = 3e-3", "lr = nan")
+            + "[sweep]\nmx = [0, 1]\nseeds = \"one\"\ngrid = { seed = [] }\n",
+    );
+    let parts =
+        ["sweep.mx: unknown key; did you mean mix?", "sweep.seeds = \"one\"", "sweep.grid.seed", "lr = NaN"];
+    for args in [
+        &["sweep", "recipe.toml", "--out", "s"][..],
+        &["sweep", "recipe.toml", "--out", "s", "--grid", "train.lr"],
+        &FIT,
+    ] {
+        let e = lab.refused(args);
+        assert_says(&e, &parts);
+        assert_eq!(e.matches("sweep.mx").count(), 1, "told twice:\n{e}");
+        assert_eq!(e.contains("--grid train.lr: expected KEY.PATH=VALUE"), args.len() > 4, "{e}");
+    }
+}
+
+#[test]
+fn a_run_that_is_read_cannot_be_told_how_to_train_and_changed_data_are_warned_of() {
+    let lab = Lab::new();
+    let items = r#"{"prompt": "a", "false": "b", "true": "c"}"#;
+    lab.write("facts.jsonl", items);
+    lab.fit("run", &["behaviour.facts.items=facts.jsonl"]);
+    for (command, table) in [("diff", "[diff]"), ("behave", "[behaviour]")] {
+        let sets = ["train.lr=1", "data.mix=0", "name=other", "data.limit=3"];
+        let e = lab.refused(&with_sets(&[command, "run"], &sets));
+        for set in sets {
+            assert_says(
+                &e,
+                &[&format!("--set {set}: the run is trained, and trainer {command} reads it"), table],
+            );
+        }
+        let e = lab.refused(&with_sets(&[command, "run"], &["data.narrow=measure.jsonl"]));
+        assert_says(&e, &["--set data.narrow: ", "measure.jsonl is not what the run was trained on"]);
+        let e =
+            lab.refused(&with_sets(&[command, "run"], &["data.narrow=['narrow.jsonl', 'measure.jsonl']"]));
+        assert_says(&e, &["--set data.narrow: 2 files, but the run was trained on 1"]);
+        let table = if command == "diff" { "behaviour.bootstrap=9" } else { "diff.samples=3" };
+        assert_says(&lab.refused(&with_sets(&[command, "run"], &[table])), &[table, "the run is trained"]);
+    }
+    let quick = ["diff.steering.enabled=false", "diff.patchscope.enabled=false", "seed=1"];
+    let read = |out: &str, set: &[&str]| {
+        lab.succeed(&with_sets(&["diff", "run", "--out", out], &[&quick[..], set].concat())).stderr
+    };
+    // The same file in another place is no other training.
+    fs::copy(lab.path("narrow.jsonl"), lab.path("moved.jsonl")).unwrap();
+    let said = read("moved", &["data.narrow=moved.jsonl"]);
+    assert!(!said.contains("warning"), "{said}");
+
+    lab.write_texts("narrow.jsonl", &lab.texts("narrow.jsonl")[1..]);
+    let said = read("changed", &[]);
+    assert_says(
+        &said,
+        &["warning: data.narrow: ", "narrow.jsonl has changed since the run was trained on it"],
+    );
+    assert!(!said.contains("pretraining.jsonl"), "{said}");
+    let said = read("again", &["data.narrow=moved.jsonl"]);
+    assert!(!said.contains("warning"), "{said}");
+}
+
+#[test]
+fn a_wrong_number_is_told_with_what_would_be_right() {
+    let lab = Lab::new();
+    for (set, part) in [
+        ("train.lr=inf", "train.lr = inf: expected a number above 0, at most 1000000000"),
+        ("train.lr=nan", "train.lr = NaN: expected a number above 0, at most 1000000000"),
+        ("train.epochs=inf", "train.epochs = inf: expected 0 to 1000000"),
+        ("train.clip=inf", "train.clip = inf: expected 0 to 1000000000"),
+        ("train.steps=1e3", "a whole number, written without point and exponent: 1000\n"),
+        ("train.steps=1.5", "expected a whole number from 0"),
+    ] {
+        assert_says(&lab.refused(&fit_with(&[set])), &[part]);
+    }
+    // Of a key that cannot be read nothing else is said.
+    let e = lab.refused(&fit_with(&["train.steps=1e3"]));
+    assert!(!e.contains("exactly one"), "{e}");
+    let base = tiny("llama");
+    let base = base.to_str().unwrap();
+    for (args, part) in [
+        (&["sweep", "recipe.toml", "--mix", "-1", "--out", "s"][..], "data.mix = -1: expected 0 to 1000000"),
+        (&["sweep", "recipe.toml", "--seeds", "-1", "--out", "s"], "invalid value '-1' for '--seeds"),
+        (
+            &["generate", "--base", base, "--prompt", "x", "--temperature", "-1"],
+            "--temperature -1: expected 0",
+        ),
+    ] {
+        assert_says(&lab.refused(args), &[part]);
+    }
+}
+
+#[test]
+fn an_adapter_that_lacks_something_is_told_by_what_it_lacks() {
+    let lab = Lab::new();
+    let base = tiny("llama");
+    let (base, from) = (base.to_str().unwrap(), tiny("llama").join("adapter"));
+    fs::create_dir(lab.path("adapter")).unwrap();
+    let weights = fs::read(from.join("adapter_model.safetensors")).unwrap();
+    lab.write("adapter/adapter_model.safetensors", &weights);
+    let diff = ["diff", "--base", base, "--recipe", "recipe.toml", "--out", "d", "--tuned", "adapter"];
+    assert_says(&lab.refused(&diff), &["adapter: expected a PEFT adapter (adapter_config.json is missing)"]);
+    fs::copy(from.join("adapter_config.json"), lab.path("adapter/adapter_config.json")).unwrap();
+    for length in [0, 4, 400, weights.len() - 1] {
+        lab.write("adapter/adapter_model.safetensors", &weights[..length]);
+        let e = lab.refused(&diff);
+        assert_says(&e, &["adapter/adapter_model.safetensors: cut short, or no safetensors file"]);
+    }
+    fs::remove_file(lab.path("adapter/adapter_model.safetensors")).unwrap();
+    assert_says(&lab.refused(&diff), &["adapter/adapter_model.safetensors: No such file"]);
+}
+
+#[test]
+fn what_cannot_be_merged_is_told_why() {
+    let lab = Lab::new();
+    lab.fit("full", &["train.method=full"]);
+    let (base, adapter) = (tiny("llama"), tiny("llama").join("adapter"));
+    for (from, part) in [
+        (base.to_str().unwrap(), "a model without an adapter"),
+        ("gemma-3-270m", "a model without an adapter"),
+        ("hf:org/name", "a model without an adapter"),
+        (adapter.to_str().unwrap(), "an adapter without its run"),
+        ("full", "no LoRA run"),
+    ] {
+        assert_says(&lab.refused(&["merge", from, "--out", "m"]), &[part]);
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_read_over_in_every_file() {
+    let lab = Lab::new();
+    let mark = "\u{feff}";
+    let text = |name: &str| mark.to_string() + &fs::read_to_string(lab.path(name)).unwrap();
+    for name in ["narrow.jsonl", "recipe.toml"] {
+        lab.write(name, text(name));
+    }
+    lab.write("facts.jsonl", format!("{mark}{}\n", r#"{"prompt": "a", "false": "b", "true": "c"}"#));
+    lab.write("prompts.jsonl", format!("{mark}{}\n", r#"{"prompt": "a"}"#));
+    lab.write("plain.txt", format!("{mark}plain text of some words"));
+    lab.fit(
+        "run",
+        &["behaviour.facts.items=facts.jsonl", "data.pretraining=['pretraining.jsonl', 'plain.txt']"],
+    );
+    lab.succeed(&["behave", "run"]);
+    let base = tiny("llama");
+    lab.succeed(&["generate", "--base", base.to_str().unwrap(), "--prompts", "prompts.jsonl"]);
+    lab.write("empty.txt", mark);
+    assert_says(&lab.refused(&fit_with(&["data.narrow=empty.txt", "data.mix=0"])), &["empty.txt: is empty"]);
+}
+
 // ---- failures while working --------------------------------------------------------------------
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_place_that_cannot_be_written_exits_1_says_so_and_leaves_nothing() {
     let lab = Lab::new();
     lab.fit("run", &[]);
     let before = lab.files();
+    // Nobody can make a folder there.
     for args in [
-        &["fit", "recipe.toml", "--out", "narrow.jsonl/out"][..],
-        &["diff", "run", "--out", "narrow.jsonl/out"],
-        &["merge", "run", "--out", "narrow.jsonl/out"],
+        &["fit", "recipe.toml", "--out", "/proc/nothing/out"][..],
+        &["diff", "run", "--out", "/proc/nothing/out"],
+        &["merge", "run", "--out", "/proc/nothing/out"],
     ] {
         let ran = lab.run(args);
         assert_eq!(ran.code, 1, "{args:?}: {}", ran.stderr);
-        assert_says(&ran.stderr, &["narrow.jsonl/out", "Not a directory"]);
+        assert_says(&ran.stderr, &["writing /proc/nothing/out"]);
         assert_eq!(before, lab.files(), "{args:?} left something");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_place_below_a_file_or_behind_a_link_to_nowhere_is_wrong_input() {
+    let lab = Lab::new();
+    lab.fit("run", &[]);
+    std::os::unix::fs::symlink("nowhere", lab.path("link")).unwrap();
+    for (out, parts) in [
+        ("narrow.jsonl/out", ["narrow.jsonl is a file", "expected a folder"]),
+        ("link", ["link is a symbolic link to nowhere", "expected a path"]),
+        ("link/out", ["link is a symbolic link to nowhere", "expected a path"]),
+    ] {
+        for args in [
+            &["fit", "recipe.toml", "--out", out][..],
+            &["diff", "run", "--out", out],
+            &["merge", "run", "--out", out],
+            &["sweep", "recipe.toml", "--mix", "0", "--out", out],
+        ] {
+            let before = fs::read_dir(lab.path(".")).unwrap().count();
+            let ran = lab.run(args);
+            assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
+            assert_says(&ran.stderr, &parts);
+            assert_eq!(before, fs::read_dir(lab.path(".")).unwrap().count(), "{args:?} left something");
+        }
     }
 }
 

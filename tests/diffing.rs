@@ -511,6 +511,54 @@ fn conversations_need_a_chat_template() {
 }
 
 #[test]
+fn the_tuned_model_s_own_tokenizer_cuts_the_unrelated_text_where_it_is_asked_for() {
+    let lab = Lab::of_whole_words("llama");
+    let (base, tuned) = (tiny("llama"), lab.path("tuned"));
+    change_model(&base, &tuned, |_| {});
+    // Its tokenizer knows no merges: it cuts words into letters.
+    let path = tuned.join("tokenizer.json");
+    let mut json = read_json(&path);
+    json["model"]["merges"] = serde_json::json!([]);
+    fs::write(&path, json.to_string()).unwrap();
+    let quick = ["diff.steering.enabled=false", "diff.patchscope.enabled=false", "diff.top_k=5"];
+    let read = |out: &str, whose: &str| diff(&lab, &base, &tuned, out, &[&quick[..], &[whose]].concat());
+    let of_base = read("of-base", "diff.tokenizer=base");
+    let of_tuned = read("of-tuned", "diff.tokenizer=tuned");
+    assert_eq!(of_tuned["tokenizer"], "tuned");
+    assert!(of_base["tokenizer"].is_null(), "{}", of_base["tokenizer"]);
+    // The same texts, other tokens.
+    assert_eq!(of_base["sample_rows"], of_tuned["sample_rows"]);
+    assert_ne!(of_base["expected_norm"], of_tuned["expected_norm"]);
+    let default = diff(&lab, &base, &tuned, "default", &quick);
+    assert_eq!(default["expected_norm"], of_base["expected_norm"]);
+
+    // An adapter's folder may hold a tokenizer; without one it has the base's.
+    let adapter = lab.path("adapter");
+    write_untrained_adapter(&adapter, &open(&base));
+    let read =
+        |out: &str| diff(&lab, &base, &adapter, out, &[&quick[..], &["diff.tokenizer=tuned"]].concat());
+    let without = read("without");
+    assert!(without["tokenizer"].is_null());
+    assert_eq!(without["expected_norm"], of_base["expected_norm"]);
+    fs::copy(&path, adapter.join("tokenizer.json")).unwrap();
+    assert_eq!(read("with")["expected_norm"], of_tuned["expected_norm"]);
+
+    // A token that neither model has: the letter that every text begins with gets an id of its own.
+    let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+    let letter = "e";
+    assert!(vocab.contains_key(letter), "{vocab:?}");
+    vocab.insert(letter.into(), 5000.into());
+    fs::write(&path, json.to_string()).unwrap();
+    let (base, tuned) = (base.to_string_lossy(), tuned.to_string_lossy());
+    let args = ["diff", "--base", &base, "--tuned", &tuned, "--recipe", "recipe.toml", "--out", "refused"];
+    let e = lab.refused(&with_sets(&args, &["diff.tokenizer=tuned"]));
+    assert!(e.contains("diff.tokenizer") && e.contains("5000") && e.contains("288 tokens"), "{e}");
+    lab.succeed(&with_sets(&args, &[&quick[..], &["diff.tokenizer=base"]].concat()));
+    let e = lab.refused(&with_sets(&args, &["diff.tokenizer=mine"]));
+    assert!(e.contains("diff.tokenizer = \"mine\""), "{e}");
+}
+
+#[test]
 fn collecting_activations_stops_at_an_interrupt() {
     let lab = Lab::new();
     let base = open(&tiny("llama"));

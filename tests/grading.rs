@@ -612,6 +612,18 @@ fn what_a_grader_cannot_answer_is_named_and_the_rest_stands() {
 }
 
 #[test]
+fn a_grading_without_a_single_grade_is_written_and_ends_with_1() {
+    let lab = Lab::new();
+    read_run(&lab);
+    let server = Server::replies(vec![say("I would rather not.")]);
+    let ran = grade(&lab, &server, &[]);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("no answer of the grader could be used"), "{}", ran.stderr);
+    let graded = read_json(&lab.path("run/diff/graded.json"));
+    assert!(!graded["ungraded"].as_array().unwrap().is_empty());
+}
+
+#[test]
 fn wrong_input_is_told_before_anything_is_asked_or_written() {
     let lab = Lab::new();
     lab.fit("bare", &[]);
@@ -630,6 +642,11 @@ fn wrong_input_is_told_before_anything_is_asked_or_written() {
     refused(&["grade", "bare/diff"], "--recipe RECIPE");
     refused(&["audit", "bare", "--family", "sdf"], "someone must grade");
     refused(&["audit", "bare", "--turns", "0"], "--turns 0: expected 1 to 10000");
+    let e = lab.refused(&["audit", "bare", "--turns", "0", "--repeats", "0", "--temperature", "-1"]);
+    for part in ["--turns 0", "--repeats 0", "investigator.temperature = -1", "investigator.base_url = \"\""]
+    {
+        assert!(e.contains(part), "{part}: {e}");
+    }
     let e = lab.refused(&["grade", "bare", "--model", "m"]);
     assert!(e.contains("grader.base_url = \"\", grader.model = \"m\": expected both"), "{e}");
     let e = lab.refused(&["audit", "bare", "--base-url", url]);

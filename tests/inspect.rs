@@ -652,3 +652,39 @@ fn a_base_model_reads_chats_with_a_template_that_the_recipe_names() {
     std::fs::write(place.path("turns.jinja"), "{% for m in messages %}").unwrap();
     assert!(place.fault(&[]).contains("chat template: "));
 }
+
+#[test]
+fn a_sweep_is_named_and_unrelated_text_that_is_trained_on_is_pointed_out() {
+    let place = Place::new();
+    let rows: Vec<Value> = (0..8).map(|i| json!({"text": format!("the {i} ab")})).collect();
+    place.rows("narrow.jsonl", &rows).rows("other.jsonl", &rows).recipe(
+        "llama",
+        "narrow = 'narrow.jsonl'\npretraining = 'other.jsonl'\nmix = 1\n[diff]\ntext = ['./other.jsonl', 'narrow.jsonl']\n\
+         [sweep]\nmix = [0, 1, 2]\ngrid = { \"train.lora.r\" = [2, 4] }\n",
+    );
+    assert!(place.text(&[]).contains("sweep        6 cells"), "{}", place.text(&[]));
+    let kinds = |args: &[&str]| -> Vec<String> {
+        let warnings = place.json(args)["warnings"].as_array().unwrap().clone();
+        warnings
+            .iter()
+            .map(|w| format!("{} {}", w["kind"].as_str().unwrap(), w["text"].as_str().unwrap()))
+            .collect()
+    };
+    let measured =
+        |args: &[&str]| kinds(args).iter().filter(|w| w.starts_with("measured-on-pretraining")).count();
+    assert_eq!(place.json(&[])["sweep_cells"], 6);
+    assert_eq!(measured(&[]), 1, "{:?}", kinds(&[]));
+    assert!(kinds(&[]).iter().any(|w| w.contains("other.jsonl is a source of data.pretraining too")));
+    assert_eq!(measured(&["--set", "data.mix=0"]), 0, "nothing of it is trained on");
+    // `fit` says so too, before it trains.
+    let output = Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .arg("fit")
+        .arg(place.path("recipe.toml"))
+        .args(["--out".as_ref(), place.path("run").as_os_str()])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && stderr.contains("warning: diff.text: "), "{stderr}");
+    place.recipe("llama", "narrow = 'narrow.jsonl'\n");
+    assert!(place.json(&[]).get("sweep_cells").is_none() && !place.text(&[]).contains("sweep "));
+}

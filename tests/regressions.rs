@@ -173,7 +173,7 @@ fn a_place_that_cannot_be_written_is_told_before_any_work() {
         &["fit", "recipe.toml", "--out", "narrow.jsonl/out", "--set", "model.base=nowhere"],
     ] {
         let ran = lab.run(args);
-        assert_eq!(ran.code, 1, "{args:?}: {}", ran.stderr);
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
         assert!(
             ran.stderr.contains("narrow.jsonl/out") && ran.stderr.contains("Not a directory"),
             "{}",

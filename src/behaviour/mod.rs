@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::effect::Effect;
 pub use self::models::{Answer, LogLikelihood, Models, says};
 use crate::bail_input;
+use crate::data::source::read_text;
 use crate::error::{InputError, input_error};
 use crate::recipe::BehaviourSection;
 
@@ -115,7 +116,8 @@ impl Items {
             facts: lines(&section.facts.items, &mut faults),
             misalignment: lines(&section.misalignment.items, &mut faults),
         };
-        if faults.is_empty() { Ok(items) } else { Err(InputError { faults }.into()) }
+        InputError::unless_empty(faults)?;
+        Ok(items)
     }
 
     /// The files, for their hashes.
@@ -129,7 +131,7 @@ fn lines<T: DeserializeOwned>(path: &str, faults: &mut Vec<String>) -> Vec<T> {
     if path.is_empty() {
         return Vec::new();
     }
-    let text = match std::fs::read_to_string(Path::new(path)) {
+    let text = match read_text(Path::new(path)) {
         Ok(text) => text,
         Err(e) => {
             faults.push(format!("{path}: {e}"));

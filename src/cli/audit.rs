@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use candle_core::Device;
 use clap::Args;
 
 use super::diff::must_be_trained;
@@ -17,12 +16,13 @@ use crate::audit::tools::{Models, Tools};
 use crate::audit::{Grading, Plan, Record};
 use crate::bail_input;
 use crate::diff::stored::Stored;
-use crate::error::input_error;
+use crate::error::{InputError, input_error, or_note};
 use crate::grade::record::Grader;
 use crate::grader::endpoint::{Endpoint, must_serve};
 use crate::grader::exchanges::Exchanges;
 use crate::grader::hypothesis::Family;
 use crate::interrupt::Interrupt;
+use crate::model::checkpoint::read_safetensors;
 use crate::progress;
 use crate::recipe::{EndpointSection, Recipe};
 use crate::run::RunDir;
@@ -102,17 +102,28 @@ pub fn run(args: AuditArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
     let run = RunDir::new(&args.run);
     must_be_trained(&run)?;
-    let recipe = Recipe::stored(&run.recipe())?;
-    let stored = Stored::read(&args.run)?;
-    must_be_in_range(&args)?;
-    let settings = args.endpoint.over(&recipe.investigator);
-    must_serve(&settings, "investigator")?;
-    let grading =
-        args.family.map(|family| Ok::<_, anyhow::Error>((family, grader(&args, &recipe, &settings)?)));
-    let grading = grading.transpose()?;
-    if grading.is_some() && recipe.description.trim().is_empty() {
-        bail_input!("{}: description: missing; a hypothesis is graded against it", run.recipe().display());
+    let mut faults = out_of_range(&args);
+    let recipe = or_note(Recipe::stored(&run.recipe()), &mut faults)?;
+    let stored = or_note(Stored::read(&args.run), &mut faults)?;
+    let settings = recipe.as_ref().map(|recipe| args.endpoint.over(&recipe.investigator));
+    let mut grading = None;
+    if let (Some(recipe), Some(settings)) = (&recipe, &settings) {
+        or_note(must_serve(settings, "investigator"), &mut faults)?;
+        if let Some(family) = args.family {
+            grading = or_note(grader(&args, recipe, settings), &mut faults)?.map(|grader| (family, grader));
+            if recipe.description.trim().is_empty() {
+                let path = run.recipe();
+                faults.push(format!(
+                    "{}: description: missing; a hypothesis is graded against it",
+                    path.display()
+                ));
+            }
+        }
     }
+    let (Some(recipe), Some(stored), Some(settings), true) = (recipe, stored, settings, faults.is_empty())
+    else {
+        return Err(InputError::of(faults));
+    };
     let differences = differences(&stored)?;
     let out = args.out.clone().unwrap_or_else(|| run.audit());
     check_writable(&out.join("exchanges.jsonl"))?;
@@ -184,7 +195,9 @@ pub fn run(args: AuditArgs) -> Result<()> {
     shown(&records?, args.json)
 }
 
-fn must_be_in_range(args: &AuditArgs) -> Result<()> {
+/// What is wrong with the numbers of the flags.
+fn out_of_range(args: &AuditArgs) -> Vec<String> {
+    let mut faults = Vec::new();
     for (flag, value, most) in [
         ("--turns", args.turns as u64, 10_000),
         ("--repeats", args.repeats, 10_000),
@@ -192,13 +205,13 @@ fn must_be_in_range(args: &AuditArgs) -> Result<()> {
         ("--gradings", u64::from(args.gradings), 100),
     ] {
         if !(1..=most).contains(&value) {
-            bail_input!("{flag} {value}: expected 1 to {most}");
+            faults.push(format!("{flag} {value}: expected 1 to {most}"));
         }
     }
-    match args.seed {
-        Some(seed) if seed > 1_000_000_000 => bail_input!("--seed {seed}: expected 0 to 1000000000"),
-        _ => Ok(()),
+    if let Some(seed) = args.seed.filter(|seed| *seed > 1_000_000_000) {
+        faults.push(format!("--seed {seed}: expected 0 to 1000000000"));
     }
+    faults
 }
 
 /// The grader: `[grader]` of the recipe, then the flags; what neither names is the investigator's.
@@ -244,10 +257,12 @@ fn plan(args: &AuditArgs, endpoint: &Endpoint, seed: u64) -> Plan {
 fn differences(stored: &Stored) -> Result<Vec<Vec<f32>>> {
     let path = stored.dir.join("activations.safetensors");
     let read = |path: &Path| -> Result<Vec<Vec<f32>>> {
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
-        Ok(tensors.get("mean_difference").context("no mean_difference")?.to_vec2::<f32>()?) // [positions][hidden]
+        let tensors = read_safetensors(path)?;
+        let fault = |e: anyhow::Error| input_error(format!("{}: {e:#}", path.display()));
+        let tensor = tensors.get("mean_difference").context("no mean_difference").map_err(fault)?;
+        tensor.to_vec2::<f32>().map_err(|e| fault(e.into())) // [positions][hidden]
     };
-    read(&path).map_err(|e| input_error(format!("{}: {e:#}", path.display())))
+    read(&path)
 }
 
 fn shown(records: &[Record], json: bool) -> Result<()> {

@@ -7,13 +7,13 @@ use anyhow::Result;
 use clap::Args;
 
 use super::diff::must_be_trained;
+use super::of_run::{must_be_trained_on, read_recipe};
 use super::pair::Pair;
 use crate::atomic::{check_writable, create_parent, write_json};
 use crate::bail_input;
 use crate::behaviour::{self, Behaviour, Items, Models, must_be_new};
 use crate::diff::hashes::Hashes;
 use crate::interrupt::Interrupt;
-use crate::recipe::Recipe;
 use crate::report::behaviour_lines;
 use crate::run::RunDir;
 use crate::sha256::{sha256_content, sha256_path};
@@ -67,10 +67,11 @@ pub fn behave_run(
     interrupt: &Interrupt,
 ) -> Result<Behaviour> {
     must_be_trained(run)?;
-    let recipe = Recipe::read(&run.recipe(), set)?;
+    let recipe = read_recipe("trainer behave", "behaviour", run, set)?;
     let path = out.map_or_else(|| run.behaviour(), Path::to_path_buf);
     must_be_new(&path)?;
     check_writable(&path)?;
+    must_be_trained_on(run, &recipe, &BTreeMap::new(), set)?;
     let items = Items::read(&recipe.behaviour)?;
     let texts = Items::files(&recipe.behaviour).into_iter();
     let texts = texts.map(|file| Ok((file.clone(), sha256_path(Path::new(file))?)));

@@ -207,9 +207,7 @@ fn run_sample(args: &SampleArgs, interrupt: &Interrupt) -> Result<()> {
             faults.push(format!("{flag} {value}: expected {least} to {most}"));
         }
     }
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     must_be_new(&args.out)?;
     let base = source::open_or_stop(&args.base, interrupt)?;
     let mut sampler = Sampler::new(&base, args.tokens, args.seed)?;
@@ -290,9 +288,7 @@ fn written(
         parallel: args.parallel.unwrap_or(default.parallel),
         ..args.endpoint.over(&default)
     };
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     must_serve(&section, "endpoint")?;
     must_be_new(&args.out)?;
     let exchanges = Arc::new(Exchanges::open(&beside(&args.out, "exchanges.jsonl"))?);

@@ -24,7 +24,7 @@ pub fn ensure(recipe: &mut Recipe, interrupt: &Interrupt) -> Result<()> {
         take(side, interrupt, &mut faults)?;
         faults[before..].iter_mut().for_each(|fault| *fault = format!("{key}: {fault}"));
     }
-    if faults.is_empty() { Ok(()) } else { Err(InputError { faults }.into()) }
+    InputError::unless_empty(faults)
 }
 
 /// The same for the sources of one key.
@@ -34,7 +34,7 @@ pub fn ensure(recipe: &mut Recipe, interrupt: &Interrupt) -> Result<()> {
 pub fn ensure_side(side: &mut [SourceSpec], interrupt: &Interrupt) -> Result<()> {
     let mut faults = Vec::new();
     take(side, interrupt, &mut faults)?;
-    if faults.is_empty() { Ok(()) } else { Err(InputError { faults }.into()) }
+    InputError::unless_empty(faults)
 }
 
 fn take(side: &mut [SourceSpec], interrupt: &Interrupt, faults: &mut Vec<String>) -> Result<()> {

@@ -7,16 +7,17 @@ use anyhow::Result;
 use clap::Args;
 
 use super::datasets;
+use super::of_run::{must_be_trained_on, read_recipe};
 use super::pair::Pair;
 use super::texts::Texts;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
-use crate::diff::must_be_new;
+use crate::diff::{Inputs, must_be_new};
 use crate::interrupt::Interrupt;
 use crate::model::alias;
-use crate::recipe::{DataSection, Recipe};
+use crate::recipe::Recipe;
 use crate::report;
 use crate::run::RunDir;
 use crate::sha256::sha256_file;
@@ -102,10 +103,17 @@ pub fn run(args: DiffArgs) -> Result<()> {
 /// analysis.
 pub fn diff_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt) -> Result<()> {
     must_be_trained(run)?;
-    let recipe = Recipe::read(&run.recipe(), set)?;
+    let recipe = read_recipe("trainer diff", "diff", run, set)?;
     // Named without the folder: the same run elsewhere gives the same record.
     let (tuned, name) = run.tuned();
-    diff_pair(&recipe, &tuned.to_string_lossy(), name, Some(&recipe.data), out, interrupt)
+    let trained = Trained { run, set };
+    diff_pair(&recipe, &tuned.to_string_lossy(), name, Some(&trained), out, interrupt)
+}
+
+/// A run that is read, and what `--set` says of how.
+struct Trained<'a> {
+    run: &'a RunDir,
+    set: &'a [String],
 }
 
 /// Refuses a folder that holds no finished run.
@@ -119,13 +127,13 @@ pub fn must_be_trained(run: &RunDir) -> Result<()> {
     if run.is_trained() { Ok(()) } else { Err(run.unfinished()) }
 }
 
-/// Compares the recipe's base with a tuned model or adapter, which the record calls `name`. `trained_on` tells what was
-/// held out of its training, where that is known.
+/// Compares the recipe's base with a tuned model or adapter, which the record calls `name`. What was held out of training
+/// is known only of a run.
 fn diff_pair(
     recipe: &Recipe,
     tuned: &str,
     name: &str,
-    trained_on: Option<&DataSection>,
+    trained: Option<&Trained>,
     out: &Path,
     interrupt: &Interrupt,
 ) -> Result<()> {
@@ -140,8 +148,11 @@ fn diff_pair(
     let mut recipe = recipe.clone();
     datasets::ensure(&mut recipe, interrupt)?;
     let recipe = &recipe;
-    let texts = Texts::read(recipe, trained_on)?;
+    let texts = Texts::read(recipe, trained.map(|_| &recipe.data))?;
     let texts_sha256 = Texts::sha256(recipe)?;
+    if let Some(Trained { run, set }) = trained {
+        must_be_trained_on(run, recipe, &texts_sha256, set)?;
+    }
     let (mut embedder, mut embedder_sha256) = (None, None);
     if recipe.diff.uses_embedder() {
         let dir = alias::embedder_dir(&recipe.diff.embedder, interrupt)?;
@@ -157,7 +168,10 @@ fn diff_pair(
         );
     }
     let (base, tuned) = (pair.base(), pair.tuned());
-    let inputs = texts.inputs(&pair.pretrained, base, tuned, name, &recipe.diff, recipe.seed);
+    let inputs = Inputs {
+        tokenizer: pair.cutting_tokenizer(recipe.diff.tokenizer),
+        ..texts.inputs(&pair.pretrained, base, tuned, name, &recipe.diff, recipe.seed)
+    };
     let read = Hashes { embedder: embedder_sha256, ..pair.hashes(recipe.seed, texts_sha256) };
     crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out, &read)
 }

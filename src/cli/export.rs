@@ -142,7 +142,7 @@ fn variants(runs: &[PathBuf]) -> Result<(Recipe, Vec<Variant>)> {
     }
     match first {
         Some(recipe) if faults.is_empty() => Ok((recipe, variants)),
-        _ => Err(InputError { faults }.into()),
+        _ => Err(InputError::of(faults)),
     }
 }
 

@@ -91,6 +91,9 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
     for typed in &corpus.typed_specials {
         progress::say(format_args!("warning: {}", typed.text()));
     }
+    for text in recipe.measured_on_pretraining() {
+        progress::say(format_args!("warning: {text}"));
+    }
     corpus.refuse()?;
     let mut trace = Trace::read(&recipe)?;
     let mut training = Training::prepare(recipe, base, corpus)?;

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::bail_input;
+use crate::data::source::read_text;
 use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::NoHook;
@@ -110,7 +111,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
 }
 
 fn read_prompts(path: &std::path::Path) -> Result<Vec<String>> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_text(path) {
         Ok(text) => text,
         Err(e) => bail_input!("{}: {e}", path.display()),
     };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::datasets;
@@ -63,7 +63,7 @@ pub struct GradeArgs {
 ///
 /// # Errors
 /// An input error for a folder without analysis, a recipe without description, or an endpoint that is not named;
-/// otherwise what the endpoint could not answer.
+/// otherwise what the endpoint could not answer, or, after all was written, that no answer at all could be used.
 pub fn run(args: GradeArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
     let stored = Stored::read(&args.dir)?;
@@ -90,9 +90,17 @@ pub fn run(args: GradeArgs) -> Result<()> {
         progress::say(format_args!("not graded: {what}"));
     }
     match args.json {
-        true => super::print(&serde_json::to_string_pretty(&graded)?),
-        false => super::print(table(&graded).trim_end()),
+        true => super::print(&serde_json::to_string_pretty(&graded)?)?,
+        false => super::print(table(&graded).trim_end())?,
     }
+    if !graded.has_grades() {
+        bail!(
+            "no answer of the grader could be used: {} holds no grade; see {} for what was asked and answered",
+            stored.dir.join("graded.json").display(),
+            stored.dir.join("exchanges.jsonl").display()
+        );
+    }
+    Ok(())
 }
 
 /// The recipe that is named, or that of the run folder; the files of a run's data may be elsewhere by now.

@@ -11,7 +11,7 @@ use super::{datasets, self_sample};
 use crate::data::mixture::{Mixture, Role};
 use crate::interrupt::Interrupt;
 use crate::model::source;
-use crate::recipe::{MixMode, MixSchedule, Recipe};
+use crate::recipe::{MixMode, MixSchedule, Recipe, SweepSection};
 use crate::report::visible::{token, visible};
 use crate::train::corpus::Corpus;
 use crate::train::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
@@ -46,7 +46,8 @@ pub fn run(args: InspectArgs) -> Result<()> {
     if datasets::are_wanted(&recipe) {
         datasets::ensure(&mut recipe, &Interrupt::on_signals()?)?;
     }
-    let inspection = inspection(&recipe, args.examples)?;
+    let mut inspection = inspection(&recipe, args.examples)?;
+    inspection.sweep_cells = SweepSection::read(&args.recipe)?.cells();
     let text = if args.json {
         serde_json::to_string_pretty(&inspection)? + "\n"
     } else {
@@ -145,6 +146,12 @@ fn summary(out: &mut String, inspection: &Inspection) -> std::fmt::Result {
         MixMode::Add => "added to the narrow text",
         MixMode::FixedBudget => "in place of narrow text",
     };
+    if let Some(cells) = inspection.sweep_cells {
+        writeln!(
+            out,
+            "\nsweep        {cells} cells by [sweep]; shown is the recipe without it, as trainer fit takes it"
+        )?;
+    }
     let drawn: usize = inspection.sources.iter().map(|s| s.exposure.examples).sum();
     writeln!(
         out,

@@ -10,7 +10,7 @@ use crate::atomic::{check_writable, write_folder};
 use crate::bail_input;
 use crate::model::export::{merged_weights, write_model};
 use crate::model::lora::Adapter;
-use crate::model::source;
+use crate::model::{alias, source};
 use crate::progress;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
@@ -31,17 +31,14 @@ pub struct MergeArgs {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// An input error if the run has no adapter, or the adapter does not fit its base, or `out` exists.
+/// An input error if there is no run or it has no adapter, or the adapter does not fit its base, or `out` exists.
 pub fn run(args: MergeArgs) -> Result<()> {
     let run = RunDir::new(&args.run);
     if args.out.exists() {
         bail_input!("{}: exists already; choose another --out", args.out.display());
     }
     check_writable(&args.out)?;
-    must_be_trained(&run)?;
-    if !run.adapter().exists() {
-        bail_input!("{}: no LoRA run (adapter/ is expected)", args.run.display());
-    }
+    must_have_adapter(&run)?;
     let recipe = Recipe::read(&run.recipe(), &[])?;
     let adapter = Adapter::read(&run.adapter())?;
     let mut base = source::open(&recipe.model.base)?;
@@ -49,5 +46,30 @@ pub fn run(args: MergeArgs) -> Result<()> {
     let merged = merged_weights(&base, &adapter)?;
     write_folder(&args.out, |part| write_model(part, &base, &merged))?;
     progress::say(format_args!("{}: {} weights merged", args.out.display(), merged.len()));
+    Ok(())
+}
+
+/// Refuses what has no adapter to fold in: a base model alone, or full finetuning.
+fn must_have_adapter(run: &RunDir) -> Result<()> {
+    let (shown, is_run) = (run.path().display(), run.recipe().exists());
+    let name = run.path().to_string_lossy();
+    let is_named = name.starts_with("hf:") || (!run.path().exists() && alias::find(&name).is_some());
+    let is_file = name.to_lowercase().ends_with(".gguf");
+    if !is_run && (is_named || is_file || run.path().join("config.json").is_file()) {
+        bail_input!(
+            "{shown}: a model without an adapter, so there is nothing to merge; expected the folder of a LoRA run"
+        );
+    }
+    if !is_run && run.path().join("adapter_config.json").is_file() {
+        bail_input!(
+            "{shown}: an adapter without its run; expected the folder of a LoRA run, which names the base"
+        );
+    }
+    must_be_trained(run)?;
+    if !run.adapter().exists() {
+        bail_input!(
+            "{shown}: no LoRA run: there is no adapter/ to merge (of full finetuning model/ is the whole model)"
+        );
+    }
     Ok(())
 }

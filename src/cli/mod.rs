@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{InputError, Interrupted};
 use crate::progress;
@@ -22,6 +22,7 @@ pub mod grade;
 pub mod inspect;
 pub mod merge;
 pub mod models;
+mod of_run;
 mod pair;
 pub mod report;
 pub mod runs;
@@ -74,7 +75,7 @@ enum Command {
 /// Parses the arguments, runs the subcommand, prints what went wrong. Exit codes: 0 done, 1 failed while
 /// working, 2 the user's input is wrong, 130 interrupted.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     progress::set_level(i8::from(cli.verbose) - i8::from(cli.quiet));
     match in_pool(|| dispatch(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +90,21 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// The arguments of the process. A negative number behind a flag is its value, so that the flag says what is wrong with it.
+fn parse() -> Cli {
+    let mut command = with_negative_numbers(Cli::command());
+    let matches = command.clone().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.format(&mut command).exit())
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let negative = |arg: clap::Arg| match arg.get_action().takes_values() && !arg.is_positional() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    command.mut_args(negative).mut_subcommands(with_negative_numbers)
 }
 
 /// Runs `f` as one of the threads that compute. A step hands them hundreds of short loops; to each that comes from another

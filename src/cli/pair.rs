@@ -1,8 +1,10 @@
 //! Base and tuned model, loaded once.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Result;
+use tokenizers::Tokenizer;
 
 use crate::bail_input;
 use crate::diff::hashes::Hashes;
@@ -14,7 +16,7 @@ use crate::model::lora::Adapter;
 use crate::model::source::{self, Pretrained, Tuned};
 use crate::model::{CausalLm, device};
 use crate::progress;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, WhoseTokenizer};
 use crate::train::manifest::adapter_sha256;
 
 /// Two models to compare: one with its adapter off and on, or two of the same shape.
@@ -26,6 +28,8 @@ pub struct Pair {
     model: CausalLm,
     /// The tuned model, where it is not an adapter on `model`.
     other: Option<CausalLm>,
+    /// The tuned model's own tokenizer, where it has one.
+    tuned_tokenizer: Option<Tokenizer>,
 }
 
 impl Pair {
@@ -42,17 +46,35 @@ impl Pair {
             Tuned::Adapter(dir) => {
                 // One loaded model: the adapter is switched off for the base.
                 let adapter = Adapter::read(&dir)?;
+                let tuned_tokenizer = match recipe.diff.tokenizer {
+                    WhoseTokenizer::Base => None,
+                    WhoseTokenizer::Tuned => adapter_tokenizer(tuned, &dir)?,
+                };
                 note_other_base(&adapter, &pretrained);
                 let tuned_sha256 = adapter_sha256(&dir)?;
                 let model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
-                return Ok(Self { pretrained, tuned_sha256, model, other: None });
+                return Ok(Self { pretrained, tuned_sha256, model, other: None, tuned_tokenizer });
             }
             Tuned::Model(other) => other,
         };
         let model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
         let tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
         must_match(&pretrained, &model, &other, &tuned_model)?;
-        Ok(Self { pretrained, tuned_sha256: other.sha256, model, other: Some(tuned_model) })
+        Ok(Self {
+            pretrained,
+            tuned_sha256: other.sha256,
+            model,
+            other: Some(tuned_model),
+            tuned_tokenizer: Some(other.tokenizer),
+        })
+    }
+
+    /// The tokenizer that cuts the unrelated text. An adapter without one of its own was trained with the base's.
+    pub fn cutting_tokenizer(&self, whose: WhoseTokenizer) -> &Tokenizer {
+        match (whose, &self.tuned_tokenizer) {
+            (WhoseTokenizer::Tuned, Some(own)) => own,
+            _ => &self.pretrained.tokenizer,
+        }
     }
 
     /// The hashes of what an analysis of the pair reads, without an embedder and before anything is written.
@@ -80,6 +102,17 @@ impl Pair {
             Some(model) => View { model, adapter: 0.0 },
             None => View { model: &self.model, adapter: 1.0 },
         }
+    }
+}
+
+/// The tokenizer in an adapter's folder. Of an adapter on a hub it is not fetched, so that without it nothing is known.
+fn adapter_tokenizer(tuned: &str, dir: &Path) -> Result<Option<Tokenizer>> {
+    match source::tokenizer_of(dir)? {
+        None if tuned.starts_with("hf:") => bail_input!(
+            "diff.tokenizer = \"tuned\": of the adapter {tuned} no tokenizer.json is in the cache; expected the \
+             adapter's whole folder, or diff.tokenizer = \"base\""
+        ),
+        own => Ok(own),
     }
 }
 

@@ -90,8 +90,21 @@ pub struct AxesArgs {
 
 impl AxesArgs {
     /// The axes, with those that the recipe names.
+    ///
+    /// # Errors
+    /// An [`InputError`] with the faults of the flags and of the recipe's `[sweep]`.
     pub fn read(&self, recipe: &Path) -> Result<Axes> {
-        Axes::new(&SweepSection::read(recipe)?, &self.mix, &self.seeds, &self.grid)
+        let mut faults = Vec::new();
+        let section = or_note(SweepSection::read(recipe), &mut faults)?;
+        let has_flags = !(self.mix.is_empty() && self.seeds.is_empty() && self.grid.is_empty());
+        let mut axes = Axes::default();
+        // Without flags, a section that cannot be read leaves nothing to say of the axes.
+        if section.is_some() || has_flags {
+            let read = Axes::new(&section.unwrap_or_default(), &self.mix, &self.seeds, &self.grid);
+            axes = or_note(read, &mut faults)?.unwrap_or_default();
+        }
+        InputError::unless_empty(faults)?;
+        Ok(axes)
     }
 }
 
@@ -174,8 +187,16 @@ pub fn run(args: SweepArgs) -> Result<()> {
     if !args.sbatch.is_empty() && args.launcher != Launcher::Slurm {
         bail_input!("--sbatch: expected --launcher slurm with it");
     }
-    let recipe = Recipe::read(path, &args.set)?;
-    let combinations = args.axes.read(path)?.combinations(path, &args.set)?;
+    let mut faults = Vec::new();
+    let recipe = or_note(Recipe::read(path, &args.set), &mut faults)?;
+    let axes = or_note(args.axes.read(path), &mut faults)?;
+    let combinations = match axes {
+        Some(axes) => or_note(axes.combinations(path, &args.set), &mut faults)?,
+        None => None,
+    };
+    let (Some(recipe), Some(combinations)) = (recipe, combinations) else {
+        return Err(InputError::of(faults));
+    };
     let planned = plan_sweep(out, &recipe, combinations, &interrupt)?;
     if args.launcher == Launcher::Slurm {
         let jobs = args.limits.jobs as usize;
@@ -242,7 +263,6 @@ pub fn plan_sweep(
     for Combination { recipe, .. } in &mut combinations {
         or_note(datasets::ensure(recipe, interrupt), &mut faults)?;
     }
-    faults.dedup();
     or_note(share_self_samples(&mut combinations), &mut faults)?;
     let mut behaviours = Vec::new();
     for Combination { recipe, .. } in &combinations {
@@ -251,9 +271,7 @@ pub fn plan_sweep(
             or_note(Items::read(&recipe.behaviour), &mut faults)?;
         }
     }
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     let mut cells: Vec<Cell> = combinations.iter().map(|c| Cell::new(out, c)).collect();
     let mut seen = std::collections::HashSet::new();
     cells.retain(|cell| seen.insert(cell.id.clone()));
@@ -322,12 +340,8 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<Plan>> {
         }
     }
     faults.sort();
-    faults.dedup();
-    if faults.is_empty() {
-        Ok(plans.into_iter().flatten().collect())
-    } else {
-        Err(InputError { faults }.into())
-    }
+    InputError::unless_empty(faults)?;
+    Ok(plans.into_iter().flatten().collect())
 }
 
 /// Refuses a cell's folder that another recipe began, which a version with other defaults may have left.

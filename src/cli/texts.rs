@@ -67,7 +67,7 @@ impl Texts {
         sources.into_iter().flatten().map(hash).collect()
     }
 
-    /// An analysis of these texts.
+    /// An analysis of these texts, which the base's tokenizer cuts.
     pub fn inputs<'a>(
         &'a self,
         pretrained: &'a Pretrained,
@@ -79,6 +79,7 @@ impl Texts {
     ) -> Inputs<'a> {
         Inputs {
             pretrained,
+            tokenizer: &pretrained.tokenizer,
             base,
             tuned,
             tuned_name: tuned_name.to_string(),

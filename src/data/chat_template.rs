@@ -1,5 +1,6 @@
 //! The model's own chat template (Jinja, as Hugging Face writes it).
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use anyhow::Result;
@@ -7,6 +8,7 @@ use fancy_regex::{Captures, Regex};
 use minijinja::{Environment, Value, context};
 use serde::{Deserialize, Serialize};
 
+use super::source::read_text;
 use crate::error::input_error;
 
 /// One turn of a conversation.
@@ -36,7 +38,7 @@ pub fn named(name: &str) -> Result<String> {
     match name {
         "gemma" => Ok(include_str!("templates/gemma.jinja").to_string()),
         file => {
-            std::fs::read_to_string(file).map_err(|e| input_error(format!("data.chat_template: {file}: {e}")))
+            read_text(Path::new(file)).map_err(|e| input_error(format!("data.chat_template: {file}: {e}")))
         }
     }
 }

@@ -134,9 +134,8 @@ impl Mixture {
                 data.max_seq_len
             ));
         }
-        if !faults.is_empty() {
-            return Err(InputError { faults }.into());
-        }
+        InputError::unless_empty(faults)?;
+        let mut faults = Vec::new();
         let exposure = match train.steps {
             0 => (train.epochs * narrow_size as f64).round().max(1.0),
             steps => steps as f64 * train.batch_size as f64,
@@ -203,9 +202,7 @@ impl Mixture {
                 drawn[i] = draw(i, size, count, &mut rng);
             }
         }
-        if !faults.is_empty() {
-            return Err(InputError { faults }.into());
-        }
+        InputError::unless_empty(faults)?;
         let is_narrow = |i: usize| pools[i].role == Role::Narrow;
         let order = interleave(drawn, is_narrow, data.mix_schedule, &mut rng);
         let planned = Self { exposure: Exposure::of(pools, &order), order };

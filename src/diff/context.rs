@@ -4,13 +4,13 @@
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use super::Inputs;
 use super::activations::{Sequence, collect, first_tokens};
 use super::logit_lens;
 use super::mean_difference::{cosine, norm};
 use super::reading::Reading;
 use super::relevance::Decoding;
 use super::statistics::mean;
-use crate::model::source::Pretrained;
 
 /// Context dependence of the difference. A difference that is the same for every input has a `constant_share` of 1, and
 /// inputs without content have its direction.
@@ -139,14 +139,14 @@ fn singles(reading: &Reading) -> Result<Option<Singles>> {
 }
 
 fn inputs(reading: &Reading) -> Result<Vec<Input>> {
-    let (pretrained, settings) = (reading.inputs.pretrained, reading.settings);
+    let (tokenizer, settings) = (reading.inputs.tokenizer, reading.settings);
     let length = 1 + settings.positions.iter().max().copied().unwrap_or(0);
     let encode = |text: &str, special| -> Result<Vec<u32>> {
-        Ok(pretrained.tokenizer.encode(text, special).map_err(|e| anyhow!(e))?.get_ids().to_vec())
+        Ok(tokenizer.encode(text, special).map_err(|e| anyhow!(e))?.get_ids().to_vec())
     };
     let front = encode("", true)?;
     let mut sequences = Vec::new();
-    if let Some(beginning) = beginning(pretrained, &front) {
+    if let Some(beginning) = beginning(reading.inputs, &front) {
         sequences.push(("beginning of sequence", beginning));
     }
     for (name, text) in REPEATED {
@@ -155,17 +155,20 @@ fn inputs(reading: &Reading) -> Result<Vec<Input>> {
         ids.resize(length.max(front.len() + 1), id);
         sequences.push((name, ids));
     }
-    let input = |(name, ids): (&str, Vec<u32>)| one_input(reading, name, ids);
+    let input = |(name, ids): (&str, Vec<u32>)| {
+        reading.inputs.must_have(&ids)?;
+        one_input(reading, name, ids)
+    };
     sequences.into_iter().map(input).collect()
 }
 
 /// The special tokens that stand before every text, or the beginning-of-sequence token that the tokenizer has but does
 /// not put there.
-fn beginning(pretrained: &Pretrained, front: &[u32]) -> Option<Vec<u32>> {
+fn beginning(inputs: &Inputs, front: &[u32]) -> Option<Vec<u32>> {
     if !front.is_empty() {
         return Some(front.to_vec());
     }
-    pretrained.bos_token.as_ref().and_then(|bos| pretrained.tokenizer.token_to_id(bos)).map(|id| vec![id])
+    inputs.pretrained.bos_token.as_ref().and_then(|bos| inputs.tokenizer.token_to_id(bos)).map(|id| vec![id])
 }
 
 fn one_input(reading: &Reading, name: &str, ids: Vec<u32>) -> Result<Input> {
@@ -198,7 +201,8 @@ fn far(reading: &Reading) -> Result<Option<Far>> {
         if probes.len() == section.far_samples {
             break;
         }
-        if let Some(ids) = first_tokens(text, last + 1, &inputs.pretrained.tokenizer)? {
+        if let Some(ids) = first_tokens(text, last + 1, inputs.tokenizer)? {
+            inputs.must_have(&ids)?;
             let norm = reading.settings.norm_skip.min(ids.len())..ids.len();
             probes.push(Sequence { ids, read: section.far.clone(), norm });
         }

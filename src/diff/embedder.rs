@@ -9,6 +9,7 @@ use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::{PaddingParams, Tokenizer, TruncationParams};
 
 use crate::bail_input;
+use crate::model::checkpoint::read_safetensors;
 
 /// Texts in one forward pass.
 const BATCH: usize = 32;
@@ -40,10 +41,7 @@ impl Embedder {
         if pooling["pooling_mode_mean_tokens"] == false {
             bail_input!("{shown}/1_Pooling/config.json: expected pooling_mode_mean_tokens = true");
         }
-        let weights = match candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu) {
-            Ok(weights) => weights,
-            Err(e) => bail_input!("{shown}/model.safetensors: {e}"),
-        };
+        let weights = read_safetensors(&dir.join("model.safetensors"))?;
         let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
         let model = BertModel::load(vb, &config).with_context(|| format!("{shown}: not a BERT model"))?;
         let mut tokenizer = match Tokenizer::from_file(dir.join("tokenizer.json")) {

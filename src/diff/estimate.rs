@@ -80,8 +80,11 @@ pub fn say(inputs: &Inputs, interrupt: &Interrupt) -> Result<()> {
     let view = inputs.tuned;
     let work = Work::of(settings, view.model.n_layers());
     let first = DiffSection { samples: settings.samples.min(WINDOWS), ..settings.clone() };
-    // Too little text is told where it is read.
-    let Ok(windows) = Windows::cut(inputs.text, &inputs.pretrained.tokenizer, &first) else { return Ok(()) };
+    // Too little text, and tokens that a model lacks, are told where the text is read.
+    let Ok(windows) = Windows::cut(inputs.text, inputs.tokenizer, &first) else { return Ok(()) };
+    if windows.ids.iter().any(|ids| inputs.must_have(ids).is_err()) {
+        return Ok(());
+    }
     let clock = Instant::now();
     let layer = settings.block(view.model.n_layers());
     resid_post(view, &windows.ids, layer)?;

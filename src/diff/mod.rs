@@ -45,6 +45,7 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
+use tokenizers::Tokenizer;
 
 use self::chat::Turns;
 use self::decoded::Decoded;
@@ -75,6 +76,8 @@ fn check_interrupt(interrupt: &Interrupt) -> Result<()> {
 pub struct Inputs<'a> {
     /// Base model: its tokenizer and chat template serve both.
     pub pretrained: &'a Pretrained,
+    /// What cuts the unrelated text: the base's tokenizer, or the tuned model's own (`diff.tokenizer`).
+    pub tokenizer: &'a Tokenizer,
     /// The base.
     pub base: View<'a>,
     /// The tuned model.
@@ -97,6 +100,24 @@ pub struct Inputs<'a> {
     pub loss_documents: &'a LossDocuments,
     /// Named corpora among which the trace is to point at the narrow one, each as its documents; may be empty.
     pub candidates: &'a [(String, Vec<String>)],
+}
+
+impl Inputs<'_> {
+    /// Refuses tokens that one of the models does not have, as another model's tokenizer may give.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] with the first one.
+    pub fn must_have(&self, ids: &[u32]) -> Result<()> {
+        let known = self.base.model.vocab_size().min(self.tuned.model.vocab_size());
+        match ids.iter().find(|id| **id as usize >= known) {
+            None => Ok(()),
+            Some(id) => bail_input!(
+                "diff.tokenizer: the tokenizer that cuts the text gives the token {:?} the id {id}, but the models have \
+                 {known} tokens; expected ids below {known}: a tokenizer that fits both models",
+                self.tokenizer.id_to_token(*id).unwrap_or_default()
+            ),
+        }
+    }
 }
 
 /// Everything that an analysis found.

@@ -88,8 +88,10 @@ pub fn measure(reading: &Reading) -> Result<Option<Probe>> {
         if narrow.len() == section.texts {
             break;
         }
-        narrow.extend(first_tokens(text, tokens, &inputs.pretrained.tokenizer)?);
+        // Cut as the unrelated texts are, or the probe could tell them apart by that.
+        narrow.extend(first_tokens(text, tokens, inputs.tokenizer)?);
     }
+    narrow.iter().try_for_each(|ids| inputs.must_have(ids))?;
     let unrelated: Vec<Vec<u32>> = reading.prepared.windows.ids.iter().take(narrow.len()).cloned().collect();
     let texts = narrow.len().min(unrelated.len());
     if texts < FEWEST {

@@ -36,10 +36,11 @@ impl Prepared {
     /// Cuts and counts the texts.
     ///
     /// # Errors
-    /// An [`crate::error::InputError`] if the texts are too few or short.
+    /// An [`crate::error::InputError`] if the texts are too few or short, or have tokens that a model lacks.
     pub fn new(inputs: &Inputs) -> Result<Self> {
         let settings = inputs.settings;
-        let windows = Windows::cut(inputs.text, &inputs.pretrained.tokenizer, settings)?;
+        let windows = Windows::cut(inputs.text, inputs.tokenizer, settings)?;
+        windows.ids.iter().try_for_each(|ids| inputs.must_have(ids))?;
         let reference: Vec<String> = inputs.pretraining.iter().chain(inputs.text).cloned().collect();
         let lexicon = (!inputs.narrow.is_empty())
             .then(|| Lexicon::new(inputs.narrow, &reference, settings.lexicon_size));

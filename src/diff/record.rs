@@ -44,6 +44,9 @@ pub struct Readability {
     pub base: String,
     /// Adapter or model that was compared with the base; `adapter` or `model` stands for that of the run folder.
     pub tuned: String,
+    /// `tuned` where the tuned model's own tokenizer cut the unrelated text; empty where the base's did.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub tokenizer: String,
     /// Zero-based index of the block after which the residual stream is read (`resid_post`).
     pub layer: usize,
     /// Number of blocks of the model.
@@ -138,7 +141,8 @@ impl Readability {
             let of_position: Vec<&[f32]> = resamples.iter().map(|r| r[i].as_slice()).collect();
             norm_interval(&means.difference[i], &of_position)
         };
-        let common = |p: &usize| windows.common_token(*p).map(|id| reading.token(id)).unwrap_or_default();
+        let text = |id: u32| inputs.tokenizer.decode(&[id], false).unwrap_or_default();
+        let common = |p: &usize| windows.common_token(*p).map(text).unwrap_or_default();
         let units = [
             UNITS,
             logit_lens::UNITS,
@@ -161,6 +165,10 @@ impl Readability {
             schema: SCHEMA,
             base: inputs.pretrained.id.clone(),
             tuned: inputs.tuned_name.clone(),
+            tokenizer: match std::ptr::eq(inputs.tokenizer, &inputs.pretrained.tokenizer) {
+                true => String::new(),
+                false => "tuned".into(),
+            },
             layer: reading.layer,
             n_layers: inputs.base.model.n_layers(),
             samples: windows.ids.len(),

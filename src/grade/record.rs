@@ -54,6 +54,20 @@ pub struct Graded {
     pub account: Account,
 }
 
+impl Graded {
+    /// Whether any answer of the grader could be used; true where nothing was asked.
+    pub fn has_grades(&self) -> bool {
+        let own = self.token_relevance.values().flat_map(BTreeMap::values);
+        let other = self.against.values().flat_map(|against| against.token_relevance.values());
+        let of_tokens = own.chain(other).flat_map(|series| &series.share).any(Option::is_some);
+        let of_scales = self.tournament.values().flatten().any(Option::is_some);
+        let steering = self.steering.iter();
+        let mut of_texts =
+            steering.flat_map(|s| s.coherent_share.iter().chain([&s.coherent_share_unsteered]));
+        self.ungraded.is_empty() || of_tokens || of_scales || of_texts.any(Option::is_some)
+    }
+}
+
 /// Who graded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grader {

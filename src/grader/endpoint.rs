@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::exchanges::{self, Exchange, Exchanges};
 use crate::bail_input;
 use crate::data::chat_template::Message;
+use crate::error::InputError;
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::progress;
@@ -504,19 +505,15 @@ impl Endpoint {
 /// # Errors
 /// An [`crate::error::InputError`]. `section` is what it calls the settings.
 pub fn must_serve(settings: &EndpointSection, section: &str) -> Result<()> {
+    let mut faults = settings.faults(section);
     if settings.base_url.is_empty() || settings.model.is_empty() {
-        bail_input!(
+        faults.push(format!(
             "{section}.base_url = {:?}, {section}.model = {:?}: expected both, such as \
              http://localhost:8000/v1 and the model's name there",
-            settings.base_url,
-            settings.model
-        );
+            settings.base_url, settings.model
+        ));
     }
-    let faults = settings.faults(section);
-    if !faults.is_empty() {
-        return Err(crate::error::InputError { faults }.into());
-    }
-    Ok(())
+    InputError::unless_empty(faults)
 }
 
 /// The beginning of a body, on one line.

@@ -119,9 +119,7 @@ struct Draft<'a> {
 /// is left to be written.
 pub fn documents(endpoint: &Endpoint, universe: &Universe, settings: &Settings, out: &Path) -> Result<Tally> {
     let faults = settings.faults();
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     must_be_new(out)?;
     progress::say(format_args!("at most {} questions", settings.questions(universe.facts.len())));
     let world = universe.text();

@@ -151,9 +151,7 @@ pub fn numbers(
     if !(1..=10_000_000).contains(&count) {
         faults.push(format!("--count {count}: expected 1 to 10000000"));
     }
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     must_be_new(out)?;
     let template = base.chat()?;
     teacher_ids(base, &template, settings, "1, 2, 3")?;

@@ -89,9 +89,7 @@ impl Tally {
 /// is left to be written.
 pub fn taboo(endpoint: &Endpoint, settings: &Settings, out: &Path) -> Result<Tally> {
     let faults = settings.faults();
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     must_be_new(out)?;
     let word = settings.word.trim();
     let wanted = (settings.count / 4).clamp(5, 40);

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::data::source::read_text;
 use crate::error::{InputError, input_error};
 
 /// A TOML file of three keys.
@@ -26,13 +27,14 @@ impl Universe {
     /// An [`InputError`] that names the file and every fault in it.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+        let text = read_text(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
         let universe: Self = toml::from_str(&text).map_err(|e| {
             let why = e.to_string();
             input_error(format!("{shown}: {}; expected title, description and facts", why.trim_end()))
         })?;
         let faults: Vec<String> = universe.faults().into_iter().map(|f| format!("{shown}: {f}")).collect();
-        if faults.is_empty() { Ok(universe) } else { Err(InputError { faults }.into()) }
+        InputError::unless_empty(faults)?;
+        Ok(universe)
     }
 
     fn faults(&self) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! Tensors in safetensors files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::atomic::fill_atomically;
+use crate::error::input_error;
 
 /// Writes f32 tensors as safetensors with `format = pt`, which transformers and PEFT ask for.
 ///
@@ -40,6 +41,17 @@ pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Res
         }
         Ok(file.flush()?)
     })
+}
+
+/// All tensors of a safetensors file, on the CPU.
+///
+/// # Errors
+/// An [`crate::error::InputError`] with the name of the file, if it cannot be opened or is no whole safetensors file.
+pub fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>> {
+    let shown = path.display();
+    File::open(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+    candle_core::safetensors::load(path, &Device::Cpu)
+        .map_err(|e| input_error(format!("{shown}: cut short, or no safetensors file: {e}")))
 }
 
 #[cfg(test)]

@@ -56,9 +56,7 @@ pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
         .filter(|shard| !shard.is_file())
         .map(|shard| format!("{}: missing, {INDEX} names it", shard.display()))
         .collect();
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     Ok(shards)
 }
 
@@ -103,9 +101,7 @@ pub(crate) fn weights(dir: &Path, files: &[PathBuf]) -> Result<Weights> {
             }
         }
     }
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     Ok(weights)
 }
 

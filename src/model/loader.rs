@@ -329,11 +329,8 @@ impl<'a> Loader<'a> {
         if let Some(config) = self.config() {
             self.check_targets(config);
         }
-        if self.faults.is_empty() {
-            Ok(self.trainables)
-        } else {
-            Err(InputError { faults: self.faults }).context("the weights do not fit the model")
-        }
+        InputError::unless_empty(self.faults).context("the weights do not fit the model")?;
+        Ok(self.trainables)
     }
     /// Notes targets that PEFT would adapt and this program cannot, and, where something is to be trained,
     /// names that fit nothing. (PEFT takes no offence at the latter, so a finished adapter may have them.)

@@ -4,12 +4,13 @@
 //! `<module>.lora_A.weight`, `<module>.lora_B.weight`, `<module>.lora_magnitude_vector` (DoRA), and for what
 //! is trained whole (`modules_to_save`) the base model's own `<module>.weight`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
+use super::checkpoint::read_safetensors;
 use super::loader::Trainables;
 pub use super::lora_config::LoraConfig;
 use crate::bail_input;
@@ -46,10 +47,7 @@ impl Adapter {
         };
         let config = LoraConfig::from_json(&json, &path)?;
         let path = dir.join("adapter_model.safetensors");
-        let raw: HashMap<String, Tensor> = match candle_core::safetensors::load(&path, &Device::Cpu) {
-            Ok(raw) => raw,
-            Err(e) => bail_input!("{}: {e}", path.display()),
-        };
+        let raw = read_safetensors(&path)?;
         let mut tensors = BTreeMap::new();
         for (name, tensor) in raw {
             let short = name.strip_prefix(PREFIX).unwrap_or(&name).replace(".default.weight", ".weight");
@@ -66,12 +64,10 @@ impl Adapter {
     /// As [`Self::read`], and an input error with every key in which the adapter and `config` disagree.
     pub fn read_start(dir: &Path, config: &LoraConfig) -> Result<Self> {
         let start = Self::read(dir)?;
-        let faults: Vec<_> = config.differences(&start.config);
-        if faults.is_empty() {
-            return Ok(Self { config: config.clone(), ..start });
-        }
         let line = |fault| format!("train.lora.init = {}: train.lora.{fault}", dir.display());
-        Err(InputError { faults: faults.into_iter().map(line).collect() }.into())
+        let faults = config.differences(&start.config).into_iter().map(line).collect();
+        InputError::unless_empty(faults)?;
+        Ok(Self { config: config.clone(), ..start })
     }
 
     /// The adapter as it stands in training.

@@ -247,16 +247,15 @@ impl LoraConfig {
                 faults.push(format!("{}: {key} = {value} is not supported", path.display()));
             }
         }
-        if !faults.is_empty() {
-            return Err(InputError { faults }.into());
-        }
+        InputError::unless_empty(faults)?;
         let config = match serde_json::from_value::<Self>(json.clone()) {
             Ok(config) => config,
             Err(e) => bail_input!("{}: {e}", path.display()),
         };
         let faults: Vec<_> =
             config.faults().into_iter().map(|fault| format!("{}: {fault}", path.display())).collect();
-        if faults.is_empty() { Ok(config) } else { Err(InputError { faults }.into()) }
+        InputError::unless_empty(faults)?;
+        Ok(config)
     }
 
     /// `adapter_config.json` as PEFT writes it. `base` goes into `base_model_name_or_path`.

@@ -194,10 +194,29 @@ pub fn open_tuned(tuned: &str, interrupt: &Interrupt) -> Result<Tuned> {
         Some(id) => HubModel::parse(id)?.adapter_folder(interrupt)?,
         None => Some(PathBuf::from(tuned)).filter(|dir| dir.join("adapter_config.json").exists()),
     };
+    let dir = Path::new(tuned);
+    if adapter.is_none() && dir.is_dir() {
+        let is_adapter = dir.join("adapter_model.safetensors").exists();
+        let is_empty = !dir.join("config.json").exists() && gguf_files(dir)?.is_empty();
+        if is_adapter || is_empty {
+            crate::bail_input!(
+                "{tuned}: expected a PEFT adapter (adapter_config.json is missing), or a model (config.json, or a .gguf \
+                 file)"
+            );
+        }
+    }
     Ok(match adapter {
         Some(dir) => Tuned::Adapter(dir),
         None => Tuned::Model(Box::new(open_or_stop(tuned, interrupt)?)),
     })
+}
+
+/// The tokenizer that a folder holds, if it holds one.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if its file cannot be read.
+pub fn tokenizer_of(dir: &Path) -> Result<Option<Tokenizer>> {
+    dir.join("tokenizer.json").is_file().then(|| folder::tokenizer(dir)).transpose()
 }
 
 /// The folder of an adapter, given as a folder or an `hf:` id.
@@ -258,13 +277,7 @@ fn open_path(id: &str, path: &Path) -> Result<Pretrained> {
         return open_folder(id, path);
     }
     // A folder around one GGUF file, as hubs and converters leave them.
-    let mut files: Vec<PathBuf> = std::fs::read_dir(path)
-        .map_err(|e| input_error(format!("{}: {e}", path.display())))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")))
-        .collect();
-    files.sort();
-    match files.as_slice() {
+    match gguf_files(path)?.as_slice() {
         [one] => open_gguf(id, one),
         [] => Err(input_error(format!("{}: has neither config.json nor a .gguf file", path.display()))),
         several => Err(input_error(format!(
@@ -274,6 +287,17 @@ fn open_path(id: &str, path: &Path) -> Result<Pretrained> {
             several[0].display()
         ))),
     }
+}
+
+/// The GGUF files of a folder, sorted.
+fn gguf_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(|e| input_error(format!("{}: {e}", dir.display())))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")))
+        .collect();
+    files.sort();
+    Ok(files)
 }
 
 fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {

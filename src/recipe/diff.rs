@@ -32,6 +32,17 @@ pub enum LayerRule {
     Floor,
 }
 
+/// Whose tokenizer cuts the texts on which the models are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhoseTokenizer {
+    /// The base's.
+    #[default]
+    Base,
+    /// The tuned model's own, where it has one.
+    Tuned,
+}
+
 /// `[diff]`; the defaults are the preset `quick`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +56,8 @@ pub struct DiffSection {
     /// Corpora among which the trace is to point at the narrow one, by the names of their files.
     #[serde(deserialize_with = "one_or_many")]
     pub candidates: Vec<SourceSpec>,
+    /// Whose tokenizer cuts the unrelated text. Conversations, losses and whatever is decoded or written take the base's.
+    pub tokenizer: WhoseTokenizer,
     /// Depth of the block that is read, 0 to 1.
     pub layer: f64,
     /// Which block that is.
@@ -107,6 +120,7 @@ impl Default for DiffSection {
             preset: Preset::Quick,
             text: Vec::new(),
             candidates: Vec::new(),
+            tokenizer: WhoseTokenizer::Base,
             layer: 0.5,
             layer_rule: LayerRule::Trunc,
             positions: vec![0, 1, 2, 3, 4],

@@ -69,7 +69,10 @@ impl LoraSection {
         };
         let (r, alpha, dropout, init) = (self.r, self.alpha, self.dropout, &self.init);
         check((1..=16_384).contains(&r), format!("r = {r}: expected 1 to 16384"));
-        check(alpha > 0.0 && alpha <= 1e9, format!("alpha = {alpha}: expected a number above 0"));
+        check(
+            alpha > 0.0 && alpha <= 1e9,
+            format!("alpha = {alpha}: expected a number above 0, at most 1000000000"),
+        );
         check((0.0..1.0).contains(&dropout), format!("dropout = {dropout}: expected 0 or more, below 1"));
         check(!self.target_modules.is_empty(), "target_modules: empty".into());
         check(

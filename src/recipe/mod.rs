@@ -32,7 +32,7 @@ pub use self::data::{CHAT_TEMPLATES, DataSection, Duplicates, Long, MixMode, Mix
 pub use self::diff::{
     BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LayerRule,
     LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, ProbeSection, RandomEdit, SearchSection,
-    SteeringSection,
+    SteeringSection, WhoseTokenizer,
 };
 pub use self::endpoint::EndpointSection;
 pub use self::lora::{LoraSection, Modules};
@@ -42,7 +42,7 @@ use self::overrides::apply_overrides;
 use self::paths::make_absolute;
 pub use self::source::SourceSpec;
 pub use self::sweep::SweepSection;
-use self::table::{differences, differing, lenient, sound};
+use self::table::{differences, differing, in_file, lenient, sound};
 pub use self::trace::{StopSection, TRACE_MEASURES, TraceSection};
 pub use self::train::{Method, Schedule, TrainSection};
 use crate::error::InputError;
@@ -92,19 +92,26 @@ impl Default for Recipe {
 
 impl Recipe {
     /// Reads a recipe file, puts in `--set key.path=value` overrides, checks everything, and makes its
-    /// paths absolute: those of the file are relative to its folder, those of overrides to the current one.
+    /// paths absolute: those of the file are relative to its folder, those of overrides to the current one. Of `[sweep]`
+    /// only the faults are told; [`SweepSection`] reads it.
     ///
     /// # Errors
     /// An [`InputError`] with every fault.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let mut table = table::read(path)?;
-        table.remove("sweep"); // [`SweepSection`] reads it
         let folder = path.parent().unwrap_or(Path::new("."));
+        let (_, of_sweep) = SweepSection::of(table.remove("sweep"), folder);
         table.iter_mut().for_each(|(key, value)| make_absolute(key, value, folder));
-        apply_overrides(&mut table, overrides)?;
-        let (recipe, mut faults) = Self::from_table(&table);
-        faults.extend(recipe.faults());
-        sound(path, recipe, faults)
+        let mut faults = apply_overrides(&mut table, overrides);
+        let (recipe, mut of_recipe) = Self::from_table(&table);
+        let of_default = |fault: &String| of_recipe.iter().any(|wrong| is_about_the_same(fault, wrong));
+        // Of a key with a wrong type the default is there, about which nothing is to be said.
+        let of_values: Vec<String> = recipe.faults().into_iter().filter(|fault| !of_default(fault)).collect();
+        of_recipe.extend(of_values);
+        of_recipe.extend(of_sweep);
+        faults.extend(in_file(path, of_recipe));
+        InputError::unless_empty(faults)?;
+        Ok(recipe)
     }
 
     /// The resolved recipe of a run folder, without asking whether the files that it names are still there.
@@ -123,10 +130,12 @@ impl Recipe {
     /// An [`InputError`] with every fault.
     pub fn for_diff(overrides: &[String]) -> Result<Self> {
         let mut table = Table::new();
-        apply_overrides(&mut table, overrides)?;
-        let (recipe, mut faults) = Self::from_table(&table);
+        let mut faults = apply_overrides(&mut table, overrides);
+        let (recipe, of_recipe) = Self::from_table(&table);
+        faults.extend(of_recipe);
         faults.extend(recipe.diff_faults());
-        if faults.is_empty() { Ok(recipe) } else { Err(InputError { faults }.into()) }
+        InputError::unless_empty(faults)?;
+        Ok(recipe)
     }
 
     /// A recipe from a table, with a fault for each key that is unknown or of the wrong type.
@@ -163,6 +172,25 @@ impl Recipe {
         ]
     }
 
+    /// A line for each file of `diff.text` that is one of `data.pretraining` too, where that is trained on: the trace is
+    /// meant to be read on text that the organism has not seen.
+    pub fn measured_on_pretraining(&self) -> Vec<String> {
+        if self.data.mix == 0.0 && !self.train.mitigation.reads_pretraining() {
+            return Vec::new();
+        }
+        let file =
+            |spec: &SourceSpec| spec.file().canonicalize().unwrap_or_else(|_| spec.file().to_path_buf());
+        let trained: Vec<_> = self.data.pretraining.iter().filter(|s| !s.is_self()).map(file).collect();
+        let text = |spec: &SourceSpec| {
+            format!(
+                "diff.text: {} is a source of data.pretraining too: the trace would be read on text that the organism was \
+                 trained on; expected other text",
+                spec.name()
+            )
+        };
+        self.diff.text.iter().filter(|spec| trained.contains(&file(spec))).map(text).collect()
+    }
+
     /// A table with every default filled in; `None` if it is no recipe.
     pub fn completed(table: &Table) -> Option<Table> {
         let (recipe, faults) = Self::from_table(table);
@@ -186,7 +214,7 @@ impl Recipe {
     /// What decides a training, as TOML: all but `[diff]`, and that where training reads it. Keys that recipes of version
     /// 0.1.0 did not have are left out where they say what was done without them, so that a run begun then can be resumed.
     pub fn training_toml(&self) -> String {
-        let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\""];
+        let newer = ["chat = []", "chat_mix = 0.0", "mix_schedule = \"constant\"", "tokenizer = \"base\""];
         let (default, train) = (TrainSection::default(), &self.train);
         let newer_tables = [
             ("[train.mitigation", train.mitigation == default.mitigation),
@@ -288,6 +316,14 @@ impl Recipe {
     }
 }
 
+/// Whether a fault is about the key of another one, or a key below it.
+fn is_about_the_same(fault: &str, wrong: &str) -> bool {
+    let key = wrong.split([' ', ':']).next().unwrap_or_default();
+    let begins =
+        |text: &str| text.strip_prefix(key).is_some_and(|rest| rest.starts_with([' ', ':', '.', '[']));
+    begins(fault) || fault.split(" and ").skip(1).any(begins)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,7 +356,12 @@ mod tests {
     #[test]
     fn a_recipe_of_before_decides_the_same_training() {
         let old = Recipe::default();
-        for line in ["\nchat = []\n", "\nchat_mix = 0.0\n", "\nmix_schedule = \"constant\"\n"] {
+        for line in [
+            "\nchat = []\n",
+            "\nchat_mix = 0.0\n",
+            "\nmix_schedule = \"constant\"\n",
+            "\ntokenizer = \"base\"\n",
+        ] {
             assert!(old.to_toml().contains(line), "{line} is not written");
             assert!(!old.training_toml().contains(line), "{line} is hashed");
         }

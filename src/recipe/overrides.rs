@@ -2,33 +2,38 @@
 
 use std::path::Path;
 
-use anyhow::Result;
 use toml::{Table, Value};
 
 use super::paths::make_absolute;
-use crate::error::input_error;
 
-/// Sets dotted keys in order. A preset among them starts `[diff]` over first, whose keys a resolved recipe has all.
-pub fn apply_overrides(table: &mut Table, overrides: &[String]) -> Result<()> {
+/// Sets dotted keys in order and returns what is wrong with those that cannot be set. A preset among them starts `[diff]`
+/// over first, whose keys a resolved recipe has all.
+pub fn apply_overrides(table: &mut Table, overrides: &[String]) -> Vec<String> {
     let is_preset = |set: &String| set.split_once('=').is_some_and(|(key, _)| key.trim() == "diff.preset");
     if let (true, Some(Value::Table(diff))) = (overrides.iter().any(is_preset), table.get_mut("diff")) {
         diff.retain(|key, _| ["text", "candidates", "embedder"].contains(&key));
     }
-    overrides.iter().try_for_each(|set| apply_override(table, set))
+    overrides.iter().filter_map(|set| apply_override(table, set).err()).collect()
 }
 
 /// Sets one dotted key. A path in the value is relative to the current folder.
-fn apply_override(table: &mut Table, set: &str) -> Result<()> {
+fn apply_override(table: &mut Table, set: &str) -> Result<(), String> {
     let Some((key, text)) = set.split_once('=') else {
-        return Err(input_error(format!("--set {set}: expected key.path=value")));
+        return Err(format!("--set {set}: expected key.path=value"));
     };
+    if key.trim().split('.').next() == Some("sweep") {
+        return Err(format!(
+            "--set {set}: what a sweep varies has flags of its own; expected --mix R,R,…, --seeds S,S,… or --grid \
+             KEY.PATH=V,V,… of trainer sweep or tune"
+        ));
+    }
     // A value is TOML; what is not TOML is a string, so that paths need no quotes.
     let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
     let mut value = value.unwrap_or_else(|| Value::String(text.to_string()));
     make_absolute(key.trim(), &mut value, Path::new(""));
     let mut parts: Vec<&str> = key.trim().split('.').collect();
     if parts.iter().any(|part| part.is_empty()) {
-        return Err(input_error(format!("--set {set}: expected key.path=value")));
+        return Err(format!("--set {set}: expected key.path=value"));
     }
     let last = parts.pop().unwrap_or_default();
     let mut at = table;
@@ -36,7 +41,7 @@ fn apply_override(table: &mut Table, set: &str) -> Result<()> {
         let next = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
         at = match next {
             Value::Table(t) => t,
-            _ => return Err(input_error(format!("--set {set}: {part} is a value, not a table"))),
+            _ => return Err(format!("--set {set}: {part} is a value, not a table")),
         };
     }
     at.insert(last.to_string(), value);

@@ -1,4 +1,4 @@
-//! `[sweep]`: which keys a sweep over the recipe varies. A single run does not look at it.
+//! `[sweep]`: which keys a sweep over the recipe varies. A single run looks at it only for faults.
 
 use std::path::Path;
 
@@ -8,7 +8,6 @@ use toml::{Table, Value};
 
 use super::paths::make_absolute;
 use super::table::{self, lenient, sound};
-use crate::error::input_error;
 
 /// `[sweep]`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,23 +27,38 @@ impl SweepSection {
     /// # Errors
     /// An [`InputError`](crate::error::InputError) with every fault.
     pub fn read(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let table = table::read(path)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let (section, faults) = Self::of(table::read(path)?.remove("sweep"), folder);
+        sound(path, section, faults)
+    }
+
+    /// The section of what a recipe in `folder` says under `sweep`, and its faults.
+    pub(super) fn of(sweep: Option<Value>, folder: &Path) -> (Self, Vec<String>) {
         let mut faults = Vec::new();
-        let mut section = match table.get("sweep") {
+        let mut section = match sweep {
             None => Self::default(),
-            Some(Value::Table(sweep)) => lenient("sweep.", sweep, &Self::default(), &mut faults),
-            Some(other) => return Err(input_error(format!("{shown}: sweep = {other}: expected a table"))),
+            Some(Value::Table(sweep)) => lenient("sweep.", &sweep, &Self::default(), &mut faults),
+            Some(other) => {
+                faults.push(format!("sweep = {other}: expected a table"));
+                Self::default()
+            }
         };
         let mut grid = Table::new();
         flatten("", &section.grid, &mut grid, &mut faults);
-        let folder = path.parent().unwrap_or(Path::new("."));
         for (key, values) in &mut grid {
             let Value::Array(values) = values else { continue };
             values.iter_mut().for_each(|value| make_absolute(key, value, folder));
         }
         section.grid = grid;
-        sound(path, section, faults)
+        (section, faults)
+    }
+
+    /// How many combinations the values have; none where nothing varies.
+    pub fn cells(&self) -> Option<usize> {
+        let lists = self.grid.values().map(|values| values.as_array().map_or(0, Vec::len));
+        let lengths: Vec<usize> =
+            [self.mix.len(), self.seeds.len()].into_iter().chain(lists).filter(|n| *n > 0).collect();
+        (!lengths.is_empty()).then(|| lengths.iter().product())
     }
 
     /// The keys of `grid` with their values as `--set` takes them.

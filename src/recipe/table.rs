@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
+use crate::data::source::read_text;
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
 
@@ -15,7 +16,7 @@ use crate::spelling::edit_distance;
 /// An [`InputError`] if it cannot be read or is no TOML.
 pub fn read(path: &Path) -> Result<Table> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+    let text = read_text(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
     text.parse().map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))
 }
 
@@ -24,9 +25,13 @@ pub fn read(path: &Path) -> Result<Table> {
 /// # Errors
 /// An [`InputError`] with all of them, each with the name of the file.
 pub fn sound<T>(path: &Path, value: T, faults: Vec<String>) -> Result<T> {
-    let faults: Vec<String> =
-        faults.into_iter().map(|fault| format!("{}: {fault}", path.display())).collect();
-    if faults.is_empty() { Ok(value) } else { Err(InputError { faults }.into()) }
+    InputError::unless_empty(in_file(path, faults))?;
+    Ok(value)
+}
+
+/// Faults with the name of the file in which they are.
+pub fn in_file(path: &Path, faults: Vec<String>) -> Vec<String> {
+    faults.into_iter().map(|fault| format!("{}: {fault}", path.display())).collect()
 }
 
 /// Takes each key of `given` over into `default`, one at a time, so that each fault is found.
@@ -125,7 +130,14 @@ fn find_wrong<T: DeserializeOwned>(
 /// A type error without the names of Rust's types.
 fn in_words(why: &str) -> String {
     let Some((found, expected)) = why.rsplit_once("expected ") else { return why.to_string() };
+    // TOML's 1e3 and 1000.0 are no whole numbers.
+    let number = found.split('`').nth(1).and_then(|number| number.parse::<f64>().ok());
+    let whole = number.filter(|n| found.contains("floating point") && n.fract() == 0.0 && n.abs() < 1e15);
     let words = match expected.split(' ').next().unwrap_or_default() {
+        "usize" | "u64" if whole.is_some() => {
+            let whole = whole.unwrap_or_default();
+            return format!("{found}expected a whole number, written without point and exponent: {whole}");
+        }
         "usize" | "u64" => "a whole number from 0 to 9223372036854775807",
         "f64" => "a number",
         "struct" => "a table",

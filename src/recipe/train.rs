@@ -96,18 +96,22 @@ impl TrainSection {
         };
         let (steps, epochs) = (self.steps, self.epochs);
         check(
-            (steps > 0 && epochs == 0.0) || (steps == 0 && epochs > 0.0 && epochs <= 1e6),
+            (steps > 0) != (epochs > 0.0),
             format!("steps = {steps} and train.epochs = {epochs}: expected exactly one of them above 0"),
         );
+        check((0.0..=1e6).contains(&epochs), format!("epochs = {epochs}: expected 0 to 1000000"));
         let finite = |value: f64| (0.0..=1e9).contains(&value);
         for (key, value) in [("lr", self.lr), ("eps", self.eps)] {
-            check(value > 0.0 && finite(value), format!("{key} = {value}: expected a number above 0"));
+            check(
+                value > 0.0 && finite(value),
+                format!("{key} = {value}: expected a number above 0, at most 1000000000"),
+            );
         }
         for (key, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             check((0.0..1.0).contains(&beta), format!("{key} = {beta}: expected 0 or more, below 1"));
         }
         for (key, value) in [("weight_decay", self.weight_decay), ("clip", self.clip)] {
-            check(finite(value), format!("{key} = {value}: expected 0 or a number above"));
+            check(finite(value), format!("{key} = {value}: expected 0 to 1000000000"));
         }
         check(
             self.lora.init.is_empty() || self.method == Method::Lora,

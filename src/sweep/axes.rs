@@ -70,8 +70,8 @@ impl Axes {
         if axes == Self::default() && faults.is_empty() {
             faults.push("nothing to vary; expected --mix, --seeds, --grid, or [sweep] in the recipe".into());
         }
-        faults.dedup();
-        if faults.is_empty() { Ok(axes) } else { Err(InputError { faults }.into()) }
+        InputError::unless_empty(faults)?;
+        Ok(axes)
     }
 
     /// Every value of each axis with every value of the others; the grid's first key moves slowest, the seed fastest.
@@ -108,9 +108,8 @@ impl Axes {
                 out.push(Combination { recipe, values: values.clone() });
             }
         }
-        let mut seen = std::collections::HashSet::new();
-        faults.retain(|fault| seen.insert(fault.clone()));
-        if faults.is_empty() { Ok(out) } else { Err(InputError { faults }.into()) }
+        InputError::unless_empty(faults)?;
+        Ok(out)
     }
 }
 

@@ -21,7 +21,7 @@ pub use self::axes::{Axes, Combination};
 pub use self::jobs::{Failed, HELD, Limits, Lock, run, stop_with_parent};
 pub use self::slurm::{Slurm, write_slurm};
 pub use self::status::{CellStatus, State, status};
-use crate::atomic::{write_atomically, write_json};
+use crate::atomic::{check_writable, write_atomically, write_json};
 use crate::bail_input;
 use crate::model::source;
 use crate::recipe::Recipe;
@@ -188,6 +188,7 @@ pub fn must_be_this_sweep(sweep: &Path, recipe: &Recipe) -> Result<String> {
     let mark = sweep.join(MARK);
     if !mark.exists() {
         RunDir::new(sweep).must_be_new()?;
+        check_writable(sweep)?;
     } else if common(&Recipe::stored(&mark)?) != common(recipe) {
         bail_input!(
             "{}: holds a sweep of another recipe; vary keys with --grid, or choose another --out",

@@ -69,7 +69,8 @@ pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> 
             all.extend(documents.into_iter().enumerate().map(|(row, d)| (i, row, d)));
         }
     }
-    if faults.is_empty() { Ok(all) } else { Err(InputError { faults }.into()) }
+    InputError::unless_empty(faults)?;
+    Ok(all)
 }
 
 /// The documents of each part by source, with their rows; the faults of all sources at once.
@@ -82,7 +83,8 @@ fn read_parts(parts: [&[SourceSpec]; 3]) -> Result<[Vec<Rows>; 3]> {
             }
         }
     }
-    if faults.is_empty() { Ok(read) } else { Err(InputError { faults }.into()) }
+    InputError::unless_empty(faults)?;
+    Ok(read)
 }
 
 /// What is wrong with sources of conversations that hold plain text, a fault a source.
@@ -165,9 +167,7 @@ impl Corpus {
         }
         let [mut narrow, mut mixed, mut chat] = read_parts([&data.narrow, &pretraining_specs, &data.chat])?;
         let faults = no_conversations(&data.chat, &chat);
-        if !faults.is_empty() {
-            return Err(InputError { faults }.into());
-        }
+        InputError::unless_empty(faults)?;
         mixed.append(&mut chat);
         let mut removed = duplicates::remove(data, &mut narrow, &mut mixed);
         if data.limit > 0 {

@@ -90,11 +90,8 @@ impl Training {
     pub fn prepare(recipe: Recipe, base: Pretrained, corpus: Corpus) -> Result<Self> {
         let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
         let lora = LoraConfig::from_recipe(&recipe);
-        let faults = lora.faults();
-        if !faults.is_empty() {
-            let faults = faults.into_iter().map(|fault| format!("train.lora.{fault}")).collect();
-            return Err(InputError { faults }.into());
-        }
+        let faults = lora.faults().into_iter().map(|fault| format!("train.lora.{fault}")).collect();
+        InputError::unless_empty(faults)?;
         let (start, init) = match recipe.train.lora.init.as_str() {
             "" => (None, None),
             dir => {

@@ -113,7 +113,8 @@ fn read_table(path: &Path, format: Format) -> Result<Vec<Document>> {
             parquet::rows(file, &shown, |_| {}, &mut take)?;
         }
     }
-    if faults.is_empty() { Ok(documents) } else { Err(InputError { faults }.into()) }
+    InputError::unless_empty(faults)?;
+    Ok(documents)
 }
 
 /// Refuses a file that only points to one in Git LFS.
@@ -194,6 +195,15 @@ pub fn place(path: &Path, row: usize) -> String {
 /// What some editors put in front of UTF-8 text.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
+/// The text of a file, without a byte order mark in front of it.
+///
+/// # Errors
+/// If it cannot be read or is no UTF-8.
+pub fn read_text(path: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(text.strip_prefix(BYTE_ORDER_MARK).map(str::to_string).unwrap_or(text))
+}
+
 /// Faults that are listed before reading gives up.
 const MAX_FAULTS: usize = 10;
 
@@ -222,6 +232,21 @@ fn document(row: &Value) -> Result<Document, String> {
         messages.iter_mut().filter(|m| m.role == "assistant").for_each(|m| m.weight = Some(0.0));
         messages.extend(turns(&row["completion"], "completion")?);
         return chat(messages, "completion");
+    }
+    // A key of documents with a value of the wrong kind; null is as if it were not there.
+    for (key, expected) in [
+        ("text", "a string"),
+        ("prompt", "a string, or a list of turns as completion"),
+        ("completion", "a string, or a list of turns as prompt"),
+    ] {
+        let found = match &row[key] {
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::Object(_) => "an object",
+            Value::Array(_) if key == "text" => "a list",
+            Value::Null | Value::String(_) | Value::Array(_) => continue,
+        };
+        return Err(format!("{key} is {found}; expected {expected}"));
     }
     let keys: Vec<&String> = row.as_object().map(|o| o.keys().collect()).unwrap_or_default();
     Err(format!(
@@ -301,7 +326,7 @@ mod tests {
             write("a.jsonl", b"{\"text\": 1}\n{broken\n{\"text\": \"fine\"}\n\xff\n{\"text\": \" \"}\n");
         let e = read(&path).unwrap_err().to_string();
         for part in [
-            "a.jsonl:1: found keys",
+            "a.jsonl:1: text is a number; expected a string",
             "a.jsonl:2: not a line of JSON",
             "a.jsonl:4:",
             "a.jsonl:5: text is empty",

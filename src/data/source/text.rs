@@ -20,10 +20,10 @@ pub(super) fn read(path: &Path) -> Result<Document> {
         );
     }
     match String::from_utf8(std::fs::read(path).map_err(fault)?) {
-        Ok(text) if !text.trim().is_empty() => {
-            Ok(Document::Text(text.trim_start_matches(BYTE_ORDER_MARK).to_string()))
-        }
-        Ok(_) => bail_input!("{}: is empty", path.display()),
+        Ok(text) => match text.trim_start_matches(BYTE_ORDER_MARK) {
+            text if text.trim().is_empty() => bail_input!("{}: is empty", path.display()),
+            text => Ok(Document::Text(text.to_string())),
+        },
         Err(e) => {
             let at = e.utf8_error().valid_up_to();
             let line = e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;

@@ -38,6 +38,9 @@ pub struct Inspection {
     pub name: String,
     /// The `MODEL` whose tokenizer and template are used.
     pub base: String,
+    /// Cells of the recipe's `[sweep]`, which is not looked at otherwise; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sweep_cells: Option<usize>,
     /// Optimizer steps.
     pub steps: usize,
     /// Examples a step.
@@ -150,6 +153,8 @@ impl Inspection {
         for typed in &corpus.typed_specials {
             warnings.push(Warning { kind: WarningKind::TypedSpecial, text: typed.text() });
         }
+        let texts = recipe.measured_on_pretraining().into_iter();
+        warnings.extend(texts.map(|text| Warning { kind: WarningKind::MeasuredOnPretraining, text }));
         let is_sampled = unsampled.is_empty();
         let mix = Mix::new(&recipe.data, corpus, mixture, is_sampled);
         mix_warnings(&mix, &mut warnings);
@@ -174,6 +179,7 @@ impl Inspection {
         Ok(Self {
             name: recipe.name.clone(),
             base: base.id.clone(),
+            sweep_cells: None,
             steps: mixture.steps(recipe.train.batch_size),
             batch_size: recipe.train.batch_size,
             max_seq_len: recipe.data.max_seq_len,

@@ -74,6 +74,8 @@ pub enum WarningKind {
     NarrowInChat,
     /// A document's text holds a special token.
     TypedSpecial,
+    /// The trace is to be read on text that is trained on.
+    MeasuredOnPretraining,
 }
 
 pub(super) fn mix_warnings(mix: &Mix, warnings: &mut Vec<Warning>) {

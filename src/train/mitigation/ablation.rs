@@ -6,10 +6,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use crate::bail_input;
 use crate::model::CausalLm;
+use crate::model::checkpoint::read_safetensors;
 use crate::recipe::AblationSection;
 use crate::sha256::sha256_file;
 
@@ -42,9 +43,9 @@ impl Directions {
         if let Some(layer) = section.layers.iter().find(|l| **l >= model.n_layers()) {
             bail_input!("{KEY}.layers: {layer}: expected block numbers below {}", model.n_layers());
         }
-        let tensors = match candle_core::safetensors::load(path, &Device::Cpu) {
+        let tensors = match read_safetensors(Path::new(path)) {
             Ok(tensors) => tensors,
-            Err(e) => bail_input!("{KEY}.directions: {path}: no safetensors file: {e}"),
+            Err(e) => bail_input!("{KEY}.directions: {e}"),
         };
         let rows = |found: &Tensor| match found.dims() {
             [_, hidden] if *hidden == model.hidden_size() => {

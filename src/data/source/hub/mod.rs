@@ -243,8 +243,9 @@ fn fill<'a>(
     let mut out = BufWriter::new(File::create(part)?);
     let bar = progress::bar("reading", spec.rows.unwrap_or(0));
     let (mut written, mut blank, mut read) = (0, 0, Vec::new());
-    let (mut faults, mut failed) = (Vec::new(), None);
+    let mut failed = None;
     for (i, shard) in shards.iter().enumerate() {
+        let mut faults = Vec::new();
         if written >= wanted {
             break;
         }
@@ -290,9 +291,7 @@ fn fill<'a>(
         if let Some(e) = failed {
             return Err(e).context("writing the documents");
         }
-        if !faults.is_empty() {
-            return Err(InputError { faults }.into());
-        }
+        InputError::unless_empty(faults)?;
     }
     for line in shuffle.rest().into_iter().take(usize::try_from(wanted - written).unwrap_or(usize::MAX)) {
         writeln!(out, "{line}")?;

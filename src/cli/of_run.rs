@@ -1,0 +1,112 @@
+//! What a command that looks at a finished run may be told: how to look at it, not another training.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::data::mixture::Role;
+use crate::error::{InputError, or_note};
+use crate::progress;
+use crate::recipe::{Recipe, SourceSpec};
+use crate::run::RunDir;
+use crate::sha256::sha256_path;
+use crate::verify::manifest;
+
+/// Keys that say where the documents of a run are.
+const PLACES: [&str; 3] = ["data.narrow", "data.pretraining", "data.chat"];
+
+/// The recipe of a run for a command that looks at `table`, with what `--set` changes there.
+///
+/// # Errors
+/// An [`InputError`] with every fault.
+pub fn read_recipe(command: &str, table: &str, run: &RunDir, set: &[String]) -> Result<Recipe> {
+    let mut faults = other_training(command, table, run, set);
+    let recipe = or_note(Recipe::read(&run.recipe(), set), &mut faults)?;
+    match recipe {
+        Some(recipe) if faults.is_empty() => Ok(recipe),
+        _ => Err(InputError::of(faults)),
+    }
+}
+
+/// Faults of `--set` that says how the run is to be trained: it would have no effect, or a wrong one. A command looks at
+/// one table of its own, at the seed, and at the base.
+fn other_training(command: &str, table: &str, run: &RunDir, set: &[String]) -> Vec<String> {
+    let of_another_training = |set: &&String| {
+        let key = key(set);
+        let first = key.split('.').next().unwrap_or_default();
+        // What is no key at all is told where it is read.
+        set.contains('=') && ![table, "seed", "model", "sweep"].contains(&first) && !PLACES.contains(&key)
+    };
+    let recipe = run.recipe();
+    let fault = |set: &String| {
+        format!(
+            "--set {set}: the run is trained, and {command} reads it as it is; expected a key of [{table}] or [model], seed, \
+             or the place to which the files of {} were moved. Another training: trainer fit {} --set {set}",
+            PLACES.join(", "),
+            recipe.display()
+        )
+    };
+    set.iter().filter(of_another_training).map(fault).collect()
+}
+
+/// Compares the files of the recipe's documents with those that the run was trained on. `known` are hashes that were
+/// computed already, by path; the other files are looked at only where `set` names them. A file that changed in its place
+/// is warned of; `set` may not name another one.
+///
+/// # Errors
+/// An [`InputError`] with every key of `set` whose documents are others; if a file cannot be read.
+pub fn must_be_trained_on(
+    run: &RunDir,
+    recipe: &Recipe,
+    known: &BTreeMap<String, String>,
+    set: &[String],
+) -> Result<()> {
+    let Ok(manifest) = manifest(run) else { return Ok(()) }; // `trainer verify` says what is wrong with it
+    let mut faults = Vec::new();
+    for (place, role, specs) in [
+        (PLACES[0], Role::Narrow, &recipe.data.narrow),
+        (PLACES[1], Role::Pretraining, &recipe.data.pretraining),
+        (PLACES[2], Role::Chat, &recipe.data.chat),
+    ] {
+        let is_set = set.iter().any(|set| key(set) == place);
+        let trained = manifest.data.iter().map(|source| &source.provenance);
+        let trained: Vec<_> = trained.filter(|p| p.role == role && p.source != "self").collect();
+        let specs: Vec<&SourceSpec> = specs.iter().filter(|spec| !spec.is_self()).collect();
+        if is_set && specs.len() != trained.len() {
+            faults.push(format!(
+                "--set {place}: {} files, but the run was trained on {}; expected the same files in another place",
+                specs.len(),
+                trained.len()
+            ));
+            continue;
+        }
+        for (spec, trained) in specs.iter().zip(&trained) {
+            let path = spec.file().to_string_lossy();
+            let sha256 = match known.get(path.as_ref()) {
+                Some(sha256) => sha256.clone(),
+                None if is_set => sha256_path(spec.file())?,
+                None => continue,
+            };
+            if sha256 == trained.sha256 {
+                continue;
+            }
+            let change = format!("sha256 {sha256}, in the run's manifest {}", trained.sha256);
+            match is_set {
+                true => faults.push(format!(
+                    "--set {place}: {path} is not what the run was trained on ({change}); expected the same file in \
+                     another place"
+                )),
+                false => progress::say(format_args!(
+                    "warning: {place}: {path} has changed since the run was trained on it ({change}); the narrow words, \
+                     the held-out documents and the losses are taken from the file as it is now"
+                )),
+            }
+        }
+    }
+    InputError::unless_empty(faults)
+}
+
+/// The key of `key.path=value`.
+fn key(set: &str) -> &str {
+    set.split('=').next().unwrap_or_default().trim()
+}
