@@ -761,7 +761,7 @@ fn single_runs_have_their_own_intervals_in_the_figures_and_nulls_have_bands() {
         let rows = rows(name);
         let row = rows
             .iter()
-            .find(|r| r[0] == series && r[2] == "0")
+            .find(|r| r[0] == series && (r[1] == "0" || r[2] == "0"))
             .unwrap_or_else(|| panic!("{series}: {rows:?}"));
         row[6..8].iter().map(|v| v.parse().unwrap_or(f64::NAN)).collect()
     };
@@ -788,6 +788,64 @@ fn single_runs_have_their_own_intervals_in_the_figures_and_nulls_have_bands() {
         assert!(page.contains(expected), "{expected} is missing");
     }
     assert!(!page.contains("between runs"), "no interval lies between single runs");
+}
+
+/// Without narrow text nothing tells which position is best, and most columns have nothing in them.
+#[test]
+fn without_narrow_text_the_tokens_of_all_positions_are_shown_and_no_empty_column() {
+    let dir = temp();
+    for name in ["a", "b"] {
+        let run = run_folder::write(&dir.path().join(name), &STRONG);
+        let mut r = run_folder::readability(&STRONG);
+        let lens = r.logit_lens.as_mut().unwrap();
+        lens.token_relevance = Default::default();
+        lens.token_relevance_null.clear();
+        lens.token_relevance_null_interval.clear();
+        lens.token_relevance_p.clear();
+        lens.token_relevance_difference_interval.clear();
+        lens.top_tokens.iter_mut().flatten().for_each(|t| t.relevant = None);
+        (r.patchscope, r.lift, r.steering, r.identification) = (None, None, None, None);
+        run_folder::write_readability(&run, &r);
+        for name in ["diff/steering.jsonl", "metrics.jsonl", "manifest.json", "recipe.toml"] {
+            fs::remove_file(run.join(name)).unwrap();
+        }
+    }
+    let cells = read_all(&[dir.path().join("a"), dir.path().join("b")]).unwrap();
+    let text = table::text_table(&cells);
+    for position in 0..5 {
+        assert_eq!(text.matches(&format!("Logit lens at position {position} reads: ")).count(), 2, "{text}");
+    }
+    assert!(!text.lines().any(|line| line.contains("–  ") || line.trim_end().ends_with("  –")), "{text}");
+    let page = html::page(&cells).unwrap();
+    let table = page.split("id=\"table\"").nth(1).unwrap().split("</table>").next().unwrap();
+    for absent in ["Narrow loss", "Logit lens", "Steering", "<td>–", "Readable by"] {
+        assert!(!table.contains(absent), "{absent}: {table}");
+    }
+    assert!(table.contains("Gone?"));
+}
+
+#[test]
+fn the_table_says_once_what_all_runs_share_and_is_not_wider_than_a_terminal() {
+    let dir = temp();
+    for (mix, trace) in [(0.0, 1.0), (0.5, 0.4), (1.0, 0.1)] {
+        run_folder::write(&dir.path().join(format!("cells/mix{mix}")), &Spec { mix, seed: 7, trace });
+    }
+    let text = table::text_table(&read_all(&[dir.path().to_path_buf()]).unwrap());
+    let (common, rest) = text.split_once("\n\n").unwrap();
+    assert!(common.starts_with("The same in all 3 runs:\n") && common.contains("\n  Seed   7"), "{text}");
+    let headings: Vec<&str> = rest.lines().filter(|line| line.starts_with("Run ")).collect();
+    assert!(headings.len() == 2 && headings[0].contains("Narrow loss"), "{text}");
+    for title in ["Seed", "Chat loss", "Behaviour"] {
+        assert!(!headings.iter().any(|h| h.contains(title)), "{title}: {text}");
+    }
+    let grid = rest.lines().take_while(|line| !line.starts_with("Mix:"));
+    assert!(grid.map(|line| line.chars().count()).max().unwrap() <= 120, "{text}");
+}
+
+#[test]
+fn times_are_in_utc() {
+    let (_dir, run) = one(&STRONG);
+    assert!(html::page(&[Cell::read(&run).unwrap()]).unwrap().contains("2026-01-05 10:00 UTC"));
 }
 
 /// Leaves pages under the build folder to look at: `cargo test --release --test report -- --ignored`.
