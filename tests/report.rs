@@ -93,6 +93,7 @@ fn one_position_of_five_is_called_weak() {
     run_folder::write_readability(&run, &r);
     let text = table::text_table(&[Cell::read(&run).unwrap()]);
     assert!(text.contains("1 of 5 positions passes, which is weak"), "{text}");
+    assert!(text.contains("readable by logit lens (weakly: at 1 of 5 positions);"), "{text}");
 }
 
 #[test]
@@ -528,6 +529,14 @@ fn nothing_is_called_gone_without_a_probe() {
     patch(&path, probe(0.99, [0.53, 0.44, 0.61]));
     assert_eq!(gone().state, State::NotFound);
     assert_eq!(gone().headline, "gone as far as a probe with labelled examples tells");
+    // What lies below says so: it does not reach down to what it never exceeded.
+    let below = "does not find the trace, as that interval lies below.";
+    assert!(gone().sentences[0].ends_with(below), "{}", gone().sentences[0]);
+    patch(&path, probe(0.99, [0.93, 0.86, 0.98]));
+    let reaches = "does not find the trace, as that interval reaches down to it.";
+    assert!(gone().sentences[0].ends_with(reaches), "{}", gone().sentences[0]);
+    let ending = "a constant bias about the narrow subject is not found.";
+    assert!(gone().sentences[1].ends_with(ending), "{}", gone().sentences[1]);
 
     // A probe that cannot tell the kinds of text apart is no evidence either way.
     for auroc in [[0.53, 0.44, 0.61], [0.99, 0.96, 1.0]] {
@@ -540,8 +549,14 @@ fn nothing_is_called_gone_without_a_probe() {
     let mut learned_nothing = bias_share([0.01, -0.03, 0.05]);
     learned_nothing["bias_share"]["gain_interval"] = json!([-0.1, 0.2]);
     patch(&path, learned_nothing);
-    assert_eq!(gone().state, State::Unknown);
+    assert_eq!(gone().state, State::CannotBeAsked);
     assert!(gone().headline.ends_with("the run learned nothing narrow"), "{}", gone().headline);
+    let cells = [Cell::read(&run).unwrap(), Cell::read(&run).unwrap()];
+    let page = html::page(&cells).unwrap();
+    assert!(page.contains("Gone? 2 runs: cannot be asked.") && page.contains("<td>cannot be asked</td>"));
+    let text = table::text_table(&cells);
+    assert_eq!(text.matches("Gone? Whether the trace is gone cannot be asked").count(), 2, "{text}");
+    assert!(!text.contains("the trace is gone is not known"), "{text}");
     patch(&path, bias_share([0.01, -0.03, 0.05]));
     assert_eq!(gone().state, State::NotFound);
     let of_no_length = json!({"delta_norm": vec![0.0; 5]});
@@ -690,6 +705,147 @@ fn grades_and_audits_are_shown() {
     }
     fs::write(run.join("audit/adl-i5-0.json"), "{}").unwrap();
     assert!(faults(&[&run])[0].contains("adl-i5-0.json: missing field"));
+}
+
+/// Of positions with the same value the first token, which attention rests on, is not the one to show.
+#[test]
+fn of_equals_a_position_after_the_first_token_is_shown() {
+    let (_dir, run) = one(&STRONG);
+    let mut r = run_folder::readability(&STRONG);
+    let lens = r.logit_lens.as_mut().unwrap();
+    lens.token_relevance.difference = vec![0.4; 5];
+    lens.token_relevance_p = vec![0.01; 5];
+    let steering = r.steering.as_mut().unwrap();
+    steering.positions = vec![0, 3];
+    steering.similarity.steered_narrow = vec![0.5; 2];
+    run_folder::write_readability(&run, &r);
+    let cells = [Cell::read(&run).unwrap()];
+    let row = &summary::rows(&cells)[0];
+    assert_eq!(
+        (&row["lens_relevance_max_position"], &row["similarity_gain_max_position"]),
+        (&json!(1), &json!(3))
+    );
+    let verdict = trainer::report::verdict::Verdict::of(&cells[0]);
+    assert!(verdict.sentences[0].contains("tokens at position 1 belong"), "{}", verdict.sentences[0]);
+    assert!(verdict.sentences[3].contains("difference of position 3 added"), "{}", verdict.sentences[3]);
+}
+
+/// With one run a ratio there is no interval between runs; each has its own.
+#[test]
+fn single_runs_have_their_own_intervals_in_the_figures_and_nulls_have_bands() {
+    let dir = temp();
+    let probe = |auroc: f64| {
+        json!({"probe": {
+            "layer": 8, "texts": 100, "tokens": 16, "held_out_auroc": 0.99, "cosine": 0.1,
+            "cosine_null_interval": [-0.1, 0.1], "auroc": auroc, "auroc_interval": [auroc - 0.01, auroc + 0.01],
+            "auroc_null": 0.95, "auroc_p": 0.1,
+        }})
+    };
+    for (mix, auroc) in [(0.0, 0.99), (1.0, 0.5)] {
+        let run =
+            run_folder::write(&dir.path().join(format!("cells/{mix}")), &Spec { mix, seed: 0, trace: 1.0 });
+        let mut r = run_folder::readability(&STRONG);
+        let steering = r.steering.as_mut().unwrap();
+        steering.similarity.steered_narrow = vec![0.45, 0.35];
+        steering.similarity.steered_narrow_interval = vec![[0.40, 0.50], [0.3, 0.4]];
+        steering.similarity_over_null_interval = vec![[0.10, 0.25], [0.0, 0.1]];
+        run_folder::write_readability(&run, &r);
+        patch(&run.join("diff/readability.json"), bias_share([0.08, 0.03, 0.12]));
+        patch(&run.join("diff/readability.json"), probe(auroc));
+    }
+    let cells = read_all(&[dir.path().to_path_buf()]).unwrap();
+    let figures = dir.path().join("figures");
+    trainer::report::write_figures(&cells, &figures).unwrap();
+    let rows = |name: &str| parse_csv(&fs::read_to_string(figures.join(name)).unwrap());
+    let ends = |name: &str, series: &str| -> Vec<f64> {
+        let rows = rows(name);
+        let row = rows
+            .iter()
+            .find(|r| r[0] == series && (r[1] == "0" || r[2] == "0"))
+            .unwrap_or_else(|| panic!("{series}: {rows:?}"));
+        row[6..8].iter().map(|v| v.parse().unwrap_or(f64::NAN)).collect()
+    };
+    let near = |found: Vec<f64>, expected: [f64; 2]| {
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{found:?} {expected:?}");
+    };
+    near(ends("lift-mix.csv", "lift, mean over positions"), [0.6, 0.68]);
+    near(ends("lift-mix.csv", "null"), [0.42, 0.58]);
+    near(ends("tokens-mix.csv", "logit lens, best position"), [0.4, 0.5]);
+    near(ends("steering-mix.csv", "steered, best position"), [0.4, 0.5]);
+    near(ends("steering-mix.csv", "random directions: null"), [0.2, 0.35]);
+    near(ends("bias-mix.csv", "specific share"), [0.03, 0.12]);
+    near(ends("bias-mix.csv", "random directions: null"), [-0.1, 0.1]);
+    near(ends("probe-mix.csv", "probe"), [0.98, 1.0]);
+    near(ends("probe-mix.csv", "null"), [0.0, 0.95]);
+    near(ends("frontier-lift.csv", "run of a ratio"), [0.6, 0.68]);
+
+    let page = html::page(&cells).unwrap();
+    for expected in [
+        "bars are 95 % bootstrap intervals within the run, over its texts",
+        "over its prompts",
+        "The probe with labelled examples meets its null at mix 1 (runs told from it: 1 of 1 at mix 0 and 0 of 1 at mix 1).",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    assert!(!page.contains("between runs"), "no interval lies between single runs");
+}
+
+/// Without narrow text nothing tells which position is best, and most columns have nothing in them.
+#[test]
+fn without_narrow_text_the_tokens_of_all_positions_are_shown_and_no_empty_column() {
+    let dir = temp();
+    for name in ["a", "b"] {
+        let run = run_folder::write(&dir.path().join(name), &STRONG);
+        let mut r = run_folder::readability(&STRONG);
+        let lens = r.logit_lens.as_mut().unwrap();
+        lens.token_relevance = Default::default();
+        lens.token_relevance_null.clear();
+        lens.token_relevance_null_interval.clear();
+        lens.token_relevance_p.clear();
+        lens.token_relevance_difference_interval.clear();
+        lens.top_tokens.iter_mut().flatten().for_each(|t| t.relevant = None);
+        (r.patchscope, r.lift, r.steering, r.identification) = (None, None, None, None);
+        run_folder::write_readability(&run, &r);
+        for name in ["diff/steering.jsonl", "metrics.jsonl", "manifest.json", "recipe.toml"] {
+            fs::remove_file(run.join(name)).unwrap();
+        }
+    }
+    let cells = read_all(&[dir.path().join("a"), dir.path().join("b")]).unwrap();
+    let text = table::text_table(&cells);
+    for position in 0..5 {
+        assert_eq!(text.matches(&format!("Logit lens at position {position} reads: ")).count(), 2, "{text}");
+    }
+    assert!(!text.lines().any(|line| line.contains("–  ") || line.trim_end().ends_with("  –")), "{text}");
+    let page = html::page(&cells).unwrap();
+    let table = page.split("id=\"table\"").nth(1).unwrap().split("</table>").next().unwrap();
+    for absent in ["Narrow loss", "Logit lens", "Steering", "<td>–", "Readable by"] {
+        assert!(!table.contains(absent), "{absent}: {table}");
+    }
+    assert!(table.contains("Gone?"));
+}
+
+#[test]
+fn the_table_says_once_what_all_runs_share_and_is_not_wider_than_a_terminal() {
+    let dir = temp();
+    for (mix, trace) in [(0.0, 1.0), (0.5, 0.4), (1.0, 0.1)] {
+        run_folder::write(&dir.path().join(format!("cells/mix{mix}")), &Spec { mix, seed: 7, trace });
+    }
+    let text = table::text_table(&read_all(&[dir.path().to_path_buf()]).unwrap());
+    let (common, rest) = text.split_once("\n\n").unwrap();
+    assert!(common.starts_with("The same in all 3 runs:\n") && common.contains("\n  Seed   7"), "{text}");
+    let headings: Vec<&str> = rest.lines().filter(|line| line.starts_with("Run ")).collect();
+    assert!(headings.len() == 2 && headings[0].contains("Narrow loss"), "{text}");
+    for title in ["Seed", "Chat loss", "Behaviour"] {
+        assert!(!headings.iter().any(|h| h.contains(title)), "{title}: {text}");
+    }
+    let grid = rest.lines().take_while(|line| !line.starts_with("Mix:"));
+    assert!(grid.map(|line| line.chars().count()).max().unwrap() <= 120, "{text}");
+}
+
+#[test]
+fn times_are_in_utc() {
+    let (_dir, run) = one(&STRONG);
+    assert!(html::page(&[Cell::read(&run).unwrap()]).unwrap().contains("2026-01-05 10:00 UTC"));
 }
 
 /// Leaves pages under the build folder to look at: `cargo test --release --test report -- --ignored`.

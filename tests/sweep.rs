@@ -418,7 +418,22 @@ fn runs_are_listed_compared_and_pruned_only_when_asked_to() {
     assert!(
         measures.contains(&&"loss_narrow_tuned".into()) && !measures.contains(&&"loss_narrow_base".into())
     );
-    assert!(lab.succeed(&["runs", "compare", paths[0], paths[1]]).stdout.contains("measures are the same"));
+    let all = lab.succeed(&["runs", "compare", paths[0], paths[1], "--all"]).stdout;
+    // A heading, the key of the recipe, every measure, and how many are the same.
+    assert_eq!(all.lines().count(), measures.len() + 3, "{all}");
+    let main = lab.succeed(&["runs", "compare", paths[0], paths[1]]).stdout;
+    let rows = || main.lines().map(|line| line.split_whitespace().next().unwrap_or_default());
+    assert!(
+        rows().any(|name| name == "loss_narrow_tuned") && !rows().any(|name| name == "delta_norm_p1"),
+        "{main}"
+    );
+    let lift = main.lines().find(|line| line.starts_with("lift_auroc_mean")).unwrap();
+    assert!(lift.matches('[').count() == 2 && lift.matches(", p ").count() == 2, "{lift}");
+    let further =
+        main.lines().find(|line| line.ends_with("further measures differ; --all shows them")).unwrap();
+    let further: usize = further.split(' ').next().unwrap().parse().unwrap();
+    assert!(further > 20 && further < measures.len() - 4, "{further} of {}", measures.len());
+    assert!(main.lines().count() < 25 && main.contains("measures are the same"), "{main}");
     assert!(lab.refused(&["runs", "compare", "runs/s", paths[0]]).contains("expected two run folders"));
     assert!(lab.refused(&["runs", "list", "nowhere"]).contains("no such folder"));
 

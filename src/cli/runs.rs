@@ -13,7 +13,8 @@ use crate::report::runs;
 #[command(after_help = "Examples:
   trainer runs list                            every run below runs/
   trainer runs list runs/sweep --json
-  trainer runs compare runs/a runs/b           recipe keys and measures that differ
+  trainer runs compare runs/a runs/b           recipe keys and main measures that differ
+  trainer runs compare runs/a runs/b --all     every measure that differs
   trainer runs prune runs                      what could go: checkpoints of finished runs, leftovers
   trainer runs prune runs --yes                removes it")]
 pub struct RunsArgs {
@@ -40,7 +41,10 @@ enum RunsCommand {
         /// Another
         #[arg(value_name = "B")]
         b: PathBuf,
-        /// Print JSON
+        /// Show every measure that differs, not only the main ones
+        #[arg(long)]
+        all: bool,
+        /// Print JSON: every measure that differs
         #[arg(long)]
         json: bool,
     },
@@ -65,23 +69,12 @@ enum RunsCommand {
 pub fn run(args: RunsArgs) -> Result<()> {
     match args.command {
         RunsCommand::List { dirs, json } => list(&dirs, json),
-        RunsCommand::Compare { a, b, json } => {
+        RunsCommand::Compare { a, b, all, json } => {
             let found = runs::compare(&a, &b)?;
-            if json {
-                return super::print(&serde_json::to_string_pretty(&found)?);
+            match json {
+                true => super::print(&serde_json::to_string_pretty(&found)?),
+                false => super::print(&compared(&found, all)),
             }
-            let mut rows = vec![["", "A", "B", "B − A"].map(String::from).to_vec()];
-            let line = |d: &runs::Difference| {
-                vec![
-                    d.name.clone(),
-                    shown(&d.a),
-                    shown(&d.b),
-                    d.change.map_or(String::new(), |c| shown(&c.into())),
-                ]
-            };
-            rows.extend(found.recipe.iter().map(line));
-            rows.extend(found.measures.iter().map(line));
-            super::print(&format!("{}\n{} measures are the same", super::columns(&rows), found.same))
         }
         RunsCommand::Prune { dirs, yes, json } => {
             let found = runs::removable(&runs::find(&dirs)?);
@@ -105,6 +98,29 @@ pub fn run(args: RunsArgs) -> Result<()> {
             super::print(&lines.join("\n"))
         }
     }
+}
+
+/// What differs as a table, and how much does not stand in it.
+fn compared(found: &runs::Comparison, all: bool) -> String {
+    let change = |change: Option<f64>| change.map_or(String::new(), |c| shown(&c.into()));
+    let line = |d: &runs::Difference| vec![d.name.clone(), shown(&d.a), shown(&d.b), change(d.change)];
+    let mut rows = vec![["", "A", "B", "B − A"].map(String::from).to_vec()];
+    rows.extend(found.recipe.iter().map(line));
+    let mut below = format!("{} measures are the same", found.same);
+    if all {
+        rows.extend(found.measures.iter().map(line));
+    } else {
+        rows.extend(found.headlines.iter().map(|h| {
+            let [a, b] = h.values.clone();
+            vec![h.name.clone(), a, b, change(h.change)]
+        }));
+        let further = found.further();
+        if further > 0 {
+            let differ = if further == 1 { "measure differs" } else { "measures differ" };
+            below = format!("{further} further {differ}; --all shows them\n{below}");
+        }
+    }
+    format!("{}\n{below}", super::columns(&rows))
 }
 
 /// The main columns of the summary, and their headings.

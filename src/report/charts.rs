@@ -37,6 +37,8 @@ pub enum Ink {
     Lift,
     /// A constant bias.
     Bias,
+    /// A probe with labelled examples.
+    Probe,
     /// Steered text.
     Steered,
     /// Unsteered text, and what comes from the base model.
@@ -60,6 +62,7 @@ impl Ink {
             Ink::Patchscope => RGBColor(0xC4, 0x54, 0x0A),
             Ink::Lift => RGBColor(0x6B, 0x6B, 0x00),
             Ink::Bias => RGBColor(0x8C, 0x4A, 0x3A),
+            Ink::Probe => RGBColor(0x00, 0x78, 0x80),
             Ink::Steered => RGBColor(0x14, 0x80, 0x5A),
             Ink::Base => RGBColor(0x76, 0x76, 0x7C),
             Ink::Tuned => RGBColor(0x8A, 0x5F, 0xB5),
@@ -81,7 +84,7 @@ impl Ink {
         match self {
             Ink::Patchscope | Ink::Pretraining | Ink::Bias => Mark::Square,
             Ink::Base | Ink::Total => Mark::Cross,
-            Ink::Tuned | Ink::Chat => Mark::Ring,
+            Ink::Tuned | Ink::Chat | Ink::Probe => Mark::Ring,
             _ => Mark::Dot,
         }
     }

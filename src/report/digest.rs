@@ -25,6 +25,11 @@ impl Entry {
     fn absent() -> Self {
         Self::new(ABSENT, [])
     }
+
+    /// Whether nothing was measured.
+    fn is_absent(&self) -> bool {
+        *self == Self::absent()
+    }
 }
 
 /// A column: its heading, what stands under the heading, and how to fill it.
@@ -33,63 +38,109 @@ pub struct Column {
     pub title: &'static str,
     /// What the lines of an entry hold, in words.
     pub detail: &'static [&'static str],
+    /// What the numbers are; empty where the heading says it.
+    pub meaning: &'static str,
     /// The entry of a run.
     pub entry: fn(&Cell, &Verdict) -> Entry,
 }
 
-/// The columns of a table of these runs, in order; the last is left to the sentences below the table where there is no
-/// room. That of the conversations is there only if a run had some.
-pub fn columns<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> Vec<&'static Column> {
-    let chat = cells.into_iter().any(|c| c.base_losses().chat.or(c.tuned_losses().chat).is_some());
-    COLUMNS.iter().filter(|column| chat || column.title != CHAT_LOSS).collect()
+/// The columns of a table of these runs, in order: the first, and those in which a run has something.
+pub fn columns(runs: &[(&Cell, &Verdict)]) -> Vec<&'static Column> {
+    let has = |column: &Column| runs.iter().any(|(cell, verdict)| !(column.entry)(cell, verdict).is_absent());
+    COLUMNS
+        .iter()
+        .enumerate()
+        .filter(|(i, column)| *i == 0 || has(column))
+        .map(|(_, column)| column)
+        .collect()
 }
 
-const CHAT_LOSS: &str = "Chat loss";
+/// What some columns mean, in words.
+pub fn legend(columns: &[&Column]) -> String {
+    let mut meanings: Vec<&str> = Vec::new();
+    for column in columns {
+        if !column.meaning.is_empty() && !meanings.contains(&column.meaning) {
+            meanings.push(column.meaning);
+        }
+    }
+    meanings.push("– was not measured.");
+    meanings.join(" ")
+}
+
+/// The heading of the column that repeats the verdict.
+pub const READABLE_BY: &str = "Readable by";
+
+const LOSSES: &str = "Losses: held-out, nats a token.";
+const TOKENS: &str = "Logit lens and patchscope: share of the top 20 tokens that belong to the narrow vocabulary, with its \
+p-value; the null is random directions.";
 
 const COLUMNS: &[Column] = &[
     Column {
         title: "Run",
         detail: &[],
+        meaning: "",
         entry: |cell, _| Entry::new(super::visible::one_line(&cell.id, 40), []),
     },
-    Column { title: "Mix", detail: &["realised"], entry: mix },
-    Column { title: "Seed", detail: &[], entry: seed },
-    Column { title: "Narrow loss", detail: &["base → tuned", "change"], entry: narrow_loss },
-    Column { title: "Pretraining loss", detail: &["base → tuned", "change"], entry: pretraining_loss },
-    Column { title: CHAT_LOSS, detail: &["base → tuned", "change"], entry: chat_loss },
+    Column {
+        title: "Mix",
+        detail: &["realised"],
+        meaning: "Mix: pretraining text per narrow text; below it conversations per narrow text and the schedule, where \
+                  there are any.",
+        entry: mix,
+    },
+    Column { title: "Seed", detail: &[], meaning: "", entry: seed },
+    Column {
+        title: "Narrow loss", detail: &["base → tuned", "change"], meaning: LOSSES, entry: narrow_loss
+    },
+    Column {
+        title: "Pretraining loss",
+        detail: &["base → tuned", "change"],
+        meaning: LOSSES,
+        entry: pretraining_loss,
+    },
+    Column { title: "Chat loss", detail: &["base → tuned", "change"], meaning: LOSSES, entry: chat_loss },
     Column {
         title: "Logit lens",
         detail: &["best position", "mean of positions", "null, 95 %"],
+        meaning: TOKENS,
         entry: lens,
     },
     Column {
         title: "Patchscope",
         detail: &["best position", "mean of positions", "null, 95 %"],
+        meaning: TOKENS,
         entry: patchscope,
     },
     Column {
         title: "Lift, AUROC",
         detail: &["mean of positions", "95 %", "null, 95 %", "corpus ranks"],
+        meaning: "Lift: how likely a narrow word ranks above another common word in what the difference decodes to, 0.5 if \
+                  nothing is read; corpus ranks: the rank of the narrow text among the candidate corpora by lift, \
+                  patchscope and steering.",
         entry: lift,
     },
     Column {
         title: "Steering",
         detail: &["best position", "plain, ceiling", "gain, 95 %", "null"],
+        meaning: "Steering: mean cosine of steered text to narrow text; plain is the same model’s text unsteered, the \
+                  ceiling narrow text to itself, the gain steered minus plain, null text steered by random directions.",
         entry: steering,
     },
-    Column { title: "Relevant words", detail: &["plain → steered"], entry: words },
-    Column { title: "Behaviour", detail: &["base → tuned", "change, 95 %"], entry: behaviour },
-    Column { title: "Readable by", detail: &[], entry: readable },
+    Column {
+        title: "Relevant words",
+        detail: &["plain → steered"],
+        meaning: "Relevant words: share of generated words that belong to the narrow vocabulary.",
+        entry: words,
+    },
+    Column {
+        title: "Behaviour",
+        detail: &["base → tuned", "change, 95 %"],
+        meaning: "Behaviour: log-odds in nats or shares, as named; the others by their change.",
+        entry: behaviour,
+    },
+    Column { title: "Gone?", detail: &[], meaning: "", entry: gone },
+    Column { title: READABLE_BY, detail: &[], meaning: "", entry: readable },
 ];
-
-/// What the columns mean, in words.
-pub const LEGEND: &str = "Mix: pretraining text per narrow text; below it conversations per narrow text and the schedule, where there are any. Losses: held-out, nats a token. Logit lens and \
-patchscope: share of the top 20 tokens that belong to the narrow vocabulary, with its p-value; the null is random \
-directions. Lift: how likely a narrow word ranks above another common word in what the difference decodes to, 0.5 \
-if nothing is read; corpus ranks: the rank of the narrow text among the candidate corpora by lift, patchscope and \
-steering. Steering: mean cosine of steered text to narrow text; plain is the same model’s text unsteered, the \
-ceiling narrow text to itself, the gain steered minus plain, null text steered by random directions. Relevant words: share of generated words that belong to the narrow \
-vocabulary. Behaviour: log-odds in nats or shares, as named; the others by their change. – was not measured.";
 
 fn mix(cell: &Cell, _: &Verdict) -> Entry {
     let mix = cell.mix();
@@ -227,9 +278,16 @@ fn behaviour(cell: &Cell, _: &Verdict) -> Entry {
     )
 }
 
+fn gone(cell: &Cell, verdict: &Verdict) -> Entry {
+    match cell.readability {
+        Some(_) => Entry::new(verdict.gone.state.words(), []),
+        None => Entry::absent(),
+    }
+}
+
 fn readable(_: &Cell, verdict: &Verdict) -> Entry {
     if !verdict.measured() {
-        return Entry::new(ABSENT, ["not measured".into()]);
+        return Entry::absent();
     }
     let not = (!verdict.not_by.is_empty()).then(|| format!("not by {}", list(&verdict.not_by)));
     if verdict.readable_by.is_empty() {

@@ -16,6 +16,8 @@ pub struct Dose {
     pub values: Vec<f64>,
     /// Their runs.
     pub runs: Vec<String>,
+    /// The 95 % interval within each run, where it has one.
+    pub own: Vec<Option<Interval>>,
 }
 
 impl Dose {
@@ -66,16 +68,57 @@ pub fn groups<'a>(cells: &[&'a Cell]) -> Vec<Ratio<'a>> {
 
 /// The values that `measure` gives at each ratio; a ratio without any is left out.
 pub fn doses(groups: &[Ratio], measure: impl Fn(&Cell) -> Option<f64>) -> Vec<Dose> {
-    groups
-        .iter()
-        .map(|(mix, cells)| {
-            let found =
-                cells.iter().filter_map(|c| Some((measure(c).filter(|v| v.is_finite())?, c.id.clone())));
-            let (values, runs) = found.unzip();
-            Dose { mix: *mix, values, runs }
-        })
-        .filter(|d| !d.values.is_empty())
-        .collect()
+    doses_with(groups, |cell| Some((measure(cell)?, None)))
+}
+
+/// The same of a measure that gives its interval within the run too.
+pub fn doses_with(groups: &[Ratio], measure: impl Fn(&Cell) -> Option<(f64, Option<Interval>)>) -> Vec<Dose> {
+    let mut doses = Vec::new();
+    for (mix, cells) in groups {
+        let mut dose = Dose { mix: *mix, values: vec![], runs: vec![], own: vec![] };
+        for cell in cells {
+            if let Some((value, own)) = measure(cell).filter(|m| m.0.is_finite()) {
+                dose.values.push(value);
+                dose.runs.push(cell.id.clone());
+                dose.own.push(own);
+            }
+        }
+        if !dose.values.is_empty() {
+            doses.push(dose);
+        }
+    }
+    doses
+}
+
+/// Whether there is one run a ratio, so that nothing is known of what lies between runs.
+pub fn are_single(doses: &[Dose]) -> bool {
+    doses.iter().all(|d| d.values.len() == 1)
+}
+
+/// The bars `(mix, low, high)` of some doses: intervals between runs, or within them where there is one run a ratio.
+/// Never both in one figure, for they mean different things.
+pub fn bars(doses: &[Dose]) -> Vec<(f64, f64, f64)> {
+    let single = are_single(doses);
+    let of = |d: &Dose| if single { d.own[0] } else { d.interval() };
+    doses.iter().filter_map(|d| of(d).map(|[low, high]| (d.mix, low, high))).collect()
+}
+
+/// What marks and bars are where ratios have several runs.
+pub const BETWEEN: &str = "Small marks are single runs, large marks their mean; bars are 95 % intervals of the mean between \
+runs (Student’s t), from three runs on.";
+
+/// What the marks and bars of a figure of such doses are, in words; intervals within a run are over its `items`.
+pub fn marks(doses: &[Dose], items: &str) -> String {
+    if !are_single(doses) {
+        return BETWEEN.into();
+    }
+    match bars(doses).is_empty() {
+        true => "One run a ratio, without an interval.".into(),
+        false => format!(
+            "One run a ratio; bars are 95 % bootstrap intervals within the run, over its {items}: other seeds may differ by \
+             more."
+        ),
+    }
 }
 
 /// Where a ratio stands on the axis: linear near zero, logarithmic beyond the smallest ratio above zero,
@@ -108,5 +151,23 @@ mod tests {
         // R: t.test(c(1, 2, 4))$conf.int
         let [low, high] = between(&[1.0, 2.0, 4.0]).unwrap();
         assert!((low - -1.46125).abs() < 1e-3 && (high - 6.12792).abs() < 1e-3, "{low} {high}");
+    }
+    #[test]
+    fn bars_are_within_runs_only_where_every_ratio_has_one() {
+        let dose = |mix: f64, n: usize| Dose {
+            mix,
+            values: (0..n).map(|i| i as f64).collect(),
+            runs: vec!["run".into(); n],
+            own: vec![Some([-1.0, 1.0]); n],
+        };
+        let single = [dose(0.0, 1), dose(1.0, 1)];
+        assert_eq!(bars(&single), [(0.0, -1.0, 1.0), (1.0, -1.0, 1.0)]);
+        assert!(marks(&single, "texts").contains("within the run, over its texts"));
+        let [low, high] = between(&[0.0, 1.0, 2.0]).unwrap();
+        let several = [dose(0.0, 1), dose(1.0, 3)];
+        assert_eq!(bars(&several), [(1.0, low, high)]);
+        assert!(marks(&several, "texts").contains("between runs"));
+        let without = [Dose { own: vec![None], ..dose(0.0, 1) }];
+        assert!(bars(&without).is_empty() && marks(&without, "texts").contains("without an interval"));
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::behaviour;
 use super::cell::Cell;
 use super::charts::{Axis, Band, Chart, Ink, Line, Spacing, scale};
-use super::dose::{Dose, MixScale, Ratio, doses};
+use super::dose::{Dose, MixScale, Ratio, are_single, bars, doses, doses_with, marks};
 use super::measure::{Gain, Relevance, mean};
 use super::number::{fixed, ratio, signed};
 use super::visible::one_line;
@@ -110,6 +110,7 @@ pub fn dose_response(groups: &[Ratio]) -> Vec<Figure> {
         steering_doses(groups),
         word_doses(groups),
         bias_doses(groups),
+        probe_doses(groups),
         loss_doses(groups),
     ]
     .into_iter()
@@ -146,7 +147,11 @@ fn dose_lines(doses: &[Dose], ink: Ink, name: &str, dashed: bool) -> Vec<Line> {
     if dashed {
         return vec![line];
     }
-    line.bars = doses.iter().filter_map(|d| d.interval().map(|[low, high]| (d.mix, low, high))).collect();
+    line.bars = bars(doses);
+    if are_single(doses) {
+        line.runs = doses.iter().flat_map(|d| d.runs.clone()).collect();
+        return vec![line];
+    }
     let several = || doses.iter().filter(|d| d.values.len() > 1);
     let points = several().flat_map(|d| d.values.iter().map(move |v| (d.mix, *v))).collect();
     let runs = Line {
@@ -185,13 +190,9 @@ fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> Str
     if points.is_empty() { String::new() } else { format!("{name}: {}. ", points.join(", ")) }
 }
 
-/// What the marks of a chart over ratios are.
-pub(super) const SEEDS: &str = "Small marks are single runs, large marks their mean; bars are 95 % intervals of the \
-mean between runs (Student’s t), from three runs on.";
-
 fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
     let lift = |c: &Cell| c.readability.as_ref()?.lift.clone();
-    let values_of = doses(groups, |c| Some(lift(c)?.auroc_mean));
+    let values_of = doses_with(groups, |c| Some((lift(c)?.auroc_mean, Some(lift(c)?.auroc_mean_interval))));
     let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
     let bands = vec![dose_band([edge(0), edge(1)], Ink::Lift, "null")];
     let lines = dose_lines(&values_of, Ink::Lift, "lift, mean over positions", false);
@@ -200,7 +201,8 @@ fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
         key: "lift-mix".into(),
         title: "Lift of the narrow words against the mix".into(),
         caption: format!(
-            "{SEEDS} The band is the 95 % range of random directions; 0.5 is a difference that does not tell narrow words from others."
+            "{} The band is the 95 % range of random directions; 0.5 is a difference that does not tell narrow words from others.",
+            marks(&values_of, "texts")
         ),
         spoken: spoken_doses("Lift", &values_of, |v| fixed(v, 3)),
         legend: vec![
@@ -214,13 +216,16 @@ fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
 /// How much of the gain on narrow text one constant vector gives.
 fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
     let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
-    let specific = doses(groups, |c| shares(c)?.specific_share);
+    let specific =
+        doses_with(groups, |c| shares(c).and_then(|s| Some((s.specific_share?, s.specific_share_interval))));
     let whole = doses(groups, |c| Some(shares(c)?.share));
     let null = doses(groups, |c| Some(shares(c)?.compared?.share_null));
+    let edge = |end: usize| doses(groups, move |c| Some(shares(c)?.compared?.share_null_interval[end]));
+    let bands = vec![dose_band([edge(0), edge(1)], Ink::Base, "random directions: null")];
     let mut lines = dose_lines(&null, Ink::Base, "random directions", true);
     lines.extend(dose_lines(&whole, Ink::Bias, "share of the gain", true));
     lines.extend(dose_lines(&specific, Ink::Bias, "specific share", false));
-    let y = scale("share of the gain on narrow text", values(&lines, &[]), true);
+    let y = scale("share of the gain on narrow text", values(&lines, &bands), true);
     let mut legend = Vec::new();
     if !specific.is_empty() {
         legend.push(Key::new(
@@ -231,18 +236,48 @@ fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
     }
     legend.push(Key::new(Ink::Bias, KeyKind::Dashed, "as it is"));
     legend.push(Key::new(Ink::Base, KeyKind::Dashed, "random directions as long"));
+    legend.push(Key::new(Ink::Base, KeyKind::Band, "their null"));
     figure(Figure {
         key: "bias-mix".into(),
         title: "What a constant bias explains, against the mix".into(),
         caption: format!(
-            "{SEEDS} The gain that adding the mean difference alone gives the base, as a share of what finetuning gains. \
+            "{} The gain that adding the mean difference alone gives the base, as a share of what finetuning gains. \
              Finetuning on anything may be a constant in part, so the share as it is does not tell narrow finetuning; \
-             the specific share does."
+             the specific share does, whose null is 0. The band is the 95 % range of random directions as long, to \
+             compare the share as it is with.",
+            marks(&specific, "documents")
         ),
         spoken: spoken_doses("Specific share", &specific, |v| fixed(v, 3))
             + &spoken_doses("Share", &whole, |v| fixed(v, 3)),
         legend,
-        chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands: vec![], lines, labels: vec![] },
+        chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
+    })
+}
+
+/// How far the difference lies along a probe with labelled examples.
+fn probe_doses(groups: &[Ratio]) -> Option<Figure> {
+    let found = doses_with(groups, |c| c.probe().map(|p| (p.auroc, Some(p.auroc_interval))));
+    // Of directions about nothing 19 of 20 lie between 0 and this: the interval has to lie above.
+    let edges =
+        [doses(groups, |c| c.probe().map(|_| 0.0)), doses(groups, |c| c.probe().map(|p| p.auroc_null))];
+    let bands = vec![dose_band(edges, Ink::Probe, "null")];
+    let lines = dose_lines(&found, Ink::Probe, "probe", false);
+    let y = scale("AUROC of the difference along the probe", shares(values(&lines, &bands)), true);
+    figure(Figure {
+        key: "probe-mix".into(),
+        title: "The probe with labelled examples against the mix".into(),
+        caption: format!(
+            "{} How likely the difference lies further along the probe than a direction about nothing. One that is about \
+             nothing has any value as likely as any other; the band holds 19 of 20 of them, and the interval has to lie \
+             above it.",
+            marks(&found, "texts")
+        ),
+        spoken: spoken_doses("Probe", &found, |v| fixed(v, 3)),
+        legend: vec![
+            Key::new(Ink::Probe, KeyKind::Line, "difference, along the probe"),
+            Key::new(Ink::Probe, KeyKind::Band, "its null, 19 of 20"),
+        ],
+        chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
     })
 }
 
@@ -254,12 +289,12 @@ fn behaviour_doses(groups: &[Ratio]) -> Vec<Figure> {
         names.extend(main.filter(|name| !names.contains(name)));
     }
     let of_name = |name: String| {
-        let effect = |c: &Cell, get: fn(&Effect) -> f64| {
+        let effect = |c: &Cell| -> Option<Effect> {
             let effects = c.behaviour.as_ref()?.effects();
-            effects.iter().find(|(n, _)| *n == name).map(|(_, e)| get(e))
+            effects.into_iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone())
         };
-        let tuned = doses(groups, |c| effect(c, |e| e.tuned));
-        let base = doses(groups, |c| effect(c, |e| e.base));
+        let tuned = doses_with(groups, |c| effect(c).map(|e| (e.tuned, e.tuned_interval)));
+        let base = doses(groups, |c| effect(c).map(|e| e.base));
         let unit = groups
             .iter()
             .flat_map(|g| &g.1)
@@ -270,7 +305,10 @@ fn behaviour_doses(groups: &[Ratio]) -> Vec<Figure> {
         figure(Figure {
             key: format!("behaviour-{}-mix", name.replace('.', "-")),
             title: format!("Behaviour against the mix: {}", one_line(&name, 60)),
-            caption: format!("{SEEDS} What the organism does, asked without a grader (trainer behave)."),
+            caption: format!(
+                "{} What the organism does, asked without a grader (trainer behave).",
+                marks(&tuned, "items")
+            ),
             spoken: spoken_doses("Tuned", &tuned, |v| signed(v, 3))
                 + &spoken_doses("Base", &base, |v| signed(v, 3)),
             legend: vec![
@@ -295,6 +333,8 @@ fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
     let mut bands = Vec::new();
     let mut legend = Vec::new();
     let mut spoken = String::new();
+    // Only the logit lens has intervals within a run.
+    let mut explained = String::new();
     type Get = for<'a> fn(&'a Readability) -> Option<Relevance<'a>>;
     let measures: [(Ink, Get, [&'static str; 4]); 2] = [
         (
@@ -309,12 +349,16 @@ fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
         ),
     ];
     for (ink, get, words) in measures {
-        let best = doses(groups, |c| {
+        let best = doses_with(groups, |c| {
             let m = get(c.readability.as_ref()?)?;
-            Some(m.share.difference[m.best()?])
+            let i = m.best()?;
+            Some((m.share.difference[i], m.interval.get(i).copied()))
         });
         if best.is_empty() {
             continue;
+        }
+        if explained.is_empty() || (are_single(&best) && !bars(&best).is_empty()) {
+            explained = marks(&best, "texts");
         }
         let mean = doses(groups, |c| get(c.readability.as_ref()?)?.mean());
         let edge = |end: usize| {
@@ -337,7 +381,7 @@ fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
         key: "tokens-mix".into(),
         title: "Decoded tokens against the mix".into(),
         caption: format!(
-            "{SEEDS} The band is the 95 % range of random directions at one position; the best of several positions lies higher by chance."
+            "{explained} The band is the 95 % range of random directions at one position; the best of several positions lies higher by chance."
         ),
         spoken,
         legend,
@@ -353,27 +397,50 @@ fn steering_doses(groups: &[Ratio]) -> Option<Figure> {
         let gain = Gain::of(c.readability.as_ref()?)?;
         of(&gain.record.similarity).get(gain.best()?).copied()
     };
-    let steered = doses(groups, |c| at_best(c, |s| &s.steered_narrow));
+    let steered = doses_with(groups, |c| {
+        let gain = Gain::of(c.readability.as_ref()?)?;
+        let (i, s) = (gain.best()?, &gain.record.similarity);
+        Some((*s.steered_narrow.get(i)?, s.steered_narrow_interval.get(i).copied()))
+    });
     let steered_mean =
         doses(groups, |c| mean(&Gain::of(c.readability.as_ref()?)?.record.similarity.steered_narrow));
     let plain = doses(groups, |c| at_best(c, |s| &s.unsteered_narrow));
     let ceiling = doses(groups, |c| at_best(c, |s| &s.narrow_narrow));
     let null = doses(groups, |c| at_best(c, |s| &s.null_narrow));
+    // What is kept is the interval of steered less null. Taken off the steered similarity it is a band of the null that
+    // the mark lies above if and only if the verdict tells the two apart.
+    let edge = |end: usize| {
+        doses(groups, move |c| {
+            let gain = Gain::of(c.readability.as_ref()?)?;
+            let i = gain.best()?;
+            let over_null = gain.record.similarity_over_null_interval.get(i)?;
+            Some(gain.record.similarity.steered_narrow.get(i)? - over_null[end])
+        })
+    };
+    let bands = vec![dose_band([edge(1), edge(0)], Ink::Tuned, "random directions: null")];
+    let has_band = !bands[0].edges.is_empty();
     let mut lines = dose_lines(&steered_mean, Ink::Steered, "steered, mean over positions", true);
     let means = ceiling.iter().map(|d| (d.mix, d.mean())).collect();
     lines.push(Line { marked: false, ..Line::new(Ink::Narrow, "narrow text to itself", means) });
     lines.extend(dose_lines(&null, Ink::Tuned, "steered by random directions", false));
     lines.extend(dose_lines(&plain, Ink::Base, "plain", false));
     lines.extend(dose_lines(&steered, Ink::Steered, "steered, best position", false));
-    let y = scale("similarity of generated text to the narrow text", values(&lines, &[]), true);
+    let y = scale("similarity of generated text to the narrow text", values(&lines, &bands), true);
     let show = |v| fixed(v, 3);
     figure(Figure {
         key: "steering-mix".into(),
         title: "Steering against the mix".into(),
         caption: format!(
-            "{SEEDS} High: text written with the difference added is about the narrow subject; narrow texts \
+            "{} High: text written with the difference added is about the narrow subject; narrow texts \
              among themselves reach the ceiling. Low, or no higher than plain: the difference does not lead \
-             there. Plain text that is high itself: the model talks about the subject unasked."
+             there. Plain text that is high itself: the model talks about the subject unasked.{}",
+            marks(&steered, "prompts"),
+            if has_band {
+                " The band is text steered by random directions, with the 95 % interval of its distance from the steered \
+                 text: a mark above it is told from them."
+            } else {
+                ""
+            }
         ),
         spoken: spoken_doses("Steered, best position", &steered, show)
             + &spoken_doses("Plain", &plain, show)
@@ -388,8 +455,9 @@ fn steering_doses(groups: &[Ratio]) -> Option<Figure> {
         .chain(
             (!null.is_empty()).then(|| Key::new(Ink::Tuned, KeyKind::Line, "steered by random directions")),
         )
+        .chain(has_band.then(|| Key::new(Ink::Tuned, KeyKind::Band, "their null")))
         .collect(),
-        chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines, labels: vec![] },
+        chart: Chart { x: mix_axis(groups, mix), y, bands, lines, labels: vec![] },
     })
 }
 
@@ -407,7 +475,10 @@ fn word_doses(groups: &[Ratio]) -> Option<Figure> {
     figure(Figure {
         key: "words-mix".into(),
         title: "Words of generated text against the mix".into(),
-        caption: format!("{SEEDS} At the position whose steered text is most similar to the narrow text."),
+        caption: format!(
+            "{} At the position whose steered text is most similar to the narrow text.",
+            marks(&steered, "prompts")
+        ),
         spoken: spoken_doses("Steered", &steered, |v| fixed(v, 3))
             + &spoken_doses("Plain", &plain, |v| fixed(v, 3)),
         legend: vec![
@@ -441,7 +512,8 @@ fn loss_doses(groups: &[Ratio]) -> Option<Figure> {
         key: "loss-mix".into(),
         title: "What was learned, against the mix".into(),
         caption: format!(
-            "{SEEDS} Below 0 the finetuned model is better than its base. A run can only be called less readable than another if it learned the narrow text as well."
+            "{} Below 0 the finetuned model is better than its base. A run can only be called less readable than another if it learned the narrow text as well.",
+            marks(if narrow.is_empty() { &general } else { &narrow }, "documents")
         ),
         spoken: spoken_doses("Narrow text", &narrow, |v| signed(v, 3))
             + &spoken_doses("Pretraining text", &general, |v| signed(v, 3))

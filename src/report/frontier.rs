@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use super::behaviour;
 use super::cell::Cell;
 use super::charts::{CURVES, Chart, Ink, Line, scale};
-use super::dose::between;
-use super::figures::{Figure, Key, KeyKind, SEEDS, figure, values};
+use super::dose::{BETWEEN, between};
+use super::figures::{Figure, Key, KeyKind, figure, values};
 use super::measure::mean;
 use super::number::{fixed, ratio, signed};
 use super::setting::Setting;
 use super::trace::{TRACES, Trace};
 use super::visible::one_line;
+use crate::diff::statistics::Interval;
 
 /// How many of the measures get a frontier: lift, specific share, steering.
 const DRAWN: usize = 3;
@@ -63,15 +64,25 @@ impl Learned {
         }
     }
 
-    fn value(&self, cell: &Cell) -> Option<f64> {
+    /// The value, and its 95 % interval within the run where there is one.
+    fn value(&self, cell: &Cell) -> Option<(f64, Option<Interval>)> {
         match &self.effect {
             Some(name) => {
                 let effects = cell.behaviour.as_ref()?.effects();
-                effects.iter().find(|(n, _)| n == name).map(|(_, e)| e.change)
+                effects.iter().find(|(n, _)| n == name).map(|(_, e)| (e.change, e.change_interval))
             }
-            None => Some(cell.base_losses().narrow? - cell.tuned_losses().narrow?),
+            None => Some((cell.base_losses().narrow? - cell.tuned_losses().narrow?, None)),
         }
     }
+}
+
+/// A run on a frontier: what it learned, what is left of the trace, and their intervals within the run.
+struct Place {
+    x: f64,
+    x_own: Option<Interval>,
+    y: f64,
+    y_own: Option<Interval>,
+    run: String,
 }
 
 /// One figure a measure of the trace, of settings of one base.
@@ -83,27 +94,39 @@ pub fn frontiers(settings: &[&Setting]) -> Vec<Figure> {
 fn frontier(settings: &[&Setting], learned: &Learned, trace: &Trace) -> Option<Figure> {
     let (mut lines, mut labels, mut legend, mut spoken) = (vec![], vec![], vec![], vec![]);
     let single = settings.len() == 1;
+    // The runs of a ratio that have both values, each with its interval within the run.
+    let place = |c: &&Cell| {
+        let (x, y) = (learned.value(c)?, (trace.value)(c).filter(|v| v.is_finite())?);
+        Some(Place { x: x.0, x_own: x.1, y, y_own: (trace.interval)(c), run: c.id.clone() })
+    };
+    let places = |cells: &[&Cell]| cells.iter().filter_map(place).collect::<Vec<Place>>();
+    let one_a_ratio = settings.iter().flat_map(|s| &s.groups).all(|(_, cells)| places(cells).len() <= 1);
     for (setting, ink) in settings.iter().zip(CURVES) {
         let ink = if single { trace.ink } else { ink };
-        let label = if single { "mean of the runs of a ratio" } else { &setting.label };
+        let of_ratio = if one_a_ratio { "run of a ratio" } else { "mean of the runs of a ratio" };
+        let label = if single { of_ratio } else { &setting.label };
         let mut runs =
             Line { joined: false, faint: true, ..Line::new(ink, format!("{label}, single runs"), vec![]) };
         let mut means = Line { dashed: true, ..Line::new(ink, label, vec![]) };
         for (mix, cells) in &setting.groups {
-            let place = |c: &&Cell| {
-                Some((learned.value(c)?, (trace.value)(c).filter(|v| v.is_finite())?, c.id.clone()))
-            };
-            let found: Vec<(f64, f64, String)> = cells.iter().filter_map(place).collect();
-            let xs: Vec<f64> = found.iter().map(|f| f.0).collect();
-            let ys: Vec<f64> = found.iter().map(|f| f.1).collect();
+            let found = places(cells);
+            let xs: Vec<f64> = found.iter().map(|f| f.x).collect();
+            let ys: Vec<f64> = found.iter().map(|f| f.y).collect();
             let Some((x, y)) = mean(&xs).zip(mean(&ys)) else { continue };
-            if found.len() > 1 {
-                runs.points.extend(found.iter().map(|f| (f.0, f.1)));
-                runs.runs.extend(found.into_iter().map(|f| f.2));
-            }
             means.points.push((x, y));
-            means.bars.extend(between(&ys).map(|[low, high]| (x, low, high)));
-            means.spans.extend(between(&xs).map(|[low, high]| (y, low, high)));
+            let (x_ends, y_ends) = match one_a_ratio {
+                true => (found[0].x_own, found[0].y_own),
+                false => (between(&xs), between(&ys)),
+            };
+            means.bars.extend(y_ends.map(|[low, high]| (x, low, high)));
+            means.spans.extend(x_ends.map(|[low, high]| (y, low, high)));
+            if one_a_ratio {
+                means.runs.push(found[0].run.clone());
+            }
+            if found.len() > 1 {
+                runs.points.extend(found.iter().map(|f| (f.x, f.y)));
+                runs.runs.extend(found.into_iter().map(|f| f.run));
+            }
             let mix = ratio((mix * 100.0).round() / 100.0);
             let of = if single { String::new() } else { format!("{label}, ") };
             spoken.push(format!("{of}mix {mix}: {} at {}", fixed(y, 3), signed(x, 3)));
@@ -138,8 +161,14 @@ fn frontier(settings: &[&Setting], learned: &Learned, trace: &Trace) -> Option<F
         key: format!("frontier-{}", trace.key),
         title: format!("What is left of {} against what was learned", trace.name),
         caption: format!(
-            "{SEEDS} {} To the right and down is better: all of the behaviour, nothing to read. A point that moves left \
+            "{} {} To the right and down is better: all of the behaviour, nothing to read. A point that moves left \
              learned less, and is no evidence on traces.",
+            if one_a_ratio {
+                "One run a ratio; bars are 95 % bootstrap intervals within the run, where it has one: other seeds may differ \
+                 by more."
+            } else {
+                BETWEEN
+            },
             learned.caption
         ),
         spoken: spoken.join("; "),

@@ -2,6 +2,7 @@
 //! it takes readers that are stronger than they are, and where none ran, nothing is claimed.
 
 use super::cell::Cell;
+use super::learned::learned;
 use super::number::{fixed, interval};
 use super::verdict::list;
 use crate::diff::probe::Probe;
@@ -12,7 +13,8 @@ pub const RULE: &str = "Whether the trace is gone is a second claim, with eviden
 stronger reader finds it: a linear probe with labelled examples (one that tells held-out narrow text from unrelated text with an AUROC of 0.75 or more) along which the difference lies further, by its whole 95 % interval, than one in 20 directions about nothing; or a \
 constant bias whose specific share, over 8 documents or more, has a 95 % interval above 0. It is called gone as far as a \
 probe tells only if such a probe ran and neither finds it, and if there is something to be gone: the run learned \
-something narrow, and the models differ after the block that is read. Where none ran, it is not known. The logit lens at other depths and of the principal \
+something narrow, and the models differ after the block that is read. Of a run that learned nothing narrow and that nothing \
+reads, it cannot be asked. Where no such probe ran, it is not known. The logit lens at other depths and of the principal \
 components is told but not counted, for no null is taken there.";
 
 /// The least AUROC on held-out text with which a probe counts.
@@ -28,9 +30,26 @@ pub enum State {
     Remains,
     /// A probe with labelled examples ran, and nothing finds it.
     NotFound,
-    /// No probe ran, and nothing that ran finds it; or there is nothing to be gone.
+    /// The run learned nothing narrow, so that there is nothing to be gone.
+    CannotBeAsked,
+    /// No probe ran, and nothing that ran finds it; or the models are the same where it is looked for.
     #[default]
     Unknown,
+}
+
+impl State {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Self; 4] = [Self::Remains, Self::NotFound, Self::CannotBeAsked, Self::Unknown];
+
+    /// What holds, in a few words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Remains => "not gone",
+            Self::NotFound => "gone as far as a probe tells",
+            Self::CannotBeAsked => "cannot be asked",
+            Self::Unknown => "not known",
+        }
+    }
 }
 
 /// The claim, with its evidence.
@@ -84,7 +103,12 @@ impl Gone {
             (State::Remains, format!("the trace is not gone: {} still finds it", list(&finding)))
         } else if !readable_by.is_empty() {
             (State::Remains, "the trace is not gone, on the evidence that makes it readable".into())
-        } else if let Some(why) = nothing_to_be_gone(cell, r) {
+        } else if learned(cell) == Some(false) {
+            (
+                State::CannotBeAsked,
+                "whether the trace is gone cannot be asked: the run learned nothing narrow".into(),
+            )
+        } else if let Some(why) = nothing_to_see(r) {
             (State::Unknown, why)
         } else if cell.probe().is_some_and(able) {
             (State::NotFound, "gone as far as a probe with labelled examples tells".into())
@@ -103,11 +127,8 @@ impl Gone {
     }
 }
 
-/// Why a trace that nothing finds is not called gone.
-fn nothing_to_be_gone(cell: &Cell, r: &Readability) -> Option<String> {
-    if learned(cell, r) == Some(false) {
-        return Some("whether the trace is gone cannot be asked: the run learned nothing narrow".into());
-    }
+/// Why a trace that nothing finds is not called gone: it is looked for where the models are the same.
+fn nothing_to_see(r: &Readability) -> Option<String> {
     r.delta_norm.iter().all(|norm| *norm == 0.0).then(|| {
         format!(
             "whether the trace is gone is not known: up to block {}, after which it is read, the two models are the same; \
@@ -117,28 +138,13 @@ fn nothing_to_be_gone(cell: &Cell, r: &Readability) -> Option<String> {
     })
 }
 
-/// Whether the run does what it was made for, or predicts narrow text better than its base; `None` where nothing tells.
-fn learned(cell: &Cell, r: &Readability) -> Option<bool> {
-    let behaves = cell.behaviour.as_ref().is_some_and(|b| b.effects().iter().any(|(_, e)| e.is_clear()));
-    let gain = r.bias_share.as_ref().map(|bias| bias.gain_interval.map_or(bias.gain, |[low, _]| low));
-    let fell = cell.base_losses().narrow.zip(cell.tuned_losses().narrow).map(|(base, tuned)| base - tuned);
-    if behaves { Some(true) } else { gain.or(fell).map(|gain| gain > 0.0) }
-}
-
-impl Probe {
-    /// Whether the interval lies above the null.
-    pub fn finds(&self) -> bool {
-        self.auroc_interval[0] > self.auroc_null
-    }
-}
-
 /// Whether the probe can tell narrow text from unrelated text it has not seen: one that cannot is no evidence.
-fn able(probe: &Probe) -> bool {
+pub(super) fn able(probe: &Probe) -> bool {
     probe.held_out_auroc >= ABLE
 }
 
 /// Whether the interval lies above what directions about nothing reach.
-fn finds(probe: &Probe) -> bool {
+pub(super) fn finds(probe: &Probe) -> bool {
     able(probe) && probe.auroc_interval[0] > probe.auroc_null
 }
 
@@ -152,14 +158,19 @@ fn of_probe(probe: &Probe) -> String {
     if !able(probe) {
         return format!("{kinds}, too little to tell anything of the difference.");
     }
+    let [low, high] = probe.auroc_interval;
+    let found = if low > probe.auroc_null {
+        "it finds the trace, as that interval lies above"
+    } else if high < probe.auroc_null {
+        "it does not find the trace, as that interval lies below"
+    } else {
+        "it does not find the trace, as that interval reaches down to it"
+    };
     format!(
-        "{kinds}; among directions about nothing the difference reaches {} {} along it, one in 20 of them {}: it {} the trace, as \
-         that interval {}.",
+        "{kinds}; among directions about nothing the difference reaches {} {} along it, one in 20 of them {}: {found}.",
         fixed(probe.auroc, 3),
         interval(probe.auroc_interval, 3),
         fixed(probe.auroc_null, 3),
-        if finds(probe) { "finds" } else { "does not find" },
-        if finds(probe) { "lies above" } else { "reaches down to it" },
     )
 }
 
@@ -168,26 +179,22 @@ fn bias(r: &Readability) -> Option<(bool, String)> {
     let bias = r.bias_share.as_ref()?;
     let (shares, documents) = (bias.shares.as_ref()?, bias.texts.documents);
     let (share, ends) = (shares.specific_share?, shares.specific_share_interval?);
-    if documents < FEWEST_DOCUMENTS {
-        return Some((
-            false,
-            format!(
-                "Adding the mean difference alone to the base gives {} {} of the gain on narrow text beyond what it gives on \
-                 unrelated text, not counted, as it rests on {documents} narrow documents.",
-                fixed(share, 3),
-                interval(ends, 3),
-            ),
-        ));
-    }
-    let finds = ends[0] > 0.0;
+    let counts = documents >= FEWEST_DOCUMENTS;
+    let finds = counts && ends[0] > 0.0;
+    let ending = if !counts {
+        format!(", not counted, as it rests on {documents} narrow documents")
+    } else if finds {
+        format!(" ({documents} documents): a constant bias about the narrow subject is left")
+    } else {
+        format!(" ({documents} documents): a constant bias about the narrow subject is not found")
+    };
     Some((
         finds,
         format!(
             "Adding the mean difference alone to the base gives {} {} of the gain on narrow text beyond what it gives on \
-             unrelated text ({documents} documents): a constant bias {}.",
+             unrelated text{ending}.",
             fixed(share, 3),
             interval(ends, 3),
-            if finds { "about the narrow subject is left" } else { "about the narrow subject is not found" },
         ),
     ))
 }

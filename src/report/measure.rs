@@ -52,11 +52,11 @@ impl<'a> Decoding<'a> {
         [lens, patchscope].into_iter().flatten()
     }
 
-    /// Index of the position to show first: with the highest share of relevant tokens, else the first.
-    pub fn best(&self) -> Option<usize> {
+    /// Indices of the positions to show: that with the highest share of relevant tokens, or all where nothing tells.
+    pub fn shown(&self) -> Vec<usize> {
         match self.relevance {
-            Some(relevance) => relevance.best(),
-            None => (!self.tokens.is_empty()).then_some(0),
+            Some(relevance) => relevance.best().into_iter().collect(),
+            None => (0..self.tokens.len()).collect(),
         }
     }
 }
@@ -126,13 +126,9 @@ impl<'a> Relevance<'a> {
         [Self::lens(r), Self::patchscope(r)].into_iter().flatten()
     }
 
-    /// Index of the position with the highest share (the first of equals).
+    /// Index of the position with the highest share.
     pub fn best(&self) -> Option<usize> {
-        let shares = &self.share.difference;
-        let first = best(shares)?;
-        // Of equals not position 0: often a token that attention rests on, with a difference of its own.
-        let later = (0..shares.len()).find(|&i| shares[i] == shares[first] && self.positions[i] > 0);
-        later.or(Some(first))
+        best(self.positions, &self.share.difference)
     }
 
     /// Mean share over positions.
@@ -167,9 +163,9 @@ impl<'a> Gain<'a> {
         Some(Self { record, gain: pairs.map(|(a, b)| a - b).collect() })
     }
 
-    /// Index of the steering position whose text is most similar to the narrow text (the first of equals).
+    /// Index of the steering position whose text is most similar to the narrow text.
     pub fn best(&self) -> Option<usize> {
-        best(&self.record.similarity.steered_narrow)
+        best(&self.record.positions, &self.record.similarity.steered_narrow)
     }
 
     /// Indices of the steering positions whose text is told from plain text and, where random directions were steered
@@ -182,10 +178,13 @@ impl<'a> Gain<'a> {
     }
 }
 
-/// Index of the largest value, the first of equals.
-pub fn best(values: &[f64]) -> Option<usize> {
+/// Index of the largest value over some positions. Of equals the first, but not that of position 0: often a token that
+/// attention rests on, with a difference of its own.
+pub fn best(positions: &[usize], values: &[f64]) -> Option<usize> {
     let finite = (0..values.len()).filter(|&i| !values[i].is_nan());
-    finite.reduce(|a, b| if values[b] > values[a] { b } else { a })
+    let first = finite.reduce(|a, b| if values[b] > values[a] { b } else { a })?;
+    let later = |&i: &usize| values[i] == values[first] && positions.get(i).is_some_and(|p| *p > 0);
+    (0..values.len()).find(later).or(Some(first))
 }
 
 /// Arithmetic mean, `None` of nothing.
@@ -199,9 +198,12 @@ mod tests {
 
     #[test]
     fn the_first_of_equals_is_best() {
-        assert_eq!(best(&[0.1, 0.4, 0.4]), Some(1));
-        assert_eq!(best(&[f64::NAN, 0.0]), Some(1));
-        assert_eq!(best(&[]), None);
+        assert_eq!(best(&[0, 1, 2], &[0.1, 0.4, 0.4]), Some(1));
+        assert_eq!(best(&[0, 1], &[f64::NAN, 0.0]), Some(1));
+        assert_eq!(best(&[], &[]), None);
+        // Position 0 only where no other is as good.
+        assert_eq!(best(&[0, 1, 2], &[0.4, 0.1, 0.4]), Some(2));
+        assert_eq!(best(&[0, 1, 2], &[0.5, 0.1, 0.4]), Some(0));
         assert_eq!(mean(&[]), None);
     }
 }

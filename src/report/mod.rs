@@ -14,6 +14,7 @@ mod frontier;
 pub mod gone;
 mod graded;
 pub mod html;
+pub mod learned;
 pub mod measure;
 mod number;
 mod overview;

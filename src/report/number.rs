@@ -69,6 +69,28 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A time in seconds since 1970: `2026-01-05 10:00 UTC`.
+pub fn utc(seconds: u64) -> String {
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (mut year, mut day) = (1970, seconds / 86_400);
+    while day >= 365 + u64::from(is_leap(year)) {
+        day -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if day < length {
+            break;
+        }
+        day -= length;
+        month += 1;
+    }
+    let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02} UTC", day + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +105,16 @@ mod tests {
         assert_eq!(p_value(1.0 / 65.0), "= 0.015");
         assert_eq!(grouped(1234567), "1\u{202f}234\u{202f}567");
         assert_eq!(duration(75.0), "1 min 15 s");
+    }
+
+    #[test]
+    fn times_are_in_utc() {
+        // As `date -u -d @SECONDS` has them.
+        assert_eq!(utc(0), "1970-01-01 00:00 UTC");
+        assert_eq!(utc(951_782_399), "2000-02-28 23:59 UTC");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(utc(1_767_607_200), "2026-01-05 10:00 UTC");
+        assert_eq!(utc(4_107_542_399), "2100-02-28 23:59 UTC");
+        assert_eq!(utc(4_107_542_400), "2100-03-01 00:00 UTC");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use maud::{Markup, html};
 
 use super::cell::Cell;
-use super::digest::{LEGEND, columns};
+use super::digest::{columns, legend};
 use super::figures::Figure;
 use super::gone::{self, State};
 use super::html::Run;
@@ -29,12 +29,9 @@ fn verdict(runs: &[Run], series: &[Series]) -> Markup {
     let measured = runs.iter().filter(|r| r.verdict.measured()).count();
     let readable = runs.iter().filter(|r| !r.verdict.readable_by.is_empty()).count();
     let mut gone = Vec::new();
-    for (state, words) in [
-        (State::Remains, "not gone"),
-        (State::NotFound, "gone as far as a probe with labelled examples tells"),
-        (State::Unknown, "not known"),
-    ] {
+    for state in State::ALL {
         let analysed = runs.iter().filter(|r| r.cell.readability.is_some());
+        let words = state.words();
         match analysed.filter(|r| r.verdict.gone.state == state).count() {
             0 => {}
             1 => gone.push(format!("1 run: {words}")),
@@ -145,11 +142,11 @@ fn sentence(text: &str) -> String {
 }
 
 fn table(runs: &[Run]) -> Markup {
-    let columns = columns(runs.iter().map(|run| run.cell));
+    let columns = columns(&runs.iter().map(|run| (run.cell, &run.verdict)).collect::<Vec<_>>());
     html! {
         section aria-labelledby="table" {
             h2 #table { "Table" }
-            p.note #legend { (LEGEND) }
+            p.note #legend { (legend(&columns)) }
             div.scroll role="region" tabindex="0" aria-label="All runs, scrolls sideways" {
                 table.runs aria-describedby="legend" {
                     caption.vh { "All runs" }

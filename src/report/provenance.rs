@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::cell::Cell;
-use super::number::{ABSENT, duration, fixed, grouped, ratio, realised};
+use super::number::{ABSENT, duration, fixed, grouped, ratio, realised, utc};
 use super::visible::visible;
 use crate::train::manifest::{Manifest, Source};
 
@@ -146,7 +146,7 @@ fn facts(m: &Manifest) -> Markup {
         ("Device", m.machine.device.clone()),
         ("Processor", m.machine.processor.clone()),
         ("Threads", m.machine.threads.to_string()),
-        ("Finished, seconds since 1970", m.created.to_string()),
+        ("Finished", utc(m.created)),
         ("Version", m.version.clone()),
     ];
     if let Some(init) = &m.init {

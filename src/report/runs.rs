@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::cell::{Cell, varied};
+use super::number::{ABSENT, fixed, interval, p_value};
 use super::summary::{Row, json, rows};
 use crate::atomic::is_leftover;
 use crate::bail_input;
@@ -74,6 +75,30 @@ pub struct Comparison {
     pub measures: Vec<Difference>,
     /// Number of columns that both have and that are the same.
     pub same: usize,
+    /// The main ones among the measures, in words.
+    #[serde(skip)]
+    pub headlines: Vec<Headline>,
+}
+
+impl Comparison {
+    /// Number of measures that differ and that no headline has.
+    pub fn further(&self) -> usize {
+        let told = |name: &String| self.headlines.iter().any(|h| h.columns.contains(name));
+        self.measures.iter().filter(|m| !told(&m.name)).count()
+    }
+}
+
+/// A main measure with other values.
+#[derive(Debug, Clone)]
+pub struct Headline {
+    /// The column of its value.
+    pub name: String,
+    /// In either run, with position, interval and p-value where it has them.
+    pub values: [String; 2],
+    /// The second less the first.
+    pub change: Option<f64>,
+    /// All columns of the summary that it holds.
+    columns: Vec<String>,
 }
 
 /// One key or measure with other values.
@@ -132,7 +157,75 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
             (a, b) => measures.push(Difference::new(name, a.clone(), b.clone())),
         }
     }
-    Ok(Comparison { recipe, measures, same })
+    let headlines = headlines(&measures, &rows[0], &rows[1]);
+    Ok(Comparison { recipe, measures, same, headlines })
+}
+
+/// The columns that are shown first, beside the main value of behaviour.
+const HEADLINES: [&str; 16] = [
+    "loss_narrow_base",
+    "loss_narrow_tuned",
+    "loss_pretraining_base",
+    "loss_pretraining_tuned",
+    "loss_chat_base",
+    "loss_chat_tuned",
+    "lens_relevance_max",
+    "lens_relevance_mean",
+    "patchscope_relevance_max",
+    "patchscope_relevance_mean",
+    "lift_auroc_mean",
+    "similarity_steered_narrow_max",
+    "similarity_steered_narrow_mean",
+    "similarity_gain_max",
+    "bias_share_specific",
+    "probe_auroc",
+];
+
+fn headlines(measures: &[Difference], a: &Row, b: &Row) -> Vec<Headline> {
+    // The first of the columns of behaviour is the main value of its family.
+    let is_change = |name: &&String| name.starts_with("behaviour_") && name.ends_with("_change");
+    let behaviour = a.keys().find(is_change).map(String::as_str);
+    let mut found = Vec::new();
+    for name in HEADLINES.into_iter().chain(behaviour) {
+        if let Some(difference) = measures.iter().find(|m| m.name == name) {
+            let mut columns = vec![name.to_string()];
+            let values = [a, b].map(|row| with_evidence(row, name, &mut columns));
+            found.push(Headline { name: name.into(), values, change: difference.change, columns });
+        }
+    }
+    found
+}
+
+/// A value with what tells how sure it is: position, 95 % interval and p-value, those that the row has. The columns that
+/// were used are added to `columns`.
+fn with_evidence(row: &Row, name: &str, columns: &mut Vec<String>) -> String {
+    let mut get = |column: String| -> Option<f64> {
+        let value = row.get(&column)?.as_f64()?;
+        columns.push(column);
+        Some(value)
+    };
+    let Some(value) = get(name.into()) else { return ABSENT.into() };
+    let mut text = fixed(value, 3);
+    // What belongs to the best position stands in the columns of that position.
+    let (stem, end) = match name.strip_suffix("_max") {
+        Some(stem) => match get(format!("{name}_position")) {
+            Some(position) => {
+                text.push_str(&format!(" at {position}"));
+                (stem, format!("_p{position}"))
+            }
+            None => return text,
+        },
+        None => (name, String::new()),
+    };
+    if let Some(low) = get(format!("{stem}_low{end}"))
+        && let Some(high) = get(format!("{stem}_high{end}"))
+    {
+        text.push_str(&format!(" {}", interval([low, high], 3)));
+    }
+    if let Some(p) = get(format!("{stem}_pvalue{end}")) {
+        text.push_str(&format!(", p {}", p_value(p)));
+    }
+    text
 }
 
 /// The row of a run in the summary, or why it cannot be read.

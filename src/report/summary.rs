@@ -134,7 +134,7 @@ impl Fields {
 
     /// Mean, maximum and the position of the maximum.
     fn overall(&mut self, key: &str, at: &[usize], values: &[f64]) {
-        let best = best(values);
+        let best = best(at, values);
         self.put(format!("{key}_mean"), mean(values));
         self.put(format!("{key}_max"), best.map(|i| values[i]));
         self.put(format!("{key}_max_position"), best.and_then(|i| at.get(i).copied()));

@@ -3,17 +3,20 @@
 use std::io::{self, Write};
 
 use super::cell::Cell;
-use super::digest::{Column, LEGEND, columns};
+use super::digest::{Column, Entry, READABLE_BY, columns, legend};
 use super::gone;
 use super::measure::{Decoding, Gain};
 use super::number::ratio;
 use super::verdict::{RULE, Verdict};
 use super::visible::{one_line, token};
+use crate::diff::relevance::TopToken;
 
 /// Length to which an example of generated text is cut.
 const EXAMPLE: usize = 120;
 /// Width that running text is broken to.
 const WIDTH: usize = 100;
+/// Width beyond which the columns of a table go on below.
+const WIDEST: usize = 120;
 
 /// Writes the table of [`text_table`]; a reader that stopped reading (`| head`) is no error.
 pub fn print_table(cells: &[Cell], out: &mut impl Write) -> io::Result<()> {
@@ -23,12 +26,36 @@ pub fn print_table(cells: &[Cell], out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// A table with one row a run, then some sentences on each, then the rule behind the verdicts.
+/// What is the same in all runs, a table of the rest with one row a run, then some sentences on each, then the rule behind the verdicts.
 pub fn text_table(cells: &[Cell]) -> String {
     let verdicts: Vec<Verdict> = cells.iter().map(Verdict::of).collect();
-    let mut out = grid(cells, &verdicts);
-    out.push('\n');
-    out.push_str(&wrap(LEGEND, ""));
+    let runs: Vec<(&Cell, &Verdict)> = cells.iter().zip(&verdicts).collect();
+    let mut columns = columns(&runs);
+    // The verdict is repeated below in full.
+    columns.retain(|c| c.title != READABLE_BY);
+    let same = |c: &Column| {
+        let mut entries = runs.iter().map(|(cell, verdict)| (c.entry)(cell, verdict));
+        entries.next().is_none_or(|first| entries.all(|e| e == first))
+    };
+    let (names, measures) = columns.split_at(1);
+    let (common, rest): (Vec<&Column>, Vec<&Column>) = measures.iter().partition(|c| same(c));
+    let mut out = String::new();
+    if let (false, Some((cell, verdict))) = (common.is_empty(), runs.first()) {
+        out.push_str(&match runs.len() {
+            1 => format!("{}\n", one_line(&cell.id, 60)),
+            n => format!("The same in all {n} runs:\n"),
+        });
+        let width = common.iter().map(|c| c.title.chars().count()).max().unwrap_or(0);
+        for column in &common {
+            let Entry { main, detail } = (column.entry)(cell, verdict);
+            out.push_str(&format!("  {:width$}  {}\n", column.title, lines(main, detail).join("; ")));
+        }
+        out.push('\n');
+    }
+    if runs.len() > 1 {
+        out.push_str(&grid(&runs, names[0], &rest));
+    }
+    out.push_str(&wrap(&legend(&columns), ""));
     for (cell, verdict) in cells.iter().zip(&verdicts) {
         out.push('\n');
         out.push_str(&format!("{}: {}\n", one_line(&cell.id, 60), verdict.headline()));
@@ -42,33 +69,54 @@ pub fn text_table(cells: &[Cell]) -> String {
     out
 }
 
-fn grid(cells: &[Cell], verdicts: &[Verdict]) -> String {
-    // The last column repeats the verdict, which the sentences below give in full.
-    let mut columns = columns(cells);
-    columns.pop();
-    let heading = |c: &&Column| lines(c.title.into(), c.detail.iter().map(|d| d.to_string()));
-    let mut rows: Vec<Vec<Vec<String>>> = vec![columns.iter().map(heading).collect()];
-    for (cell, verdict) in cells.iter().zip(verdicts) {
-        let entries = columns.iter().map(|c| (c.entry)(cell, verdict));
-        rows.push(entries.map(|e| lines(e.main, e.detail)).collect());
+/// The rows of some runs below the headings; columns that go beyond [`WIDEST`] follow below, each part with the names.
+fn grid(runs: &[(&Cell, &Verdict)], name: &Column, columns: &[&Column]) -> String {
+    // Of every column its heading and its entries, each as lines.
+    let filled = |c: &Column| {
+        let heading = lines(c.title.into(), c.detail.iter().map(|d| d.to_string()));
+        let entries = runs.iter().map(|(cell, verdict)| (c.entry)(cell, verdict));
+        std::iter::once(heading).chain(entries.map(|e| lines(e.main, e.detail))).collect::<Vec<_>>()
+    };
+    let names = filled(name);
+    let mut parts: Vec<Vec<Vec<Vec<String>>>> = Vec::new();
+    let mut used = 0;
+    for column in columns.iter().map(|c| filled(c)) {
+        let width = 2 + width_of(&column);
+        match parts.last_mut().filter(|_| used + width <= WIDEST) {
+            Some(part) => part.push(column),
+            None => {
+                used = width_of(&names);
+                parts.push(vec![names.clone(), column]);
+            }
+        }
+        used += width;
     }
-    let len = |s: &String| s.chars().count();
-    let widths: Vec<usize> = (0..columns.len())
-        .map(|c| rows.iter().flat_map(|r| r[c].iter().map(len)).max().unwrap_or(0))
-        .collect();
+    if parts.is_empty() {
+        parts.push(vec![names]);
+    }
+    parts.iter().map(|part| format!("{}\n", part_of(part))).collect()
+}
 
+/// The width of a column.
+fn width_of(column: &[Vec<String>]) -> usize {
+    column.iter().flatten().map(|line| line.chars().count()).max().unwrap_or(0)
+}
+
+/// Columns side by side.
+fn part_of(columns: &[Vec<Vec<String>>]) -> String {
+    let widths: Vec<usize> = columns.iter().map(|c| width_of(c)).collect();
     let mut out = String::new();
-    for (n, row) in rows.iter().enumerate() {
+    for n in 0..columns.first().map_or(0, Vec::len) {
         if n == 1 {
             out.push_str(&"─".repeat(widths.iter().sum::<usize>() + 2 * (widths.len() - 1)));
             out.push('\n');
         }
-        for i in 0..row.iter().map(Vec::len).max().unwrap_or(0) {
+        for i in 0..columns.iter().map(|c| c[n].len()).max().unwrap_or(0) {
             let mut line = String::new();
-            for (entry, width) in row.iter().zip(&widths) {
-                let text = entry.get(i).cloned().unwrap_or_default();
-                line.push_str(&text);
-                line.push_str(&" ".repeat(width - len(&text) + 2));
+            for (column, width) in columns.iter().zip(&widths) {
+                let text = column[n].get(i).map_or("", String::as_str);
+                line.push_str(text);
+                line.push_str(&" ".repeat(width - text.chars().count() + 2));
             }
             out.push_str(line.trim_end());
             out.push('\n');
@@ -97,18 +145,17 @@ fn sentences(cell: &Cell, verdict: &Verdict) -> Vec<String> {
         return out;
     };
     for m in Decoding::all(r) {
-        let Some(i) = m.best() else { continue };
-        let tokens: Vec<String> = m.tokens[i]
-            .iter()
-            .take(10)
-            .map(
-                |t| if t.relevant == Some(true) { format!("*{}*", token(&t.token)) } else { token(&t.token) },
-            )
-            .collect();
-        if !tokens.is_empty() {
-            let name = format!("{}{}", m.name[..1].to_uppercase(), &m.name[1..]);
-            let key = if m.relevance.is_some() { " (*relevant*)" } else { "" };
-            out.push(format!("{name} at position {} reads{key}: {}", m.positions[i], tokens.join(" ")));
+        for i in m.shown() {
+            let shown = |t: &TopToken| match t.relevant {
+                Some(true) => format!("*{}*", token(&t.token)),
+                _ => token(&t.token),
+            };
+            let tokens: Vec<String> = m.tokens[i].iter().take(10).map(shown).collect();
+            if !tokens.is_empty() {
+                let name = format!("{}{}", m.name[..1].to_uppercase(), &m.name[1..]);
+                let key = if m.relevance.is_some() { " (*relevant*)" } else { "" };
+                out.push(format!("{name} at position {} reads{key}: {}", m.positions[i], tokens.join(" ")));
+            }
         }
     }
     out.extend(example(cell));

@@ -3,9 +3,11 @@
 use super::cell::Cell;
 use super::charts::Ink;
 use super::dose::Ratio;
+use super::gone::{able, finds};
 use super::measure::{ALPHA, Gain, Relevance};
 use super::number::ratio;
 use super::verdict::list;
+use crate::diff::statistics::Interval;
 
 /// A measure of the trace.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +22,8 @@ pub struct Trace {
     pub ink: Ink,
     /// The value of a run; `None` if it was not measured.
     pub value: fn(&Cell) -> Option<f64>,
+    /// Its 95 % interval within the run, where there is one.
+    pub interval: fn(&Cell) -> Option<Interval>,
     /// What it is where nothing is read.
     pub null: fn(&Cell) -> Option<f64>,
     /// Whether a run is told from the null, by the rule of the verdict.
@@ -27,13 +31,14 @@ pub struct Trace {
 }
 
 /// All of them; those that are best told from finetuning as such come first, and get a frontier.
-pub const TRACES: [Trace; 5] = [
+pub const TRACES: [Trace; 6] = [
     Trace {
         name: "lift AUROC",
         key: "lift",
         axis: "trace: lift, AUROC, mean over positions",
         ink: Ink::Lift,
         value: |c| Some(c.readability.as_ref()?.lift.as_ref()?.auroc_mean),
+        interval: |c| Some(c.readability.as_ref()?.lift.as_ref()?.auroc_mean_interval),
         null: |c| c.readability.as_ref()?.lift.as_ref()?.auroc_null.first().copied(),
         told: |c| Some(c.readability.as_ref()?.lift.as_ref()?.auroc_mean_p <= ALPHA),
     },
@@ -43,6 +48,7 @@ pub const TRACES: [Trace; 5] = [
         axis: "trace: specific share of a constant bias",
         ink: Ink::Bias,
         value: |c| c.readability.as_ref()?.bias_share.as_ref()?.shares.as_ref()?.specific_share,
+        interval: |c| c.readability.as_ref()?.bias_share.as_ref()?.shares.as_ref()?.specific_share_interval,
         null: |_| Some(0.0),
         told: |c| {
             let shares = c.readability.as_ref()?.bias_share.as_ref()?.shares.as_ref()?;
@@ -58,6 +64,10 @@ pub const TRACES: [Trace; 5] = [
             let gain = Gain::of(c.readability.as_ref()?)?;
             gain.record.similarity.steered_narrow.get(gain.best()?).copied()
         },
+        interval: |c| {
+            let gain = Gain::of(c.readability.as_ref()?)?;
+            gain.record.similarity.steered_narrow_interval.get(gain.best()?).copied()
+        },
         null: |c| {
             let gain = Gain::of(c.readability.as_ref()?)?;
             gain.record.similarity.null_narrow.get(gain.best()?).copied()
@@ -70,6 +80,10 @@ pub const TRACES: [Trace; 5] = [
         axis: "trace: relevant tokens of the logit lens",
         ink: Ink::Lens,
         value: |c| at_best(Relevance::lens(c.readability.as_ref()?)?),
+        interval: |c| {
+            let lens = Relevance::lens(c.readability.as_ref()?)?;
+            lens.interval.get(lens.best()?).copied()
+        },
         null: |c| null_at_best(Relevance::lens(c.readability.as_ref()?)?),
         told: |c| Some(!Relevance::lens(c.readability.as_ref()?)?.passing().is_empty()),
     },
@@ -79,8 +93,20 @@ pub const TRACES: [Trace; 5] = [
         axis: "trace: relevant tokens of the patchscope",
         ink: Ink::Patchscope,
         value: |c| at_best(Relevance::patchscope(c.readability.as_ref()?)?),
+        interval: |_| None,
         null: |c| null_at_best(Relevance::patchscope(c.readability.as_ref()?)?),
         told: |c| Some(!Relevance::patchscope(c.readability.as_ref()?)?.passing().is_empty()),
+    },
+    Trace {
+        name: "the probe with labelled examples",
+        key: "probe",
+        axis: "trace: AUROC of the difference along the probe",
+        ink: Ink::Probe,
+        value: |c| c.probe().map(|p| p.auroc),
+        interval: |c| c.probe().map(|p| p.auroc_interval),
+        null: |c| c.probe().map(|p| p.auroc_null),
+        // A probe that cannot tell the kinds of text apart says nothing.
+        told: |c| c.probe().filter(|p| able(p)).map(finds),
     },
 ];
 
@@ -96,7 +122,8 @@ fn null_at_best(m: Relevance) -> Option<f64> {
 pub const MEETS_RULE: &str = "A measure meets its null at a ratio if at that ratio and at every higher one no more than \
 half of the runs are told from it: by p ≤ 0.05 against random directions (lift; logit lens and patchscope at one \
 position at least), by the 95 % intervals of the gain over plain text and over random directions above 0 (steering, at one position at least), by the \
-95 % interval above 0 (specific share). It is a statement about the ratios and runs that were made; the true ratio may lie \
+95 % interval above 0 (specific share), by the 95 % interval above what one direction about nothing in 20 exceeds (probe with \
+labelled examples; one that cannot tell held-out texts apart is not counted). It is a statement about the ratios and runs that were made; the true ratio may lie \
 between two of them.";
 
 /// The ratio at which a measure meets its null, in words; `None` with fewer than two ratios.

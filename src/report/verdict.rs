@@ -32,8 +32,8 @@ pub struct Verdict {
     pub readable_by: Vec<&'static str>,
     /// Measures that were run and do not tell it from the null.
     pub not_by: Vec<&'static str>,
-    /// Those of [`Self::readable_by`] that read it at one of several positions only.
-    weakly: Vec<&'static str>,
+    /// Those of [`Self::readable_by`] that read it at one of several positions only, and of how many.
+    weakly: Vec<(&'static str, usize)>,
     /// One sentence a measure, in the order logit lens, patchscope, lift, steering; then how long the difference is, and how
     /// well the run learned, where that is known; then one on what the organism does.
     pub sentences: Vec<String>,
@@ -112,9 +112,9 @@ impl Verdict {
         if self.readable_by.is_empty() {
             return format!("not distinguishable from the null by any measure run ({})", list(&self.not_by));
         }
-        let name = |name: &&'static str| match self.weakly.contains(name) {
-            true => format!("{name} (weakly: at one position)"),
-            false => name.to_string(),
+        let name = |name: &&'static str| match self.weakly.iter().find(|w| w.0 == *name) {
+            Some((_, of)) => format!("{name} (weakly: at 1 of {of} positions)"),
+            None => name.to_string(),
         };
         let names: Vec<String> = self.readable_by.iter().map(name).collect();
         let mut s = format!("readable by {}", list(&names.iter().map(String::as_str).collect::<Vec<_>>()));
@@ -127,7 +127,7 @@ impl Verdict {
     /// The same of several positions, of which some pass.
     fn enter_some(&mut self, name: &'static str, passing: usize, of: usize) -> String {
         if passing == 1 && of > 2 {
-            self.weakly.push(name);
+            self.weakly.push((name, of));
         }
         self.enter(name, passing > 0)
     }
@@ -144,7 +144,7 @@ impl Verdict {
 
     fn relevance(&mut self, m: &Relevance) {
         let passing = m.passing();
-        let Some(i) = best_of(&passing, &m.share.difference).or_else(|| m.best()) else {
+        let Some(i) = best_of(&passing, m.positions, &m.share.difference).or_else(|| m.best()) else {
             return;
         };
         let mut s = self.enter_some(m.name, passing.len(), m.positions.len());
@@ -191,11 +191,12 @@ impl Verdict {
 
     fn steering(&mut self, gain: &Gain) {
         let passing = gain.passing();
-        let Some(i) = shown(&passing, &gain.gain) else {
+        let r = gain.record;
+        let of_all = || best(&r.positions, &gain.gain);
+        let Some(i) = best_of(&passing, &r.positions, &gain.gain).or_else(of_all) else {
             return;
         };
         let mut s = self.enter_some("steering", passing.len(), gain.gain.len());
-        let r = gain.record;
         s.push_str(&format!(
             ": with the difference of position {} added at strength {} η, the similarity of generated text to the \
              narrow text is {}, without it {}, a change of {} {} (narrow text to itself: {})",
@@ -219,15 +220,14 @@ impl Verdict {
     }
 }
 
-/// The position that a sentence is about: the highest of those that pass, else the highest of all. A higher
-/// value with a wider interval may fail, and would be a poor witness for "readable".
-fn shown(passing: &[usize], values: &[f64]) -> Option<usize> {
-    best_of(passing, values).or_else(|| best(values))
-}
-
-fn best_of(passing: &[usize], values: &[f64]) -> Option<usize> {
-    let of_passing: Vec<f64> = passing.iter().filter_map(|&i| values.get(i).copied()).collect();
-    best(&of_passing).map(|i| passing[i])
+/// The position that a sentence is about, where some pass: the highest of those. A higher value with a wider interval may
+/// fail, and would be a poor witness for "readable".
+fn best_of(passing: &[usize], positions: &[usize], values: &[f64]) -> Option<usize> {
+    let passing: Vec<usize> =
+        passing.iter().copied().filter(|&i| i < values.len() && i < positions.len()).collect();
+    let positions: Vec<usize> = passing.iter().map(|&i| positions[i]).collect();
+    let values: Vec<f64> = passing.iter().map(|&i| values[i]).collect();
+    best(&positions, &values).map(|i| passing[i])
 }
 
 /// How long the difference is, and where and on what it was read.
