@@ -592,10 +592,15 @@ fn a_sweep_says_at_which_ratio_each_measure_meets_its_null() {
     }
     // Two seeds give no interval between seeds, and none is made up.
     let figures = dir.path().join("figures");
-    assert!(
-        trainer::report::write_figures(&read_all(&[dir.path().to_path_buf()]).unwrap(), &figures).unwrap()
-            > 40
-    );
+    let written =
+        trainer::report::write_figures(&read_all(&[dir.path().to_path_buf()]).unwrap(), &figures).unwrap();
+    assert!(written.figures > 40);
+    // Pictures need a font; with one each figure has its own, three times as large as on the page.
+    let png = fs::read(figures.join("lift-mix.png"));
+    assert_eq!(png.is_ok(), written.png);
+    if let Ok(png) = png {
+        assert!(png.starts_with(b"\x89PNG") && png[16..20] == 1380u32.to_be_bytes(), "{:?}", &png[..24]);
+    }
     let rows = parse_csv(&fs::read_to_string(figures.join("lift-mix.csv")).unwrap());
     assert_eq!(rows[0][..8], ["series", "run", "x", "x_low", "x_high", "y", "y_low", "y_high"]);
     assert_eq!(rows[1][1..3], ["mix0-seed0", "0"]);
@@ -840,6 +845,31 @@ fn the_table_says_once_what_all_runs_share_and_is_not_wider_than_a_terminal() {
     }
     let grid = rest.lines().take_while(|line| !line.starts_with("Mix:"));
     assert!(grid.map(|line| line.chars().count()).max().unwrap() <= 120, "{text}");
+}
+
+#[test]
+fn main_measures_are_compared_with_what_tells_how_sure_they_are() {
+    let dir = temp();
+    let [a, b] = [("a", 0.0, 1.0), ("b", 1.0, 0.0)]
+        .map(|(name, mix, trace)| run_folder::write(&dir.path().join(name), &Spec { mix, seed: 0, trace }));
+    let found = trainer::report::runs::compare(&a, &b).unwrap();
+    let of = |name: &str| {
+        let headline = found.headlines.iter().find(|h| h.name == name);
+        headline.unwrap_or_else(|| panic!("{name}: {:?}", found.headlines))
+    };
+    assert_eq!(of("lens_relevance_max").values[0], "0.350 at 1 [0.300, 0.400], p = 0.015");
+    assert_eq!(
+        of("lift_auroc_mean").values,
+        ["0.640 [0.600, 0.680], p = 0.015", "0.500 [0.460, 0.540], p = 0.400"]
+    );
+    assert!((of("lift_auroc_mean").change.unwrap() + 0.14).abs() < 1e-9);
+    assert_eq!(of("similarity_gain_max").values[0], "0.200 at 1 [0.160, 0.240]");
+    assert_eq!(of("loss_narrow_tuned").values, ["1.980", "2.030"]);
+    // What a headline holds is not counted again.
+    let counted =
+        ["lift_auroc_mean", "lift_auroc_mean_low", "lift_auroc_mean_pvalue", "lens_relevance_low_p1"];
+    assert!(counted.iter().all(|name| found.measures.iter().any(|m| m.name == *name)));
+    assert!(found.headlines.len() > 8 && found.further() < found.measures.len() - found.headlines.len() - 4);
 }
 
 #[test]

@@ -19,7 +19,7 @@ Examples:
   trainer report runs/cake                         page in runs/cake/report.html
   trainer report sweeps/cake                       all cells of a sweep
   trainer report runs/a runs/b --out compare.html  several runs on one page
-  trainer report sweeps/cake --figures figures     every figure as SVG, its numbers as CSV
+  trainer report sweeps/cake --figures figures     every figure as SVG and PNG, its numbers as CSV
   trainer report sweeps/cake --json | jq .runs     the numbers of every run";
 
 /// Shows what runs or sweeps measured.
@@ -41,8 +41,8 @@ pub struct ReportArgs {
     /// The same as parquet, with types
     #[arg(long, value_name = "FILE")]
     pub parquet: Option<PathBuf>,
-    /// Also write every figure of the page as NAME.svg, and its numbers as NAME.csv, into this folder (PNG: the buttons on
-    /// the page)
+    /// Also write every figure of the page as NAME.svg and NAME.png, and its numbers as NAME.csv, into this folder (PNG
+    /// needs a font on the system)
     #[arg(long, value_name = "DIR")]
     pub figures: Option<PathBuf>,
 
@@ -76,8 +76,14 @@ pub fn run(args: ReportArgs) -> Result<()> {
         progress::say(format_args!("wrote {}", path.display()));
     }
     if let Some(dir) = &args.figures {
-        let n = write_figures(&cells, dir)?;
-        progress::say(format_args!("wrote {n} figures (SVG and CSV) to {}", dir.display()));
+        let written = write_figures(&cells, dir)?;
+        let kinds = if written.png { "SVG, PNG and CSV" } else { "SVG and CSV" };
+        progress::say(format_args!("wrote {} figures ({kinds}) to {}", written.figures, dir.display()));
+        if !written.png {
+            progress::alert(
+                "no font was found on this system, so no PNG was written: its text would be missing",
+            );
+        }
     }
     let mut stdout = io::stdout().lock();
     if args.json {

@@ -8,6 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::cell::Cell;
 use super::charts::svg_file;
 use super::figures::Figure;
+use super::png::Painter;
 use super::verdict::Verdict;
 use super::visible::one_line;
 use super::{detail, overview, texts};
@@ -21,19 +22,33 @@ pub fn write_html(cells: &[Cell], path: &Path) -> Result<()> {
     write_atomically(path, page(cells)?.as_bytes())
 }
 
-/// Writes every figure of the page as `NAME.svg` and its numbers as `NAME.csv` into a folder, which is made; gives their
-/// number back.
-pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<usize> {
+/// What [`write_figures`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Number of figures.
+    pub figures: usize,
+    /// Whether they were written as PNG too: not on a system without fonts.
+    pub png: bool,
+}
+
+/// Writes every figure of the page as `NAME.svg` and `NAME.png` and its numbers as `NAME.csv` into a folder, which is made.
+pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<Written> {
     let runs = all_runs(cells);
     let together = overview::Together::of(&runs);
     let of_runs = runs.iter().flat_map(|run| detail::figures(run, runs.len() == 1)).flatten();
     let figures: Vec<Figure> = together.figures().cloned().chain(of_runs).collect();
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let painter = Painter::new();
     for figure in &figures {
-        write_atomically(&dir.join(format!("{}.svg", figure.key)), svg_file(figure)?.as_bytes())?;
-        write_atomically(&dir.join(format!("{}.csv", figure.key)), figure.csv()?.as_bytes())?;
+        let place = |ending: &str| dir.join(format!("{}.{ending}", figure.key));
+        let svg = svg_file(figure)?;
+        write_atomically(&place("svg"), svg.as_bytes())?;
+        write_atomically(&place("csv"), figure.csv()?.as_bytes())?;
+        if let Some(painter) = &painter {
+            write_atomically(&place("png"), &painter.png(&svg)?)?;
+        }
     }
-    Ok(figures.len())
+    Ok(Written { figures: figures.len(), png: painter.is_some() })
 }
 
 fn all_runs(cells: &[Cell]) -> Vec<Run<'_>> {

@@ -20,6 +20,7 @@ mod number;
 mod overview;
 pub mod parquet;
 mod picture;
+mod png;
 mod provenance;
 pub mod runs;
 mod setting;
@@ -35,7 +36,7 @@ mod write;
 
 pub use behaviour::lines as behaviour_lines;
 pub use cell::{Cell, read_all};
-pub use html::{write_figures, write_html};
+pub use html::{Written, write_figures, write_html};
 pub use parquet::write_parquet;
 pub use summary::write_summary;
 pub use table::print_table;
