@@ -22,6 +22,9 @@ pub(super) fn rows(file: impl Read, shown: &str, take: &mut Take) -> Result<()> 
     let watched = Watched { file, quotes: quotes.clone() };
     let mut table = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(watched);
     let names = table.headers().map_err(fault)?.clone();
+    if let Some(line) = quotes.borrow().never_closed() {
+        return Err(never_closed(shown, line)); // the heading holds all of the file
+    }
     let names: Vec<&str> = names.iter().map(|n| n.trim_start_matches(super::BYTE_ORDER_MARK)).collect();
     for record in table.records() {
         let record = record.map_err(fault)?;
