@@ -288,15 +288,17 @@ fn must_be_columns(goals: &[Goal; 2], recipe: &Recipe) -> Result<()> {
         if name.starts_with("behaviour_") {
             return None; // what the recipe asks tells which there are
         }
-        let mut near: Vec<&String> = columns.iter().collect();
-        // What it is a part of first, then what is spelt most like it.
-        near.sort_by_key(|key| (!key.contains(name.as_str()), edit_distance(key, name)));
-        let near: Vec<&str> = near.into_iter().take(5).map(String::as_str).collect();
+        let near = || nearest(name, columns.iter().collect());
         (!columns.contains(name))
-            .then(|| format!("{name}: no column of summary.csv; did you mean one of {}?", near.join(", ")))
+            .then(|| format!("{name}: no column of summary.csv; did you mean one of {}?", near()))
     };
-    let faults: Vec<String> = goals.iter().filter_map(fault).collect();
-    if faults.is_empty() { Ok(()) } else { Err(InputError { faults }.into()) }
+    InputError::unless_empty(goals.iter().filter_map(fault).collect())
+}
+
+/// Five of some names: those that `name` is a part of first, then those that are spelt most like it.
+fn nearest(name: &str, mut names: Vec<&String>) -> String {
+    names.sort_by_key(|key| (!key.contains(name), edit_distance(key, name)));
+    names.into_iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Refuses a measure that no cell has.
@@ -306,13 +308,10 @@ fn must_be_measured(goal: &Goal, rows: &[report::summary::Row]) -> Result<()> {
         return Ok(());
     }
     let measured = |key: &&String| rows.iter().any(|row| row.get(*key).is_some_and(Value::is_number));
-    let mut names: Vec<&String> =
-        rows.first().map(|row| row.keys().filter(measured).collect()).unwrap_or_default();
-    names.sort_by_key(|key| edit_distance(key, name));
-    let near: Vec<&str> = names.into_iter().take(5).map(String::as_str).collect();
+    let names = rows.first().map(|row| row.keys().filter(measured).collect()).unwrap_or_default();
     bail_input!(
         "{name}: not measured in any cell; expected a column of summary.csv with numbers, such as {}",
-        near.join(", ")
+        nearest(name, names)
     )
 }
 

@@ -132,9 +132,7 @@ impl Cell {
         let graded = json(&diff.join("graded.json"), &mut faults);
         let audits = audits(&dir.join("audit"), &mut faults);
 
-        if !faults.is_empty() {
-            return Err(InputError { faults }.into());
-        }
+        InputError::unless_empty(faults)?;
         Ok(Self {
             id: folder_name(dir),
             dir: dir.to_path_buf(),
@@ -296,9 +294,7 @@ pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<Cell>> {
     for dir in dirs {
         cells.extend(or_note(read_one(dir), &mut faults)?.unwrap_or_default());
     }
-    if !faults.is_empty() {
-        return Err(InputError { faults }.into());
-    }
+    InputError::unless_empty(faults)?;
     tell_apart(&mut cells);
     Ok(cells)
 }
@@ -333,10 +329,8 @@ fn read_one(dir: &Path) -> Result<Vec<Cell>> {
     for folder in &folders {
         cells.extend(or_note(Cell::read_folder(folder), &mut faults)?);
     }
-    if !faults.is_empty() {
-        faults.sort();
-        return Err(InputError { faults }.into());
-    }
+    faults.sort();
+    InputError::unless_empty(faults)?;
     let order = |cell: &Cell| cell.mix().nominal().unwrap_or(f64::INFINITY);
     cells.sort_by(|a, b| order(a).total_cmp(&order(b)).then(a.seed().cmp(&b.seed())).then(a.id.cmp(&b.id)));
     Ok(cells)

@@ -236,7 +236,9 @@ fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
     }
     legend.push(Key::new(Ink::Bias, KeyKind::Dashed, "as it is"));
     legend.push(Key::new(Ink::Base, KeyKind::Dashed, "random directions as long"));
-    legend.push(Key::new(Ink::Base, KeyKind::Band, "their null"));
+    if !bands[0].edges.is_empty() {
+        legend.push(Key::new(Ink::Base, KeyKind::Band, "their null"));
+    }
     figure(Figure {
         key: "bias-mix".into(),
         title: "What a constant bias explains, against the mix".into(),
