@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::hooks::Hook;
 use super::{CausalLm, KvCache, Pass};
 use crate::ops::segments::{Segments, keep_flagged};
+use crate::ops::teams;
 
 /// How tokens are drawn, and how many.
 #[derive(Debug, Clone)]
@@ -76,39 +77,42 @@ pub fn generate_from(
     let mut cache = KvCache::new(model);
     let mut segments = Segments::new(prompts.iter().map(Vec::len).collect());
     let mut ids = prompts.concat();
-    for step in 0..sampling.max_new_tokens {
-        if going.is_empty() {
-            break;
-        }
-        let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, adapter, hook) };
-        let x = model.embed(&ids, &pass)?;
-        let x = model.run(x, 0..model.n_layers(), &mut pass)?;
-        let last = Tensor::new(segments.last_rows(), model.device())?;
-        let x = model.final_norm(&x.index_select(&last, 0)?, &pass)?; // (sequences, hidden)
-        let logits = model.logits(&x, adapter)?; // (sequences, vocab)
-
-        let mut chosen: Vec<(usize, &mut LogitsProcessor)> = Vec::with_capacity(going.len());
-        let mut wanted = going.iter().copied().peekable();
-        for (i, sampler) in samplers.iter_mut().enumerate() {
-            if wanted.next_if_eq(&i).is_some() {
-                chosen.push((chosen.len(), sampler));
+    teams::awake(|| -> Result<()> {
+        for step in 0..sampling.max_new_tokens {
+            if going.is_empty() {
+                break;
             }
-        }
-        ids = chosen
-            .into_par_iter()
-            .map(|(row, sampler)| sampler.sample(&logits.get(row)?))
-            .collect::<candle_core::Result<Vec<u32>>>()?;
-        for (&i, &id) in going.iter().zip(&ids) {
-            new[i].push(id);
-        }
-        on_token(step + 1)?;
+            let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, adapter, hook) };
+            let x = model.embed(&ids, &pass)?;
+            let x = model.run(x, 0..model.n_layers(), &mut pass)?;
+            let last = Tensor::new(segments.last_rows(), model.device())?;
+            let x = model.final_norm(&x.index_select(&last, 0)?, &pass)?; // (sequences, hidden)
+            let logits = model.logits(&x, adapter)?; // (sequences, vocab)
 
-        let keep: Vec<bool> = ids.iter().map(|id| !sampling.eos.contains(id)).collect();
-        cache.retain(&keep);
-        keep_flagged(&mut ids, &keep);
-        keep_flagged(&mut going, &keep);
-        let past = going.iter().map(|&i| prompts[i].len() + new[i].len() - 1).collect();
-        segments = Segments::with_past(vec![1; going.len()], past).named(going.clone());
-    }
+            let mut chosen: Vec<(usize, &mut LogitsProcessor)> = Vec::with_capacity(going.len());
+            let mut wanted = going.iter().copied().peekable();
+            for (i, sampler) in samplers.iter_mut().enumerate() {
+                if wanted.next_if_eq(&i).is_some() {
+                    chosen.push((chosen.len(), sampler));
+                }
+            }
+            ids = chosen
+                .into_par_iter()
+                .map(|(row, sampler)| sampler.sample(&logits.get(row)?))
+                .collect::<candle_core::Result<Vec<u32>>>()?;
+            for (&i, &id) in going.iter().zip(&ids) {
+                new[i].push(id);
+            }
+            on_token(step + 1)?;
+
+            let keep: Vec<bool> = ids.iter().map(|id| !sampling.eos.contains(id)).collect();
+            cache.retain(&keep);
+            keep_flagged(&mut ids, &keep);
+            keep_flagged(&mut going, &keep);
+            let past = going.iter().map(|&i| prompts[i].len() + new[i].len() - 1).collect();
+            segments = Segments::with_past(vec![1; going.len()], past).named(going.clone());
+        }
+        Ok(())
+    })?;
     Ok(new)
 }

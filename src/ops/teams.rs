@@ -7,8 +7,9 @@
 //! How work is divided does not depend on the number of threads, so that results do not either.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -83,6 +84,67 @@ pub fn each<T: Send, E: Send>(
     match taking.into_inner().unwrap_or_else(PoisonError::into_inner).failed {
         Some(error) => Err(error),
         None => Ok(()),
+    }
+}
+
+/// Runs `work` while the other threads stay awake and look for what it divides.
+///
+/// A thread that finds nothing to do falls asleep within some 30 µs, and waking it takes longer than the short operations of
+/// a step of generation: the first thread would be through with nearly all of them. One work at a time is run so; what comes
+/// meanwhile is run as ever.
+pub fn awake<R>(work: impl FnOnce() -> R) -> R {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let others = rayon::current_num_threads().saturating_sub(1);
+    if others == 0 || rayon::current_thread_index().is_none() || TAKEN.swap(true, Ordering::Acquire) {
+        return work();
+    }
+    let (begun, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let _freed = OnDrop(|| TAKEN.store(false, Ordering::Release));
+    rayon::in_place_scope(|scope| {
+        let _ends = OnDrop(|| over.store(true, Ordering::Relaxed)); // also if `work` panics, or the scope would not end
+        for _ in 0..others {
+            scope.spawn(|_| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                look_for_work(&over);
+            });
+        }
+        // All must be taken up by other threads before there is any work: one that this thread, or one in the midst of that
+        // work, came upon would keep it.
+        let patience = Instant::now() + PATIENCE;
+        while begun.load(Ordering::Relaxed) < others && Instant::now() < patience {
+            std::hint::spin_loop();
+        }
+        if begun.load(Ordering::Relaxed) < others {
+            over.store(true, Ordering::Relaxed); // they are busy: as ever
+        }
+        work()
+    })
+}
+
+/// How long [`awake`] waits for the other threads.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Takes what other threads divide until it is over; now and then lets other programs have the processor.
+fn look_for_work(over: &AtomicBool) {
+    let mut idle = 0u32;
+    while !over.load(Ordering::Relaxed) {
+        match rayon::yield_now() {
+            Some(rayon::Yield::Executed) => idle = 0,
+            _ => idle = idle.wrapping_add(1),
+        }
+        match idle % 256 {
+            255 => std::thread::yield_now(),
+            _ => std::hint::spin_loop(),
+        }
+    }
+}
+
+/// Calls the function when it goes out of scope.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 
@@ -169,6 +231,27 @@ mod tests {
             let (least, most) = (tokens.iter().min(), tokens.iter().max());
             assert!(most.zip(least).is_none_or(|(most, least)| *most <= least + least / 10), "{tokens:?}");
         }
+    }
+
+    #[test]
+    fn work_is_done_with_the_others_awake_also_within_itself_and_after_a_panic() {
+        use std::panic::AssertUnwindSafe;
+
+        use rayon::prelude::*;
+        let pool = ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let sum = |n: u64| (0..n).into_par_iter().sum::<u64>();
+        for round in 0..50 {
+            let n = 100 + round;
+            assert_eq!(pool.install(|| awake(|| sum(n) + awake(|| sum(n)))), n * (n - 1));
+        }
+        let panics = AssertUnwindSafe(|| pool.install(|| awake(|| -> u64 { panic!("within") })));
+        let panicked = std::panic::catch_unwind(panics);
+        assert!(panicked.is_err());
+        assert_eq!(pool.install(|| awake(|| sum(10))), 45);
+        assert_eq!(awake(|| 1), 1); // outside of any pool
+        // Two at a time in one pool: the second as ever.
+        let both = pool.install(|| rayon::join(|| awake(|| sum(100)), || awake(|| sum(200))));
+        assert_eq!(both, (4950, 19900));
     }
 
     #[test]
