@@ -71,8 +71,11 @@ pub fn doses(groups: &[Ratio], measure: impl Fn(&Cell) -> Option<f64>) -> Vec<Do
     doses_with(groups, |cell| Some((measure(cell)?, None)))
 }
 
+/// The value of a run, and its 95 % interval within the run where there is one.
+pub type Measured = (f64, Option<Interval>);
+
 /// The same of a measure that gives its interval within the run too.
-pub fn doses_with(groups: &[Ratio], measure: impl Fn(&Cell) -> Option<(f64, Option<Interval>)>) -> Vec<Dose> {
+pub fn doses_with(groups: &[Ratio], measure: impl Fn(&Cell) -> Option<Measured>) -> Vec<Dose> {
     let mut doses = Vec::new();
     for (mix, cells) in groups {
         let mut dose = Dose { mix: *mix, values: vec![], runs: vec![], own: vec![] };

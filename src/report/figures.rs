@@ -8,6 +8,7 @@ use super::charts::{Axis, Band, Chart, Ink, Line, Spacing, scale};
 use super::dose::{Dose, MixScale, Ratio, are_single, bars, doses, doses_with, marks};
 use super::measure::{Gain, Relevance, mean};
 use super::number::{fixed, ratio, signed};
+use super::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, Trace};
 use super::visible::one_line;
 use crate::behaviour::Effect;
 use crate::diff::record::Readability;
@@ -192,7 +193,7 @@ fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> Str
 
 fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
     let lift = |c: &Cell| c.readability.as_ref()?.lift.clone();
-    let values_of = doses_with(groups, |c| Some((lift(c)?.auroc_mean, Some(lift(c)?.auroc_mean_interval))));
+    let values_of = doses_with(groups, LIFT.value);
     let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
     let bands = vec![dose_band([edge(0), edge(1)], Ink::Lift, "null")];
     let lines = dose_lines(&values_of, Ink::Lift, "lift, mean over positions", false);
@@ -216,8 +217,7 @@ fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
 /// How much of the gain on narrow text one constant vector gives.
 fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
     let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
-    let specific =
-        doses_with(groups, |c| shares(c).and_then(|s| Some((s.specific_share?, s.specific_share_interval))));
+    let specific = doses_with(groups, SPECIFIC_SHARE.value);
     let whole = doses(groups, |c| Some(shares(c)?.share));
     let null = doses(groups, |c| Some(shares(c)?.compared?.share_null));
     let edge = |end: usize| doses(groups, move |c| Some(shares(c)?.compared?.share_null_interval[end]));
@@ -258,7 +258,7 @@ fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
 
 /// How far the difference lies along a probe with labelled examples.
 fn probe_doses(groups: &[Ratio]) -> Option<Figure> {
-    let found = doses_with(groups, |c| c.probe().map(|p| (p.auroc, Some(p.auroc_interval))));
+    let found = doses_with(groups, PROBE.value);
     // Of directions about nothing 19 of 20 lie between 0 and this: the interval has to lie above.
     let edges =
         [doses(groups, |c| c.probe().map(|_| 0.0)), doses(groups, |c| c.probe().map(|p| p.auroc_null))];
@@ -338,24 +338,20 @@ fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
     // Only the logit lens has intervals within a run.
     let mut explained = String::new();
     type Get = for<'a> fn(&'a Readability) -> Option<Relevance<'a>>;
-    let measures: [(Ink, Get, [&'static str; 4]); 2] = [
+    let measures: [(Trace, Get, [&'static str; 4]); 2] = [
         (
-            Ink::Lens,
+            LENS,
             |r| Relevance::lens(r),
             ["logit lens, best position", "its mean over positions", "its null", "Logit lens"],
         ),
         (
-            Ink::Patchscope,
+            PATCHSCOPE,
             |r| Relevance::patchscope(r),
             ["patchscope, best position", "its mean over positions", "its null", "Patchscope"],
         ),
     ];
-    for (ink, get, words) in measures {
-        let best = doses_with(groups, |c| {
-            let m = get(c.readability.as_ref()?)?;
-            let i = m.best()?;
-            Some((m.share.difference[i], m.interval.get(i).copied()))
-        });
+    for (Trace { ink, value, .. }, get, words) in measures {
+        let best = doses_with(groups, value);
         if best.is_empty() {
             continue;
         }
@@ -399,11 +395,7 @@ fn steering_doses(groups: &[Ratio]) -> Option<Figure> {
         let gain = Gain::of(c.readability.as_ref()?)?;
         of(&gain.record.similarity).get(gain.best()?).copied()
     };
-    let steered = doses_with(groups, |c| {
-        let gain = Gain::of(c.readability.as_ref()?)?;
-        let (i, s) = (gain.best()?, &gain.record.similarity);
-        Some((*s.steered_narrow.get(i)?, s.steered_narrow_interval.get(i).copied()))
-    });
+    let steered = doses_with(groups, STEERING.value);
     let steered_mean =
         doses(groups, |c| mean(&Gain::of(c.readability.as_ref()?)?.record.similarity.steered_narrow));
     let plain = doses(groups, |c| at_best(c, |s| &s.unsteered_narrow));

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::behaviour;
 use super::cell::Cell;
 use super::charts::{CURVES, Chart, Ink, Line, scale};
-use super::dose::{BETWEEN, between};
+use super::dose::{BETWEEN, Measured, between};
 use super::figures::{Figure, Key, KeyKind, figure, values};
 use super::measure::mean;
 use super::number::{fixed, ratio, signed};
@@ -64,8 +64,7 @@ impl Learned {
         }
     }
 
-    /// The value, and its 95 % interval within the run where there is one.
-    fn value(&self, cell: &Cell) -> Option<(f64, Option<Interval>)> {
+    fn value(&self, cell: &Cell) -> Option<Measured> {
         match &self.effect {
             Some(name) => {
                 let effects = cell.behaviour.as_ref()?.effects();
@@ -96,8 +95,8 @@ fn frontier(settings: &[&Setting], learned: &Learned, trace: &Trace) -> Option<F
     let single = settings.len() == 1;
     // The runs of a ratio that have both values, each with its interval within the run.
     let place = |c: &&Cell| {
-        let (x, y) = (learned.value(c)?, (trace.value)(c).filter(|v| v.is_finite())?);
-        Some(Place { x: x.0, x_own: x.1, y, y_own: (trace.interval)(c), run: c.id.clone() })
+        let ((x, x_own), (y, y_own)) = (learned.value(c)?, (trace.value)(c).filter(|v| v.0.is_finite())?);
+        Some(Place { x, x_own, y, y_own, run: c.id.clone() })
     };
     let places = |cells: &[&Cell]| cells.iter().filter_map(place).collect::<Vec<Place>>();
     let one_a_ratio = settings.iter().flat_map(|s| &s.groups).all(|(_, cells)| places(cells).len() <= 1);

@@ -69,16 +69,18 @@ pub fn text_table(cells: &[Cell]) -> String {
     out
 }
 
+/// A column of the table: its heading, then its entry for each run, each as lines.
+type Filled = Vec<Vec<String>>;
+
 /// The rows of some runs below the headings; columns that go beyond [`WIDEST`] follow below, each part with the names.
 fn grid(runs: &[(&Cell, &Verdict)], name: &Column, columns: &[&Column]) -> String {
-    // Of every column its heading and its entries, each as lines.
-    let filled = |c: &Column| {
+    let filled = |c: &Column| -> Filled {
         let heading = lines(c.title.into(), c.detail.iter().map(|d| d.to_string()));
         let entries = runs.iter().map(|(cell, verdict)| (c.entry)(cell, verdict));
-        std::iter::once(heading).chain(entries.map(|e| lines(e.main, e.detail))).collect::<Vec<_>>()
+        std::iter::once(heading).chain(entries.map(|e| lines(e.main, e.detail))).collect()
     };
     let names = filled(name);
-    let mut parts: Vec<Vec<Vec<Vec<String>>>> = Vec::new();
+    let mut parts: Vec<Vec<Filled>> = Vec::new();
     let mut used = 0;
     for column in columns.iter().map(|c| filled(c)) {
         let width = 2 + width_of(&column);
@@ -103,7 +105,7 @@ fn width_of(column: &[Vec<String>]) -> usize {
 }
 
 /// Columns side by side.
-fn part_of(columns: &[Vec<Vec<String>>]) -> String {
+fn part_of(columns: &[Filled]) -> String {
     let widths: Vec<usize> = columns.iter().map(|c| width_of(c)).collect();
     let mut out = String::new();
     for n in 0..columns.first().map_or(0, Vec::len) {

@@ -2,12 +2,11 @@
 
 use super::cell::Cell;
 use super::charts::Ink;
-use super::dose::Ratio;
+use super::dose::{Measured, Ratio};
 use super::gone::{able, finds};
 use super::measure::{ALPHA, Gain, Relevance};
 use super::number::ratio;
 use super::verdict::list;
-use crate::diff::statistics::Interval;
 
 /// A measure of the trace.
 #[derive(Debug, Clone, Copy)]
@@ -21,9 +20,7 @@ pub struct Trace {
     /// Its colour.
     pub ink: Ink,
     /// The value of a run; `None` if it was not measured.
-    pub value: fn(&Cell) -> Option<f64>,
-    /// Its 95 % interval within the run, where there is one.
-    pub interval: fn(&Cell) -> Option<Interval>,
+    pub value: fn(&Cell) -> Option<Measured>,
     /// What it is where nothing is read.
     pub null: fn(&Cell) -> Option<f64>,
     /// Whether a run is told from the null, by the rule of the verdict.
@@ -31,87 +28,94 @@ pub struct Trace {
 }
 
 /// All of them; those that are best told from finetuning as such come first, and get a frontier.
-pub const TRACES: [Trace; 6] = [
-    Trace {
-        name: "lift AUROC",
-        key: "lift",
-        axis: "trace: lift, AUROC, mean over positions",
-        ink: Ink::Lift,
-        value: |c| Some(c.readability.as_ref()?.lift.as_ref()?.auroc_mean),
-        interval: |c| Some(c.readability.as_ref()?.lift.as_ref()?.auroc_mean_interval),
-        null: |c| c.readability.as_ref()?.lift.as_ref()?.auroc_null.first().copied(),
-        told: |c| Some(c.readability.as_ref()?.lift.as_ref()?.auroc_mean_p <= ALPHA),
-    },
-    Trace {
-        name: "the specific bias share",
-        key: "bias",
-        axis: "trace: specific share of a constant bias",
-        ink: Ink::Bias,
-        value: |c| c.readability.as_ref()?.bias_share.as_ref()?.shares.as_ref()?.specific_share,
-        interval: |c| c.readability.as_ref()?.bias_share.as_ref()?.shares.as_ref()?.specific_share_interval,
-        null: |_| Some(0.0),
-        told: |c| {
-            let shares = c.readability.as_ref()?.bias_share.as_ref()?.shares.as_ref()?;
-            Some(shares.specific_share_interval?[0] > 0.0)
-        },
-    },
-    Trace {
-        name: "steering",
-        key: "steering",
-        axis: "trace: similarity of steered text to narrow text",
-        ink: Ink::Steered,
-        value: |c| {
-            let gain = Gain::of(c.readability.as_ref()?)?;
-            gain.record.similarity.steered_narrow.get(gain.best()?).copied()
-        },
-        interval: |c| {
-            let gain = Gain::of(c.readability.as_ref()?)?;
-            gain.record.similarity.steered_narrow_interval.get(gain.best()?).copied()
-        },
-        null: |c| {
-            let gain = Gain::of(c.readability.as_ref()?)?;
-            gain.record.similarity.null_narrow.get(gain.best()?).copied()
-        },
-        told: |c| Some(!Gain::of(c.readability.as_ref()?)?.passing().is_empty()),
-    },
-    Trace {
-        name: "the logit lens",
-        key: "lens",
-        axis: "trace: relevant tokens of the logit lens",
-        ink: Ink::Lens,
-        value: |c| at_best(Relevance::lens(c.readability.as_ref()?)?),
-        interval: |c| {
-            let lens = Relevance::lens(c.readability.as_ref()?)?;
-            lens.interval.get(lens.best()?).copied()
-        },
-        null: |c| null_at_best(Relevance::lens(c.readability.as_ref()?)?),
-        told: |c| Some(!Relevance::lens(c.readability.as_ref()?)?.passing().is_empty()),
-    },
-    Trace {
-        name: "the patchscope",
-        key: "patchscope",
-        axis: "trace: relevant tokens of the patchscope",
-        ink: Ink::Patchscope,
-        value: |c| at_best(Relevance::patchscope(c.readability.as_ref()?)?),
-        interval: |_| None,
-        null: |c| null_at_best(Relevance::patchscope(c.readability.as_ref()?)?),
-        told: |c| Some(!Relevance::patchscope(c.readability.as_ref()?)?.passing().is_empty()),
-    },
-    Trace {
-        name: "the probe with labelled examples",
-        key: "probe",
-        axis: "trace: AUROC of the difference along the probe",
-        ink: Ink::Probe,
-        value: |c| c.probe().map(|p| p.auroc),
-        interval: |c| c.probe().map(|p| p.auroc_interval),
-        null: |c| c.probe().map(|p| p.auroc_null),
-        // A probe that cannot tell the kinds of text apart says nothing.
-        told: |c| c.probe().filter(|p| able(p)).map(finds),
-    },
-];
+pub const TRACES: [Trace; 6] = [LIFT, SPECIFIC_SHARE, STEERING, LENS, PATCHSCOPE, PROBE];
 
-fn at_best(m: Relevance) -> Option<f64> {
-    m.share.difference.get(m.best()?).copied()
+/// Lift of the narrow words.
+pub const LIFT: Trace = Trace {
+    name: "lift AUROC",
+    key: "lift",
+    axis: "trace: lift, AUROC, mean over positions",
+    ink: Ink::Lift,
+    value: |c| {
+        let lift = c.readability.as_ref()?.lift.as_ref()?;
+        Some((lift.auroc_mean, Some(lift.auroc_mean_interval)))
+    },
+    null: |c| c.readability.as_ref()?.lift.as_ref()?.auroc_null.first().copied(),
+    told: |c| Some(c.readability.as_ref()?.lift.as_ref()?.auroc_mean_p <= ALPHA),
+};
+
+/// What a constant bias explains of the gain on narrow text, beyond unrelated text.
+pub const SPECIFIC_SHARE: Trace = Trace {
+    name: "the specific bias share",
+    key: "bias",
+    axis: "trace: specific share of a constant bias",
+    ink: Ink::Bias,
+    value: |c| {
+        let shares = c.readability.as_ref()?.bias_share.as_ref()?.shares.as_ref()?;
+        Some((shares.specific_share?, shares.specific_share_interval))
+    },
+    null: |_| Some(0.0),
+    told: |c| {
+        let shares = c.readability.as_ref()?.bias_share.as_ref()?.shares.as_ref()?;
+        Some(shares.specific_share_interval?[0] > 0.0)
+    },
+};
+
+/// Similarity of steered text to the narrow text, at the best position.
+pub const STEERING: Trace = Trace {
+    name: "steering",
+    key: "steering",
+    axis: "trace: similarity of steered text to narrow text",
+    ink: Ink::Steered,
+    value: |c| {
+        let gain = Gain::of(c.readability.as_ref()?)?;
+        let (i, similarity) = (gain.best()?, &gain.record.similarity);
+        Some((*similarity.steered_narrow.get(i)?, similarity.steered_narrow_interval.get(i).copied()))
+    },
+    null: |c| {
+        let gain = Gain::of(c.readability.as_ref()?)?;
+        gain.record.similarity.null_narrow.get(gain.best()?).copied()
+    },
+    told: |c| Some(!Gain::of(c.readability.as_ref()?)?.passing().is_empty()),
+};
+
+/// Relevant tokens of the logit lens, at the best position.
+pub const LENS: Trace = Trace {
+    name: "the logit lens",
+    key: "lens",
+    axis: "trace: relevant tokens of the logit lens",
+    ink: Ink::Lens,
+    value: |c| at_best(Relevance::lens(c.readability.as_ref()?)?),
+    null: |c| null_at_best(Relevance::lens(c.readability.as_ref()?)?),
+    told: |c| Some(!Relevance::lens(c.readability.as_ref()?)?.passing().is_empty()),
+};
+
+/// Relevant tokens of the patchscope, at the best position.
+pub const PATCHSCOPE: Trace = Trace {
+    name: "the patchscope",
+    key: "patchscope",
+    axis: "trace: relevant tokens of the patchscope",
+    ink: Ink::Patchscope,
+    value: |c| at_best(Relevance::patchscope(c.readability.as_ref()?)?),
+    null: |c| null_at_best(Relevance::patchscope(c.readability.as_ref()?)?),
+    told: |c| Some(!Relevance::patchscope(c.readability.as_ref()?)?.passing().is_empty()),
+};
+
+/// How far the difference lies along a probe with labelled examples.
+pub const PROBE: Trace = Trace {
+    name: "the probe with labelled examples",
+    key: "probe",
+    axis: "trace: AUROC of the difference along the probe",
+    ink: Ink::Probe,
+    value: |c| c.probe().map(|p| (p.auroc, Some(p.auroc_interval))),
+    null: |c| c.probe().map(|p| p.auroc_null),
+    // A probe that cannot tell the kinds of text apart says nothing.
+    told: |c| c.probe().filter(|p| able(p)).map(finds),
+};
+
+fn at_best(m: Relevance) -> Option<Measured> {
+    let i = m.best()?;
+    Some((*m.share.difference.get(i)?, m.interval.get(i).copied()))
 }
 
 fn null_at_best(m: Relevance) -> Option<f64> {
