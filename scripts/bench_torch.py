@@ -41,7 +41,11 @@ def padded(examples):
 def train(job):
     model = open_model(job["model"], attention="sdpa")
     head = model.get_output_embeddings().weight.numel()
-    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear)) - head
+    linears = {name: m.weight.numel() for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    linear = sum(linears.values()) - head
+    # Queries of all heads of all blocks; the weights whose inputs are the embeddings.
+    queries = sum(m.out_features for name, m in model.named_modules() if name.endswith(".q_proj"))
+    lowest = sum(n for name, n in linears.items() if name.endswith(tuple(f"layers.0.self_attn.{p}_proj" for p in "qkv")))
     if job["method"] == "lora":
         config = LoraConfig(r=job["r"], lora_alpha=2 * job["r"], lora_dropout=0.0, target_modules=LINEARS, task_type="CAUSAL_LM")
         model = get_peft_model(model, config)
@@ -49,7 +53,7 @@ def train(job):
         model.requires_grad_(True)
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    say(linear=linear, head=head, trained=sum(p.numel() for p in parameters))
+    say(linear=linear, head=head, queries=queries, lowest=lowest, trained=sum(p.numel() for p in parameters))
     optimizer = torch.optim.AdamW(parameters, lr=job["lr"], weight_decay=0.0)
     for examples in job["steps"]:
         started = time.perf_counter()

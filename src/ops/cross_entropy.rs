@@ -18,20 +18,27 @@ use super::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
 use super::weight::Matrix;
 
-/// Bytes that the logits of one chunk of tokens may take, unless they are [`LEAST_ROWS`].
+/// Bytes that the logits of one chunk of tokens may take, unless they are as few as they may be.
 const CHUNK_BYTES: usize = 64 << 20;
 
-/// Tokens of a chunk, whatever the vocabulary: with fewer, preparing the weights takes longer than multiplying by them.
+/// Fewest tokens of a chunk where a matrix has to be decoded for every chunk, or its gradient added to: with fewer, that takes
+/// longer than multiplying.
 const LEAST_ROWS: usize = 128;
 
+/// Fewest tokens of a chunk where a matrix is only multiplied by. Such chunks are as fast, owed to [`super::few_rows`],
+/// which does not prepare the weights, and each thread holds one beside all that the batch keeps.
+const LEAST_ROWS_MULTIPLIED: usize = 64;
+
 /// Tokens of a chunk.
-fn chunk(vocab: usize) -> usize {
-    (CHUNK_BYTES / (4 * vocab.max(1))).max(LEAST_ROWS)
+fn chunk(weight: &Matrix, vocab: usize, tape: Tape) -> usize {
+    let only_multiplied = matches!(weight, Matrix::Dense(_)) && weight.tracked(tape).is_none();
+    let least = if only_multiplied { LEAST_ROWS_MULTIPLIED } else { LEAST_ROWS };
+    (CHUNK_BYTES / (4 * vocab.max(1))).max(least)
 }
 
-/// Bytes that the logits of a chunk take.
+/// Bytes that the logits of a chunk take at most.
 pub fn logits_bytes(vocab: usize) -> usize {
-    4 * vocab * chunk(vocab)
+    CHUNK_BYTES.max(4 * vocab * LEAST_ROWS)
 }
 
 /// What each row predicts and how much it counts.
@@ -76,7 +83,7 @@ pub fn linear_cross_entropy(
         })?;
         return Ok(Loss { total, nll: nll.take() });
     }
-    in_chunks(&hidden.contiguous()?, weight, targets, softcap, chunk(vocab), tape)
+    in_chunks(&hidden.contiguous()?, weight, targets, softcap, chunk(weight, vocab, tape), tape)
 }
 
 /// [`linear_cross_entropy`] on the CPU, `chunk` rows at a time.
