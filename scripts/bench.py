@@ -359,7 +359,7 @@ def main():
             return
         chosen = [(part, case) for part, case in cases if part in only or any(word in case.name for word in only if word not in PARTS)]
         say(f"Machine: {machine()}.\n")
-        reached = [peaks()]  # and before every round: a virtual machine is not as fast at one time as at another
+        reached = []  # peaks before every round: a virtual machine is not as fast at one time as at another
         for part in ("full-length", "as-they-come", "data"):
             group = [case for p, case in chosen if p == part]
             if not group:
