@@ -105,7 +105,8 @@ pub(super) fn decoder(c: &Config, variant: Variant, loader: &mut Loader) -> Resu
             bail_input!("config.json: {key} is {cap}; expected a positive number, or null for no cap");
         }
     }
-    let embed_tokens = loader.matrix("model.embed_tokens.weight", [c.vocab_size, c.hidden_size])?;
+    let (embed_tokens, lm_head) =
+        loader.embeddings_and_head([c.vocab_size, c.hidden_size], c.tie_word_embeddings)?;
     let mut blocks: Vec<Arc<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
     for (i, (layer_type, rotary)) in variant.layers.iter().enumerate() {
         let attention = Attention {
@@ -120,10 +121,6 @@ pub(super) fn decoder(c: &Config, variant: Variant, loader: &mut Loader) -> Resu
         blocks.push(Arc::new(SandwichBlock::load(c, variant.qk_norm, attention, rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 1.0, c.rms_norm_eps)?;
-    let lm_head = match c.tie_word_embeddings {
-        true => embed_tokens.clone(),
-        false => loader.matrix("lm_head.weight", [c.vocab_size, c.hidden_size])?,
-    };
     Ok(Decoder {
         embed_tokens,
         embed_scale: (c.hidden_size as f32).sqrt() as f64,

@@ -66,7 +66,8 @@ pub(super) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
 pub(super) fn decoder(c: &Config, config: &Value, variant: Variant, loader: &mut Loader) -> Result<Decoder> {
     let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads.max(1));
     let rotary = Arc::new(rotary::from_config(config, head_dim, 10_000.0)?);
-    let embed_tokens = loader.matrix("model.embed_tokens.weight", [c.vocab_size, c.hidden_size])?;
+    let (embed_tokens, lm_head) =
+        loader.embeddings_and_head([c.vocab_size, c.hidden_size], c.tie_word_embeddings)?;
     let mut blocks: Vec<Arc<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
     for (i, window) in variant.windows.iter().enumerate() {
         let heads = c.num_attention_heads;
@@ -82,10 +83,6 @@ pub(super) fn decoder(c: &Config, config: &Value, variant: Variant, loader: &mut
         blocks.push(Arc::new(PreNormBlock::load(c, &variant, attention, &rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 0.0, c.rms_norm_eps)?;
-    let lm_head = match c.tie_word_embeddings {
-        true => embed_tokens.clone(),
-        false => loader.matrix("lm_head.weight", [c.vocab_size, c.hidden_size])?,
-    };
     Ok(Decoder { embed_tokens, embed_scale: 1.0, blocks, norm, lm_head, final_logit_softcapping: None })
 }
 

@@ -108,7 +108,31 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// As [`Self::tensor`].
     pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight<Matrix>> {
-        if !self.weights.keeps_packed || matches!(self.tuning, Tuning::Full) {
+        self.matrix_held(name, shape, self.weights.keeps_packed)
+    }
+
+    /// The table of embeddings and the head, both `(vocab, hidden)`, and one where the model ties them. A table beside a
+    /// head of its own is never multiplied by, only looked up in: frozen, it stays as its file has it.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub fn embeddings_and_head(
+        &mut self,
+        shape: [usize; 2],
+        tied: bool,
+    ) -> Result<(Weight<Matrix>, Weight<Matrix>)> {
+        let only_looked_up = !tied && self.device.is_cpu();
+        let packed = self.weights.keeps_packed || only_looked_up;
+        let embed_tokens = self.matrix_held("model.embed_tokens.weight", shape, packed)?;
+        let lm_head = match tied {
+            true => self.tied_head(&embed_tokens)?,
+            false => self.matrix("lm_head.weight", shape)?,
+        };
+        Ok((embed_tokens, lm_head))
+    }
+
+    fn matrix_held(&mut self, name: &str, shape: [usize; 2], packed: bool) -> Result<Weight<Matrix>> {
+        if !packed || matches!(self.tuning, Tuning::Full) {
             let Weight { base, saved } = self.tensor(name, &shape)?;
             return Ok(Weight { base: base.into(), saved: saved.map(Matrix::from) });
         }
@@ -122,7 +146,7 @@ impl<'a> Loader<'a> {
 
     /// The head of a model that ties it to its embeddings. To PEFT it is a module of its own: training the
     /// embeddings (`modules_to_save`) leaves the head as it was, and the other way round.
-    pub(super) fn tied_head(&mut self, embed_tokens: &Weight<Matrix>) -> Result<Weight<Matrix>> {
+    fn tied_head(&mut self, embed_tokens: &Weight<Matrix>) -> Result<Weight<Matrix>> {
         let base = embed_tokens.base.clone();
         let saved = self.saved("lm_head.weight", base.dims(), || Ok(base.dense()?.copy()?))?;
         let saved = saved.map(Matrix::from);

@@ -172,11 +172,8 @@ impl CausalLm {
                 from.id
             ),
         };
-        let mut decoder = decoder.with_context(|| from.id.clone())?;
+        let decoder = decoder.with_context(|| from.id.clone())?;
         let ties_head = !loader.has_read("lm_head.weight");
-        if ties_head {
-            decoder.lm_head = loader.tied_head(&decoder.embed_tokens)?;
-        }
         let trainables = loader.finish().with_context(|| from.id.clone())?;
         Ok((Self { decoder, ties_head, device: device.clone() }, trainables))
     }

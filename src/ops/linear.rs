@@ -11,6 +11,7 @@ use candle_core::{Result, Tensor};
 use super::cpu::{tensor, view, written};
 use super::matmul::{Mat, Threads, matmul, product};
 use super::tape::Tape;
+use super::transpose::transpose;
 use super::weight::Matrix;
 
 /// x·Wᵀ + b, with gradients for x, W and b.
@@ -107,8 +108,10 @@ pub fn lora(
                 matmul(da, inp, add, 1.0, um.t(), xm, Threads::All) // dA = uᵀ·x
             })?;
             into.add_with(b.id(), (out, r), |db, add| {
-                let xa = Mat::new(&xa, tokens, r);
-                matmul(db, r, add, scaling, g.t(), xa, Threads::All) // dB = s·gᵀ·(x·Aᵀ)
+                // dB = s·gᵀ·(x·Aᵀ), from its few columns: read across, the wide g takes twice the time.
+                let columns = product(scaling, Mat::new(&xa, tokens, r).t(), g, Threads::All); // (r, out)
+                let rows = written(out * r, |rows| transpose(rows, r, Mat::new(&columns, r, out)));
+                db.iter_mut().zip(rows).for_each(|(d, b)| *d = if add { *d + b } else { b });
             })?;
             let w = weight.as_ref().map(Matrix::view).transpose()?;
             into.add_with(x_id, (tokens, inp), |dx, add| {

@@ -1,8 +1,11 @@
-//! Matrix products on slices, through the `gemm` crate that candle itself uses, or for few rows by [`few_rows`] and [`one_row`].
+//! Matrix products on slices: through the `gemm` crate that candle itself uses, or where a product is one with weights by
+//! [`panels`], [`few_rows`] and [`one_row`].
 
 use std::ops::Range;
 
 use super::cpu::written;
+use super::panels::{self, Weight};
+use super::transpose::transpose;
 use super::{few_rows, one_row};
 
 /// A row-major matrix inside a slice, possibly a column range of a wider one, possibly transposed.
@@ -45,6 +48,17 @@ impl<'a> Mat<'a> {
     pub(super) fn row(&self, row: usize, columns: Range<usize>) -> &'a [f32] {
         debug_assert!(row < self.rows && columns.end <= self.cols && self.col_stride == 1);
         &self.data[row * self.row_stride..][columns]
+    }
+
+    /// Where an element is, in a slice; also of one beside the matrix, or beyond the slice.
+    #[inline(always)]
+    pub(super) fn place(&self, row: usize, column: usize) -> (&'a [f32], usize) {
+        (self.data, row * self.row_stride + column * self.col_stride)
+    }
+
+    /// A range of the rows.
+    pub(super) fn row_range(self, range: Range<usize>) -> Self {
+        self.t().columns(range).t()
     }
 
     /// A range of the columns.
@@ -97,9 +111,21 @@ pub(super) fn matmul(
         Threads::All if m * n * k > 1 << 18 => rayon::current_num_threads(),
         _ => 1,
     };
-    if matches!(threads, Threads::All) && a.col_stride == 1 && b.row_stride == 1 && few_rows::serves(&a) {
+    if matches!(threads, Threads::All) {
         let tasks = if workers > 1 { 4 * workers } else { 1 }; // several each, as one thread may be held up
-        return few_rows::times_transposed(dst, dst_stride, accumulate, scale, a, b.t(), tasks);
+        if a.col_stride == 1 && b.row_stride == 1 && few_rows::serves(&a) {
+            return few_rows::times_transposed(dst, dst_stride, accumulate, scale, a, b.t(), tasks);
+        }
+        let w = match b {
+            Mat { row_stride: 1, .. } => Some(Weight::Transposed(b.t())),
+            Mat { col_stride: 1, .. } => Some(Weight::AsItIs(b)),
+            _ => None,
+        };
+        if let Some(w) = w.filter(|w| w.serves(m)) {
+            let turned = (a.col_stride != 1).then(|| written(m * k, |to| transpose(to, k, a.t())));
+            let a = turned.as_deref().map_or(a, |a| Mat::new(a, m, k));
+            return panels::times(dst, dst_stride, accumulate, scale, a, w, tasks);
+        }
     }
     if matches!(threads, Threads::One) && m == 1 && a.col_stride == 1 {
         let (x, y) = (a.row(0, 0..k), &mut dst[..n]);

@@ -32,5 +32,7 @@ pub(crate) mod exp;
 mod few_rows;
 mod matmul;
 mod one_row;
+mod panels;
 #[cfg(test)]
 mod testing;
+mod transpose;
