@@ -8,14 +8,11 @@ use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::checkpoint::write_safetensors;
-use super::loader::Tuning;
+use super::loader::{EMBEDDINGS, Tuning};
 use super::lora::Adapter;
 use super::source::Pretrained;
 use super::{CausalLm, low_rank};
 use crate::atomic::{write_atomically, write_json};
-
-/// The embeddings' name in a checkpoint.
-const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
 /// Writes `config.json`, the tokenizer (the files of `from` where it has its own), `generation_config.json` and
 /// the weights: those of `from`, with `replaced` ones in their places. A head among these is no longer tied to

@@ -26,6 +26,9 @@ use crate::ops::weight::Matrix;
 /// files ([`super::lora`]).
 pub type Trainables = BTreeMap<String, Var>;
 
+/// The embeddings' name in a checkpoint.
+pub const EMBEDDINGS: &str = "model.embed_tokens.weight";
+
 /// Which weights learn.
 pub enum Tuning<'a> {
     /// None: the model as it is.
@@ -123,7 +126,7 @@ impl<'a> Loader<'a> {
     ) -> Result<(Weight<Matrix>, Weight<Matrix>)> {
         let only_looked_up = !tied && self.device.is_cpu();
         let packed = self.weights.keeps_packed || only_looked_up;
-        let embed_tokens = self.matrix_held("model.embed_tokens.weight", shape, packed)?;
+        let embed_tokens = self.matrix_held(EMBEDDINGS, shape, packed)?;
         let lm_head = match tied {
             true => self.tied_head(&embed_tokens)?,
             false => self.matrix("lm_head.weight", shape)?,
@@ -384,4 +387,37 @@ fn random_a(seed: u64, name: &str, r: usize, inp: usize, device: &Device) -> Res
     let bound = 1.0 / (inp as f32).sqrt();
     let data: Vec<f32> = (0..r * inp).map(|_| rng.random_range(-bound..bound)).collect();
     Ok(Tensor::from_vec(data, (r, inp), device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::source;
+
+    /// How the table and the head of a tiny model are held.
+    fn held(family: &str, tuning: &Tuning) -> Result<(Matrix, Matrix)> {
+        let folder = format!("{}/tests/fixtures/tiny/{family}", env!("CARGO_MANIFEST_DIR"));
+        let from = source::open(&folder)?;
+        let size = |key: &str| from.config[key].as_u64().unwrap_or_default() as usize;
+        let mut loader = Loader::new(&from.weights, tuning, &Device::Cpu);
+        let tied = from.config["tie_word_embeddings"] == true;
+        let shape = [size("vocab_size"), size("hidden_size")];
+        let (table, head) = loader.embeddings_and_head(shape, tied)?;
+        assert!(loader.faults.is_empty(), "{:?}", loader.faults);
+        Ok((table.base, head.base))
+    }
+
+    #[test]
+    fn a_frozen_table_beside_a_head_stays_as_its_file_has_it() -> Result<()> {
+        let packed = |matrix: &Matrix| matches!(matrix, Matrix::Packed(_));
+        let (table, head) = held("llama", &Tuning::Frozen)?;
+        assert!(packed(&table) && !packed(&head));
+        let (trained, _) = held("llama", &Tuning::Full)?;
+        assert!(!packed(&trained));
+        let ids = [0, 7, 3, 7];
+        assert_eq!(table.rows(&ids)?.to_vec2::<f32>()?, trained.rows(&ids)?.to_vec2::<f32>()?);
+        let (table, head) = held("qwen2", &Tuning::Frozen)?; // one matrix, which is multiplied by
+        assert!(!packed(&table) && !packed(&head));
+        Ok(())
+    }
 }

@@ -87,6 +87,12 @@ impl Weights {
         self.tensors.get(name).map(|t| t.shape.clone())
     }
 
+    /// Bytes that a tensor takes in its file, if there is one of that name.
+    pub fn stored_bytes(&self, name: &str) -> Option<u64> {
+        let stored = self.tensors.get(name)?;
+        stored.encoding.byte_len(element_count(&stored.shape)?)
+    }
+
     /// The tensor as contiguous f32 on the CPU.
     ///
     /// # Errors

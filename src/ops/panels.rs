@@ -417,10 +417,10 @@ mod tests {
                 run(Part { x, w, first: 0, y: rows, accumulate: false, scale: 1.0 });
                 assert!(y.iter().zip(want).all(|(y, want)| (*y as f64 - want).abs() < 1e-3));
             };
-            check(&|part| pulp::Scalar::new().vectorize(part));
+            check(&|part| Simd::vectorize(pulp::Scalar::new(), part));
             #[cfg(target_arch = "x86_64")]
             if let Some(simd) = pulp::x86::V3::try_new() {
-                check(&|part| simd.vectorize(part));
+                check(&|part| Simd::vectorize(simd, part));
             }
         })
     }

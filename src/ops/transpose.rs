@@ -84,7 +84,7 @@ mod avx512 {
     #[inline(always)]
     fn turned(simd: V4, rows: [f32x16; SIDE]) -> [f32x16; SIDE] {
         let f = simd.avx512f;
-        let mut a: [__m512; SIDE] = rows.map(|row| cast(row));
+        let mut a: [__m512; SIDE] = rows.map(cast);
         let mut b = a;
         for i in 0..8 {
             b[2 * i] = f._mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
@@ -110,7 +110,7 @@ mod avx512 {
             a[i] = f._mm512_shuffle_f32x4::<EVEN>(b[i], b[8 + i]);
             a[8 + i] = f._mm512_shuffle_f32x4::<ODD>(b[i], b[8 + i]);
         }
-        a.map(|row| cast(row))
+        a.map(cast)
     }
 }
 

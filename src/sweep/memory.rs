@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 
+use crate::model::loader::EMBEDDINGS;
 use crate::model::source::Pretrained;
 use crate::ops::cross_entropy::logits_bytes;
 use crate::ops::teams;
@@ -13,8 +14,8 @@ const GIB: f64 = (1u64 << 30) as f64;
 ///
 /// 0.1 + 1.27 · (weights + activations + logits), and at least the weights and half a GiB for the analysis.
 ///
-/// - Weights: 4 bytes a parameter (1.5 of a GGUF file that stays as it is); 16 in full finetuning, with gradient and two
-///   moments.
+/// - Weights: 4 bytes a parameter (1.5 of a GGUF file that stays as it is), a table of embeddings beside a head of its own as
+///   its file has it; 16 in full finetuning, with gradient and two moments.
 /// - 4 bytes a parameter more where full finetuning reads the base beside: trace while training, divergence, difference;
 ///   and where it is pulled towards it (decay, scale).
 /// - Activations that the backward pass needs: tokens that are worked on at once (of the parts of a batch as many as there
@@ -47,7 +48,14 @@ pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
     let tokens = ((at_once * in_part).max(beside) * length) as f64;
     let block = 8.0 * hidden + 3.0 * inner;
     let kept = if train.recompute { blocks * hidden + block } else { blocks * block };
-    let held = parameters * if recipe.model.dtype == ModelDtype::Native { 1.5 } else { 4.0 };
+    let held = match recipe.model.dtype {
+        ModelDtype::Native => 1.5 * parameters,
+        ModelDtype::F32 if has_head(base) => {
+            let table = weights.stored_bytes(EMBEDDINGS).unwrap_or_default() as f64;
+            4.0 * (parameters - vocabulary * hidden) + table
+        }
+        ModelDtype::F32 => 4.0 * parameters,
+    };
     let copies = usize::from(mitigation.reads_pretraining() || train.trace.every > 0)
         + usize::from(mitigation.pulls_to_base());
     let trained = match train.method {
@@ -56,6 +64,11 @@ pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
     };
     let bytes = trained + 4.0 * tokens * kept + at_once as f64 * logits_bytes(vocabulary as usize) as f64;
     (0.1 + 1.27 * bytes / GIB).max(0.5 + held / GIB)
+}
+
+/// Whether the model has a head that is not its embeddings.
+fn has_head(base: &Pretrained) -> bool {
+    base.weights.shape("lm_head.weight").is_some() && base.config["tie_word_embeddings"] != true
 }
 
 /// Memory that the machine has to give, in GiB, where it tells (Linux).
