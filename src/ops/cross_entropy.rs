@@ -19,14 +19,14 @@ use super::tape::Tape;
 use super::weight::Matrix;
 
 /// Bytes that the logits of one chunk of tokens may take, unless they are as few as they may be.
-const CHUNK_BYTES: usize = 64 << 20;
+const CHUNK_BYTES: usize = 24 << 20;
 
 /// Fewest tokens of a chunk where a matrix has to be decoded for every chunk, or its gradient added to: with fewer, that takes
 /// longer than multiplying.
 const LEAST_ROWS: usize = 128;
 
-/// Fewest tokens of a chunk where a matrix is only multiplied by. Such chunks are as fast, owed to [`super::few_rows`],
-/// which does not prepare the weights, and each thread holds one beside all that the batch keeps.
+/// Fewest tokens of a chunk where a matrix is only multiplied by. Such chunks are as fast, owed to [`super::few_rows`] and
+/// [`super::panels`], and each thread holds one beside all that the batch keeps.
 const LEAST_ROWS_MULTIPLIED: usize = 64;
 
 /// Tokens of a chunk.
