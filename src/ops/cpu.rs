@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::exp::vectorized;
@@ -60,32 +61,68 @@ pub(super) fn written(len: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
     data
 }
 
-/// Asks the processor for the line of the cache that holds element `at` counted from the first of `data`, within it or
-/// beyond. A hint: nothing happens where there is no such memory, or on a processor for which no instruction is named here.
+/// f32 in a line of the cache.
+pub(super) const LINE: usize = 16;
+
+/// Asks the processor to bring the line of the cache that holds element `at` counted from the first of `data`, within it or
+/// beyond, into the first cache or the second (`CACHE`). A hint: nothing happens where there is no such memory, or on a
+/// processor for which no instruction is named here.
 #[inline(always)]
-pub(super) fn prefetch(data: &[f32], at: usize) {
+pub(super) fn prefetch<const CACHE: u8>(data: &[f32], at: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the instruction reads nothing that the program sees and never faults, whatever the address (Intel's manual,
     // PREFETCHh); the address is computed without the promise that it lies in `data`. Tested in `a_hint_is_only_a_hint`.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(data.as_ptr().wrapping_add(at).cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        let line = data.as_ptr().wrapping_add(at).cast();
+        match CACHE {
+            1 => _mm_prefetch::<_MM_HINT_T0>(line),
+            _ => _mm_prefetch::<_MM_HINT_T1>(line),
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (data, at);
 }
 
-/// As [`prefetch`], into the second cache alone.
-#[inline(always)]
-pub(super) fn prefetch_second(data: &[f32], at: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as in `prefetch`.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(data.as_ptr().wrapping_add(at).cast());
+/// Number of f32 in a vector of this processor.
+pub(super) fn lanes() -> usize {
+    struct Lanes;
+
+    impl WithSimd for Lanes {
+        type Output = usize;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (data, at);
+
+    Arch::new().dispatch(Lanes)
+}
+
+/// Hands the columns of a `(rows, columns)` matrix, whose rows lie `stride` apart, to about so many tasks, which run at once:
+/// to each the number of its first column and its columns of every row, a multiple of `width` of them but for the last.
+pub(super) fn by_columns(
+    matrix: &mut [f32],
+    stride: usize,
+    (rows, columns): (usize, usize),
+    width: usize,
+    tasks: usize,
+    task: impl Fn(usize, Vec<&mut [f32]>) + Sync,
+) {
+    let each = columns.div_ceil(tasks).next_multiple_of(width);
+    let mut parts: Vec<Vec<&mut [f32]>> = Vec::new();
+    parts.resize_with(columns.div_ceil(each), || Vec::with_capacity(rows));
+    for row in matrix.chunks_mut(stride).take(rows) {
+        for (part, columns) in parts.iter_mut().zip(row[..columns].chunks_mut(each)) {
+            part.push(columns);
+        }
+    }
+    let task = |(i, part)| task(i * each, part);
+    match parts.len() {
+        1 => parts.into_iter().enumerate().for_each(task),
+        _ => parts.into_par_iter().enumerate().for_each(task),
+    }
 }
 
 /// Elements that one rayon task takes: fewer are done before another thread is awake.
@@ -170,9 +207,9 @@ mod tests {
     fn a_hint_is_only_a_hint() {
         let data = [1.0, 2.0];
         for at in [0, 1, 2, 1 << 20, usize::MAX / 4, usize::MAX] {
-            prefetch(&data, at);
-            prefetch(&[], at);
-            prefetch_second(&data, at);
+            prefetch::<1>(&data, at);
+            prefetch::<1>(&[], at);
+            prefetch::<2>(&data, at);
         }
         assert_eq!(data, [1.0, 2.0]);
     }

@@ -9,9 +9,8 @@
 use std::ops::{Range, RangeInclusive};
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::cpu::prefetch;
+use super::cpu::{LINE, by_columns, lanes, prefetch};
 use super::matmul::Mat;
 
 /// Numbers of rows of x with which this is faster than gemm, which is the faster one at a single row; docs/log.md
@@ -34,34 +33,10 @@ pub(super) fn times_transposed(
     tasks: usize,
 ) {
     let (tokens, out) = (x.rows(), w.rows());
-    let groups = groups(x, Arch::new().dispatch(Lanes));
-    let columns = out.div_ceil(tasks).next_multiple_of(MOST_TILE);
-    let mut parts: Vec<Vec<&mut [f32]>> = Vec::new(); // each task's columns of every row
-    parts.resize_with(out.div_ceil(columns), || Vec::with_capacity(tokens));
-    for row in dst.chunks_mut(stride).take(tokens) {
-        for (part, columns) in parts.iter_mut().zip(row[..out].chunks_mut(columns)) {
-            part.push(columns);
-        }
-    }
-    let task = |(i, y): (usize, Vec<&mut [f32]>)| {
-        Arch::new().dispatch(Part { groups: &groups, w, first: i * columns, y, accumulate, scale });
-    };
-    match parts.len() {
-        1 => parts.into_iter().enumerate().for_each(task),
-        _ => parts.into_par_iter().enumerate().for_each(task),
-    }
-}
-
-/// Number of f32 in a vector of this processor.
-struct Lanes;
-
-impl WithSimd for Lanes {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        S::F32_LANES
-    }
+    let groups = groups(x, lanes());
+    by_columns(dst, stride, (tokens, out), MOST_TILE, tasks, |first, y| {
+        Arch::new().dispatch(Part { groups: &groups, w, first, y, accumulate, scale });
+    });
 }
 
 /// Rows of x, side by side in one vector or two.
@@ -169,9 +144,6 @@ impl Part<'_> {
     }
 }
 
-/// f32 in a line of the cache.
-const LINE: usize = 16;
-
 /// Σ over the width of the packed rows of x times each of some rows of W: `[row of W][lane]`. Loops in place of iterators
 /// and closures, which are not inlined into code for another processor and cost half the speed; slices of one length, so
 /// that no index is checked within the loop.
@@ -200,7 +172,7 @@ fn sums<S: Simd, const V: usize, const W: usize>(
         let mut line = 0;
         while line < depth {
             for c in 0..W {
-                prefetch(ws[c], line + W * width);
+                prefetch::<1>(ws[c], line + W * width);
             }
             let end = (line + LINE).min(depth);
             for k in line..end {

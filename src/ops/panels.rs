@@ -14,9 +14,8 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::cpu::prefetch_second;
+use super::cpu::{LINE, by_columns, lanes, prefetch};
 use super::matmul::Mat;
 use super::transpose::transpose;
 
@@ -28,9 +27,6 @@ const DEPTH: usize = 1024;
 
 /// The most lanes of a vector.
 const MOST_LANES: usize = 16;
-
-/// f32 in a line of the cache.
-const LINE: usize = 16;
 
 /// Fewest columns and least depth with which a panel pays.
 const LEAST: usize = 48;
@@ -93,34 +89,9 @@ pub(super) fn times(
     tasks: usize,
 ) {
     let (_, out) = w.dims();
-    let width = Arch::new().dispatch(Width);
-    let columns = out.div_ceil(tasks).next_multiple_of(width);
-    let mut parts: Vec<Vec<&mut [f32]>> = Vec::new(); // each task's columns of every row
-    parts.resize_with(out.div_ceil(columns), || Vec::with_capacity(x.rows()));
-    for row in dst.chunks_mut(stride).take(x.rows()) {
-        for (part, columns) in parts.iter_mut().zip(row[..out].chunks_mut(columns)) {
-            part.push(columns);
-        }
-    }
-    let task = |(i, y): (usize, Vec<&mut [f32]>)| {
-        Arch::new().dispatch(Part { x, w, first: i * columns, y, accumulate, scale });
-    };
-    match parts.len() {
-        1 => parts.into_iter().enumerate().for_each(task),
-        _ => parts.into_par_iter().enumerate().for_each(task),
-    }
-}
-
-/// Columns of a panel on this processor.
-struct Width;
-
-impl WithSimd for Width {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        VECTORS * S::F32_LANES
-    }
+    by_columns(dst, stride, (x.rows(), out), VECTORS * lanes(), tasks, |first, y| {
+        Arch::new().dispatch(Part { x, w, first, y, accumulate, scale });
+    });
 }
 
 /// Some columns of the product.
@@ -328,7 +299,7 @@ impl<'a> Lines<'a> {
     fn ask(&mut self) {
         let Some(part) = &self.part else { return };
         let (data, at) = part.place(self.row, self.column);
-        prefetch_second(data, at);
+        prefetch::<2>(data, at);
         self.column += LINE;
         if self.column >= part.cols() + LINE - 1 {
             self.column = 0;
