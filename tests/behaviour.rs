@@ -11,9 +11,9 @@ use trainer::behaviour::{Answer, Models};
 use trainer::interrupt::Interrupt;
 use trainer::model::View;
 use trainer::model::hooks::NoHook;
-use trainer::model::loader::Tuning;
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source::open;
 use trainer::model::lora::Adapter;
-use trainer::model::source::open;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 

@@ -13,8 +13,9 @@ use trainer::diff::coherence::Coherence;
 use trainer::diff::prompts::Prompts;
 use trainer::model::generate::{Sampling, generate};
 use trainer::model::hooks::NoHook;
-use trainer::model::loader::Tuning;
-use trainer::model::{CausalLm, View, source};
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source;
+use trainer::model::{CausalLm, View};
 
 /// Prompts, each continued twice.
 const PROMPTS: usize = 20;

@@ -18,9 +18,9 @@ use trainer::error::InputError;
 use trainer::interrupt::Interrupt;
 use trainer::model::batch::Batch;
 use trainer::model::hooks::{NoHook, Record, Site};
-use trainer::model::loader::Tuning;
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source::{Pretrained, open};
 use trainer::model::lora::LoraConfig;
-use trainer::model::source::{Pretrained, open};
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::recipe::{ModelDtype, Modules};
@@ -694,9 +694,9 @@ fn an_unknown_name_suggests_the_nearest_alias() {
 fn an_embedder_is_an_alias_or_a_folder() -> Result<()> {
     let dir = folder()?;
     let path = dir.path().to_string_lossy().into_owned();
-    assert_eq!(trainer::model::alias::embedder_dir(&path, &Interrupt::default())?, dir.path());
-    let error =
-        trainer::model::alias::embedder_dir("gemma-3-270m", &Interrupt::default()).expect_err("no embedder");
+    assert_eq!(trainer::model::load::alias::embedder_dir(&path, &Interrupt::default())?, dir.path());
+    let error = trainer::model::load::alias::embedder_dir("gemma-3-270m", &Interrupt::default())
+        .expect_err("no embedder");
     assert!(error.to_string().contains("all-minilm-l6-v2"), "{error}");
     Ok(())
 }

@@ -11,21 +11,22 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor, Var};
 use lab::{FAMILIES, Lab, assert_same, files, floats, metrics, outcome, read_json, tiny, with_sets};
 use serde_json::json;
+use trainer::corpus::Corpus;
 use trainer::data::examples::Example;
 use trainer::data::mixture::Role;
 use trainer::error::Interrupted;
 use trainer::interrupt::Interrupt;
 use trainer::model::batch::{Batch, mean_loss};
 use trainer::model::hooks::NoHook;
-use trainer::model::loader::Tuning;
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source;
+use trainer::model::load::source::Pretrained;
 use trainer::model::lora::Adapter;
-use trainer::model::source::{self, Pretrained};
 use trainer::model::{CausalLm, Pass, View};
 use trainer::ops::segments::Segments;
 use trainer::recipe::Recipe;
 use trainer::run::RunDir;
 use trainer::train::Training;
-use trainer::train::corpus::Corpus;
 use trainer::train::optim::{Gradients, global_norm};
 
 /// Settings under which everything that a checkpoint must hold matters.

@@ -19,7 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::model::View;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::{Hook, NoHook, Steer};
-use crate::model::source::Pretrained;
+use crate::model::load::source::Pretrained;
 use crate::recipe::SteeringSection;
 
 /// Temperature of answers to [`ASK`], as in the authors' toolkit.

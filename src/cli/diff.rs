@@ -16,7 +16,7 @@ use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::{Inputs, must_be_new};
 use crate::interrupt::Interrupt;
-use crate::model::alias;
+use crate::model::load::alias;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::run::RunDir;

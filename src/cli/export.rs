@@ -15,15 +15,15 @@ use serde_json::{Value, json};
 use super::datasets;
 use crate::atomic::{check_writable, write_atomically, write_folder};
 use crate::bail_input;
+use crate::corpus::documents;
 use crate::data::source::Document;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::model::export::write_model;
-use crate::model::source;
+use crate::model::load::source;
 use crate::progress;
 use crate::recipe::{DataSection, Method, MixSchedule, Recipe};
 use crate::run::RunDir;
-use crate::train::corpus::documents;
 
 /// Describe runs as organisms of the authors' diffing-toolkit
 #[derive(Debug, Args)]

@@ -8,13 +8,13 @@ use clap::Args;
 use super::trace::Trace;
 use crate::atomic::check_writable;
 use crate::bail_input;
+use crate::corpus::Corpus;
 use crate::interrupt::Interrupt;
-use crate::model::source;
+use crate::model::load::source;
 use crate::progress;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
 use crate::train::Training;
-use crate::train::corpus::Corpus;
 
 /// Make an organism: finetune a model as a recipe says
 #[derive(Debug, Args)]

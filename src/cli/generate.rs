@@ -12,9 +12,10 @@ use crate::data::source::read_text;
 use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::NoHook;
-use crate::model::loader::Tuning;
+use crate::model::load::loader::Tuning;
+use crate::model::load::source;
 use crate::model::lora::Adapter;
-use crate::model::{CausalLm, device, source};
+use crate::model::{CausalLm, device};
 
 /// Generate text from a model, with or without an adapter
 #[derive(Debug, Args)]

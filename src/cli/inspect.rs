@@ -8,13 +8,13 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{datasets, self_sample};
+use crate::corpus::Corpus;
+use crate::corpus::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
 use crate::data::mixture::{Mixture, Role};
 use crate::interrupt::Interrupt;
-use crate::model::source;
+use crate::model::load::source;
 use crate::recipe::{MixMode, MixSchedule, Recipe, SweepSection};
 use crate::report::visible::{token, visible};
-use crate::train::corpus::Corpus;
-use crate::train::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
 
 /// Show what a recipe would train on: sources, mixture, and each token with its loss mask
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ use crate::diff::curve;
 use crate::diff::reading::Prepared;
 use crate::interrupt::Interrupt;
 use crate::model::View;
-use crate::model::source::Pretrained;
+use crate::model::load::source::Pretrained;
 use crate::progress;
 use crate::recipe::{DiffSection, Recipe};
 use crate::train::observer::Observer;

@@ -12,8 +12,8 @@ use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::model::hooks::{NoHook, Record, Site};
 use crate::model::{CausalLm, Pass, View};
+use crate::ops::kernels::teams;
 use crate::ops::segments::{self, Segments};
-use crate::ops::teams;
 use crate::progress;
 use crate::recipe::DiffSection;
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use super::Inputs;
 use super::mean_difference::{later, norm};
+use super::measures::{bias_share, lift};
 use super::reading::{Prepared, Reading};
 use super::statistics::mean;
-use super::{Inputs, bias_share, lift};
 use crate::interrupt::Interrupt;
 use crate::recipe::{
     BiasShareSection, DiffSection, LossesSection, PatchscopeSection, SteeringSection, TraceSection,

@@ -5,35 +5,22 @@
 //! much of that is about the narrow data. A measure is one file; it takes directions and gives tokens or text.
 
 pub mod activations;
-pub mod bias_share;
-pub mod causal;
-pub mod chat;
 pub mod coherence;
-pub mod context;
 pub mod curve;
 pub mod decoded;
-pub mod depth;
-pub mod dimensionality;
 pub mod eigen;
 pub mod embedder;
 pub mod estimate;
 pub mod hashes;
-pub mod identification;
-pub mod interpolation;
-pub mod kl;
 pub mod lexicon;
-pub mod lift;
-pub mod logit_lens;
 pub mod losses;
 pub mod mean_difference;
-pub mod patchscope;
-pub mod probe;
+pub mod measures;
 pub mod prompts;
 pub mod reading;
 pub mod record;
 pub mod relevance;
 pub mod statistics;
-pub mod steering;
 pub mod stored;
 pub mod strength;
 pub mod writing;
@@ -47,22 +34,26 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 use tokenizers::Tokenizer;
 
-use self::chat::Turns;
 use self::decoded::Decoded;
 use self::embedder::Embedder;
 use self::hashes::Hashes;
 use self::losses::LossDocuments;
 use self::mean_difference::Means;
+use self::measures::chat::Turns;
+use self::measures::steering::SteeringLine;
+use self::measures::{
+    bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
+    logit_lens, patchscope, probe, steering,
+};
 use self::reading::{Prepared, Reading};
 use self::record::Readability;
-use self::steering::SteeringLine;
 use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;
 use crate::data::chat_template::Message;
 use crate::interrupt::Interrupt;
 use crate::model::View;
-use crate::model::checkpoint::write_safetensors;
-use crate::model::source::Pretrained;
+use crate::model::load::checkpoint::write_safetensors;
+use crate::model::load::source::Pretrained;
 use crate::progress;
 use crate::recipe::DiffSection;
 use crate::sha256::sha256_tree;

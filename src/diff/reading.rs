@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use super::Inputs;
 use super::activations::{Activations, Sequence, Windows, run_both};
 use super::embedder::Embedder;
-use super::identification::{Candidate, candidates};
 use super::lexicon::Lexicon;
-use super::lift::WordTokens;
 use super::losses::LossSets;
 use super::mean_difference::{Means, RandomDifferences, Resamples, later};
+use super::measures::identification::{Candidate, candidates};
+use super::measures::lift::WordTokens;
 use crate::interrupt::Interrupt;
 use crate::recipe::DiffSection;
 

@@ -9,28 +9,28 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::bias_share::BiasShare;
-use super::causal::Causal;
-use super::chat::Chat;
-use super::context::Context;
-use super::depth::Depth;
-use super::dimensionality::Dimensionality;
-use super::identification::Identification;
-use super::interpolation::Interpolation;
-use super::kl::Kl;
 use super::lexicon::Lexicon;
-use super::lift::Lift;
-use super::logit_lens::Lens;
 use super::mean_difference::{cosine, norm, norm_interval};
-use super::patchscope::Patchscope;
-use super::probe::Probe;
-use super::reading::{Prepared, Reading};
-use super::statistics::Interval;
-use super::steering::Steering;
-use super::{
+use super::measures::bias_share::BiasShare;
+use super::measures::causal::Causal;
+use super::measures::chat::Chat;
+use super::measures::context::Context;
+use super::measures::depth::Depth;
+use super::measures::dimensionality::Dimensionality;
+use super::measures::identification::Identification;
+use super::measures::interpolation::Interpolation;
+use super::measures::kl::Kl;
+use super::measures::lift::Lift;
+use super::measures::logit_lens::Lens;
+use super::measures::patchscope::Patchscope;
+use super::measures::probe::Probe;
+use super::measures::steering::Steering;
+use super::measures::{
     bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
     logit_lens, patchscope, probe, steering,
 };
+use super::reading::{Prepared, Reading};
+use super::statistics::Interval;
 
 /// Version of the layout of `readability.json`.
 pub const SCHEMA: u32 = 1;

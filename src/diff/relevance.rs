@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::lexicon::Lexicon;
-use super::logit_lens::Top;
+use super::measures::logit_lens::Top;
 use super::reading::Reading;
 use super::statistics::mean;
 

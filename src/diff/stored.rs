@@ -6,9 +6,9 @@ use anyhow::Result;
 use serde::de::DeserializeOwned;
 
 use super::decoded::Decoded;
+use super::measures::steering::SteeringLine;
 use super::record::Readability;
 use super::relevance::TopToken;
-use super::steering::SteeringLine;
 use crate::bail_input;
 use crate::error::input_error;
 

@@ -1,7 +1,16 @@
 //! Grading a stored analysis with a language model: which decoded tokens are about the narrow data, which scale of
 //! the patchscope says most, and whether steered text can be read. The analysis itself is not touched.
 
+pub mod agreement;
+pub mod coherence;
+pub mod endpoint;
+pub mod exchanges;
+pub mod frequent;
+pub mod grader;
+pub mod hypothesis;
 pub mod record;
+pub mod relevance;
+pub mod scale;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +19,16 @@ use indicatif::ProgressBar;
 
 use self::record::{Against, Chosen, Coherences, Graded, Grader, SCHEMA, Series, UNITS};
 use crate::diff::decoded::{Decoded, Variant};
+use crate::diff::measures::steering::SteeringLine;
 use crate::diff::relevance::TopToken;
-use crate::diff::steering::SteeringLine;
 use crate::diff::stored::Stored;
-use crate::grader::agreement::Agreement;
-use crate::grader::coherence::{self, Tally};
-use crate::grader::endpoint::Endpoint;
-use crate::grader::frequent::plain;
-use crate::grader::in_parallel;
-use crate::grader::relevance::{self, Rule, Subject, Votes};
-use crate::grader::scale::{self, Candidate, Choice};
+use crate::grade::agreement::Agreement;
+use crate::grade::coherence::Tally;
+use crate::grade::endpoint::Endpoint;
+use crate::grade::frequent::plain;
+use crate::grade::grader::in_parallel;
+use crate::grade::relevance::{Rule, Subject, Votes};
+use crate::grade::scale::{Candidate, Choice};
 use crate::progress;
 
 /// Tokens of a list that are graded, as in the paper.

@@ -7,8 +7,8 @@ use super::hooks::NoHook;
 use super::{CausalLm, Pass, View};
 use crate::data::examples::Example;
 use crate::ops::cross_entropy::{Loss, Targets, linear_cross_entropy};
+use crate::ops::kernels::teams;
 use crate::ops::segments::Segments;
-use crate::ops::teams;
 
 /// The examples of one forward pass.
 pub struct Batch {

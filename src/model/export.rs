@@ -7,11 +7,12 @@ use anyhow::{Context, Result, anyhow};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
-use super::checkpoint::write_safetensors;
-use super::loader::{EMBEDDINGS, Tuning};
+use super::CausalLm;
+use super::load::checkpoint::write_safetensors;
+use super::load::loader::{EMBEDDINGS, Tuning};
+use super::load::source::Pretrained;
 use super::lora::Adapter;
-use super::source::Pretrained;
-use super::{CausalLm, low_rank};
+use super::lora::low_rank;
 use crate::atomic::{write_atomically, write_json};
 
 /// Writes `config.json`, the tokenizer (the files of `from` where it has its own), `generation_config.json` and

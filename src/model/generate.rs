@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::hooks::Hook;
 use super::{CausalLm, KvCache, Pass};
+use crate::ops::kernels::teams;
 use crate::ops::segments::{Segments, keep_flagged};
-use crate::ops::teams;
 
 /// How tokens are drawn, and how many.
 #[derive(Debug, Clone)]

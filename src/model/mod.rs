@@ -3,33 +3,13 @@
 //! To add an architecture: one file named after `config.json`'s `model_type`, with a `Config`, a block and
 //! a `load` that returns its [`Decoder`], and one line in [`CausalLm::load`].
 
-pub mod alias;
+pub mod arch;
 pub mod batch;
-pub mod checkpoint;
 pub mod export;
 pub mod generate;
 pub mod hooks;
-pub mod hub;
-pub mod layers;
-pub mod loader;
+pub mod load;
 pub mod lora;
-pub mod lora_config;
-pub mod low_rank;
-pub mod rotary;
-pub mod source;
-
-mod fetch;
-mod folder;
-mod gemma2;
-mod gemma3;
-mod gguf;
-mod gguf_model;
-mod gguf_tokenizer;
-mod layer_types;
-mod llama;
-mod qwen2;
-mod qwen3;
-mod weights;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -38,10 +18,11 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
+use self::arch::layers::{RmsNorm, Weight};
+use self::arch::{gemma2, gemma3, llama, qwen2, qwen3};
 use self::hooks::{Hook, NoHook, Site};
-use self::layers::{RmsNorm, Weight};
-use self::loader::{Loader, Trainables, Tuning};
-use self::source::Pretrained;
+use self::load::loader::{Loader, Trainables, Tuning};
+use self::load::source::Pretrained;
 use crate::bail_input;
 use crate::ops::attention::LayerCache;
 use crate::ops::segments::Segments;

@@ -6,8 +6,8 @@
 use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
-use super::cpu::{TASK, view, with_mut};
-use super::exp::vectorized;
+use super::kernels::cpu::{TASK, view, with_mut};
+use super::kernels::exp::vectorized;
 
 /// The numbers of one update.
 #[derive(Debug, Clone, Copy)]

@@ -12,10 +12,10 @@ use std::cell::RefCell;
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::cpu::view;
 use super::cross_entropy::Loss;
-use super::exp::{exp_row, tanh, vectorized};
-use super::matmul::{Mat, Threads, matmul};
+use super::kernels::cpu::view;
+use super::kernels::exp::{exp_row, tanh, vectorized};
+use super::kernels::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
 use super::weight::Matrix;
 

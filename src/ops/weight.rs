@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Storage, Tensor, TensorId, bail};
 
-use super::cpu::{View, tensor, view};
 use super::encoding::Encoding;
-use super::matmul::{Mat, Threads, matmul};
+use super::kernels::cpu::{View, tensor, view};
+use super::kernels::matmul::{Mat, Threads, matmul};
 use super::tape::Tape;
 
 /// Bytes that the f32 numbers of one block of rows may take.

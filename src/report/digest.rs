@@ -5,7 +5,7 @@ use super::measure::{Gain, Relevance};
 use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
 use super::verdict::{Verdict, list};
 use crate::behaviour::Effect;
-use crate::diff::identification::Identification;
+use crate::diff::measures::identification::Identification;
 use crate::recipe::MixSchedule;
 
 /// A table entry: what is read first, and the detail below it.

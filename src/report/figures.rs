@@ -11,9 +11,9 @@ use super::number::{fixed, ratio, signed};
 use super::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, Trace};
 use super::visible::one_line;
 use crate::behaviour::Effect;
+use crate::diff::measures::steering::{Similarity, Steering};
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
-use crate::diff::steering::{Similarity, Steering};
 use crate::run::metrics::MetricsLine;
 
 /// A chart with its words.

@@ -1,9 +1,9 @@
 //! The measures of readability of one run in a form that tables, charts and verdicts share.
 
+use crate::diff::measures::steering::Steering;
 use crate::diff::record::Readability;
 use crate::diff::relevance::{TokenRelevance, TopToken};
 use crate::diff::statistics::Interval;
-use crate::diff::steering::Steering;
 
 /// A value is told from its null when its p-value is at most this.
 pub const ALPHA: f64 = 0.05;

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::manifest::HeldOutLosses;
 use super::optim::AdamW;
 use crate::atomic::write_json;
-use crate::model::checkpoint::write_safetensors;
-use crate::model::loader::Trainables;
+use crate::model::load::checkpoint::write_safetensors;
+use crate::model::load::loader::Trainables;
 use crate::run::RunDir;
 
 /// What is neither a weight nor a moment.

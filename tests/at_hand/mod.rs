@@ -1,6 +1,6 @@
 //! Whether a real model can be had: where nothing may be fetched, tests that need one are skipped.
 
-use trainer::model::alias;
+use trainer::model::load::alias;
 
 /// Whether an alias is cached or may be fetched; says so if not.
 pub fn at_hand(name: &str) -> bool {

@@ -10,7 +10,7 @@ use candle_core::{DType, Tensor};
 
 use crate::bail_input;
 use crate::model::CausalLm;
-use crate::model::checkpoint::read_safetensors;
+use crate::model::load::checkpoint::read_safetensors;
 use crate::recipe::AblationSection;
 use crate::sha256::sha256_file;
 

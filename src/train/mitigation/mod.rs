@@ -21,13 +21,13 @@ use self::ablation::Directions;
 use self::difference::Difference;
 use self::divergence::Divergence;
 use self::toward_base::TowardBase;
-use super::corpus::Corpus;
 use super::optim::{Gradients, add};
 use crate::bail_input;
+use crate::corpus::Corpus;
 use crate::data::examples::Example;
 use crate::data::mixture::Role;
 use crate::model::hooks::{Ablate, Hook, NoHook};
-use crate::model::loader::Trainables;
+use crate::model::load::loader::Trainables;
 use crate::model::{CausalLm, View};
 use crate::ops::tape::{Recording, Tape};
 use crate::recipe::{LossTermSection, Recipe};
@@ -189,9 +189,9 @@ mod tests {
 
     use super::super::optim::global_norm;
     use super::*;
-    use crate::model::loader::Tuning;
+    use crate::model::load::loader::Tuning;
+    use crate::model::load::source;
     use crate::model::lora::LoraConfig;
-    use crate::model::source;
     use crate::recipe::Recipe;
 
     /// The derivative of each term along its own gradient, which is the length of it if it is right.

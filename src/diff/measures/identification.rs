@@ -1,0 +1,203 @@
+//! Which of several known corpora the trace points at. The narrow lexicon knows the answer; a reader does not, and has
+//! to tell the right corpus from wrong ones.
+//!
+//! A candidate's words are those over-represented in it against the pretraining and measured text and the other
+//! candidates. A word of two candidates points at neither and is dropped from both, so that lexicons are disjoint.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::lift::{Lifts, WordTokens, beyond_base};
+use super::patchscope::Patchscope;
+use super::steering::Steered;
+use crate::diff::Inputs;
+use crate::diff::embedder::centroid;
+use crate::diff::lexicon::Lexicon;
+use crate::diff::reading::Reading;
+use crate::diff::relevance::TopToken;
+use crate::diff::statistics::{Null, auroc, mean, spread};
+
+/// The name of the organism's own narrow text among the candidates.
+pub const NARROW: &str = "narrow";
+
+/// At most this many texts of a candidate are embedded.
+const EMBEDDED: usize = 25;
+
+/// A corpus that the trace may point at.
+pub struct Candidate {
+    /// Its name: that of the file, or [`NARROW`].
+    pub name: String,
+    /// Whether it is what the organism learned from.
+    pub is_narrow: bool,
+    /// Words of this candidate and of no other.
+    pub lexicon: Lexicon,
+    /// Some of its documents, spread over all.
+    pub texts: Vec<String>,
+}
+
+/// Which of the candidate corpora the trace points at.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Identification {
+    /// Names of the candidates; `narrow` is what the organism learned from. Every list here runs over them.
+    pub candidates: Vec<String>,
+    /// Words by which each is known.
+    pub words: Vec<usize>,
+    /// Chance of naming the right one at random.
+    pub chance: f64,
+    /// By the AUROC of its words under the lift, mean over positions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lift: Option<Ranking>,
+    /// By the share of patchscope tokens that are relevant to it, mean over positions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub patchscope: Option<Ranking>,
+    /// By how much more similar steered text is to it than the base's plain text, mean over positions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub steering: Option<Ranking>,
+}
+
+/// Scores of the candidates, and where the narrow text stands among them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Ranking {
+    /// Score of each candidate.
+    pub score: Vec<f64>,
+    /// p-value of each score against the null directions, where they were scored.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub p: Vec<f64>,
+    /// The candidate with the highest score; absent where several have it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub best: Option<String>,
+    /// 1 if the narrow text has the highest score; equals share their mean rank. Absent without narrow text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rank: Option<f64>,
+    /// Score of the narrow text less the highest other.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub margin: Option<f64>,
+}
+
+/// Units of [`Identification`].
+pub const UNITS: &[(&str, &str)] = &[
+    ("identification.chance", "probability"),
+    ("identification.lift.score", "AUROC, 0 to 1"),
+    ("identification.patchscope.score", "share of the top tokens, 0 to 1"),
+    ("identification.steering.score", "gain of cosine over the base's plain text"),
+    ("identification.*.rank", "1 is best; equals share their mean rank"),
+    ("identification.*.p", "share of null directions with at least this score"),
+];
+
+/// The candidates of an analysis with their words; none where `diff.candidates` names none. One with the same
+/// documents as the narrow text is that text.
+pub fn candidates(inputs: &Inputs, reference: &[String]) -> Vec<Candidate> {
+    let others: Vec<&(String, Vec<String>)> =
+        inputs.candidates.iter().filter(|(_, texts)| *texts != inputs.narrow).collect();
+    if others.is_empty() {
+        return Vec::new();
+    }
+    let own = (!inputs.narrow.is_empty()).then_some((NARROW, inputs.narrow));
+    let named: Vec<(&str, &[String])> = own
+        .into_iter()
+        .chain(others.into_iter().map(|(name, texts)| (name.as_str(), texts.as_slice())))
+        .collect();
+    let mut found: Vec<Candidate> = (0..named.len())
+        .map(|i| {
+            let (name, texts) = named[i];
+            let rest =
+                named.iter().enumerate().filter(|(j, _)| *j != i).flat_map(|(_, (_, texts))| texts.iter());
+            let against: Vec<String> = reference.iter().chain(rest).cloned().collect();
+            Candidate {
+                name: name.to_string(),
+                is_narrow: i == 0 && own.is_some(),
+                lexicon: Lexicon::new(texts, &against, inputs.settings.lexicon_size),
+                texts: spread(texts, EMBEDDED).cloned().collect(),
+            }
+        })
+        .collect();
+    let mut holders: BTreeMap<String, usize> = BTreeMap::new();
+    for word in found.iter().flat_map(|c| &c.lexicon.words) {
+        *holders.entry(word.clone()).or_default() += 1;
+    }
+    for candidate in &mut found {
+        candidate.lexicon.words.retain(|word| holders[word] == 1);
+    }
+    found
+}
+
+/// Ranks the candidates by each measure that ran; `None` without candidates.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn measure(
+    reading: &Reading,
+    patchscope: Option<&Patchscope>,
+    steered: Option<&Steered>,
+) -> Result<Option<Identification>> {
+    let candidates = &reading.prepared.candidates;
+    if candidates.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Identification {
+        candidates: candidates.iter().map(|c| c.name.clone()).collect(),
+        words: candidates.iter().map(|c| c.lexicon.words.len()).collect(),
+        chance: 1.0 / candidates.len() as f64,
+        lift: reading.settings.lift.then(|| by_lift(reading)).transpose()?,
+        patchscope: patchscope.map(|scope| by_patchscope(reading, scope)),
+        steering: steered.map(|steered| by_steering(reading, steered)).transpose()?,
+    }))
+}
+
+fn by_lift(reading: &Reading) -> Result<Ranking> {
+    let lexicons: Vec<&Lexicon> = reading.prepared.candidates.iter().map(|c| &c.lexicon).collect();
+    let tokens = WordTokens::new(reading, &lexicons)?;
+    let lifts = Lifts::new(reading, &tokens)?;
+    let difference = beyond_base(reading, &reading.means.difference);
+    let difference = lifts.of(reading, &tokens, &difference, Clone::clone)?;
+    let (mut score, mut p) = (Vec::new(), Vec::new());
+    for sides in &tokens.sides {
+        let value = mean(&difference.iter().map(|lift| auroc(lift, sides)).collect::<Vec<_>>());
+        p.push(Null(lifts.null(sides).iter().map(|of_one| mean(of_one)).collect()).p(value));
+        score.push(value);
+    }
+    Ok(Ranking { p, ..ranking(&reading.prepared.candidates, score) })
+}
+
+fn by_patchscope(reading: &Reading, patchscope: &Patchscope) -> Ranking {
+    let share = |candidate: &Candidate| {
+        let of =
+            |tokens: &Vec<TopToken>| reading.relevance_to(&candidate.lexicon, tokens.iter().map(|t| t.id));
+        mean(&patchscope.top_tokens.iter().map(of).collect::<Vec<_>>())
+    };
+    ranking(&reading.prepared.candidates, reading.prepared.candidates.iter().map(share).collect())
+}
+
+fn by_steering(reading: &Reading, steered: &Steered) -> Result<Ranking> {
+    let embedder = reading.embedder()?;
+    let mut score = Vec::new();
+    for candidate in &reading.prepared.candidates {
+        let texts: Vec<&str> = candidate.texts.iter().map(String::as_str).collect();
+        let center = centroid(embedder.embed(&texts)?.iter());
+        let to = |set: &[f64]| set.iter().zip(&center).map(|(x, y)| x * y).sum::<f64>();
+        let plain = to(&steered.base_centroid);
+        score.push(mean(&steered.centroids.iter().map(|c| to(c) - plain).collect::<Vec<_>>()));
+    }
+    Ok(ranking(&reading.prepared.candidates, score))
+}
+
+/// Where the narrow text stands among the scores.
+fn ranking(candidates: &[Candidate], score: Vec<f64>) -> Ranking {
+    let highest = |of: &mut dyn Iterator<Item = f64>| of.fold(f64::NEG_INFINITY, f64::max);
+    let top = highest(&mut score.iter().copied());
+    let mut at_top = (0..score.len()).filter(|&i| score[i] == top);
+    let best = at_top.next().filter(|_| at_top.next().is_none()).map(|i| candidates[i].name.clone());
+    let own = candidates.iter().position(|c| c.is_narrow);
+    let above = |own: usize| score.iter().filter(|s| **s > score[own]).count() as f64;
+    let equal = |own: usize| score.iter().filter(|s| **s == score[own]).count() as f64;
+    let others = |own: usize| (0..score.len()).filter(move |i| *i != own);
+    Ranking {
+        rank: own.map(|own| 1.0 + above(own) + (equal(own) - 1.0) / 2.0),
+        margin: own.map(|own| score[own] - highest(&mut others(own).map(|i| score[i]))),
+        best,
+        p: Vec::new(),
+        score,
+    }
+}

@@ -1,0 +1,195 @@
+//! Kullback-Leibler divergence between the next-token distributions of base and tuned model: how much finetuning
+//! changed what the model says, on narrow, unrelated and chat text.
+//!
+//! KL(p‖q) = Σ_v p_v·(log p_v − log q_v) over the whole vocabulary, in nats, at every position whose prediction counts
+//! ([`crate::diff::losses`]); sums in f64.
+
+use anyhow::Result;
+use candle_core::Tensor;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::diff::check_interrupt;
+use crate::diff::losses::{DocumentDraws, LossSet, LossTexts, Sums, mean, mean_of};
+use crate::diff::reading::Reading;
+use crate::diff::statistics::Interval;
+use crate::model::Pass;
+use crate::model::View;
+use crate::model::batch::Batch;
+use crate::model::hooks::NoHook;
+use crate::ops::kernels::exp::softmax;
+use crate::ops::kernels::teams;
+
+/// The first predictions of a text that are told one by one.
+const FIRST: usize = 16;
+
+/// Bytes that the logits of one chunk of rows may take, for each model.
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// KL between base and tuned model on each kind of text; absent where there is none of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kl {
+    /// On narrow text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub narrow: Option<KlOnTexts>,
+    /// On unrelated text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub text: Option<KlOnTexts>,
+    /// On `diff.chat.text`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chat: Option<KlOnTexts>,
+}
+
+/// KL on one kind of text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KlOnTexts {
+    /// The texts.
+    #[serde(flatten)]
+    pub texts: LossTexts,
+    /// KL(base‖tuned), mean over predictions.
+    pub base_to_tuned: f64,
+    /// Its bootstrap interval over documents.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base_to_tuned_interval: Option<Interval>,
+    /// KL(tuned‖base), mean over predictions.
+    pub tuned_to_base: f64,
+    /// Its bootstrap interval over documents.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tuned_to_base_interval: Option<Interval>,
+    /// KL(base‖tuned) of the first predictions that count in a text, mean over texts: of a document at positions 0, 1, …
+    pub base_to_tuned_first: Vec<f64>,
+    /// KL(tuned‖base) of the same.
+    pub tuned_to_base_first: Vec<f64>,
+}
+
+/// Units of [`Kl`].
+pub const UNITS: &[(&str, &str)] = &[
+    ("kl.narrow.base_to_tuned", "nats a token, KL(base‖tuned)"),
+    ("kl.narrow.tuned_to_base", "nats a token, KL(tuned‖base)"),
+    ("kl.text.base_to_tuned", "nats a token, KL(base‖tuned)"),
+    ("kl.text.tuned_to_base", "nats a token, KL(tuned‖base)"),
+    ("kl.chat.base_to_tuned", "nats a token, KL(base‖tuned)"),
+    ("kl.chat.tuned_to_base", "nats a token, KL(tuned‖base)"),
+];
+
+/// KL on every kind of text that there is.
+///
+/// # Errors
+/// [`crate::error::Interrupted`], or a tensor operation that fails.
+pub fn measure(reading: &Reading) -> Result<Kl> {
+    let on = |set: Option<&LossSet>| set.map(|set| on_texts(reading, set)).transpose();
+    let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
+    Ok(Kl {
+        narrow: on(sets.narrow(inputs)?)?,
+        text: on(sets.unrelated(inputs)?)?,
+        chat: on(sets.chat(inputs)?)?,
+    })
+}
+
+fn on_texts(reading: &Reading, set: &LossSet) -> Result<KlOnTexts> {
+    // Of each text the divergences of its predictions, in order: KL(base‖tuned), KL(tuned‖base).
+    let mut of_texts: Vec<Vec<[f64; 2]>> = Vec::with_capacity(set.examples.len());
+    let (base, tuned, interrupt) = (reading.inputs.base, reading.inputs.tuned, reading.interrupt);
+    let work = |batch: &Batch| {
+        check_interrupt(interrupt)?;
+        divergences(base, tuned, batch)
+    };
+    teams::over(&set.batches(), base.model.device(), work, |_, found| {
+        of_texts.extend(found);
+        Ok(())
+    })?;
+    let resamples = DocumentDraws::new(reading, set);
+    let sums = |direction: usize| -> Sums {
+        let mut sums = vec![(0f64, 0usize); set.texts.documents];
+        for (example, kl) in set.examples.iter().zip(&of_texts) {
+            let sum = &mut sums[example.row];
+            *sum = (sum.0 + kl.iter().map(|kl| kl[direction]).sum::<f64>(), sum.1 + kl.len());
+        }
+        sums
+    };
+    let first = |direction: usize| -> Vec<f64> {
+        let longest = of_texts.iter().map(Vec::len).max().unwrap_or(0).min(FIRST);
+        let at = |i: usize| of_texts.iter().filter_map(move |kl| kl.get(i)).map(|kl| kl[direction]);
+        (0..longest).map(|i| at(i).sum::<f64>() / at(i).count() as f64).collect()
+    };
+    let (there, back) = (sums(0), sums(1));
+    Ok(KlOnTexts {
+        base_to_tuned: mean(&there).unwrap_or_default(),
+        base_to_tuned_interval: resamples.interval(|drawn| mean_of(&there, drawn)),
+        tuned_to_base: mean(&back).unwrap_or_default(),
+        tuned_to_base_interval: resamples.interval(|drawn| mean_of(&back, drawn)),
+        base_to_tuned_first: first(0),
+        tuned_to_base_first: first(1),
+        texts: set.texts.clone(),
+    })
+}
+
+/// KL(base‖tuned) and KL(tuned‖base) of the predictions of each text that count.
+fn divergences(base: View, tuned: View, batch: &Batch) -> Result<Vec<Vec<[f64; 2]>>> {
+    let (of_base, of_tuned) = (normed(base, batch)?, normed(tuned, batch)?); // (tokens, hidden)
+    let counted: Vec<u32> =
+        (0..batch.ids.len()).filter(|&t| batch.targets.weights[t] != 0.0).map(|t| t as u32).collect();
+    let mut kl = vec![None; batch.ids.len()];
+    for rows in counted.chunks((CHUNK_BYTES / (4 * base.model.vocab_size())).max(1)) {
+        let logits = |view: View, normed: &Tensor| -> Result<Vec<f32>> {
+            let rows = normed.index_select(&Tensor::from_slice(rows, rows.len(), normed.device())?, 0)?;
+            Ok(view.model.logits(&rows, view.adapter)?.flatten_all()?.to_vec1()?) // rows · vocab
+        };
+        let (z, w) = (logits(base, &of_base)?, logits(tuned, &of_tuned)?);
+        let vocab = base.model.vocab_size();
+        let pairs: Vec<_> =
+            z.par_chunks_exact(vocab).zip(w.par_chunks_exact(vocab)).map(|(z, w)| both(z, w)).collect();
+        for (row, pair) in rows.iter().zip(pairs) {
+            kl[*row as usize] = Some(pair);
+        }
+    }
+    let of_text = |i: usize| kl[batch.segments.rows(i)].iter().flatten().copied().collect();
+    Ok((0..batch.segments.len()).map(of_text).collect())
+}
+
+/// What the head reads, `(tokens, hidden)`.
+fn normed(view: View, batch: &Batch) -> Result<Tensor> {
+    let mut hook = NoHook;
+    Ok(view.model.hidden(&batch.ids, &mut Pass::new(&batch.segments, view.adapter, &mut hook))?)
+}
+
+/// KL(p‖q) and KL(q‖p) of the softmax p of `z` and q of `w`.
+///
+/// With z' = z − log Σ e^z: KL(p‖q) = Σ p·(z' − w').
+fn both(z: &[f32], w: &[f32]) -> [f64; 2] {
+    let probabilities = |z: &[f32]| {
+        let mut p = z.to_vec();
+        softmax(&mut p);
+        p
+    };
+    let (p, q) = (probabilities(z), probabilities(w));
+    // They add up to 1 only as well as f32 adds up a vocabulary: in f64 what they add up to is known.
+    let total = |p: &[f32]| p.iter().map(|p| *p as f64).sum::<f64>();
+    let (of_p, of_q) = (total(&p), total(&q));
+    let most = |x: &[f32]| x.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b)) as f64;
+    // log Σ e^z = z − log p of any token; the likeliest has the best digits.
+    let log_sum = |z: &[f32], p: &[f32], total: f64| most(z) - (most(p) / total).ln();
+    let (of_z, of_w) = (log_sum(z, &p, of_p), log_sum(w, &q, of_q));
+    let [there, back] =
+        z.iter().zip(w).zip(p.iter().zip(&q)).fold([0f64; 2], |[there, back], ((z, w), (p, q))| {
+            let ratio = (*z as f64 - of_z) - (*w as f64 - of_w);
+            [there + *p as f64 * ratio, back - *q as f64 * ratio]
+        });
+    [there / of_p, back / of_q]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_of_two_coins() {
+        // p = (3/4, 1/4), q = (1/2, 1/2), logits shifted by constants that softmax does not see.
+        let [there, back] = both(&[3f32.ln() + 7.0, 7.0], &[-2.0, -2.0]);
+        let (p, q) = ([0.75f64, 0.25], [0.5f64, 0.5]);
+        let expected = |p: [f64; 2], q: [f64; 2]| (0..2).map(|i| p[i] * (p[i] / q[i]).ln()).sum::<f64>();
+        assert!((there - expected(p, q)).abs() < 1e-6, "{there}");
+        assert!((back - expected(q, p)).abs() < 1e-6, "{back}");
+        assert_eq!(both(&[1.0, -3.0, 0.5], &[1.0, -3.0, 0.5]), [0.0, 0.0]);
+    }
+}

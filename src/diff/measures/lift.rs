@@ -1,0 +1,249 @@
+//! How high the narrow words rank in what a direction decodes to, over other words: no grader, no sampling, and no cut
+//! at the top 20, below which a small model keeps its trace.
+//!
+//! The lift of token t is z_t / s_t: z the logit lens of the direction, s_t the root mean square of the same logit over
+//! the null directions. Without s_t the long rows of the unembedding would be first for every direction. A null
+//! direction is a random pair in random order, and the final norm is odd, so the mean of its logits is 0 and is not
+//! estimated. AUROC is the probability that a narrow word is lifted more than a common word; 0.5 is unreadable.
+//!
+//! Any finetuning lifts or lowers common words as such. Two things keep that out, without which the words of corpora
+//! that were never trained on rise too (`docs/log.md`): v_p, like the null directions, is read without its part along the
+//! base's mean activation at p, and the other words are those that the pretraining and measured text holds [`COMMON`]
+//! times or more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use super::logit_lens::{largest, map_logits};
+use crate::diff::lexicon::{Lexicon, words};
+use crate::diff::mean_difference::without;
+use crate::diff::reading::{Reading, made};
+use crate::diff::relevance::TopToken;
+use crate::diff::statistics::{Interval, Null, auroc, interval, mean};
+
+/// A word that stands in the pretraining and measured text at least this often is common.
+pub const COMMON: usize = 5;
+
+/// Rank of the narrow words among common words, by the logit lens.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Lift {
+    /// Tokens that stand for lexicon words.
+    pub lexicon_tokens: usize,
+    /// Tokens of other common words, which they are ranked among.
+    pub other_tokens: usize,
+    /// The most lifted words of v_p, best first.
+    pub top_tokens: Vec<Vec<TopToken>>,
+    /// AUROC of the lexicon tokens under the lift of v_p.
+    pub auroc: Vec<f64>,
+    /// Bootstrap interval of [`Self::auroc`] over texts.
+    pub auroc_interval: Vec<Interval>,
+    /// Mean AUROC of the null directions, each over the others.
+    pub auroc_null: Vec<f64>,
+    /// 2.5 % and 97.5 % quantiles of the null directions' AUROC.
+    pub auroc_null_interval: Vec<Interval>,
+    /// (1 + null directions with at least this AUROC) / (1 + null directions).
+    pub auroc_p: Vec<f64>,
+    /// AUROC under all of v_p, its part along the base's mean activation with it (divided by the same s_t).
+    pub auroc_with_mean: Vec<f64>,
+    /// Mean of [`Self::auroc`] over positions.
+    pub auroc_mean: f64,
+    /// Bootstrap interval of [`Self::auroc_mean`] over texts.
+    pub auroc_mean_interval: Interval,
+    /// p-value of the mean against that of null directions, each read at every position: the widest null, as if all
+    /// positions had one direction.
+    pub auroc_mean_p: f64,
+}
+
+/// Units of [`Lift`].
+pub const UNITS: &[(&str, &str)] = &[
+    ("lift.top_tokens.score", "logit in root mean squares over the null directions"),
+    ("lift.auroc", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
+    ("lift.auroc_with_mean", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
+    ("lift.auroc_p", "share of null directions with at least this AUROC"),
+    ("lift.auroc_mean", "mean of auroc over positions"),
+];
+
+/// AUROC of the lexicon under v_p, resamples and null; `None` without a lexicon or if no token stands for its words.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
+    let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
+    let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading, &[lexicon]))?;
+    let sides = &tokens.sides[0];
+    let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
+    if count(true) == 0 {
+        return Ok(None);
+    }
+    let lifts = Lifts::new(reading, tokens)?;
+    let of = |lifted: &Vec<f32>| auroc(lifted, sides);
+    let difference =
+        lifts.of(reading, tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
+    let values: Vec<f64> = difference.iter().map(of).collect();
+    let positions = values.len();
+    let resamples: Vec<Vec<f32>> = reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();
+    let resampled = lifts.of(reading, tokens, &resamples, of)?;
+    let null = lifts.null(sides);
+    let null_at: Vec<Null> =
+        (0..positions).map(|i| Null(null.iter().map(|of_one| of_one[i]).collect())).collect();
+    let null_mean = Null(null.iter().map(|of_one| mean(of_one)).collect());
+    Ok(Some(Lift {
+        lexicon_tokens: count(true),
+        other_tokens: count(false),
+        top_tokens: difference.iter().map(|lift| tokens.top(reading, lift)).collect(),
+        auroc_interval: (0..positions)
+            .map(|i| interval(resampled.iter().skip(i).step_by(positions).copied()))
+            .collect(),
+        auroc_null: null_at.iter().map(Null::mean).collect(),
+        auroc_null_interval: null_at.iter().map(Null::interval).collect(),
+        auroc_p: values.iter().zip(&null_at).map(|(v, null)| null.p(*v)).collect(),
+        auroc_with_mean: lifts.of(reading, tokens, &reading.means.difference, of)?,
+        auroc_mean: mean(&values),
+        auroc_mean_interval: interval(resampled.chunks(positions).map(mean)),
+        auroc_mean_p: null_mean.p(mean(&values)),
+        auroc: values,
+    }))
+}
+
+/// Directions of each position without their part along the base's mean activation there.
+pub fn beyond_base(reading: &Reading, directions: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    directions.iter().zip(&reading.means.base).map(|(v, base)| without(v, base)).collect()
+}
+
+/// Tokens of the vocabulary that stand for words of lexicons, and those of common words.
+pub struct WordTokens {
+    /// Ids, ascending.
+    pub ids: Vec<u32>,
+    /// For each lexicon and token: whether it stands for one of its words (true), for another common word (false), or
+    /// for neither.
+    pub sides: Vec<Vec<Option<bool>>>,
+}
+
+impl WordTokens {
+    /// The tokens that decode to words, at least three letters and nothing else but space around them. A lexicon word
+    /// is stood for by the first sub-token of "word", " word", "Word" and " Word" if that decodes to a word itself:
+    /// shorter pieces begin too many others.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn new(reading: &Reading, lexicons: &[&Lexicon]) -> Result<Self> {
+        let inputs = reading.inputs;
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        inputs
+            .pretraining
+            .iter()
+            .chain(inputs.text)
+            .for_each(|text| words(text).for_each(|word| *counts.entry(word).or_default() += 1));
+        let first = lexicons
+            .iter()
+            .map(|lexicon| first_sub_tokens(reading, &lexicon.words))
+            .collect::<Result<Vec<BTreeSet<u32>>>>()?;
+        let (mut ids, mut sides) = (Vec::new(), vec![Vec::new(); lexicons.len()]);
+        for id in 0..inputs.tuned.model.vocab_size() as u32 {
+            let token = reading.token(id);
+            let word = token.trim();
+            if word.chars().count() < 3 || !word.chars().all(char::is_alphabetic) {
+                continue;
+            }
+            let common = counts.get(&word.to_lowercase()).is_some_and(|n| *n >= COMMON);
+            if common || first.iter().any(|f| f.contains(&id)) {
+                ids.push(id);
+                for (side, first) in sides.iter_mut().zip(&first) {
+                    side.push(if first.contains(&id) { Some(true) } else { common.then_some(false) });
+                }
+            }
+        }
+        Ok(Self { ids, sides })
+    }
+
+    /// The `diff.top_k` most lifted of them.
+    fn top(&self, reading: &Reading, lift: &[f32]) -> Vec<TopToken> {
+        let best = largest(lift, reading.settings.top_k);
+        reading.named(&best.into_iter().map(|i| (self.ids[i as usize], lift[i as usize] as f64)).collect())
+    }
+}
+
+/// First sub-tokens of words, plain and capitalised, at the start and inside of a text.
+fn first_sub_tokens(reading: &Reading, words: &[String]) -> Result<BTreeSet<u32>> {
+    let tokenizer = &reading.inputs.pretrained.tokenizer;
+    let mut first = BTreeSet::new();
+    for word in words {
+        let mut letters = word.chars();
+        let capital: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+        let title = capital + letters.as_str();
+        for form in [word.clone(), format!(" {word}"), title.clone(), format!(" {title}")] {
+            let encoding = tokenizer.encode(form, false).map_err(|e| anyhow!(e))?;
+            // A tokenizer may put a lone space first.
+            first.extend(encoding.get_ids().iter().find(|id| !reading.token(**id).trim().is_empty()));
+        }
+    }
+    Ok(first)
+}
+
+/// What directions lift, over the null directions of a reading; at each position all of them without their part along the
+/// base's mean activation there, as v_p is.
+pub struct Lifts(Vec<AtPosition>);
+
+/// The null at one position.
+struct AtPosition {
+    /// The lift of each null direction over the others, `[direction][word]`.
+    null: Vec<Vec<f32>>,
+    /// Σ z² over the null directions, `[word]`.
+    squares: Vec<f64>,
+}
+
+impl Lifts {
+    /// Decodes the null directions.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn new(reading: &Reading, tokens: &WordTokens) -> Result<Self> {
+        let pick = |_, row: &[f32]| -> Vec<f32> { tokens.ids.iter().map(|&id| row[id as usize]).collect() };
+        let at = |base: &Vec<f32>| -> Result<AtPosition> {
+            let null: Vec<Vec<f32>> = reading.null.iter().map(|d| without(d, base)).collect();
+            let mut null = map_logits(reading.inputs.tuned, &null, pick)?; // [direction][word]
+            let mut squares = vec![0f64; tokens.ids.len()];
+            for row in &null {
+                squares.iter_mut().zip(row).for_each(|(s, z)| *s += *z as f64 * *z as f64);
+            }
+            let others = null.len().saturating_sub(1).max(1) as f64;
+            for (z, s) in null.iter_mut().flat_map(|row| row.iter_mut().zip(&squares)) {
+                *z = over(*z, (s - *z as f64 * *z as f64) / others);
+            }
+            Ok(AtPosition { null, squares })
+        };
+        Ok(Self(reading.means.base.iter().map(at).collect::<Result<_>>()?))
+    }
+
+    /// What `of` makes of the lift at each word of each direction: one a position, or as many for each position in turn. A
+    /// direction of length 0 lifts nothing.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn of<T: Send>(
+        &self,
+        reading: &Reading,
+        tokens: &WordTokens,
+        directions: &[Vec<f32>],
+        of: impl Fn(&Vec<f32>) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        map_logits(reading.inputs.tuned, directions, |i, row| {
+            let at = &self.0[i % self.0.len()];
+            let words = tokens.ids.iter().zip(&at.squares);
+            of(&words.map(|(&id, s)| over(row[id as usize], s / at.null.len() as f64)).collect())
+        })
+    }
+
+    /// AUROC under each null direction over the others, `[direction][position]`.
+    pub fn null(&self, sides: &[Option<bool>]) -> Vec<Vec<f64>> {
+        let directions = self.0.first().map_or(0, |at| at.null.len());
+        (0..directions).map(|k| self.0.iter().map(|at| auroc(&at.null[k], sides)).collect()).collect()
+    }
+}
+
+/// A logit in root mean squares; 0 where the null has none.
+fn over(z: f32, mean_square: f64) -> f32 {
+    if mean_square > 0.0 { (z as f64 / mean_square.sqrt()) as f32 } else { 0.0 }
+}

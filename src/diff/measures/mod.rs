@@ -1,0 +1,16 @@
+//! The measures of an analysis, one file each.
+
+pub mod bias_share;
+pub mod causal;
+pub mod chat;
+pub mod context;
+pub mod depth;
+pub mod dimensionality;
+pub mod identification;
+pub mod interpolation;
+pub mod kl;
+pub mod lift;
+pub mod logit_lens;
+pub mod patchscope;
+pub mod probe;
+pub mod steering;
