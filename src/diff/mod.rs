@@ -18,6 +18,7 @@ pub mod mean_difference;
 pub mod measures;
 pub mod prompts;
 pub mod reading;
+pub mod readout;
 pub mod record;
 pub mod relevance;
 pub mod statistics;

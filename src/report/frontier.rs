@@ -8,11 +8,11 @@ use super::cell::Cell;
 use super::charts::{CURVES, Chart, Ink, Line, scale};
 use super::dose::{BETWEEN, Measured, between};
 use super::figures::{Figure, Key, KeyKind, figure, values};
-use super::measure::mean;
 use super::number::{fixed, ratio, signed};
 use super::setting::Setting;
 use super::trace::{TRACES, Trace};
 use super::visible::one_line;
+use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;
 
 /// How many of the measures get a frontier: lift, specific share, steering.

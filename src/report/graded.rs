@@ -64,7 +64,7 @@ fn row(name: &str, s: &Series) -> Markup {
         tr {
             th scope="row" { (one_line(name, 120)) }
             @for value in &s.share { td.n { (share(*value)) } }
-            td.n { (share(s.mean)) } td.n { (share(s.max)) } td.n { (share(super::measure::mean(&alike))) }
+            td.n { (share(s.mean)) } td.n { (share(s.max)) } td.n { (share(crate::diff::readout::mean(&alike))) }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Results to files for people: tables and one self-contained HTML page.
 //!
-//! [`cell`] reads run folders; [`measure`] and [`verdict`] say what their numbers mean; [`table`],
+//! [`cell`] reads run folders; [`verdict`] says what their numbers mean; [`table`],
 //! [`summary`] and [`html`] write them for the terminal, for a data frame and for a browser.
 
 mod behaviour;
@@ -15,7 +15,6 @@ pub mod gone;
 mod graded;
 pub mod html;
 pub mod learned;
-pub mod measure;
 mod number;
 mod overview;
 pub mod parquet;

@@ -6,12 +6,12 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 use super::cell::{Cell, varied};
-use super::measure::{Gain, Relevance, best, mean};
 use super::verdict::Verdict;
 use crate::atomic::write_atomically;
 use crate::data::mixture::Role;
 use crate::diff::measures::causal::Causal;
 use crate::diff::measures::lift::Lift;
+use crate::diff::readout::{Gain, Relevance, best, mean};
 use crate::diff::record::Readability;
 use crate::recipe::DiffSection;
 use crate::train::manifest::Source;

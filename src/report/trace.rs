@@ -4,9 +4,9 @@ use super::cell::Cell;
 use super::charts::Ink;
 use super::dose::{Measured, Ratio};
 use super::gone::{able, finds};
-use super::measure::{ALPHA, Gain, Relevance};
 use super::number::ratio;
 use super::verdict::list;
+use crate::diff::readout::{ALPHA, Gain, Relevance};
 
 /// A measure of the trace.
 #[derive(Debug, Clone, Copy)]

@@ -6,9 +6,9 @@ use super::cell::{Cell, Measured};
 use super::charts::{CURVES, Chart, Ink, Line, scale};
 use super::dose::Ratio;
 use super::figures::{Figure, Key, KeyKind, figure, step_axis, values};
-use super::measure::mean;
 use super::number::{fixed, ratio};
 use super::visible::one_line;
+use crate::diff::readout::mean;
 
 /// A figure a key, in order of the keys.
 pub fn figures(cell: &Cell) -> Vec<Figure> {
