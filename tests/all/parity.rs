@@ -5,12 +5,10 @@
 //! had, the larger models by `scripts/parity --check`. `TRAINER_PARITY_FIXTURES=DIR` compares with other
 //! fixtures, `TRAINER_PARITY_MODELS=a,b` restricts the real models; every test prints its largest deviation.
 
-mod at_hand;
-
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use at_hand::at_hand;
+use crate::common::optional::at_hand;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

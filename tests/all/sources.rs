@@ -705,7 +705,7 @@ fn an_embedder_is_an_alias_or_a_folder() -> Result<()> {
 fn child(test: &str, cache: &Path, offline: bool) -> Result<Output> {
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args([test, "--exact", "--nocapture"])
+        .args([&format!("sources::{test}"), "--exact", "--nocapture"])
         .env("SOURCES_TEST_CHILD", test)
         .env("TRAINER_CACHE", cache)
         .env("HF_HOME", cache);

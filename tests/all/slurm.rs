@@ -1,10 +1,6 @@
 //! A sweep through a real Slurm (`slurmctld`, `slurmd`, `munged` of Debian's `slurmctld slurmd slurm-client munge`), on
 //! a cluster of one node that the test starts and stops. Without these programs it says so and is skipped.
 
-#![cfg(unix)]
-
-mod lab;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Lab, assert_same, outcome, with_sets};
+use crate::common::lab::{Lab, assert_same, files, outcome, with_sets};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -193,7 +189,7 @@ fn slurm_gives_what_the_same_sweep_gives_here() {
     cluster.submit(&lab, "there");
     let status: Value =
         serde_json::from_str(&lab.succeed(&["sweep", "--status", "there", "--json"]).stdout).unwrap();
-    let logs = lab::files(&lab.path("there/slurm"));
+    let logs = files(&lab.path("there/slurm"));
     let logs: String = logs.values().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
     assert_eq!(status["done"], 4, "{status:#}\n{logs}");
     assert!(lab.path("there/report.html").exists() && lab.path("there/summary.parquet").exists(), "{logs}");

@@ -1,14 +1,12 @@
 //! Sweeps: cells as processes, killed and resumed, failed and tried again.
 
-mod lab;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Lab, assert_same, outcome, with_sets};
+use crate::common::lab::{Lab, assert_same, outcome, read_json, with_sets};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -355,7 +353,7 @@ fn tune_chooses_the_cheapest_setting_that_meets_both_goals_and_writes_its_recipe
     let ran = tune("loss_pretraining_tuned<=0", &["--rungs", "2"]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("no setting has loss_pretraining_tuned ≤ 0"), "{}", ran.stderr);
-    let found = lab::read_json(&lab.path("s/tune.json"));
+    let found = read_json(&lab.path("s/tune.json"));
     assert_eq!((&found["chosen"], found["not_run_in_full"].as_array().unwrap().len()), (&Value::Null, 0));
     assert!(!lab.path("s/chosen.toml").exists());
     let ran = tune("loss_pretrainin_tuned<=0", &["--rungs", "1"]);

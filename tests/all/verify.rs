@@ -1,12 +1,10 @@
 //! `trainer verify`: a run folder is what its manifest says, or the part that is not is named.
 
-mod lab;
-
 use std::fs;
 use std::path::Path;
 
+use crate::common::lab::{Lab, change_model, metrics, read_json, read_tensors, tiny, with_sets};
 use candle_core::Tensor;
-use lab::{Lab, change_model, metrics, read_json, read_tensors, tiny, with_sets};
 use serde_json::{Value, json};
 use trainer::sha256::sha256_file;
 

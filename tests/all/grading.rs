@@ -1,8 +1,5 @@
 //! Language models as graders and investigators, against a scripted server.
 
-mod lab;
-mod scripted;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -21,8 +18,8 @@ use trainer::grader::{coherence, hypothesis, question, relevance, scale};
 use trainer::interrupt::Interrupt;
 use trainer::recipe::EndpointSection;
 
-use lab::{Lab, Ran, read_json, with_sets};
-use scripted::{Reply, Seen, Server, completion};
+use crate::common::endpoint::{Reply, Seen, Server, completion};
+use crate::common::lab::{Lab, Ran, read_json, tiny, with_sets};
 
 fn say(text: &str) -> Reply {
     Reply::Say(text.into())
@@ -722,7 +719,7 @@ fn an_investigator_finds_its_way_through_the_tools_and_is_graded() {
         assert_ne!(both["base"], both["finetuned"], "{both}");
     }
     // Steering by nothing is what the tuned model writes anyway, greedily; steering by a lot is not.
-    let args = ["generate", "--base", &lab::tiny("llama").to_string_lossy(), "--adapter", "run/adapter"]
+    let args = ["generate", "--base", &tiny("llama").to_string_lossy(), "--adapter", "run/adapter"]
         .map(String::from);
     let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
     args.extend(["--prompt", "cake", "--max-new-tokens", "8", "--chat", "--json"]);

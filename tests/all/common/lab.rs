@@ -1,10 +1,6 @@
 //! A folder with a small corpus, a recipe, a tiny embedder and the binary, for tests that run the whole tool
 //! on the tiny models of `fixtures/tiny`.
 
-#![allow(dead_code)] // each test file uses its own part
-
-pub mod hub;
-
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,11 @@
 //! Reading activation differences: nothing is found where nothing is, what was planted is found.
 
-mod lab;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use crate::common::lab::{FAMILIES, Lab, change_model, floats, read_json, read_tensors, tiny, with_sets};
 use candle_core::{Device, Tensor};
-use lab::{FAMILIES, Lab, change_model, floats, read_json, read_tensors, tiny, with_sets};
 use serde_json::Value;
 use trainer::diff::activations::{Windows, collect, resid_post};
 use trainer::diff::mean_difference::{cosine, norm};

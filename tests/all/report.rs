@@ -1,11 +1,9 @@
 //! Reports of run folders: the table, summary.csv, the page, and what is said about broken folders.
 
-mod run_folder;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use run_folder::{HOSTILE, Spec};
+use crate::common::run_folder::{self, HOSTILE, Spec};
 use serde_json::json;
 use trainer::error::InputError;
 use trainer::report::gone::State;

@@ -1,13 +1,11 @@
 //! The page in a browser without a window: no error, figures and tables that are there, filters that filter, at the width
 //! of a desk and of a phone. Chromium is looked for on PATH; where there is none, nothing is tested and the test says so.
 
-mod run_folder;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use run_folder::{HOSTILE, Spec};
+use crate::common::run_folder::{self, HOSTILE, Spec};
 use serde_json::{Value, json};
 use trainer::report::{html, read_all};
 

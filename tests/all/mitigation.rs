@@ -1,12 +1,10 @@
 //! What is done against the trace while training: each does what it says, all of them together survive an interruption.
 
-mod lab;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::common::lab::{Lab, assert_same, metrics, outcome, read_json, with_sets};
 use candle_core::{Device, Tensor};
-use lab::{Lab, assert_same, metrics, outcome, read_json, with_sets};
 
 fn adapter(run: &Path) -> BTreeMap<String, Tensor> {
     let path = run.join("adapter/adapter_model.safetensors");

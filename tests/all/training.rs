@@ -1,15 +1,15 @@
 //! Finetuning from recipe to run folder: the same every time, whatever interrupts it.
 
-mod lab;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::lab::{
+    FAMILIES, Lab, assert_same, files, floats, metrics, outcome, read_json, tiny, with_sets,
+};
 use candle_core::{Device, Tensor, Var};
-use lab::{FAMILIES, Lab, assert_same, files, floats, metrics, outcome, read_json, tiny, with_sets};
 use serde_json::json;
 use trainer::data::examples::Example;
 use trainer::data::mixture::Role;

@@ -2,9 +2,7 @@
 //! what it should not. `cargo test --release --test coherence -- --include-ignored --nocapture` prints the table of all
 //! three models.
 
-mod at_hand;
-
-use at_hand::at_hand;
+use crate::common::optional::at_hand;
 use candle_core::Device;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};

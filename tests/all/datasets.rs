@@ -1,14 +1,12 @@
 //! Data sets of a hub as sources of a recipe, against a hub on this machine that counts the bytes it is asked for.
 
-mod lab;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::hub::{Fault, Hub};
-use lab::{Lab, Ran, files, read_json};
+use crate::common::hub::{Fault, Hub};
+use crate::common::lab::{Lab, Ran, files, read_json};
 use parquet::basic::Compression;
 use parquet::data_type::ByteArrayType;
 use parquet::file::properties::WriterProperties;

@@ -1,13 +1,11 @@
 //! The trace while training: the numbers of the full analysis, without a change to what is learned; and ending by it.
 
-mod lab;
-
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, assert_same, metrics, outcome, read_json, with_sets};
+use crate::common::lab::{Lab, assert_same, metrics, outcome, read_json, with_sets};
 use serde_json::Value;
 
 const TRACED: [&str; 4] =

@@ -2,8 +2,6 @@
 //! describes. `tests/parity.rs` compares plain LoRA; the kinds' formulas are in `src/model/low_rank.rs` and
 //! `src/model/lora_config.rs`.
 
-mod lab;
-
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +21,7 @@ use trainer::ops::segments::Segments;
 use trainer::recipe::Modules;
 use trainer::train::optim::{AdamW, Gradients};
 
-use lab::{Lab, tiny};
+use crate::common::lab::{Lab, tiny, with_sets};
 
 const KINDS: [(&str, &str); 12] = [
     ("rslora", "llama"),
@@ -317,7 +315,7 @@ fn training_starts_from_the_adapter_that_the_recipe_names() {
     assert_eq!(manifest["init"]["sha256"]["adapter_model.safetensors"], json!(sha256));
 
     // A recipe that disagrees: keys first, then tensors, all of a sort at once.
-    let said = lab.refused(&lab::with_sets(
+    let said = lab.refused(&with_sets(
         &["fit", "recipe.toml", "--out", "run"],
         &[&init, "train.lora.r=8", "train.lora.alpha=9", "train.lora.rank_pattern={q_proj=2}"],
     ));
@@ -327,7 +325,7 @@ fn training_starts_from_the_adapter_that_the_recipe_names() {
         assert!(said.contains(part), "{part} not in:\n{said}");
     }
     let wrong = ["train.lora.target_modules=['k_proj', 'q_proj', 'down_proj']"];
-    let said = lab.refused(&lab::with_sets(
+    let said = lab.refused(&with_sets(
         &["fit", "recipe.toml", "--out", "run"],
         &[&DORA[..], &wrong, &[&init]].concat(),
     ));
@@ -336,8 +334,7 @@ fn training_starts_from_the_adapter_that_the_recipe_names() {
         assert!(said.contains(&format!("{module}.k_proj.lora_B.weight: missing")), "{said}");
         assert!(said.contains(&format!("{module}.v_proj.lora_B.weight: fits no")), "{said}");
     }
-    let said =
-        lab.refused(&lab::with_sets(&["fit", "recipe.toml", "--out", "run"], &["train.lora.init=nowhere"]));
+    let said = lab.refused(&with_sets(&["fit", "recipe.toml", "--out", "run"], &["train.lora.init=nowhere"]));
     assert!(said.contains("train.lora.init") && said.contains("no such folder"), "{said}");
 }
 
@@ -389,7 +386,7 @@ fn a_recipe_has_every_kind_and_its_run_can_be_merged_and_resumed() {
             assert_eq!(order, ["layers.0.*q_proj", "q_proj"], "the first that matches counts");
         }
         // The resolved recipe of the run is the recipe.
-        let again = lab.run(&lab::with_sets(&["fit", "recipe.toml", "--out", "run", "--resume"], &set));
+        let again = lab.run(&with_sets(&["fit", "recipe.toml", "--out", "run", "--resume"], &set));
         assert!(again.stderr.contains("already complete"), "{}", again.stderr);
     }
 }
@@ -397,7 +394,7 @@ fn a_recipe_has_every_kind_and_its_run_can_be_merged_and_resumed() {
 #[test]
 fn names_that_fit_nothing_and_modules_that_cannot_be_adapted_are_refused_together() {
     let lab = Lab::new();
-    let refused = |set: &[&str]| lab.refused(&lab::with_sets(&["fit", "recipe.toml", "--out", "run"], set));
+    let refused = |set: &[&str]| lab.refused(&with_sets(&["fit", "recipe.toml", "--out", "run"], set));
     let said = refused(&[
         "train.lora.target_modules=['q_proj', 'query', 'lm_head']",
         "train.lora.rank_pattern={k_proj=2}",

@@ -1,12 +1,10 @@
 //! Models that we did not train: by folder or from a hub; and ours in the toolkit's configurations.
 
-mod lab;
-
 use std::fs;
 use std::path::Path;
 
-use lab::hub::Hub;
-use lab::{Lab, Ran, read_json, tiny};
+use crate::common::hub::Hub;
+use crate::common::lab::{Lab, Ran, read_json, tiny};
 
 /// A lab with a hub that has a model (`org/base`), an adapter (`org/mix1-1p0-cake`, trained here) and the adapter
 /// merged (`org/full`).

@@ -1,8 +1,5 @@
 //! What organisms are trained on: sampled from a model, or written by one behind an endpoint.
 
-mod lab;
-mod scripted;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,8 +7,8 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
-use lab::{Lab, change_model, floats, read_json, tiny};
-use scripted::{Reply, Server, completion};
+use crate::common::endpoint::{Reply, Server, completion};
+use crate::common::lab::{Lab, change_model, floats, read_json, tiny};
 
 fn rows(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -1,11 +1,9 @@
 //! Whether organisms do what they were made for: `trainer behave`, and what sweeps, reports and proofs make of it.
 
-mod lab;
-
 use std::fs;
 
+use crate::common::lab::{Lab, read_json, tiny, with_sets};
 use candle_core::{D, Device};
-use lab::{Lab, read_json, tiny, with_sets};
 use serde_json::{Value, json};
 use trainer::behaviour::{Answer, Models};
 use trainer::interrupt::Interrupt;

@@ -1,10 +1,8 @@
 //! One test for each bug that was found by trying odd input; each failed before its fix.
 
-mod lab;
-
 use std::fs;
 
-use lab::{Lab, change_model, metrics, read_json, tiny, with_sets};
+use crate::common::lab::{Lab, change_model, metrics, read_json, tiny, with_sets};
 
 const FIT: [&str; 4] = ["fit", "recipe.toml", "--out", "out"];
 
