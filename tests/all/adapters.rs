@@ -2,26 +2,26 @@
 //! describes. `tests/parity.rs` compares plain LoRA; the kinds' formulas are in `src/model/low_rank.rs` and
 //! `src/model/lora_config.rs`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde_json::{Value, json};
+use serde_json::json;
 use trainer::data::examples::Example;
 use trainer::model::batch::Batch;
 use trainer::model::hooks::NoHook;
 use trainer::model::loader::{Trainables, Tuning};
 use trainer::model::lora::{Adapter, LoraConfig};
-use trainer::model::source::{self, Pretrained};
-use trainer::model::{CausalLm, Pass, export};
-use trainer::ops::segments::Segments;
+use trainer::model::source::{self};
+use trainer::model::{CausalLm, export};
 use trainer::recipe::Modules;
 use trainer::train::optim::{AdamW, Gradients};
 
-use crate::common::lab::{Lab, tiny, with_sets};
+use crate::common::lab::{Lab, with_sets};
+use crate::common::tiny::{load, logits, open, tiny};
+use crate::common::values::{deviation, floats, read_json, read_tensors};
 
 const KINDS: [(&str, &str); 12] = [
     ("rslora", "llama"),
@@ -42,41 +42,10 @@ fn folder(kind: &str) -> PathBuf {
     tiny("adapters").join(kind)
 }
 
-fn open(path: &Path) -> Pretrained {
-    source::open(&path.to_string_lossy()).unwrap()
-}
-
-fn tensors(path: &Path) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
-}
-
-fn load(base: &Pretrained, tuning: &Tuning) -> (CausalLm, Trainables) {
-    CausalLm::load(base, tuning, &Device::Cpu).unwrap()
-}
-
-fn floats(t: &Tensor) -> Vec<f32> {
-    t.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-/// ‖a − b‖ / ‖b‖.
-fn deviation(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    let pairs = floats(a).into_iter().zip(floats(b)).map(|(a, b)| (a as f64, b as f64));
-    let (difference, norm) = pairs.fold((0.0, 0.0), |(d, n), (a, b)| (d + (a - b) * (a - b), n + b * b));
-    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
-}
-
 /// The two sequences of a family.
 fn sequences(family: &str) -> [Vec<u32>; 2] {
-    let reference = tensors(&tiny(family).join("reference.safetensors"));
+    let reference = read_tensors(&tiny(family).join("reference.safetensors"));
     [0, 1].map(|s| reference[&format!("input_ids.{s}")].to_dtype(DType::U32).unwrap().to_vec1().unwrap())
-}
-
-fn logits(model: &CausalLm, ids: &[u32], adapter: f64) -> Tensor {
-    let segments = Segments::new(vec![ids.len()]);
-    let mut hook = NoHook;
-    let x = model.hidden(ids, &mut Pass::new(&segments, adapter, &mut hook)).unwrap();
-    model.logits(&x, adapter).unwrap()
 }
 
 /// Loss and gradients of both sequences of a family.
@@ -86,7 +55,7 @@ fn backward(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gr
 
 /// [`backward`], with each block kept or computed again.
 fn backward_as(family: &str, model: &CausalLm, trainables: &Trainables, recompute: bool) -> (f64, Gradients) {
-    let reference = tensors(&tiny(family).join("reference.safetensors"));
+    let reference = read_tensors(&tiny(family).join("reference.safetensors"));
     let examples: Vec<Example> = sequences(family)
         .into_iter()
         .enumerate()
@@ -149,7 +118,7 @@ fn every_kind_computes_peft_s_logits_and_switched_off_the_base_s_to_the_bit() {
         let (plain, _) = load(&base, &Tuning::Frozen);
         let (adapted, _) = load(&base, &Tuning::Adapted(&adapter));
         let (resumed, _) = load(&base, &Tuning::Resumed(&adapter));
-        let reference = tensors(&folder(kind).join("reference.safetensors"));
+        let reference = read_tensors(&folder(kind).join("reference.safetensors"));
         for (s, ids) in sequences(family).iter().enumerate() {
             let theirs = &reference[&format!("logits.{s}")];
             for model in [&adapted, &resumed] {
@@ -175,7 +144,7 @@ fn every_kind_has_peft_s_gradients() {
         let adapter = Adapter::read(&folder(kind)).unwrap();
         let (model, trainables) = load(&open(&tiny(family)), &Tuning::Resumed(&adapter));
         let (loss, gradients) = backward(family, &model, &trainables);
-        let reference = tensors(&folder(kind).join("reference.safetensors"));
+        let reference = read_tensors(&folder(kind).join("reference.safetensors"));
         let expected = floats(&reference["loss"])[0] as f64;
         assert!((loss / expected - 1.0).abs() < 1e-5, "{kind}: loss {loss}, PEFT's {expected}");
         let theirs =
@@ -223,7 +192,7 @@ fn every_kind_is_written_as_it_was_read() {
         let again = Adapter::read(dir.path()).unwrap();
         assert_eq!(adapter.config, again.config, "{kind}");
         let file = |dir: &Path| {
-            let all = tensors(&dir.join("adapter_model.safetensors"));
+            let all = read_tensors(&dir.join("adapter_model.safetensors"));
             all.into_iter().map(|(name, t)| (name, floats(&t))).collect::<BTreeMap<_, _>>()
         };
         assert_eq!(file(&folder(kind)), file(dir.path()), "{kind}");
@@ -295,10 +264,6 @@ const DORA: [&str; 4] = [
     "train.lora.target_modules=['q_proj', 'v_proj', 'down_proj']",
     "data.held_out_every=0",
 ];
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
 
 #[test]
 fn training_starts_from_the_adapter_that_the_recipe_names() {

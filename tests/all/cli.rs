@@ -3,21 +3,12 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::common::lab::{Lab, Ran, assert_same, files, outcome, read_json, tiny, with_sets};
 use serde_json::{Value, json};
 
-const FIT: [&str; 4] = ["fit", "recipe.toml", "--out", "out"];
-
-fn fit_with<'a>(set: &[&'a str]) -> Vec<&'a str> {
-    with_sets(&FIT, set)
-}
-
-/// Every part must be in the text.
-fn assert_says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is not in:\n{text}");
-    }
-}
+use crate::common::lab::{FIT, Lab, Ran, fit_with, with_sets};
+use crate::common::outcome::{assert_same, files, outcome};
+use crate::common::tiny::tiny;
+use crate::common::values::{assert_says, read_json};
 
 // ---- wrong input -------------------------------------------------------------------------------
 

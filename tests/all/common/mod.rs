@@ -3,5 +3,8 @@
 pub mod endpoint;
 pub mod hub;
 pub mod lab;
-pub mod optional;
+pub mod outcome;
+pub mod process;
 pub mod run_folder;
+pub mod tiny;
+pub mod values;
