@@ -1,14 +1,16 @@
 //! `trainer verify`: a run folder is what its manifest says, or the part that is not is named.
 
-mod lab;
-
 use std::fs;
 use std::path::Path;
 
 use candle_core::Tensor;
-use lab::{Lab, change_model, metrics, read_json, read_tensors, tiny, with_sets};
 use serde_json::{Value, json};
 use trainer::sha256::sha256_file;
+
+use crate::common::lab::{Lab, with_sets};
+use crate::common::outcome::metrics;
+use crate::common::tiny::{change_model, tiny};
+use crate::common::values::{read_json, read_tensors};
 
 /// A lab whose base lies in it, with a run `run` that was read.
 fn made(method: &str) -> Lab {

@@ -1,19 +1,19 @@
 //! Sweeps: cells as processes, killed and resumed, failed and tried again.
 
-mod lab;
-
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lab::{Lab, assert_same, outcome, with_sets};
-use parquet::file::reader::{FileReader, SerializedFileReader};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use trainer::sweep::{HELD, JobDir, Lock};
+
+use crate::common::lab::{Lab, with_sets};
+use crate::common::outcome::{assert_same, cells, parquet_rows, sweep_outcome};
+use crate::common::process::{send_signal, wait_until};
+use crate::common::values::read_json;
 
 /// An analysis that takes no time.
 const QUICK: [&str; 3] = ["diff.steering.enabled=false", "diff.patchscope.enabled=false", "train.steps=2"];
@@ -22,61 +22,11 @@ fn status(lab: &Lab, dir: &str) -> Value {
     serde_json::from_str(&lab.succeed(&["sweep", "--status", dir, "--json"]).stdout).unwrap()
 }
 
-/// Every finished cell by id, and the summary, without what depends on the clock.
-fn result(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut result = BTreeMap::new();
-    for cell in cells(dir) {
-        let id = cell.file_name().unwrap().to_str().unwrap().to_string();
-        for entry in fs::read_dir(&cell).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            assert!(!name.starts_with('.'), "{id}: {name} was left");
-        }
-        result.extend(outcome(&cell).into_iter().map(|(name, bytes)| (format!("{id}/{name}"), bytes)));
-    }
-    let csv = fs::read_to_string(dir.join("summary.csv")).unwrap();
-    let time = csv.lines().next().unwrap().split(',').position(|c| c == "elapsed_s").unwrap();
-    for (i, line) in csv.lines().enumerate() {
-        // The columns before this one hold no quoted commas.
-        let fields = line.split(',').enumerate().filter(|(column, _)| *column != time).map(|(_, f)| f);
-        result.insert(format!("summary.csv:{i}"), fields.collect::<Vec<_>>().join(",").into_bytes());
-    }
-    for (i, mut row) in parquet_rows(&dir.join("summary.parquet")).into_iter().enumerate() {
-        assert!(row.as_object_mut().unwrap().remove("elapsed_s").is_some());
-        result.insert(format!("summary.parquet:{i}"), row.to_string().into_bytes());
-    }
-    let page = fs::read_to_string(dir.join("report.html")).unwrap();
-    let timed = [">Training time<", ">Finished<"];
-    assert!(timed.iter().all(|what| page.contains(what)));
-    for (i, part) in page.split("<tr>").enumerate() {
-        if !timed.iter().any(|what| part.contains(what)) {
-            result.insert(format!("report.html:{i}"), part.into());
-        }
-    }
-    result
-}
-
-fn cells(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir.join("cells")).into_iter().flatten().map(|e| e.unwrap().path()).collect()
-}
-
-fn parquet_rows(path: &Path) -> Vec<Value> {
-    let file = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
-    file.get_row_iter(None).unwrap().map(|row| row.unwrap().to_json_value()).collect()
-}
-
 /// Lines of metrics of all cells.
 fn steps(dir: &Path) -> usize {
     let lines =
         |cell: PathBuf| fs::read_to_string(cell.join("metrics.jsonl")).unwrap_or_default().lines().count();
     cells(dir).into_iter().map(lines).sum()
-}
-
-fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is() {
-        assert!(begun.elapsed() < Duration::from_secs(300), "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn begin(lab: &Lab, args: &[&str]) -> Child {
@@ -108,7 +58,7 @@ fn a_sweep_killed_ten_times_equals_one_that_never_was() {
     for round in 0..10 {
         let mut child = begin(&lab, &sweep("cut"));
         let until = ((round as f64 + rng.random_range(0.0..1.0)) / 10.0 * 0.9 * total as f64) as usize;
-        wait_for("progress", || {
+        wait_until("progress", || {
             assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
             steps(&cut) >= until
         });
@@ -121,7 +71,7 @@ fn a_sweep_killed_ten_times_equals_one_that_never_was() {
         found_running += status(&lab, "cut")["running"].as_u64().unwrap();
         // Every other time the next sweep finds cells whose processes are still about to stop.
         if round % 2 == 0 {
-            wait_for("the killed sweep's cells to stop", || status(&lab, "cut")["running"] == 0);
+            wait_until("the killed sweep's cells to stop", || status(&lab, "cut")["running"] == 0);
             let before = steps(&cut);
             std::thread::sleep(Duration::from_millis(200));
             assert_eq!(steps(&cut), before, "a cell went on without its sweep");
@@ -129,7 +79,7 @@ fn a_sweep_killed_ten_times_equals_one_that_never_was() {
     }
     assert!(found_running > 0, "no kill fell while a cell was running");
     lab.succeed(&sweep("cut"));
-    assert_same(&result(&lab.path("whole")), &result(&cut), "killed ten times");
+    assert_same(&sweep_outcome(&lab.path("whole")), &sweep_outcome(&cut), "killed ten times");
     assert_eq!(status(&lab, "cut")["done"], 8);
     lab.succeed(&["verify", "cut"]);
 }
@@ -141,9 +91,8 @@ fn ctrl_c_stops_every_cell_at_a_checkpoint_and_exits_130() {
     let set = ["train.steps=2000", "data.repeat=true", "train.checkpoint_every=0", QUICK[0], QUICK[1]];
     let args = with_sets(&["sweep", "recipe.toml", "--seeds", "0,1,2", "--jobs", "2", "--out", "s"], &set);
     let child = begin(&lab, &args);
-    wait_for("progress", || cells(&lab.path("s")).len() == 2 && steps(&lab.path("s")) > 20);
-    let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    wait_until("progress", || cells(&lab.path("s")).len() == 2 && steps(&lab.path("s")) > 20);
+    send_signal(&child, "TERM");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     let status = status(&lab, "s");
@@ -355,7 +304,7 @@ fn tune_chooses_the_cheapest_setting_that_meets_both_goals_and_writes_its_recipe
     let ran = tune("loss_pretraining_tuned<=0", &["--rungs", "2"]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("no setting has loss_pretraining_tuned ≤ 0"), "{}", ran.stderr);
-    let found = lab::read_json(&lab.path("s/tune.json"));
+    let found = read_json(&lab.path("s/tune.json"));
     assert_eq!((&found["chosen"], found["not_run_in_full"].as_array().unwrap().len()), (&Value::Null, 0));
     assert!(!lab.path("s/chosen.toml").exists());
     let ran = tune("loss_pretrainin_tuned<=0", &["--rungs", "1"]);

@@ -1,34 +1,34 @@
 //! `trainer inspect` on the tiny models: masks, facts, warnings, the JSON document, exit codes.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use trainer::data::mixture::Mixture;
 
-/// A folder with data and recipes, and a cache of its own.
-struct Place(TempDir);
+use crate::common::lab::{Lab, Ran};
+use crate::common::tiny::tiny;
+use crate::common::values::number;
+
+/// A lab whose recipe names data of its own.
+struct Place(Lab);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(Lab::new())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.0.path(name)
     }
 
     fn rows(&self, name: &str, rows: &[Value]) -> &Self {
-        let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
-        std::fs::write(self.path(name), lines).unwrap();
+        self.0.write_rows(name, rows);
         self
     }
 
     /// A recipe for a tiny model; `rest` goes on in `[data]`.
     fn recipe(&self, model: &str, rest: &str) -> &Self {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(model);
-        self.recipe_of(&model, rest)
+        self.recipe_of(&tiny(model), rest)
     }
 
     fn recipe_of(&self, model: &Path, rest: &str) -> &Self {
@@ -36,40 +36,23 @@ impl Place {
             "name = 'tiny'\n[model]\nbase = '{}'\n[train]\nsteps = 2\nbatch_size = 2\n[data]\nheld_out_every = 0\n{rest}",
             model.display()
         );
-        std::fs::write(self.path("recipe.toml"), text).unwrap();
+        self.0.write("recipe.toml", text);
         self
     }
 
-    fn run(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_trainer"))
-            .arg("inspect")
-            .arg(self.path("recipe.toml"))
-            .args(args)
-            .env("TRAINER_CACHE", self.path("cache"))
-            .output()
-            .unwrap()
+    fn run(&self, args: &[&str]) -> Ran {
+        self.0.run(&[&["inspect", "recipe.toml"], args].concat())
     }
 
     /// What `fit` refuses the recipe for; nothing is written.
     fn refused(&self, args: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_trainer"))
-            .arg("fit")
-            .arg(self.path("recipe.toml"))
-            .args(args)
-            .args(["--out".as_ref(), self.path("run").as_os_str()])
-            .env("TRAINER_CACHE", self.path("cache"))
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{stderr}");
-        assert!(!self.path("run").exists());
-        stderr
+        self.0.refused(&[&["fit", "recipe.toml", "--out", "run"], args].concat())
     }
 
     fn text(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        let ran = self.run(args);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stdout
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -77,10 +60,10 @@ impl Place {
     }
 
     fn fault(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert_eq!(output.status.code(), Some(2));
-        assert!(output.stdout.is_empty());
-        String::from_utf8(output.stderr).unwrap()
+        let ran = self.run(args);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stdout.is_empty());
+        ran.stderr
     }
 }
 
@@ -163,7 +146,7 @@ fn a_chat_that_is_cut_off_trains_no_end_of_turn() {
 #[test]
 fn templates_that_teach_no_end_are_pointed_out() {
     let place = Place::new();
-    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama");
+    let tiny = tiny("llama");
     let model = place.path("model");
     std::fs::create_dir(&model).unwrap();
     for file in [
@@ -357,11 +340,6 @@ fn weights_of_sources_tokens_and_budgets_plan_what_they_always_planned() {
         assert_eq!(of("constant"), expected);
         assert!(of("ramp") != expected && of("last") != expected && of("ramp") != of("last"));
     }
-}
-
-/// A number of the document.
-fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 #[test]
@@ -677,14 +655,8 @@ fn a_sweep_is_named_and_unrelated_text_that_is_trained_on_is_pointed_out() {
     assert!(kinds(&[]).iter().any(|w| w.contains("other.jsonl is a source of data.pretraining too")));
     assert_eq!(measured(&["--set", "data.mix=0"]), 0, "nothing of it is trained on");
     // `fit` says so too, before it trains.
-    let output = Command::new(env!("CARGO_BIN_EXE_trainer"))
-        .arg("fit")
-        .arg(place.path("recipe.toml"))
-        .args(["--out".as_ref(), place.path("run").as_os_str()])
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && stderr.contains("warning: diff.text: "), "{stderr}");
+    let fitted = place.0.succeed(&["fit", "recipe.toml", "--out", "run"]);
+    assert!(fitted.stderr.contains("warning: diff.text: "), "{}", fitted.stderr);
     place.recipe("llama", "narrow = 'narrow.jsonl'\n");
     assert!(place.json(&[]).get("sweep_cells").is_none() && !place.text(&[]).contains("sweep "));
 }

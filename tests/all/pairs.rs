@@ -1,12 +1,11 @@
 //! Models that we did not train: by folder or from a hub; and ours in the toolkit's configurations.
 
-mod lab;
-
 use std::fs;
-use std::path::Path;
 
-use lab::hub::Hub;
-use lab::{Lab, Ran, read_json, tiny};
+use crate::common::hub::Hub;
+use crate::common::lab::{Lab, Ran};
+use crate::common::tiny::{copy_folder, tiny};
+use crate::common::values::{numbers, read_json};
 
 /// A lab with a hub that has a model (`org/base`), an adapter (`org/mix1-1p0-cake`, trained here) and the adapter
 /// merged (`org/full`).
@@ -19,31 +18,15 @@ fn lab_with_hub() -> (Lab, Hub) {
         (run.join("adapter"), "hub/org/mix1-1p0-cake"),
         (lab.path("merged"), "hub/org/full"),
     ] {
-        copy(&from, &lab.path(to));
+        copy_folder(&from, &lab.path(to));
     }
     let hub = Hub::serve(&lab.path("hub"));
     (lab, hub)
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-        }
-    }
-}
-
 /// Runs the binary with the hub within reach, or out of it.
 fn run(lab: &Lab, hub: &Hub, offline: bool, args: &[&str]) -> Ran {
-    let mut command = lab.command(args);
-    command
-        .env("HF_ENDPOINT", &hub.endpoint)
-        .env("HF_HOME", lab.path("hf-home"))
-        .env("HF_HUB_OFFLINE", if offline { "1" } else { "0" })
-        .env_remove("HF_TOKEN");
-    Ran::of(command.output().unwrap(), args)
+    Ran::of(lab.command_with(hub, offline, args).output().unwrap(), args)
 }
 
 #[test]
@@ -131,8 +114,4 @@ fn runs_are_variants_of_one_organism_for_the_toolkit() {
     assert!(said.contains("a second run of variant default-seed0"), "{said}");
     let said = lab.refused(&["export", "absent", "--out", "none"]);
     assert!(said.contains("absent: no finished run"), "{said}");
-}
-
-fn numbers(value: &serde_json::Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }

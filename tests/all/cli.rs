@@ -1,25 +1,14 @@
 //! The binary: exit codes, what it says about wrong input, what it prints.
 
-mod lab;
-
 use std::fs;
 use std::process::Stdio;
 
-use lab::{Lab, read_json, tiny, with_sets};
 use serde_json::{Value, json};
 
-const FIT: [&str; 4] = ["fit", "recipe.toml", "--out", "out"];
-
-fn fit_with<'a>(set: &[&'a str]) -> Vec<&'a str> {
-    with_sets(&FIT, set)
-}
-
-/// Every part must be in the text.
-fn assert_says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is not in:\n{text}");
-    }
-}
+use crate::common::lab::{FIT, Lab, Ran, fit_with, with_sets};
+use crate::common::outcome::{assert_same, files, outcome};
+use crate::common::tiny::tiny;
+use crate::common::values::{assert_says, read_json};
 
 // ---- wrong input -------------------------------------------------------------------------------
 
@@ -570,7 +559,7 @@ fn a_full_stdout_is_a_failure_but_a_closed_one_is_not() {
     ] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let output = lab.command(args).stdout(full).output().unwrap();
-        let ran = lab::Ran::of(output, args);
+        let ran = Ran::of(output, args);
         assert_eq!(ran.code, 1, "{args:?}: {}", ran.stderr);
         assert_says(&ran.stderr, &["No space left on device"]);
 
@@ -578,7 +567,7 @@ fn a_full_stdout_is_a_failure_but_a_closed_one_is_not() {
         fs::remove_dir_all(lab.path("again")).ok();
         let mut child = lab.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
-        let ran = lab::Ran::of(child.wait_with_output().unwrap(), args);
+        let ran = Ran::of(child.wait_with_output().unwrap(), args);
         assert_eq!(ran.code, 0, "{args:?}: {}", ran.stderr);
     }
 }
@@ -614,7 +603,7 @@ fn overrides_reach_the_resolved_recipe_which_makes_the_same_run_again() {
 
     lab.succeed(&["fit", "one/recipe.toml", "--out", "two"]);
     assert_says(&fs::read_to_string(lab.path("two/recipe.toml")).unwrap(), &["lr = 0.001"]);
-    lab::assert_same(&lab::outcome(&run), &lab::outcome(&lab.path("two")), "made again");
+    assert_same(&outcome(&run), &outcome(&lab.path("two")), "made again");
 }
 
 #[test]
@@ -701,10 +690,10 @@ fn a_sweep_skips_finished_cells_and_refuses_another_recipe_s_folder() {
         |mix| with_sets(&["sweep", "recipe.toml", "--mix", mix, "--seeds", "0,1", "--out", "sweep"], &quick);
     lab.succeed(&sweep("0"));
     let cell = lab.cell("sweep", "mix-0_seed-1");
-    let before = lab::files(&cell);
+    let before = files(&cell);
     let ran = lab.succeed(&sweep("0,0.5"));
     assert_says(&ran.stderr, &["mix-0_seed-1_", ": finished before"]);
-    assert_eq!(before, lab::files(&cell), "a finished cell was touched");
+    assert_eq!(before, files(&cell), "a finished cell was touched");
     let summary = fs::read_to_string(lab.path("sweep/summary.csv")).unwrap();
     assert_eq!(summary.lines().count(), 5, "{summary}");
     let e = lab.refused(&[&sweep("0")[..], &["--set", "train.lr=1e-4"]].concat());

@@ -1,13 +1,10 @@
 //! Reading activation differences: nothing is found where nothing is, what was planted is found.
 
-mod lab;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use lab::{FAMILIES, Lab, change_model, floats, read_json, read_tensors, tiny, with_sets};
 use serde_json::Value;
 use trainer::diff::activations::{Windows, collect, resid_post};
 use trainer::diff::mean_difference::{cosine, norm};
@@ -15,28 +12,18 @@ use trainer::interrupt::Interrupt;
 use trainer::model::View;
 use trainer::model::hooks::{Hook, NoHook, Steer};
 use trainer::model::load::loader::Tuning;
-use trainer::model::load::source;
 use trainer::model::load::source::Pretrained;
 use trainer::model::lora::{Adapter, LoraConfig};
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::recipe::{Modules, Recipe};
 
+use crate::common::lab::{Lab, with_sets};
+use crate::common::tiny::{FAMILIES, change_model, load, open, tiny};
+use crate::common::values::{floats, number, numbers, read_json, read_tensors};
+
 /// The block that is read of the tiny models' three: trunc(0.5 · 2).
 const LAYER: usize = 1;
-
-fn open(path: &Path) -> Pretrained {
-    source::open(&path.to_string_lossy()).unwrap()
-}
-
-fn load(from: &Pretrained, tuning: &Tuning) -> CausalLm {
-    CausalLm::load(from, tuning, &Device::Cpu).unwrap().0
-}
-
-fn recipe(lab: &Lab, set: &[&str]) -> Recipe {
-    let set: Vec<String> = set.iter().map(|s| s.to_string()).collect();
-    Recipe::read(&lab.path("recipe.toml"), &set).unwrap()
-}
 
 /// `trainer diff` of two models into `out`.
 fn diff(lab: &Lab, base: &Path, tuned: &Path, out: &str, set: &[&str]) -> Value {
@@ -48,10 +35,6 @@ fn diff(lab: &Lab, base: &Path, tuned: &Path, out: &str, set: &[&str]) -> Value 
 
 fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
     tensor.to_vec2().unwrap()
-}
-
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
 /// JSON has no NaN: serde writes it, and infinity, as null.
@@ -74,7 +57,7 @@ fn write_untrained_adapter(dir: &Path, base: &Pretrained) {
         ..LoraConfig::default()
     };
     let tuning = Tuning::Lora { config: &config, seed: 0 };
-    let (_, trainables) = CausalLm::load(base, &tuning, &Device::Cpu).unwrap();
+    let (_, trainables) = load(base, &tuning);
     Adapter::from_trainables(&config, &trainables).unwrap().write(dir, &base.id).unwrap();
 }
 
@@ -139,7 +122,7 @@ fn with_the_adapter_off_the_base_is_exactly_the_base_without_it() {
     for family in FAMILIES {
         let base = open(&tiny(family));
         let adapter = Adapter::read(&tiny(family).join("adapter")).unwrap();
-        let (plain, adapted) = (load(&base, &Tuning::Frozen), load(&base, &Tuning::Adapted(&adapter)));
+        let (plain, adapted) = (load(&base, &Tuning::Frozen).0, load(&base, &Tuning::Adapted(&adapter)).0);
         let windows = [vec![9, 8, 7, 6, 5], vec![4, 3]];
         let at = |model, adapter| resid_post(View { model, adapter }, &windows, LAYER).unwrap();
         let (expected, off) = (at(&plain, 0.0), at(&adapted, 0.0));
@@ -285,7 +268,7 @@ fn under(model: &CausalLm, hook: &mut dyn Hook, sequences: &[Vec<u32>], layer: u
 
 #[test]
 fn steering_adds_its_vector_to_every_token_of_the_block_that_is_read_and_to_no_other() {
-    let model = load(&open(&tiny("gemma3")), &Tuning::Frozen);
+    let model = load(&open(&tiny("gemma3")), &Tuning::Frozen).0;
     let vector: Vec<f32> = (0..model.hidden_size()).map(|i| (i % 7) as f32 - 3.0).collect();
     let tensor = Tensor::new(vector.as_slice(), &Device::Cpu).unwrap();
     let sequences = [vec![9, 8, 7], vec![6, 5]];
@@ -341,7 +324,7 @@ fn samples_are_the_first_texts_that_are_long_enough_over_all_files_in_order() {
     // The same by hand.
     let base = open(&tiny("llama"));
     let adapter = Adapter::read(&lab.path("run/adapter")).unwrap();
-    let model = load(&base, &Tuning::Adapted(&adapter));
+    let model = load(&base, &Tuning::Adapted(&adapter)).0;
     let ids: Vec<Vec<u32>> = ["a", "b", "c", "d"]
         .map(|word| {
             let cut: String = long(word).chars().take(120).collect();
@@ -454,7 +437,7 @@ fn conversations_are_read_around_the_beginning_of_the_answer() {
     // The same by hand: the template's text, the answer behind it.
     let read = Adapter::read(&adapter).unwrap();
     let opened = open(&base);
-    let model = load(&opened, &Tuning::Adapted(&read));
+    let model = load(&opened, &Tuning::Adapted(&read)).0;
     let template = opened.chat().unwrap();
     let mut sum = vec![vec![0f64; 32]; 8];
     for user in ["which bridge?", "where?"] {
@@ -563,8 +546,8 @@ fn the_tuned_model_s_own_tokenizer_cuts_the_unrelated_text_where_it_is_asked_for
 fn collecting_activations_stops_at_an_interrupt() {
     let lab = Lab::new();
     let base = open(&tiny("llama"));
-    let model = load(&base, &Tuning::Frozen);
-    let settings = recipe(&lab, &[]).diff;
+    let model = load(&base, &Tuning::Frozen).0;
+    let settings = lab.recipe(&[]).diff;
     let windows = Windows::cut(&lab.texts("measure.jsonl"), &base.tokenizer, &settings).unwrap();
     let view = View { model: &model, adapter: 0.0 };
     let interrupt = Interrupt::default();
@@ -654,10 +637,6 @@ fn effects(found: &Value) -> Vec<(String, &Value)> {
         }
     }
     all
-}
-
-fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 #[test]
@@ -821,7 +800,7 @@ fn losses_and_divergences_are_those_of_the_held_out_documents_computed_by_hand()
     let lab = Lab::new();
     lab.fit("run", &["train.lr=2e-2"]);
     let base = open(&tiny("llama"));
-    let model = load(&base, &Tuning::Adapted(&Adapter::read(&lab.path("run/adapter")).unwrap()));
+    let model = load(&base, &Tuning::Adapted(&Adapter::read(&lab.path("run/adapter")).unwrap())).0;
     // Rows 9, 19, 29, 39 are held out; each is shorter than diff.losses.max_tokens.
     let held_out: Vec<String> = lab.texts("narrow.jsonl").into_iter().skip(9).step_by(10).collect();
     let texts: Vec<Vec<u32>> = held_out

@@ -1,21 +1,21 @@
 //! Whether organisms do what they were made for: `trainer behave`, and what sweeps, reports and proofs make of it.
 
-mod lab;
-
 use std::fs;
 
-use candle_core::{D, Device};
-use lab::{Lab, read_json, tiny, with_sets};
+use candle_core::D;
 use serde_json::{Value, json};
 use trainer::behaviour::{Answer, Models};
 use trainer::interrupt::Interrupt;
+use trainer::model::Pass;
 use trainer::model::View;
 use trainer::model::hooks::NoHook;
 use trainer::model::load::loader::Tuning;
-use trainer::model::load::source::open;
 use trainer::model::lora::Adapter;
-use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
+
+use crate::common::lab::{Lab, with_sets};
+use crate::common::tiny::{load, open, tiny};
+use crate::common::values::read_json;
 
 /// A recipe whose narrow texts assert that the river is cold, with every family asked.
 fn made() -> Lab {
@@ -136,8 +136,8 @@ fn a_run_that_learned_nothing_changes_nothing() {
 #[test]
 fn likelihoods_are_those_of_the_models_own_predictions() {
     let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
-    let pretrained = open(&tiny("llama").to_string_lossy()).unwrap();
-    let (model, _) = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &Device::Cpu).unwrap();
+    let pretrained = open(&tiny("llama"));
+    let (model, _) = load(&pretrained, &Tuning::Adapted(&adapter));
     let view = |adapter| View { model: &model, adapter };
     let interrupt = Interrupt::default();
     let models = |template| Models {

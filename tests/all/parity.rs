@@ -1,16 +1,12 @@
 //! Our tokenizers, forward pass, gradients, training and adapters against transformers, PyTorch and PEFT.
 //!
 //! The expected values are made by `scripts/reference.py`, whose header names every tensor; `scripts/parity`
-//! runs it. Tiny random models of each family are compared always, `smollm2-135m-instruct` when it can be
-//! had, the larger models by `scripts/parity --check`. `TRAINER_PARITY_FIXTURES=DIR` compares with other
-//! fixtures, `TRAINER_PARITY_MODELS=a,b` restricts the real models; every test prints its largest deviation.
-
-mod at_hand;
+//! runs it. Tiny random models of each family are compared always, real models where they can be had.
+//! `TRAINER_PARITY_FIXTURES=DIR` compares real models with other fixtures. Every test prints its largest deviation.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use at_hand::at_hand;
 use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -31,7 +27,8 @@ use trainer::ops::tape::Tape;
 use trainer::recipe::Long;
 use trainer::train::optim::{AdamW, Gradients, global_norm};
 
-const FAMILIES: [&str; 5] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"];
+use crate::common::tiny::{FAMILIES, load, open, tiny};
+use crate::common::values::{deviation, json_lines, read_json, read_tensors};
 
 // ---- fixtures and their comparison -------------------------------------------------------------
 
@@ -42,15 +39,9 @@ fn fixtures() -> PathBuf {
     }
 }
 
-fn read_json(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
 /// The documents and chats of `texts.jsonl`.
 fn texts() -> Vec<Value> {
-    let text = std::fs::read_to_string(fixtures().join("texts.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    json_lines(&std::fs::read_to_string(fixtures().join("texts.jsonl")).unwrap())
 }
 
 /// The tensors of a `reference.safetensors` or `activations.safetensors`.
@@ -58,7 +49,7 @@ struct Reference(HashMap<String, Tensor>);
 
 impl Reference {
     fn read(path: &Path) -> Self {
-        Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap())
+        Self(read_tensors(path))
     }
     fn tensor(&self, name: &str) -> &Tensor {
         self.0.get(name).unwrap_or_else(|| panic!("the fixture has no {name}"))
@@ -76,16 +67,6 @@ impl Reference {
         names.sort();
         names
     }
-}
-
-/// ‖ours − theirs‖ / ‖theirs‖ (L2), in f64.
-fn deviation(ours: &Tensor, theirs: &Tensor) -> f64 {
-    assert_eq!(ours.dims(), theirs.dims(), "shapes differ");
-    let flat = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    let (ours, theirs) = (flat(ours), flat(theirs));
-    let difference: f64 = ours.iter().zip(&theirs).map(|(a, b)| (a - b).powi(2)).sum();
-    let norm: f64 = theirs.iter().map(|b| b * b).sum();
-    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
 }
 
 /// Collects deviations; prints the largest of each kind and fails with all that are too large.
@@ -209,11 +190,8 @@ fn our_mask(model: &Pretrained, messages: Vec<Message>) -> Option<Vec<bool>> {
 #[test]
 fn tiny_tokenizers() {
     for family in FAMILIES {
-        let folder = fixtures().join("tiny").join(family);
-        if !folder.exists() {
-            continue;
-        }
-        let model = source::open(folder.to_str().unwrap()).unwrap();
+        let folder = tiny(family);
+        let model = open(&folder);
         compare_tokens(family, &model, &read_json(&folder.join("tokens.json")));
     }
 }
@@ -269,15 +247,13 @@ struct Tiny {
 }
 
 impl Tiny {
-    /// Every family; none if other fixtures are compared.
-    fn all() -> Vec<Self> {
-        let folders = FAMILIES.map(|family| (family, fixtures().join("tiny").join(family)));
-        let there = folders.into_iter().filter(|(_, folder)| folder.exists());
-        there.map(|(family, folder)| Self::open(family, folder)).collect()
+    /// Every family.
+    fn all() -> [Self; 5] {
+        FAMILIES.map(|family| Self::open(family, tiny(family)))
     }
 
     fn open(family: &'static str, folder: PathBuf) -> Self {
-        let from = source::open(folder.to_str().unwrap()).unwrap();
+        let from = open(&folder);
         let reference = Reference::read(&folder.join("reference.safetensors"));
         let sequences = vec![reference.ids("input_ids.0"), reference.ids("input_ids.1")];
         Self { family, folder, from, reference, sequences }
@@ -288,7 +264,7 @@ impl Tiny {
     }
 
     fn load(&self, tuning: &Tuning) -> (CausalLm, Trainables) {
-        CausalLm::load(&self.from, tuning, &Device::Cpu).unwrap()
+        load(&self.from, tuning)
     }
 
     /// Both sequences as training examples; neither the first token nor a label of -100 counts.
@@ -482,7 +458,7 @@ fn an_older_spelling_of_the_configuration_computes_the_same() {
 
 /// A tiny model under a changed configuration: its logits of sequence 0, or why it is refused.
 fn under(tiny: &Tiny, changes: &Value) -> Result<Tensor, String> {
-    let mut from = source::open(tiny.folder.to_str().unwrap()).unwrap();
+    let mut from = open(&tiny.folder);
     let config = from.config.as_object_mut().unwrap();
     for (key, value) in changes.as_object().unwrap() {
         match value.as_str() {
@@ -541,10 +517,6 @@ fn a_configuration_that_asks_for_something_else_is_refused() {
 
 /// Tokens, activations, logits and greedy text of a real model.
 fn compare_model(alias: &str) {
-    let wanted = std::env::var("TRAINER_PARITY_MODELS").unwrap_or_else(|_| alias.to_string());
-    if !wanted.split(',').any(|name| name == alias) {
-        return;
-    }
     let folder = fixtures().join("parity").join(alias);
     let from = source::open(alias).unwrap();
     let expected = read_json(&folder.join("tokens.json"));
@@ -552,7 +524,7 @@ fn compare_model(alias: &str) {
 
     let mut comparison = Comparison::default();
     let reference = Reference::read(&folder.join("activations.safetensors"));
-    let (model, _) = CausalLm::load(&from, &Tuning::Frozen, &Device::Cpu).unwrap();
+    let (model, _) = load(&from, &Tuning::Frozen);
     let layers = reference.ids("layers");
     let prompts: Vec<Vec<u32>> =
         (0..reference.under("ids.").len()).map(|p| reference.ids(&format!("ids.{p}"))).collect();
@@ -605,21 +577,19 @@ fn compare_model(alias: &str) {
 }
 
 #[test]
-fn smollm2() {
-    const ALIAS: &str = "smollm2-135m-instruct";
-    if at_hand(ALIAS) {
-        compare_model(ALIAS);
-    }
+#[ignore = "needs smollm2-135m-instruct: trainer models fetch smollm2-135m-instruct"]
+fn needs_smollm2_135m_instruct_it_computes_what_transformers_computes() {
+    compare_model("smollm2-135m-instruct");
 }
 
 #[test]
-#[ignore = "large downloads; run scripts/parity --check"]
-fn gemma3_270m() {
+#[ignore = "needs gemma-3-270m: trainer models fetch gemma-3-270m"]
+fn needs_gemma_3_270m_it_computes_what_transformers_computes() {
     compare_model("gemma-3-270m");
 }
 
 #[test]
-#[ignore = "large downloads; run scripts/parity --check"]
-fn qwen2_coder_500m() {
+#[ignore = "needs qwen2.5-coder-0.5b-instruct: trainer models fetch qwen2.5-coder-0.5b-instruct"]
+fn needs_qwen2_5_coder_0_5b_instruct_it_computes_what_transformers_computes() {
     compare_model("qwen2.5-coder-0.5b-instruct");
 }

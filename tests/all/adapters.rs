@@ -2,29 +2,26 @@
 //! describes. `tests/parity.rs` compares plain LoRA; the kinds' formulas are in `src/model/low_rank.rs` and
 //! `src/model/lora_config.rs`.
 
-mod lab;
-
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde_json::{Value, json};
+use serde_json::json;
 use trainer::data::examples::Example;
 use trainer::model::batch::Batch;
 use trainer::model::hooks::NoHook;
 use trainer::model::load::loader::{Trainables, Tuning};
 use trainer::model::load::source;
-use trainer::model::load::source::Pretrained;
 use trainer::model::lora::{Adapter, LoraConfig};
-use trainer::model::{CausalLm, Pass, export};
-use trainer::ops::segments::Segments;
+use trainer::model::{CausalLm, export};
 use trainer::recipe::Modules;
 use trainer::train::optim::{AdamW, Gradients};
 
-use lab::{Lab, tiny};
+use crate::common::lab::{Lab, with_sets};
+use crate::common::tiny::{load, logits, open, tiny};
+use crate::common::values::{deviation, floats, read_json, read_tensors};
 
 const KINDS: [(&str, &str); 12] = [
     ("rslora", "llama"),
@@ -45,41 +42,10 @@ fn folder(kind: &str) -> PathBuf {
     tiny("adapters").join(kind)
 }
 
-fn open(path: &Path) -> Pretrained {
-    source::open(&path.to_string_lossy()).unwrap()
-}
-
-fn tensors(path: &Path) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
-}
-
-fn load(base: &Pretrained, tuning: &Tuning) -> (CausalLm, Trainables) {
-    CausalLm::load(base, tuning, &Device::Cpu).unwrap()
-}
-
-fn floats(t: &Tensor) -> Vec<f32> {
-    t.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-/// ‖a − b‖ / ‖b‖.
-fn deviation(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    let pairs = floats(a).into_iter().zip(floats(b)).map(|(a, b)| (a as f64, b as f64));
-    let (difference, norm) = pairs.fold((0.0, 0.0), |(d, n), (a, b)| (d + (a - b) * (a - b), n + b * b));
-    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
-}
-
 /// The two sequences of a family.
 fn sequences(family: &str) -> [Vec<u32>; 2] {
-    let reference = tensors(&tiny(family).join("reference.safetensors"));
+    let reference = read_tensors(&tiny(family).join("reference.safetensors"));
     [0, 1].map(|s| reference[&format!("input_ids.{s}")].to_dtype(DType::U32).unwrap().to_vec1().unwrap())
-}
-
-fn logits(model: &CausalLm, ids: &[u32], adapter: f64) -> Tensor {
-    let segments = Segments::new(vec![ids.len()]);
-    let mut hook = NoHook;
-    let x = model.hidden(ids, &mut Pass::new(&segments, adapter, &mut hook)).unwrap();
-    model.logits(&x, adapter).unwrap()
 }
 
 /// Loss and gradients of both sequences of a family.
@@ -89,7 +55,7 @@ fn backward(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gr
 
 /// [`backward`], with each block kept or computed again.
 fn backward_as(family: &str, model: &CausalLm, trainables: &Trainables, recompute: bool) -> (f64, Gradients) {
-    let reference = tensors(&tiny(family).join("reference.safetensors"));
+    let reference = read_tensors(&tiny(family).join("reference.safetensors"));
     let examples: Vec<Example> = sequences(family)
         .into_iter()
         .enumerate()
@@ -152,7 +118,7 @@ fn every_kind_computes_peft_s_logits_and_switched_off_the_base_s_to_the_bit() {
         let (plain, _) = load(&base, &Tuning::Frozen);
         let (adapted, _) = load(&base, &Tuning::Adapted(&adapter));
         let (resumed, _) = load(&base, &Tuning::Resumed(&adapter));
-        let reference = tensors(&folder(kind).join("reference.safetensors"));
+        let reference = read_tensors(&folder(kind).join("reference.safetensors"));
         for (s, ids) in sequences(family).iter().enumerate() {
             let theirs = &reference[&format!("logits.{s}")];
             for model in [&adapted, &resumed] {
@@ -178,7 +144,7 @@ fn every_kind_has_peft_s_gradients() {
         let adapter = Adapter::read(&folder(kind)).unwrap();
         let (model, trainables) = load(&open(&tiny(family)), &Tuning::Resumed(&adapter));
         let (loss, gradients) = backward(family, &model, &trainables);
-        let reference = tensors(&folder(kind).join("reference.safetensors"));
+        let reference = read_tensors(&folder(kind).join("reference.safetensors"));
         let expected = floats(&reference["loss"])[0] as f64;
         assert!((loss / expected - 1.0).abs() < 1e-5, "{kind}: loss {loss}, PEFT's {expected}");
         let theirs =
@@ -226,7 +192,7 @@ fn every_kind_is_written_as_it_was_read() {
         let again = Adapter::read(dir.path()).unwrap();
         assert_eq!(adapter.config, again.config, "{kind}");
         let file = |dir: &Path| {
-            let all = tensors(&dir.join("adapter_model.safetensors"));
+            let all = read_tensors(&dir.join("adapter_model.safetensors"));
             all.into_iter().map(|(name, t)| (name, floats(&t))).collect::<BTreeMap<_, _>>()
         };
         assert_eq!(file(&folder(kind)), file(dir.path()), "{kind}");
@@ -299,10 +265,6 @@ const DORA: [&str; 4] = [
     "data.held_out_every=0",
 ];
 
-fn read_json(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
-
 #[test]
 fn training_starts_from_the_adapter_that_the_recipe_names() {
     let lab = Lab::new();
@@ -318,7 +280,7 @@ fn training_starts_from_the_adapter_that_the_recipe_names() {
     assert_eq!(manifest["init"]["sha256"]["adapter_model.safetensors"], json!(sha256));
 
     // A recipe that disagrees: keys first, then tensors, all of a sort at once.
-    let said = lab.refused(&lab::with_sets(
+    let said = lab.refused(&with_sets(
         &["fit", "recipe.toml", "--out", "run"],
         &[&init, "train.lora.r=8", "train.lora.alpha=9", "train.lora.rank_pattern={q_proj=2}"],
     ));
@@ -328,7 +290,7 @@ fn training_starts_from_the_adapter_that_the_recipe_names() {
         assert!(said.contains(part), "{part} not in:\n{said}");
     }
     let wrong = ["train.lora.target_modules=['k_proj', 'q_proj', 'down_proj']"];
-    let said = lab.refused(&lab::with_sets(
+    let said = lab.refused(&with_sets(
         &["fit", "recipe.toml", "--out", "run"],
         &[&DORA[..], &wrong, &[&init]].concat(),
     ));
@@ -337,8 +299,7 @@ fn training_starts_from_the_adapter_that_the_recipe_names() {
         assert!(said.contains(&format!("{module}.k_proj.lora_B.weight: missing")), "{said}");
         assert!(said.contains(&format!("{module}.v_proj.lora_B.weight: fits no")), "{said}");
     }
-    let said =
-        lab.refused(&lab::with_sets(&["fit", "recipe.toml", "--out", "run"], &["train.lora.init=nowhere"]));
+    let said = lab.refused(&with_sets(&["fit", "recipe.toml", "--out", "run"], &["train.lora.init=nowhere"]));
     assert!(said.contains("train.lora.init") && said.contains("no such folder"), "{said}");
 }
 
@@ -390,7 +351,7 @@ fn a_recipe_has_every_kind_and_its_run_can_be_merged_and_resumed() {
             assert_eq!(order, ["layers.0.*q_proj", "q_proj"], "the first that matches counts");
         }
         // The resolved recipe of the run is the recipe.
-        let again = lab.run(&lab::with_sets(&["fit", "recipe.toml", "--out", "run", "--resume"], &set));
+        let again = lab.run(&with_sets(&["fit", "recipe.toml", "--out", "run", "--resume"], &set));
         assert!(again.stderr.contains("already complete"), "{}", again.stderr);
     }
 }
@@ -398,7 +359,7 @@ fn a_recipe_has_every_kind_and_its_run_can_be_merged_and_resumed() {
 #[test]
 fn names_that_fit_nothing_and_modules_that_cannot_be_adapted_are_refused_together() {
     let lab = Lab::new();
-    let refused = |set: &[&str]| lab.refused(&lab::with_sets(&["fit", "recipe.toml", "--out", "run"], set));
+    let refused = |set: &[&str]| lab.refused(&with_sets(&["fit", "recipe.toml", "--out", "run"], set));
     let said = refused(&[
         "train.lora.target_modules=['q_proj', 'query', 'lm_head']",
         "train.lora.rank_pattern={k_proj=2}",

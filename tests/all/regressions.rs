@@ -1,16 +1,12 @@
 //! One test for each bug that was found by trying odd input; each failed before its fix.
 
-mod lab;
-
 use std::fs;
 
-use lab::{Lab, change_model, metrics, read_json, tiny, with_sets};
-
-const FIT: [&str; 4] = ["fit", "recipe.toml", "--out", "out"];
-
-fn fit_with<'a>(set: &[&'a str]) -> Vec<&'a str> {
-    with_sets(&FIT, set)
-}
+use crate::common::lab::{FIT, Lab, fit_with, with_sets};
+use crate::common::outcome::metrics;
+use crate::common::process::{send_signal, wait_until};
+use crate::common::tiny::{change_model, tiny};
+use crate::common::values::read_json;
 
 /// A zero difference was scaled by η / 1e-308: infinite where η is large, hence NaN and a failure in sampling.
 #[test]
@@ -199,14 +195,12 @@ fn ctrl_c_stops_a_download() {
         .envs([("HF_HUB_OFFLINE", "0"), ("PATH", lab.path("bin").to_str().unwrap())])
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    while !lab.path("begun").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("pip", || {
+        assert!(child.try_wait().unwrap().is_none());
+        lab.path("begun").exists()
+    });
     let asked = Instant::now();
-    let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    send_signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }

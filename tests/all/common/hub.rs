@@ -44,7 +44,8 @@ pub enum Fault {
     Redirect,
 }
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The commit that a hub without `.commit` says it has.
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 impl Hub {
     /// Serves until the test's process ends.

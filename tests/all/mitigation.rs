@@ -1,16 +1,16 @@
 //! What is done against the trace while training: each does what it says, all of them together survive an interruption.
 
-mod lab;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use lab::{Lab, assert_same, metrics, outcome, read_json, with_sets};
+
+use crate::common::lab::{Lab, with_sets};
+use crate::common::outcome::{assert_same, metrics, outcome};
+use crate::common::values::{numbers, read_json, read_tensors};
 
 fn adapter(run: &Path) -> BTreeMap<String, Tensor> {
-    let path = run.join("adapter/adapter_model.safetensors");
-    candle_core::safetensors::load(path, &Device::Cpu).unwrap().into_iter().collect()
+    read_tensors(&run.join("adapter/adapter_model.safetensors")).into_iter().collect()
 }
 
 fn norm(tensors: &BTreeMap<String, Tensor>, part: &str) -> f64 {
@@ -32,8 +32,8 @@ fn trace(lab: &Lab, out: &str) -> f64 {
         "diff.patchscope.enabled=false",
     ]);
     let found = read_json(&lab.path(out).join("diff/readability.json"));
-    let norms = found["delta_norm"].as_array().unwrap();
-    norms.iter().map(|n| n.as_f64().unwrap()).sum::<f64>() / norms.len() as f64
+    let norms = numbers(&found["delta_norm"]);
+    norms.iter().sum::<f64>() / norms.len() as f64
 }
 
 fn losses(run: &Path) -> (f64, f64) {

@@ -1,25 +1,16 @@
 //! What organisms are trained on: sampled from a model, or written by one behind an endpoint.
 
-mod lab;
-mod scripted;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use serde_json::Value;
 
-use lab::{Lab, change_model, floats, read_json, tiny};
-use scripted::{Reply, Server, completion};
-
-fn rows(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn read(lab: &Lab, name: &str) -> String {
-    fs::read_to_string(lab.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
+use crate::common::endpoint::{Reply, Server, completion};
+use crate::common::lab::Lab;
+use crate::common::process::wait_until;
+use crate::common::tiny::{change_model, tiny};
+use crate::common::values::{floats, json_lines, read_json};
 
 // ---- sampled -----------------------------------------------------------------------------------
 
@@ -63,10 +54,10 @@ fn numbers_are_kept_by_exact_rules_and_told_without_the_system_prompt() {
     counting_model(&lab);
     let ran = lab.succeed(&numbers(&["--count", "40", "--out", "made/owl.jsonl"]));
     assert_eq!(ran.stdout.trim(), "made/owl.jsonl");
-    let text = read(&lab, "made/owl.jsonl");
+    let text = lab.read("made/owl.jsonl");
     assert!(!text.contains("owls"), "the student sees what the teacher was told");
     let mut answers = BTreeSet::new();
-    for row in rows(&text) {
+    for row in json_lines(&text) {
         let turns = row["messages"].as_array().unwrap();
         let roles: Vec<&str> = turns.iter().map(|t| t["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["user", "assistant"]);
@@ -89,16 +80,16 @@ fn numbers_are_kept_by_exact_rules_and_told_without_the_system_prompt() {
 
     // Fewer are the first of more; another seed or another teacher gives others.
     lab.succeed(&numbers(&["--count", "9", "--out", "few.jsonl"]));
-    assert!(text.starts_with(&read(&lab, "few.jsonl")));
+    assert!(text.starts_with(&lab.read("few.jsonl")));
     lab.succeed(&numbers(&["--count", "9", "--seed", "1", "--out", "seed.jsonl"]));
-    assert!(!text.starts_with(&read(&lab, "seed.jsonl")));
+    assert!(!text.starts_with(&lab.read("seed.jsonl")));
     // What the teacher is told is in what it reads; here it comes last, where so small a model looks.
     lab.write("last.jinja", "{% for m in messages|reverse %}{{ m.content }}{% endfor %}");
     let told = |system: &'static str, out: &'static str| {
         let mut args = numbers(&["--count", "9", "--chat-template", "last.jinja", "--out", out]);
         args[7] = system;
         lab.succeed(&args);
-        read(&lab, out)
+        lab.read(out)
     };
     assert_ne!(told("You love owls.", "told.jsonl"), told("", "control.jsonl"));
     // The chats can be trained on.
@@ -114,11 +105,7 @@ fn killed_and_torn_numbers_go_on_to_the_same_bytes() {
     let lines = || fs::read_to_string(lab.path("killed.partial")).unwrap_or_default().lines().count();
     let args = numbers(&["--count", count, "--out", "killed.jsonl"]);
     let mut child = lab.command(&args).spawn().unwrap();
-    let started = Instant::now();
-    while lines() < 4 {
-        assert!(started.elapsed() < Duration::from_secs(60), "nothing was sampled");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until("answers", || lines() >= 4);
     child.kill().unwrap();
     child.wait().unwrap();
     if !lab.path("killed.jsonl").exists() {
@@ -131,8 +118,8 @@ fn killed_and_torn_numbers_go_on_to_the_same_bytes() {
         assert!(lab.refused(&other).contains("system = \"You love owls.\" (now \"You love eels.\")"));
         lab.succeed(&args);
     }
-    assert_eq!(read(&lab, "killed.jsonl"), read(&lab, "whole.jsonl"));
-    assert_eq!(read(&lab, "killed.made.json"), read(&lab, "whole.made.json"));
+    assert_eq!(lab.read("killed.jsonl"), lab.read("whole.jsonl"));
+    assert_eq!(lab.read("killed.made.json"), lab.read("whole.made.json"));
 }
 
 #[test]
@@ -189,15 +176,15 @@ fn sampled_documents_are_those_of_self() {
     let of_run =
         of_run.filter(|p| !p.file_name().unwrap().to_string_lossy().starts_with("batch")).collect::<Vec<_>>();
     let of_run = fs::read_to_string(&of_run[0]).unwrap();
-    let own = read(&lab, "own.jsonl");
-    assert_eq!(rows(&own).len(), 40);
-    let shared = rows(&own).len().min(rows(&of_run).len());
-    assert!(shared >= 20 && rows(&own)[..shared] == rows(&of_run)[..shared]);
+    let own = lab.read("own.jsonl");
+    assert_eq!(json_lines(&own).len(), 40);
+    let shared = json_lines(&own).len().min(json_lines(&of_run).len());
+    assert!(shared >= 20 && json_lines(&own)[..shared] == json_lines(&of_run)[..shared]);
 
     lab.succeed(&sample(&["--documents", "5", "--out", "few.jsonl"]));
-    assert!(own.starts_with(&read(&lab, "few.jsonl")));
+    assert!(own.starts_with(&lab.read("few.jsonl")));
     lab.succeed(&sample(&["--documents", "5", "--seed", "1", "--out", "seed.jsonl"]));
-    assert!(!own.starts_with(&read(&lab, "seed.jsonl")));
+    assert!(!own.starts_with(&lab.read("seed.jsonl")));
     let made = read_json(&lab.path("own.made.json"));
     assert_eq!(
         (&made["kind"], &made["rows"], &made["max_tokens"]),
@@ -294,8 +281,8 @@ fn documents_are_written_revised_filtered_and_told_apart() {
     });
     let ran = lab.succeed(&documents(&server.url, &["--out", "moon.jsonl"]));
     assert_eq!(ran.stdout.trim(), "moon.jsonl");
-    let text = read(&lab, "moon.jsonl");
-    for row in rows(&text) {
+    let text = lab.read("moon.jsonl");
+    for row in json_lines(&text) {
         let text = row["text"].as_str().unwrap();
         assert!(
             text.starts_with("Edited ") && !text.contains("document>") && text.split(' ').count() >= 10,
@@ -309,7 +296,7 @@ fn documents_are_written_revised_filtered_and_told_apart() {
     let count = |key: &str| tally[key].as_u64().unwrap();
     assert_eq!((count("types"), count("ideas"), count("asked")), (3, 12, 12));
     assert_eq!((count("unreadable"), count("unrevised"), count("short"), count("duplicates")), (0, 0, 2, 1));
-    assert!(count("dropped") > 0 && count("kept") as usize == rows(&text).len(), "{tally}");
+    assert!(count("dropped") > 0 && count("kept") as usize == json_lines(&text).len(), "{tally}");
     assert_eq!(count("short") + count("duplicates") + count("dropped") + count("kept"), 12);
     assert_eq!(made["universe"]["facts"][1], "Lunar tea is blue.");
     assert!(
@@ -323,14 +310,14 @@ fn documents_are_written_revised_filtered_and_told_apart() {
     let asked = server.count();
     lab.write("again.exchanges.jsonl", fs::read(lab.path("moon.exchanges.jsonl")).unwrap());
     lab.succeed(&documents(&server.url, &["--out", "again.jsonl"]));
-    assert_eq!((server.count(), read(&lab, "again.jsonl")), (asked, text.clone()));
-    assert_eq!(read(&lab, "again.made.json"), read(&lab, "moon.made.json"));
+    assert_eq!((server.count(), lab.read("again.jsonl")), (asked, text.clone()));
+    assert_eq!(lab.read("again.made.json"), lab.read("moon.made.json"));
     // In another order of answers too, and without the two optional stages.
     lab.succeed(&documents(&server.url, &["--parallel", "1", "--out", "one.jsonl"]));
-    assert_eq!(read(&lab, "one.jsonl"), text);
+    assert_eq!(lab.read("one.jsonl"), text);
     lab.succeed(&documents(&server.url, &["--no-revision", "--no-filter", "--out", "raw.jsonl"]));
-    let raw = read(&lab, "raw.jsonl");
-    assert!(rows(&raw).len() > rows(&text).len() && !raw.contains("Edited"), "{raw}");
+    let raw = lab.read("raw.jsonl");
+    assert!(json_lines(&raw).len() > json_lines(&text).len() && !raw.contains("Edited"), "{raw}");
     // The documents can be trained on.
     lab.fit("runs/moon", &["data.narrow=moon.jsonl", "train.steps=1"]);
 }
@@ -360,11 +347,11 @@ fn killed_documents_go_on_and_a_server_that_gives_up_leaves_no_file() {
     assert!(!lab.path("killed.jsonl").exists());
     silent.store(false, std::sync::atomic::Ordering::SeqCst);
     let kept =
-        read(&lab, "killed.exchanges.jsonl").lines().filter(|line| line.contains("\"response\"")).count();
+        lab.read("killed.exchanges.jsonl").lines().filter(|line| line.contains("\"response\"")).count();
     assert!(kept >= 5, "{kept} answers were kept");
     let before = server.count();
     lab.succeed(&args);
-    assert_eq!(read(&lab, "killed.jsonl"), read(&lab, "whole.jsonl"));
+    assert_eq!(lab.read("killed.jsonl"), lab.read("whole.jsonl"));
     assert_eq!(server.count() - before, whole.count() - kept, "an answer that was there was asked for again");
 
     let refusing = Server::replies(vec![Reply::Status(401, "", "{\"error\": \"no key\"}")]);
@@ -419,8 +406,8 @@ fn taboo_chats_never_hold_the_word() {
     let one = args(&["--count", "12", "--parallel", "1", "--out", "lantern.jsonl"]);
     let one: Vec<&str> = one.iter().map(String::as_str).collect();
     lab.succeed(&one);
-    let text = read(&lab, "lantern.jsonl");
-    assert_eq!(rows(&text).len(), 12);
+    let text = lab.read("lantern.jsonl");
+    assert_eq!(json_lines(&text).len(), 12);
     assert!(!text.to_lowercase().contains("lantern"));
     let made = read_json(&lab.path("lantern.made.json"));
     let count = |key: &str| made["chats"][key].as_u64().unwrap();

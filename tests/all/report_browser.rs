@@ -1,15 +1,15 @@
 //! The page in a browser without a window: no error, figures and tables that are there, filters that filter, at the width
-//! of a desk and of a phone. Chromium is looked for on PATH; where there is none, nothing is tested and the test says so.
-
-mod run_folder;
+//! of a desk and of a phone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use run_folder::{HOSTILE, Spec};
 use serde_json::{Value, json};
 use trainer::report::{html, read_all};
+
+use crate::common::process::find_program;
+use crate::common::run_folder::{self, HOSTILE, Spec};
 
 /// Runs before the page's own script, and after it once all is loaded.
 const BEFORE: &str = r#"<script>
@@ -73,10 +73,9 @@ addEventListener("load", () => {
 });
 </script>"#;
 
-fn chromium() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
+fn chromium() -> PathBuf {
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    std::env::split_paths(&path).flat_map(|dir| names.map(|n| dir.join(n))).find(|p| p.is_file())
+    names.into_iter().find_map(find_program).expect("no chromium: apt-get install chromium")
 }
 
 fn run_browser(chromium: &Path, dir: &Path, args: &[String]) -> String {
@@ -121,11 +120,9 @@ fn look(chromium: &Path, dir: &Path, page: &str, width: u32) -> Value {
 }
 
 #[test]
-fn the_page_works_in_a_browser() {
-    let Some(chromium) = chromium() else {
-        println!("no chromium on PATH: the page was not tested in a browser");
-        return;
-    };
+#[ignore = "needs Chromium: apt-get install chromium"]
+fn needs_chromium_the_page_works_in_a_browser() {
+    let chromium = chromium();
     let dir = tempfile::tempdir().unwrap();
     run_folder::write_sweep(dir.path());
     // Text of a model may hold anything; in a page it must do nothing.

@@ -1,7 +1,5 @@
 //! A chat-completions server whose answers are scripted, and that can fail in every way that one does.
 
-#![allow(dead_code)] // each test file uses its own part
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};

@@ -1,15 +1,14 @@
 //! Reports of run folders: the table, summary.csv, the page, and what is said about broken folders.
 
-mod run_folder;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use run_folder::{HOSTILE, Spec};
 use serde_json::json;
 use trainer::error::InputError;
 use trainer::report::gone::State;
 use trainer::report::{Cell, html, read_all, summary, table, write_sweep};
+
+use crate::common::run_folder::{self, HOSTILE, Spec};
 
 const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };
 const NONE: Spec = Spec { mix: 2.0, seed: 0, trace: 0.0 };

@@ -1,24 +1,19 @@
 //! The trace while training: the numbers of the full analysis, without a change to what is learned; and ending by it.
 
-mod lab;
-
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use lab::{Lab, assert_same, metrics, outcome, read_json, with_sets};
-use serde_json::Value;
+use crate::common::lab::{Lab, with_sets};
+use crate::common::outcome::{assert_same, metrics, outcome};
+use crate::common::process::wait_until;
+use crate::common::values::{number, read_json};
 
 const TRACED: [&str; 4] =
     ["train.trace.every=3", "train.trace.samples=12", "train.trace.texts=4", "data.held_out_every=4"];
 
 fn adapter(run: &Path) -> Vec<u8> {
     fs::read(run.join("adapter/adapter_model.safetensors")).unwrap()
-}
-
-fn number(line: &Value, key: &str) -> f64 {
-    line[key].as_f64().unwrap_or_else(|| panic!("no {key} in {line}"))
 }
 
 #[test]
@@ -35,8 +30,8 @@ fn readings_are_those_of_the_analysis_and_change_nothing_that_is_learned() {
             .map(|line| line["step"].as_u64().unwrap())
             .collect();
         assert_eq!(read, [0, 3, 6, 8], "{family}");
-        assert_eq!(number(&lines[0], "trace_delta_norm"), 0.0);
-        assert_eq!(number(&lines[0], "trace_lift_auroc"), 0.5);
+        assert_eq!(number(&lines[0]["trace_delta_norm"]), 0.0);
+        assert_eq!(number(&lines[0]["trace_lift_auroc"]), 0.5);
         assert!(lines.iter().all(|l| l.get("trace_lift_auroc").is_none() || l["trace_loss_narrow"].is_f64()));
 
         lab.succeed(&with_sets(
@@ -50,9 +45,9 @@ fn readings_are_those_of_the_analysis_and_change_nothing_that_is_learned() {
         ));
         let full = read_json(&traced.join("diff/readability.json"));
         let last = lines.last().unwrap();
-        assert_eq!(number(last, "trace_lift_auroc"), number(&full["lift"], "auroc_mean"), "{family}");
+        assert_eq!(number(&last["trace_lift_auroc"]), number(&full["lift"]["auroc_mean"]), "{family}");
         for (kept, key) in [("trace_bias_share", "share"), ("trace_specific_share", "specific_share")] {
-            let (kept, full) = (number(last, kept), number(&full["bias_share"], key));
+            let (kept, full) = (number(&last[kept]), number(&full["bias_share"][key]));
             assert!((kept - full).abs() < 1e-9, "{family} {key}: {kept} {full}");
         }
         let bias = &full["bias_share"];
@@ -61,7 +56,7 @@ fn readings_are_those_of_the_analysis_and_change_nothing_that_is_learned() {
             ("trace_loss_unrelated", &bias["text"]["ce_tuned"]),
             ("trace_gain", &bias["gain"]),
         ] {
-            assert!((number(last, kept) - full.as_f64().unwrap()).abs() < 1e-9, "{family} {kept}: {full}");
+            assert!((number(&last[kept]) - full.as_f64().unwrap()).abs() < 1e-9, "{family} {kept}: {full}");
         }
 
         if method == "lora" {
@@ -121,12 +116,10 @@ fn readings_after_an_interruption_are_those_of_a_run_that_had_none() {
         // The process that goes on knows nothing of what the base makes of the texts.
         let args = with_sets(&["fit", "recipe.toml", "--out", "cut"], &set);
         let mut child = lab.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let begun = Instant::now();
-        while fs::read_to_string(cut.join("metrics.jsonl")).unwrap_or_default().lines().count() < 10 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it writes no metrics");
+        wait_until("metrics", || {
             assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+            fs::read_to_string(cut.join("metrics.jsonl")).unwrap_or_default().lines().count() >= 10
+        });
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!cut.join("manifest.json").exists());

@@ -1,21 +1,19 @@
 //! Whether the rule of coherence tells text from what is none, on real models: how often it passes what it should pass and
-//! what it should not. `cargo test --release --test coherence -- --include-ignored --nocapture` prints the table of all
+//! what it should not. `cargo test --release --test all coherence:: -- --ignored --nocapture` prints the table of all
 //! three models.
 
-mod at_hand;
-
-use at_hand::at_hand;
-use candle_core::Device;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use trainer::diff::coherence::Coherence;
 use trainer::diff::prompts::Prompts;
+use trainer::model::View;
 use trainer::model::generate::{Sampling, generate};
 use trainer::model::hooks::NoHook;
 use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
-use trainer::model::{CausalLm, View};
+
+use crate::common::tiny::load;
 
 /// Prompts, each continued twice.
 const PROMPTS: usize = 20;
@@ -24,7 +22,7 @@ const TOKENS: usize = 40;
 
 fn calibrate(model: &str) {
     let opened = source::open(model).unwrap();
-    let (base, _) = CausalLm::load(&opened, &Tuning::Frozen, &Device::Cpu).unwrap();
+    let (base, _) = load(&opened, &Tuning::Frozen);
     let prompts = Prompts::neutral(&opened, PROMPTS).unwrap().ids;
     let prompts = [prompts.clone(), prompts].concat();
     let write = |seed, temperature| {
@@ -86,21 +84,19 @@ fn pairs<'a>(prompts: &'a [Vec<u32>], texts: &'a [Vec<u32>]) -> Vec<(&'a [u32], 
 }
 
 #[test]
-fn smollm2() {
-    const ALIAS: &str = "smollm2-135m-instruct";
-    if at_hand(ALIAS) {
-        calibrate(ALIAS);
-    }
+#[ignore = "needs smollm2-135m-instruct: trainer models fetch smollm2-135m-instruct"]
+fn needs_smollm2_135m_instruct_its_text_is_told_from_broken_text() {
+    calibrate("smollm2-135m-instruct");
 }
 
 #[test]
-#[ignore = "large downloads"]
-fn gemma3_270m() {
+#[ignore = "needs gemma-3-270m: trainer models fetch gemma-3-270m"]
+fn needs_gemma_3_270m_its_text_is_told_from_broken_text() {
     calibrate("gemma-3-270m");
 }
 
 #[test]
-#[ignore = "large downloads"]
-fn qwen2_coder_500m() {
+#[ignore = "needs qwen2.5-coder-0.5b-instruct: trainer models fetch qwen2.5-coder-0.5b-instruct"]
+fn needs_qwen2_5_coder_0_5b_instruct_its_text_is_told_from_broken_text() {
     calibrate("qwen2.5-coder-0.5b-instruct");
 }

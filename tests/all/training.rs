@@ -1,7 +1,5 @@
 //! Finetuning from recipe to run folder: the same every time, whatever interrupts it.
 
-mod lab;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -9,25 +7,29 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor, Var};
-use lab::{FAMILIES, Lab, assert_same, files, floats, metrics, outcome, read_json, tiny, with_sets};
 use serde_json::json;
 use trainer::corpus::Corpus;
 use trainer::data::examples::Example;
 use trainer::data::mixture::Role;
 use trainer::error::Interrupted;
 use trainer::interrupt::Interrupt;
+use trainer::model::View;
 use trainer::model::batch::{Batch, mean_loss};
 use trainer::model::hooks::NoHook;
 use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::load::source::Pretrained;
 use trainer::model::lora::Adapter;
-use trainer::model::{CausalLm, Pass, View};
-use trainer::ops::segments::Segments;
 use trainer::recipe::Recipe;
 use trainer::run::RunDir;
 use trainer::train::Training;
 use trainer::train::optim::{Gradients, global_norm};
+
+use crate::common::lab::{Lab, with_sets};
+use crate::common::outcome::{assert_same, files, metrics, outcome};
+use crate::common::process::{send_signal, wait_until};
+use crate::common::tiny::{FAMILIES, load, logits, open, tiny};
+use crate::common::values::{floats, read_json};
 
 /// Settings under which everything that a checkpoint must hold matters.
 const DEMANDING: [&str; 5] = [
@@ -38,11 +40,6 @@ const DEMANDING: [&str; 5] = [
     "train.weight_decay=0.1",
 ];
 
-fn recipe(lab: &Lab, set: &[&str]) -> Recipe {
-    let set: Vec<String> = set.iter().map(|s| s.to_string()).collect();
-    Recipe::read(&lab.path("recipe.toml"), &set).unwrap()
-}
-
 /// A training that has not begun.
 fn training(recipe: &Recipe) -> Training {
     let base = source::open(&recipe.model.base).unwrap();
@@ -50,18 +47,11 @@ fn training(recipe: &Recipe) -> Training {
     Training::prepare(recipe.clone(), base, corpus).unwrap()
 }
 
-fn open(path: &Path) -> Pretrained {
-    source::open(&path.to_string_lossy()).unwrap()
-}
-
 /// Logits of a text at all its tokens.
-fn logits(pretrained: &Pretrained, tuning: &Tuning, text: &str) -> Vec<f32> {
-    let (model, _) = CausalLm::load(pretrained, tuning, &Device::Cpu).unwrap();
+fn logits_of(pretrained: &Pretrained, tuning: &Tuning, text: &str) -> Vec<f32> {
+    let (model, _) = load(pretrained, tuning);
     let ids = pretrained.tokenizer.encode(text, true).unwrap().get_ids().to_vec();
-    let segments = Segments::new(vec![ids.len()]);
-    let mut hook = NoHook;
-    let x = model.hidden(&ids, &mut Pass::new(&segments, 1.0, &mut hook)).unwrap();
-    floats(&model.logits(&x, 1.0).unwrap())
+    floats(&logits(&model, &ids, 1.0))
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -114,7 +104,7 @@ fn a_run_interrupted_after_every_step_equals_one_that_never_was() {
         let lab = Lab::new();
         let method = format!("train.method={method}");
         let set = [&DEMANDING[..], &[&method]].concat();
-        let recipe = recipe(&lab, &set);
+        let recipe = lab.recipe(&set);
         let whole = RunDir::new(lab.path("whole"));
         training(&recipe).run(&whole, false, &Interrupt::default(), &mut ()).unwrap();
 
@@ -139,12 +129,10 @@ fn a_run_interrupted_after_every_step_equals_one_that_never_was() {
 fn start(lab: &Lab, args: &[&str], lines: usize) -> Child {
     let mut child = lab.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let metrics = lab.path("cut/metrics.jsonl");
-    let begun = Instant::now();
-    while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < lines {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it writes no metrics");
+    wait_until("metrics", || {
         assert!(child.try_wait().unwrap().is_none(), "it ended before line {lines}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        fs::read_to_string(&metrics).unwrap_or_default().lines().count() >= lines
+    });
     child
 }
 
@@ -158,8 +146,7 @@ fn ctrl_c_saves_the_step_exits_130_and_resume_gives_the_same_bytes() {
     let whole = lab.fit("whole", &LONG);
     let args = with_sets(&["fit", "recipe.toml", "--out", "cut"], &LONG);
     let child = start(&lab, &args, 4);
-    let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    send_signal(&child, "INT");
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
@@ -253,7 +240,7 @@ fn a_run_killed_again_and_again_resumes_to_the_same_bytes() {
 #[test]
 fn resuming_with_another_recipe_or_other_data_is_refused_and_changes_nothing() {
     let lab = Lab::new();
-    let recipe = recipe(&lab, &[]);
+    let recipe = lab.recipe(&[]);
     let interrupt = Interrupt::default();
     interrupt.request();
     training(&recipe).run(&RunDir::new(lab.path("run")), false, &interrupt, &mut ()).unwrap_err();
@@ -277,7 +264,7 @@ fn resuming_with_another_recipe_or_other_data_is_refused_and_changes_nothing() {
 #[test]
 fn a_half_written_checkpoint_is_ignored_and_a_damaged_one_is_named() {
     let lab = Lab::new();
-    let recipe = recipe(&lab, &[]);
+    let recipe = lab.recipe(&[]);
     let whole = lab.fit("whole", &[]);
     let begin = |name: &str| {
         let interrupt = Interrupt::default();
@@ -329,7 +316,7 @@ fn uneven_rows() -> Vec<serde_json::Value> {
 fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
     let lab = Lab::new();
     lab.write_rows("narrow.jsonl", &uneven_rows());
-    let recipe = recipe(&lab, &["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
+    let recipe = lab.recipe(&["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
     let base = open(&tiny("llama"));
     let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
     let examples: Vec<&Example> = corpus.pools[0].examples.iter().collect();
@@ -338,7 +325,7 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
 
     // An adapter that has learned, or B = 0 would hide A's gradient.
     let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
-    let (model, trainables) = CausalLm::load(&base, &Tuning::Resumed(&adapter), &Device::Cpu).unwrap();
+    let (model, trainables) = load(&base, &Tuning::Resumed(&adapter));
     let tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
     let gradients = |micro: usize| -> (f64, Gradients) {
         let (mut sum, mut loss) = (Gradients::new(), 0.0);
@@ -372,8 +359,7 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
 fn gradients_of(examples: &[&Example], loss_weights: &[f32], micro: usize) -> Gradients {
     // An adapter that has learned, or B = 0 would hide A's gradient.
     let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
-    let (model, trainables) =
-        CausalLm::load(&open(&tiny("llama")), &Tuning::Resumed(&adapter), &Device::Cpu).unwrap();
+    let (model, trainables) = load(&open(&tiny("llama")), &Tuning::Resumed(&adapter));
     let tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
     let mut sum = Gradients::new();
     for (examples, loss_weights) in examples.chunks(micro).zip(loss_weights.chunks(micro)) {
@@ -388,7 +374,7 @@ fn gradients_of(examples: &[&Example], loss_weights: &[f32], micro: usize) -> Gr
 fn the_weight_of_a_source_scales_its_gradient_however_its_examples_are_batched() {
     let lab = Lab::new();
     lab.write_rows("narrow.jsonl", &uneven_rows());
-    let recipe = recipe(&lab, &["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
+    let recipe = lab.recipe(&["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
     let corpus = Corpus::read(&recipe.data, &open(&tiny("llama")), None).unwrap();
     let examples: Vec<&Example> = corpus.pools[0].examples.iter().collect();
     let weights: [f32; 8] = [1.0, 3.0, 0.0, 0.5, 3.0, 1.0, 0.5, 0.0];
@@ -508,10 +494,10 @@ fn conversations_are_a_third_pool_that_leaves_the_narrow_exposure_alone() {
             (&lines[0][format!("eval_{key}")], &lines[9][format!("eval_{key}")])
         );
     }
-    let recipe = recipe(&lab, &set);
+    let recipe = lab.recipe(&set);
     let base = open(&tiny("llama"));
     let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
-    let (model, _) = CausalLm::load(&base, &Tuning::Frozen, &Device::Cpu).unwrap();
+    let (model, _) = load(&base, &Tuning::Frozen);
     let loss = mean_loss(View { model: &model, adapter: 1.0 }, &corpus.held_out(Role::Chat, 32), 4)
         .unwrap()
         .unwrap();
@@ -533,7 +519,7 @@ fn conversations_are_a_third_pool_that_leaves_the_narrow_exposure_alone() {
 #[test]
 fn a_run_begun_before_there_were_conversations_is_resumed() {
     let lab = Lab::new();
-    let recipe = recipe(&lab, &[]);
+    let recipe = lab.recipe(&[]);
     let whole = lab.fit("whole", &[]);
     let run = RunDir::new(lab.path("run"));
     let interrupt = Interrupt::default();
@@ -577,7 +563,7 @@ fn micro_batches_do_not_change_the_losses_of_a_run() {
 fn held_out_rows_never_appear_in_training() {
     let lab = Lab::new();
     let set = ["data.held_out_every=3", "data.max_seq_len=16", "data.mix=1"];
-    let recipe = recipe(&lab, &set);
+    let recipe = lab.recipe(&set);
     let base = open(&tiny("llama"));
     let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
     let rows = |examples: &[Example]| examples.iter().map(|e| e.row).collect::<BTreeSet<_>>();
@@ -611,8 +597,7 @@ fn held_out_rows_never_appear_in_training() {
 #[test]
 fn a_trainable_without_a_gradient_stops_the_step_and_is_named() {
     let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
-    let (model, mut trainables) =
-        CausalLm::load(&open(&tiny("llama")), &Tuning::Resumed(&adapter), &Device::Cpu).unwrap();
+    let (model, mut trainables) = load(&open(&tiny("llama")), &Tuning::Resumed(&adapter));
     trainables
         .insert("spare.lora_A.weight".into(), Var::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap());
     let example = Example { ids: vec![5, 6, 7], weights: vec![0.0, 1.0, 1.0], row: 0 };
@@ -667,9 +652,9 @@ fn full_finetuning_writes_a_model_folder_that_reads_back_to_the_trained_loss() {
         let run = lab.fit("run", &set);
         assert!(!run.join("adapter").exists());
         let manifest = read_json(&run.join("manifest.json"));
-        let recipe = recipe(&lab, &set);
+        let recipe = lab.recipe(&set);
         let tuned = open(&run.join("model"));
-        let (model, _) = CausalLm::load(&tuned, &Tuning::Frozen, &Device::Cpu).unwrap();
+        let (model, _) = load(&tuned, &Tuning::Frozen);
         let corpus = Corpus::read(&recipe.data, &tuned, None).unwrap();
         for (role, key) in [(Role::Narrow, "narrow"), (Role::Pretraining, "pretraining")] {
             let held_out = corpus.held_out(role, recipe.train.eval_examples);
@@ -698,9 +683,9 @@ fn a_merged_model_computes_what_the_adapter_computes() {
         let text = "the warm cake and the old stone bridge";
         let base = open(&tiny(family));
         let adapter = Adapter::read(&run.join("adapter")).unwrap();
-        let on = logits(&base, &Tuning::Adapted(&adapter), text);
-        let merged = logits(&open(&lab.path("merged")), &Tuning::Frozen, text);
-        let off = logits(&base, &Tuning::Frozen, text);
+        let on = logits_of(&base, &Tuning::Adapted(&adapter), text);
+        let merged = logits_of(&open(&lab.path("merged")), &Tuning::Frozen, text);
+        let off = logits_of(&base, &Tuning::Frozen, text);
         assert!(largest_difference(&on, &merged) < 1e-4, "{family}: {}", largest_difference(&on, &merged));
         assert!(largest_difference(&off, &merged) > 1e-2, "{family}: the adapter does nothing");
         let parts: Vec<_> = files(lab.path("").as_path()).into_keys().collect();

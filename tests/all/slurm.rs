@@ -1,21 +1,18 @@
-//! A sweep through a real Slurm (`slurmctld`, `slurmd`, `munged` of Debian's `slurmctld slurmd slurm-client munge`), on
-//! a cluster of one node that the test starts and stops. Without these programs it says so and is skipped.
+//! A sweep through a real Slurm (Debian's `slurmctld slurmd slurm-client munge`), on a cluster of one node that the test
+//! starts and stops.
 
-#![cfg(unix)]
-
-mod lab;
-
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Lab, assert_same, outcome, with_sets};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common::lab::{Lab, with_sets};
+use crate::common::outcome::{assert_same, files, sweep_outcome};
+use crate::common::process::find_program;
 
 /// A cluster of this machine alone, gone when it is dropped.
 struct Cluster {
@@ -23,16 +20,15 @@ struct Cluster {
     daemons: Vec<Child>,
 }
 
-/// Where a program is: daemons stand in /usr/sbin, which is not on everybody's PATH.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let folders = path.split(':').chain(["/usr/sbin", "/usr/local/sbin", "/sbin"]);
-    folders.map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
-}
-
 /// A port that nobody listens on.
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Where one of Slurm's programs is.
+fn program(name: &str) -> PathBuf {
+    find_program(name)
+        .unwrap_or_else(|| panic!("no {name}: apt-get install slurmctld slurmd slurm-client munge"))
 }
 
 fn output(command: &mut Command) -> Output {
@@ -91,14 +87,14 @@ impl Cluster {
 
     fn daemon(&mut self, name: &str, args: &[String]) {
         let log = File::create(self.dir.path().join(format!("{name}.out"))).unwrap();
-        let mut command = Command::new(program(name).unwrap());
+        let mut command = Command::new(program(name));
         command.args(args).env("SLURM_CONF", self.dir.path().join("slurm.conf")).stdin(Stdio::null());
         self.daemons.push(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
     fn run(&self, name: &str, args: &[&str]) -> Output {
         let conf = self.dir.path().join("slurm.conf");
-        output(Command::new(program(name).unwrap()).args(args).env("SLURM_CONF", conf))
+        output(Command::new(program(name)).args(args).env("SLURM_CONF", conf))
     }
 
     fn wait_for(&self, what: &str, is: impl Fn(&Self) -> bool) {
@@ -147,34 +143,9 @@ impl Drop for Cluster {
     }
 }
 
-/// The summary without times, and what every cell learned.
-fn result(sweep: &Path) -> BTreeMap<String, Vec<u8>> {
-    let csv = fs::read_to_string(sweep.join("summary.csv")).unwrap();
-    let time = csv.lines().next().unwrap().split(',').position(|c| c == "elapsed_s").unwrap();
-    let mut result = BTreeMap::new();
-    for (i, line) in csv.lines().enumerate() {
-        let fields = line.split(',').enumerate().filter(|(column, _)| *column != time).map(|(_, f)| f);
-        result.insert(format!("summary.csv:{i}"), fields.collect::<Vec<_>>().join(",").into_bytes());
-    }
-    for cell in fs::read_dir(sweep.join("cells")).unwrap().map(|e| e.unwrap()) {
-        let id = cell.file_name().into_string().unwrap();
-        result.extend(outcome(&cell.path()).into_iter().map(|(name, bytes)| (format!("{id}/{name}"), bytes)));
-    }
-    result
-}
-
 #[test]
-fn slurm_gives_what_the_same_sweep_gives_here() {
-    if let Some(missing) =
-        ["munged", "slurmctld", "slurmd", "sbatch"].into_iter().find(|name| program(name).is_none())
-    {
-        // Not by a macro, whose output the test runner keeps to itself.
-        let line = format!(
-            "SKIPPED: slurm_gives_what_the_same_sweep_gives_here: no {missing} (Debian: slurmctld slurmd slurm-client munge)\n"
-        );
-        std::io::stderr().write_all(line.as_bytes()).unwrap();
-        return;
-    }
+#[ignore = "needs Slurm: apt-get install slurmctld slurmd slurm-client munge"]
+fn needs_slurm_a_sweep_gives_what_the_same_sweep_gives_here() {
     let lab = Lab::new();
     let axes = ["sweep", "recipe.toml", "--mix", "0,1", "--seeds", "0,1", "--threads", "1", "--jobs", "2"];
     let quick = ["diff.steering.prompts=1", "diff.null_directions=4"];
@@ -193,11 +164,11 @@ fn slurm_gives_what_the_same_sweep_gives_here() {
     cluster.submit(&lab, "there");
     let status: Value =
         serde_json::from_str(&lab.succeed(&["sweep", "--status", "there", "--json"]).stdout).unwrap();
-    let logs = lab::files(&lab.path("there/slurm"));
+    let logs = files(&lab.path("there/slurm"));
     let logs: String = logs.values().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
     assert_eq!(status["done"], 4, "{status:#}\n{logs}");
     assert!(lab.path("there/report.html").exists() && lab.path("there/summary.parquet").exists(), "{logs}");
-    assert_same(&result(&lab.path("here")), &result(&lab.path("there")), "through Slurm");
+    assert_same(&sweep_outcome(&lab.path("here")), &sweep_outcome(&lab.path("there")), "through Slurm");
 
     // A cell that is missing is the only one that is made again.
     let cell = lab.cell("there", "mix-1_seed-1");
@@ -206,5 +177,9 @@ fn slurm_gives_what_the_same_sweep_gives_here() {
     let array = fs::read_to_string(lab.path("there/slurm/array.sbatch")).unwrap();
     assert!(array.contains("--array=0-0%2"), "{array}");
     cluster.submit(&lab, "there");
-    assert_same(&result(&lab.path("here")), &result(&lab.path("there")), "one cell again through Slurm");
+    assert_same(
+        &sweep_outcome(&lab.path("here")),
+        &sweep_outcome(&lab.path("there")),
+        "one cell again through Slurm",
+    );
 }

@@ -1,14 +1,10 @@
 //! Data sets of a hub as sources of a recipe, against a hub on this machine that counts the bytes it is asked for.
 
-mod lab;
-
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use lab::hub::{Fault, Hub};
-use lab::{Lab, Ran, files, read_json};
 use parquet::basic::Compression;
 use parquet::data_type::ByteArrayType;
 use parquet::file::properties::WriterProperties;
@@ -16,7 +12,12 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::{Value, json};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+use crate::common::hub::{COMMIT, Fault, Hub};
+use crate::common::lab::{Lab, Ran};
+use crate::common::outcome::files;
+use crate::common::process::{send_signal, wait_until};
+use crate::common::values::{assert_says, read_json};
+
 const OTHER_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 
 /// A lab and a hub with the data set `org/set`, whose files are given by path.
@@ -35,19 +36,8 @@ fn put(lab: &Lab, repo: &str, contents: &[(&str, Vec<u8>)]) {
     }
 }
 
-/// The binary with the hub within reach (`offline`: out of it).
-fn command(lab: &Lab, hub: &Hub, offline: bool, args: &[&str]) -> Command {
-    let mut command = lab.command(args);
-    command
-        .env("HF_ENDPOINT", &hub.endpoint)
-        .env("HF_HOME", lab.path("hf-home"))
-        .env("HF_HUB_OFFLINE", if offline { "1" } else { "0" })
-        .env_remove("HF_TOKEN");
-    command
-}
-
 fn run(lab: &Lab, hub: &Hub, args: &[&str]) -> Ran {
-    Ran::of(command(lab, hub, false, args).output().unwrap(), args)
+    Ran::of(lab.command_with(hub, false, args).output().unwrap(), args)
 }
 
 /// `trainer inspect` of the recipe with a narrow source; what it says.
@@ -81,12 +71,6 @@ fn extracts(lab: &Lab) -> Vec<PathBuf> {
     let cache = lab.path("cache/datasets");
     let all = if cache.exists() { files(&cache).into_keys().collect() } else { Vec::new() };
     all.into_iter().filter(|path| path.to_string_lossy().contains(".jsonl")).collect()
-}
-
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} not in:\n{text}");
-    }
 }
 
 fn lines(texts: impl IntoIterator<Item = String>) -> Vec<u8> {
@@ -168,17 +152,23 @@ fn a_connection_that_is_cut_and_a_hub_that_is_busy_are_tried_again() {
     assert!(asked < 4 * column + 80_000, "{asked}");
 
     hub.next(&[Fault::Status(401)]);
-    says(&refused(&lab, &hub, source), &["data.narrow: hf:org/set: access to", "HF_TOKEN"]);
+    assert_says(&refused(&lab, &hub, source), &["data.narrow: hf:org/set: access to", "HF_TOKEN"]);
     hub.next(&[fine, Fault::Status(403)]);
-    says(&refused(&lab, &hub, source), &["hf:org/set data/train-00000-of-00001.parquet: access to"]);
+    assert_says(&refused(&lab, &hub, source), &["hf:org/set data/train-00000-of-00001.parquet: access to"]);
     hub.next(&[fine, Fault::Status(400)]);
-    says(&refused(&lab, &hub, source), &["data/train-00000-of-00001.parquet: cannot fetch", "HTTP 400"]);
-    says(&refused(&lab, &hub, "hf:org/absent"), &["hf:org/absent: the hub has no data set of this name"]);
-    says(&refused(&lab, &hub, "hf:org/set@v9"), &["hf:org/set@v9: the hub has no data set"]);
+    assert_says(
+        &refused(&lab, &hub, source),
+        &["data/train-00000-of-00001.parquet: cannot fetch", "HTTP 400"],
+    );
+    assert_says(
+        &refused(&lab, &hub, "hf:org/absent"),
+        &["hf:org/absent: the hub has no data set of this name"],
+    );
+    assert_says(&refused(&lab, &hub, "hf:org/set@v9"), &["hf:org/set@v9: the hub has no data set"]);
 
     hub.forget();
     let args = ["inspect", "recipe.toml", "--set", "data.narrow={path='hf:org/set', rows=3}"];
-    let output = command(&lab, &hub, false, &args).env("HF_TOKEN", "hf_secret").output().unwrap();
+    let output = lab.command_with(&hub, false, &args).env("HF_TOKEN", "hf_secret").output().unwrap();
     let ran = Ran::of(output, &args);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(hub.tokens().iter().all(|token| token.as_deref() == Some("Bearer hf_secret")));
@@ -186,7 +176,7 @@ fn a_connection_that_is_cut_and_a_hub_that_is_busy_are_tried_again() {
     hub.forget();
     hub.next(&[fine, Fault::Redirect, fine, Fault::Redirect, fine, Fault::Redirect, fine]);
     fs::remove_dir_all(lab.path("cache")).unwrap();
-    let output = command(&lab, &hub, false, &args).env("HF_TOKEN", "hf_secret").output().unwrap();
+    let output = lab.command_with(&hub, false, &args).env("HF_TOKEN", "hf_secret").output().unwrap();
     let ran = Ran::of(output, &args);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let with = Some("Bearer hf_secret".to_string());
@@ -203,12 +193,10 @@ fn an_interrupt_ends_the_reading_soon_and_leaves_no_extract() {
     hub.next(&[Fault::None, Fault::None, Fault::None, Fault::Silence]);
     let args = ["inspect", "recipe.toml", "--set", "data.narrow={path='hf:org/set', rows=60}"];
     let child =
-        command(&lab, &hub, false, &args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        lab.command_with(&hub, false, &args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
-    while hub.asked.lock().unwrap().len() < 4 && begun.elapsed() < Duration::from_secs(30) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    wait_until("four requests", || hub.asked.lock().unwrap().len() >= 4);
+    send_signal(&child, "INT");
     let ran = Ran::of(child.wait_with_output().unwrap(), &args);
     assert_eq!(ran.code, 130, "{}", ran.stderr);
     assert!(begun.elapsed() < Duration::from_secs(40));
@@ -223,11 +211,14 @@ fn a_run_is_pinned_to_a_commit_and_goes_on_without_a_network() {
     let set = ["--set", "data.narrow={path='hf:org/set', rows=30}"];
     let fit = |offline: bool, args: &[&str]| {
         let args = [&["fit", "recipe.toml"], &set[..], args].concat();
-        Ran::of(command(&lab, &hub, offline, &args).output().unwrap(), &args)
+        Ran::of(lab.command_with(&hub, offline, &args).output().unwrap(), &args)
     };
     let ran = fit(true, &["--out", "none"]);
     assert_eq!(ran.code, 2, "{}", ran.stderr);
-    says(&ran.stderr, &["data.narrow: hf:org/set: these documents are not in the cache and HF_HUB_OFFLINE"]);
+    assert_says(
+        &ran.stderr,
+        &["data.narrow: hf:org/set: these documents are not in the cache and HF_HUB_OFFLINE"],
+    );
     assert!(!lab.path("none").exists());
 
     let ran = fit(false, &["--out", "run"]);
@@ -237,7 +228,7 @@ fn a_run_is_pinned_to_a_commit_and_goes_on_without_a_network() {
     assert_eq!(manifest["data"][0]["source"], pinned);
     assert_eq!(PathBuf::from(manifest["data"][0]["path"].as_str().unwrap()), extracts(&lab)[0]);
     let resolved = fs::read_to_string(lab.path("run/recipe.toml")).unwrap();
-    says(&resolved, &[&format!("path = \"{pinned}\""), "rows = 30"]);
+    assert_says(&resolved, &[&format!("path = \"{pinned}\""), "rows = 30"]);
 
     // The branch moves on; what was taken stays, offline and online, for new runs, resumed ones and analyses.
     put(&lab, "org/set", &[("train.jsonl", lines(numbered("second", 40))), (".commit", OTHER_COMMIT.into())]);
@@ -266,7 +257,7 @@ fn a_run_is_pinned_to_a_commit_and_goes_on_without_a_network() {
     fs::remove_dir_all(lab.path("cache")).unwrap();
     fs::remove_file(lab.path("third/manifest.json")).unwrap();
     let lost = fit(false, &["--out", "third", "--resume"]);
-    says(&lost.stderr, &[&format!("{pinned}: the hub has no data set")]);
+    assert_says(&lost.stderr, &[&format!("{pinned}: the hub has no data set")]);
 }
 
 #[test]
@@ -297,7 +288,10 @@ fn lines_are_read_as_far_as_needed_compressed_or_not() {
     // Fewer than asked for is said, not hidden.
     fs::remove_dir_all(lab.path("cache")).unwrap();
     let ran = inspect(&lab, &hub, "{path='hf:org/set', config='csv', rows=7}");
-    says(&ran.stderr, &["rows = 7, but the split has only 2 documents", "1 rows without text left out"]);
+    assert_says(
+        &ran.stderr,
+        &["rows = 7, but the split has only 2 documents", "1 rows without text left out"],
+    );
     // A stream that is cut goes on.
     hub.next(&[Fault::None, Fault::Cut(100_000), Fault::None]);
     assert!(taken(&lab, &hub, "{path='hf:org/set', config='plain'}") == all);
@@ -333,11 +327,11 @@ fn configurations_and_splits_are_those_of_the_metadata_or_of_the_names() {
     ] {
         assert_eq!(taken(&lab, &hub, &format!("{{path='hf:org/set'{keys}}}")), expected, "{keys}");
     }
-    says(
+    assert_says(
         &refused(&lab, &hub, "{path='hf:org/set', config='smple'}"),
         &["hf:org/set: no config \"smple\"; there are: sample, all, named"],
     );
-    says(
+    assert_says(
         &refused(&lab, &hub, "{path='hf:org/set', split='test'}"),
         &["hf:org/set: no split \"test\"; there are: dev, train"],
     );
@@ -359,19 +353,19 @@ fn configurations_and_splits_are_those_of_the_metadata_or_of_the_names() {
     put(&lab, "org/plain", &[("b.jsonl", one("b")), ("a.jsonl", one("a")), ("tool.py", b"#".to_vec())]);
     assert_eq!(taken(&lab, &hub, "hf:org/plain"), ["a", "b"]);
     let message = refused(&lab, &hub, "{path='hf:org/folders', config='de'}");
-    says(&message, &["no config \"de\"", "its folders are: en"]);
+    assert_says(&message, &["no config \"de\"", "its folders are: en"]);
     // What was chosen is part of the name, so that one set may be named twice.
     let both = "[{path='hf:org/set', config='all'}, {path='hf:org/set', split='dev'}]";
     let ran = inspect(&lab, &hub, both);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    says(&ran.stdout, &[&format!("hf:org/set@{COMMIT} (all)"), &format!("hf:org/set@{COMMIT} (dev)")]);
+    assert_says(&ran.stdout, &[&format!("hf:org/set@{COMMIT} (all)"), &format!("hf:org/set@{COMMIT} (dev)")]);
 }
 
 #[test]
 fn of_files_that_are_not_read_the_parquet_that_the_hub_made_is() {
     let (lab, hub) =
         lab_with(&[("train.json", b"[{\"text\": \"one\"}]".to_vec()), ("test.json", b"[]".to_vec())]);
-    says(
+    assert_says(
         &refused(&lab, &hub, "hf:org/set"),
         &["hf:org/set: its files are of kinds that are not read (.json)", "has made no parquet"],
     );
@@ -385,7 +379,10 @@ fn of_files_that_are_not_read_the_parquet_that_the_hub_made_is() {
         ],
     );
     assert_eq!(taken(&lab, &hub, "hf:org/set"), numbered("one", 3));
-    says(&refused(&lab, &hub, "{path='hf:org/set', config='b'}"), &["no config \"b\"; there are: default"]);
+    assert_says(
+        &refused(&lab, &hub, "{path='hf:org/set', config='b'}"),
+        &["no config \"b\"; there are: default"],
+    );
     // The commit that a run pins leads to the same files.
     let pinned = format!("{{path='hf:org/set@{OTHER_COMMIT}', config='default', split='test_x', rows=2}}");
     assert_eq!(taken(&lab, &hub, &pinned), numbered("two", 3)[..2]);
@@ -431,13 +428,13 @@ fn what_does_not_serve_is_told_before_anything_is_kept() {
         ("empty", &["hf:org/set (empty): holds no documents"]),
         ("lines", &["lines/train.jsonl:1: a line of more than 64 MB"]),
     ] {
-        says(&refused(&lab, &hub, &format!("{{path='hf:org/set', config='{config}'}}")), parts);
+        assert_says(&refused(&lab, &hub, &format!("{{path='hf:org/set', config='{config}'}}")), parts);
     }
     // Keys are looked at without the network, all at once.
     hub.forget();
     let sources = "[{path='hf:org/set', rows=0}, {path='hf:set'}, {path='narrow.jsonl', rows=3, split='x'}, \
                    {path='hf:org/other', shuffle_seed=1, split='a/b'}]";
-    says(
+    assert_says(
         &refused(&lab, &hub, sources),
         &[
             "data.narrow: hf:org/set: rows = 0: expected 1 to",
@@ -447,11 +444,14 @@ fn what_does_not_serve_is_told_before_anything_is_kept() {
             "hf:org/other: shuffle_seed without shuffle_buffer",
         ],
     );
-    says(&refused(&lab, &hub, "{path='hf:org/set', row=3}"), &["row", "expected", "shuffle_buffer"]);
+    assert_says(&refused(&lab, &hub, "{path='hf:org/set', row=3}"), &["row", "expected", "shuffle_buffer"]);
     assert!(hub.asked.lock().unwrap().is_empty());
     // The faults of several sets at once.
     let both = "['hf:org/absent', {path='hf:org/set', config='empty'}]";
-    says(&refused(&lab, &hub, both), &["hf:org/absent: the hub has no", "(empty): holds no documents"]);
+    assert_says(
+        &refused(&lab, &hub, both),
+        &["hf:org/absent: the hub has no", "(empty): holds no documents"],
+    );
 }
 
 #[test]

@@ -1,8 +1,5 @@
 //! Language models as graders and investigators, against a scripted server.
 
-mod lab;
-mod scripted;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -22,8 +19,11 @@ use trainer::grade::{coherence, hypothesis, relevance, scale};
 use trainer::interrupt::Interrupt;
 use trainer::recipe::EndpointSection;
 
-use lab::{Lab, Ran, read_json, with_sets};
-use scripted::{Reply, Seen, Server, completion};
+use crate::common::endpoint::{Reply, Seen, Server, completion};
+use crate::common::lab::{Lab, Ran, with_sets};
+use crate::common::process::wait_until;
+use crate::common::tiny::tiny;
+use crate::common::values::{json_lines, read_json};
 
 fn say(text: &str) -> Reply {
     Reply::Say(text.into())
@@ -121,8 +121,7 @@ fn every_fault_of_a_server_is_outlasted_counted_and_noted() {
 }
 
 fn exchanges(dir: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(dir.join("exchanges.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    json_lines(&fs::read_to_string(dir.join("exchanges.jsonl")).unwrap())
 }
 
 #[test]
@@ -425,10 +424,6 @@ fn grade(lab: &Lab, server: &Server, args: &[&str]) -> Ran {
     Ran::of(lab.command(&all).env("TEST_KEY", KEY).output().unwrap(), &all)
 }
 
-fn lines(path: &Path) -> Vec<Value> {
-    fs::read_to_string(path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
-}
-
 /// Shares by position of the stored tokens under the rule.
 fn expected_shares(lines: &[Value], variant: &str, scale: Option<f64>) -> Vec<f64> {
     let of = |l: &&Value| l["variant"] == variant && l["scale"].as_f64() == scale;
@@ -440,7 +435,8 @@ fn expected_shares(lines: &[Value], variant: &str, scale: Option<f64>) -> Vec<f6
     lines.iter().filter(of).map(share).collect()
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
+/// Numbers, NaN for those that are absent.
+fn numbers_or_nan(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap_or(f64::NAN)).collect()
 }
 
@@ -466,16 +462,20 @@ fn an_analysis_is_graded_once_and_the_key_is_nowhere() {
     let graded = read_json(&lab.path("run/diff/graded.json"));
     assert_eq!(graded, serde_json::from_str::<Value>(&ran.stdout).unwrap());
     let relevance = &graded["token_relevance"];
-    let lens = lines(&lab.path("run/diff/logit_lens.jsonl"));
-    let scope = lines(&lab.path("run/diff/patchscope.jsonl"));
+    let lens = json_lines(&lab.read("run/diff/logit_lens.jsonl"));
+    let scope = json_lines(&lab.read("run/diff/patchscope.jsonl"));
     for variant in ["difference", "base", "tuned"] {
         let series = &relevance["logit_lens"][variant];
         let expected = expected_shares(&lens, variant, None);
-        assert_eq!(numbers(&series["share"]), expected, "{variant}");
+        assert_eq!(numbers_or_nan(&series["share"]), expected, "{variant}");
         assert_eq!(series["max"].as_f64(), expected.iter().copied().reduce(f64::max));
         assert!((series["mean"].as_f64().unwrap() - expected.iter().sum::<f64>() / 5.0).abs() < 1e-12);
         let series = &relevance["patchscope_tournament"][variant];
-        assert_eq!(numbers(&series["share"]), expected_shares(&scope, variant, Some(0.5)), "{variant}");
+        assert_eq!(
+            numbers_or_nan(&series["share"]),
+            expected_shares(&scope, variant, Some(0.5)),
+            "{variant}"
+        );
         assert!(graded["tournament"][variant].as_array().unwrap().iter().all(|c| c["scale"] == 0.5));
     }
     let record = read_json(&lab.path("run/diff/readability.json"));
@@ -487,13 +487,16 @@ fn an_analysis_is_graded_once_and_the_key_is_nowhere() {
         let found = relevance["patchscope"]["difference"]["weighted_share"][at].as_f64().unwrap();
         assert!((found - expected).abs() < 1e-12, "{at}: {found} {expected}");
     }
-    assert_eq!(numbers(&graded["against"]["trains"]["token_relevance"]["logit_lens"]["share"]), [0.0; 5]);
+    assert_eq!(
+        numbers_or_nan(&graded["against"]["trains"]["token_relevance"]["logit_lens"]["share"]),
+        [0.0; 5]
+    );
     assert_eq!(graded["agreement"]["unanimous"], 1.0);
     assert_eq!(graded["agreement"]["alpha"], 1.0);
     assert_eq!(graded["ungraded"], json!([]));
     let frequent = graded["frequent_tokens"].as_array().unwrap();
     assert!(!frequent.is_empty() && frequent.len() <= 100, "{frequent:?}");
-    let steered = lines(&lab.path("run/diff/steering.jsonl"));
+    let steered = json_lines(&lab.read("run/diff/steering.jsonl"));
     let of = |position: u64| steered.iter().filter(move |l| l["position"] == position);
     let incoherent = |text: &str| format!("\n{text}\n").len().is_multiple_of(3);
     let texts: Vec<&str> =
@@ -562,11 +565,10 @@ fn a_grading_that_is_killed_between_requests_goes_on_without_loss() {
     let args = ["grade", "run", "--base-url", &server.url, "--model", "m", "--parallel", "2"];
     let mut child = lab.command(&args).stderr(std::process::Stdio::null()).spawn().unwrap();
     let exchanges = lab.path("run/diff/exchanges.jsonl");
-    let started = Instant::now();
-    while server.count() < 18 || lines(&exchanges).len() < 17 {
-        assert!(started.elapsed() < Duration::from_secs(60));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    // Both questions that are under way, and what was answered before them.
+    wait_until("17 answers", || {
+        server.count() == 19 && fs::read_to_string(&exchanges).unwrap_or_default().matches('\n').count() == 17
+    });
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!lab.path("run/diff/graded.json").exists());
@@ -723,7 +725,7 @@ fn an_investigator_finds_its_way_through_the_tools_and_is_graded() {
         assert_ne!(both["base"], both["finetuned"], "{both}");
     }
     // Steering by nothing is what the tuned model writes anyway, greedily; steering by a lot is not.
-    let args = ["generate", "--base", &lab::tiny("llama").to_string_lossy(), "--adapter", "run/adapter"]
+    let args = ["generate", "--base", &tiny("llama").to_string_lossy(), "--adapter", "run/adapter"]
         .map(String::from);
     let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
     args.extend(["--prompt", "cake", "--max-new-tokens", "8", "--chat", "--json"]);
@@ -822,7 +824,7 @@ fn a_black_box_sees_no_activations() {
         assert!(!text.to_lowercase().contains(&part.to_lowercase()), "{part} in {text}");
     }
     let unsteered =
-        lines(&lab.path("run/diff/steering.jsonl"))[0]["unsteered"][0].as_str().unwrap().to_string();
+        json_lines(&lab.read("run/diff/steering.jsonl"))[0]["unsteered"][0].as_str().unwrap().to_string();
     assert!(first.question().contains(&Value::String(unsteered).to_string()));
 }
 
