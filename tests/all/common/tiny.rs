@@ -9,9 +9,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use trainer::model::hooks::NoHook;
-use trainer::model::load::loader::{Trainables, Tuning};
+use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::load::source::Pretrained;
+use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 
