@@ -252,7 +252,7 @@ fn locate(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
         if known.is_embedder() {
             crate::bail_input!(
                 "{model} is a sentence embedder, not a language model; language models: {}",
-                alias::names(false).join(", ")
+                alias::table::names(false).join(", ")
             );
         }
         return alias::ensure(known, interrupt);
@@ -263,7 +263,7 @@ fn locate(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     }
     let hint = match alias::nearest(model) {
         Some(name) => format!("did you mean {name}?"),
-        None => format!("aliases: {}", alias::names(false).join(", ")),
+        None => format!("aliases: {}", alias::table::names(false).join(", ")),
     };
     Err(input_error(format!("{model}: no such alias, folder or .gguf file; {hint}")))
 }
