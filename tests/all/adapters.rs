@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use serde_json::json;
-use trainer::model::load::loader::{Trainables, Tuning};
+use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::lora::{Adapter, LoraConfig};
+use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, export};
 use trainer::recipe::Modules;
 use trainer::train::optim::{AdamW, Gradients};
