@@ -134,7 +134,7 @@ class Comparison:
         self.text(place, comments(old), comments(new))
 
     def csv(self, place, old, new):
-        old, new = ([*csv.reader(io.StringIO(text))] or [[]] for text in (old, new))
+        old, new = ([*csv.reader(io.StringIO(text, newline=""))] or [[]] for text in (old, new))
         if len(old) != len(new):
             self.fault(place, f"{len(new) - 1} rows, not {len(old) - 1}")
         for name in new[0]:
@@ -242,8 +242,8 @@ class Comparison:
                 reader = {".json": self.json, ".jsonl": self.jsonl, ".toml": self.toml, ".csv": self.csv,
                           ".html": self.html, ".svg": self.svg}.get(suffix, self.text)
                 reader(place, old.decode("utf-8"), new.decode("utf-8"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError):
-            self.fault(place, "bytes differ")
+        except (ValueError, csv.Error) as e:  # no UTF-8, TOML or CSV
+            self.fault(place, f"bytes differ ({e})")
         found = self.findings[before:]
         if found and all(finding.kind == "addition" for finding in found):
             self.clean_additions.add(place)
@@ -349,7 +349,7 @@ class Nodes(HTMLParser):
 def nodes(page):
     parser = Nodes()
     parser.feed(page)
-    return [normal(text) for text in parser.found]
+    return normal("\n".join(parser.found)).split("\n")
 
 
 def tensors(data):
