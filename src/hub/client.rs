@@ -1,6 +1,5 @@
 //! Requests to a hub: tried again while a failure may pass, and given up with one clear error.
 
-use std::fmt;
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,16 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{KEPT, token};
-use crate::error::input_error;
+use super::fault::Fault;
+use super::settings::{
+    CONNECT, FIRST_BYTE, FIRST_PAUSE_S, KEPT, REQUEST, Settings, TRIES, Token, USER_AGENT,
+};
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::progress;
 
-/// Tries of a request in a row that bring nothing.
-const TRIES: usize = 6;
-/// The pause after the first of them.
-const FIRST_PAUSE_S: f64 = 0.5;
 /// Largest answer that is read whole.
 const LARGEST_BODY: u64 = 256 << 20;
 
@@ -29,44 +26,6 @@ pub struct Client {
     token: Option<Token>,
     interrupt: Interrupt,
     received: AtomicU64,
-}
-
-/// Neither printed nor written.
-#[derive(Clone)]
-struct Token(String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("[token]")
-    }
-}
-
-/// Why the hub does not give what is asked for.
-#[derive(Debug)]
-pub enum Fault {
-    /// It refuses access (401, 403).
-    Refused,
-    /// It has no such thing (404).
-    Absent,
-    /// The file ends before what is asked for (416).
-    BeyondEnd,
-    /// Anything else, in words.
-    Other(String),
-}
-
-impl Fault {
-    /// An input error about `what` of `id`.
-    pub fn about(&self, id: &dyn fmt::Display, what: &str) -> anyhow::Error {
-        input_error(match self {
-            Self::Refused => format!(
-                "{id}: access to {what} was refused; is the name right? What is gated needs HF_TOKEN and its terms \
-                 accepted"
-            ),
-            Self::Absent => format!("{id}: the hub has no {what}"),
-            Self::BeyondEnd => format!("{id}: {what} is shorter than the hub said"),
-            Self::Other(why) => format!("{id}: cannot fetch {what}: {why}"),
-        })
-    }
 }
 
 /// What came, and the length of the whole file where the answer is to a range.
@@ -83,26 +42,24 @@ struct Reply {
 }
 
 impl Client {
-    /// A client of the hub that `HF_ENDPOINT` names (huggingface.co where it names none), with the user's token. Asks
-    /// nothing.
-    pub fn from_env(interrupt: &Interrupt) -> Self {
-        let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.trim().is_empty());
-        let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".into());
+    /// A client of a hub. Asks nothing yet.
+    pub fn new(settings: Settings, interrupt: &Interrupt) -> Self {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .accept_encoding("identity")
+            .user_agent(format!("{}/{}", USER_AGENT.0, USER_AGENT.1))
             // A repository that was renamed is a redirect of the hub; its storage must not see the token.
             .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
-            .timeout_connect(Some(Duration::from_secs(30)))
-            .timeout_recv_response(Some(Duration::from_secs(120)))
-            .timeout_global(Some(Duration::from_secs(600)));
-        if http::is_local(&endpoint) {
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(FIRST_BYTE))
+            .timeout_global(Some(REQUEST));
+        if http::is_local(&settings.endpoint) {
             config = config.proxy(None);
         }
         Self {
             agent: config.build().new_agent(),
-            endpoint: endpoint.trim().trim_end_matches('/').to_string(),
-            token: token().map(Token),
+            endpoint: settings.endpoint,
+            token: settings.token,
             interrupt: interrupt.clone(),
             received: AtomicU64::new(0),
         }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::{Client, Fault};
+use super::client::Client;
+use super::fault::Fault;
 
 /// Bytes asked for at once, at least and at most, where nothing says how many are needed.
 const BLOCK: (u64, u64) = (1 << 20, 8 << 20);

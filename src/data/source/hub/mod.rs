@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use hf_hub::{Cache, Repo, RepoType};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -23,7 +22,7 @@ use super::{compressed, csv, json_lines, parquet};
 use crate::atomic::{fill_atomically, write_atomically, write_json};
 use crate::bail_input;
 use crate::error::{InputError, input_error};
-use crate::hub::{Client, Fault, KEPT, RemoteFile, RepoId, offline};
+use crate::hub::{Cache, Client, Fault, KEPT, RemoteFile, RepoId, RepoKind, Settings, offline};
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::recipe::SourceSpec;
@@ -99,7 +98,7 @@ pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Resul
             return Ok(());
         }
     }
-    let client = Arc::new(Client::from_env(interrupt));
+    let client = Arc::new(Client::new(Settings::from_env(), interrupt));
     let (id, shards) = find(&client, &asked, spec)?;
     let extract = extract_path(&folder, spec, &id.revision);
     if !extract.exists() {
@@ -354,8 +353,8 @@ fn rows_of(format: Format, file: LocalOrRemote, shown: &str, take: &mut Take) ->
 
 /// The file of a shard in the cache of the hub's own tools, if they have fetched it.
 fn local(id: &RepoId, path: &str) -> Option<PathBuf> {
-    let repo = Repo::with_revision(id.repo.clone(), RepoType::Dataset, id.revision.clone());
-    Some(Cache::from_env().repo(repo).pointer_path(&id.revision).join(path)).filter(|file| file.is_file())
+    let folder = Cache::from_env().snapshot_of(RepoKind::Dataset, id, &id.revision);
+    Some(folder.join(path)).filter(|file| file.is_file())
 }
 
 /// The columns of which a document is made, as a line of JSON.

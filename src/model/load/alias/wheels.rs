@@ -318,7 +318,7 @@ fn last_words(log: &str) -> String {
 /// [`Interrupted`].
 fn from_hub(alias: &Alias, joined: &Path, interrupt: &Interrupt) -> Result<Option<String>> {
     let Some((repo, file)) = alias.hub else { return Ok(None) };
-    let Ok(path) = interrupt.or_leave(KEPT, || hub::fetch_file(repo, file))? else { return Ok(None) };
+    let Some(path) = hub::fetch_file(repo, file, interrupt)? else { return Ok(None) };
     let copied = fs::copy(&path, joined).is_ok();
     Ok(if copied { sha256_file(joined).ok() } else { None })
 }
