@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::spelling::edit_distance;
+use strsim::levenshtein;
 
 /// A model that is known by a short name and identified by the hash of its file.
 #[derive(Debug, Clone)]
@@ -159,7 +159,7 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
     ALIASES
         .iter()
-        .map(|alias| (edit_distance(&lower, alias.name), alias.name))
+        .map(|alias| (levenshtein(&lower, alias.name), alias.name))
         // A short name is also close to what it begins, such as "smollm2".
         .map(|(distance, alias)| match alias.starts_with(&lower) && lower.len() > 3 {
             true => (0, alias),
