@@ -10,9 +10,9 @@ use anyhow::Result;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
 
-use super::fault::Fault;
+use super::fault::HubFault;
 use super::repo_id::RepoId;
-use super::settings::{KEPT, Settings, USER_AGENT};
+use super::settings::{HubSettings, KEPT, USER_AGENT};
 use crate::interrupt::Interrupt;
 
 /// Tries of a file after the first, each of which goes on where the one before ended.
@@ -29,7 +29,7 @@ impl Downloader {
     ///
     /// # Errors
     /// If no client can be made.
-    pub fn new(settings: &Settings, id: &RepoId, interrupt: &Interrupt) -> Result<Self> {
+    pub fn new(settings: &HubSettings, id: &RepoId, interrupt: &Interrupt) -> Result<Self> {
         let api = ApiBuilder::from_cache(hf_hub::Cache::new(settings.cache.root().to_path_buf()))
             .with_endpoint(settings.endpoint.clone())
             .with_token(settings.token.as_ref().map(|token| token.0.clone()))
@@ -44,17 +44,17 @@ impl Downloader {
     ///
     /// # Errors
     /// [`crate::error::Interrupted`].
-    pub fn get(&self, file: &str) -> Result<Result<PathBuf, Fault>> {
+    pub fn get(&self, file: &str) -> Result<Result<PathBuf, HubFault>> {
         let (repo, file) = (self.repo.clone(), file.to_string());
         Ok(self.interrupt.or_leave(KEPT, move || repo.get(&file))?.map_err(fault))
     }
 }
 
-fn fault(error: ApiError) -> Fault {
+fn fault(error: ApiError) -> HubFault {
     match status(&error) {
-        Some(401 | 403) => Fault::Refused,
-        Some(404) => Fault::Absent,
-        _ => Fault::Other(error.to_string()),
+        Some(401 | 403) => HubFault::Refused,
+        Some(404) => HubFault::Absent,
+        _ => HubFault::Other(error.to_string()),
     }
 }
 

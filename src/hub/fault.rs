@@ -6,7 +6,7 @@ use crate::error::input_error;
 
 /// Why the hub does not give what is asked for.
 #[derive(Debug)]
-pub enum Fault {
+pub enum HubFault {
     /// It refuses access (401, 403).
     Refused,
     /// It has no such thing (404).
@@ -17,7 +17,7 @@ pub enum Fault {
     Other(String),
 }
 
-impl Fault {
+impl HubFault {
     /// An input error about `what` of `id`.
     pub fn about(&self, id: &dyn fmt::Display, what: &str) -> anyhow::Error {
         input_error(match self {

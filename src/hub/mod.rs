@@ -1,4 +1,4 @@
-//! A Hugging Face hub as models and data sets share it: which repository ([`RepoId`]), how it is asked ([`Settings`]),
+//! A Hugging Face hub as models and data sets share it: which repository ([`RepoId`]), how it is asked ([`HubSettings`]),
 //! what is in its cache ([`Cache`]), its API and files by byte range ([`Client`], [`RemoteFile`]), and whole files
 //! into the cache ([`Downloader`]).
 
@@ -13,7 +13,7 @@ mod settings;
 pub use self::cache::{Cache, RepoKind};
 pub use self::client::Client;
 pub use self::download::Downloader;
-pub use self::fault::Fault;
+pub use self::fault::HubFault;
 pub use self::file::{RemoteFile, RemoteReader};
 pub use self::repo_id::RepoId;
-pub use self::settings::{KEPT, Settings, Token, offline};
+pub use self::settings::{HubSettings, KEPT, Token, offline};

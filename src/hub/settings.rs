@@ -23,7 +23,7 @@ pub(super) const FIRST_PAUSE_S: f64 = 0.5;
 
 /// Which hub is asked, and as whom.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct HubSettings {
     /// Its address, without a slash at the end.
     pub endpoint: String,
     /// The user's token.
@@ -42,7 +42,7 @@ impl fmt::Debug for Token {
     }
 }
 
-impl Settings {
+impl HubSettings {
     /// The hub of `HF_ENDPOINT` (else huggingface.co), the token of `HF_TOKEN` (else what logging in left in the cache),
     /// and the cache of `HF_HOME`.
     pub fn from_env() -> Self {

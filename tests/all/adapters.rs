@@ -18,7 +18,7 @@ use trainer::model::lora::{Adapter, LoraConfig};
 use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, export};
 use trainer::recipe::Modules;
-use trainer::train::optim::{AdamW, Gradients};
+use trainer::train::optim::{AdamW, NamedGradients};
 
 use crate::common::lab::{Lab, with_sets};
 use crate::common::tiny::{load, logits, open, tiny};
@@ -50,12 +50,17 @@ fn sequences(family: &str) -> [Vec<u32>; 2] {
 }
 
 /// Loss and gradients of both sequences of a family.
-fn backward(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
+fn backward(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, NamedGradients) {
     backward_as(family, model, trainables, false)
 }
 
 /// [`backward`], with each block kept or computed again.
-fn backward_as(family: &str, model: &CausalLm, trainables: &Trainables, recompute: bool) -> (f64, Gradients) {
+fn backward_as(
+    family: &str,
+    model: &CausalLm,
+    trainables: &Trainables,
+    recompute: bool,
+) -> (f64, NamedGradients) {
     let reference = read_tensors(&tiny(family).join("reference.safetensors"));
     let examples: Vec<Example> = sequences(family)
         .into_iter()
@@ -70,7 +75,7 @@ fn backward_as(family: &str, model: &CausalLm, trainables: &Trainables, recomput
     let loss_tokens = examples.iter().map(Example::loss_tokens).sum();
     let batch = Batch::new(&examples.iter().collect::<Vec<_>>(), loss_tokens);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let mut gradients = Gradients::new();
+    let mut gradients = NamedGradients::new();
     let loss = batch.backward(model, trainables, &mut rng, recompute, &mut NoHook, &mut gradients).unwrap();
     (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
 }

