@@ -20,6 +20,7 @@ pub mod losses;
 pub mod mean_difference;
 pub mod measures;
 pub mod once;
+pub mod plot;
 pub mod prompts;
 pub mod reading;
 pub mod readout;

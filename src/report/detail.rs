@@ -3,9 +3,9 @@
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::figures::Figure;
-use super::html::Run;
+use super::charts::Figure;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
+use super::page_run::Run;
 use super::visible::{one_line, token};
 use super::{behaviour, figures, graded, overview, picture, provenance, training};
 use crate::diff::decode::TopToken;

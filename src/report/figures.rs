@@ -1,104 +1,24 @@
 //! Which charts a report has, and what they show in words.
 
-use anyhow::Result;
-
 use super::behaviour;
 use super::cell::Cell;
-use super::charts::{Axis, Band, Chart, Ink, Line, Spacing, scale};
+use super::charts::{
+    Axis, Band, Chart, Figure, Key, KeyKind, Line, Spacing, figure, finite, scale, step_axis, values,
+};
 use super::dose::{Dose, MixScale, Ratio, are_single, bars, doses, doses_with, marks};
 use super::number::{fixed, ratio, signed};
 use super::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, Trace};
 use super::visible::one_line;
 use crate::behaviour::Effect;
 use crate::diff::measures::steering::{Similarity, Steering};
+use crate::diff::plot::Ink;
 use crate::diff::readout::{Gain, Relevance, mean};
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
 use crate::run::metrics::MetricsLine;
 
-/// A chart with its words.
-#[derive(Debug, Clone)]
-pub struct Figure {
-    /// Its name where files and links need one: `steering-mix`.
-    pub key: String,
-    /// What it shows, in a few words.
-    pub title: String,
-    /// How to read it.
-    pub caption: String,
-    /// The same numbers in words, for who does not see the chart.
-    pub spoken: String,
-    /// What each line stands for.
-    pub legend: Vec<Key>,
-    /// The chart.
-    pub chart: Chart,
-}
-
-impl Figure {
-    /// The values of the chart, one row a point, as RFC 4180 text: series, run, then value and interval on either axis, and
-    /// what the axes are.
-    ///
-    /// # Errors
-    /// None that a figure of this crate can have.
-    pub fn csv(&self) -> Result<String> {
-        let mut out = csv::Writer::from_writer(Vec::new());
-        out.write_record(["series", "run", "x", "x_low", "x_high", "y", "y_low", "y_high", "x_is", "y_is"])?;
-        let mut row = |series: &str, run: &str, numbers: [Option<f64>; 6]| {
-            let numbers = numbers.map(|v| v.map(|v| v.to_string()).unwrap_or_default());
-            let [a, b, c, d, e, f] = numbers.each_ref().map(String::as_str);
-            out.write_record([series, run, a, b, c, d, e, f, &self.chart.x.title, &self.chart.y.title])
-        };
-        for line in &self.chart.lines {
-            for (i, point) in line.points.iter().enumerate() {
-                let bar = line.bars.iter().find(|b| b.0 == point.0);
-                let span = line.spans.iter().find(|s| s.0 == point.1);
-                let run = line.runs.get(i).map(String::as_str).unwrap_or_default();
-                let x = [Some(point.0), span.map(|s| s.1), span.map(|s| s.2)];
-                let y = [Some(point.1), bar.map(|b| b.1), bar.map(|b| b.2)];
-                row(&line.name, run, [x[0], x[1], x[2], y[0], y[1], y[2]])?;
-            }
-        }
-        for band in &self.chart.bands {
-            for (x, low, high) in &band.edges {
-                row(&band.name, "", [Some(*x), None, None, None, Some(*low), Some(*high)])?;
-            }
-        }
-        Ok(String::from_utf8(out.into_inner()?)?)
-    }
-}
-
-/// An entry of a legend.
-#[derive(Debug, Clone)]
-pub struct Key {
-    /// Colour and mark.
-    pub ink: Ink,
-    /// How it is drawn.
-    pub kind: KeyKind,
-    /// What it stands for.
-    pub text: String,
-}
-
 /// Points by x.
 type Points = Vec<(f64, f64)>;
-
-/// How something is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyKind {
-    /// A line with marks.
-    Line,
-    /// A dashed line.
-    Dashed,
-    /// A line without marks.
-    Plain,
-    /// A shaded area.
-    Band,
-}
-
-impl Key {
-    /// An entry.
-    pub fn new(ink: Ink, kind: KeyKind, text: impl Into<String>) -> Self {
-        Self { ink, kind, text: text.into() }
-    }
-}
 
 /// Most points that a loss curve is drawn with; a longer one is averaged.
 const MOST_POINTS: usize = 240;
@@ -169,15 +89,6 @@ fn dose_band(edges: [Vec<Dose>; 2], ink: Ink, name: &str) -> Band {
     let [low, high] = edges;
     let edges = low.iter().zip(high).map(|(l, h)| (l.mix, l.mean(), h.mean())).collect();
     Band { ink, name: name.into(), edges }
-}
-
-pub(super) fn values(lines: &[Line], bands: &[Band]) -> Vec<f64> {
-    let on_lines = lines.iter().flat_map(|l| {
-        let bars = l.bars.iter().flat_map(|b| [b.1, b.2]);
-        l.points.iter().map(|p| p.1).chain(bars)
-    });
-    let on_bands = bands.iter().flat_map(|b| b.edges.iter().flat_map(|e| [e.1, e.2]));
-    on_lines.chain(on_bands).collect()
 }
 
 /// Shares as far as they can be: an interval of their mean may reach beyond.
@@ -667,15 +578,6 @@ pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
     })
 }
 
-/// The figure, unless it would be empty.
-pub(super) fn figure(figure: Figure) -> Option<Figure> {
-    (!figure.chart.is_empty()).then_some(figure)
-}
-
-pub(super) fn finite(x: Option<f64>) -> Option<f64> {
-    x.filter(|x| x.is_finite())
-}
-
 /// A curve of at most [`MOST_POINTS`] points and how many steps each of them averages.
 fn thinned(metrics: &[MetricsLine], get: fn(&MetricsLine) -> Option<f64>) -> (Vec<(f64, f64)>, usize) {
     let all: Points = metrics.iter().filter_map(|m| Some((m.step as f64, finite(get(m))?))).collect();
@@ -688,16 +590,6 @@ fn thinned(metrics: &[MetricsLine], get: fn(&MetricsLine) -> Option<f64>) -> (Ve
         })
         .collect();
     (points, by)
-}
-
-pub(super) fn step_axis(last: f64) -> Axis {
-    let mut axis = scale("step", [0.0, last.max(1.0)], true);
-    axis.range.end = last.max(1.0) * 1.02;
-    axis.ticks.retain(|t| t.0 <= axis.range.end && t.0.fract() == 0.0);
-    for tick in &mut axis.ticks {
-        tick.1 = fixed(tick.0, 0);
-    }
-    axis
 }
 
 /// Positions stand side by side, whatever their distance.

@@ -8,7 +8,7 @@ use crate::diff::collect::{Sequence, collect};
 use crate::diff::inputs::Inputs;
 use crate::diff::mean_difference::{cosine, norm};
 use crate::diff::reading::Reading;
-use crate::diff::relevance::{self, Decoding};
+use crate::diff::relevance::{self, DecodedTokens};
 use crate::diff::statistics::mean;
 use crate::diff::windows::first_tokens;
 
@@ -58,7 +58,7 @@ pub struct Input {
     pub cosine: Vec<f64>,
     /// Logit lens of h_tuned − h_base.
     #[serde(flatten)]
-    pub lens: Decoding,
+    pub lens: DecodedTokens,
 }
 
 /// Far positions of long texts.
@@ -78,7 +78,7 @@ pub struct Far {
     pub constant_share: Vec<f64>,
     /// Logit lens of v_p.
     #[serde(flatten)]
-    pub lens: Decoding,
+    pub lens: DecodedTokens,
 }
 
 /// Units of [`Context`].

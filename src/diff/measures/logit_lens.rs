@@ -6,9 +6,9 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::diff::decode::{Decoded, Top, TopToken, Variant, decode, decode_both};
+use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, decode, decode_both};
 use crate::diff::reading::Reading;
-use crate::diff::relevance::{Decoding, TokenRelevance, read_in, relevances};
+use crate::diff::relevance::{DecodedTokens, TokenRelevance, read_in, relevances};
 use crate::diff::statistics::{Interval, Null, interval};
 
 /// Logit lens (softmax of the unembedding of the normed difference).
@@ -42,7 +42,7 @@ pub struct Lens {
     pub token_relevance_others: Vec<f64>,
     /// v_p under the base's own final norm and head. Another answer only where these were trained.
     #[serde(default)]
-    pub base_head: Decoding,
+    pub base_head: DecodedTokens,
 }
 
 /// Units of [`Lens`].
@@ -68,7 +68,7 @@ pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
     let (tops, bottoms): (Vec<Top>, Vec<Top>) = decoded.into_iter().unzip();
     let (of_base, of_tuned) = (decode(tuned, &means.base, k)?, decode(tuned, &means.tuned, k)?);
     let mut lines = Vec::new();
-    for (variant, tops) in Variant::ALL.into_iter().zip([&tops, &of_base, &of_tuned]) {
+    for (variant, tops) in DecodedMean::ALL.into_iter().zip([&tops, &of_base, &of_tuned]) {
         for (&position, top) in settings.positions.iter().zip(tops) {
             lines.push(Decoded { position, variant, scale: None, tokens: reading.unjudged(top) });
         }

@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::diff::collect::to_tensor;
-use crate::diff::decode::{Decoded, Top, TopToken, Variant, largest};
+use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, largest};
 use crate::diff::embedder::Embedder;
 use crate::diff::inputs::check_interrupt;
 use crate::diff::mean_difference::factor_to;
 use crate::diff::reading::Reading;
-use crate::diff::relevance::{Decoding, TokenRelevance};
+use crate::diff::relevance::{DecodedTokens, TokenRelevance};
 use crate::diff::statistics::{Interval, Null};
 use crate::interrupt::Interrupt;
 use crate::model::View;
@@ -82,7 +82,7 @@ pub struct Patchscope {
     pub token_relevance_others: Vec<f64>,
     /// The difference put in place of a token of the base model.
     #[serde(default)]
-    pub in_base: Decoding,
+    pub in_base: DecodedTokens,
 }
 
 impl Patchscope {
@@ -164,7 +164,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<Decoded>)> {
         best_scale: scales(difference),
         scale_selector: selector.into(),
         token_relevance_others: reading.relevance_to_others(&top_tokens),
-        in_base: Decoding {
+        in_base: DecodedTokens {
             best_scale: scales(in_base),
             top_tokens: tokens(in_base),
             token_relevance: score(in_base),
@@ -172,7 +172,7 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<Decoded>)> {
         top_tokens,
         ..Patchscope::default()
     };
-    let lines = |variant: Variant, of: &[AtScales]| -> Vec<Decoded> {
+    let lines = |variant: DecodedMean, of: &[AtScales]| -> Vec<Decoded> {
         let at = |position: usize, scale: f64, top: &Top| Decoded {
             position,
             variant,
@@ -184,12 +184,12 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<Decoded>)> {
         };
         settings.patchscope_positions().iter().zip(of).flat_map(of_position).collect()
     };
-    let mut decoded_lines = lines(Variant::Difference, difference);
+    let mut decoded_lines = lines(DecodedMean::Difference, difference);
     if reading.prepared.lexicon.is_none() {
         return Ok((read, decoded_lines));
     }
-    decoded_lines.extend(lines(Variant::Base, of_base));
-    decoded_lines.extend(lines(Variant::Tuned, of_tuned));
+    decoded_lines.extend(lines(DecodedMean::Base, of_base));
+    decoded_lines.extend(lines(DecodedMean::Tuned, of_tuned));
     let null = Null(score(of_null));
     let difference = score(difference);
     let patchscope = Patchscope {
