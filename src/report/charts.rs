@@ -78,7 +78,7 @@ pub enum Spacing {
     /// As ratios of a mix.
     Mix(MixScale),
     /// Side by side, whatever the distance of the values.
-    Listed(Vec<usize>),
+    Listed(Vec<i64>),
 }
 
 impl Spacing {

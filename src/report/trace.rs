@@ -5,8 +5,9 @@ use super::dose::{Measured, Ratio};
 use super::gone::{able, finds};
 use super::number::ratio;
 use super::verdict::list;
+use crate::diff::measures::steering::Gain;
 use crate::diff::plot::Ink;
-use crate::diff::readout::{ALPHA, Gain, Relevance};
+use crate::diff::readout::{ALPHA, Relevance};
 
 /// A measure of the trace.
 #[derive(Debug, Clone, Copy)]
