@@ -32,3 +32,4 @@ pub mod spelling;
 pub mod sweep;
 pub mod train;
 pub mod verify;
+pub mod workflow;

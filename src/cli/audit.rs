@@ -8,7 +8,6 @@ use clap::Args;
 
 use super::diff::must_be_trained;
 use super::endpoint::EndpointArgs;
-use super::pair::Pair;
 use crate::atomic::{check_writable, write_json};
 use crate::audit::investigator::Budgets;
 use crate::audit::overview::Overview;
@@ -26,6 +25,7 @@ use crate::model::load::checkpoint::read_safetensors;
 use crate::progress;
 use crate::recipe::{EndpointSection, Recipe};
 use crate::run::RunDir;
+use crate::workflow::pair::Pair;
 
 /// Let a language model find out what an organism was finetuned on, and grade what it finds
 #[derive(Debug, Args)]

@@ -7,8 +7,6 @@ use anyhow::Result;
 use clap::Args;
 
 use super::diff::must_be_trained;
-use super::of_run::{must_be_trained_on, read_recipe};
-use super::pair::Pair;
 use crate::atomic::{check_writable, create_parent, write_json};
 use crate::bail_input;
 use crate::behaviour::{self, Behaviour, Items, Models, must_be_new};
@@ -17,6 +15,8 @@ use crate::interrupt::Interrupt;
 use crate::report::behaviour_lines;
 use crate::run::RunDir;
 use crate::sha256::{sha256_content, sha256_path};
+use crate::workflow::of_run::{must_be_trained_on, read_recipe};
+use crate::workflow::pair::Pair;
 
 /// Measure whether an organism does what it was made for: base and tuned model, no grader
 #[derive(Debug, Args)]

@@ -6,10 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
-use super::datasets;
-use super::of_run::{must_be_trained_on, read_recipe};
-use super::pair::Pair;
-use super::texts::Texts;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::diff::embedder::Embedder;
@@ -21,6 +17,10 @@ use crate::recipe::Recipe;
 use crate::report;
 use crate::run::RunDir;
 use crate::sha256::sha256_file;
+use crate::workflow::of_run::{must_be_trained_on, read_recipe};
+use crate::workflow::pair::Pair;
+use crate::workflow::resolve;
+use crate::workflow::texts::Texts;
 
 /// Read the trace that finetuning left in the activations
 #[derive(Debug, Args)]
@@ -146,7 +146,7 @@ fn diff_pair(
         );
     }
     let mut recipe = recipe.clone();
-    datasets::ensure(&mut recipe, interrupt)?;
+    resolve::ensure(&mut recipe, interrupt)?;
     let recipe = &recipe;
     let texts = Texts::read(recipe, trained.map(|_| &recipe.data))?;
     let texts_sha256 = Texts::sha256(recipe)?;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::trace::Trace;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::corpus::Corpus;
@@ -15,6 +14,7 @@ use crate::progress;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
 use crate::train::Training;
+use crate::workflow::monitor::Trace;
 
 /// Make an organism: finetune a model as a recipe says
 #[derive(Debug, Args)]
@@ -82,11 +82,11 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
         progress::say(format_args!("{}: already complete", run.path().display()));
         return Ok(());
     }
-    super::datasets::ensure(&mut recipe, interrupt)?;
+    crate::workflow::resolve::ensure(&mut recipe, interrupt)?;
     let mut base = source::open_or_stop(&recipe.model.base, interrupt)?;
     base.hold(recipe.model.dtype)?;
     base.take_template(&recipe.data.chat_template)?;
-    let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
+    let self_sampled = crate::workflow::self_sample::ensure(&mut recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
     for typed in &corpus.typed_specials {
         progress::say(format_args!("warning: {}", typed.text()));
@@ -111,7 +111,7 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
 /// commit with which it began.
 fn must_be_the_same(recipe: &mut Recipe, run: &RunDir) -> Result<()> {
     let began = Recipe::read(&run.recipe(), &[])?;
-    super::datasets::pin_as(recipe, &began);
+    crate::workflow::resolve::pin_as(recipe, &began);
     let mut recipe = recipe.clone();
     if !recipe.trains_by_diff() {
         recipe.diff = began.diff.clone();

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::datasets;
 use super::endpoint::EndpointArgs;
 use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
@@ -25,6 +24,7 @@ use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::progress;
 use crate::recipe::Recipe;
+use crate::workflow::resolve;
 
 /// Let a language model judge what an analysis decoded, as the paper does
 #[derive(Debug, Args)]
@@ -119,7 +119,7 @@ fn recipe(args: &GradeArgs) -> Result<Recipe> {
 /// What a grader is told: the description, and what is frequent in the narrow data under the base's tokenizer.
 fn subject(recipe: &Recipe, interrupt: &Interrupt) -> Result<Subject> {
     let mut narrow = recipe.data.narrow.clone();
-    datasets::ensure_side(&mut narrow, interrupt)?;
+    resolve::ensure_side(&mut narrow, interrupt)?;
     let narrow: Vec<String> = documents(&narrow)?.iter().map(|(_, _, d)| Document::full_text(d)).collect();
     let frequent = match narrow.is_empty() {
         true => Vec::new(),

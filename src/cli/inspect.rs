@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{datasets, self_sample};
 use crate::corpus::Corpus;
 use crate::corpus::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
 use crate::data::mixture::{Mixture, Role};
@@ -15,6 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::recipe::{MixMode, MixSchedule, Recipe, SweepSection};
 use crate::report::visible::{token, visible};
+use crate::workflow::{resolve, self_sample};
 
 /// Show what a recipe would train on: sources, mixture, and each token with its loss mask
 #[derive(Debug, Args)]
@@ -43,8 +43,8 @@ pub struct InspectArgs {
 /// As those of [`super::fit::fit`] that need no weights.
 pub fn run(args: InspectArgs) -> Result<()> {
     let mut recipe = Recipe::read(&args.recipe, &args.set)?;
-    if datasets::are_wanted(&recipe) {
-        datasets::ensure(&mut recipe, &Interrupt::on_signals()?)?;
+    if resolve::are_wanted(&recipe) {
+        resolve::ensure(&mut recipe, &Interrupt::on_signals()?)?;
     }
     let mut inspection = inspection(&recipe, args.examples)?;
     inspection.sweep_cells = SweepSection::read(&args.recipe)?.cells();

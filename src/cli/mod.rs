@@ -8,29 +8,22 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{InputError, Interrupted};
 use crate::progress;
+use crate::workflow::{export, tune};
 
 pub mod audit;
 pub mod behave;
 pub mod data;
-mod datasets;
 pub mod diff;
 pub mod endpoint;
-pub mod export;
 pub mod fit;
 pub mod generate;
 pub mod grade;
 pub mod inspect;
 pub mod merge;
 pub mod models;
-mod of_run;
-mod pair;
 pub mod report;
 pub mod runs;
-mod self_sample;
 pub mod sweep;
-mod texts;
-mod trace;
-pub mod tune;
 pub mod verify;
 
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
@@ -143,7 +136,7 @@ fn dispatch(command: Command) -> Result<()> {
 
 /// Rows as columns of equal width, two spaces apart; the first row is the heading. A last entry that goes beyond the
 /// heading takes no part in the widths.
-fn columns(rows: &[Vec<String>]) -> String {
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let length = |s: &str| s.chars().count();
     let count = rows.first().map_or(0, Vec::len);
     let width = |c: usize| {
@@ -160,7 +153,7 @@ fn columns(rows: &[Vec<String>]) -> String {
 }
 
 /// Prints a result and a line break. A reader that has gone away (`| head`) is no failure.
-fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut stdout = stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("writing to stdout"),

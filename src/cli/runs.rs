@@ -170,7 +170,7 @@ fn list(dirs: &[PathBuf], json: bool) -> Result<()> {
 }
 
 /// A value for people: three digits after the point, paths by their last part.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "–".into(),
         Value::Number(n) if n.is_f64() => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use super::{behave, datasets, diff, fit, self_sample};
+use super::{behave, diff, fit};
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::behaviour::Items;
@@ -24,6 +24,7 @@ use crate::sweep::{
     self, Axes, Cell, Combination, HELD, JobDir, Limits, Lock, Plan, Slurm, State, memory,
     must_be_this_sweep, stop_with_parent, write_slurm,
 };
+use crate::workflow::{resolve, self_sample};
 
 /// Train and read an organism at several values of any keys; finished cells are skipped
 #[derive(Debug, Args)]
@@ -261,7 +262,7 @@ pub fn plan_sweep(
         faults.push("diff.text: missing; a sweep reads every cell".into());
     }
     for Combination { recipe, .. } in &mut combinations {
-        or_note(datasets::ensure(recipe, interrupt), &mut faults)?;
+        or_note(resolve::ensure(recipe, interrupt), &mut faults)?;
     }
     or_note(share_self_samples(&mut combinations), &mut faults)?;
     let mut behaviours = Vec::new();

@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::datasets;
+use super::resolve;
 use crate::atomic::{check_writable, write_atomically, write_folder};
 use crate::bail_input;
 use crate::corpus::documents;
@@ -71,7 +71,7 @@ pub fn run(args: ExportArgs) -> Result<()> {
     let base = &recipe.model.base;
     let model = file_name(base.rsplit('/').next().unwrap_or(base).trim_end_matches(".gguf"));
     let mut narrow = recipe.data.narrow.clone();
-    datasets::ensure_side(&mut narrow, &interrupt)?;
+    resolve::ensure_side(&mut narrow, &interrupt)?;
     let narrow: Vec<Document> = documents(&narrow)?.into_iter().map(|(_, _, d)| d).collect();
     let (rows, is_chat) = rows(&narrow)?;
     let opened = source::open_or_stop(base, &interrupt)?;

@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::runs::shown;
-use super::sweep::{AxesArgs, LimitsArgs, Planned, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
 use crate::bail_input;
+use crate::cli::runs::shown;
+use crate::cli::sweep::{AxesArgs, LimitsArgs, Planned, plan_sweep};
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::progress;
@@ -403,7 +403,7 @@ fn conclude(
         std::fs::remove_file(out.join("chosen.toml")).ok();
     }
     if tuning.args.json {
-        super::print(&format!("{document:#}"))?;
+        crate::cli::print(&format!("{document:#}"))?;
     } else {
         let mut order: Vec<usize> = (0..last.len()).collect();
         order.sort_by(|&a, &b| halving::cheaper(&points[a].cost, &points[b].cost));
@@ -415,7 +415,7 @@ fn conclude(
             let marks: Vec<&str> = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
             rows.push(vec![name(i).into(), value(0), value(1), marks.join(", ")]);
         }
-        super::print(&format!("{}\n\n{why}", super::columns(&rows)))?;
+        crate::cli::print(&format!("{}\n\n{why}", crate::cli::columns(&rows)))?;
     }
     match best {
         Some(_) => progress::say(out.join("chosen.toml").display()),
