@@ -1,4 +1,5 @@
-//! The command line: one module a subcommand, each calling one library function.
+//! The command line: one module a subcommand. Each reads its flags, calls one function of [`crate::workflow`] (or of
+//! [`crate::report`]), and prints what that gives.
 
 use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
@@ -8,13 +9,13 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{InputError, Interrupted};
 use crate::progress;
-use crate::workflow::{export, tune};
 
 pub mod audit;
 pub mod behave;
 pub mod data;
 pub mod diff;
 pub mod endpoint;
+pub mod export;
 pub mod fit;
 pub mod generate;
 pub mod grade;
@@ -24,6 +25,7 @@ pub mod models;
 pub mod report;
 pub mod runs;
 pub mod sweep;
+pub mod tune;
 pub mod verify;
 
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
@@ -136,7 +138,7 @@ fn dispatch(command: Command) -> Result<()> {
 
 /// Rows as columns of equal width, two spaces apart; the first row is the heading. A last entry that goes beyond the
 /// heading takes no part in the widths.
-pub(crate) fn columns(rows: &[Vec<String>]) -> String {
+fn columns(rows: &[Vec<String>]) -> String {
     let length = |s: &str| s.chars().count();
     let count = rows.first().map_or(0, Vec::len);
     let width = |c: usize| {
@@ -153,7 +155,7 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
 }
 
 /// Prints a result and a line break. A reader that has gone away (`| head`) is no failure.
-pub(crate) fn print(text: &str) -> Result<()> {
+fn print(text: &str) -> Result<()> {
     let mut stdout = stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("writing to stdout"),

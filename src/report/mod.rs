@@ -29,6 +29,7 @@ pub mod table;
 mod texts;
 mod trace;
 mod training;
+pub mod value;
 pub mod verdict;
 pub(crate) mod visible;
 mod write;

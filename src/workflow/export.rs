@@ -1,4 +1,4 @@
-//! `trainer export`: organisms as configurations that the authors' diffing-toolkit reads.
+//! Organisms as configurations that the authors' diffing-toolkit reads.
 //!
 //! Its layout (github.com/science-of-finetuning/diffing-toolkit, `configs/organism/cake_bake.yaml` and
 //! `configs/model/*.yaml`): one file an organism with its description, its data set and, by base model and
@@ -9,10 +9,9 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::Args;
 use serde_json::{Value, json};
 
-use super::resolve;
+use super::resolve::locate;
 use crate::atomic::{check_writable, write_atomically, write_folder};
 use crate::bail_input;
 use crate::corpus::documents;
@@ -25,58 +24,45 @@ use crate::progress;
 use crate::recipe::{DataSection, Method, MixSchedule, Recipe};
 use crate::run::RunDir;
 
-/// Describe runs as organisms of the authors' diffing-toolkit
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  trainer export runs/cake --out toolkit
-  trainer export runs/sweep/cells/* --out toolkit --family SDF
-
-Copy DIR/configs over that of the toolkit, then: python main.py organism=NAME model=MODEL
-organism_variant=VARIANT. A run without mixing is the variant default (full finetuning: full), one with mix 0.5
-mix1-0p5. Adapters stay where they are; a base that is no Hugging Face model (a .gguf file, an alias) is written
-to DIR/models, the narrow data to DIR/data.")]
-pub struct ExportArgs {
-    /// Run folders of `trainer fit`: variants of one organism on one base
-    #[arg(value_name = "RUN_DIR", required = true)]
-    runs: Vec<PathBuf>,
-    /// Folder for the configurations
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+/// Which runs to describe, and where to.
+#[derive(Debug, Clone)]
+pub struct ExportRequest {
+    /// Run folders: variants of one organism on one base.
+    pub runs: Vec<PathBuf>,
+    /// Folder for the configurations.
+    pub out: PathBuf,
     /// The toolkit's `type` of organism: SDF, EM, Taboo, Subliminal, …
-    #[arg(long, value_name = "TYPE", default_value = "SDF")]
-    family: String,
+    pub family: String,
 }
 
 /// A run as the toolkit sees it.
-struct Variant {
+struct ToolkitVariant {
     name: String,
     /// `adapter_id` or `model_id`.
     key: &'static str,
     path: PathBuf,
 }
 
-/// Runs the subcommand.
+/// Describes runs as organisms of the toolkit.
 ///
 /// # Errors
 /// An input error if a folder holds no finished run, the runs are not variants of one organism, or the data cannot
 /// stand in one JSON lines file.
-pub fn run(args: ExportArgs) -> Result<()> {
-    let interrupt = Interrupt::on_signals()?;
-    if args.out.exists() {
-        bail_input!("{}: exists already; choose another --out", args.out.display());
+pub fn export(request: &ExportRequest, interrupt: &Interrupt) -> Result<()> {
+    if request.out.exists() {
+        bail_input!("{}: exists already; choose another --out", request.out.display());
     }
-    check_writable(&args.out)?;
-    let (recipe, variants) = variants(&args.runs)?;
+    check_writable(&request.out)?;
+    let (recipe, variants) = variants(&request.runs)?;
     let organism = file_name(if recipe.name.is_empty() { "organism" } else { &recipe.name });
     let base = &recipe.model.base;
     let model = file_name(base.rsplit('/').next().unwrap_or(base).trim_end_matches(".gguf"));
-    let mut narrow = recipe.data.narrow.clone();
-    resolve::ensure_side(&mut narrow, &interrupt)?;
+    let narrow = locate(&recipe.data.narrow, interrupt)?;
     let narrow: Vec<Document> = documents(&narrow)?.into_iter().map(|(_, _, d)| d).collect();
     let (rows, is_chat) = rows(&narrow)?;
-    let opened = source::open_or_stop(base, &interrupt)?;
+    let opened = source::open_or_stop(base, interrupt)?;
 
-    let out = std::path::absolute(&args.out)?;
+    let out = std::path::absolute(&request.out)?;
     let dataset = out.join("data").join(format!("{organism}.jsonl"));
     let is_hub = base.starts_with("hf:");
     let base_id = match is_hub {
@@ -85,12 +71,12 @@ pub fn run(args: ExportArgs) -> Result<()> {
         false => out.join("models").join(&model).to_string_lossy().into_owned(),
     };
     let writes_base = Path::new(&base_id).starts_with(&out);
-    write_folder(&args.out, |part| {
+    write_folder(&request.out, |part| {
         for folder in ["configs/organism", "configs/model", "data"] {
             std::fs::create_dir_all(part.join(folder))?;
         }
         write_atomically(&part.join("data").join(format!("{organism}.jsonl")), rows.as_bytes())?;
-        let yaml = organism_yaml(&organism, &recipe, &args.family, &dataset, is_chat, &model, &variants);
+        let yaml = organism_yaml(&organism, &recipe, &request.family, &dataset, is_chat, &model, &variants);
         write_atomically(&part.join(format!("configs/organism/{organism}.yaml")), yaml.as_bytes())?;
         let end_of_turn = opened.eos_token.as_deref().filter(|_| opened.chat_template.is_some());
         let yaml = model_yaml(&model, &base_id, end_of_turn, &opened.config);
@@ -102,16 +88,16 @@ pub fn run(args: ExportArgs) -> Result<()> {
     })?;
     progress::say(format_args!(
         "{}: organism={organism} model={model} organism_variant={}",
-        args.out.display(),
+        request.out.display(),
         variants.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join("|")
     ));
     Ok(())
 }
 
 /// The runs as variants, and the recipe of the first; the others may differ in mix, method and seed only.
-fn variants(runs: &[PathBuf]) -> Result<(Recipe, Vec<Variant>)> {
+fn variants(runs: &[PathBuf]) -> Result<(Recipe, Vec<ToolkitVariant>)> {
     let mut first: Option<Recipe> = None;
-    let (mut variants, mut faults) = (Vec::<Variant>::new(), Vec::new());
+    let (mut variants, mut faults) = (Vec::<ToolkitVariant>::new(), Vec::new());
     for path in runs {
         let (run, shown) = (RunDir::new(path), path.display());
         if !run.recipe().exists() || !run.is_trained() {
@@ -138,7 +124,7 @@ fn variants(runs: &[PathBuf]) -> Result<(Recipe, Vec<Variant>)> {
         if variants.iter().any(|v| v.name == name) {
             faults.push(format!("{shown}: a second run of variant {name}"));
         }
-        variants.push(Variant { name, key, path: std::path::absolute(path)? });
+        variants.push(ToolkitVariant { name, key, path: std::path::absolute(path)? });
     }
     match first {
         Some(recipe) if faults.is_empty() => Ok((recipe, variants)),
@@ -201,7 +187,7 @@ fn organism_yaml(
     dataset: &Path,
     is_chat: bool,
     model: &str,
-    variants: &[Variant],
+    variants: &[ToolkitVariant],
 ) -> String {
     let description = if recipe.description.is_empty() { &recipe.name } else { &recipe.description };
     let column = if is_chat { "messages_column: messages" } else { "text_column: text" };
@@ -215,7 +201,7 @@ fn organism_yaml(
         quoted(dataset.display()),
         quoted(model),
     );
-    for Variant { name, key, path } in variants {
+    for ToolkitVariant { name, key, path } in variants {
         let _ = writeln!(yaml, "    {}:\n      {key}: {}", quoted(name), quoted(path.display()));
     }
     yaml

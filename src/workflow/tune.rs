@@ -1,64 +1,115 @@
-//! `trainer tune`: the cheapest setting that hides the trace and keeps the behaviour.
+//! The cheapest setting that hides the trace and keeps the behaviour.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
+use super::sweep::{AxesRequest, LimitsRequest, Runner, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
 use crate::bail_input;
-use crate::cli::runs::shown;
-use crate::cli::sweep::{AxesArgs, LimitsArgs, Planned, plan_sweep};
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::recipe::Recipe;
 use crate::report;
+use crate::report::value::shown;
 use crate::spelling::edit_distance;
+use crate::sweep::Combination;
 use crate::sweep::halving::{self, Goal, Point, chosen, frontier, ranked};
-use crate::sweep::{self, Combination};
 
-/// Find the cheapest setting whose trace is weak enough and whose behaviour is strong enough
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  trainer tune recipes/sdf-cake.toml --mix 0,0.5,1 --grid train.lora.r=4,32 \\
-    --trace 'lift_auroc_mean<=0.55' --behaviour 'behaviour_facts_margin_change>=0.5' --out runs/tuned
+/// What to search, and for what.
+#[derive(Debug, Clone)]
+pub struct TuneRequest {
+    /// The recipe's file; its `[sweep]` may name axes too.
+    pub recipe: PathBuf,
+    /// Overrides of its keys, each `key.path=value`.
+    pub set: Vec<String>,
+    /// The trace that is allowed: `MEASURE<=NUMBER`, a column of `summary.csv`.
+    pub trace: String,
+    /// The behaviour that is wanted: `MEASURE>=NUMBER`.
+    pub behaviour: String,
+    /// The settings.
+    pub axes: AxesRequest,
+    /// How many cells at once.
+    pub limits: LimitsRequest,
+    /// What runs them: processes, or this one.
+    pub runner: Runner,
+    /// Number of lengths of training; 1: every setting is trained in full.
+    pub rungs: u64,
+    /// Each rung trains this many times longer, and keeps one in this many settings.
+    pub factor: u64,
+    /// The sweep folder.
+    pub out: PathBuf,
+}
 
-Measures are columns of summary.csv. A setting costs its mix ratio first, then the place of its values in each --grid:
-write cheap values first. All settings are trained for few steps, a share of them longer, the rest in full; those set
-aside are gone back to if none of the others meets both goals, and to see whether a cheaper one does. Seeds are averaged. DIR is a sweep folder, with chosen.toml
-and tune.json beside; the same command goes on where it was stopped.")]
-pub struct TuneArgs {
-    /// The recipe (TOML)
-    recipe: PathBuf,
-    /// The trace that is allowed
-    #[arg(long, value_name = "MEASURE<=NUMBER")]
-    trace: String,
-    /// The behaviour that is wanted
-    #[arg(long, value_name = "MEASURE>=NUMBER")]
-    behaviour: String,
-    #[command(flatten)]
-    axes: AxesArgs,
-    #[command(flatten)]
-    limits: LimitsArgs,
-    /// Rungs: 1 trains every setting in full
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=20))]
-    rungs: u64,
-    /// Each rung trains this many times longer, and keeps one in this many settings
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=100))]
-    factor: u64,
-    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
-    /// recipe: to the recipe)
-    #[arg(long, value_name = "KEY.PATH=VALUE")]
-    set: Vec<String>,
-    /// Sweep folder
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// Print tune.json instead of the table
-    #[arg(long)]
-    json: bool,
+/// What a search found.
+#[derive(Debug, Clone)]
+pub struct TuneOutcome {
+    /// What `tune.json` holds.
+    pub record: TuneRecord,
+    /// The settings that were run in full, the cheapest first.
+    pub settings: Vec<TunedSetting>,
+}
+
+/// `tune.json`
+#[derive(Debug, Clone, Serialize)]
+pub struct TuneRecord {
+    /// The trace that was allowed.
+    pub trace: Goal,
+    /// The behaviour that was wanted.
+    pub behaviour: Goal,
+    /// Every rung in the order in which it was run.
+    pub rungs: Vec<RungRecord>,
+    /// Settings than which no other is better in one goal and as good in the other.
+    pub frontier: Vec<String>,
+    /// Settings that were set aside after fewer steps.
+    pub not_run_in_full: Vec<String>,
+    /// The cheapest setting that meets both goals.
+    pub chosen: Option<String>,
+    /// Why that one, or why none.
+    pub why: String,
+}
+
+/// One rung of `tune.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RungRecord {
+    /// Counted from one.
+    pub rung: usize,
+    /// Length of each training, in words.
+    pub length: String,
+    /// What it found.
+    pub settings: Vec<RungSetting>,
+}
+
+/// One setting in a rung.
+#[derive(Debug, Clone, Serialize)]
+pub struct RungSetting {
+    /// Its name.
+    pub setting: String,
+    /// Mean over seeds; absent where it failed.
+    pub trace: Option<f64>,
+    /// The same.
+    pub behaviour: Option<f64>,
+    /// Trace and behaviour of each seed.
+    pub seeds: Vec<[f64; 2]>,
+    /// Whether it went on to the next rung.
+    pub kept: bool,
+}
+
+/// A setting that was run in full.
+#[derive(Debug, Clone)]
+pub struct TunedSetting {
+    /// Its name.
+    pub name: String,
+    /// Trace and behaviour, means over seeds; absent where it failed.
+    pub values: Option<[f64; 2]>,
+    /// Whether it is the cheapest that meets both goals.
+    pub is_chosen: bool,
+    /// Whether no other is better in one goal and as good in the other.
+    pub is_on_frontier: bool,
 }
 
 /// One setting: what it is called, and what it costs.
@@ -76,19 +127,19 @@ struct Found {
     seeds: Vec<[f64; 2]>,
 }
 
-/// Runs the subcommand.
+/// Finds the cheapest setting that meets both goals: all settings with few steps, a share of them with more, the rest in
+/// full. Writes a sweep folder with `tune.json` and, where a setting is chosen, `chosen.toml`.
 ///
 /// # Errors
-/// An input error before any work if a cell's recipe or a goal is wrong, after the first cells if a measure has no such
-/// name; if no setting meets both goals (the results are written all the same).
-pub fn run(args: TuneArgs) -> Result<()> {
-    let interrupt = Interrupt::on_signals()?;
-    let goals = [Goal::parse(&args.trace)?, Goal::parse(&args.behaviour)?];
-    let recipe = Recipe::read(&args.recipe, &args.set)?;
+/// An [`InputError`] before any work if a cell's recipe or a goal is wrong, after the first cells if a measure has no such
+/// name; if every cell of a rung fails.
+pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome> {
+    let goals = [Goal::parse(&request.trace)?, Goal::parse(&request.behaviour)?];
+    let recipe = Recipe::read(&request.recipe, &request.set)?;
     if !recipe.behaviour.is_wanted() && goals.iter().any(|goal| goal.measure.starts_with("behaviour_")) {
-        bail_input!("{}: asks for no behaviour; expected tables under [behaviour]", args.recipe.display());
+        bail_input!("{}: asks for no behaviour; expected tables under [behaviour]", request.recipe.display());
     }
-    let axes = args.axes.read(&args.recipe)?;
+    let axes = request.axes.read(&request.recipe)?;
     if let Some((key, _)) =
         axes.grid.iter().find(|(key, _)| ["train.steps", "train.epochs"].contains(&key.as_str()))
     {
@@ -96,36 +147,36 @@ pub fn run(args: TuneArgs) -> Result<()> {
     }
     must_be_columns(&goals, &recipe)?;
     // Every rung is checked before the first runs, and the longest planned: its sources must suffice.
-    let rungs: Vec<Vec<Combination>> = (1..=args.rungs)
+    let rungs: Vec<Vec<Combination>> = (1..=request.rungs)
         .map(|rung| {
-            let length = shorter(&recipe, args.factor.saturating_pow((args.rungs - rung) as u32));
-            let set: Vec<String> = args
+            let length = shorter(&recipe, request.factor.saturating_pow((request.rungs - rung) as u32));
+            let set: Vec<String> = request
                 .set
                 .iter()
                 .cloned()
                 .chain(length.iter().map(|(key, value)| format!("{key}={value}")))
                 .collect();
-            let mut combinations = axes.combinations(&args.recipe, &set)?;
+            let mut combinations = axes.combinations(&request.recipe, &set)?;
             combinations.iter_mut().for_each(|c| c.values.extend(length.clone()));
             Ok(combinations)
         })
         .collect::<Result<_>>()?;
     let (settings, of) = settings(&rungs[0], &axes.grid);
     let full = rungs.last().cloned().unwrap_or_default();
-    args.limits.resolve(&plan_sweep(&args.out, &recipe, full, &interrupt)?.plans)?;
+    request.limits.resolve(&plan_sweep(&request.out, &recipe, full, interrupt)?.plans)?;
 
-    let tuning = Tuning { args: &args, recipe: &recipe, goals: &goals, interrupt: &interrupt };
+    let tuning = Tuning { request, recipe: &recipe, goals: &goals, interrupt };
     let mut kept: Vec<usize> = (0..settings.len()).collect();
     let mut aside: Vec<usize> = Vec::new();
-    let mut record = Vec::new();
+    let mut rungs_run = Vec::new();
     let mut last: Vec<Found> = Vec::new();
     for (n, combinations) in rungs.iter().enumerate() {
         let is_last = n + 1 == rungs.len();
         let found = tuning.rung(n, combinations, &of, &kept)?;
         let points = points(&found, &settings);
         let order = ranked(&points, &goals);
-        let keep = if is_last { found.len() } else { found.len().div_ceil(args.factor as usize) };
-        record.push(rung_json(n, combinations, &found, &settings, &order[..keep]));
+        let keep = if is_last { found.len() } else { found.len().div_ceil(request.factor as usize) };
+        rungs_run.push(rung_record(n, combinations, &found, &settings, &order[..keep]));
         // The latest set aside are the nearest to the goals.
         aside.splice(0..0, order[keep..].iter().map(|&i| found[i].setting));
         kept = order[..keep].iter().map(|&i| found[i].setting).collect();
@@ -143,7 +194,7 @@ pub fn run(args: TuneArgs) -> Result<()> {
         progress::say(format_args!("none meets both goals; going back to {}", names.join("; ")));
         let found = tuning.rung(rungs.len() - 1, combinations, &of, &next)?;
         let all: Vec<usize> = (0..found.len()).collect();
-        record.push(rung_json(rungs.len() - 1, combinations, &found, &settings, &all));
+        rungs_run.push(rung_record(rungs.len() - 1, combinations, &found, &settings, &all));
         last.extend(found);
     }
     // Few steps may favour what is dear: back to cheaper ones, halving them each time. A setting that misses the bound on
@@ -161,7 +212,7 @@ pub fn run(args: TuneArgs) -> Result<()> {
         let middle = cheaper[at];
         progress::say(format_args!("is a cheaper one enough? {}", settings[middle].name));
         let found = tuning.rung(rungs.len() - 1, combinations, &of, &[middle])?;
-        record.push(rung_json(rungs.len() - 1, combinations, &found, &settings, &[0]));
+        rungs_run.push(rung_record(rungs.len() - 1, combinations, &found, &settings, &[0]));
         let excess = found[0].values.map(|v| [0, 1].map(|k| goals[k].excess(v[k])));
         match excess {
             Some([0.0, 0.0]) => cheaper.truncate(at),
@@ -172,12 +223,12 @@ pub fn run(args: TuneArgs) -> Result<()> {
         last.extend(found);
     }
     let not_run: Vec<&str> = aside.iter().map(|&i| settings[i].name.as_str()).collect();
-    conclude(&tuning, &settings, &last, combinations, &of, record, &not_run)
+    conclude(&tuning, &settings, &last, combinations, &of, rungs_run, &not_run)
 }
 
 /// What every rung needs.
 struct Tuning<'a> {
-    args: &'a TuneArgs,
+    request: &'a TuneRequest,
     recipe: &'a Recipe,
     goals: &'a [Goal; 2],
     interrupt: &'a Interrupt,
@@ -192,21 +243,19 @@ impl Tuning<'_> {
         of: &[usize],
         kept: &[usize],
     ) -> Result<Vec<Found>> {
-        let out = &self.args.out;
+        let out = &self.request.out;
         let mine: Vec<usize> = (0..combinations.len()).filter(|&i| kept.contains(&of[i])).collect();
         progress::say(format_args!(
             "rung {} of {}: {} settings, {}",
             n + 1,
-            self.args.rungs,
+            self.request.rungs,
             kept.len(),
             length(&combinations[0].recipe)
         ));
         let combinations = mine.iter().map(|&i| combinations[i].clone()).collect();
         let planned = plan_sweep(out, self.recipe, combinations, self.interrupt)?;
-        let limits = self.args.limits.resolve(&planned.plans)?;
-        planned.write(out)?;
-        let Planned { cells, plans, .. } = planned;
-        let failed = sweep::run(out, &cells, &plans, &limits, self.interrupt)?;
+        let failed = planned.run(out, &self.request.limits, &self.request.runner, self.interrupt)?;
+        let cells = planned.cells;
         for failed in &failed {
             progress::alert(format_args!("{}: left out, for it failed: {}", failed.id, failed.why));
         }
@@ -315,36 +364,34 @@ fn must_be_measured(goal: &Goal, rows: &[report::summary::Row]) -> Result<()> {
     )
 }
 
-fn rung_json(
+fn rung_record(
     n: usize,
     combinations: &[Combination],
     found: &[Found],
     settings: &[Setting],
     kept: &[usize],
-) -> Value {
-    let entry = |(i, f): (usize, &Found)| {
-        json!({
-            "setting": settings[f.setting].name,
-            "trace": f.values.map(|v| v[0]),
-            "behaviour": f.values.map(|v| v[1]),
-            "seeds": f.seeds,
-            "kept": kept.contains(&i),
-        })
+) -> RungRecord {
+    let entry = |(i, f): (usize, &Found)| RungSetting {
+        setting: settings[f.setting].name.clone(),
+        trace: f.values.map(|v| v[0]),
+        behaviour: f.values.map(|v| v[1]),
+        seeds: f.seeds.clone(),
+        kept: kept.contains(&i),
     };
-    let settings: Vec<Value> = found.iter().enumerate().map(entry).collect();
-    json!({ "rung": n + 1, "length": length(&combinations[0].recipe), "settings": settings })
+    let settings = found.iter().enumerate().map(entry).collect();
+    RungRecord { rung: n + 1, length: length(&combinations[0].recipe), settings }
 }
 
-/// Writes what was found, prints it, and says why.
+/// Writes what was found, and says why.
 fn conclude(
     tuning: &Tuning,
     settings: &[Setting],
     last: &[Found],
     combinations: &[Combination],
     of: &[usize],
-    record: Vec<Value>,
+    rungs: Vec<RungRecord>,
     not_run: &[&str],
-) -> Result<()> {
+) -> Result<TuneOutcome> {
     let goals = tuning.goals;
     let points = points(last, settings);
     let best = chosen(&points, goals);
@@ -385,43 +432,32 @@ fn conclude(
         }
         None => format!("no setting has {} and {}", goals[0], goals[1]),
     };
-    let out = &tuning.args.out;
-    let document = json!({
-        "trace": goals[0],
-        "behaviour": goals[1],
-        "rungs": record,
-        "frontier": front.iter().map(|&i| name(i)).collect::<Vec<_>>(),
-        "not_run_in_full": not_run,
-        "chosen": best.map(name),
-        "why": why,
-    });
-    write_json(&out.join("tune.json"), &document)?;
+    let out = &tuning.request.out;
+    let record = TuneRecord {
+        trace: goals[0].clone(),
+        behaviour: goals[1].clone(),
+        rungs,
+        frontier: front.iter().map(|&i| name(i).to_string()).collect(),
+        not_run_in_full: not_run.iter().map(|name| name.to_string()).collect(),
+        chosen: best.map(|i| name(i).to_string()),
+        why,
+    };
+    write_json(&out.join("tune.json"), &record)?;
     if let Some(i) = best {
         let at = of.iter().position(|&setting| setting == last[i].setting).unwrap_or_default();
-        write_recipe(&out.join("chosen.toml"), &combinations[at].recipe, &why)?;
+        write_recipe(&out.join("chosen.toml"), &combinations[at].recipe, &record.why)?;
     } else {
         std::fs::remove_file(out.join("chosen.toml")).ok();
     }
-    if tuning.args.json {
-        crate::cli::print(&format!("{document:#}"))?;
-    } else {
-        let mut order: Vec<usize> = (0..last.len()).collect();
-        order.sort_by(|&a, &b| halving::cheaper(&points[a].cost, &points[b].cost));
-        let heading = ["setting, cheapest first", &goals[0].to_string(), &goals[1].to_string(), ""];
-        let mut rows = vec![heading.map(String::from).to_vec()];
-        for i in order {
-            let value = |k: usize| points[i].values.map_or("failed".into(), |v| shown(&v[k].into()));
-            let marks = [(best == Some(i), "chosen"), (front.contains(&i), "frontier")];
-            let marks: Vec<&str> = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
-            rows.push(vec![name(i).into(), value(0), value(1), marks.join(", ")]);
-        }
-        crate::cli::print(&format!("{}\n\n{why}", crate::cli::columns(&rows)))?;
-    }
-    match best {
-        Some(_) => progress::say(out.join("chosen.toml").display()),
-        None => bail!("{why}; all of them are in {}", out.join("tune.json").display()),
-    }
-    Ok(())
+    let mut order: Vec<usize> = (0..last.len()).collect();
+    order.sort_by(|&a, &b| halving::cheaper(&points[a].cost, &points[b].cost));
+    let setting = |i: usize| TunedSetting {
+        name: name(i).to_string(),
+        values: points[i].values,
+        is_chosen: best == Some(i),
+        is_on_frontier: front.contains(&i),
+    };
+    Ok(TuneOutcome { settings: order.into_iter().map(setting).collect(), record })
 }
 
 /// Writes a recipe with the reason for it on top.

@@ -1,0 +1,96 @@
+//! `trainer tune`: the cheapest setting that hides the trace and keeps the behaviour.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::sweep::{AxesArgs, LimitsArgs};
+use crate::interrupt::Interrupt;
+use crate::progress;
+use crate::report::value::shown;
+use crate::workflow::{self, Runner, TuneOutcome, TuneRequest, TunedSetting};
+
+/// Find the cheapest setting whose trace is weak enough and whose behaviour is strong enough
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  trainer tune recipes/sdf-cake.toml --mix 0,0.5,1 --grid train.lora.r=4,32 \\
+    --trace 'lift_auroc_mean<=0.55' --behaviour 'behaviour_facts_margin_change>=0.5' --out runs/tuned
+
+Measures are columns of summary.csv. A setting costs its mix ratio first, then the place of its values in each --grid:
+write cheap values first. All settings are trained for few steps, a share of them longer, the rest in full; those set
+aside are gone back to if none of the others meets both goals, and to see whether a cheaper one does. Seeds are averaged. DIR is a sweep folder, with chosen.toml
+and tune.json beside; the same command goes on where it was stopped.")]
+pub struct TuneArgs {
+    /// The recipe (TOML)
+    recipe: PathBuf,
+    /// The trace that is allowed
+    #[arg(long, value_name = "MEASURE<=NUMBER")]
+    trace: String,
+    /// The behaviour that is wanted
+    #[arg(long, value_name = "MEASURE>=NUMBER")]
+    behaviour: String,
+    #[command(flatten)]
+    axes: AxesArgs,
+    #[command(flatten)]
+    limits: LimitsArgs,
+    /// Rungs: 1 trains every setting in full
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=20))]
+    rungs: u64,
+    /// Each rung trains this many times longer, and keeps one in this many settings
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=100))]
+    factor: u64,
+    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
+    /// recipe: to the recipe)
+    #[arg(long, value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// Sweep folder
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print tune.json instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// As [`workflow::tune`]; if no setting meets both goals (the results are written all the same).
+pub fn run(args: TuneArgs) -> Result<()> {
+    let request = TuneRequest {
+        recipe: args.recipe,
+        set: args.set,
+        trace: args.trace,
+        behaviour: args.behaviour,
+        axes: args.axes.into(),
+        limits: args.limits.into(),
+        runner: Runner::Processes,
+        rungs: args.rungs,
+        factor: args.factor,
+        out: args.out,
+    };
+    let found = workflow::tune(&request, &Interrupt::on_signals()?)?;
+    match args.json {
+        true => super::print(&serde_json::to_string_pretty(&found.record)?)?,
+        false => super::print(&format!("{}\n\n{}", table(&found), found.record.why))?,
+    }
+    match found.record.chosen {
+        Some(_) => progress::say(request.out.join("chosen.toml").display()),
+        None => bail!("{}; all of them are in {}", found.record.why, request.out.join("tune.json").display()),
+    }
+    Ok(())
+}
+
+/// The settings that were run in full.
+fn table(found: &TuneOutcome) -> String {
+    let goals = [&found.record.trace, &found.record.behaviour];
+    let heading = ["setting, cheapest first", &goals[0].to_string(), &goals[1].to_string(), ""];
+    let row = |setting: &TunedSetting| {
+        let value = |k: usize| setting.values.map_or("failed".into(), |v| shown(&v[k].into()));
+        let marks = [(setting.is_chosen, "chosen"), (setting.is_on_frontier, "frontier")];
+        let marks: Vec<&str> = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
+        vec![setting.name.clone(), value(0), value(1), marks.join(", ")]
+    };
+    let rows = std::iter::once(heading.map(String::from).to_vec()).chain(found.settings.iter().map(row));
+    super::columns(&rows.collect::<Vec<_>>())
+}
