@@ -8,7 +8,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::bail_input;
-use crate::data::source::read_text;
 use crate::interrupt::Interrupt;
 use crate::model::generate::Sampling;
 use crate::model::hooks::NoHook;
@@ -16,6 +15,7 @@ use crate::model::load::loader::Tuning;
 use crate::model::load::source;
 use crate::model::lora::Adapter;
 use crate::model::{CausalLm, device};
+use crate::text_file::read_text;
 
 /// What is to be continued, by which model, and how.
 #[derive(Debug, Clone)]
