@@ -32,3 +32,4 @@ pub mod sweep;
 pub mod text_file;
 pub mod train;
 pub mod verify;
+pub mod workflow;
