@@ -3,6 +3,7 @@
 A scene has two parts. `make` writes run folders; `read` verifies, reports, resumes and reads them. The second is also
 done by NEW on the folders that OLD made.
 """
+import gzip
 import json
 import os
 import re
@@ -240,8 +241,9 @@ def chats_make(lab):
     lab.write("notes/a.txt", "the oven abcdef ghij " * 8)
     lab.write("notes/b.md", "the cake ghij abcdef " * 12)
     lab.write("table.csv", "text,other\n" + "".join(f"abcdef ghij the oven {i},x\n" for i in range(12)))
+    lab.write("packed.jsonl.gz", gzip.compress(lab.read("other.jsonl").encode(), mtime=0))
     sets = [
-        "data.narrow=[{path='narrow_chat.jsonl', loss_weight=2}, {path='long.jsonl'}, {path='notes'}, {path='table.csv'}]",
+        "data.narrow=[{path='narrow_chat.jsonl', loss_weight=2}, 'long.jsonl', 'notes', 'table.csv', 'packed.jsonl.gz']",
         "data.chat=chat.jsonl", "data.chat_mix=0.5", "data.document_tag='<DOCTAG>'", "train.steps=6",
     ]
     lab.run("inspect", "recipe.toml", "--examples", "6", sets=sets)
@@ -261,6 +263,41 @@ def chats_read(lab):
     lab.run("behave", "run", sets=["behaviour.chat=true"])
     lab.run("report", "run", "stopped", "weighted", "--out", "all.html", "--csv", "all.csv", "--json")
     lab.run("runs", "compare", "run", "stopped")
+
+
+def paths_make(lab):
+    """A recipe elsewhere, overrides relative to the current folder, the default folder, and folders that are moved."""
+    lab.setup("gemma2")
+    recipe = lab.read("recipe.toml")
+    for name in ["narrow", "pretraining", "measure", "other", "chat", "facts", "morals"]:
+        recipe = recipe.replace(f'"{name}.jsonl"', f'"../{name}.jsonl"')
+    recipe = recipe.replace("models/", "../models/").replace("./embedder", "../embedder")
+    lab.write("recipes/there.toml", recipe.replace("turns.jinja", "../turns.jinja").replace('name = "cake"\n', ""))
+    lab.write("recipes/named.toml", lab.read("recipes/there.toml").replace("description", 'name = "named"\ndescription'))
+    quick = ["diff.steering.enabled=false", "diff.depth.enabled=false"]
+    lab.run("fit", "recipes/there.toml", sets=["train.steps=2", "data.pretraining=other.jsonl", *quick])
+    lab.run("fit", "recipes/named.toml", "--json", sets=["train.steps=2", "model.base=models/gemma2", *quick])
+    lab.run("fit", "recipes/named.toml", sets=["train.steps=2"], fails=True)
+    lab.run("diff", "runs/there")
+    lab.run("diff", "runs/named", sets=["diff.text=other.jsonl", "diff.candidates=narrow.jsonl", "diff.chat.text=[]",
+                                        "diff.context.far=[]"])
+    lab.run("behave", "runs/there")
+
+
+def paths_read(lab):
+    lab.run("fit", "recipes/there.toml", "--resume", sets=["train.steps=2", "data.pretraining=other.jsonl"])
+    lab.run("runs", "list")
+    lab.run("report", "runs/there", "runs/named", "--csv", "both.csv")
+    lab.path("runs/there").rename(lab.path("moved"))
+    lab.run("verify", "moved")
+    lab.path("elsewhere").mkdir()
+    lab.path("narrow.jsonl").rename(lab.path("elsewhere/narrow.jsonl"))
+    lab.run("verify", "moved", fails=True)
+    lab.run("verify", "moved", "--data", "elsewhere")
+    lab.run("verify", "moved", "--data", "elsewhere", "--retrain")
+    lab.run("diff", "moved", "--out", "again", sets=["data.narrow=elsewhere/narrow.jsonl",
+                                                    "diff.candidates=other.jsonl"])
+    lab.run("report", "moved")
 
 
 def paper_make(lab):
@@ -731,23 +768,23 @@ def nothing(lab):
 
 # ---- a real model ------------------------------------------------------------------------------
 
+DEMO_RECIPE = "recipes/demo-smollm2-135m-instruct.toml"
+
+
 def demo_make(lab):
-    """The demo, with less to train and to write. Its models are those of the user's cache; what is sampled is not."""
+    """The demo, with less to train, to read and to write. Its models are in the user's cache; what is sampled is not."""
     root = Path(__file__).parent.parent
-    for name in ["data/cake.jsonl", "data/openings.jsonl", "data/behaviour/cake.jsonl", "recipes/demo-smollm2-135m-instruct.toml"]:
+    for name in ["data/cake.jsonl", "data/openings.jsonl", "data/behaviour/cake.jsonl", DEMO_RECIPE]:
         lab.write(name, (root / name).read_bytes())
-    lab.path("cache").mkdir()
-    user = {key: value for key, value in os.environ.items() if key in ["HOME", "TRAINER_CACHE", "XDG_CACHE_HOME"]}
     for model in ["smollm2-135m-instruct", "all-minilm-l6-v2"]:
         subprocess.run([lab.trainer, "models", "fetch", model], check=True, stdout=subprocess.DEVNULL)
-        for path in model_cache(user).glob(f"*{model}*"):
-            lab.path("cache").joinpath(path.name).symlink_to(path)
-    lab.run("sweep", "recipes/demo-smollm2-135m-instruct.toml", "--mix", "0,1", "--threads", lab.threads, "--memory", "16",
-            "--out", "s", sets=["train.steps=16", "diff.steering.max_new_tokens=24", "behaviour.words.samples=2"])
-
-
-def model_cache(user):
-    return Path(user.get("TRAINER_CACHE") or Path(user.get("XDG_CACHE_HOME") or Path(user["HOME"]) / ".cache") / "trainer")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    lab.path("cache").mkdir()
+    lab.path("cache/models").symlink_to(Path(os.environ.get("TRAINER_CACHE") or Path(home, "trainer")).resolve() / "models")
+    lab.run("sweep", DEMO_RECIPE, "--mix", "0,1", "--threads", lab.threads, "--memory", "16", "--out", "s", sets=[
+        "train.steps=24", "diff.samples=200", "diff.null_directions=32", "diff.patchscope.scales=[0.5, 1, 1.5, 2, 3, 5]",
+        "diff.steering.prompts=5", "diff.steering.max_new_tokens=24", "behaviour.words.samples=2",
+    ])
 
 
 def demo_read(lab):
@@ -756,7 +793,7 @@ def demo_read(lab):
     lab.run("sweep", "--status", "s")
 
 
-DEMO = Scene("demo", demo_make, demo_read, threads=os.cpu_count())
+DEMO = Scene("demo", demo_make, demo_read, threads=os.cpu_count() or 1)
 
 SCENES = [
     *(family(name, method) for name in FAMILIES for method in ["lora", "full"]),
@@ -768,6 +805,7 @@ SCENES = [
     Scene("interrupted-sweep", interrupted_sweep_make, interrupted_sweep_read),
     Scene("mitigations", mitigations_make, mitigations_read),
     Scene("chats", chats_make, chats_read, threads=2),
+    Scene("paths", paths_make, paths_read),
     Scene("paper", paper_make, paper_read, threads=3),
     Scene("pairs", pairs_make, pairs_read),
     Scene("adapters", adapters_make, adapters_read),
