@@ -31,6 +31,7 @@ pub mod table;
 mod texts;
 mod trace;
 mod training;
+pub mod value;
 pub mod verdict;
 pub(crate) mod visible;
 mod write;
