@@ -4,10 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use trainer::diff::MEASURES;
+use trainer::diff::findings::Findings;
+use trainer::diff::registry::wanted;
 use trainer::error::InputError;
+use trainer::recipe::Recipe;
 use trainer::report::gone::State;
 use trainer::report::{Cell, html, read_all, summary, table, write_sweep};
 
+use crate::common::lab::Lab;
 use crate::common::run_folder::{self, HOSTILE, Spec};
 
 const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };
@@ -28,6 +33,61 @@ fn faults(dirs: &[&Path]) -> Vec<String> {
     let dirs: Vec<PathBuf> = dirs.iter().map(|d| d.to_path_buf()).collect();
     let error = read_all(&dirs).expect_err("should be refused");
     error.downcast_ref::<InputError>().expect("should be the user's error").faults.clone()
+}
+
+/// Settings that ask for every measure, for a [`Lab`] with `chat.jsonl`.
+const EVERY_MEASURE: [&str; 12] = [
+    "diff.candidates=['other.jsonl']",
+    "diff.chat.text=chat.jsonl",
+    "diff.chat.samples=2",
+    "diff.causal.enabled=true",
+    "diff.causal.positions=[1, 3]",
+    "diff.causal.random=3",
+    "diff.causal.random_differences=4",
+    "diff.interpolation.enabled=true",
+    "diff.interpolation.factors=[0.0, 0.5, 1.0]",
+    "diff.context.far=[15]",
+    "diff.depth.enabled=true",
+    "diff.depth.patchscope=true",
+];
+
+#[test]
+fn every_measure_of_the_list_shows_in_the_report_and_in_the_summary() {
+    let lab = Lab::of_whole_words("llama");
+    let turn = |role: &str| json!({ "role": role, "content": "abcdef ghij cdef the abcdef ghij cdef the" });
+    let chat = json!({ "messages": [turn("user"), turn("assistant")] });
+    lab.write_rows("chat.jsonl", &[chat.clone(), chat]);
+    let run = lab.fit("run", &EVERY_MEASURE);
+    let (cell, section) =
+        (Cell::read(&run).unwrap(), Recipe::read(&run.join("recipe.toml"), &[]).unwrap().diff);
+    assert_eq!(wanted(&section).count(), MEASURES.len(), "a measure is off: add it to EVERY_MEASURE");
+
+    let (page, row) =
+        (html::page(std::slice::from_ref(&cell)).unwrap(), summary::rows(&[cell.clone()]).remove(0));
+    let all = cell.readability.clone().unwrap();
+    let keys: Vec<String> =
+        serde_json::to_value(&all).unwrap().as_object().unwrap().keys().cloned().collect();
+    for measure in MEASURES {
+        let key = measure.key;
+        assert!((measure.is_in)(&all) && keys.iter().any(|k| k == key), "{key} was not measured");
+        assert!(all.elapsed_s.contains_key(key), "{key} has no time");
+        assert!(measure.units.iter().all(|(unit, _)| all.units.contains_key(*unit)), "{key} lacks a unit");
+        // What it says it shows is on the page.
+        let (figures, tokens) = ((measure.figures)(&all), (measure.tokens)(&all));
+        let titles = figures.iter().map(|f| &f.title).chain(tokens.iter().map(|t| &t.title));
+        let names = (measure.numbers)(&all);
+        let shown: Vec<&String> = titles.chain(names.iter().map(|n| &n.name)).collect();
+        assert!(!shown.is_empty(), "{key} shows nothing");
+        assert!(shown.iter().all(|text| page.contains(text.as_str())), "{key}: {shown:?} is not on the page");
+        // Without it the summary lacks a value.
+        let mut without = cell.clone();
+        (measure.keep)(&mut Findings::default(), without.readability.as_mut().unwrap());
+        let less = summary::rows(&[without]).remove(0);
+        let lost = less.iter().filter(|(column, value)| value.is_null() && !row[*column].is_null()).count();
+        assert!(lost > 0, "{key} has no column with a value");
+    }
+    // A run that lacks a measure has the same columns.
+    assert_eq!(summary::columns(&section).len(), row.keys().count());
 }
 
 #[test]
