@@ -154,7 +154,7 @@ pub fn sample(request: &SampleRequest, interrupt: &Interrupt) -> Result<PathBuf>
 pub fn numbers(request: &NumbersRequest, interrupt: &Interrupt) -> Result<PathBuf> {
     must_be_new(&request.out)?;
     let mut base = source::open_or_stop(&request.base, interrupt)?;
-    base.take_template(&request.chat_template)?;
+    base.set_chat_template(&request.chat_template)?;
     let settings = datagen::numbers::Settings {
         system: request.system.clone(),
         seed: request.seed,

@@ -70,8 +70,8 @@ pub fn fit_into(recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrup
         recipe
     };
     let mut base = source::open_or_stop(&recipe.model.base, interrupt)?;
-    base.hold(recipe.model.dtype)?;
-    base.take_template(&recipe.data.chat_template)?;
+    base.set_dtype(recipe.model.dtype)?;
+    base.set_chat_template(&recipe.data.chat_template)?;
     let self_sampled = self_sample::ensure(&recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe, &base, self_sampled.as_deref())?;
     for typed in &corpus.typed_specials {

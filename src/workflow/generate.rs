@@ -77,7 +77,7 @@ pub fn generate(request: &GenerateRequest) -> Result<Generated> {
         Prompts::Texts(texts) => texts.clone(),
     };
     let mut pretrained = source::open(&request.base)?;
-    pretrained.take_template(&request.chat_template)?;
+    pretrained.set_chat_template(&request.chat_template)?;
     let read = |adapter| Adapter::read(&source::adapter_dir(adapter, &Interrupt::default())?);
     let adapter = request.adapter.as_deref().map(read).transpose()?;
     let tuning = adapter.as_ref().map_or(Tuning::Frozen, Tuning::Adapted);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::Value;
+use strsim::levenshtein;
 
 use super::sweep::{AxesRequest, LimitsRequest, Runner, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
@@ -16,7 +17,6 @@ use crate::progress;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::report::value::shown;
-use crate::spelling::edit_distance;
 use crate::sweep::Combination;
 use crate::sweep::halving::{self, Goal, Point, chosen, frontier, ranked};
 
@@ -346,7 +346,7 @@ fn must_be_columns(goals: &[Goal; 2], recipe: &Recipe) -> Result<()> {
 
 /// Five of some names: those that `name` is a part of first, then those that are spelt most like it.
 fn nearest(name: &str, mut names: Vec<&String>) -> String {
-    names.sort_by_key(|key| (!key.contains(name), edit_distance(key, name)));
+    names.sort_by_key(|key| (!key.contains(name), levenshtein(key, name)));
     names.into_iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
