@@ -29,6 +29,7 @@ pub mod models;
 mod monitor;
 mod of_run;
 mod pair;
+mod report;
 pub mod resolve;
 mod self_sample;
 mod sweep;
@@ -50,6 +51,7 @@ pub use self::generate::{GenerateRequest, Generated, Generation, Prompts, genera
 pub use self::grade::{GradeOutcome, GradeRequest, grade};
 pub use self::inspect::{InspectRequest, inspect};
 pub use self::merge::{MergeRequest, merge};
+pub use self::report::{ReportRequest, report};
 pub use self::sweep::{
     AxesRequest, CellOutcome, CellRequest, LimitsRequest, Runner, SweepOutcome, SweepRequest, SweepResult,
     status, summarise, sweep, sweep_cell,

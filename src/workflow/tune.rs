@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::Value;
+use strsim::levenshtein;
 
 use super::sweep::{AxesRequest, LimitsRequest, Runner, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
@@ -16,7 +17,6 @@ use crate::progress;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::report::value::shown;
-use strsim::levenshtein;
 use crate::sweep::Combination;
 use crate::sweep::halving::{self, Goal, Point, chosen, frontier, ranked};
 
