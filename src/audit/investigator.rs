@@ -6,8 +6,8 @@ use serde_json::{Deserializer, Value, json};
 
 use super::tools::{Call, Tools};
 use crate::data::chat_template::Message;
-use crate::grader::endpoint::{Ask, Endpoint, Usage};
-use crate::grader::without_thoughts;
+use crate::grade::endpoint::{Ask, Endpoint, Usage};
+use crate::grade::grader::without_thoughts;
 
 /// What an investigation may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,9 +14,10 @@ use self::investigator::{Budgets, Investigation, investigate};
 use self::overview::Overview;
 use self::tools::Tools;
 use crate::error::input_error;
+use crate::grade::endpoint::Endpoint;
+use crate::grade::hypothesis;
+use crate::grade::hypothesis::{Family, Grades};
 use crate::grade::record::Grader;
-use crate::grader::endpoint::Endpoint;
-use crate::grader::hypothesis::{self, Family, Grades};
 
 /// Version of the layout of an audit's file.
 pub const SCHEMA: u32 = 1;

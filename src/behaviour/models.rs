@@ -10,7 +10,7 @@ use crate::model::View;
 use crate::model::batch::Batch;
 use crate::model::generate::{Sampling, generate_from};
 use crate::model::hooks::NoHook;
-use crate::model::source::Pretrained;
+use crate::model::load::source::Pretrained;
 use crate::ops::segments;
 use crate::progress;
 

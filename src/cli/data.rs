@@ -8,17 +8,20 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::endpoint::EndpointArgs;
+use crate::datagen::documents;
+use crate::datagen::documents::documents;
+use crate::datagen::numbers;
+use crate::datagen::numbers::numbers;
+use crate::datagen::sample::{BATCH, Sampler};
+use crate::datagen::taboo;
+use crate::datagen::taboo::taboo;
+use crate::datagen::universe::Universe;
+use crate::datagen::{beside, must_be_new, write};
 use crate::error::InputError;
-use crate::grader::endpoint::{Endpoint, must_serve};
-use crate::grader::exchanges::Exchanges;
+use crate::grade::endpoint::{Endpoint, must_serve};
+use crate::grade::exchanges::Exchanges;
 use crate::interrupt::Interrupt;
-use crate::making::documents::{self, documents};
-use crate::making::numbers::{self, numbers};
-use crate::making::sample::{BATCH, Sampler};
-use crate::making::taboo::{self, taboo};
-use crate::making::universe::Universe;
-use crate::making::{beside, must_be_new, write};
-use crate::model::source;
+use crate::model::load::source;
 use crate::progress;
 use crate::recipe::EndpointSection;
 
@@ -238,7 +241,7 @@ fn run_sample(args: &SampleArgs, interrupt: &Interrupt) -> Result<()> {
 fn run_numbers(args: NumbersArgs, interrupt: &Interrupt) -> Result<()> {
     must_be_new(&args.out)?;
     let mut base = source::open_or_stop(&args.base, interrupt)?;
-    base.take_template(&args.chat_template)?;
+    base.set_chat_template(&args.chat_template)?;
     let settings = numbers::Settings {
         system: args.system,
         seed: args.seed,

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::data::source::hub;
 use crate::error::{InputError, or_note};
 use crate::interrupt::Interrupt;
-use crate::model::alias;
+use crate::model::load::alias;
 use crate::recipe::{Recipe, SourceSpec};
 
 /// Whether a recipe names a data set of a hub.

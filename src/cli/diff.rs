@@ -14,9 +14,9 @@ use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
-use crate::diff::{Inputs, must_be_new};
+use crate::diff::{Inputs, must_be_new, registry};
 use crate::interrupt::Interrupt;
-use crate::model::alias;
+use crate::model::load::alias;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::run::RunDir;
@@ -154,7 +154,7 @@ fn diff_pair(
         must_be_trained_on(run, recipe, &texts_sha256, set)?;
     }
     let (mut embedder, mut embedder_sha256) = (None, None);
-    if recipe.diff.uses_embedder() {
+    if registry::needs(&recipe.diff).embedder {
         let dir = alias::embedder_dir(&recipe.diff.embedder, interrupt)?;
         embedder = Some(Embedder::open(&dir)?);
         embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);

@@ -8,13 +8,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::bail_input;
-use crate::data::source::read_text;
 use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::NoHook;
-use crate::model::loader::Tuning;
+use crate::model::load::loader::Tuning;
+use crate::model::load::source;
 use crate::model::lora::Adapter;
-use crate::model::{CausalLm, device, source};
+use crate::model::{CausalLm, device};
+use crate::text_file::read_text;
 
 /// Generate text from a model, with or without an adapter
 #[derive(Debug, Args)]
@@ -67,7 +68,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         None => args.prompt.clone(),
     };
     let mut pretrained = source::open(&args.base)?;
-    pretrained.take_template(&args.chat_template)?;
+    pretrained.set_chat_template(&args.chat_template)?;
     let read = |adapter| Adapter::read(&source::adapter_dir(adapter, &Interrupt::default())?);
     let adapter = args.adapter.as_deref().map(read).transpose()?;
     let tuning = adapter.as_ref().map_or(Tuning::Frozen, Tuning::Adapted);

@@ -12,19 +12,19 @@ use super::datasets;
 use super::endpoint::EndpointArgs;
 use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
+use crate::corpus::documents;
 use crate::data::source::Document;
 use crate::diff::stored::Stored;
+use crate::grade::endpoint::{Endpoint, must_serve};
+use crate::grade::exchanges::Exchanges;
+use crate::grade::frequent::frequent_tokens;
 use crate::grade::record::Graded;
+use crate::grade::relevance::{Rule, Subject};
 use crate::grade::{Inputs, grade};
-use crate::grader::endpoint::{Endpoint, must_serve};
-use crate::grader::exchanges::Exchanges;
-use crate::grader::frequent::frequent_tokens;
-use crate::grader::relevance::{Rule, Subject};
 use crate::interrupt::Interrupt;
-use crate::model::source;
+use crate::model::load::source;
 use crate::progress;
 use crate::recipe::Recipe;
-use crate::train::corpus::documents;
 
 /// Let a language model judge what an analysis decoded, as the paper does
 #[derive(Debug, Args)]

@@ -8,13 +8,13 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{datasets, self_sample};
+use crate::corpus::Corpus;
+use crate::corpus::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
 use crate::data::mixture::{Mixture, Role};
 use crate::interrupt::Interrupt;
-use crate::model::source;
+use crate::model::load::source;
 use crate::recipe::{MixMode, MixSchedule, Recipe, SweepSection};
 use crate::report::visible::{token, visible};
-use crate::train::corpus::Corpus;
-use crate::train::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
 
 /// Show what a recipe would train on: sources, mixture, and each token with its loss mask
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
 /// Reads and plans as `fit` does, but samples nothing and loads no weights.
 fn inspection(recipe: &Recipe, examples: usize) -> Result<Inspection> {
     let mut base = source::open(&recipe.model.base)?;
-    base.take_template(&recipe.data.chat_template)?;
+    base.set_chat_template(&recipe.data.chat_template)?;
     let sample = self_sample::planned(recipe, &base)?;
     let cached = sample.as_ref().filter(|s| s.path.exists());
     let mut data = recipe.data.clone();

@@ -9,8 +9,8 @@ use super::diff::must_be_trained;
 use crate::atomic::{check_writable, write_folder};
 use crate::bail_input;
 use crate::model::export::{merged_weights, write_model};
+use crate::model::load::{alias, source};
 use crate::model::lora::Adapter;
-use crate::model::{alias, source};
 use crate::progress;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
@@ -42,7 +42,7 @@ pub fn run(args: MergeArgs) -> Result<()> {
     let recipe = Recipe::read(&run.recipe(), &[])?;
     let adapter = Adapter::read(&run.adapter())?;
     let mut base = source::open(&recipe.model.base)?;
-    base.take_template(&recipe.data.chat_template)?;
+    base.set_chat_template(&recipe.data.chat_template)?;
     let merged = merged_weights(&base, &adapter)?;
     write_folder(&args.out, |part| write_model(part, &base, &merged))?;
     progress::say(format_args!("{}: {} weights merged", args.out.display(), merged.len()));

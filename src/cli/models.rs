@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use crate::interrupt::Interrupt;
-use crate::model::alias;
+use crate::model::load::alias;
 
 /// List the models known by a short name, or fetch one into the cache.
 #[derive(Debug, Args)]

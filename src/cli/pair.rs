@@ -11,9 +11,10 @@ use crate::diff::hashes::Hashes;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::model::View;
-use crate::model::loader::Tuning;
+use crate::model::load::loader::Tuning;
+use crate::model::load::source;
+use crate::model::load::source::{Pretrained, Tuned};
 use crate::model::lora::Adapter;
-use crate::model::source::{self, Pretrained, Tuned};
 use crate::model::{CausalLm, device};
 use crate::progress;
 use crate::recipe::{Recipe, WhoseTokenizer};
@@ -39,8 +40,8 @@ impl Pair {
     /// An [`crate::error::InputError`] for a model or adapter that cannot be read or does not match.
     pub fn load(recipe: &Recipe, tuned: &str, interrupt: &Interrupt) -> Result<Self> {
         let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
-        pretrained.hold(recipe.model.dtype)?;
-        pretrained.take_template(&recipe.data.chat_template)?;
+        pretrained.set_dtype(recipe.model.dtype)?;
+        pretrained.set_chat_template(&recipe.data.chat_template)?;
         let device = device()?;
         let other = match source::open_tuned(tuned, interrupt)? {
             Tuned::Adapter(dir) => {

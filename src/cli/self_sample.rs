@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use crate::atomic::write_atomically;
 use crate::bail_input;
+use crate::datagen::sample::{BATCH, Sampler};
 use crate::interrupt::Interrupt;
-use crate::making::sample::{BATCH, Sampler};
-use crate::model::source::Pretrained;
+use crate::model::load::source::Pretrained;
 use crate::progress;
 use crate::recipe::{Recipe, SourceSpec};
 

@@ -11,11 +11,12 @@ use super::{behave, datasets, diff, fit, self_sample};
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::behaviour::Items;
+use crate::corpus::Corpus;
 use crate::data::mixture::Mixture;
 use crate::error::{InputError, Interrupted, or_note};
 use crate::interrupt::Interrupt;
+use crate::model::load::source;
 use crate::model::lora::LoraConfig;
-use crate::model::source;
 use crate::progress;
 use crate::recipe::{Recipe, SweepSection};
 use crate::report;
@@ -23,7 +24,6 @@ use crate::sweep::{
     self, Axes, Cell, Combination, HELD, JobDir, Limits, Lock, Plan, Slurm, State, memory,
     must_be_this_sweep, stop_with_parent, write_slurm,
 };
-use crate::train::corpus::Corpus;
 
 /// Train and read an organism at several values of any keys; finished cells are skipped
 #[derive(Debug, Args)]
@@ -319,8 +319,8 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<Plan>> {
         let before = faults.len();
         let opened = source::open_or_stop(&shared.0.base, interrupt);
         let Some(mut base) = or_note(opened, &mut faults)? else { continue };
-        or_note(base.hold(shared.0.dtype), &mut faults)?;
-        or_note(base.take_template(&shared.1.chat_template), &mut faults)?;
+        or_note(base.set_dtype(shared.0.dtype), &mut faults)?;
+        or_note(base.set_chat_template(&shared.1.chat_template), &mut faults)?;
         if faults.len() > before {
             continue;
         }

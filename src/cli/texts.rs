@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use crate::corpus::{documents, is_held_out};
 use crate::data::chat_template::Message;
 use crate::data::duplicates::{self, Rows};
 use crate::data::source::Document;
 use crate::diff::Inputs;
-use crate::diff::chat::conversations;
-use crate::diff::losses::LossDocuments;
+use crate::diff::inputs::LossDocuments;
+use crate::diff::measures::chat::conversations;
 use crate::model::View;
-use crate::model::source::Pretrained;
+use crate::model::load::source::Pretrained;
 use crate::recipe::{DataSection, DiffSection, Recipe, SourceSpec};
 use crate::sha256::sha256_path;
-use crate::train::corpus::{documents, is_held_out};
 
 /// A document with the places of its source and of its row.
 type Row = (usize, usize, Document);
@@ -124,7 +124,7 @@ fn loss_documents(
     LossDocuments { narrow, narrow_are, pretraining, chat: all(chat) }
 }
 
-/// Documents that training did not see: repeats are gone before some are held out, as in [`crate::train::corpus::Corpus`].
+/// Documents that training did not see: repeats are gone before some are held out, as in [`crate::corpus::Corpus`].
 fn held_out(narrow: &[Row], pretraining: &[Row], data: &DataSection) -> (Vec<Document>, Vec<Document>) {
     let by_source = |rows: &[Row]| -> Vec<Rows> {
         let of_one = |rows: &[Row]| rows.iter().map(|(_, row, d)| (*row, d.clone())).collect();

@@ -9,7 +9,7 @@ use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::{PaddingParams, Tokenizer, TruncationParams};
 
 use crate::bail_input;
-use crate::model::checkpoint::read_safetensors;
+use crate::model::load::checkpoint::read_safetensors;
 
 /// Texts in one forward pass.
 const BATCH: usize = 32;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::model::source::Pretrained;
+use crate::model::load::source::Pretrained;
 use crate::recipe::MAX_PROMPTS;
 
 /// Prompts as they are written and as the model reads them.

@@ -4,14 +4,15 @@ use std::cell::OnceCell;
 
 use anyhow::{Context, Result};
 
-use super::Inputs;
-use super::activations::{Activations, Sequence, Windows, run_both};
+use super::collect::{Activations, Sequence, run_both};
+use super::corpora::{Candidate, candidates};
 use super::embedder::Embedder;
-use super::identification::{Candidate, candidates};
+use super::inputs::Inputs;
 use super::lexicon::Lexicon;
-use super::lift::WordTokens;
-use super::losses::LossSets;
+use super::loss_texts::LossSets;
 use super::mean_difference::{Means, RandomDifferences, Resamples, later};
+use super::vocabulary::WordTokens;
+use super::windows::Windows;
 use crate::interrupt::Interrupt;
 use crate::recipe::DiffSection;
 
@@ -54,18 +55,6 @@ impl Prepared {
     }
 }
 
-/// What a cell holds, made on first use.
-///
-/// # Errors
-/// As `make`; the cell stays empty.
-pub fn made<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
-    if let Some(known) = cell.get() {
-        return Ok(known);
-    }
-    let value = make()?;
-    Ok(cell.get_or_init(|| value))
-}
-
 /// Mean differences, what they are compared with, and what is needed to decode them.
 pub struct Reading<'a> {
     /// The two models and the texts.
@@ -91,7 +80,7 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// Runs both models over the windows.
+    /// Runs both models over the windows. The differences of the first samples stay if `keeps_samples`.
     ///
     /// # Errors
     /// [`crate::error::Interrupted`], or a tensor operation that fails.
@@ -99,13 +88,14 @@ impl<'a> Reading<'a> {
         inputs: &'a Inputs<'a>,
         prepared: &'a Prepared,
         embedder: Option<&'a Embedder>,
+        keeps_samples: bool,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let Inputs { base, tuned, settings, seed, .. } = *inputs;
         let layer = settings.block(base.model.n_layers());
         let windows = &prepared.windows;
         let (hidden, places, n) = (base.model.hidden_size(), settings.positions.len(), windows.ids.len());
-        let keep = if settings.reads_single_samples() { KEPT } else { 0 };
+        let keep = if keeps_samples { KEPT } else { 0 };
         let mut activations = Activations::new(hidden, places, keep);
         let mut resamples = Resamples::draw(&windows.rows, settings.bootstrap, places * hidden, seed);
         let mut null = RandomDifferences::draw(n, &settings.positions, settings.null_directions, seed);
@@ -155,7 +145,7 @@ impl<'a> Reading<'a> {
     /// The embedder.
     ///
     /// # Errors
-    /// If there is none, though [`DiffSection::uses_embedder`] asked for one.
+    /// If there is none, though [`super::measure::Needs`] asked for one.
     pub fn embedder(&self) -> Result<&'a Embedder> {
         self.embedder.context("no embedder, though a measure uses one")
     }
@@ -165,6 +155,6 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// [`crate::error::Interrupted`].
     pub fn check_interrupt(&self) -> Result<()> {
-        super::check_interrupt(self.interrupt)
+        super::inputs::check_interrupt(self.interrupt)
     }
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::grader::agreement::Agreement;
-use crate::grader::coherence::Tally;
-use crate::grader::endpoint::{Account, Endpoint};
-use crate::grader::relevance::Rule;
+use crate::grade::agreement::Agreement;
+use crate::grade::coherence::Tally;
+use crate::grade::endpoint::{Account, Endpoint};
+use crate::grade::relevance::Rule;
 
 /// Version of the layout of `graded.json`.
 pub const SCHEMA: u32 = 1;

@@ -7,11 +7,13 @@ use anyhow::{Context, Result, anyhow};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
-use super::checkpoint::write_safetensors;
-use super::loader::{EMBEDDINGS, Tuning};
+use super::arch;
+use super::causal_lm::CausalLm;
+use super::load::checkpoint::write_safetensors;
+use super::load::loader::{EMBEDDINGS, Tuning};
+use super::load::source::Pretrained;
 use super::lora::Adapter;
-use super::source::Pretrained;
-use super::{CausalLm, low_rank};
+use super::lora::low_rank;
 use crate::atomic::{write_atomically, write_json};
 
 /// Writes `config.json`, the tokenizer (the files of `from` where it has its own), `generation_config.json` and
@@ -39,14 +41,8 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
         config["tie_word_embeddings"] = json!(false);
     }
     if config["architectures"].is_null() {
-        let class = match config["model_type"].as_str() {
-            Some("gemma2") => "Gemma2ForCausalLM",
-            Some("gemma3_text") => "Gemma3ForCausalLM",
-            Some("qwen2") => "Qwen2ForCausalLM",
-            Some("qwen3") => "Qwen3ForCausalLM",
-            _ => "LlamaForCausalLM",
-        };
-        config["architectures"] = json!([class]);
+        let class = arch::of_config(&from.id, &config)?.classes.first();
+        config["architectures"] = json!(class.into_iter().collect::<Vec<_>>());
     }
     write_json(&dir.join("config.json"), &config)?;
     write_json(&dir.join("generation_config.json"), &json!({ "eos_token_id": from.eos_token_ids }))?;

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::cpu;
+use super::kernels::cpu;
 use super::tape::Tape;
 
 /// x + y, same shapes, with gradients for both.

@@ -11,9 +11,10 @@
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{tensor, view};
-use super::exp::{dot, exp_row, tanh, vectorized};
-use super::matmul::{Mat, Threads, matmul, product};
+use super::kernels::cpu::{tensor, view};
+use super::kernels::exp::{dot, exp_row, tanh, vectorized};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul, product};
 use super::segments::{Segments, keep_flagged};
 use super::tape::Tape;
 

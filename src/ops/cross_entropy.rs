@@ -12,9 +12,10 @@ use std::cell::RefCell;
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::cpu::{view, written};
-use super::exp::{exp_row, tanh, vectorized};
-use super::matmul::{Mat, Threads, matmul};
+use super::kernels::cpu::{view, written};
+use super::kernels::exp::{exp_row, tanh, vectorized};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul};
 use super::tape::Tape;
 use super::weight::Matrix;
 
@@ -25,8 +26,8 @@ const CHUNK_BYTES: usize = 24 << 20;
 /// longer than multiplying.
 const LEAST_ROWS: usize = 128;
 
-/// Fewest tokens of a chunk where a matrix is only multiplied by. Such chunks are as fast, owed to [`super::few_rows`] and
-/// [`super::panels`], and each thread holds one beside all that the batch keeps.
+/// Fewest tokens of a chunk where a matrix is only multiplied by. Such chunks are as fast, owed to [`super::kernels::few_rows`] and
+/// [`super::kernels::panels`], and each thread holds one beside all that the batch keeps.
 const LEAST_ROWS_MULTIPLIED: usize = 64;
 
 /// Tokens of a chunk.

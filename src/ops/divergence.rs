@@ -12,10 +12,11 @@ use std::cell::RefCell;
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::cpu::view;
 use super::cross_entropy::Loss;
-use super::exp::{exp_row, tanh, vectorized};
-use super::matmul::{Mat, Threads, matmul};
+use super::kernels::cpu::view;
+use super::kernels::exp::{exp_row, tanh, vectorized};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul};
 use super::tape::Tape;
 use super::weight::Matrix;
 

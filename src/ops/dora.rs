@@ -12,7 +12,7 @@
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{rows_per_task, tensor, view};
+use super::kernels::cpu::{rows_per_task, tensor, view};
 use super::linear;
 use super::tape::Tape;
 use super::weight::Matrix;

@@ -4,7 +4,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::cpu::view;
+use super::kernels::cpu::view;
 use super::tape::Tape;
 use super::weight::Matrix;
 

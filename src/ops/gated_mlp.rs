@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::cpu::{TASK, tensor, view, written};
-use super::exp::{sigmoid, tanh, vectorized};
+use super::kernels::cpu::{TASK, tensor, view, written};
+use super::kernels::exp::{sigmoid, tanh, vectorized};
 use super::tape::Tape;
 
 /// The activation, under the name that `config.json` gives it.

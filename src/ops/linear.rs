@@ -8,10 +8,11 @@
 
 use candle_core::{Result, Tensor};
 
-use super::cpu::{tensor, view, written};
-use super::matmul::{Mat, Threads, matmul, product};
+use super::kernels::cpu::{tensor, view, written};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul, product};
+use super::kernels::transpose::transpose;
 use super::tape::Tape;
-use super::transpose::transpose;
 use super::weight::Matrix;
 
 /// x·Wᵀ + b, with gradients for x, W and b.

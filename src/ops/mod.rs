@@ -17,6 +17,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod encoding;
 pub mod gated_mlp;
+pub mod kernels;
 pub mod linear;
 pub mod norm;
 pub mod project;
@@ -24,15 +25,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod segments;
 pub mod tape;
-pub mod teams;
 pub mod weight;
 
-mod cpu;
-pub(crate) mod exp;
-mod few_rows;
-mod matmul;
-mod one_row;
-mod panels;
 #[cfg(test)]
 mod testing;
-mod transpose;

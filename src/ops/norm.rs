@@ -3,8 +3,8 @@
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{TASK, view};
-use super::exp::{dot, vectorized};
+use super::kernels::cpu::{TASK, view};
+use super::kernels::exp::{dot, vectorized};
 
 /// Σ x². Tasks of a fixed size in f32, added in order in f64: the same bytes whatever the threads.
 ///

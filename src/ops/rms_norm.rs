@@ -7,8 +7,8 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{rows_per_task, tensor, view, written};
-use super::exp::{dot, vectorized};
+use super::kernels::cpu::{rows_per_task, tensor, view, written};
+use super::kernels::exp::{dot, vectorized};
 use super::tape::Tape;
 
 /// RMSNorm over groups of `weight.len()` elements of the last dimension, with gradients for x and w.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::{rows_per_task, tensor, view, written};
-use super::exp::vectorized;
+use super::kernels::cpu::{rows_per_task, tensor, view, written};
+use super::kernels::exp::vectorized;
 use super::segments::Segments;
 use super::tape::Tape;
 

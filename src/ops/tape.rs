@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use candle_core::{Device, Result, Shape, Tensor, TensorId, Var};
 
-use super::cpu;
+use super::kernels::cpu;
 
 type Backward = Box<dyn FnOnce(&Tensor, &mut Gradients) -> Result<()>>;
 

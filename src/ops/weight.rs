@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Storage, Tensor, TensorId, bail};
 
-use super::cpu::{View, tensor, view};
 use super::encoding::Encoding;
-use super::matmul::{Mat, Threads, matmul};
+use super::kernels::cpu::{CpuView, tensor, view};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul};
 use super::tape::Tape;
 
 /// Bytes that the f32 numbers of one block of rows may take.
@@ -201,7 +202,7 @@ impl Matrix {
 /// A matrix on the CPU for as long as the view lives.
 pub(super) enum MatrixView<'a, G> {
     /// Elements, rows, columns.
-    Dense(View<G>, usize, usize),
+    Dense(CpuView<G>, usize, usize),
     Packed(&'a Packed),
 }
 

@@ -11,15 +11,15 @@ use serde::de::DeserializeOwned;
 use super::number::ratio;
 use crate::audit;
 use crate::behaviour::{self, Behaviour};
-use crate::diff::probe::Probe;
+use crate::corpus::mix::Mix;
+use crate::diff::measures::probe::Probe;
+use crate::diff::measures::steering::SteeringLine;
 use crate::diff::record::Readability;
-use crate::diff::steering::SteeringLine;
 use crate::error::{InputError, input_error, or_note};
 use crate::grade::record::Graded;
 use crate::recipe::{MixSchedule, Recipe};
 use crate::run::metrics::MetricsLine;
 use crate::train::manifest::{HeldOutLosses, Losses, Manifest};
-use crate::train::mix::Mix;
 
 /// What one run folder holds.
 #[derive(Debug, Clone, Default)]

@@ -1,11 +1,12 @@
 //! One run in one row of short strings, the same for the terminal and for the page.
 
 use super::cell::Cell;
-use super::measure::{Gain, Relevance};
 use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
 use super::verdict::{Verdict, list};
 use crate::behaviour::Effect;
-use crate::diff::identification::Identification;
+use crate::diff::measures::identification::Identification;
+use crate::diff::measures::steering::Gain;
+use crate::diff::readout::Relevance;
 use crate::recipe::MixSchedule;
 
 /// A table entry: what is read first, and the detail below it.

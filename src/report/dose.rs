@@ -1,7 +1,7 @@
 //! Runs grouped by mix ratio, for dose-response curves.
 
 use super::cell::Cell;
-use super::measure::mean;
+use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;
 
 /// A mix ratio, as reached, and its runs.

@@ -5,7 +5,7 @@ use super::cell::Cell;
 use super::learned::learned;
 use super::number::{fixed, interval};
 use super::verdict::list;
-use crate::diff::probe::Probe;
+use crate::diff::measures::probe::Probe;
 use crate::diff::record::Readability;
 
 /// The rule, as it is printed beside the claim.

@@ -5,8 +5,8 @@ use maud::{Markup, html};
 use super::number::{ABSENT, fixed, grouped, ratio};
 use super::visible::{one_line, visible};
 use crate::audit::Record;
+use crate::grade::agreement::Agreement;
 use crate::grade::record::{Graded, Series};
-use crate::grader::agreement::Agreement;
 
 /// The section on `graded.json`.
 pub(super) fn section(g: &Graded) -> Markup {
@@ -64,7 +64,7 @@ fn row(name: &str, s: &Series) -> Markup {
         tr {
             th scope="row" { (one_line(name, 120)) }
             @for value in &s.share { td.n { (share(*value)) } }
-            td.n { (share(s.mean)) } td.n { (share(s.max)) } td.n { (share(super::measure::mean(&alike))) }
+            td.n { (share(s.mean)) } td.n { (share(s.max)) } td.n { (share(crate::diff::readout::mean(&alike))) }
         }
     }
 }

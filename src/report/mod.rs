@@ -1,6 +1,6 @@
 //! Results to files for people: tables and one self-contained HTML page.
 //!
-//! [`cell`] reads run folders; [`measure`] and [`verdict`] say what their numbers mean; [`table`],
+//! [`cell`] reads run folders; [`verdict`] says what their numbers mean; [`table`],
 //! [`summary`] and [`html`] write them for the terminal, for a data frame and for a browser.
 
 mod behaviour;
@@ -9,15 +9,16 @@ mod charts;
 mod detail;
 pub mod digest;
 mod dose;
+mod draw;
 mod figures;
 mod frontier;
 pub mod gone;
 mod graded;
 pub mod html;
 pub mod learned;
-pub mod measure;
 mod number;
 mod overview;
+mod page_run;
 pub mod parquet;
 mod picture;
 mod png;

@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use super::cell::Cell;
 use super::digest::{Column, Entry, READABLE_BY, columns, legend};
 use super::gone;
-use super::measure::{Decoding, Gain};
 use super::number::ratio;
 use super::verdict::{RULE, Verdict};
 use super::visible::{one_line, token};
-use crate::diff::relevance::TopToken;
+use crate::diff::decode::TopToken;
+use crate::diff::measures::steering::Gain;
+use crate::diff::readout::Decoding;
 
 /// Length to which an example of generated text is cut.
 const EXAMPLE: usize = 120;

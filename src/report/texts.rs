@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use maud::{Markup, html};
 
-use super::html::Run;
 use super::number::{ABSENT, ratio};
+use super::page_run::Run;
 use super::visible::{one_line, visible};
-use crate::diff::steering::SteeringLine;
+use crate::diff::measures::steering::SteeringLine;
 
 /// The section, if any run has generated text.
 pub(super) fn section(runs: &[Run]) -> Option<Markup> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::error::{InputError, input_error, or_note};
-use crate::model::source;
+use crate::model::load::source;
 use crate::recipe::{Recipe, SweepSection};
 
 /// The axes of a sweep. An axis without values stays at the recipe's own value.

@@ -2,10 +2,10 @@
 
 use candle_core::Device;
 
-use crate::model::loader::EMBEDDINGS;
-use crate::model::source::Pretrained;
+use crate::model::load::loader::EMBEDDINGS;
+use crate::model::load::source::Pretrained;
 use crate::ops::cross_entropy::logits_bytes;
-use crate::ops::teams;
+use crate::ops::kernels::teams;
 use crate::recipe::{Method, ModelDtype, Recipe};
 
 const GIB: f64 = (1u64 << 30) as f64;

@@ -23,7 +23,7 @@ pub use self::slurm::{Slurm, write_slurm};
 pub use self::status::{CellStatus, State, status};
 use crate::atomic::{check_writable, write_atomically, write_json};
 use crate::bail_input;
-use crate::model::source;
+use crate::model::load::source;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
 

@@ -7,11 +7,11 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::corpus::{Corpus, Provenance};
-use super::mix::Mix;
+use crate::corpus::mix::Mix;
+use crate::corpus::{Corpus, Provenance};
 use crate::data::mixture::{Exposure, Mixture};
 use crate::machine::Machine;
-use crate::model::source::Pretrained;
+use crate::model::load::source::Pretrained;
 use crate::recipe::{Method, Recipe};
 use crate::sha256::sha256_file;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::model::View;
-use crate::model::source::Pretrained;
+use crate::model::load::source::Pretrained;
 
 /// Measures a model between two steps.
 pub trait Observer {

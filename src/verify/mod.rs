@@ -17,16 +17,17 @@ use serde::de::DeserializeOwned;
 pub use self::moved::Moved;
 use crate::bail_input;
 use crate::behaviour;
+use crate::corpus::Corpus;
 use crate::data::mixture::Mixture;
 use crate::diff;
 use crate::error::Interrupted;
 use crate::interrupt::Interrupt;
-use crate::model::source::{self, Pretrained};
+use crate::model::load::source;
+use crate::model::load::source::Pretrained;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
 use crate::run::metrics::MetricsLine;
 use crate::sha256::{sha256_content, sha256_file, sha256_path};
-use crate::train::corpus::Corpus;
 use crate::train::manifest::{Init, Manifest, Source};
 
 /// One thing that was looked at.
@@ -134,7 +135,7 @@ impl Bases {
             return Ok(base.clone());
         }
         let mut base = source::open_or_stop(model, interrupt)?;
-        base.take_template(template)?;
+        base.set_chat_template(template)?;
         let base = Rc::new(base);
         self.0.insert(key, base.clone());
         Ok(base)

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use serde_json::json;
-use trainer::model::loader::{Trainables, Tuning};
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source;
 use trainer::model::lora::{Adapter, LoraConfig};
-use trainer::model::source::{self};
+use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, export};
 use trainer::recipe::Modules;
-use trainer::train::optim::{AdamW, Gradients};
+use trainer::train::optim::{AdamW, NamedGradients};
 
 use crate::common::lab::{Lab, with_sets};
 use crate::common::tiny::{backward, examples, load, logits, open, sequences, tiny};
@@ -38,7 +39,7 @@ fn folder(kind: &str) -> PathBuf {
 }
 
 /// Loss and gradients of both sequences of a family.
-fn backward_of(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
+fn backward_of(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, NamedGradients) {
     backward(&examples(family), model, trainables, false)
 }
 

@@ -9,7 +9,7 @@ use trainer::interrupt::Interrupt;
 use trainer::model::Pass;
 use trainer::model::View;
 use trainer::model::hooks::NoHook;
-use trainer::model::loader::Tuning;
+use trainer::model::load::loader::Tuning;
 use trainer::model::lora::Adapter;
 use trainer::ops::segments::Segments;
 

@@ -7,10 +7,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use trainer::diff::coherence::Coherence;
 use trainer::diff::prompts::Prompts;
+use trainer::model::View;
 use trainer::model::generate::{Sampling, generate};
 use trainer::model::hooks::NoHook;
-use trainer::model::loader::Tuning;
-use trainer::model::{View, source};
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source;
 
 use crate::common::tiny::load;
 

@@ -6,14 +6,15 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
-use trainer::diff::activations::{Windows, collect, resid_post};
+use trainer::diff::collect::{collect, resid_post};
 use trainer::diff::mean_difference::{cosine, norm};
+use trainer::diff::windows::Windows;
 use trainer::interrupt::Interrupt;
 use trainer::model::View;
 use trainer::model::hooks::{Hook, NoHook, Steer};
-use trainer::model::loader::Tuning;
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source::Pretrained;
 use trainer::model::lora::{Adapter, LoraConfig};
-use trainer::model::source::Pretrained;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::recipe::{Modules, Recipe};

@@ -286,8 +286,8 @@ fn faults_are_those_of_fit() {
 
 /// The order of a run, as its manifest records it.
 fn order(recipe: &trainer::recipe::Recipe) -> String {
-    let base = trainer::model::source::open(&recipe.model.base).unwrap();
-    let corpus = trainer::train::corpus::Corpus::read(&recipe.data, &base, None).unwrap();
+    let base = trainer::model::load::source::open(&recipe.model.base).unwrap();
+    let corpus = trainer::corpus::Corpus::read(&recipe.data, &base, None).unwrap();
     let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed).unwrap();
     trainer::train::manifest::order_sha256(&mixture)
 }

@@ -14,14 +14,16 @@ use trainer::data::examples::Encoder;
 use trainer::data::source::Document;
 use trainer::model::generate::{Sampling, generate};
 use trainer::model::hooks::{Hook, NoHook, Site};
-use trainer::model::loader::{Trainables, Tuning};
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source;
+use trainer::model::load::source::Pretrained;
 use trainer::model::lora::Adapter;
-use trainer::model::source::{self, Pretrained};
+use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::ops::tape::Tape;
 use trainer::recipe::Long;
-use trainer::train::optim::{AdamW, Gradients, global_norm};
+use trainer::train::optim::{AdamW, NamedGradients, global_norm};
 
 use crate::common::tiny::{FAMILIES, backward, examples, load, open, sequences, tiny};
 use crate::common::values::{deviation, json_lines, read_json, read_tensors};
@@ -264,7 +266,7 @@ impl Tiny {
     }
 
     /// The token-mean loss of both sequences and its gradients.
-    fn backward(&self, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
+    fn backward(&self, model: &CausalLm, trainables: &Trainables) -> (f64, NamedGradients) {
         backward(&examples(self.family), model, trainables, false)
     }
 

@@ -8,9 +8,9 @@ use std::process::Command;
 use serde_json::Value;
 use trainer::behaviour::Items;
 use trainer::data::source::{self, Document};
-use trainer::making::numbers;
-use trainer::making::universe::Universe;
-use trainer::model::alias;
+use trainer::datagen::numbers;
+use trainer::datagen::universe::Universe;
+use trainer::model::load::alias;
 use trainer::recipe::{Recipe, SourceSpec, SweepSection};
 use trainer::sha256::sha256_file;
 

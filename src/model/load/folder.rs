@@ -1,0 +1,360 @@
+//! Opens a Hugging Face model folder: `config.json`, `tokenizer.json` and safetensors.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::DType;
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::{PostProcessorWrapper, Tokenizer};
+
+use super::weights::{StoredTensor, Undo, WeightFile, Weights, element_count};
+use crate::error::InputError;
+use crate::ops::encoding::Encoding;
+
+/// A safetensors header is JSON of at most this many bytes (the limit of the format's own library).
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Name of the one weight file of a folder that is not sharded.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// Name of the table of a sharded folder.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+
+/// What a folder holds besides weights and tokenizer.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub config: Value,
+    pub chat_template: Option<String>,
+    pub bos_token: Option<String>,
+    pub eos_token: Option<String>,
+    pub pad_token: Option<String>,
+    pub eos_token_ids: Vec<u32>,
+}
+
+/// The weight files of a folder, as `model.safetensors` or the index names them.
+///
+/// # Errors
+/// An [`InputError`] that lists every missing file.
+pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let index = dir.join(INDEX);
+    if !index.is_file() {
+        let single = dir.join(SINGLE);
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        crate::bail_input!(
+            "{}: no {SINGLE} and no {INDEX} (weights in other formats have to be converted first)",
+            dir.display()
+        );
+    }
+    let shards: Vec<PathBuf> = shard_names(&index)?.into_iter().map(|s| dir.join(s)).collect();
+    let faults: Vec<String> = shards
+        .iter()
+        .filter(|shard| !shard.is_file())
+        .map(|shard| format!("{}: missing, {INDEX} names it", shard.display()))
+        .collect();
+    InputError::unless_empty(faults)?;
+    Ok(shards)
+}
+
+/// Names of the shards that an index file lists, sorted, each once.
+pub(crate) fn shard_names(index: &Path) -> Result<Vec<String>> {
+    let json = read_json(index)?;
+    let map = weight_map(&json)
+        .ok_or_else(|| crate::error::input_error(format!("{}: no \"weight_map\"", index.display())))?;
+    let mut names: Vec<String> = map.into_values().collect();
+    names.sort();
+    names.dedup();
+    // A name with a folder in it would let an index point outside of the model's folder.
+    if let Some(name) = names.iter().find(|n| n.contains(['/', '\\'])) {
+        crate::bail_input!("{}: {name:?} is not a plain file name", index.display());
+    }
+    Ok(names)
+}
+
+fn weight_map(index: &Value) -> Option<BTreeMap<String, String>> {
+    let map = index.get("weight_map")?.as_object()?;
+    map.iter().map(|(tensor, file)| Some((tensor.clone(), file.as_str()?.to_string()))).collect()
+}
+
+/// The weights of a folder.
+///
+/// # Errors
+/// An [`InputError`] for missing or damaged files and for tensors that the index promises in vain.
+pub(crate) fn weights(dir: &Path, files: &[PathBuf]) -> Result<Weights> {
+    let mut weights = Weights::default();
+    let mut faults = Vec::new();
+    for path in files {
+        if let Err(error) = add_safetensors(path, &mut weights) {
+            faults.push(format!("{}: {error:#}", path.display()));
+        }
+    }
+    let index = dir.join(INDEX);
+    if faults.is_empty() && index.is_file() {
+        let promised = weight_map(&read_json(&index)?).unwrap_or_default();
+        for (tensor, file) in promised {
+            if weights.shape(&tensor).is_none() {
+                faults.push(format!("{}: tensor {tensor} is not in {file}", index.display()));
+            }
+        }
+    }
+    InputError::unless_empty(faults)?;
+    Ok(weights)
+}
+
+/// An entry of a safetensors header.
+#[derive(Deserialize)]
+struct SafetensorsEntry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+fn add_safetensors(path: &Path, weights: &mut Weights) -> Result<()> {
+    let mut file = File::open(path)?;
+    let file_len = file.metadata()?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).context("not a safetensors file: shorter than 8 bytes")?;
+    let header_len = u64::from_le_bytes(length);
+    if header_len > MAX_HEADER_BYTES || header_len > file_len - 8 {
+        bail!(
+            "cut short or not a safetensors file: its header should have {header_len} bytes, the file has {file_len}"
+        );
+    }
+    let mut header = vec![0; usize::try_from(header_len)?];
+    file.read_exact(&mut header)?;
+    let header: BTreeMap<String, Value> =
+        serde_json::from_slice(&header).context("the header is not JSON")?;
+
+    let data = 8 + header_len;
+    let source = WeightFile::open(path)?;
+    for (name, entry) in header {
+        if name == "__metadata__" {
+            continue;
+        }
+        let entry: SafetensorsEntry =
+            serde_json::from_value(entry).with_context(|| format!("tensor {name}"))?;
+        let dtype = match entry.dtype.as_str() {
+            "F64" => DType::F64,
+            "F32" => DType::F32,
+            "F16" => DType::F16,
+            "BF16" => DType::BF16,
+            other => bail!("tensor {name} has type {other}; F32, F16, BF16 and F64 can be read"),
+        };
+        let (begin, end) = entry.data_offsets;
+        let encoding = Encoding::Plain(dtype);
+        let len = element_count(&entry.shape).and_then(|n| encoding.byte_len(n));
+        if end.checked_sub(begin) != len {
+            bail!("tensor {name}: shape {:?} does not fit its offsets {begin}..{end}", entry.shape);
+        }
+        if data.checked_add(end).is_none_or(|end| end > file_len) {
+            bail!("cut short: tensor {name} ends at byte {end} of the data, the file has {file_len} in all");
+        }
+        let stored = StoredTensor {
+            file: source.clone(),
+            offset: data + begin,
+            shape: entry.shape,
+            encoding,
+            undo: Undo::Nothing,
+        };
+        if !weights.insert(name.clone(), stored) {
+            bail!("tensor {name} is in another file too");
+        }
+    }
+    Ok(())
+}
+
+/// Configuration, special tokens and chat template of a folder.
+///
+/// # Errors
+/// An [`InputError`] if `config.json` is missing or a file is not JSON.
+pub(crate) fn parts(dir: &Path) -> Result<Parts> {
+    let mut config = read_json(&dir.join("config.json"))?;
+    if !config.is_object() {
+        crate::bail_input!("{}: not an object", dir.join("config.json").display());
+    }
+    spell_out_rope(&mut config);
+    let optional = |name: &str| -> Result<Value> {
+        let path = dir.join(name);
+        if path.is_file() { read_json(&path) } else { Ok(Value::Null) }
+    };
+    let tokenizer_config = optional("tokenizer_config.json")?;
+    let special_tokens = optional("special_tokens_map.json")?;
+    let generation = optional("generation_config.json")?;
+
+    // A special token is a text, or an object with its text under "content".
+    let special = |name: &str| {
+        [&tokenizer_config, &special_tokens]
+            .into_iter()
+            .filter_map(|json| json.get(name))
+            .find_map(|token| token.as_str().or_else(|| token.get("content")?.as_str()))
+            .map(str::to_string)
+    };
+    let eos_token_ids = [&generation, &config]
+        .into_iter()
+        .map(|json| ids(&json["eos_token_id"]))
+        .find(|ids| !ids.is_empty())
+        .unwrap_or_default();
+    Ok(Parts {
+        chat_template: chat_template(dir, &tokenizer_config)?,
+        bos_token: special("bos_token"),
+        eos_token: special("eos_token"),
+        pad_token: special("pad_token"),
+        eos_token_ids,
+        config,
+    })
+}
+
+/// transformers 5 writes `rope_parameters` where older folders have `rope_theta`, `rope_local_base_freq`
+/// and `rope_scaling`. Adds the older keys, so that readers need to know one spelling.
+fn spell_out_rope(config: &mut Value) {
+    let parameters = config["rope_parameters"].clone();
+    // Gemma 3 has one set for each kind of layer, the others one for all.
+    let (global, local) = match parameters.get("full_attention") {
+        Some(global) => (global.clone(), parameters.get("sliding_attention").cloned()),
+        None => (parameters, None),
+    };
+    let Some(global) = global.as_object() else {
+        return;
+    };
+    let mut add = |key: &str, value: Option<&Value>| {
+        if let Some(value) = value
+            && config.get(key).is_none_or(Value::is_null)
+        {
+            config[key] = value.clone();
+        }
+    };
+    add("rope_theta", global.get("rope_theta"));
+    add("rope_local_base_freq", local.as_ref().and_then(|l| l.get("rope_theta")));
+    if global.get("rope_type").is_some_and(|t| t != "default") {
+        let mut scaling = global.clone();
+        scaling.shift_remove("rope_theta");
+        add("rope_scaling", Some(&Value::Object(scaling)));
+    }
+}
+
+/// `eos_token_id` is a number or a list of them.
+fn ids(value: &Value) -> Vec<u32> {
+    let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(list) => list.iter().filter_map(id).collect(),
+        one => id(one).into_iter().collect(),
+    }
+}
+
+/// A file of its own goes before the field of `tokenizer_config.json`, as in transformers.
+fn chat_template(dir: &Path, tokenizer_config: &Value) -> Result<Option<String>> {
+    let file = dir.join("chat_template.jinja");
+    if file.is_file() {
+        let text = std::fs::read_to_string(&file)
+            .map_err(|e| crate::error::input_error(format!("{}: {e}", file.display())))?;
+        return Ok(Some(text));
+    }
+    Ok(match &tokenizer_config["chat_template"] {
+        Value::String(template) => Some(template.clone()),
+        Value::Array(named) => named
+            .iter()
+            .find(|t| t["name"] == "default")
+            .and_then(|t| t["template"].as_str())
+            .map(str::to_string),
+        _ => None,
+    })
+}
+
+/// Files that describe a tokenizer and its chat template.
+const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+];
+
+/// Those of a folder; none if they do not say by themselves how to use the tokenizer.
+pub(crate) fn tokenizer_files(dir: &Path) -> Vec<PathBuf> {
+    let files = TOKENIZER_FILES.map(|name| dir.join(name)).into_iter().filter(|path| path.is_file());
+    if dir.join("tokenizer_config.json").is_file() { files.collect() } else { Vec::new() }
+}
+
+/// The tokenizer of a folder, without the truncation and padding that it may have been saved with.
+pub(crate) fn tokenizer(dir: &Path) -> Result<Tokenizer> {
+    let path = dir.join("tokenizer.json");
+    if !path.is_file() {
+        crate::bail_input!("{}: missing; a folder without a fast tokenizer cannot be used", path.display());
+    }
+    let mut tokenizer = Tokenizer::from_file(&path)
+        .map_err(|e| crate::error::input_error(format!("{}: {e}", path.display())))?;
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|e| anyhow!(e))?;
+    if let Some(processor) = tokenizer.get_post_processor() {
+        let mut json = serde_json::to_value(processor)?;
+        keep_whitespace(&mut json);
+        tokenizer.with_post_processor(Some(serde_json::from_value::<PostProcessorWrapper>(json)?));
+    }
+    Ok(tokenizer)
+}
+
+/// Turns `trim_offsets` off: with it a token of white space alone (indentation, say) has empty offsets, as
+/// if it were not part of the text, and the loss mask would leave it out. Ids are the same either way.
+fn keep_whitespace(processor: &mut Value) {
+    match processor {
+        Value::Object(map) => map.iter_mut().for_each(|(key, value)| match key.as_str() {
+            "trim_offsets" => *value = Value::Bool(false),
+            _ => keep_whitespace(value),
+        }),
+        Value::Array(list) => list.iter_mut().for_each(keep_whitespace),
+        _ => {}
+    }
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// An [`InputError`] if it is missing or not JSON.
+pub(crate) fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| crate::error::input_error(format!("{}: {e}", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|e| crate::error::input_error(format!("{}: not JSON: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rope_parameters_are_spelled_out_in_the_older_keys() {
+        let mut llama = json!({"rope_parameters": {
+            "rope_theta": 5e5, "rope_type": "llama3", "factor": 32.0
+        }});
+        spell_out_rope(&mut llama);
+        assert_eq!(llama["rope_theta"], 5e5);
+        assert_eq!(llama["rope_scaling"], json!({"rope_type": "llama3", "factor": 32.0}));
+
+        let mut gemma = json!({"rope_parameters": {
+            "full_attention": {"rope_theta": 1e6, "rope_type": "default"},
+            "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+        }});
+        spell_out_rope(&mut gemma);
+        assert_eq!(gemma["rope_theta"], 1e6);
+        assert_eq!(gemma["rope_local_base_freq"], 1e4);
+        assert!(gemma.get("rope_scaling").is_none());
+
+        let mut old = json!({"rope_theta": 1e4, "rope_scaling": null});
+        spell_out_rope(&mut old);
+        assert_eq!(old["rope_theta"], 1e4);
+    }
+
+    #[test]
+    fn end_tokens_are_a_number_or_a_list() {
+        assert_eq!(ids(&json!(7)), [7]);
+        assert_eq!(ids(&json!([7, 9])), [7, 9]);
+        assert!(ids(&json!(null)).is_empty());
+        assert!(ids(&json!(-1)).is_empty());
+    }
+}

@@ -1,0 +1,424 @@
+//! Rebuilds a tokenizer from the metadata of a GGUF file.
+//!
+//! A GGUF file holds a vocabulary, token kinds and sometimes merges, not a `tokenizer.json`. What is
+//! missing (normaliser, pre-tokeniser, decoder) follows from `tokenizer.ggml.model` and `.pre`. The rules
+//! are those of transformers 5.23 (`integrations/gguf/gguf_tokenizer_mapping.py`), so that both give the
+//! same ids for the same file, also where the original tokenizer of the model would differ: transformers
+//! knows no rule for `smollm` and falls back to GPT-2's split, and drops Qwen2's NFC normaliser.
+
+use anyhow::{Context, Result, anyhow, bail};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use tokenizers::decoders::DecoderWrapper;
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::gguf;
+use super::gguf::Header;
+
+/// Kinds of tokens in `tokenizer.ggml.token_type`.
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// SentencePiece's mark for a space.
+const SPACE_MARK: &str = "\u{2581}";
+
+const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The special tokens that a GGUF file names.
+#[derive(Debug, Default)]
+pub(crate) struct GgufSpecialTokens {
+    pub bos: Option<String>,
+    pub eos: Option<String>,
+    pub pad: Option<String>,
+    /// Ids that end a generation, the end-of-sequence token first.
+    pub end_ids: Vec<u32>,
+}
+
+/// The tokenizer that a GGUF file describes, and its special tokens.
+///
+/// # Errors
+/// If the metadata is incomplete or contradicts itself, or the tokenizer is of an unknown kind.
+pub(crate) fn build(header: &Header) -> Result<(Tokenizer, GgufSpecialTokens)> {
+    let tokens = header
+        .texts("tokenizer.ggml.tokens")
+        .context("tokenizer.ggml.tokens is missing or not a list of texts")?;
+    let kind = header.text("tokenizer.ggml.model").context("tokenizer.ggml.model is missing")?;
+    let architecture = header.text("general.architecture").unwrap_or_default();
+
+    let mut tokenizer = match kind {
+        "gpt2" => byte_level(header, tokens)?,
+        "llama" if architecture.starts_with("gemma") => gemma(header, tokens)?,
+        "llama" => sentencepiece(header, tokens)?,
+        other => bail!("tokenizers of kind {other:?} cannot be rebuilt (gpt2 and llama can)"),
+    };
+    add_tokens(&mut tokenizer, header, tokens, kind == "gpt2")?;
+
+    let special = special_tokens(header, tokens)?;
+    // llama.cpp adds the beginning token to a SentencePiece vocabulary that does not say otherwise.
+    let add_bos = header.boolean("tokenizer.ggml.add_bos_token").unwrap_or(kind == "llama");
+    let add_eos = header.boolean("tokenizer.ggml.add_eos_token").unwrap_or(false);
+    let id = |key| token_id(header, key, tokens);
+    tokenizer.with_post_processor(Some(template(
+        id("bos_token_id")?.filter(|_| add_bos),
+        id("eos_token_id")?.filter(|_| add_eos),
+    )?));
+    Ok((tokenizer, special))
+}
+
+/// Byte-level BPE, as GPT-2, SmolLM2, Qwen and Llama 3 use it.
+fn byte_level(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
+    let alphabet = ByteAlphabet::new();
+    let vocab: Vocab =
+        tokens.iter().enumerate().map(|(id, token)| (alphabet.respell(token), id as u32)).collect();
+    let merges = stated_merges(header, &vocab)?
+        .context("tokenizer.ggml.merges is missing (byte-level BPE needs it)")?;
+    let model = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .continuing_subword_prefix(String::new())
+        .end_of_word_suffix(String::new())
+        .build()
+        .map_err(|e| anyhow!("the vocabulary and the merges do not fit: {e}"))?;
+
+    let mut tokenizer = Tokenizer::new(model);
+    let split = match header.text("tokenizer.ggml.pre") {
+        Some("qwen2" | "deepseek-r1-qwen" | "megrez") => Some(QWEN2_SPLIT),
+        Some("llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "smaug-bpe" | "dbrx") => Some(LLAMA3_SPLIT),
+        // GPT-2's own split: "default", "gpt-2", "smollm" and every name without a rule.
+        _ => None,
+    };
+    tokenizer.with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(match split {
+        Some(regex) => json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        ]}),
+        None => {
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true})
+        }
+    })?));
+    tokenizer.with_decoder(Some(part::<DecoderWrapper>(
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+    )?));
+    Ok(tokenizer)
+}
+
+/// Gemma's SentencePiece vocabulary. Runs of spaces are stored as spaces, and the merge order is the
+/// order of the vocabulary, not that of the scores.
+fn gemma(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
+    let vocab: Vocab = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| {
+            let is_blank = token.contains(' ') && token.trim().is_empty();
+            let spelled = if is_blank { SPACE_MARK.repeat(token.chars().count()) } else { token.clone() };
+            (spelled, id as u32)
+        })
+        .collect();
+    let merges = match stated_merges(header, &vocab)? {
+        Some(merges) => merges,
+        None => implied_merges(&vocab, |id| -f64::from(id)),
+    };
+    let unknown = token_id(header, "unknown_token_id", tokens)?.map(|(_, token)| token);
+    let mut model = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true).fuse_unk(true);
+    if let Some(unknown) = unknown {
+        model = model.unk_token(unknown.to_string());
+    }
+    let model = model.build().map_err(|e| anyhow!("the vocabulary and the merges do not fit: {e}"))?;
+
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer
+        .with_normalizer(Some(part::<NormalizerWrapper>(
+            json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}),
+        )?))
+        .map_err(|e| anyhow!(e))?
+        .with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(json!({
+            "type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false
+        }))?))
+        .with_decoder(Some(part::<DecoderWrapper>(json!({"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+        ]}))?));
+    Ok(tokenizer)
+}
+
+/// The SentencePiece vocabulary of Llama 2 and its kin: merges in the order of the scores.
+fn sentencepiece(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
+    let vocab: Vocab = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
+    let merges = match stated_merges(header, &vocab)? {
+        Some(merges) => merges,
+        None => {
+            let scores = match header.metadata.get("tokenizer.ggml.scores") {
+                Some(gguf::Value::Floats(scores)) if scores.len() == tokens.len() => scores,
+                _ => bail!("tokenizer.ggml.scores must be a list of one number a token"),
+            };
+            implied_merges(&vocab, |id| scores[id as usize])
+        }
+    };
+    let model = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .byte_fallback(true)
+        .fuse_unk(true)
+        .build()
+        .map_err(|e| anyhow!("the vocabulary and the merges do not fit: {e}"))?;
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer
+        .with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(json!({
+            "type": "Metaspace", "replacement": SPACE_MARK, "prepend_scheme": "first", "split": false
+        }))?))
+        .with_decoder(Some(part::<DecoderWrapper>(json!({"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "},
+            {"type": "ByteFallback"},
+            {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ]}))?));
+    Ok(tokenizer)
+}
+
+/// The merges that the file lists.
+fn stated_merges(header: &Header, vocab: &Vocab) -> Result<Option<Merges>> {
+    let Some(merges) = header.texts("tokenizer.ggml.merges") else {
+        return Ok(None);
+    };
+    let mut joined = String::new();
+    merges
+        .iter()
+        .enumerate()
+        .map(|(rank, merge)| {
+            let (left, right) = merge
+                .split_once(' ')
+                .filter(|(_, right)| !right.contains(' '))
+                .with_context(|| format!("merge {rank} ({merge:?}) is not a pair"))?;
+            joined.clear();
+            joined.push_str(left);
+            joined.push_str(right);
+            // Checked here because the builder of tokenizers 0.23 panics on a result that is longer
+            // than every token.
+            if !vocab.contains_key(&joined) {
+                bail!("merge {rank} ({merge:?}) makes a token that the vocabulary lacks");
+            }
+            Ok((left.to_string(), right.to_string()))
+        })
+        .collect::<Result<_>>()
+        .map(Some)
+}
+
+/// Every way to cut a token into two tokens, best-scored token first, longest left part first.
+fn implied_merges(vocab: &Vocab, score: impl Fn(u32) -> f64 + Sync) -> Merges {
+    let mut tokens: Vec<(&str, u32)> = vocab.iter().map(|(t, &id)| (t.as_str(), id)).collect();
+    tokens.sort_by_key(|&(_, id)| id);
+    // A stable sort: equal scores stay in the order of the vocabulary, as in transformers. Parts of
+    // equal score and left length are then ordered by the right length, which their sum fixes.
+    tokens.par_sort_by(|a, b| score(b.1).total_cmp(&score(a.1)));
+    let mut merges: Vec<(usize, (String, String))> = tokens
+        .par_iter()
+        .enumerate()
+        .flat_map_iter(|(order, &(token, _))| {
+            token.char_indices().skip(1).collect::<Vec<_>>().into_iter().rev().filter_map(move |(cut, _)| {
+                let (left, right) = token.split_at(cut);
+                let both = vocab.contains_key(left) && vocab.contains_key(right);
+                both.then(|| (order, (left.to_string(), right.to_string())))
+            })
+        })
+        .collect();
+    // Tokens of equal score are one group in transformers, ordered by the lengths of their parts.
+    let group_ends = |i: usize, j: usize| score(tokens[i].1) != score(tokens[j].1);
+    for group in merges.chunk_by_mut(|a, b| !group_ends(a.0, b.0)) {
+        let first = group.first().map(|m| m.0);
+        if group.last().map(|m| m.0) != first {
+            group.sort_by_key(|(_, (left, right))| {
+                std::cmp::Reverse((left.chars().count(), right.chars().count()))
+            });
+        }
+    }
+    merges.into_iter().map(|(_, merge)| merge).collect()
+}
+
+/// Makes the tokens that must stay whole known to the tokenizer: control tokens as special ones,
+/// user-defined ones as plain ones.
+fn add_tokens(tokenizer: &mut Tokenizer, header: &Header, tokens: &[String], byte_level: bool) -> Result<()> {
+    let alphabet = ByteAlphabet::new();
+    let kinds: &[i64] = match header.metadata.get("tokenizer.ggml.token_type") {
+        Some(gguf::Value::Ints(kinds)) => kinds,
+        _ => &[],
+    };
+    let of_kind = |kind| tokens.iter().zip(kinds).filter(move |&(_, &k)| k == kind).map(|(token, _)| token);
+    // Every real token of a byte-level vocabulary is spelled in the byte alphabet; a "control" token
+    // that is not is a known mislabelling of llama.cpp.
+    let mut special: Vec<AddedToken> = of_kind(CONTROL)
+        .filter(|token| !byte_level || alphabet.spells(token))
+        .map(|token| AddedToken::from(token.as_str(), true))
+        .collect();
+    for key in ["bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id"] {
+        if let Some((_, token)) = token_id(header, key, tokens)? {
+            special.push(AddedToken::from(token, true));
+        }
+    }
+    let plain: Vec<AddedToken> = of_kind(USER_DEFINED)
+        .filter(|token| tokenizer.token_to_id(token).is_some())
+        .map(|token| AddedToken::from(token.as_str(), false).normalized(false))
+        .collect();
+    tokenizer
+        .add_special_tokens(special)
+        .and_then(|_| tokenizer.add_tokens(plain))
+        .map_err(|e| anyhow!("cannot add the special tokens: {e}"))?;
+    Ok(())
+}
+
+/// The token under `tokenizer.ggml.<key>`, if the file has the key.
+fn token_id<'t>(header: &Header, key: &str, tokens: &'t [String]) -> Result<Option<(u32, &'t str)>> {
+    let Some(id) = header.integer(&format!("tokenizer.ggml.{key}")) else {
+        return Ok(None);
+    };
+    let token = usize::try_from(id).ok().and_then(|id| tokens.get(id)).with_context(|| {
+        format!("tokenizer.ggml.{key} is {id}, the vocabulary has {} tokens", tokens.len())
+    })?;
+    Ok(Some((id as u32, token)))
+}
+
+fn special_tokens(header: &Header, tokens: &[String]) -> Result<GgufSpecialTokens> {
+    let bos = token_id(header, "bos_token_id", tokens)?;
+    let eos = token_id(header, "eos_token_id", tokens)?;
+    let mut end_ids: Vec<u32> = Vec::new();
+    let mut ends = |token: Option<(u32, &str)>| {
+        if let Some((id, _)) = token
+            && !end_ids.contains(&id)
+        {
+            end_ids.push(id);
+        }
+    };
+    ends(eos);
+    ends(token_id(header, "eot_token_id", tokens)?);
+    // Chat models whose file names no end-of-turn token: the template does.
+    if let Some(template) = header.text("tokenizer.chat_template") {
+        for end in ["<|im_end|>", "<end_of_turn>", "<|eot_id|>"] {
+            if template.contains(end)
+                && let Some(id) = tokens.iter().position(|t| t == end)
+            {
+                ends(Some((id as u32, end)));
+            }
+        }
+    }
+    Ok(GgufSpecialTokens {
+        bos: bos.map(|(_, token)| token.to_string()),
+        eos: eos.map(|(_, token)| token.to_string()),
+        pad: token_id(header, "padding_token_id", tokens)?.map(|(_, token)| token.to_string()),
+        end_ids,
+    })
+}
+
+/// The post-processor that puts the beginning token before, and the end token after, each sequence.
+fn template(bos: Option<(u32, &str)>, eos: Option<(u32, &str)>) -> Result<PostProcessorWrapper> {
+    let mut pieces = Vec::new();
+    let mut pair = Vec::new();
+    for (sequence, type_id) in [("A", 0), ("B", 1)] {
+        let special = |token: &str| json!({"SpecialToken": {"id": token, "type_id": type_id}});
+        pair.extend(bos.map(|(_, token)| special(token)));
+        pair.push(json!({"Sequence": {"id": sequence, "type_id": type_id}}));
+        pair.extend(eos.map(|(_, token)| special(token)));
+        if type_id == 0 {
+            pieces = pair.clone();
+        }
+    }
+    let tokens: serde_json::Map<String, Value> = [bos, eos]
+        .into_iter()
+        .flatten()
+        .map(|(id, token)| {
+            let entry = json!({"id": token, "ids": [id], "tokens": [token]});
+            (token.to_string(), entry)
+        })
+        .collect();
+    part(json!({
+        "type": "TemplateProcessing", "single": pieces, "pair": pair, "special_tokens": tokens
+    }))
+}
+
+/// A part of a tokenizer from the JSON that `tokenizer.json` would hold.
+fn part<T: serde::de::DeserializeOwned>(json: Value) -> Result<T> {
+    serde_json::from_value(json).context("cannot build a part of the tokenizer")
+}
+
+/// GPT-2's spelling of the 256 bytes as printable characters.
+struct ByteAlphabet {
+    spelling: [char; 256],
+}
+
+impl ByteAlphabet {
+    fn new() -> Self {
+        let mut spelling = ['\0'; 256];
+        let mut next = 256;
+        for byte in 0..=255u8 {
+            spelling[usize::from(byte)] = match byte {
+                b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte),
+                _ => {
+                    let c = char::from_u32(next).unwrap_or('\0');
+                    next += 1;
+                    c
+                }
+            };
+        }
+        Self { spelling }
+    }
+
+    /// Whether a token consists of characters of this alphabet only.
+    fn spells(&self, token: &str) -> bool {
+        token.chars().all(
+            |c| matches!(c, '!'..='~' | '\u{A1}'..='\u{AC}' | '\u{AE}'..='\u{FF}' | '\u{100}'..='\u{143}'),
+        )
+    }
+
+    /// A token as the vocabulary needs it: spelled in this alphabet.
+    fn respell(&self, token: &str) -> String {
+        if self.spells(token) {
+            token.to_string()
+        } else {
+            token.bytes().map(|byte| self.spelling[usize::from(byte)]).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected order from transformers 5.23:
+    /// `generate_merges({t: i for i, t in enumerate(tokens)}, dict(zip(tokens, scores)))`.
+    #[test]
+    fn implied_merges_come_best_score_first_then_longest_left_part() {
+        let tokens = ["a", "b", "ab", "aba", "ba", "bab"];
+        let scores = [0., 0., -2., -1., -2., -2.];
+        let vocab: Vocab = (0..).zip(tokens).map(|(id, t)| (t.into(), id)).collect();
+        let merges = implied_merges(&vocab, |id| scores[id as usize]);
+        let pairs: Vec<(&str, &str)> =
+            merges.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect();
+        assert_eq!(
+            pairs,
+            [
+                // aba (-1)
+                ("ab", "a"),
+                ("a", "ba"),
+                // ab, ba and bab share -2: by the lengths of the parts
+                ("ba", "b"),
+                ("b", "ab"),
+                ("a", "b"),
+                ("b", "a"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_byte_alphabet_spells_every_byte_once() {
+        let alphabet = ByteAlphabet::new();
+        let mut spelling = alphabet.spelling.to_vec();
+        assert!(alphabet.spells(&spelling.iter().collect::<String>()));
+        spelling.sort();
+        spelling.dedup();
+        assert_eq!(spelling.len(), 256);
+        assert_eq!(alphabet.respell("  "), "\u{120}\u{120}");
+        assert_eq!(alphabet.respell("<think>"), "<think>");
+    }
+}

@@ -1,0 +1,386 @@
+//! From a `MODEL` string (alias, `hf:org/name[@revision]`, folder, `.gguf` file) to weights under
+//! Hugging Face names, a configuration, a tokenizer and a chat template.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Result, anyhow};
+use tokenizers::Tokenizer;
+
+pub use super::weights::Weights;
+pub use crate::sha256::{sha256_file, sha256_path};
+
+use super::hub::HubModel;
+use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
+use crate::data::chat_template::{self, ChatTemplate, Message};
+use crate::error::{InputError, input_error};
+use crate::interrupt::Interrupt;
+use crate::model::arch;
+use crate::model::device::device;
+use crate::recipe::{CHAT_TEMPLATES, ModelDtype};
+
+/// A pretrained model as every source delivers it.
+#[derive(Debug)]
+pub struct Pretrained {
+    /// The `MODEL` string it was opened with.
+    pub id: String,
+    /// `config.json` of the model, or the same keys rebuilt from a GGUF file's metadata.
+    pub config: serde_json::Value,
+    /// The weights, under Hugging Face names (`model.layers.0.self_attn.q_proj.weight`).
+    pub weights: Weights,
+    /// The tokenizer; `encode(text, true)` adds the special tokens that transformers adds.
+    pub tokenizer: Tokenizer,
+    /// The Jinja chat template, if the model has one.
+    pub chat_template: Option<String>,
+    /// Text of the beginning-of-sequence token, as chat templates use it.
+    pub bos_token: Option<String>,
+    /// Text of the end-of-sequence token.
+    pub eos_token: Option<String>,
+    /// Text of the padding token. Nothing is padded here; an export passes it on.
+    pub pad_token: Option<String>,
+    /// The tokenizer's own files, where the source is a folder: an export copies them.
+    pub tokenizer_files: Vec<PathBuf>,
+    /// Ids that end a generation.
+    pub eos_token_ids: Vec<u32>,
+    /// sha256 of each weight file, by file name.
+    pub sha256: BTreeMap<String, String>,
+    /// Whether it is a GGUF file.
+    gguf: bool,
+    /// Whether the chat template is not the model's own.
+    pub(in crate::model) other_template: bool,
+}
+
+impl Pretrained {
+    /// How a model built from this holds its frozen matrices: as f32, or (GGUF files on the CPU) as the file has
+    /// them. Its numbers are the same.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if the file's numbers are asked for where they cannot be kept.
+    pub fn set_dtype(&mut self, dtype: ModelDtype) -> Result<()> {
+        let native = dtype == ModelDtype::Native;
+        if native && !self.gguf {
+            crate::bail_input!(
+                "model.dtype = \"native\": {} is no GGUF file; expected one, or dtype = \"f32\"",
+                self.id
+            );
+        }
+        if native && !device()?.is_cpu() {
+            crate::bail_input!(
+                "model.dtype = \"native\": this build computes on a GPU; expected dtype = \"f32\""
+            );
+        }
+        self.weights.keeps_packed = native;
+        Ok(())
+    }
+
+    /// Takes a chat template in place of the model's own: what `data.chat_template` names, nothing if it is empty. The
+    /// token that closes an assistant's turn in it then ends a generation too.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if it cannot be read or does not compile, or if it comes with the program and
+    /// the tokenizer has no token that closes its turns.
+    pub fn set_chat_template(&mut self, name: &str) -> Result<()> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        self.chat_template = Some(chat_template::named(name)?);
+        self.other_template = true;
+        match self.end_of_turn()? {
+            Some(end) if !self.eos_token_ids.contains(&end) => self.eos_token_ids.push(end),
+            None if CHAT_TEMPLATES.contains(&name) => crate::bail_input!(
+                "data.chat_template = {name:?}: {} has no special token that closes its turns; expected another template",
+                self.id
+            ),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The first special token after what the assistant says in a chat, found with a probe.
+    ///
+    /// # Errors
+    /// As [`Self::chat`].
+    pub fn end_of_turn(&self) -> Result<Option<u32>> {
+        // A word that no template holds.
+        let answer = "qzjxv";
+        let chat = [Message::new("user", "a"), Message::new("assistant", answer)];
+        let text = match self.chat()?.render(&chat, false) {
+            Ok(text) => text,
+            Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
+        };
+        let Some(at) = text.rfind(answer) else { return Ok(None) };
+        let tail = self.tokenizer.encode(&text[at + answer.len()..], false).map_err(|e| anyhow!(e))?;
+        let special = self.tokenizer.get_added_tokens_decoder();
+        Ok(tail.get_ids().iter().copied().find(|id| special.get(id).is_some_and(|token| token.special)))
+    }
+
+    /// The compiled chat template.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if the model has none (a base model), or if it does not compile.
+    pub fn chat(&self) -> Result<ChatTemplate> {
+        let Some(source) = &self.chat_template else {
+            crate::bail_input!(
+                "{}: has no chat template (a base model?); chats cannot be rendered. Name a Jinja file with \
+                 data.chat_template (--chat-template), or one that comes with the program: {}",
+                self.id,
+                CHAT_TEMPLATES.join(", ")
+            )
+        };
+        match ChatTemplate::compile(source, self.bos_token.as_deref(), self.eos_token.as_deref()) {
+            Ok(template) => Ok(template),
+            Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
+        }
+    }
+}
+
+impl Pretrained {
+    /// Ids of a prompt: as a user's turn where a template is given, else as text with the special tokens that
+    /// the tokenizer adds.
+    ///
+    /// # Errors
+    /// If the template refuses the turn or the tokenizer fails.
+    pub fn prompt_ids(&self, prompt: &str, template: Option<&ChatTemplate>) -> Result<Vec<u32>> {
+        let encoding = match template {
+            Some(template) => self.tokenizer.encode(template.user_turn(prompt)?, false),
+            None => self.tokenizer.encode(prompt, true),
+        };
+        Ok(encoding.map_err(anyhow::Error::msg)?.get_ids().to_vec())
+    }
+}
+
+/// Opens a `MODEL`; an alias or `hf:` id that is not cached is fetched first, with progress on stderr.
+///
+/// # Errors
+/// An [`crate::error::InputError`] for an unknown alias, a missing file, a hash that does not match, or
+/// no network.
+pub fn open(model: &str) -> Result<Pretrained> {
+    open_or_stop(model, &Interrupt::default())
+}
+
+/// [`open`] for commands that catch Ctrl-C: a fetch stops soon after the flag is set.
+///
+/// # Errors
+/// As [`open`], and [`crate::error::Interrupted`].
+pub fn open_or_stop(model: &str, interrupt: &Interrupt) -> Result<Pretrained> {
+    let opened = open_path(model, &locate(model, interrupt)?)?;
+    // The hash is computed anyway; a file in the cache that has changed since it was fetched shows here.
+    if let Some(known) = alias::find(model) {
+        let found = opened.sha256.values().next().map(String::as_str);
+        if found != Some(known.sha256) {
+            crate::bail_input!(
+                "{model}: the cached file has sha256 {}, expected {}; delete it and run: trainer models fetch {model}",
+                found.unwrap_or("none"),
+                known.sha256
+            );
+        }
+    }
+    Ok(opened)
+}
+
+/// What a finetuned model is: an adapter beside a base, or a whole model.
+pub enum Tuned {
+    /// Folder of a PEFT adapter.
+    Adapter(PathBuf),
+    /// A model.
+    Model(Box<Pretrained>),
+}
+
+/// Opens a `MODEL_OR_ADAPTER`: an adapter's folder or `hf:` id, or else a `MODEL`.
+///
+/// # Errors
+/// As [`open_or_stop`].
+pub fn open_tuned(tuned: &str, interrupt: &Interrupt) -> Result<Tuned> {
+    let adapter = match tuned.strip_prefix("hf:") {
+        Some(id) => HubModel::parse(id)?.adapter_folder(interrupt)?,
+        None => Some(PathBuf::from(tuned)).filter(|dir| dir.join("adapter_config.json").exists()),
+    };
+    let dir = Path::new(tuned);
+    if adapter.is_none() && dir.is_dir() {
+        let is_adapter = dir.join("adapter_model.safetensors").exists();
+        let is_empty = !dir.join("config.json").exists() && gguf_files(dir)?.is_empty();
+        if is_adapter || is_empty {
+            crate::bail_input!(
+                "{tuned}: expected a PEFT adapter (adapter_config.json is missing), or a model (config.json, or a .gguf \
+                 file)"
+            );
+        }
+    }
+    Ok(match adapter {
+        Some(dir) => Tuned::Adapter(dir),
+        None => Tuned::Model(Box::new(open_or_stop(tuned, interrupt)?)),
+    })
+}
+
+/// The tokenizer that a folder holds, if it holds one.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if its file cannot be read.
+pub fn tokenizer_of(dir: &Path) -> Result<Option<Tokenizer>> {
+    dir.join("tokenizer.json").is_file().then(|| folder::tokenizer(dir)).transpose()
+}
+
+/// The folder of an adapter, given as a folder or an `hf:` id.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if the id is that of a model, or cannot be fetched.
+pub fn adapter_dir(adapter: &str, interrupt: &Interrupt) -> Result<PathBuf> {
+    let Some(id) = adapter.strip_prefix("hf:") else { return Ok(PathBuf::from(adapter)) };
+    match HubModel::parse(id)?.adapter_folder(interrupt)? {
+        Some(dir) => Ok(dir),
+        None => Err(input_error(format!("{adapter}: holds no PEFT adapter (adapter_config.json)"))),
+    }
+}
+
+/// A `MODEL` that means the same in every current folder: an alias or `hf:` id as it is, a path made absolute.
+pub fn absolute(model: &str) -> String {
+    let named = model.starts_with("hf:") || alias::find(model).is_some() || !Path::new(model).exists();
+    match std::path::absolute(model) {
+        Ok(path) if !named => path.to_string_lossy().into_owned(),
+        _ => model.to_string(),
+    }
+}
+
+/// The folder or file that a `MODEL` stands for, fetched if need be. An alias goes before a folder of
+/// the same name (write `./name` for the folder).
+fn locate(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
+    if let Some(id) = model.strip_prefix("hf:") {
+        return HubModel::parse(id)?.folder(interrupt);
+    }
+    if let Some(known) = alias::find(model) {
+        if known.is_embedder() {
+            crate::bail_input!(
+                "{model} is a sentence embedder, not a language model; language models: {}",
+                alias::table::names(false).join(", ")
+            );
+        }
+        return alias::ensure(known, interrupt);
+    }
+    let path = Path::new(model);
+    if path.exists() {
+        return Ok(path.to_path_buf());
+    }
+    let hint = match alias::nearest(model) {
+        Some(name) => format!("did you mean {name}?"),
+        None => format!("aliases: {}", alias::table::names(false).join(", ")),
+    };
+    Err(input_error(format!("{model}: no such alias, folder or .gguf file; {hint}")))
+}
+
+fn open_path(id: &str, path: &Path) -> Result<Pretrained> {
+    if path.is_file() {
+        return match path.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("gguf") => open_gguf(id, path),
+            _ => Err(input_error(format!("{}: expected a folder or a .gguf file", path.display()))),
+        };
+    }
+    if path.join("config.json").is_file() {
+        return open_folder(id, path);
+    }
+    // A folder around one GGUF file, as hubs and converters leave them.
+    match gguf_files(path)?.as_slice() {
+        [one] => open_gguf(id, one),
+        [] => Err(input_error(format!("{}: has neither config.json nor a .gguf file", path.display()))),
+        several => Err(input_error(format!(
+            "{}: has {} .gguf files; name the one to open, such as {}",
+            path.display(),
+            several.len(),
+            several[0].display()
+        ))),
+    }
+}
+
+/// The GGUF files of a folder, sorted.
+fn gguf_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(|e| input_error(format!("{}: {e}", dir.display())))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
+    let files = folder::weight_files(dir)?;
+    thread::scope(|scope| {
+        let sha256 = scope.spawn(|| digests(&files));
+        let parts = folder::parts(dir)?;
+        let tokenizer = folder::tokenizer(dir)?;
+        let weights = folder::weights(dir, &files)?;
+        let eos_token_ids = match parts.eos_token_ids.as_slice() {
+            // Neither file names an id: take that of the token.
+            [] => parts
+                .eos_token
+                .as_deref()
+                .and_then(|token| tokenizer.token_to_id(token))
+                .into_iter()
+                .collect(),
+            _ => parts.eos_token_ids,
+        };
+        Ok(Pretrained {
+            id: id.to_string(),
+            config: parts.config,
+            weights,
+            tokenizer,
+            chat_template: parts.chat_template,
+            bos_token: parts.bos_token,
+            eos_token: parts.eos_token,
+            pad_token: parts.pad_token,
+            tokenizer_files: folder::tokenizer_files(dir),
+            eos_token_ids,
+            sha256: join(sha256)?,
+            gguf: false,
+            other_template: false,
+        })
+    })
+}
+
+fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
+    let files = [path.to_path_buf()];
+    // Every fault below is one of the file, hence of the input.
+    let at = |error: anyhow::Error| match error.downcast::<InputError>() {
+        Ok(input) => input.into(),
+        Err(error) => input_error(format!("{}: {error:#}", path.display())),
+    };
+    thread::scope(|scope| {
+        let sha256 = scope.spawn(|| digests(&files));
+        let header = gguf::Header::read(path).map_err(at)?;
+        let (architecture, names) = arch::of_gguf(header.text("general.architecture")).map_err(at)?;
+        let mut config = gguf_model::config(&header, architecture, names).map_err(at)?;
+        gguf_model::complete_config(path, &header, &mut config).map_err(at)?;
+        let weights = gguf_model::weights(path, &header, names, &config).map_err(at)?;
+        let (tokenizer, special) = gguf_tokenizer::build(&header).map_err(at)?;
+        Ok(Pretrained {
+            id: id.to_string(),
+            config,
+            weights,
+            tokenizer,
+            chat_template: gguf_model::chat_template(&header),
+            bos_token: special.bos,
+            eos_token: special.eos,
+            pad_token: special.pad,
+            tokenizer_files: Vec::new(),
+            eos_token_ids: special.end_ids,
+            sha256: join(sha256)?,
+            gguf: true,
+            other_template: false,
+        })
+    })
+}
+
+fn join<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    handle.join().map_err(|_| anyhow!("the thread that hashes the weight files panicked"))?
+}
+
+/// sha256 of each file, by file name.
+fn digests(files: &[PathBuf]) -> Result<BTreeMap<String, String>> {
+    files
+        .iter()
+        .map(|path| {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            Ok((name.to_string_lossy().into_owned(), sha256_file(path)?))
+        })
+        .collect()
+}

@@ -1,0 +1,209 @@
+//! Named tensors that stay on disk until they are asked for, and then become f32 (or stay as they are written).
+//!
+//! One table serves every file format: an entry says where a tensor's bytes are, how they are encoded,
+//! and what the converter that wrote the file did to them and has to be undone. Opening a model
+//! therefore reads no weight, and `get` holds the bytes of one tensor at a time.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::{Device, Tensor};
+
+use crate::ops::encoding::Encoding;
+use crate::ops::weight::{Matrix, Packed};
+
+/// Named tensors, read on demand as f32 on the CPU.
+#[derive(Debug, Default)]
+pub struct Weights {
+    tensors: BTreeMap<String, StoredTensor>,
+    /// Whether a model keeps its frozen matrices as the file has them.
+    pub(in crate::model) keeps_packed: bool,
+}
+
+/// A weight file, open for as long as one of its tensors may be read.
+#[derive(Debug)]
+pub(crate) struct WeightFile {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+/// Where a tensor is and how to turn its bytes into f32.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredTensor {
+    pub file: Arc<WeightFile>,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// Row-major shape, as Hugging Face has it.
+    pub shape: Vec<usize>,
+    pub encoding: Encoding,
+    pub undo: Undo,
+}
+
+/// What the converter that wrote the file did to a tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Undo {
+    Nothing,
+    /// llama.cpp interleaves the two halves of each head's rows, because its rotary embedding turns
+    /// neighbouring pairs where Hugging Face's turns the halves.
+    InterleavedHeads(usize),
+    /// llama.cpp stores Gemma's norm weights as `1 + w`.
+    PlusOne,
+}
+
+/// Product of a shape, or `None` where it overflows.
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+impl WeightFile {
+    pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Arc::new(Self { path: path.to_path_buf(), file: Mutex::new(file) }))
+    }
+
+    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0u8; len];
+        let mut file =
+            self.file.lock().map_err(|_| anyhow!("a reader of {} panicked", self.path.display()))?;
+        file.seek(SeekFrom::Start(offset))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .with_context(|| format!("cannot read {len} bytes at {offset} of {}", self.path.display()))?;
+        Ok(bytes)
+    }
+}
+
+impl Weights {
+    /// All tensor names, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    /// Shape of a tensor, if there is one of that name.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|t| t.shape.clone())
+    }
+
+    /// Bytes that a tensor takes in its file, if there is one of that name.
+    pub fn stored_bytes(&self, name: &str) -> Option<u64> {
+        let stored = self.tensors.get(name)?;
+        stored.encoding.byte_len(element_count(&stored.shape)?)
+    }
+
+    /// The tensor as contiguous f32 on the CPU.
+    ///
+    /// # Errors
+    /// If there is no such tensor or its bytes cannot be read.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        let stored = self.stored(name)?;
+        let values = stored.read().with_context(|| format!("cannot read tensor {name}"))?;
+        Ok(Tensor::from_vec(values, stored.shape.as_slice(), &Device::Cpu)?)
+    }
+
+    /// The matrix with its numbers as the file has them, on the CPU; as f32 where a row does not fill whole blocks.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn packed(&self, name: &str) -> Result<Matrix> {
+        let stored = self.stored(name)?;
+        match stored.packed().with_context(|| format!("cannot read tensor {name}"))? {
+            Some(packed) => Ok(Matrix::Packed(Arc::new(packed))),
+            None => Ok(self.get(name)?.into()),
+        }
+    }
+
+    fn stored(&self, name: &str) -> Result<&StoredTensor> {
+        self.tensors.get(name).ok_or_else(|| anyhow!("the model has no tensor named {name}"))
+    }
+
+    /// Adds a tensor; false if the name is taken.
+    pub(crate) fn insert(&mut self, name: String, stored: StoredTensor) -> bool {
+        self.tensors.insert(name, stored).is_none()
+    }
+}
+
+impl StoredTensor {
+    fn read(&self) -> Result<Vec<f32>> {
+        let bytes = self.bytes()?;
+        let mut values = vec![0f32; element_count(&self.shape).context("its shape overflows")?];
+        self.encoding.decode(&bytes, &mut values)?;
+        drop(bytes);
+        match self.undo {
+            Undo::Nothing => {}
+            Undo::PlusOne => values.iter_mut().for_each(|v| *v -= 1.0),
+            Undo::InterleavedHeads(heads) => {
+                let rows = self.shape.first().copied().unwrap_or(0);
+                values = deinterleave_heads(&values, rows, heads)?;
+            }
+        }
+        Ok(values)
+    }
+
+    /// A matrix whose rows fill whole blocks; rows can change their places without being decoded.
+    fn packed(&self) -> Result<Option<Packed>> {
+        let &[rows, cols] = self.shape.as_slice() else { return Ok(None) };
+        if self.encoding.byte_len(cols).is_none() || self.undo == Undo::PlusOne {
+            return Ok(None);
+        }
+        let mut bytes = self.bytes()?;
+        if let Undo::InterleavedHeads(heads) = self.undo {
+            bytes = deinterleave_heads(&bytes, rows, heads)?;
+        }
+        Ok(Some(Packed::new(bytes, self.encoding, (rows, cols))?))
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>> {
+        let elements = element_count(&self.shape).context("its shape overflows")?;
+        let len = self
+            .encoding
+            .byte_len(elements)
+            .and_then(|n| usize::try_from(n).ok())
+            .with_context(|| format!("shape {:?} does not fill whole blocks", self.shape))?;
+        self.file.read(self.offset, len)
+    }
+}
+
+/// Rows (of any width) from llama.cpp's order to Hugging Face's: within each head, stored row `2i + j`
+/// is row `j * half + i`.
+fn deinterleave_heads<T: Copy>(values: &[T], rows: usize, heads: usize) -> Result<Vec<T>> {
+    let halves = heads.checked_mul(2).filter(|&halves| halves > 0);
+    if rows == 0 || halves.is_none_or(|halves| !rows.is_multiple_of(halves)) {
+        bail!("{rows} rows cannot be split into {heads} heads of two halves");
+    }
+    let width = values.len() / rows;
+    let half = rows / heads / 2;
+    let mut out = Vec::with_capacity(values.len());
+    for head in 0..heads {
+        for j in 0..2 {
+            for i in 0..half {
+                let row = head * 2 * half + 2 * i + j;
+                out.extend_from_slice(&values[row * width..(row + 1) * width]);
+            }
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deinterleaving_puts_the_halves_of_each_head_one_after_the_other() -> Result<()> {
+        // 2 heads of 4 rows, width 1; stored as (first half, second half) pairs.
+        let stored = [0., 2., 1., 3., 10., 12., 11., 13.];
+        let rows = deinterleave_heads(&stored, 8, 2)?;
+        assert_eq!(rows, [0., 1., 2., 3., 10., 11., 12., 13.]);
+        assert!(deinterleave_heads(&stored, 8, 3).is_err());
+        assert!(deinterleave_heads(&stored, 8, 0).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_shape_that_overflows_has_no_length() {
+        assert_eq!(element_count(&[usize::MAX, 2]), None);
+    }
+}
