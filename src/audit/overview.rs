@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tools::shown;
-use crate::diff::stored::Stored;
+use crate::diff::store::Stored;
 
 /// How much of the analysis the overview shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

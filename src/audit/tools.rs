@@ -14,7 +14,7 @@ use crate::diff::activations::to_tensor;
 use crate::diff::decoded::{Decoded, Variant};
 use crate::diff::mean_difference::{factor_to, scaled};
 use crate::diff::relevance::TopToken;
-use crate::diff::stored::Stored;
+use crate::diff::store::Stored;
 use crate::interrupt::Interrupt;
 use crate::model::View;
 use crate::model::generate::{Sampling, generate};

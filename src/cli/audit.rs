@@ -15,7 +15,7 @@ use crate::audit::overview::Overview;
 use crate::audit::tools::{Models, Tools};
 use crate::audit::{Grading, Plan, Record};
 use crate::bail_input;
-use crate::diff::stored::Stored;
+use crate::diff::store::Stored;
 use crate::error::{InputError, input_error, or_note};
 use crate::grade::endpoint::{Endpoint, must_serve};
 use crate::grade::exchanges::Exchanges;

@@ -14,7 +14,7 @@ use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
 use crate::corpus::documents;
 use crate::data::source::Document;
-use crate::diff::stored::Stored;
+use crate::diff::store::Stored;
 use crate::grade::endpoint::{Endpoint, must_serve};
 use crate::grade::exchanges::Exchanges;
 use crate::grade::frequent::frequent_tokens;

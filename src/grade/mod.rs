@@ -21,7 +21,7 @@ use self::record::{Against, Chosen, Coherences, Graded, Grader, SCHEMA, Series, 
 use crate::diff::decoded::{Decoded, Variant};
 use crate::diff::measures::steering::SteeringLine;
 use crate::diff::relevance::TopToken;
-use crate::diff::stored::Stored;
+use crate::diff::store::Stored;
 use crate::grade::agreement::Agreement;
 use crate::grade::coherence::Tally;
 use crate::grade::endpoint::Endpoint;

@@ -12,7 +12,7 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
 use plotters::prelude::*;
 
-use super::dose::MixScale;
+use crate::claims::dose::MixScale;
 use super::figures::{Figure, Key, KeyKind};
 
 /// Size in CSS pixels at full width; small, so that a phone does not have to shrink it much.

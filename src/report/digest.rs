@@ -1,6 +1,6 @@
 //! One run in one row of short strings, the same for the terminal and for the page.
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
 use super::verdict::{Verdict, list};
 use crate::behaviour::Effect;

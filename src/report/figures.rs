@@ -3,11 +3,11 @@
 use anyhow::Result;
 
 use super::behaviour;
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::charts::{Axis, Band, Chart, Ink, Line, Spacing, scale};
-use super::dose::{Dose, MixScale, Ratio, are_single, bars, doses, doses_with, marks};
+use crate::claims::dose::{Dose, MixScale, Ratio, are_single, bars, doses, doses_with, marks};
 use super::number::{fixed, ratio, signed};
-use super::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, Trace};
+use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, Trace};
 use super::visible::one_line;
 use crate::behaviour::Effect;
 use crate::diff::measures::steering::{Similarity, Steering};

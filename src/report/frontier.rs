@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use super::behaviour;
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::charts::{CURVES, Chart, Ink, Line, scale};
-use super::dose::{BETWEEN, Measured, between};
+use crate::claims::dose::{BETWEEN, Measured, between};
 use super::figures::{Figure, Key, KeyKind, figure, values};
 use super::number::{fixed, ratio, signed};
-use super::setting::Setting;
-use super::trace::{TRACES, Trace};
+use crate::claims::setting::Setting;
+use crate::claims::trace::{TRACES, Trace};
 use super::visible::one_line;
 use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;

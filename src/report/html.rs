@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::charts::svg_file;
 use super::figures::Figure;
 use super::png::Painter;

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::digest::{columns, legend};
 use super::figures::Figure;
-use super::gone::{self, State};
+use crate::claims::gone;
+use crate::claims::gone::State;
 use super::html::Run;
-use super::setting::{Setting, settings};
-use super::trace::{MEETS_RULE, TRACES, meets_null};
+use crate::claims::setting::{Setting, settings};
+use crate::claims::trace::{MEETS_RULE, TRACES, meets_null};
 use super::verdict::{RULE, list};
 use super::visible::one_line;
 use super::{figures, frontier, picture, training};

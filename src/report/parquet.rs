@@ -11,7 +11,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use serde_json::Value;
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::summary::{Row, rows};
 use crate::atomic::write_atomically;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::number::{ABSENT, duration, fixed, grouped, ratio, realised, utc};
 use super::visible::visible;
 use crate::train::manifest::{Manifest, Source};

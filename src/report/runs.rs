@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::cell::{Cell, varied};
+use crate::results::run_record::{Cell, varied};
 use super::number::{ABSENT, fixed, interval, p_value};
 use super::summary::{Row, json, rows};
 use crate::atomic::is_leftover;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::cell::{Cell, varied};
+use crate::results::run_record::{Cell, varied};
 use super::verdict::Verdict;
 use crate::atomic::write_atomically;
 use crate::data::mixture::Role;

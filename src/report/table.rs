@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::digest::{Column, Entry, READABLE_BY, columns, legend};
-use super::gone;
+use crate::claims::gone;
 use super::number::ratio;
 use super::verdict::{RULE, Verdict};
 use super::visible::{one_line, token};

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cell::{Cell, Measured};
+use crate::results::run_record::{Cell, Measured};
 use super::charts::{CURVES, Chart, Ink, Line, scale};
-use super::dose::Ratio;
+use crate::claims::dose::Ratio;
 use super::figures::{Figure, Key, KeyKind, figure, step_axis, values};
 use super::number::{fixed, ratio};
 use super::visible::one_line;

@@ -1,8 +1,8 @@
 //! The verdict on one run, in words that claim no more than the numbers do. It is two claims: whether the trace is
-//! readable by measures of activation differences, and whether it is gone ([`super::gone`]).
+//! readable by measures of activation differences, and whether it is gone ([`crate::claims::gone`]).
 
-use super::cell::Cell;
-use super::gone::Gone;
+use crate::results::run_record::Cell;
+use crate::claims::gone::Gone;
 use super::number::{fixed, interval, p_value, ratio, signed};
 use crate::diff::mean_difference::later;
 use crate::diff::measures::lift::Lift;

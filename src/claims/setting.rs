@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cell::Cell;
-use super::dose::{self, Ratio};
-use super::visible::one_line;
+use crate::results::run_record::Cell;
+use super::dose;
+use super::dose::Ratio;
+use crate::report::visible::one_line;
 
 /// Keys of a recipe that do not change what is trained, or that make a series.
 const ASIDE: &[&str] = &[

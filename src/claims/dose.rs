@@ -1,6 +1,6 @@
 //! Runs grouped by mix ratio, for dose-response curves.
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;
 

@@ -1,10 +1,10 @@
 //! The second claim: whether the trace is gone. That the measures of activation differences read nothing does not say so;
 //! it takes readers that are stronger than they are, and where none ran, nothing is claimed.
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 use super::learned::learned;
-use super::number::{fixed, interval};
-use super::verdict::list;
+use crate::report::number::{fixed, interval};
+use crate::report::verdict::list;
 use crate::diff::measures::probe::Probe;
 use crate::diff::record::Readability;
 

@@ -1,11 +1,11 @@
 //! Measures of the trace that are one number a run: what frontiers are drawn of, and where each meets its null.
 
-use super::cell::Cell;
-use super::charts::Ink;
+use crate::results::run_record::Cell;
+use crate::report::charts::Ink;
 use super::dose::{Measured, Ratio};
 use super::gone::{able, finds};
-use super::number::ratio;
-use super::verdict::list;
+use crate::report::number::ratio;
+use crate::report::verdict::list;
 use crate::diff::readout::{ALPHA, Gain, Relevance};
 
 /// A measure of the trace.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 
-use super::number::ratio;
+use crate::report::number::ratio;
 use crate::audit;
 use crate::behaviour::{self, Behaviour};
 use crate::corpus::mix::Mix;
@@ -124,7 +124,7 @@ impl Cell {
         let path = diff.join("readability.json");
         let readability: Option<Readability> = json(&path, &mut faults);
         if let Some(r) = &readability {
-            faults.extend(super::shape::faults(r).into_iter().map(|f| format!("{}: {f}", path.display())));
+            faults.extend(crate::diff::shape::faults(r).into_iter().map(|f| format!("{}: {f}", path.display())));
         }
         let steering = json_lines(&diff.join("steering.jsonl"), false, &mut faults).map(|(lines, _)| lines);
 

@@ -1,6 +1,6 @@
 //! Whether a run learned anything narrow. If it did not, that nothing can be read says nothing of traces.
 
-use super::cell::Cell;
+use crate::results::run_record::Cell;
 
 /// Whether the run does what it was made for, or predicts narrow text better than its base; `None` where nothing tells.
 ///
