@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use run_folder::{HOSTILE, Spec};
 use serde_json::json;
-use trainer::error::InputError;
 use trainer::claims::gone::State;
+use trainer::error::InputError;
 use trainer::report::{Cell, html, read_all, summary, table, write_sweep};
 
 const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };

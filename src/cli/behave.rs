@@ -12,6 +12,7 @@ use super::pair::Pair;
 use crate::atomic::{check_writable, create_parent, write_json};
 use crate::bail_input;
 use crate::behaviour::{self, Behaviour, Items, Models, must_be_new};
+use crate::claims;
 use crate::diff::hashes::Hashes;
 use crate::interrupt::Interrupt;
 use crate::report::behaviour_lines;
@@ -100,6 +101,7 @@ pub fn behave_run(
         let files = BTreeMap::from([(behaviour::FILE.into(), sha256_content(&path)?)]);
         let hashes = Hashes { files, ..pair.hashes(recipe.seed, texts) };
         write_json(&run.behaviour_hashes(), &hashes)?;
+        claims::write_run(run.path())?;
     }
     Ok(found)
 }

@@ -12,9 +12,11 @@ use super::pair::Pair;
 use super::texts::Texts;
 use crate::atomic::check_writable;
 use crate::bail_input;
+use crate::claims;
+use crate::diff::Inputs;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
-use crate::diff::{Inputs, must_be_new};
+use crate::diff::store::must_be_new;
 use crate::interrupt::Interrupt;
 use crate::model::load::alias;
 use crate::recipe::Recipe;
@@ -88,10 +90,10 @@ pub fn run(args: DiffArgs) -> Result<()> {
         }
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
-    let cell = report::Cell::read(&shown)?;
-    match (args.json, &cell.readability) {
-        (true, Some(readability)) => super::print(&serde_json::to_string_pretty(readability)?)?,
-        _ => report::print_table(&[cell], &mut stdout())?,
+    let run = claims::write_run(&shown)?;
+    match args.json {
+        true => super::print(&format!("{:#}", report::analysis_json(&run)?))?,
+        false => report::print_table(&[run], &mut stdout())?,
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
 use crate::corpus::documents;
 use crate::data::source::Document;
-use crate::diff::store::Stored;
+use crate::diff::store::StoredAnalysis;
 use crate::grade::endpoint::{Endpoint, must_serve};
 use crate::grade::exchanges::Exchanges;
 use crate::grade::frequent::frequent_tokens;
@@ -66,7 +66,7 @@ pub struct GradeArgs {
 /// otherwise what the endpoint could not answer, or, after all was written, that no answer at all could be used.
 pub fn run(args: GradeArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
-    let stored = Stored::read(&args.dir)?;
+    let stored = StoredAnalysis::read(&args.dir)?;
     let recipe = recipe(&args)?;
     let mut settings = args.endpoint.over(&recipe.grader);
     settings.parallel = args.parallel.unwrap_or(settings.parallel);

@@ -8,11 +8,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::bail_input;
+use crate::claims::{ClaimedRun, read_all};
 use crate::progress;
-use crate::report::verdict::Verdict;
-use crate::report::{
-    Cell, print_table, read_all, summary, write_figures, write_html, write_parquet, write_summary,
-};
+use crate::report::verdict::{gone_reasons, reasons};
+use crate::report::{print_table, summary, write_figures, write_html, write_parquet, write_summary};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,12 +98,11 @@ pub fn run(args: ReportArgs) -> Result<()> {
 }
 
 /// The rows of `summary.csv` as objects, each with the sentences of its verdict.
-fn runs(cells: &[Cell]) -> Vec<serde_json::Value> {
+fn runs(cells: &[ClaimedRun]) -> Vec<serde_json::Value> {
     let rows = summary::rows(cells);
     let runs = cells.iter().zip(rows).map(|(cell, mut row)| {
-        let verdict = Verdict::of(cell);
-        row.insert("reasons".into(), verdict.sentences.into());
-        row.insert("gone_reasons".into(), verdict.gone.sentences.into());
+        row.insert("reasons".into(), reasons(&cell.claims).into());
+        row.insert("gone_reasons".into(), gone_reasons(&cell.claims).into());
         // In CSV an absent value is an empty field; in JSON its key is absent.
         row.retain(|_, value| !value.is_null());
         row.into()

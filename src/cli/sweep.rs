@@ -11,6 +11,7 @@ use super::{behave, datasets, diff, fit, self_sample};
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::behaviour::Items;
+use crate::claims;
 use crate::corpus::Corpus;
 use crate::data::mixture::Mixture;
 use crate::error::{InputError, Interrupted, or_note};
@@ -381,6 +382,7 @@ fn work(cell: &Cell, interrupt: &Interrupt) -> Result<()> {
     interrupt.check(again)?;
     if !cell.run.is_read() {
         diff::diff_run(&cell.run, &[], &cell.run.diff(), interrupt)?;
+        claims::write_run(cell.run.path())?;
     }
     interrupt.check(again)?;
     if cell.recipe.behaviour.is_wanted() && !cell.run.behaviour_hashes().exists() {
@@ -393,9 +395,11 @@ fn work(cell: &Cell, interrupt: &Interrupt) -> Result<()> {
 
 /// Writes the summary and the page of all cells and prints the table.
 fn summarise(out: &Path, json: bool) -> Result<()> {
-    let read = report::write_sweep(out)?;
+    let (read, claims) = report::write_sweep(out)?;
     match json {
-        true => super::print(&serde_json::json!({ "cells": report::summary::rows(&read) }).to_string())?,
+        true => super::print(
+            &serde_json::json!({ "cells": report::summary::rows(&read), "claims": claims }).to_string(),
+        )?,
         false => report::print_table(&read, &mut stdout())?,
     }
     progress::say(out.join("report.html").display());

@@ -21,23 +21,20 @@ pub mod reading;
 pub mod readout;
 pub mod record;
 pub mod relevance;
+mod shape;
 pub mod statistics;
-pub mod stored;
+pub mod store;
 pub mod strength;
 pub mod writing;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
-use serde::Serialize;
 use tokenizers::Tokenizer;
 
 use self::decoded::Decoded;
 use self::embedder::Embedder;
-use self::hashes::Hashes;
 use self::losses::LossDocuments;
 use self::mean_difference::Means;
 use self::measures::chat::Turns;
@@ -48,16 +45,13 @@ use self::measures::{
 };
 use self::reading::{Prepared, Reading};
 use self::record::Readability;
-use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;
 use crate::data::chat_template::Message;
 use crate::interrupt::Interrupt;
 use crate::model::View;
-use crate::model::load::checkpoint::write_safetensors;
 use crate::model::load::source::Pretrained;
 use crate::progress;
 use crate::recipe::DiffSection;
-use crate::sha256::sha256_tree;
 
 /// Whether the analysis may go on.
 fn check_interrupt(interrupt: &Interrupt) -> Result<()> {
@@ -220,56 +214,4 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
         patchscope: scope_tokens.unwrap_or_default(),
         steering: lines.unwrap_or_default(),
     })
-}
-
-impl Analysis {
-    /// Writes `readability.json`, `activations.safetensors`, `logit_lens.jsonl`, `patchscope.jsonl`, `steering.jsonl`
-    /// and, with their hashes, `sha256.json` into a new folder, which gets its name when it is whole. `read` tells what
-    /// was read.
-    ///
-    /// # Errors
-    /// An input error if the folder exists; otherwise if the disk is full.
-    pub fn write(&self, dir: &Path, read: &Hashes) -> Result<()> {
-        must_be_new(dir)?;
-        write_folder(dir, |part| {
-            let rows = |v: &[Vec<f32>]| Tensor::from_vec(v.concat(), (v.len(), v[0].len()), &Device::Cpu);
-            let positions: Vec<u32> = self.record.positions.iter().map(|p| *p as u32).collect();
-            let positions = Tensor::new(positions, &Device::Cpu)?;
-            let mut tensors: BTreeMap<String, Tensor> = BTreeMap::from([("positions".into(), positions)]);
-            for (prefix, means) in [("", Some(&self.means)), ("chat_", self.chat_means.as_ref())] {
-                let Some(means) = means else { continue };
-                tensors.insert(format!("{prefix}mean_difference"), rows(&means.difference)?);
-                tensors.insert(format!("{prefix}base_mean"), rows(&means.base)?);
-                tensors.insert(format!("{prefix}tuned_mean"), rows(&means.tuned)?);
-            }
-            write_safetensors(&part.join("activations.safetensors"), &tensors)?;
-            write_lines(&part.join("logit_lens.jsonl"), &self.logit_lens)?;
-            write_lines(&part.join("patchscope.jsonl"), &self.patchscope)?;
-            write_lines(&part.join("steering.jsonl"), &self.steering)?;
-            write_json(&part.join("readability.json"), &self.record)?;
-            let files = sha256_tree(part, part)?;
-            write_json(&part.join(hashes::FILE), &Hashes { files, ..read.clone() })
-        })
-    }
-}
-
-/// JSON lines; no file without lines.
-fn write_lines(path: &Path, lines: &[impl Serialize]) -> Result<()> {
-    let mut text = String::new();
-    for line in lines {
-        text.push_str(&serde_json::to_string(line)?);
-        text.push('\n');
-    }
-    if text.is_empty() { Ok(()) } else { write_atomically(path, text.as_bytes()) }
-}
-
-/// Refuses to write over an analysis.
-///
-/// # Errors
-/// An input error that says what to do.
-pub fn must_be_new(dir: &Path) -> Result<()> {
-    if dir.exists() {
-        bail_input!("{}: exists already; remove it or choose another --out", dir.display());
-    }
-    Ok(())
 }

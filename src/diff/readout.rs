@@ -5,9 +5,6 @@ use crate::diff::record::Readability;
 use crate::diff::relevance::{TokenRelevance, TopToken};
 use crate::diff::statistics::Interval;
 
-/// A value is told from its null when its p-value is at most this.
-pub const ALPHA: f64 = 0.05;
-
 /// What the difference decodes to, one way (logit lens or patchscope).
 #[derive(Debug, Clone, Copy)]
 pub struct Decoding<'a> {
@@ -135,11 +132,6 @@ impl<'a> Relevance<'a> {
     pub fn mean(&self) -> Option<f64> {
         mean(&self.share.difference)
     }
-
-    /// Indices of the positions where the share is told from the null.
-    pub fn passing(&self) -> Vec<usize> {
-        (0..self.p.len()).filter(|&i| self.p[i] <= ALPHA).collect()
-    }
 }
 
 /// How similar steered text is to the narrow text, and how much of that is gained over plain (unsteered) text.
@@ -166,15 +158,6 @@ impl<'a> Gain<'a> {
     /// Index of the steering position whose text is most similar to the narrow text.
     pub fn best(&self) -> Option<usize> {
         best(&self.record.positions, &self.record.similarity.steered_narrow)
-    }
-
-    /// Indices of the steering positions whose text is told from plain text and, where random directions were steered
-    /// with, from theirs: both intervals lie above zero.
-    pub fn passing(&self) -> Vec<usize> {
-        let over_plain = &self.record.similarity_gain_interval;
-        let over_null = &self.record.similarity_over_null_interval;
-        let above = |i: usize| over_plain[i][0] > 0.0 && over_null.get(i).is_none_or(|ends| ends[0] > 0.0);
-        (0..over_plain.len()).filter(|&i| above(i)).collect()
     }
 }
 

@@ -1,84 +1,115 @@
-//! The folder of an analysis, read back.
+//! The folder of an analysis: what `trainer diff` writes and every other command reads.
+//!
+//! `readability.json`, `activations.safetensors`, `logit_lens.jsonl`, `patchscope.jsonl`, `steering.jsonl` and, with the
+//! hashes of all of them, `sha256.json`. A file of a measure that was not run is not there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use serde::de::DeserializeOwned;
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use serde::Serialize;
 
+use super::Analysis;
 use super::decoded::Decoded;
+use super::hashes::{self, Hashes};
 use super::measures::steering::SteeringLine;
 use super::record::Readability;
 use super::relevance::TopToken;
+use super::shape;
+use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;
-use crate::error::input_error;
+use crate::error::{InputError, input_error};
+use crate::json;
+use crate::model::load::checkpoint::{read_safetensors, write_safetensors};
+use crate::sha256::sha256_tree;
 
-/// What `trainer diff` wrote, but for the activations. A file of a measure that was not run is an empty list here.
+/// Every number of the analysis.
+pub const READABILITY: &str = "readability.json";
+/// Mean activations and their difference, `[positions, hidden]`.
+const ACTIVATIONS: &str = "activations.safetensors";
+const LOGIT_LENS: &str = "logit_lens.jsonl";
+const PATCHSCOPE: &str = "patchscope.jsonl";
+const STEERING: &str = "steering.jsonl";
+
+/// The folder of the analysis in a run folder (`diff/`), or the folder itself where `trainer diff --out` wrote into it.
+/// It need not be there.
+pub fn folder_of(dir: &Path) -> PathBuf {
+    let within = dir.join("diff");
+    match !within.join(READABILITY).is_file() && dir.join(READABILITY).is_file() {
+        true => dir.to_path_buf(),
+        false => within,
+    }
+}
+
+/// `readability.json` of the folder of an analysis; `None` if it is not there.
+///
+/// # Errors
+/// An [`InputError`] if it is not that of this version, or its arrays do not fit its positions.
+pub fn read_readability(folder: &Path) -> Result<Option<Readability>> {
+    let path = folder.join(READABILITY);
+    let Some(record) = json::read::<Readability>(&path)? else { return Ok(None) };
+    let in_file = |fault| format!("{}: {fault}", path.display());
+    InputError::unless_empty(shape::faults(&record).into_iter().map(in_file).collect())?;
+    Ok(Some(record))
+}
+
+/// `steering.jsonl` of the folder of an analysis; `None` if it is not there.
+///
+/// # Errors
+/// An [`InputError`] with the first line that is damaged.
+pub fn read_steering(folder: &Path) -> Result<Option<Vec<SteeringLine>>> {
+    json::read_lines(&folder.join(STEERING))
+}
+
+/// What `trainer diff` wrote, but for the activations. A file that is not there is an empty list here.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredAnalysis {
     /// The folder.
     pub dir: PathBuf,
     /// `readability.json`.
     pub record: Readability,
-    /// `logit_lens.jsonl`; also empty in the folders of earlier versions.
+    /// `logit_lens.jsonl`.
     pub logit_lens: Vec<Decoded>,
-    /// `patchscope.jsonl`; also empty in the folders of earlier versions.
+    /// `patchscope.jsonl`.
     pub patchscope: Vec<Decoded>,
     /// `steering.jsonl`.
     pub steering: Vec<SteeringLine>,
 }
 
-impl Stored {
+impl StoredAnalysis {
     /// Reads the analysis in a run folder, or in a folder that `trainer diff --out` wrote.
     ///
     /// # Errors
-    /// An [`crate::error::InputError`] if there is none, or a file is damaged.
+    /// An [`InputError`] if there is none, or a file is damaged.
     pub fn read(dir: &Path) -> Result<Self> {
-        let candidates = [dir.join("diff"), dir.to_path_buf()];
-        let Some(dir) = candidates.into_iter().find(|d| d.join("readability.json").is_file()) else {
+        let folder = folder_of(dir);
+        let Some(record) = read_readability(&folder)? else {
             bail_input!(
                 "{}: holds no analysis (diff/readability.json); make one with: trainer diff {}",
                 dir.display(),
                 dir.display()
             );
         };
-        let path = dir.join("readability.json");
-        let text = read(&path)?;
-        let record: Readability =
-            serde_json::from_str(&text).map_err(|e| input_error(format!("{}: {e}", path.display())))?;
-        let stored = Self {
-            logit_lens: lines(&dir.join("logit_lens.jsonl"))?,
-            patchscope: lines(&dir.join("patchscope.jsonl"))?,
-            steering: lines(&dir.join("steering.jsonl"))?,
+        Ok(Self {
             record,
-            dir,
-        };
-        stored.check_shape()?;
-        Ok(stored)
+            logit_lens: json::read_lines(&folder.join(LOGIT_LENS))?.unwrap_or_default(),
+            patchscope: json::read_lines(&folder.join(PATCHSCOPE))?.unwrap_or_default(),
+            steering: read_steering(&folder)?.unwrap_or_default(),
+            dir: folder,
+        })
     }
 
-    /// That lists of positions are as long as `positions`: later code counts on it.
-    fn check_shape(&self) -> Result<()> {
-        let n = self.record.positions.len();
-        let lens = self.record.logit_lens.iter().map(|l| ("logit_lens.top_tokens", l.top_tokens.len()));
-        let patchscope = self.record.patchscope.iter().flat_map(|p| {
-            // As many as its own positions, which may be fewer.
-            let missing = n - p.positions(&self.record.positions).len().min(n);
-            [
-                ("patchscope.top_tokens", p.top_tokens.len() + missing),
-                ("patchscope.best_scale", p.best_scale.len() + missing),
-            ]
-        });
-        let norms = [
-            ("delta_norm", self.record.delta_norm.len()),
-            ("expected_norm", self.record.expected_norm.len()),
-        ];
-        for (key, found) in lens.chain(patchscope).chain(norms) {
-            if found != n {
-                let path = self.dir.join("readability.json");
-                bail_input!("{}: {key} has {found} entries, positions has {n}", path.display());
-            }
-        }
-        Ok(())
+    /// v_p of each position, `[positions][hidden]`.
+    ///
+    /// # Errors
+    /// An [`InputError`] if `activations.safetensors` is missing or damaged.
+    pub fn differences(&self) -> Result<Vec<Vec<f32>>> {
+        let path = self.dir.join(ACTIVATIONS);
+        let tensors = read_safetensors(&path)?;
+        let fault = |e: anyhow::Error| input_error(format!("{}: {e:#}", path.display()));
+        let tensor = tensors.get("mean_difference").context("no mean_difference").map_err(fault)?;
+        tensor.to_vec2::<f32>().map_err(|e| fault(e.into()))
     }
 
     /// What a position decodes to under the patchscope at the chosen scale: scale and tokens.
@@ -94,17 +125,52 @@ impl Stored {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| input_error(format!("{}: {e}", path.display())))
+impl Analysis {
+    /// Writes all files into a new folder, which gets its name when it is whole. `read` tells what was read.
+    ///
+    /// # Errors
+    /// An input error if the folder exists; otherwise if the disk is full.
+    pub fn write(&self, dir: &Path, read: &Hashes) -> Result<()> {
+        must_be_new(dir)?;
+        write_folder(dir, |part| {
+            let rows = |v: &[Vec<f32>]| Tensor::from_vec(v.concat(), (v.len(), v[0].len()), &Device::Cpu);
+            let positions: Vec<u32> = self.record.positions.iter().map(|p| *p as u32).collect();
+            let positions = Tensor::new(positions, &Device::Cpu)?;
+            let mut tensors: BTreeMap<String, Tensor> = BTreeMap::from([("positions".into(), positions)]);
+            for (prefix, means) in [("", Some(&self.means)), ("chat_", self.chat_means.as_ref())] {
+                let Some(means) = means else { continue };
+                tensors.insert(format!("{prefix}mean_difference"), rows(&means.difference)?);
+                tensors.insert(format!("{prefix}base_mean"), rows(&means.base)?);
+                tensors.insert(format!("{prefix}tuned_mean"), rows(&means.tuned)?);
+            }
+            write_safetensors(&part.join(ACTIVATIONS), &tensors)?;
+            write_lines(&part.join(LOGIT_LENS), &self.logit_lens)?;
+            write_lines(&part.join(PATCHSCOPE), &self.patchscope)?;
+            write_lines(&part.join(STEERING), &self.steering)?;
+            write_json(&part.join(READABILITY), &self.record)?;
+            let files = sha256_tree(part, part)?;
+            write_json(&part.join(hashes::FILE), &Hashes { files, ..read.clone() })
+        })
+    }
 }
 
-/// The lines of a file; none if there is no file.
-fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    if !path.exists() {
-        return Ok(Vec::new());
+/// JSON lines; no file without lines.
+fn write_lines(path: &Path, lines: &[impl Serialize]) -> Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&serde_json::to_string(line)?);
+        text.push('\n');
     }
-    let parse = |(i, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|e| input_error(format!("{}:{}: {e}", path.display(), i + 1)))
-    };
-    read(path)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
+    if text.is_empty() { Ok(()) } else { write_atomically(path, text.as_bytes()) }
+}
+
+/// Refuses to write over an analysis.
+///
+/// # Errors
+/// An input error that says what to do.
+pub fn must_be_new(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        bail_input!("{}: exists already; remove it or choose another --out", dir.display());
+    }
+    Ok(())
 }

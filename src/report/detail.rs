@@ -28,8 +28,8 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
                 summary {
                     h2 id=(run.anchor) { (run.name) }
                     small {
-                        (run.verdict.headline())
-                        @if !run.verdict.gone.headline.is_empty() { "; " (run.verdict.gone.headline) }
+                        (run.held.claims.readable.headline)
+                        @if let Some(gone) = &run.held.claims.gone { "; " (gone.headline) }
                     }
                 }
                 (body)
@@ -40,7 +40,7 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
 
 /// The figures of a run: by position, and by step of training. Their names begin with the run's where there are several.
 pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 2] {
-    let cell = run.cell;
+    let cell = run.held;
     let mut by_position = Vec::new();
     if let Some(r) = &cell.readability {
         by_position.extend(Relevance::all(r).filter_map(|m| figures::relevance_by_position(&m)));
@@ -59,7 +59,7 @@ pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 2] {
 }
 
 fn body(run: &Run, single: bool) -> Result<Markup> {
-    let cell = run.cell;
+    let cell = run.held;
     let [by_position, by_step] = figures(run, single);
     Ok(html! {
         @if !single { (overview::claims(run)) }
@@ -100,7 +100,7 @@ fn setting(r: &Readability) -> Markup {
 
 /// What the run folder lacks.
 fn absent(run: &Run) -> Markup {
-    let cell = run.cell;
+    let cell = run.held;
     let mut missing = Vec::new();
     match &cell.readability {
         None => missing.push("activation differences (diff/readability.json)"),

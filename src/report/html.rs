@@ -5,20 +5,19 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::results::run_record::Cell;
 use super::charts::svg_file;
 use super::figures::Figure;
 use super::png::Painter;
-use super::verdict::Verdict;
 use super::visible::one_line;
 use super::{detail, overview, texts};
 use crate::atomic::write_atomically;
+use crate::claims::{ClaimedRun, across_runs};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Writes the page of some runs; the file appears whole or not at all.
-pub fn write_html(cells: &[Cell], path: &Path) -> Result<()> {
+pub fn write_html(cells: &[ClaimedRun], path: &Path) -> Result<()> {
     write_atomically(path, page(cells)?.as_bytes())
 }
 
@@ -32,9 +31,9 @@ pub struct Written {
 }
 
 /// Writes every figure of the page as `NAME.svg` and `NAME.png` and its numbers as `NAME.csv` into a folder, which is made.
-pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<Written> {
+pub fn write_figures(cells: &[ClaimedRun], dir: &Path) -> Result<Written> {
+    let together = overview::Together::of(cells, &across_runs(cells)?);
     let runs = all_runs(cells);
-    let together = overview::Together::of(&runs);
     let of_runs = runs.iter().flat_map(|run| detail::figures(run, runs.len() == 1)).flatten();
     let figures: Vec<Figure> = together.figures().cloned().chain(of_runs).collect();
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
@@ -51,14 +50,14 @@ pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<Written> {
     Ok(Written { figures: figures.len(), png: painter.is_some() })
 }
 
-fn all_runs(cells: &[Cell]) -> Vec<Run<'_>> {
+fn all_runs(cells: &[ClaimedRun]) -> Vec<Run<'_>> {
     cells.iter().enumerate().map(|(i, c)| Run::new(i, c)).collect()
 }
 
 /// The page of some runs.
-pub fn page(cells: &[Cell]) -> Result<String> {
+pub fn page(cells: &[ClaimedRun]) -> Result<String> {
+    let together = overview::Together::of(cells, &across_runs(cells)?);
     let runs = all_runs(cells);
-    let together = overview::Together::of(&runs);
     let title = title(cells);
     let mut details = Vec::new();
     for run in &runs {
@@ -101,8 +100,7 @@ pub fn page(cells: &[Cell]) -> Result<String> {
 
 /// A run on the page.
 pub(super) struct Run<'a> {
-    pub cell: &'a Cell,
-    pub verdict: Verdict,
+    pub held: &'a ClaimedRun,
     /// Its name as it is shown.
     pub name: String,
     /// Its `id` attribute: a number, since the name of a folder may hold anything.
@@ -110,17 +108,12 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(index: usize, cell: &'a Cell) -> Self {
-        Self {
-            cell,
-            verdict: Verdict::of(cell),
-            name: one_line(&cell.id, 80),
-            anchor: format!("run-{}", index + 1),
-        }
+    fn new(index: usize, held: &'a ClaimedRun) -> Self {
+        Self { held, name: one_line(&held.id, 80), anchor: format!("run-{}", index + 1) }
     }
 }
 
-fn title(cells: &[Cell]) -> String {
+fn title(cells: &[ClaimedRun]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for cell in cells {
         if !names.contains(&cell.name()) {
@@ -136,7 +129,7 @@ fn title(cells: &[Cell]) -> String {
 }
 
 /// What the organisms were trained on; said once where runs agree.
-fn descriptions(cells: &[Cell]) -> Markup {
+fn descriptions(cells: &[ClaimedRun]) -> Markup {
     let mut all: Vec<String> = Vec::new();
     for cell in cells {
         if let Some(text) = cell.description() {

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use maud::{Markup, PreEscaped, html};
 
-use super::charts::{Ink, Mark, svg_file};
+use super::charts::svg_file;
 use super::figures::{Figure, Key, KeyKind};
+use super::ink::{Ink, Mark};
 
 /// Figures side by side.
 pub(super) fn grid(figures: &[Figure]) -> Result<Markup> {

@@ -5,15 +5,15 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use crate::results::run_record::{Cell, varied};
-use super::verdict::Verdict;
 use crate::atomic::write_atomically;
+use crate::claims::ClaimedRun as Cell;
 use crate::data::mixture::Role;
 use crate::diff::measures::causal::Causal;
 use crate::diff::measures::lift::Lift;
 use crate::diff::readout::{Gain, Relevance, best, mean};
 use crate::diff::record::Readability;
 use crate::recipe::DiffSection;
+use crate::results::varied;
 use crate::train::manifest::Source;
 
 /// One row: the columns in order, with `Null` for what was not measured.
@@ -93,7 +93,7 @@ impl Layout {
                 .flat_map(|s| s.positions.clone())
                 .collect(),
             behaviour: Vec::new(),
-            varied: varied(cells),
+            varied: varied(cells.iter().map(|run| &run.record)),
         };
         for (name, _) in cells.iter().filter_map(|c| c.behaviour.as_ref()).flat_map(|b| b.effects()) {
             if !layout.behaviour.contains(&name) {
@@ -175,13 +175,13 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     losses(&mut f, r);
     behaviour(&mut f, cell, layout);
 
-    let verdict = Verdict::of(cell);
-    f.put("readable_by_lens", verdict.by("logit lens"));
-    f.put("readable_by_patchscope", verdict.by("patchscope"));
-    f.put("readable_by_lift", verdict.by("lift"));
-    f.put("readable_by_steering", verdict.by("steering"));
-    f.put("verdict", verdict.headline());
-    f.put("gone", Some(verdict.gone.headline).filter(|g| !g.is_empty()));
+    let claims = &cell.claims;
+    f.put("readable_by_lens", claims.readable.by("lens"));
+    f.put("readable_by_patchscope", claims.readable.by("patchscope"));
+    f.put("readable_by_lift", claims.readable.by("lift"));
+    f.put("readable_by_steering", claims.readable.by("steering"));
+    f.put("verdict", claims.readable.headline.clone());
+    f.put("gone", claims.gone.as_ref().map(|gone| gone.headline.clone()));
     f.put("probe_auroc", cell.probe().map(|p| p.auroc));
     f.put("probe_auroc_low", cell.probe().map(|p| p.auroc_interval[0]));
     f.put("probe_auroc_high", cell.probe().map(|p| p.auroc_interval[1]));

@@ -13,7 +13,7 @@ use crate::diff::measures::steering::SteeringLine;
 pub(super) fn section(runs: &[Run]) -> Option<Markup> {
     let with_text: Vec<(&Run, &[SteeringLine])> = runs
         .iter()
-        .filter_map(|r| Some((r, r.cell.steering.as_deref().filter(|l| !l.is_empty())?)))
+        .filter_map(|r| Some((r, r.held.steering.as_deref().filter(|l| !l.is_empty())?)))
         .collect();
     if with_text.is_empty() {
         return None;
@@ -94,7 +94,7 @@ fn settings(lines: &[SteeringLine]) -> Vec<(usize, f64)> {
 
 fn group(run: &Run, position: usize, strength: f64, lines: &[&SteeringLine], open: bool) -> Markup {
     let words: HashSet<String> = run
-        .cell
+        .held
         .readability
         .as_ref()
         .map(|r| r.lexicon.words.iter().map(|w| w.to_lowercase()).collect())
