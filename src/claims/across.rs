@@ -1,17 +1,17 @@
 //! What may be said of runs together: of those that were made alike by mix ratio, and of all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::ClaimedRun;
 use super::dose::{Dose, Ratio, ValueInRun, doses_with, groups};
+use super::file::{Dated, RestsOn, SCHEMA};
 use super::frontier::{Frontier, frontiers};
 use super::gone::GoneState;
 use super::meets_null::{MeetsNull, meets_null};
+use super::run::ClaimedRun;
 use super::setting::{Setting, settings};
-use super::store::SCHEMA;
 use super::trace::TRACE_MEASURES;
 
 /// `SWEEP/claims.json`.
@@ -19,8 +19,8 @@ use super::trace::TRACE_MEASURES;
 pub struct AcrossRuns {
     /// Version of the layout and of the rules.
     pub schema: u32,
-    /// sha256 of the files that the claims rest on, by path from the sweep folder; see [`super::store`].
-    pub rests_on: BTreeMap<String, String>,
+    /// sha256 of the files that the claims rest on, by path from the sweep folder; see [`super::file`].
+    pub rests_on: RestsOn,
     /// How many runs each claim holds of.
     pub counts: RunCounts,
     /// Runs that were made alike, seed and mix aside.
@@ -76,9 +76,15 @@ pub struct MixGroup {
     pub runs: Vec<String>,
 }
 
+impl Dated for AcrossRuns {
+    fn date(&self) -> (u32, &RestsOn) {
+        (self.schema, &self.rests_on)
+    }
+}
+
 impl AcrossRuns {
     /// Applies the rules to some runs.
-    pub(super) fn of(runs: &[ClaimedRun], rests_on: BTreeMap<String, String>) -> Self {
+    pub(super) fn of(runs: &[ClaimedRun], rests_on: RestsOn) -> Self {
         let settings = settings(runs);
         let grouped: Vec<Vec<Ratio>> = settings.iter().map(|(_, runs)| groups(runs)).collect();
         let bases: BTreeSet<&str> = settings.iter().map(|(setting, _)| setting.base.as_str()).collect();

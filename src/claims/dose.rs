@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ClaimedRun;
+use super::run::ClaimedRun;
 use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;
 

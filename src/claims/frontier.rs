@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::ClaimedRun;
 use super::dose::{Ratio, ValueInRun, between};
+use super::run::ClaimedRun;
 use super::trace::{TRACE_MEASURES, TraceMeasure};
 use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;

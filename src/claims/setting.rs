@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::ClaimedRun;
+use super::run::ClaimedRun;
 use crate::results::RunRecord;
 
 /// Keys of a recipe that do not change what is trained, or that make a series.
