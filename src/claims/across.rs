@@ -11,7 +11,7 @@ use super::frontier::{Frontier, frontiers};
 use super::gone::GoneState;
 use super::meets_null::{MeetsNull, meets_null};
 use super::run::ClaimedRun;
-use super::setting::{Setting, settings};
+use super::setting::{TrainingSetting, settings};
 use super::trace::TRACE_MEASURES;
 
 /// `SWEEP/claims.json`.
@@ -56,7 +56,7 @@ pub struct GoneCount {
 pub struct SettingClaims {
     /// What tells it from the others.
     #[serde(flatten)]
-    pub setting: Setting,
+    pub setting: TrainingSetting,
     /// Its mix ratios; runs of an unknown ratio are left out.
     pub groups: Vec<MixGroup>,
     /// Values by mix ratio with statistics between runs: of each measure of the trace by its key; of `behaviour.NAME`, the
@@ -94,7 +94,7 @@ impl AcrossRuns {
             those.map(|(i, (_, groups))| (i, groups.as_slice())).collect::<Vec<_>>()
         };
         let frontiers = bases.into_iter().flat_map(|base| frontiers(base, &of_base(base))).collect();
-        let claims = |((setting, _), groups): (&(Setting, _), &Vec<Ratio>)| SettingClaims {
+        let claims = |((setting, _), groups): (&(TrainingSetting, _), &Vec<Ratio>)| SettingClaims {
             setting: setting.clone(),
             groups: groups.iter().map(MixGroup::of).collect(),
             doses: doses(groups),

@@ -26,7 +26,7 @@ const BASE: &str = "model.base";
 const METHOD: &str = "train.method";
 /// Runs that were made alike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Setting {
+pub struct TrainingSetting {
     /// Name of the recipe of the first of its runs.
     pub name: String,
     /// The base.
@@ -48,7 +48,7 @@ pub struct MadeWith {
 }
 
 /// The settings of some runs with their runs, in the order of their first runs.
-pub(super) fn settings<'a>(runs: &'a [ClaimedRun]) -> Vec<(Setting, Vec<&'a ClaimedRun>)> {
+pub(super) fn settings<'a>(runs: &'a [ClaimedRun]) -> Vec<(TrainingSetting, Vec<&'a ClaimedRun>)> {
     let made: Vec<BTreeMap<String, String>> = runs.iter().map(|run| made_with(run)).collect();
     // Of a run without a recipe little is known, which makes it no other than the rest in every key.
     let known: Vec<&BTreeMap<String, String>> =
@@ -72,7 +72,7 @@ pub(super) fn settings<'a>(runs: &'a [ClaimedRun]) -> Vec<(Setting, Vec<&'a Clai
     let setting = |those: &Vec<usize>| {
         let (first, made) = (&runs[those[0]], &made[those[0]]);
         let value = |key: &&String| MadeWith { key: key.to_string(), value: made.get(*key).cloned() };
-        let setting = Setting {
+        let setting = TrainingSetting {
             name: first.name().into(),
             base: first.base().unwrap_or_default().into(),
             has_recipe: first.recipe_table().is_some(),

@@ -7,7 +7,7 @@ use super::doses::{are_single, bars, marks};
 use super::ink::Ink;
 use super::mix_scale::MixScale;
 use super::number::{fixed, ratio, signed};
-use super::series::Series;
+use super::series::MixSeries;
 use super::visible::one_line;
 use crate::behaviour::Effect;
 use crate::claims::ClaimedRun as Cell;
@@ -107,7 +107,7 @@ impl Key {
 const MOST_POINTS: usize = 240;
 
 /// Readability against the mix ratio: decoding, steering, words, losses. Only what was measured.
-pub fn dose_response(groups: &Series) -> Vec<Figure> {
+pub fn dose_response(groups: &MixSeries) -> Vec<Figure> {
     let mut figures: Vec<Figure> = [
         lift_doses(groups),
         decoding_doses(groups),
@@ -124,7 +124,7 @@ pub fn dose_response(groups: &Series) -> Vec<Figure> {
     figures
 }
 
-fn mix_axis(groups: &Series, mix: MixScale) -> Axis {
+fn mix_axis(groups: &MixSeries, mix: MixScale) -> Axis {
     let places: Vec<f64> = groups.iter().map(|g| mix.place(g.0)).collect();
     let low = places.first().copied().unwrap_or(0.0);
     let high = places.last().copied().unwrap_or(1.0);
@@ -194,7 +194,7 @@ fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> Str
     if points.is_empty() { String::new() } else { format!("{name}: {}. ", points.join(", ")) }
 }
 
-fn lift_doses(groups: &Series) -> Option<Figure> {
+fn lift_doses(groups: &MixSeries) -> Option<Figure> {
     let lift = |c: &Cell| c.readability.as_ref()?.lift.clone();
     let values_of = groups.dose(LIFT);
     let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
@@ -218,7 +218,7 @@ fn lift_doses(groups: &Series) -> Option<Figure> {
 }
 
 /// How much of the gain on narrow text one constant vector gives.
-fn bias_doses(groups: &Series) -> Option<Figure> {
+fn bias_doses(groups: &MixSeries) -> Option<Figure> {
     let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
     let specific = groups.dose(SPECIFIC_SHARE);
     let whole = doses(groups, |c| Some(shares(c)?.share));
@@ -260,7 +260,7 @@ fn bias_doses(groups: &Series) -> Option<Figure> {
 }
 
 /// How far the difference lies along a probe with labelled examples.
-fn probe_doses(groups: &Series) -> Option<Figure> {
+fn probe_doses(groups: &MixSeries) -> Option<Figure> {
     let found = groups.dose(PROBE);
     // Of directions about nothing 19 of 20 lie between 0 and this: the interval has to lie above.
     let edges =
@@ -287,7 +287,7 @@ fn probe_doses(groups: &Series) -> Option<Figure> {
 }
 
 /// The main value of each family of behaviour.
-fn behaviour_doses(groups: &Series) -> Vec<Figure> {
+fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
     let mut names: Vec<String> = Vec::new();
     for found in groups.iter().flat_map(|g| &g.1).filter_map(|c| c.behaviour.as_ref()) {
         let main = found.effects().first().map(|(name, _)| name.clone());
@@ -329,7 +329,7 @@ fn behaviour_doses(groups: &Series) -> Vec<Figure> {
     names.into_iter().filter_map(of_name).collect()
 }
 
-fn decoding_doses(groups: &Series) -> Option<Figure> {
+fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let mut lines = Vec::new();
     let mut bands = Vec::new();
@@ -391,7 +391,7 @@ fn decoding_doses(groups: &Series) -> Option<Figure> {
 
 /// The similarity itself and not its gain over plain text: mixing also moves the plain text away from the
 /// subject, so that the gain grows where the steered text comes no nearer.
-fn steering_doses(groups: &Series) -> Option<Figure> {
+fn steering_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let at_best = |c: &Cell, of: fn(&Similarity) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
@@ -457,7 +457,7 @@ fn steering_doses(groups: &Series) -> Option<Figure> {
     })
 }
 
-fn word_doses(groups: &Series) -> Option<Figure> {
+fn word_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let at_best = |c: &Cell, of: fn(&Steering) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
@@ -485,7 +485,7 @@ fn word_doses(groups: &Series) -> Option<Figure> {
     })
 }
 
-fn loss_doses(groups: &Series) -> Option<Figure> {
+fn loss_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let narrow = groups.dose("loss_narrow");
     let general = groups.dose("loss_pretraining");

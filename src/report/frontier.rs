@@ -6,7 +6,7 @@ use super::figures::{Figure, Key, KeyKind, figure, values};
 use super::ink::{CURVES, Ink};
 use super::meets_null::mix;
 use super::number::{fixed, signed};
-use super::series::Series;
+use super::series::MixSeries;
 use super::trace_axis::drawn;
 use super::visible::one_line;
 use crate::claims::frontier::{Frontier, FrontierPoint, LearnedBy};
@@ -32,7 +32,7 @@ fn axis(learned_by: &LearnedBy) -> (String, String) {
 }
 
 /// A frontier of settings of one base.
-pub fn of_frontier(frontier: &Frontier, settings: &[Series]) -> Option<Figure> {
+pub fn of_frontier(frontier: &Frontier, settings: &[MixSeries]) -> Option<Figure> {
     let (mut lines, mut labels, mut legend, mut spoken) = (vec![], vec![], vec![], vec![]);
     let name = TRACE_MEASURES.iter().find(|m| m.key == frontier.measure)?.name;
     let (trace_ink, trace_axis) = drawn(&frontier.measure);

@@ -5,28 +5,22 @@
 
 mod behaviour;
 mod charts;
-mod detail;
 pub mod digest;
 mod doses;
 mod figures;
 mod frontier;
-mod graded;
 pub mod html;
 mod ink;
 mod meets_null;
 mod mix_scale;
 mod number;
-mod overview;
 pub mod parquet;
-mod picture;
 mod png;
-mod provenance;
 pub mod rules;
 pub mod runs;
 mod series;
 pub mod summary;
 pub mod table;
-mod texts;
 mod trace_axis;
 mod training;
 pub mod verdict;

@@ -13,7 +13,7 @@ use crate::claims::setting::MadeWith;
 const NAMED: usize = 3;
 
 /// One setting with its runs by mix ratio.
-pub struct Series<'a> {
+pub struct MixSeries<'a> {
     /// What tells it from the others, in words.
     pub label: String,
     /// What may be said of it.
@@ -22,7 +22,7 @@ pub struct Series<'a> {
 }
 
 /// The runs of each ratio.
-impl<'a> Deref for Series<'a> {
+impl<'a> Deref for MixSeries<'a> {
     type Target = [Ratio<'a>];
 
     fn deref(&self) -> &[Ratio<'a>] {
@@ -30,7 +30,7 @@ impl<'a> Deref for Series<'a> {
     }
 }
 
-impl<'a> Series<'a> {
+impl<'a> MixSeries<'a> {
     /// The settings of some runs.
     pub fn all(across: &'a AcrossRuns, runs: &'a [ClaimedRun]) -> Vec<Self> {
         let of_setting = |(claims, label): (&'a SettingClaims, String)| {

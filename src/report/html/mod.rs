@@ -1,15 +1,23 @@
 //! `report.html`: one page that needs nothing but itself. Works without scripts, on a phone and on paper.
 
+mod detail;
+mod graded;
+mod overview;
+mod page_run;
+mod picture;
+mod provenance;
+mod texts;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use self::page_run::PageRun;
 use super::charts::svg_file;
 use super::figures::Figure;
 use super::png::Painter;
 use super::visible::one_line;
-use super::{detail, overview, texts};
 use crate::atomic::write_atomically;
 use crate::claims::{ClaimedRun, across_runs};
 
@@ -50,8 +58,8 @@ pub fn write_figures(cells: &[ClaimedRun], dir: &Path) -> Result<Written> {
     Ok(Written { figures: figures.len(), png: painter.is_some() })
 }
 
-fn all_runs(cells: &[ClaimedRun]) -> Vec<Run<'_>> {
-    cells.iter().enumerate().map(|(i, c)| Run::new(i, c)).collect()
+fn all_runs(cells: &[ClaimedRun]) -> Vec<PageRun<'_>> {
+    cells.iter().enumerate().map(|(i, c)| PageRun::new(i, c)).collect()
 }
 
 /// The page of some runs.
@@ -98,21 +106,6 @@ pub fn page(cells: &[ClaimedRun]) -> Result<String> {
     Ok(page.into_string())
 }
 
-/// A run on the page.
-pub(super) struct Run<'a> {
-    pub held: &'a ClaimedRun,
-    /// Its name as it is shown.
-    pub name: String,
-    /// Its `id` attribute: a number, since the name of a folder may hold anything.
-    pub anchor: String,
-}
-
-impl<'a> Run<'a> {
-    fn new(index: usize, held: &'a ClaimedRun) -> Self {
-        Self { held, name: one_line(&held.id, 80), anchor: format!("run-{}", index + 1) }
-    }
-}
-
 fn title(cells: &[ClaimedRun]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for cell in cells {
@@ -144,7 +137,7 @@ fn descriptions(cells: &[ClaimedRun]) -> Markup {
     }
 }
 
-fn contents(runs: &[Run], together: &overview::Together, steered: bool) -> Markup {
+fn contents(runs: &[PageRun], together: &overview::Together, steered: bool) -> Markup {
     html! {
         nav aria-label="Contents" {
             ol {

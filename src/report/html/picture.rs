@@ -3,9 +3,9 @@
 use anyhow::Result;
 use maud::{Markup, PreEscaped, html};
 
-use super::charts::svg_file;
-use super::figures::{Figure, Key, KeyKind};
-use super::ink::{Ink, Mark};
+use crate::report::charts::svg_file;
+use crate::report::figures::{Figure, Key, KeyKind};
+use crate::report::ink::{Ink, Mark};
 
 /// Figures side by side.
 pub(super) fn grid(figures: &[Figure]) -> Result<Markup> {

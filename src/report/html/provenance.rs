@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::number::{ABSENT, duration, fixed, grouped, ratio, realised, utc};
-use super::visible::visible;
+use crate::report::number::{ABSENT, duration, fixed, grouped, ratio, realised, utc};
+use crate::report::visible::visible;
 use crate::results::RunRecord;
 use crate::train::manifest::{Manifest, Source};
 

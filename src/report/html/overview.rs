@@ -3,20 +3,21 @@
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::digest::{columns, legend};
-use super::figures::Figure;
-use super::html::Run;
-use super::meets_null::sentence as meets_null;
-use super::rules::{GONE_RULE, MEETS_NULL_RULE, READABLE_RULE};
-use super::series::Series;
-use super::verdict::{gone_headline, gone_reasons, reasons};
-use super::visible::one_line;
-use super::{figures, frontier, picture, training};
+use super::page_run::PageRun;
+use super::picture;
 use crate::claims::across::{AcrossRuns, RunCounts};
 use crate::claims::{ClaimedRun, list};
+use crate::report::digest::{columns, legend};
+use crate::report::figures::Figure;
+use crate::report::meets_null::sentence as meets_null;
+use crate::report::rules::{GONE_RULE, MEETS_NULL_RULE, READABLE_RULE};
+use crate::report::series::MixSeries;
+use crate::report::verdict::{gone_headline, gone_reasons, reasons};
+use crate::report::visible::one_line;
+use crate::report::{figures, frontier, training};
 
 /// The sections, in order.
-pub(super) fn sections(runs: &[Run], together: &Together) -> Result<Markup> {
+pub(super) fn sections(runs: &[PageRun], together: &Together) -> Result<Markup> {
     Ok(html! {
         (verdict(runs, together))
         (curves(together)?)
@@ -24,7 +25,7 @@ pub(super) fn sections(runs: &[Run], together: &Together) -> Result<Markup> {
     })
 }
 
-fn verdict(runs: &[Run], together: &Together) -> Markup {
+fn verdict(runs: &[PageRun], together: &Together) -> Markup {
     let (series, counts) = (&together.series, &together.counts);
     let RunCounts { measured, readable, .. } = *counts;
     let gone = counts.gone.iter().map(|c| match (c.runs, c.state.words()) {
@@ -77,7 +78,7 @@ fn verdict(runs: &[Run], together: &Together) -> Markup {
 }
 
 /// Both claims on one run, each with its evidence.
-pub(super) fn claims(run: &Run) -> Markup {
+pub(super) fn claims(run: &PageRun) -> Markup {
     let level = |text: &str| html! { h3.claim { (text) } };
     let claims = &run.held.claims;
     let gone = gone_headline(claims);
@@ -101,7 +102,7 @@ fn places(positions: &[usize]) -> String {
 }
 
 /// A filled or an open circle; the words beside it say the same.
-fn sign(run: &Run) -> Markup {
+fn sign(run: &PageRun) -> Markup {
     let readable = &run.held.claims.readable;
     let sign = match (readable.is_measured(), readable.readable_by().is_empty()) {
         (false, _) => "–",
@@ -137,7 +138,7 @@ fn sentence(text: &str) -> String {
     }
 }
 
-fn table(runs: &[Run]) -> Markup {
+fn table(runs: &[PageRun]) -> Markup {
     let columns = columns(&runs.iter().map(|run| run.held).collect::<Vec<_>>());
     html! {
         section aria-labelledby="table" {
@@ -199,7 +200,7 @@ pub(super) struct SeriesFigures {
 impl Together {
     /// Of all runs.
     pub fn of(runs: &[ClaimedRun], across: &AcrossRuns) -> Self {
-        let settings = Series::all(across, runs);
+        let settings = MixSeries::all(across, runs);
         let mut together = Self { counts: across.counts.clone(), ..Self::default() };
         for series in settings.iter().filter(|series| series.len() > 1) {
             together.series.push(SeriesFigures {

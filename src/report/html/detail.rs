@@ -3,20 +3,21 @@
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::figures::Figure;
-use super::html::Run;
-use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
-use super::visible::{one_line, token};
-use super::{behaviour, figures, graded, overview, picture, provenance, training};
+use super::page_run::PageRun;
+use super::{graded, overview, picture, provenance};
 use crate::diff::measures::causal::Causal;
 use crate::diff::measures::lift::Lift;
 use crate::diff::readout::{Decoding, Gain, Relevance};
 use crate::diff::record::Readability;
 use crate::diff::relevance::TopToken;
 use crate::diff::statistics::Interval;
+use crate::report::figures::Figure;
+use crate::report::number::{ABSENT, fixed, interval, p_value, ratio, signed};
+use crate::report::visible::{one_line, token};
+use crate::report::{behaviour, figures, training};
 
 /// The section of a run; folded away when there are several.
-pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
+pub(super) fn section(run: &PageRun, single: bool) -> Result<Markup> {
     let body = body(run, single)?;
     Ok(if single {
         html! {
@@ -39,7 +40,7 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
 }
 
 /// The figures of a run: by position, and by step of training. Their names begin with the run's where there are several.
-pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 2] {
+pub(super) fn figures(run: &PageRun, single: bool) -> [Vec<Figure>; 2] {
     let cell = run.held;
     let mut by_position = Vec::new();
     if let Some(r) = &cell.readability {
@@ -58,7 +59,7 @@ pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 2] {
     [by_position, by_step]
 }
 
-fn body(run: &Run, single: bool) -> Result<Markup> {
+fn body(run: &PageRun, single: bool) -> Result<Markup> {
     let cell = run.held;
     let [by_position, by_step] = figures(run, single);
     Ok(html! {
@@ -99,7 +100,7 @@ fn setting(r: &Readability) -> Markup {
 }
 
 /// What the run folder lacks.
-fn absent(run: &Run) -> Markup {
+fn absent(run: &PageRun) -> Markup {
     let cell = run.held;
     let mut missing = Vec::new();
     match &cell.readability {
@@ -131,7 +132,7 @@ fn absent(run: &Run) -> Markup {
     html! { @if !missing.is_empty() { p.note { "Not in this run: " (missing.join(", ")) "." } } }
 }
 
-fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
+fn tokens(run: &PageRun, r: &Readability, m: &Decoding) -> Markup {
     let heading = format!("{}-{}", run.anchor, m.key);
     let opposite = if m.key == "lens" { r.logit_lens.as_ref().map(|l| &l.bottom_tokens) } else { None };
     html! {
@@ -181,7 +182,7 @@ fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
 }
 
 /// The words that are lifted most, and how the narrow ones rank.
-fn lifted(run: &Run, r: &Readability, lift: &Lift) -> Markup {
+fn lifted(run: &PageRun, r: &Readability, lift: &Lift) -> Markup {
     let heading = format!("{}-lift", run.anchor);
     html! {
         @if !lift.top_tokens.is_empty() {
