@@ -9,7 +9,8 @@ use std::process::Command;
 
 use run_folder::{HOSTILE, Spec};
 use serde_json::{Value, json};
-use trainer::report::{html, read_all};
+use trainer::claims::read_all;
+use trainer::report::html;
 
 /// Runs before the page's own script, and after it once all is loaded.
 const BEFORE: &str = r#"<script>
