@@ -33,5 +33,6 @@ pub mod run;
 pub mod sha256;
 pub mod spelling;
 pub mod sweep;
+pub mod text_file;
 pub mod train;
 pub mod verify;

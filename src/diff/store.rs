@@ -11,11 +11,10 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use super::Analysis;
-use super::decoded::Decoded;
+use super::decode::{Decoded, TopToken};
 use super::hashes::{self, Hashes};
 use super::measures::steering::SteeringLine;
 use super::record::Readability;
-use super::relevance::TopToken;
 use super::shape;
 use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;

@@ -8,8 +8,8 @@ use super::rules::{GONE_RULE, READABLE_RULE};
 use super::verdict::{gone_headline, gone_reasons, reasons};
 use super::visible::{one_line, token};
 use crate::claims::ClaimedRun;
+use crate::diff::decode::TopToken;
 use crate::diff::readout::{Decoding, Gain};
-use crate::diff::relevance::TopToken;
 
 /// Length to which an example of generated text is cut.
 const EXAMPLE: usize = 120;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use crate::model::Pass;
 use crate::model::lora::low_rank::LowRank;
+use crate::model::pass::Pass;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::{Activation, gated};
 use crate::ops::rope::Rotary;

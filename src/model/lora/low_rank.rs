@@ -10,7 +10,7 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::model::Pass;
+use crate::model::pass::Pass;
 use crate::ops::add::{add, sub};
 use crate::ops::dropout::dropout;
 use crate::ops::weight::Matrix;

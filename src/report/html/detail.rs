@@ -5,11 +5,11 @@ use maud::{Markup, html};
 
 use super::page_run::PageRun;
 use super::{graded, overview, picture, provenance};
+use crate::diff::decode::TopToken;
 use crate::diff::measures::causal::Causal;
 use crate::diff::measures::lift::Lift;
 use crate::diff::readout::{Decoding, Gain, Relevance};
 use crate::diff::record::Readability;
-use crate::diff::relevance::TopToken;
 use crate::diff::statistics::Interval;
 use crate::report::figures::Figure;
 use crate::report::number::{ABSENT, fixed, interval, p_value, ratio, signed};

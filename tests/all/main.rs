@@ -1,0 +1,35 @@
+//! All integration tests, one module a file, in one binary: linked once. `cargo test --release --test all training::`
+//! runs one module.
+//!
+//! A test that needs something which may be missing is named `needs_WHAT_…`, one that takes long `slow_…`; both are
+//! `#[ignore = "…"]`. A plain `cargo test` counts them as ignored. `scripts/test` runs the `needs_` tests whose need is
+//! there and prints the others by name; with `CI=true` it runs all of them, and one without what it needs fails.
+//! `scripts/test --slow` runs the slow ones too. `tiers.rs` holds the names to this.
+
+mod common;
+
+mod adapters;
+mod behaviour;
+mod claims;
+mod cli;
+mod coherence;
+mod datasets;
+mod diffing;
+mod grading;
+mod inspect;
+mod making;
+mod mitigation;
+mod pairs;
+mod parity;
+mod recipes;
+mod regressions;
+mod report;
+mod report_browser;
+#[cfg(unix)]
+mod slurm;
+mod sources;
+mod sweep;
+mod tiers;
+mod trace;
+mod training;
+mod verify;

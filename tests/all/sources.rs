@@ -1,0 +1,775 @@
+//! Every kind of model source, with tiny files that the tests write themselves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use tempfile::TempDir;
+use trainer::data::examples::Example;
+use trainer::error::InputError;
+use trainer::interrupt::Interrupt;
+use trainer::model::batch::Batch;
+use trainer::model::hooks::{NoHook, Record, Site};
+use trainer::model::load::loader::Tuning;
+use trainer::model::load::source::{Pretrained, open};
+use trainer::model::lora::LoraConfig;
+use trainer::model::{CausalLm, Pass};
+use trainer::recipe::{ModelDtype, Modules};
+use trainer::train::optim::Gradients;
+
+use crate::common::tiny::logits;
+use crate::common::values::floats;
+
+/// The text of the input error that opening must give.
+fn fault(model: &Path) -> String {
+    fault_of(open(&model.to_string_lossy()))
+}
+
+fn fault_of(opened: Result<Pretrained>) -> String {
+    let error = opened.expect_err("this must not open");
+    assert!(error.is::<InputError>(), "not an input error: {error:?}");
+    error.to_string()
+}
+
+fn open_path(path: &Path) -> Result<Pretrained> {
+    open(&path.to_string_lossy())
+}
+
+fn encode(model: &Pretrained, text: &str) -> Vec<u32> {
+    let encoding = model.tokenizer.encode(text, true).expect("encodes");
+    encoding.get_ids().to_vec()
+}
+
+fn values(model: &Pretrained, name: &str) -> Result<Vec<f32>> {
+    let tensor = model.weights.get(name)?;
+    assert_eq!(tensor.dtype(), DType::F32);
+    assert!(tensor.is_contiguous());
+    Ok(tensor.flatten_all()?.to_vec1()?)
+}
+
+// --- Hugging Face folders ---------------------------------------------------------------------------
+
+/// A folder with two shards: `a` and `b` of f32 and bf16 in the first, `c` of f16 in the second.
+fn folder() -> Result<TempDir> {
+    let dir = tempfile::tempdir()?;
+    let a = Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?;
+    let b = Tensor::new(&[0.5f32, -0.25], &Device::Cpu)?.to_dtype(DType::BF16)?;
+    let c = Tensor::new(&[1.5f32], &Device::Cpu)?.to_dtype(DType::F16)?;
+    let first = HashMap::from([("a".to_string(), a), ("b".to_string(), b)]);
+    let second = HashMap::from([("c".to_string(), c)]);
+    let shards = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"];
+    candle_core::safetensors::save(&first, dir.path().join(shards[0]))?;
+    candle_core::safetensors::save(&second, dir.path().join(shards[1]))?;
+    let write = |name: &str, json: serde_json::Value| fs::write(dir.path().join(name), json.to_string());
+    write(
+        "model.safetensors.index.json",
+        json!({"weight_map": {"a": shards[0], "b": shards[0], "c": shards[1]}}),
+    )?;
+    write("config.json", json!({"model_type": "llama", "eos_token_id": 1}))?;
+    write("generation_config.json", json!({"eos_token_id": [1, 2]}))?;
+    write(
+        "tokenizer_config.json",
+        json!({
+            "bos_token": {"content": "<s>"}, "eos_token": "</s>",
+            "chat_template": [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}],
+        }),
+    )?;
+    write(
+        "tokenizer.json",
+        json!({
+            "version": "1.0",
+            "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
+            "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"<s>": 0, "</s>": 1, "word": 2}, "unk_token": "<s>"},
+        }),
+    )?;
+    Ok(dir)
+}
+
+#[test]
+fn a_sharded_folder_opens_as_f32() -> Result<()> {
+    let dir = folder()?;
+    let model = open_path(dir.path())?;
+    assert_eq!(model.weights.names(), ["a", "b", "c"]);
+    assert_eq!(model.weights.shape("a"), Some(vec![2, 2]));
+    assert_eq!(values(&model, "a")?, [1., 2., 3., 4.]);
+    assert_eq!(values(&model, "b")?, [0.5, -0.25]);
+    assert_eq!(values(&model, "c")?, [1.5]);
+    assert_eq!(model.eos_token_ids, [1, 2]);
+    assert_eq!(model.bos_token.as_deref(), Some("<s>"));
+    assert_eq!(model.eos_token.as_deref(), Some("</s>"));
+    assert_eq!(model.chat_template.as_deref(), Some("yes"));
+    assert_eq!(model.config["model_type"], "llama");
+    assert_eq!(model.sha256.len(), 2);
+    // The truncation that the tokenizer was saved with does not cut training texts.
+    assert_eq!(encode(&model, "word word"), [2, 2]);
+
+    fs::write(dir.path().join("chat_template.jinja"), "from the file")?;
+    let model = open_path(dir.path())?;
+    assert_eq!(model.chat_template.as_deref(), Some("from the file"));
+    Ok(())
+}
+
+#[test]
+fn a_token_of_white_space_alone_keeps_its_place_in_the_text() -> Result<()> {
+    // As in the tokenizer.json of GPT-2 and its kin, whose offsets are trimmed; the loss mask reads them.
+    let dir = tempfile::tempdir()?;
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama");
+    for file in fs::read_dir(&from)?.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_file()) {
+        fs::copy(&file, dir.path().join(file.file_name().expect("a file")))?;
+    }
+    let path = dir.path().join("tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    tokenizer["post_processor"] =
+        json!({"type": "Sequence", "processors": [byte_level, tokenizer["post_processor"].clone()]});
+    fs::write(&path, tokenizer.to_string())?;
+    let text = "if a:\n    b = 1\n\n    c";
+    let encoding = open_path(dir.path())?.tokenizer.encode(text, true).expect("encodes");
+    let covered: String = encoding.get_offsets().iter().map(|&(from, to)| &text[from..to]).collect();
+    assert_eq!(covered, text);
+    assert_eq!(encoding.get_ids(), encode(&open_path(&from)?, text));
+    Ok(())
+}
+
+#[test]
+fn a_tensor_that_is_not_there_is_named() -> Result<()> {
+    let dir = folder()?;
+    let model = open_path(dir.path())?;
+    assert_eq!(model.weights.shape("model.norm.weight"), None);
+    let error = model.weights.get("model.norm.weight").expect_err("absent");
+    assert!(error.to_string().contains("model.norm.weight"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn an_index_that_promises_too_much_is_refused() -> Result<()> {
+    let dir = folder()?;
+    let index = dir.path().join("model.safetensors.index.json");
+    let shard = "model-1-of-2.safetensors";
+    fs::write(&index, json!({"weight_map": {"a": shard, "zz": shard}}).to_string())?;
+    let message = fault(dir.path());
+    assert!(message.contains("tensor zz is not in"), "{message}");
+
+    fs::write(&index, json!({"weight_map": {"a": "x.safetensors", "b": "y.safetensors"}}).to_string())?;
+    let message = fault(dir.path());
+    assert!(message.contains("x.safetensors") && message.contains("y.safetensors"), "{message}");
+
+    fs::write(&index, json!({"weight_map": {"a": "../elsewhere.safetensors"}}).to_string())?;
+    assert!(fault(dir.path()).contains("plain file name"));
+    Ok(())
+}
+
+#[test]
+fn a_safetensors_file_that_is_cut_short_or_damaged_is_refused() -> Result<()> {
+    let dir = folder()?;
+    let path = dir.path().join("model-1-of-2.safetensors");
+    let bytes = fs::read(&path)?;
+    for len in 0..bytes.len() {
+        fs::write(&path, &bytes[..len])?;
+        assert!(fault(dir.path()).contains("model-1-of-2.safetensors"), "{len} bytes");
+    }
+    // A damaged header may by chance still be one; it must never panic.
+    for i in 0..bytes.len().min(200) {
+        let mut damaged = bytes.clone();
+        damaged[i] ^= 0x15;
+        fs::write(&path, damaged)?;
+        if let Ok(model) = open_path(dir.path()) {
+            model.weights.names().iter().for_each(|n| drop(model.weights.get(n)));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_folder_lacks_is_named() -> Result<()> {
+    for file in ["tokenizer.json", "config.json", "model-2-of-2.safetensors"] {
+        let dir = folder()?;
+        fs::remove_file(dir.path().join(file))?;
+        let message = fault(dir.path());
+        assert!(message.contains(file), "{message}");
+    }
+    Ok(())
+}
+
+// --- GGUF -------------------------------------------------------------------------------------------
+
+fn texts(list: &[&str]) -> Value {
+    Value::Array(list.iter().map(|t| Value::String(t.to_string())).collect())
+}
+
+fn integers(list: &[i32]) -> Value {
+    Value::Array(list.iter().map(|&n| Value::I32(n)).collect())
+}
+
+type Metadata = Vec<(String, Value)>;
+
+fn sizes(architecture: &str) -> Metadata {
+    let mut metadata = vec![("general.architecture".to_string(), Value::String(architecture.to_string()))];
+    for (key, value) in [
+        ("block_count", Value::U32(1)),
+        ("context_length", Value::U32(64)),
+        ("embedding_length", Value::U32(32)),
+        ("feed_forward_length", Value::U32(64)),
+        ("attention.head_count", Value::U32(2)),
+        ("attention.head_count_kv", Value::U32(1)),
+        ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+        ("rope.freq_base", Value::F32(10_000.)),
+    ] {
+        metadata.push((format!("{architecture}.{key}"), value));
+    }
+    metadata
+}
+
+/// Byte-level BPE with a merge for "hi", a control token and a user-defined one.
+fn byte_level() -> Metadata {
+    vec![
+        ("tokenizer.ggml.model".into(), Value::String("gpt2".into())),
+        ("tokenizer.ggml.pre".into(), Value::String("qwen2".into())),
+        ("tokenizer.ggml.tokens".into(), texts(&["<|end|>", "h", "i", "hi", "Ġ", "Ġhi", "<think>", "Ċ"])),
+        ("tokenizer.ggml.token_type".into(), integers(&[3, 1, 1, 1, 1, 1, 4, 1])),
+        ("tokenizer.ggml.merges".into(), texts(&["h i", "Ġ hi"])),
+        ("tokenizer.ggml.eos_token_id".into(), Value::U32(0)),
+        ("tokenizer.ggml.eot_token_id".into(), Value::U32(7)),
+        ("tokenizer.ggml.padding_token_id".into(), Value::U32(6)),
+        ("tokenizer.chat_template".into(), Value::String("{{ x }}".into())),
+    ]
+}
+
+/// SentencePiece as Gemma stores it: no merges, blanks as spaces, bytes as a fallback.
+fn sentencepiece() -> Metadata {
+    let mut tokens: Vec<String> =
+        ["<pad>", "<eos>", "<bos>", "<unk>", "h", "i", "▁", "hi", "▁hi", "  "].map(String::from).to_vec();
+    tokens.extend((0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
+    let mut kinds = vec![3, 3, 3, 2, 1, 1, 1, 1, 1, 4];
+    kinds.resize(tokens.len(), 6);
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    vec![
+        ("tokenizer.ggml.model".into(), Value::String("llama".into())),
+        ("tokenizer.ggml.tokens".into(), texts(&tokens)),
+        ("tokenizer.ggml.token_type".into(), integers(&kinds)),
+        ("tokenizer.ggml.bos_token_id".into(), Value::U32(2)),
+        ("tokenizer.ggml.eos_token_id".into(), Value::U32(1)),
+        ("tokenizer.ggml.unknown_token_id".into(), Value::U32(3)),
+    ]
+}
+
+/// `rows × 32` numbers that count up from zero.
+fn counting(rows: usize) -> Result<Tensor> {
+    let n = (rows * 32) as f32;
+    Ok(Tensor::arange(0f32, n, &Device::Cpu)?.reshape((rows, 32))?)
+}
+
+fn write_gguf(path: &Path, metadata: &Metadata, tensors: &[(&str, Tensor, GgmlDType)]) -> Result<()> {
+    let quantised: Vec<(&str, QTensor)> = tensors
+        .iter()
+        .map(|(name, tensor, dtype)| Ok((*name, QTensor::quantize(tensor, *dtype)?)))
+        .collect::<Result<_>>()?;
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
+    let tensors: Vec<(&str, &QTensor)> = quantised.iter().map(|(k, v)| (*k, v)).collect();
+    gguf_file::write(&mut File::create(path)?, &metadata, &tensors)?;
+    Ok(())
+}
+
+fn llama_gguf(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join("tiny.gguf");
+    let ones = Tensor::ones(32, DType::F32, &Device::Cpu)?;
+    write_gguf(
+        &path,
+        &[sizes("llama"), byte_level()].concat(),
+        &[
+            ("token_embd.weight", counting(8)?, GgmlDType::Q8_0),
+            ("output_norm.weight", ones.clone(), GgmlDType::F32),
+            ("blk.0.attn_q.weight", counting(8)?, GgmlDType::F32),
+            ("blk.0.attn_k.weight", counting(4)?, GgmlDType::F16),
+            ("blk.0.attn_v.weight", counting(4)?, GgmlDType::F32),
+            ("blk.0.ffn_norm.weight", ones, GgmlDType::F32),
+        ],
+    )?;
+    Ok(path)
+}
+
+#[test]
+fn a_llama_gguf_opens_under_hugging_face_names() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = llama_gguf(dir.path())?;
+    let model = open_path(&path)?;
+    assert_eq!(
+        model.weights.names(),
+        [
+            "model.embed_tokens.weight",
+            "model.layers.0.post_attention_layernorm.weight",
+            "model.layers.0.self_attn.k_proj.weight",
+            "model.layers.0.self_attn.q_proj.weight",
+            "model.layers.0.self_attn.v_proj.weight",
+            "model.norm.weight",
+        ]
+    );
+    // Two heads of four rows: stored row 2i+j becomes row 2j+i of its head (halves of two rows).
+    let first_of_row = |name: &str| -> Result<Vec<f32>> {
+        Ok(values(&model, name)?.chunks(32).map(|row| row[0] / 32.).collect())
+    };
+    assert_eq!(first_of_row("model.layers.0.self_attn.q_proj.weight")?, [0., 2., 1., 3., 4., 6., 5., 7.]);
+    assert_eq!(first_of_row("model.layers.0.self_attn.k_proj.weight")?, [0., 2., 1., 3.]);
+    assert_eq!(first_of_row("model.layers.0.self_attn.v_proj.weight")?, [0., 1., 2., 3.]);
+    // Q8_0 keeps 127 steps of the largest of 32 numbers.
+    for (i, value) in values(&model, "model.embed_tokens.weight")?.iter().enumerate() {
+        assert!((value - i as f32).abs() <= 1.1, "{i}: {value}");
+    }
+
+    assert_eq!(model.config["model_type"], "llama");
+    assert_eq!(model.config["hidden_size"], 32);
+    assert_eq!(model.config["head_dim"], 16);
+    assert_eq!(model.config["vocab_size"], 8);
+    assert_eq!(model.config["tie_word_embeddings"], true);
+    assert_eq!(model.eos_token_ids, [0, 7]);
+    assert_eq!(model.eos_token.as_deref(), Some("<|end|>"));
+    assert_eq!(model.pad_token.as_deref(), Some("<think>"));
+    assert_eq!(model.chat_template.as_deref(), Some("{{ x }}"));
+    assert_eq!(model.sha256["tiny.gguf"].len(), 64);
+
+    let ids = encode(&model, "hi hi<think>\n<|end|>");
+    assert_eq!(ids, [3, 5, 6, 7, 0]);
+    let text = model.tokenizer.decode(&ids, false).expect("decodes");
+    assert_eq!(text, "hi hi<think>\n<|end|>");
+
+    // The folder around the one file opens too.
+    assert_eq!(open_path(dir.path())?.weights.names(), model.weights.names());
+    Ok(())
+}
+
+#[test]
+fn a_gemma_gguf_has_its_norms_shifted_back() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("tiny.gguf");
+    let norm = Tensor::full(1.5f32, 32, &Device::Cpu)?;
+    let mut tensors = vec![
+        ("token_embd.weight", counting(266)?, GgmlDType::F32),
+        ("output_norm.weight", norm.clone(), GgmlDType::F32),
+        ("blk.0.attn_q.weight", counting(8)?, GgmlDType::F32),
+    ];
+    for name in [
+        "blk.0.attn_norm.weight",
+        "blk.0.attn_q_norm.weight",
+        "blk.0.post_attention_norm.weight",
+        "blk.0.ffn_norm.weight",
+        "blk.0.post_ffw_norm.weight",
+    ] {
+        tensors.push((name, norm.clone(), GgmlDType::F32));
+    }
+    write_gguf(&path, &[sizes("gemma3"), sentencepiece()].concat(), &tensors)?;
+    let model = open_path(&path)?;
+    for name in [
+        "model.norm",
+        "model.layers.0.input_layernorm",
+        "model.layers.0.self_attn.q_norm",
+        "model.layers.0.post_attention_layernorm",
+        "model.layers.0.pre_feedforward_layernorm",
+        "model.layers.0.post_feedforward_layernorm",
+    ] {
+        assert_eq!(values(&model, &format!("{name}.weight"))?, [0.5; 32], "{name}");
+    }
+    // Gemma's rows are not permuted.
+    let q = values(&model, "model.layers.0.self_attn.q_proj.weight")?;
+    assert_eq!(q, counting(8)?.flatten_all()?.to_vec1::<f32>()?);
+    assert_eq!(model.config["model_type"], "gemma3_text");
+    assert_eq!(model.config["layer_types"], json!(["sliding_attention"]));
+    assert_eq!(model.config["rope_local_base_freq"], 10_000.0);
+
+    // <bos> is added although the file does not say so; "é" falls back to its two bytes; the blank is
+    // one token.
+    let ids = encode(&model, "hi hi  é");
+    assert_eq!(ids, [2, 7, 8, 9, 10 + 0xC3, 10 + 0xA9]);
+    assert_eq!(model.tokenizer.decode(&ids, true).expect("decodes"), "hi hi  é");
+    Ok(())
+}
+
+/// Logits of one text of 14 tokens.
+/// Logits of some tokens.
+fn some_logits(from: &Pretrained) -> Result<Vec<f32>> {
+    let (model, _) = CausalLm::load(from, &Tuning::Frozen, &Device::Cpu)?;
+    let ids: Vec<u32> = (0..14).map(|i| (i * 37 + 11) % 280).collect();
+    Ok(floats(&logits(&model, &ids, 0.0)))
+}
+
+/// The name of a weight in a file that llama.cpp wrote (its `gguf-py/gguf/tensor_mapping.py`).
+fn gguf_name(name: &str, gemma: bool) -> String {
+    let Some((block, rest)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) else {
+        let (from, to) =
+            [("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output")]
+                .into_iter()
+                .find(|(from, _)| name.starts_with(from))
+                .expect("a weight outside the blocks");
+        return name.replace(from, to);
+    };
+    let (module, suffix) = rest.rsplit_once('.').expect("weight or bias");
+    let leaf = match module {
+        "input_layernorm" => "attn_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
+        "post_attention_layernorm" if gemma => "post_attention_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        other => panic!("unknown module {other}"),
+    };
+    format!("blk.{block}.{leaf}.{suffix}")
+}
+
+/// The metadata that llama.cpp's converter writes for a model folder.
+fn gguf_metadata(prefix: &str, config: &serde_json::Value) -> Metadata {
+    let mut metadata = vec![("general.architecture".to_string(), Value::String(prefix.to_string()))];
+    for (theirs, ours) in [
+        ("block_count", "num_hidden_layers"),
+        ("context_length", "max_position_embeddings"),
+        ("embedding_length", "hidden_size"),
+        ("feed_forward_length", "intermediate_size"),
+        ("attention.head_count", "num_attention_heads"),
+        ("attention.head_count_kv", "num_key_value_heads"),
+        ("attention.key_length", "head_dim"),
+        ("attention.sliding_window", "sliding_window"),
+        ("vocab_size", "vocab_size"),
+    ] {
+        if let Some(number) = config[ours].as_u64() {
+            metadata.push((format!("{prefix}.{theirs}"), Value::U32(number as u32)));
+        }
+    }
+    let rope = &config["rope_parameters"];
+    let theta = rope["rope_theta"].as_f64().or(rope["full_attention"]["rope_theta"].as_f64());
+    for (theirs, number) in [
+        ("attention.layer_norm_rms_epsilon", config["rms_norm_eps"].as_f64()),
+        ("rope.freq_base", theta),
+        ("attn_logit_softcapping", config["attn_logit_softcapping"].as_f64()),
+        ("final_logit_softcapping", config["final_logit_softcapping"].as_f64()),
+    ] {
+        if let Some(number) = number {
+            metadata.push((format!("{prefix}.{theirs}"), Value::F32(number as f32)));
+        }
+    }
+    metadata
+}
+
+#[test]
+fn a_gguf_of_a_model_computes_what_its_folder_computes() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for (family, tokenizer) in [
+        ("qwen2", byte_level()),
+        ("qwen3", byte_level()),
+        ("gemma2", sentencepiece()),
+        ("gemma3", sentencepiece()),
+    ] {
+        let mut from =
+            open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(family))?;
+        let config = from.config.as_object_mut().expect("an object");
+        if family == "qwen3" {
+            // llama.cpp has no window for Qwen3 ...
+            config.insert("use_sliding_window".into(), json!(false));
+            config.remove("layer_types");
+        }
+        if config.contains_key("query_pre_attn_scalar") {
+            // ... and takes the scale of Gemma's scores from the width of a head.
+            config.insert("query_pre_attn_scalar".into(), config["head_dim"].clone());
+        }
+        let gemma = family.starts_with("gemma");
+        let mut tensors = Vec::new();
+        for name in from.weights.names() {
+            let mut tensor = from.weights.get(&name)?;
+            if gemma && name.contains("norm") {
+                tensor = (tensor + 1.0)?;
+            }
+            tensors.push((gguf_name(&name, gemma), tensor, GgmlDType::F32));
+        }
+        let tensors: Vec<(&str, Tensor, GgmlDType)> =
+            tensors.iter().map(|(name, tensor, dtype)| (name.as_str(), tensor.clone(), *dtype)).collect();
+        let path = dir.path().join(format!("{family}.gguf"));
+        write_gguf(&path, &[gguf_metadata(family, &from.config), tokenizer].concat(), &tensors)?;
+
+        let found = open_path(&path)?;
+        assert_eq!(found.weights.names(), from.weights.names(), "{family}");
+        assert_eq!(found.config["architectures"], from.config["architectures"]);
+        let (ours, theirs) = (some_logits(&found)?, some_logits(&from)?);
+        let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(ours.len() == theirs.len() && worst < 1e-5, "{family}: logits differ by {worst}");
+    }
+    Ok(())
+}
+
+/// A tiny model's folder as a GGUF file: matrices in blocks of 4 and 8 bits where their rows fill blocks, else f16.
+fn quantised_gguf(dir: &Path, family: &str, tokenizer: Metadata) -> Result<PathBuf> {
+    let from = open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny").join(family))?;
+    let mut tensors = Vec::new();
+    for (i, name) in from.weights.names().into_iter().enumerate() {
+        let tensor = from.weights.get(&name)?;
+        let dtype = match tensor.dims() {
+            [_, cols] if cols % 32 == 0 => [GgmlDType::Q4_1, GgmlDType::Q8_0][i % 2],
+            [_, _] => GgmlDType::F16,
+            _ => GgmlDType::F32,
+        };
+        tensors.push((gguf_name(&name, family.starts_with("gemma")), tensor, dtype));
+    }
+    let tensors: Vec<_> = tensors.iter().map(|(n, t, d)| (n.as_str(), t.clone(), *d)).collect();
+    let path = dir.join(format!("{family}.gguf"));
+    write_gguf(&path, &[gguf_metadata(family, &from.config), tokenizer].concat(), &tensors)?;
+    Ok(path)
+}
+
+/// Loss, gradients and the stream after block 1 in one training step with dropout; matrices held as `dtype` says.
+fn step(path: &Path, dtype: ModelDtype, config: &LoraConfig) -> Result<BTreeMap<String, Vec<f32>>> {
+    let mut from = open_path(path)?;
+    from.hold(dtype)?;
+    let (model, trainables) = CausalLm::load(&from, &Tuning::Lora { config, seed: 1 }, &Device::Cpu)?;
+    for var in trainables.values() {
+        var.set(&(var.as_tensor() + 0.01)?)?; // B starts as zeros
+    }
+    let ids: Vec<u32> = (0..14).map(|i| (i * 37 + 11) % 280).collect();
+    let example = Example { weights: vec![1.0; ids.len()], ids, row: 0 };
+    let batch = Batch::new(&[&example], 13);
+    let (mut rng, mut sum) = (ChaCha8Rng::seed_from_u64(2), Gradients::new());
+    let loss = batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut sum)?;
+    let mut hook = Record::new(&[1], Site::ResidPost);
+    model.hidden(&batch.ids, &mut Pass::new(&batch.segments, 1.0, &mut hook))?;
+    let flat = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
+    let mut found: BTreeMap<String, Vec<f32>> =
+        sum.iter().map(|(name, gradient)| Ok((name.clone(), flat(gradient)?))).collect::<Result<_>>()?;
+    found.insert("loss".into(), vec![loss.total.to_scalar()?]);
+    found.insert("stream".into(), flat(&hook.values[&1])?);
+    Ok(found)
+}
+
+#[test]
+fn matrices_held_as_the_file_has_them_train_as_in_f32() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let plain = LoraConfig {
+        r: 4,
+        lora_alpha: 6.0,
+        lora_dropout: 0.2,
+        target_modules: Modules::Pattern("all-linear".into()),
+        ..LoraConfig::default()
+    };
+    let saving = LoraConfig {
+        use_dora: true,
+        target_modules: Modules::Names(vec!["q_proj".into(), "k_proj".into(), "down_proj".into()]),
+        modules_to_save: vec!["embed_tokens".into(), "1.mlp.up_proj".into()],
+        ..plain.clone()
+    };
+    for (family, tokenizer) in [("llama", byte_level()), ("qwen2", byte_level()), ("gemma2", sentencepiece())]
+    {
+        let path = quantised_gguf(dir.path(), family, tokenizer)?;
+        for config in [&plain, &saving] {
+            let ours = step(&path, ModelDtype::Native, config)?;
+            let theirs = step(&path, ModelDtype::F32, config)?;
+            assert!(ours.keys().eq(theirs.keys()) && ours.len() > 20, "{:?}", ours.keys());
+            for (name, theirs) in &theirs {
+                let largest = theirs.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let worst = ours[name].iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+                assert!(worst <= 1e-6 * largest, "{family} {name}: {worst:e} of {largest:e}");
+            }
+        }
+    }
+    let mut folder = open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama"))?;
+    let refused = folder.hold(ModelDtype::Native).expect_err("no GGUF file").to_string();
+    assert!(refused.contains("model.dtype") && refused.contains("no GGUF file"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn what_a_gemma_2_gguf_does_not_say_is_as_llama_cpp_has_it() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("tiny.gguf");
+    let embedding = ("token_embd.weight", counting(266)?, GgmlDType::F32);
+    let mut metadata = [sizes("gemma2"), sentencepiece()].concat();
+    write_gguf(&path, &metadata, std::slice::from_ref(&embedding))?;
+    let config = open_path(&path)?.config;
+    assert_eq!(config["attn_logit_softcapping"], 50.0);
+    assert_eq!(config["final_logit_softcapping"], 30.0);
+    assert_eq!(config["sliding_window"], 4096);
+    assert_eq!(config["layer_types"], json!(["sliding_attention"]));
+    assert_eq!(config["query_pre_attn_scalar"], 16);
+
+    metadata.push(("gemma2.final_logit_softcapping".into(), Value::F32(0.0)));
+    write_gguf(&path, &metadata, &[embedding])?;
+    assert!(open_path(&path)?.config["final_logit_softcapping"].is_null());
+    Ok(())
+}
+
+#[test]
+fn a_gguf_that_is_cut_short_or_damaged_is_refused_without_a_panic() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = llama_gguf(dir.path())?;
+    let bytes = fs::read(&path)?;
+    let damaged = dir.path().join("damaged.gguf");
+    // The writer pads the end to 32 bytes, of which up to 31 may be missing.
+    for len in (0..bytes.len() - 32).step_by(7) {
+        fs::write(&damaged, &bytes[..len])?;
+        assert!(fault(&damaged).contains("damaged.gguf"), "{len} bytes");
+    }
+    let header = bytes.len().min(2200);
+    for i in 0..header {
+        for flip in [0x01, 0x80, 0xFF] {
+            let mut bytes = bytes.clone();
+            bytes[i] ^= flip;
+            fs::write(&damaged, &bytes)?;
+            if let Ok(model) = open_path(&damaged) {
+                model.weights.names().iter().for_each(|n| drop(model.weights.get(n)));
+                let _ = model.tokenizer.encode("hi <think>\n\u{7f}é", true);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn faults_of_a_gguf_are_explained() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("bad.gguf");
+    let embedding = ("token_embd.weight", counting(8)?, GgmlDType::F32);
+    let write = |metadata: Metadata, extra: Option<&'static str>| -> Result<String> {
+        let mut tensors = vec![embedding.clone()];
+        if let Some(name) = extra {
+            tensors.push((name, counting(1)?, GgmlDType::F32));
+        }
+        write_gguf(&path, &metadata, &tensors)?;
+        Ok(fault(&path))
+    };
+    let message = write([sizes("mamba"), byte_level()].concat(), None)?;
+    assert!(message.contains("\"mamba\" is not supported"), "{message}");
+
+    let message = write([sizes("llama")[..2].to_vec(), byte_level()].concat(), None)?;
+    assert!(message.contains("llama.embedding_length, llama.feed_forward_length"), "{message}");
+
+    let message = write([sizes("llama"), byte_level()].concat(), Some("blk.0.ffn_gate_exps.weight"))?;
+    assert!(message.contains("blk.0.ffn_gate_exps.weight"), "{message}");
+
+    let zero_alignment = vec![("general.alignment".to_string(), Value::U32(0))];
+    let message = write([zero_alignment, sizes("llama"), byte_level()].concat(), None)?;
+    assert!(message.contains("general.alignment"), "{message}");
+
+    // "hi" and "Ġhi" are tokens, "hiĠhi" is none, and longer than any: tokenizers would panic.
+    let mut tokenizer = byte_level();
+    tokenizer[4].1 = texts(&["hi Ġhi<think>"]);
+    let message = write([sizes("llama"), tokenizer].concat(), None)?;
+    assert!(message.contains("vocabulary lacks"), "{message}");
+
+    let mut tokenizer = byte_level();
+    tokenizer[5].1 = Value::U32(99);
+    let message = write([sizes("llama"), tokenizer].concat(), None)?;
+    assert!(message.contains("eos_token_id is 99"), "{message}");
+
+    fs::write(&path, "not a model")?;
+    assert!(fault(&path).contains("GGUF"));
+    Ok(())
+}
+
+// --- Names ------------------------------------------------------------------------------------------
+
+#[test]
+fn an_unknown_name_suggests_the_nearest_alias() {
+    let message = fault_of(open("smolm2-135m-instruct"));
+    assert!(message.contains("did you mean smollm2-135m-instruct?"), "{message}");
+    let message = fault_of(open("no-such-thing"));
+    assert!(message.contains("gemma-3-270m"), "{message}");
+    let message = fault_of(open("all-minilm-l6-v2"));
+    assert!(message.contains("sentence embedder"), "{message}");
+    let message = fault_of(open("hf:just-a-name"));
+    assert!(message.contains("hf:org/name"), "{message}");
+}
+
+#[test]
+fn an_embedder_is_an_alias_or_a_folder() -> Result<()> {
+    let dir = folder()?;
+    let path = dir.path().to_string_lossy().into_owned();
+    assert_eq!(trainer::model::load::alias::embedder_dir(&path, &Interrupt::default())?, dir.path());
+    let error = trainer::model::load::alias::embedder_dir("gemma-3-270m", &Interrupt::default())
+        .expect_err("no embedder");
+    assert!(error.to_string().contains("all-minilm-l6-v2"), "{error}");
+    Ok(())
+}
+
+/// Runs one test of this file in a process of its own, because it depends on the environment.
+fn child(test: &str, cache: &Path, offline: bool) -> Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args([&format!("sources::{test}"), "--exact", "--nocapture"])
+        .env("SOURCES_TEST_CHILD", test)
+        .env("TRAINER_CACHE", cache)
+        .env("HF_HOME", cache);
+    match offline {
+        true => command.env("HF_HUB_OFFLINE", "1"),
+        false => command.env_remove("HF_HUB_OFFLINE"),
+    };
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains(" 1 passed;"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn offline_the_message_prints_the_command_to_run() -> Result<()> {
+    const NAME: &str = "offline_the_message_prints_the_command_to_run";
+    if std::env::var_os("SOURCES_TEST_CHILD").is_some() {
+        for model in ["gemma-3-270m", "hf:org/name@v1"] {
+            let message = fault_of(open(model));
+            let command = format!("trainer models fetch {model}");
+            assert!(message.contains(&command), "{message}");
+        }
+        return Ok(());
+    }
+    let cache = tempfile::tempdir()?;
+    child(NAME, cache.path(), true)?;
+    // Nothing was written.
+    assert_eq!(fs::read_dir(cache.path())?.count(), 0);
+    Ok(())
+}
+
+#[test]
+fn a_cached_file_that_was_changed_is_refused() -> Result<()> {
+    const NAME: &str = "a_cached_file_that_was_changed_is_refused";
+    if std::env::var_os("SOURCES_TEST_CHILD").is_some() {
+        let message = fault_of(open("gemma-3-270m"));
+        assert!(message.contains("has sha256"), "{message}");
+        return Ok(());
+    }
+    let cache = tempfile::tempdir()?;
+    let models = cache.path().join("models");
+    fs::create_dir_all(&models)?;
+    let path = llama_gguf(&models)?;
+    fs::rename(path, models.join("gemma-3-270m.gguf"))?;
+    child(NAME, cache.path(), true)?;
+    Ok(())
+}
+
+#[test]
+fn a_hub_model_in_the_cache_opens_without_a_network() -> Result<()> {
+    const NAME: &str = "a_hub_model_in_the_cache_opens_without_a_network";
+    if std::env::var_os("SOURCES_TEST_CHILD").is_some() {
+        for id in ["hf:org/tiny", "hf:org/tiny@main", "hf:org/tiny@abc123"] {
+            assert_eq!(open(id)?.weights.names(), ["a", "b", "c"]);
+        }
+        return Ok(());
+    }
+    let home = tempfile::tempdir()?;
+    let repo = home.path().join("hub/models--org--tiny");
+    let snapshot = repo.join("snapshots/abc123");
+    fs::create_dir_all(snapshot.parent().expect("has a parent"))?;
+    fs::create_dir_all(repo.join("refs"))?;
+    fs::write(repo.join("refs/main"), "abc123")?;
+    fs::rename(folder()?.keep(), &snapshot)?;
+    child(NAME, home.path(), true)?;
+    Ok(())
+}
