@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::list;
 use super::rules::ALPHA;
 use crate::diff::measures::lift::Lift;
-use crate::diff::readout::{Gain, Relevance, best};
+use crate::diff::measures::steering::Gain;
+use crate::diff::readout::{Relevance, best};
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
 

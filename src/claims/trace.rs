@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::gone::ProbeEvidence;
 use super::readable::Readable;
-use crate::diff::readout::{Gain, Relevance};
+use crate::diff::measures::steering::Gain;
+use crate::diff::readout::Relevance;
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
 

@@ -241,7 +241,7 @@ fn run_sample(args: &SampleArgs, interrupt: &Interrupt) -> Result<()> {
 fn run_numbers(args: NumbersArgs, interrupt: &Interrupt) -> Result<()> {
     must_be_new(&args.out)?;
     let mut base = source::open_or_stop(&args.base, interrupt)?;
-    base.take_template(&args.chat_template)?;
+    base.set_chat_template(&args.chat_template)?;
     let settings = numbers::Settings {
         system: args.system,
         seed: args.seed,

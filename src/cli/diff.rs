@@ -13,10 +13,10 @@ use super::texts::Texts;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::claims;
-use crate::diff::Inputs;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::store::must_be_new;
+use crate::diff::{Inputs, registry};
 use crate::interrupt::Interrupt;
 use crate::model::load::alias;
 use crate::recipe::Recipe;
@@ -156,7 +156,7 @@ fn diff_pair(
         must_be_trained_on(run, recipe, &texts_sha256, set)?;
     }
     let (mut embedder, mut embedder_sha256) = (None, None);
-    if recipe.diff.uses_embedder() {
+    if registry::needs(&recipe.diff).embedder {
         let dir = alias::embedder_dir(&recipe.diff.embedder, interrupt)?;
         embedder = Some(Embedder::open(&dir)?);
         embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);

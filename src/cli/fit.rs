@@ -84,8 +84,8 @@ pub fn fit(mut recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt
     }
     super::datasets::ensure(&mut recipe, interrupt)?;
     let mut base = source::open_or_stop(&recipe.model.base, interrupt)?;
-    base.hold(recipe.model.dtype)?;
-    base.take_template(&recipe.data.chat_template)?;
+    base.set_dtype(recipe.model.dtype)?;
+    base.set_chat_template(&recipe.data.chat_template)?;
     let self_sampled = super::self_sample::ensure(&mut recipe, &base, interrupt)?;
     let corpus = Corpus::read(&recipe.data, &base, self_sampled.as_deref())?;
     for typed in &corpus.typed_specials {

@@ -68,7 +68,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         None => args.prompt.clone(),
     };
     let mut pretrained = source::open(&args.base)?;
-    pretrained.take_template(&args.chat_template)?;
+    pretrained.set_chat_template(&args.chat_template)?;
     let read = |adapter| Adapter::read(&source::adapter_dir(adapter, &Interrupt::default())?);
     let adapter = args.adapter.as_deref().map(read).transpose()?;
     let tuning = adapter.as_ref().map_or(Tuning::Frozen, Tuning::Adapted);

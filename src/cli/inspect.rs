@@ -65,7 +65,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
 /// Reads and plans as `fit` does, but samples nothing and loads no weights.
 fn inspection(recipe: &Recipe, examples: usize) -> Result<Inspection> {
     let mut base = source::open(&recipe.model.base)?;
-    base.take_template(&recipe.data.chat_template)?;
+    base.set_chat_template(&recipe.data.chat_template)?;
     let sample = self_sample::planned(recipe, &base)?;
     let cached = sample.as_ref().filter(|s| s.path.exists());
     let mut data = recipe.data.clone();

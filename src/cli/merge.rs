@@ -42,7 +42,7 @@ pub fn run(args: MergeArgs) -> Result<()> {
     let recipe = Recipe::read(&run.recipe(), &[])?;
     let adapter = Adapter::read(&run.adapter())?;
     let mut base = source::open(&recipe.model.base)?;
-    base.take_template(&recipe.data.chat_template)?;
+    base.set_chat_template(&recipe.data.chat_template)?;
     let merged = merged_weights(&base, &adapter)?;
     write_folder(&args.out, |part| write_model(part, &base, &merged))?;
     progress::say(format_args!("{}: {} weights merged", args.out.display(), merged.len()));

@@ -320,8 +320,8 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<Plan>> {
         let before = faults.len();
         let opened = source::open_or_stop(&shared.0.base, interrupt);
         let Some(mut base) = or_note(opened, &mut faults)? else { continue };
-        or_note(base.hold(shared.0.dtype), &mut faults)?;
-        or_note(base.take_template(&shared.1.chat_template), &mut faults)?;
+        or_note(base.set_dtype(shared.0.dtype), &mut faults)?;
+        or_note(base.set_chat_template(&shared.1.chat_template), &mut faults)?;
         if faults.len() > before {
             continue;
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
+use strsim::levenshtein;
 
 use super::runs::shown;
 use super::sweep::{AxesArgs, LimitsArgs, Planned, plan_sweep};
@@ -17,7 +18,6 @@ use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::recipe::Recipe;
 use crate::report;
-use crate::spelling::edit_distance;
 use crate::sweep::halving::{self, Goal, Point, chosen, frontier, ranked};
 use crate::sweep::{self, Combination};
 
@@ -298,7 +298,7 @@ fn must_be_columns(goals: &[Goal; 2], recipe: &Recipe) -> Result<()> {
 
 /// Five of some names: those that `name` is a part of first, then those that are spelt most like it.
 fn nearest(name: &str, mut names: Vec<&String>) -> String {
-    names.sort_by_key(|key| (!key.contains(name), edit_distance(key, name)));
+    names.sort_by_key(|key| (!key.contains(name), levenshtein(key, name)));
     names.into_iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 

@@ -13,7 +13,7 @@ use tokenizers::Tokenizer;
 use crate::bail_input;
 use crate::data::chat_template::ChatTemplate;
 use crate::data::duplicates::{self, Removed, Rows};
-use crate::data::examples::{Encoder, Example, Tally};
+use crate::data::examples::{Encoder, Example, ExampleCounts};
 use crate::data::mixture::{Pool, Role};
 use crate::data::source::{self, Document};
 use crate::data::typed_special::{SpecialTokens, TypedSpecial};
@@ -53,7 +53,7 @@ pub struct Provenance {
     /// Of the file, or of the names and hashes of a folder's files.
     pub sha256: String,
     /// Documents read, examples made, documents cut, pieces without a token that counts.
-    pub tally: Tally,
+    pub tally: ExampleCounts,
     /// Documents held out.
     pub held_out: usize,
     /// Documents left out, if there are any.
@@ -269,7 +269,11 @@ impl Corpus {
                     role: Role::Pretraining,
                     path: file.to_string_lossy().into_owned(),
                     sha256: String::new(),
-                    tally: Tally { documents: examples.len(), examples: examples.len(), ..Tally::default() },
+                    tally: ExampleCounts {
+                        documents: examples.len(),
+                        examples: examples.len(),
+                        ..ExampleCounts::default()
+                    },
                     held_out: documents - examples.len(),
                     removed: Removed::default(),
                 },

@@ -1,29 +1,35 @@
 //! Reading a finetuned model's activation differences (Minder et al., arXiv 2510.13900).
 //!
 //! [`diff`] is the whole analysis in order: activations of both models on the same unrelated tokens, their mean
-//! difference, what it decodes to (logit lens, patchscope), what it makes the model write (steering), and how
-//! much of that is about the narrow data. A measure is one file; it takes directions and gives tokens or text.
+//! difference, and every measure that the settings ask for: what the difference decodes to (logit lens, patchscope), what it
+//! makes the model write (steering), and how much of that is about the narrow data. A measure is one file in
+//! [`measures`], which says how to add one.
 
 pub mod coherence;
 pub mod collect;
+pub mod columns;
 pub mod corpora;
 pub mod decode;
 pub mod during_training;
 pub mod eigen;
 pub mod embedder;
 pub mod estimate;
+pub mod findings;
 pub mod hashes;
 pub mod inputs;
 pub mod lexicon;
 pub mod loss_texts;
 pub mod losses;
 pub mod mean_difference;
+pub mod measure;
 pub mod measures;
 pub mod once;
+pub mod plot;
 pub mod prompts;
 pub mod reading;
 pub mod readout;
 pub mod record;
+pub mod registry;
 pub mod relevance;
 mod shape;
 pub mod statistics;
@@ -38,18 +44,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use self::decode::Decoded;
 use self::embedder::Embedder;
+use self::findings::Findings;
 pub use self::inputs::Inputs;
 use self::mean_difference::Means;
-use self::measures::chat::Turns;
-use self::measures::steering::SteeringLine;
-use self::measures::{
-    bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
-    logit_lens, patchscope, probe, steering,
-};
 use self::reading::{Prepared, Reading};
 use self::record::Readability;
+pub use self::registry::MEASURES;
 use crate::interrupt::Interrupt;
 use crate::progress;
 
@@ -57,19 +58,13 @@ use crate::progress;
 pub struct Analysis {
     /// The numbers.
     pub record: Readability,
-    /// Mean activations and their difference.
-    pub means: Means,
-    /// What difference and baselines decode to under the logit lens.
-    pub logit_lens: Vec<Decoded>,
-    /// The same of the patchscope, at every scale.
-    pub patchscope: Vec<Decoded>,
-    /// The same on conversations, if there are any.
-    pub chat_means: Option<Means>,
-    /// Steered and unsteered text.
-    pub steering: Vec<SteeringLine>,
+    /// Mean activations and their difference; further ones by the prefix of their names.
+    pub means: Vec<(&'static str, Means)>,
+    /// Name and content of the files that measures write.
+    pub files: Vec<(&'static str, String)>,
 }
 
-/// The whole analysis. `embedder` may be `None` where [`DiffSection::uses_embedder`] says so.
+/// The whole analysis. `embedder` may be `None` where [`registry::needs`] says so.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if the texts are too few or short; [`crate::error::Interrupted`]; otherwise
@@ -87,78 +82,30 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     estimate::say(inputs, interrupt)?;
     lap("estimate");
 
-    // What differs.
-    let turns = (!settings.chat.text.is_empty()).then(|| Turns::cut(inputs)).transpose()?;
+    let mut found = Findings::default();
+    for measure in registry::wanted(settings) {
+        (measure.prepare)(inputs, &mut found)?;
+    }
     let prepared = Prepared::new(inputs)?;
-    let reading = Reading::new(inputs, &prepared, embedder, interrupt)?;
+    let keeps_samples = registry::needs(settings).single_samples;
+    let reading = Reading::new(inputs, &prepared, embedder, keeps_samples, interrupt)?;
     lap("activations");
 
-    // What it decodes to.
-    let (logit_lens, lens_tokens) =
-        settings.logit_lens.then(|| logit_lens::measure(&reading)).transpose()?.unzip();
-    lap("logit_lens");
-    let lift = settings.lift.then(|| lift::measure(&reading)).transpose()?.flatten();
-    lap("lift");
-    let (patchscope, scope_tokens) =
-        settings.patchscope.enabled.then(|| patchscope::measure(&reading)).transpose()?.unzip();
-    lap("patchscope");
-    let context = settings.context.enabled.then(|| context::measure(&reading)).transpose()?;
-    lap("context");
-    let dimensionality =
-        settings.dimensionality.enabled.then(|| dimensionality::measure(&reading)).transpose()?;
-    lap("dimensionality");
-    let depth = settings.depth.enabled.then(|| depth::measure(&reading)).transpose()?;
-    lap("depth");
-    let (chat, chat_means) = turns.map(|turns| chat::measure(&reading, &turns)).transpose()?.unzip();
-    lap("chat");
-
-    let probe = settings.probe.enabled.then(|| probe::measure(&reading)).transpose()?.flatten();
-    lap("probe");
-
-    // What it makes the model write.
-    reading.check_interrupt()?;
-    let steered = settings.steering.enabled.then(|| steering::measure(&reading)).transpose()?;
-    lap("steering");
-
-    // Which corpus all of that points at.
-    let identification = identification::measure(&reading, patchscope.as_ref(), steered.as_ref())?;
-    lap("identification");
-    let (steering, lines) = steered.map(|s| (s.record, s.lines)).unzip();
-
-    // What it does to the losses.
-    let bias_share =
-        settings.bias_share.enabled.then(|| bias_share::measure(&reading)).transpose()?.flatten();
-    lap("bias_share");
-    let kl = settings.kl.enabled.then(|| kl::measure(&reading)).transpose()?;
-    lap("kl");
-    let causal = settings.causal.enabled.then(|| causal::measure(&reading)).transpose()?;
-    lap("causal");
-    let interpolation =
-        settings.interpolation.enabled.then(|| interpolation::measure(&reading)).transpose()?;
-    lap("interpolation");
+    for measure in MEASURES {
+        reading.check_interrupt()?;
+        if (measure.is_wanted)(settings) {
+            (measure.measure)(&reading, &mut found)?;
+        }
+        lap(measure.key);
+    }
 
     let mut record = Readability::about(&reading);
-    record.logit_lens = logit_lens;
-    record.lift = lift;
-    record.patchscope = patchscope;
-    record.steering = steering;
-    record.bias_share = bias_share;
-    record.kl = kl;
-    record.causal = causal;
-    record.interpolation = interpolation;
-    record.context = context;
-    record.dimensionality = dimensionality;
-    record.depth = depth;
-    record.probe = probe;
-    record.chat = chat;
-    record.identification = identification;
+    for measure in MEASURES {
+        let units = measure.units.iter().map(|(key, unit)| (key.to_string(), unit.to_string()));
+        record.units.extend(units);
+        (measure.keep)(&mut found, &mut record);
+    }
     record.elapsed_s = elapsed_s;
-    Ok(Analysis {
-        record,
-        means: reading.means,
-        chat_means,
-        logit_lens: lens_tokens.unwrap_or_default(),
-        patchscope: scope_tokens.unwrap_or_default(),
-        steering: lines.unwrap_or_default(),
-    })
+    found.means.insert(0, ("", reading.means));
+    Ok(Analysis { record, means: found.means, files: found.files })
 }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use serde::Serialize;
 
 use super::Analysis;
 use super::decode::{Decoded, TopToken};
 use super::hashes::{self, Hashes};
-use super::measures::steering::SteeringLine;
+use super::measures::steering::{self, SteeringLine};
+use super::measures::{logit_lens, patchscope};
 use super::record::Readability;
 use super::shape;
 use crate::atomic::{write_atomically, write_folder, write_json};
@@ -27,9 +27,6 @@ use crate::sha256::sha256_tree;
 pub const READABILITY: &str = "readability.json";
 /// Mean activations and their difference, `[positions, hidden]`.
 const ACTIVATIONS: &str = "activations.safetensors";
-const LOGIT_LENS: &str = "logit_lens.jsonl";
-const PATCHSCOPE: &str = "patchscope.jsonl";
-const STEERING: &str = "steering.jsonl";
 
 /// The folder of the analysis in a run folder (`diff/`), or the folder itself where `trainer diff --out` wrote into it.
 /// It need not be there.
@@ -58,7 +55,7 @@ pub fn read_readability(folder: &Path) -> Result<Option<Readability>> {
 /// # Errors
 /// An [`InputError`] with the first line that is damaged.
 pub fn read_steering(folder: &Path) -> Result<Option<Vec<SteeringLine>>> {
-    json::read_lines(&folder.join(STEERING))
+    json::read_lines(&folder.join(steering::FILE))
 }
 
 /// What `trainer diff` wrote, but for the activations. A file that is not there is an empty list here.
@@ -92,8 +89,8 @@ impl StoredAnalysis {
         };
         Ok(Self {
             record,
-            logit_lens: json::read_lines(&folder.join(LOGIT_LENS))?.unwrap_or_default(),
-            patchscope: json::read_lines(&folder.join(PATCHSCOPE))?.unwrap_or_default(),
+            logit_lens: json::read_lines(&folder.join(logit_lens::FILE))?.unwrap_or_default(),
+            patchscope: json::read_lines(&folder.join(patchscope::FILE))?.unwrap_or_default(),
             steering: read_steering(&folder)?.unwrap_or_default(),
             dir: folder,
         })
@@ -136,31 +133,20 @@ impl Analysis {
             let positions: Vec<u32> = self.record.positions.iter().map(|p| *p as u32).collect();
             let positions = Tensor::new(positions, &Device::Cpu)?;
             let mut tensors: BTreeMap<String, Tensor> = BTreeMap::from([("positions".into(), positions)]);
-            for (prefix, means) in [("", Some(&self.means)), ("chat_", self.chat_means.as_ref())] {
-                let Some(means) = means else { continue };
+            for (prefix, means) in &self.means {
                 tensors.insert(format!("{prefix}mean_difference"), rows(&means.difference)?);
                 tensors.insert(format!("{prefix}base_mean"), rows(&means.base)?);
                 tensors.insert(format!("{prefix}tuned_mean"), rows(&means.tuned)?);
             }
             write_safetensors(&part.join(ACTIVATIONS), &tensors)?;
-            write_lines(&part.join(LOGIT_LENS), &self.logit_lens)?;
-            write_lines(&part.join(PATCHSCOPE), &self.patchscope)?;
-            write_lines(&part.join(STEERING), &self.steering)?;
+            for (name, content) in &self.files {
+                write_atomically(&part.join(name), content.as_bytes())?;
+            }
             write_json(&part.join(READABILITY), &self.record)?;
             let files = sha256_tree(part, part)?;
             write_json(&part.join(hashes::FILE), &Hashes { files, ..read.clone() })
         })
     }
-}
-
-/// JSON lines; no file without lines.
-fn write_lines(path: &Path, lines: &[impl Serialize]) -> Result<()> {
-    let mut text = String::new();
-    for line in lines {
-        text.push_str(&serde_json::to_string(line)?);
-        text.push('\n');
-    }
-    if text.is_empty() { Ok(()) } else { write_atomically(path, text.as_bytes()) }
 }
 
 /// Refuses to write over an analysis.

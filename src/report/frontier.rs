@@ -1,9 +1,7 @@
 //! The frontier as figures: how much of the behaviour there is against how much of the trace.
 
-use super::charts::{Chart, Line, scale};
+use super::charts::{CURVES, Chart, Figure, Key, KeyKind, Line, figure, scale, values};
 use super::doses::BETWEEN;
-use super::figures::{Figure, Key, KeyKind, figure, values};
-use super::ink::{CURVES, Ink};
 use super::meets_null::mix;
 use super::number::{fixed, signed};
 use super::series::MixSeries;
@@ -11,6 +9,7 @@ use super::trace_axis::drawn;
 use super::visible::one_line;
 use crate::claims::frontier::{Frontier, FrontierPoint, LearnedBy};
 use crate::claims::trace::TRACE_MEASURES;
+use crate::diff::plot::Ink;
 
 /// The title of the horizontal axis, and how it reads.
 fn axis(learned_by: &LearnedBy) -> (String, String) {

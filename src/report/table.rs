@@ -9,7 +9,8 @@ use super::verdict::{gone_headline, gone_reasons, reasons};
 use super::visible::{one_line, token};
 use crate::claims::ClaimedRun;
 use crate::diff::decode::TopToken;
-use crate::diff::readout::{Decoding, Gain};
+use crate::diff::measures::steering::Gain;
+use crate::diff::readout::Decoding;
 
 /// Length to which an example of generated text is cut.
 const EXAMPLE: usize = 120;

@@ -1,7 +1,7 @@
 //! How measures of the trace are drawn.
 
-use super::ink::Ink;
 use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING};
+use crate::diff::plot::Ink;
 
 /// Colour and axis of a measure of the trace, given by its key.
 pub fn drawn(measure: &str) -> (Ink, &'static str) {

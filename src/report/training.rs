@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::charts::{Chart, Line, scale};
-use super::figures::{Figure, Key, KeyKind, figure, step_axis, values};
-use super::ink::{CURVES, Ink};
+use super::charts::{CURVES, Chart, Figure, Key, KeyKind, Line, figure, scale, step_axis, values};
 use super::number::{fixed, ratio};
 use super::visible::one_line;
 use crate::claims::dose::Ratio;
+use crate::diff::plot::Ink;
 use crate::diff::readout::mean;
 use crate::results::{RunRecord, StepMeasures};
 

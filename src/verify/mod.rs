@@ -134,7 +134,7 @@ impl Bases {
             return Ok(base.clone());
         }
         let mut base = source::open_or_stop(model, interrupt)?;
-        base.take_template(template)?;
+        base.set_chat_template(template)?;
         let base = Rc::new(base);
         self.0.insert(key, base.clone());
         Ok(base)

@@ -14,13 +14,19 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::TopToken;
 use crate::diff::decode::{largest, map_logits};
+use crate::diff::findings::Findings;
 use crate::diff::mean_difference::without;
+use crate::diff::measure::{Measure, Work};
 use crate::diff::once::made;
+use crate::diff::plot::{Ink, NullBand, Plot, PlotAxis, PlotSeries, places};
 use crate::diff::reading::Reading;
+use crate::diff::readout;
 use crate::diff::statistics::{Interval, Null, auroc, interval, mean};
 use crate::diff::vocabulary::WordTokens;
+use crate::recipe::DiffSection;
 
 /// Rank of the narrow words among common words, by the logit lens.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -52,55 +58,96 @@ pub struct Lift {
     pub auroc_mean_p: f64,
 }
 
-/// Units of [`Lift`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("lift.top_tokens.score", "logit in root mean squares over the null directions"),
-    ("lift.auroc", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
-    ("lift.auroc_with_mean", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
-    ("lift.auroc_p", "share of null directions with at least this AUROC"),
-    ("lift.auroc_mean", "mean of auroc over positions"),
-];
+impl Measure for Lift {
+    const UNITS: &[(&str, &str)] = &[
+        ("lift.top_tokens.score", "logit in root mean squares over the null directions"),
+        ("lift.auroc", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
+        (
+            "lift.auroc_with_mean",
+            "probability that a lexicon token is lifted more than a common word, 0 to 1",
+        ),
+        ("lift.auroc_p", "share of null directions with at least this AUROC"),
+        ("lift.auroc_mean", "mean of auroc over positions"),
+    ];
 
-/// AUROC of the lexicon under v_p, resamples and null; `None` without a lexicon or if no token stands for its words.
-///
-/// # Errors
-/// If a tensor operation fails.
-pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
-    let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
-    let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
-    let sides = &tokens.sides[0];
-    let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
-    if count(true) == 0 {
-        return Ok(None);
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.lift
     }
-    let lifts = Lifts::new(reading, tokens)?;
-    let of = |lifted: &Vec<f32>| auroc(lifted, sides);
-    let difference =
-        lifts.of(reading, tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
-    let values: Vec<f64> = difference.iter().map(of).collect();
-    let positions = values.len();
-    let resamples: Vec<Vec<f32>> = reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();
-    let resampled = lifts.of(reading, tokens, &resamples, of)?;
-    let null = lifts.null(sides);
-    let null_at: Vec<Null> =
-        (0..positions).map(|i| Null(null.iter().map(|of_one| of_one[i]).collect())).collect();
-    let null_mean = Null(null.iter().map(|of_one| mean(of_one)).collect());
-    Ok(Some(Lift {
-        lexicon_tokens: count(true),
-        other_tokens: count(false),
-        top_tokens: difference.iter().map(|lift| most_lifted(reading, tokens, lift)).collect(),
-        auroc_interval: (0..positions)
-            .map(|i| interval(resampled.iter().skip(i).step_by(positions).copied()))
-            .collect(),
-        auroc_null: null_at.iter().map(Null::mean).collect(),
-        auroc_null_interval: null_at.iter().map(Null::interval).collect(),
-        auroc_p: values.iter().zip(&null_at).map(|(v, null)| null.p(*v)).collect(),
-        auroc_with_mean: lifts.of(reading, tokens, &reading.means.difference, of)?,
-        auroc_mean: mean(&values),
-        auroc_mean_interval: interval(resampled.chunks(positions).map(mean)),
-        auroc_mean_p: null_mean.p(mean(&values)),
-        auroc: values,
-    }))
+
+    fn cost(_settings: &DiffSection, _n_layers: usize) -> Work {
+        Work::default()
+    }
+
+    /// AUROC of the lexicon under v_p, resamples and null; `None` without a lexicon or if no token stands for its words.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
+        let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
+        let sides = &tokens.sides[0];
+        let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
+        if count(true) == 0 {
+            return Ok(None);
+        }
+        let lifts = Lifts::new(reading, tokens)?;
+        let of = |lifted: &Vec<f32>| auroc(lifted, sides);
+        let difference =
+            lifts.of(reading, tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
+        let values: Vec<f64> = difference.iter().map(of).collect();
+        let positions = values.len();
+        let resamples: Vec<Vec<f32>> =
+            reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();
+        let resampled = lifts.of(reading, tokens, &resamples, of)?;
+        let null = lifts.null(sides);
+        let null_at: Vec<Null> =
+            (0..positions).map(|i| Null(null.iter().map(|of_one| of_one[i]).collect())).collect();
+        let null_mean = Null(null.iter().map(|of_one| mean(of_one)).collect());
+        Ok(Some(Lift {
+            lexicon_tokens: count(true),
+            other_tokens: count(false),
+            top_tokens: difference.iter().map(|lift| most_lifted(reading, tokens, lift)).collect(),
+            auroc_interval: (0..positions)
+                .map(|i| interval(resampled.iter().skip(i).step_by(positions).copied()))
+                .collect(),
+            auroc_null: null_at.iter().map(Null::mean).collect(),
+            auroc_null_interval: null_at.iter().map(Null::interval).collect(),
+            auroc_p: values.iter().zip(&null_at).map(|(v, null)| null.p(*v)).collect(),
+            auroc_with_mean: lifts.of(reading, tokens, &reading.means.difference, of)?,
+            auroc_mean: mean(&values),
+            auroc_mean_interval: interval(resampled.chunks(positions).map(mean)),
+            auroc_mean_p: null_mean.p(mean(&values)),
+            auroc: values,
+        }))
+    }
+
+    fn columns(record: Option<&Self>, places: &ColumnPlaces, row: &mut Columns) {
+        let (all, at) = (places.all, places.measured);
+        let get = |values: fn(&Self) -> &Vec<f64>| record.map_or(&[][..], |lift| values(lift));
+        row.spread("lift_auroc", all, at, get(|l| &l.auroc));
+        row.spread_intervals("lift_auroc", all, at, record.map_or(&[], |l| &l.auroc_interval));
+        row.overall("lift_auroc", at, get(|l| &l.auroc));
+        row.put("lift_auroc_mean_low", record.map(|l| l.auroc_mean_interval[0]));
+        row.put("lift_auroc_mean_high", record.map(|l| l.auroc_mean_interval[1]));
+        row.put("lift_auroc_mean_pvalue", record.map(|l| l.auroc_mean_p));
+        row.put("lift_auroc_null_mean", readout::mean(get(|l| &l.auroc_null)));
+        row.spread("lift_auroc_pvalue", all, at, get(|l| &l.auroc_p));
+        row.spread("lift_auroc_with_mean", all, at, get(|l| &l.auroc_with_mean));
+    }
+
+    fn figures(&self, positions: &[usize]) -> Vec<Plot> {
+        let at = places(positions);
+        vec![Plot {
+            key: "lift-position".into(),
+            title: "Lift of the narrow words by position".into(),
+            caption: "0.5 is a difference that does not rank narrow words above other common words. The band is the 95 % \
+                      range of random directions; vertical bars are 95 % bootstrap intervals over texts."
+                .into(),
+            x: PlotAxis::positions(positions),
+            y: PlotAxis::even("AUROC of narrow words over common words", "", 2),
+            series: vec![
+                PlotSeries::curve(Ink::Lift, "difference", &at, &self.auroc).with(&at, &self.auroc_interval),
+            ],
+            null: Some(NullBand::new(Ink::Lift, &at, &self.auroc_null_interval, &self.auroc_null)),
+        }]
+    }
 }
 
 /// Directions of each position without their part along the base's mean activation there.

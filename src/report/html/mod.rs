@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::page_run::PageRun;
-use super::charts::svg_file;
-use super::figures::Figure;
+use super::charts::Figure;
+use super::draw::svg_file;
 use super::png::Painter;
 use super::visible::one_line;
 use crate::atomic::write_atomically;

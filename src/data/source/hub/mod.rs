@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use hf_hub::{Cache, Repo, RepoType};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -23,7 +22,7 @@ use super::{compressed, csv, json_lines, parquet};
 use crate::atomic::{fill_atomically, write_atomically, write_json};
 use crate::bail_input;
 use crate::error::{InputError, input_error};
-use crate::hub::{Client, Fault, KEPT, RemoteFile, RepoId, offline};
+use crate::hub::{Cache, Client, HubFault, HubSettings, KEPT, RemoteFile, RepoId, RepoKind, offline};
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::recipe::SourceSpec;
@@ -36,7 +35,7 @@ const CONVERTED: &str = "refs/convert/parquet";
 
 /// What an extract is and how it came about; stands beside it.
 #[derive(Debug, Serialize)]
-struct Record<'a> {
+struct ExtractRecord<'a> {
     repo: &'a str,
     /// As the recipe has it.
     revision: &'a str,
@@ -99,7 +98,7 @@ pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Resul
             return Ok(());
         }
     }
-    let client = Arc::new(Client::from_env(interrupt));
+    let client = Arc::new(Client::new(HubSettings::from_env(), interrupt));
     let (id, shards) = find(&client, &asked, spec)?;
     let extract = extract_path(&folder, spec, &id.revision);
     if !extract.exists() {
@@ -133,7 +132,7 @@ fn unwrapped(e: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn say(record: &Record, spec: &SourceSpec) {
+fn say(record: &ExtractRecord, spec: &SourceSpec) {
     let blank = match record.blank {
         0 => String::new(),
         n => format!("; {n} rows without text left out"),
@@ -202,7 +201,7 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
     }
     let converted = match list(client, asked, CONVERTED)? {
         Ok(converted) => converted,
-        Err(Fault::Absent) => {
+        Err(HubFault::Absent) => {
             return Err(input_error(format!("{}, and the hub has made no parquet of them", unread())));
         }
         Err(fault) => return Err(fault.about(asked, CONVERTED)),
@@ -214,11 +213,11 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
 }
 
 /// Files, commit and metadata of a data set at a revision.
-fn list(client: &Client, id: &RepoId, revision: &str) -> Result<Result<Listing, Fault>> {
+fn list(client: &Client, id: &RepoId, revision: &str) -> Result<Result<Listing, HubFault>> {
     let path = format!("/api/datasets/{}/revision/{}", id.repo, escaped(revision).replace('/', "%2F"));
     Ok(client.json(&path)?.and_then(|info| {
         Listing::read(&info)
-            .ok_or_else(|| Fault::Other("the hub describes it without commit or files".into()))
+            .ok_or_else(|| HubFault::Other("the hub describes it without commit or files".into()))
     }))
 }
 
@@ -237,7 +236,7 @@ fn fill<'a>(
     shards: &[Shard],
     client: &Arc<Client>,
     interrupt: &Interrupt,
-) -> Result<Record<'a>> {
+) -> Result<ExtractRecord<'a>> {
     let wanted = spec.rows.unwrap_or(u64::MAX);
     let mut shuffle = Shuffle::new(spec.shuffle_buffer, spec.shuffle_seed.unwrap_or(0));
     let mut shards = shards.to_vec();
@@ -304,7 +303,7 @@ fn fill<'a>(
     if written == 0 {
         bail_input!("{}: holds no documents", spec.name());
     }
-    Ok(Record {
+    Ok(ExtractRecord {
         repo: &id.repo,
         revision: &asked.revision,
         commit: &id.revision,
@@ -354,8 +353,8 @@ fn rows_of(format: Format, file: LocalOrRemote, shown: &str, take: &mut Take) ->
 
 /// The file of a shard in the cache of the hub's own tools, if they have fetched it.
 fn local(id: &RepoId, path: &str) -> Option<PathBuf> {
-    let repo = Repo::with_revision(id.repo.clone(), RepoType::Dataset, id.revision.clone());
-    Some(Cache::from_env().repo(repo).pointer_path(&id.revision).join(path)).filter(|file| file.is_file())
+    let folder = Cache::from_env().snapshot_of(RepoKind::Dataset, id, &id.revision);
+    Some(folder.join(path)).filter(|file| file.is_file())
 }
 
 /// The columns of which a document is made, as a line of JSON.
