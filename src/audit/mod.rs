@@ -5,7 +5,7 @@ pub mod investigator;
 pub mod overview;
 pub mod tools;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use self::investigator::{Budgets, Investigation, investigate};
 use self::overview::Overview;
 use self::tools::Tools;
-use crate::error::input_error;
+use crate::error::{InputError, input_error, or_note};
 use crate::grade::endpoint::Endpoint;
 use crate::grade::hypothesis;
 use crate::grade::hypothesis::{Family, Grades};
 use crate::grade::record::Grader;
+use crate::json;
 
 /// Version of the layout of an audit's file.
 pub const SCHEMA: u32 = 1;
@@ -105,18 +106,35 @@ impl Plan {
 }
 
 impl Record {
+    /// The finished audits in a folder, by the names of their files; none without a folder.
+    ///
+    /// # Errors
+    /// An [`InputError`] with every file that is damaged.
+    pub fn read_all(dir: &Path) -> Result<Vec<Self>> {
+        let Ok(entries) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+        paths.retain(|p| p.extension().is_some_and(|e| e == "json") && p.is_file());
+        paths.sort();
+        let mut faults = Vec::new();
+        let mut records = Vec::new();
+        for path in &paths {
+            records.extend(or_note(json::read(path), &mut faults)?.flatten());
+        }
+        InputError::unless_empty(faults)?;
+        Ok(records)
+    }
+
     /// Reads a finished audit; `None` if there is none.
     ///
     /// # Errors
     /// An [`crate::error::InputError`] if the file is damaged, or was made under another plan.
     pub fn read(path: &Path, plan: &Plan) -> Result<Option<Self>> {
-        let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
-        let shown = path.display();
-        let record: Self = serde_json::from_str(&text).map_err(|e| input_error(format!("{shown}: {e}")))?;
+        let Some(record) = json::read::<Self>(path)? else { return Ok(None) };
         match record.plan == *plan {
             true => Ok(Some(record)),
             false => Err(input_error(format!(
-                "{shown}: made with another investigator or other budgets; choose another --out, or remove it"
+                "{}: made with another investigator or other budgets; choose another --out, or remove it",
+                path.display()
             ))),
         }
     }

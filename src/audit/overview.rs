@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::tools::shown;
-use crate::diff::stored::Stored;
+use crate::diff::store::StoredAnalysis;
 
 /// How much of the analysis the overview shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +20,11 @@ pub struct Overview {
 
 impl Overview {
     /// The analysis in short; for a black-box investigator the unsteered texts alone.
-    pub fn of(self, stored: &Stored, black_box: bool) -> String {
+    pub fn of(self, stored: &StoredAnalysis, black_box: bool) -> String {
         if black_box { self.texts_alone(stored) } else { self.whole(stored) }
     }
 
-    fn whole(self, stored: &Stored) -> String {
+    fn whole(self, stored: &StoredAnalysis) -> String {
         let record = &stored.record;
         let mut text = format!(
             "Both models read the first tokens of {} unrelated texts. The difference of a position is the mean of the \
@@ -63,7 +63,7 @@ impl Overview {
         text
     }
 
-    fn texts_alone(self, stored: &Stored) -> String {
+    fn texts_alone(self, stored: &StoredAnalysis) -> String {
         let Some(first) = stored.steering.first().map(|l| l.position) else {
             return "There are no stored texts.".into();
         };

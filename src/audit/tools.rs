@@ -14,7 +14,7 @@ use crate::diff::collect::to_tensor;
 use crate::diff::decode::TopToken;
 use crate::diff::decode::{Decoded, DecodedMean};
 use crate::diff::mean_difference::{factor_to, scaled};
-use crate::diff::stored::Stored;
+use crate::diff::store::StoredAnalysis;
 use crate::interrupt::Interrupt;
 use crate::model::View;
 use crate::model::generate::{Sampling, generate};
@@ -68,7 +68,7 @@ pub struct Models<'a> {
 /// The tools of one investigation.
 pub struct Tools<'a> {
     /// The analysis.
-    pub stored: &'a Stored,
+    pub stored: &'a StoredAnalysis,
     /// v_p in the order of its positions.
     pub differences: &'a [Vec<f32>],
     /// `None` where no interaction is allowed.
@@ -151,7 +151,7 @@ impl Tools<'_> {
                  difference decodes to under the patchscope at each scale. All scales where none are given."
             ));
             tools.push(format!(
-                "{SAMPLES} {{\"positions\": [1], \"prompts\": [0, 3]}}\n  free. Stored texts that the finetuned model \
+                "{SAMPLES} {{\"positions\": [1], \"prompts\": [0, 3]}}\n  free. StoredAnalysis texts that the finetuned model \
                  wrote with the difference added and without, whole; prompts by number from 0."
             ));
         }

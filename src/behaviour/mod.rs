@@ -22,6 +22,7 @@ pub use self::effect::Effect;
 pub use self::models::{Answer, LogLikelihood, Models, says};
 use crate::bail_input;
 use crate::error::{InputError, input_error};
+use crate::json;
 use crate::recipe::BehaviourSection;
 use crate::text_file::read_text;
 
@@ -67,6 +68,20 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
+    /// Reads `behaviour.json`; `None` if it is not there.
+    ///
+    /// # Errors
+    /// An [`InputError`] if it is damaged.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        json::read(path)
+    }
+
+    /// The unit of a value; those of groups have that of the whole.
+    pub fn unit(&self, name: &str) -> &str {
+        let known = self.units.iter().filter(|(key, _)| name.starts_with(key.as_str()));
+        known.map(|(_, unit)| unit.as_str()).next().unwrap_or_default()
+    }
+
     /// Every value under its name, such as `facts.margin`; the first of a family is its main one.
     pub fn effects(&self) -> Vec<(String, &Effect)> {
         let mut all: Vec<(String, &Effect)> = Vec::new();

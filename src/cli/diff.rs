@@ -61,10 +61,10 @@ pub fn run(args: DiffArgs) -> Result<()> {
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
     let request = DiffRequest { subject, preset: args.preset, set: args.set, out: args.out };
-    let cell = workflow::diff(&request, &Interrupt::on_signals()?)?;
-    match (args.json, &cell.readability) {
-        (true, Some(readability)) => super::print(&serde_json::to_string_pretty(readability)?)?,
-        _ => report::print_table(&[cell], &mut stdout())?,
+    let run = workflow::diff(&request, &Interrupt::on_signals()?)?;
+    match args.json {
+        true => super::print(&format!("{:#}", report::analysis_json(&run)?))?,
+        false => report::print_table(&[run], &mut stdout())?,
     }
     Ok(())
 }

@@ -7,8 +7,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::report::verdict::Verdict;
-use crate::report::{Cell, print_table, summary};
+use crate::claims::ClaimedRun;
+use crate::report::verdict::{gone_reasons, reasons};
+use crate::report::{print_table, summary};
 use crate::workflow::{self, ReportRequest};
 
 const EXAMPLES: &str = "\
@@ -62,12 +63,11 @@ pub fn run(args: ReportArgs) -> Result<()> {
 }
 
 /// The rows of `summary.csv` as objects, each with the sentences of its verdict.
-fn runs(cells: &[Cell]) -> Vec<serde_json::Value> {
+fn runs(cells: &[ClaimedRun]) -> Vec<serde_json::Value> {
     let rows = summary::rows(cells);
     let runs = cells.iter().zip(rows).map(|(cell, mut row)| {
-        let verdict = Verdict::of(cell);
-        row.insert("reasons".into(), verdict.sentences.into());
-        row.insert("gone_reasons".into(), verdict.gone.sentences.into());
+        row.insert("reasons".into(), reasons(&cell.claims).into());
+        row.insert("gone_reasons".into(), gone_reasons(&cell.claims).into());
         // In CSV an absent value is an empty field; in JSON its key is absent.
         row.retain(|_, value| !value.is_null());
         row.into()

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::bail_input;
+use crate::claims::{AcrossRuns, ClaimedRun};
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::report;
@@ -161,9 +162,11 @@ pub fn run(args: SweepArgs) -> Result<()> {
 }
 
 /// Prints the table of all cells.
-fn print_summary(out: &Path, cells: &[report::Cell], json: bool) -> Result<()> {
+fn print_summary(out: &Path, (cells, claims): &(Vec<ClaimedRun>, AcrossRuns), json: bool) -> Result<()> {
     match json {
-        true => super::print(&serde_json::json!({ "cells": report::summary::rows(cells) }).to_string())?,
+        true => super::print(
+            &serde_json::json!({ "cells": report::summary::rows(cells), "claims": claims }).to_string(),
+        )?,
         false => report::print_table(cells, &mut stdout())?,
     }
     progress::say(out.join("report.html").display());

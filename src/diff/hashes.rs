@@ -1,9 +1,12 @@
 //! `sha256.json` of an analysis: the hashes of what it read and of what it wrote.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::json;
 use crate::machine::Machine;
 
 /// The name of the file in the folder of an analysis.
@@ -30,4 +33,14 @@ pub struct Hashes {
     pub texts: BTreeMap<String, String>,
     /// [`crate::sha256::sha256_content`] of what was written, by name.
     pub files: BTreeMap<String, String>,
+}
+
+impl Hashes {
+    /// Reads the file; `None` if it is not there.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if it is damaged.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        json::read(path)
+    }
 }

@@ -31,34 +31,28 @@ pub mod readout;
 pub mod record;
 pub mod registry;
 pub mod relevance;
+mod shape;
 pub mod statistics;
-pub mod stored;
+pub mod store;
 pub mod strength;
 pub mod vocabulary;
 pub mod windows;
 pub mod writing;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
 
 use self::embedder::Embedder;
 use self::findings::Findings;
-use self::hashes::Hashes;
 pub use self::inputs::Inputs;
 use self::mean_difference::Means;
 use self::reading::{Prepared, Reading};
 use self::record::Readability;
 pub use self::registry::MEASURES;
-use crate::atomic::{write_atomically, write_folder, write_json};
-use crate::bail_input;
 use crate::interrupt::Interrupt;
-use crate::model::load::checkpoint::write_safetensors;
 use crate::progress;
-use crate::sha256::sha256_tree;
 
 /// Everything that an analysis found.
 pub struct Analysis {
@@ -114,45 +108,4 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     record.elapsed_s = elapsed_s;
     found.means.insert(0, ("", reading.means));
     Ok(Analysis { record, means: found.means, files: found.files })
-}
-
-impl Analysis {
-    /// Writes `readability.json`, `activations.safetensors`, the files of measures (`logit_lens.jsonl`, `patchscope.jsonl`,
-    /// `steering.jsonl`) and, with their hashes, `sha256.json` into a new folder, which gets its name when it is whole.
-    /// `read` says what was read.
-    ///
-    /// # Errors
-    /// An input error if the folder exists; otherwise if the disk is full.
-    pub fn write(&self, dir: &Path, read: &Hashes) -> Result<()> {
-        must_be_new(dir)?;
-        write_folder(dir, |part| {
-            let rows = |v: &[Vec<f32>]| Tensor::from_vec(v.concat(), (v.len(), v[0].len()), &Device::Cpu);
-            let positions: Vec<u32> = self.record.positions.iter().map(|p| *p as u32).collect();
-            let positions = Tensor::new(positions, &Device::Cpu)?;
-            let mut tensors: BTreeMap<String, Tensor> = BTreeMap::from([("positions".into(), positions)]);
-            for (prefix, means) in &self.means {
-                tensors.insert(format!("{prefix}mean_difference"), rows(&means.difference)?);
-                tensors.insert(format!("{prefix}base_mean"), rows(&means.base)?);
-                tensors.insert(format!("{prefix}tuned_mean"), rows(&means.tuned)?);
-            }
-            write_safetensors(&part.join("activations.safetensors"), &tensors)?;
-            for (name, content) in &self.files {
-                write_atomically(&part.join(name), content.as_bytes())?;
-            }
-            write_json(&part.join("readability.json"), &self.record)?;
-            let files = sha256_tree(part, part)?;
-            write_json(&part.join(hashes::FILE), &Hashes { files, ..read.clone() })
-        })
-    }
-}
-
-/// Refuses to write over an analysis.
-///
-/// # Errors
-/// An input error that says what to do.
-pub fn must_be_new(dir: &Path) -> Result<()> {
-    if dir.exists() {
-        bail_input!("{}: exists already; remove it or choose another --out", dir.display());
-    }
-    Ok(())
 }

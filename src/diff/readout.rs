@@ -5,9 +5,6 @@ use super::plot::{Ink, NullBand, Plot, PlotAxis, PlotSeries, PlotStyle, places};
 use super::relevance::TokenRelevance;
 use super::statistics::Interval;
 
-/// A value is told from its null when its p-value is at most this.
-pub const ALPHA: f64 = 0.05;
-
 /// What the difference decodes to, one way (logit lens or patchscope).
 #[derive(Debug, Clone, Copy)]
 pub struct Decoding<'a> {
@@ -96,11 +93,6 @@ impl<'a> Relevance<'a> {
             ],
             null: Some(NullBand::new(ink, &at, self.null_interval, self.null)),
         }
-    }
-
-    /// Indices of the positions where the share is told from the null.
-    pub fn passing(&self) -> Vec<usize> {
-        (0..self.p.len()).filter(|&i| self.p[i] <= ALPHA).collect()
     }
 }
 

@@ -21,7 +21,7 @@ use self::record::{Against, Chosen, Coherences, Graded, Grader, SCHEMA, Series, 
 use crate::diff::decode::TopToken;
 use crate::diff::decode::{Decoded, DecodedMean};
 use crate::diff::measures::steering::SteeringLine;
-use crate::diff::stored::Stored;
+use crate::diff::store::StoredAnalysis;
 use crate::grade::agreement::Agreement;
 use crate::grade::coherence::Tally;
 use crate::grade::endpoint::Endpoint;
@@ -41,7 +41,7 @@ const TOURNAMENT: &str = "patchscope_tournament";
 /// What is graded, and for whom.
 pub struct Inputs<'a> {
     /// The analysis.
-    pub stored: &'a Stored,
+    pub stored: &'a StoredAnalysis,
     /// The organism.
     pub subject: Subject,
     /// Other organisms by name: their relevance is the null.
@@ -124,7 +124,7 @@ fn over<T: Send>(
 
 /// The scale that wins at each position, by what was decoded; nothing without `patchscope.jsonl`.
 fn tournament(
-    stored: &Stored,
+    stored: &StoredAnalysis,
     endpoint: &Endpoint,
     ungraded: &mut Vec<String>,
 ) -> Result<BTreeMap<DecodedMean, Vec<Option<Chosen>>>> {

@@ -4,13 +4,19 @@
 //! the analysis lacks, is `null`, and [`Graded::ungraded`] says why.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::grade::agreement::Agreement;
 use crate::grade::coherence::Tally;
 use crate::grade::endpoint::{Account, Endpoint};
 use crate::grade::relevance::Rule;
+use crate::json;
+
+/// The name of the file, in the folder of the analysis.
+pub const FILE: &str = "graded.json";
 
 /// Version of the layout of `graded.json`.
 pub const SCHEMA: u32 = 1;
@@ -55,6 +61,14 @@ pub struct Graded {
 }
 
 impl Graded {
+    /// Reads `graded.json`; `None` if it is not there.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if it is damaged.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        json::read(path)
+    }
+
     /// Whether any answer of the grader could be used; true where nothing was asked.
     pub fn has_grades(&self) -> bool {
         let own = self.token_relevance.values().flat_map(BTreeMap::values);

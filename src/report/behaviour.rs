@@ -13,7 +13,7 @@ pub fn lines(found: &Behaviour) -> Vec<String> {
     let width = effects.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let line = |(name, e): &(String, &Effect)| {
         let [base, tuned, change] = [e.base, e.tuned, e.change].map(|x| signed(x, 3));
-        let (unit, items) = (unit(found, name), e.items);
+        let (unit, items) = (found.unit(name), e.items);
         format!(
             "{name:<width$}  {base:>7} → {tuned:>7}  change {change} {}  {items} items, {unit}",
             shown(e.change_interval)
@@ -35,7 +35,7 @@ pub(super) fn section(found: &Behaviour) -> Markup {
                 tbody {
                     @for (name, e) in found.effects() {
                         tr {
-                            th scope="row" { (one_line(&name, 60)) small { (unit(found, &name)) } }
+                            th scope="row" { (one_line(&name, 60)) small { (found.unit(&name)) } }
                             td { (signed(e.base, 3)) small { (shown(e.base_interval)) } }
                             td { (signed(e.tuned, 3)) small { (shown(e.tuned_interval)) } }
                             td { (signed(e.change, 3)) small { (shown(e.change_interval)) } }
@@ -50,10 +50,4 @@ pub(super) fn section(found: &Behaviour) -> Markup {
 
 fn shown(i: Option<Interval>) -> String {
     i.map_or_else(|| ABSENT.into(), |i| interval(i, 3))
-}
-
-/// The unit of a value; those of groups have that of the whole.
-pub(super) fn unit<'a>(found: &'a Behaviour, name: &str) -> &'a str {
-    let known = found.units.iter().filter(|(key, _)| name.starts_with(key.as_str()));
-    known.map(|(_, unit)| unit.as_str()).next().unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use anyhow::Result;
 
-use super::dose::MixScale;
+use super::mix_scale::MixScale;
 use super::number::fixed;
 use crate::diff::plot::Ink;
 

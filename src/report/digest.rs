@@ -1,9 +1,8 @@
 //! One run in one row of short strings, the same for the terminal and for the page.
 
-use super::cell::Cell;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
-use super::verdict::{Verdict, list};
 use crate::behaviour::Effect;
+use crate::claims::{ClaimedRun, list};
 use crate::diff::measures::identification::Identification;
 use crate::diff::measures::steering::Gain;
 use crate::diff::readout::Relevance;
@@ -42,12 +41,12 @@ pub struct Column {
     /// What the numbers are; empty where the heading says it.
     pub meaning: &'static str,
     /// The entry of a run.
-    pub entry: fn(&Cell, &Verdict) -> Entry,
+    pub entry: fn(&ClaimedRun) -> Entry,
 }
 
 /// The columns of a table of these runs, in order: the first, and those in which a run has something.
-pub fn columns(runs: &[(&Cell, &Verdict)]) -> Vec<&'static Column> {
-    let has = |column: &Column| runs.iter().any(|(cell, verdict)| !(column.entry)(cell, verdict).is_absent());
+pub fn columns(runs: &[&ClaimedRun]) -> Vec<&'static Column> {
+    let has = |column: &Column| runs.iter().any(|run| !(column.entry)(run).is_absent());
     COLUMNS
         .iter()
         .enumerate()
@@ -80,7 +79,7 @@ const COLUMNS: &[Column] = &[
         title: "Run",
         detail: &[],
         meaning: "",
-        entry: |cell, _| Entry::new(super::visible::one_line(&cell.id, 40), []),
+        entry: |run| Entry::new(super::visible::one_line(&run.id, 40), []),
     },
     Column {
         title: "Mix",
@@ -143,8 +142,8 @@ const COLUMNS: &[Column] = &[
     Column { title: READABLE_BY, detail: &[], meaning: "", entry: readable },
 ];
 
-fn mix(cell: &Cell, _: &Verdict) -> Entry {
-    let mix = cell.mix();
+fn mix(run: &ClaimedRun) -> Entry {
+    let mix = run.mix();
     let mut entry = match (mix.realised, mix.asked) {
         (Some(realised), Some(asked)) if (realised - asked).abs() > 0.0005 => {
             Entry::new(ratio(realised), [format!("asked {}", ratio(asked))])
@@ -153,7 +152,7 @@ fn mix(cell: &Cell, _: &Verdict) -> Entry {
         (None, Some(asked)) => Entry::new(ABSENT, [format!("asked {}", ratio(asked))]),
         (None, None) => Entry::absent(),
     };
-    if let Some(mix) = cell.manifest.as_ref().map(|m| &m.mix) {
+    if let Some(mix) = run.manifest.as_ref().map(|m| &m.mix) {
         entry
             .detail
             .extend(mix.chat.as_ref().map(|chat| format!("chat {}", realised(chat.realised(mix.unit)))));
@@ -163,8 +162,8 @@ fn mix(cell: &Cell, _: &Verdict) -> Entry {
     entry
 }
 
-fn seed(cell: &Cell, _: &Verdict) -> Entry {
-    cell.seed().map_or_else(Entry::absent, |s| Entry::new(s.to_string(), []))
+fn seed(run: &ClaimedRun) -> Entry {
+    run.seed().map_or_else(Entry::absent, |s| Entry::new(s.to_string(), []))
 }
 
 fn losses(base: Option<f64>, tuned: Option<f64>) -> Entry {
@@ -176,16 +175,16 @@ fn losses(base: Option<f64>, tuned: Option<f64>) -> Entry {
     Entry::new(format!("{} → {}", show(base), show(tuned)), change)
 }
 
-fn narrow_loss(cell: &Cell, _: &Verdict) -> Entry {
-    losses(cell.base_losses().narrow, cell.tuned_losses().narrow)
+fn narrow_loss(run: &ClaimedRun) -> Entry {
+    losses(run.base_losses().narrow, run.tuned_losses().narrow)
 }
 
-fn pretraining_loss(cell: &Cell, _: &Verdict) -> Entry {
-    losses(cell.base_losses().pretraining, cell.tuned_losses().pretraining)
+fn pretraining_loss(run: &ClaimedRun) -> Entry {
+    losses(run.base_losses().pretraining, run.tuned_losses().pretraining)
 }
 
-fn chat_loss(cell: &Cell, _: &Verdict) -> Entry {
-    losses(cell.base_losses().chat, cell.tuned_losses().chat)
+fn chat_loss(run: &ClaimedRun) -> Entry {
+    losses(run.base_losses().chat, run.tuned_losses().chat)
 }
 
 fn relevance(m: Option<Relevance>) -> Entry {
@@ -201,16 +200,16 @@ fn relevance(m: Option<Relevance>) -> Entry {
     )
 }
 
-fn lens(cell: &Cell, _: &Verdict) -> Entry {
-    relevance(cell.readability.as_ref().and_then(Relevance::lens))
+fn lens(run: &ClaimedRun) -> Entry {
+    relevance(run.readability.as_ref().and_then(Relevance::lens))
 }
 
-fn patchscope(cell: &Cell, _: &Verdict) -> Entry {
-    relevance(cell.readability.as_ref().and_then(Relevance::patchscope))
+fn patchscope(run: &ClaimedRun) -> Entry {
+    relevance(run.readability.as_ref().and_then(Relevance::patchscope))
 }
 
-fn lift(cell: &Cell, _: &Verdict) -> Entry {
-    let Some(r) = &cell.readability else { return Entry::absent() };
+fn lift(run: &ClaimedRun) -> Entry {
+    let Some(r) = &run.readability else { return Entry::absent() };
     let ranks = r.identification.as_ref().and_then(ranks);
     match &r.lift {
         Some(lift) => {
@@ -232,8 +231,8 @@ fn ranks(found: &Identification) -> Option<String> {
     (!ranks.is_empty()).then(|| format!("rank {} of {}", ranks.join(", "), found.candidates.len()))
 }
 
-fn steering(cell: &Cell, _: &Verdict) -> Entry {
-    let gain = cell.readability.as_ref().and_then(Gain::of);
+fn steering(run: &ClaimedRun) -> Entry {
+    let gain = run.readability.as_ref().and_then(Gain::of);
     let Some((gain, i)) = gain.and_then(|g| g.best().map(|i| (g, i))) else {
         return Entry::absent();
     };
@@ -250,8 +249,8 @@ fn steering(cell: &Cell, _: &Verdict) -> Entry {
     )
 }
 
-fn words(cell: &Cell, _: &Verdict) -> Entry {
-    let gain = cell.readability.as_ref().and_then(Gain::of);
+fn words(run: &ClaimedRun) -> Entry {
+    let gain = run.readability.as_ref().and_then(Gain::of);
     let Some((gain, i)) = gain.and_then(|g| g.best().map(|i| (g, i))) else {
         return Entry::absent();
     };
@@ -264,8 +263,8 @@ fn words(cell: &Cell, _: &Verdict) -> Entry {
 }
 
 /// The main value of each family, and the change of the others in a line.
-fn behaviour(cell: &Cell, _: &Verdict) -> Entry {
-    let Some(found) = &cell.behaviour else { return Entry::absent() };
+fn behaviour(run: &ClaimedRun) -> Entry {
+    let Some(found) = &run.behaviour else { return Entry::absent() };
     let effects = found.effects();
     let Some((name, first)) = effects.first() else { return Entry::absent() };
     let change = |e: &Effect| match e.change_interval {
@@ -279,20 +278,19 @@ fn behaviour(cell: &Cell, _: &Verdict) -> Entry {
     )
 }
 
-fn gone(cell: &Cell, verdict: &Verdict) -> Entry {
-    match cell.readability {
-        Some(_) => Entry::new(verdict.gone.state.words(), []),
-        None => Entry::absent(),
-    }
+fn gone(run: &ClaimedRun) -> Entry {
+    run.claims.gone.as_ref().map_or_else(Entry::absent, |gone| Entry::new(gone.state.words(), []))
 }
 
-fn readable(_: &Cell, verdict: &Verdict) -> Entry {
-    if !verdict.measured() {
+fn readable(run: &ClaimedRun) -> Entry {
+    let readable = &run.claims.readable;
+    if !readable.is_measured() {
         return Entry::absent();
     }
-    let not = (!verdict.not_by.is_empty()).then(|| format!("not by {}", list(&verdict.not_by)));
-    if verdict.readable_by.is_empty() {
-        return Entry::new("none", not);
+    let (by, not_by) = (readable.readable_by(), readable.not_by());
+    let not = (!not_by.is_empty()).then(|| format!("not by {}", list(&not_by)));
+    match by.is_empty() {
+        true => Entry::new("none", not),
+        false => Entry::new(list(&by), not),
     }
-    Entry::new(list(&verdict.readable_by), not)
 }

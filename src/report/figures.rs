@@ -1,15 +1,17 @@
 //! Which charts a report has, and what they show in words.
 
-use super::behaviour;
-use super::cell::Cell;
 use super::charts::{
     Axis, Band, Chart, Figure, Key, KeyKind, Line, Spacing, figure, finite, scale, step_axis, values,
 };
-use super::dose::{Dose, MixScale, Ratio, are_single, bars, doses, doses_with, marks};
+use super::doses::{are_single, bars, marks};
+use super::mix_scale::MixScale;
 use super::number::{fixed, ratio, signed};
-use super::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, Trace};
+use super::series::MixSeries;
 use super::visible::one_line;
 use crate::behaviour::Effect;
+use crate::claims::ClaimedRun as Cell;
+use crate::claims::dose::{Dose, doses};
+use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING};
 use crate::diff::measures::steering::Gain;
 use crate::diff::measures::steering::{Similarity, Steering};
 use crate::diff::plot::{Ink, NullBand, Plot, PlotSeries, PlotSpacing, PlotStyle};
@@ -25,7 +27,7 @@ type Points = Vec<(f64, f64)>;
 const MOST_POINTS: usize = 240;
 
 /// Readability against the mix ratio: decoding, steering, words, losses. Only what was measured.
-pub fn dose_response(groups: &[Ratio]) -> Vec<Figure> {
+pub fn dose_response(groups: &MixSeries) -> Vec<Figure> {
     let mut figures: Vec<Figure> = [
         lift_doses(groups),
         decoding_doses(groups),
@@ -42,7 +44,7 @@ pub fn dose_response(groups: &[Ratio]) -> Vec<Figure> {
     figures
 }
 
-fn mix_axis(groups: &[Ratio], mix: MixScale) -> Axis {
+fn mix_axis(groups: &MixSeries, mix: MixScale) -> Axis {
     let places: Vec<f64> = groups.iter().map(|g| mix.place(g.0)).collect();
     let low = places.first().copied().unwrap_or(0.0);
     let high = places.last().copied().unwrap_or(1.0);
@@ -103,9 +105,9 @@ fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> Str
     if points.is_empty() { String::new() } else { format!("{name}: {}. ", points.join(", ")) }
 }
 
-fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
+fn lift_doses(groups: &MixSeries) -> Option<Figure> {
     let lift = |c: &Cell| c.readability.as_ref()?.lift.clone();
-    let values_of = doses_with(groups, LIFT.value);
+    let values_of = groups.dose(LIFT);
     let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
     let bands = vec![dose_band([edge(0), edge(1)], Ink::Lift, "null")];
     let lines = dose_lines(&values_of, Ink::Lift, "lift, mean over positions", false);
@@ -127,9 +129,9 @@ fn lift_doses(groups: &[Ratio]) -> Option<Figure> {
 }
 
 /// How much of the gain on narrow text one constant vector gives.
-fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
+fn bias_doses(groups: &MixSeries) -> Option<Figure> {
     let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
-    let specific = doses_with(groups, SPECIFIC_SHARE.value);
+    let specific = groups.dose(SPECIFIC_SHARE);
     let whole = doses(groups, |c| Some(shares(c)?.share));
     let null = doses(groups, |c| Some(shares(c)?.compared?.share_null));
     let edge = |end: usize| doses(groups, move |c| Some(shares(c)?.compared?.share_null_interval[end]));
@@ -169,8 +171,8 @@ fn bias_doses(groups: &[Ratio]) -> Option<Figure> {
 }
 
 /// How far the difference lies along a probe with labelled examples.
-fn probe_doses(groups: &[Ratio]) -> Option<Figure> {
-    let found = doses_with(groups, PROBE.value);
+fn probe_doses(groups: &MixSeries) -> Option<Figure> {
+    let found = groups.dose(PROBE);
     // Of directions about nothing 19 of 20 lie between 0 and this: the interval has to lie above.
     let edges =
         [doses(groups, |c| c.probe().map(|_| 0.0)), doses(groups, |c| c.probe().map(|p| p.auroc_null))];
@@ -196,7 +198,7 @@ fn probe_doses(groups: &[Ratio]) -> Option<Figure> {
 }
 
 /// The main value of each family of behaviour.
-fn behaviour_doses(groups: &[Ratio]) -> Vec<Figure> {
+fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
     let mut names: Vec<String> = Vec::new();
     for found in groups.iter().flat_map(|g| &g.1).filter_map(|c| c.behaviour.as_ref()) {
         let main = found.effects().first().map(|(name, _)| name.clone());
@@ -207,12 +209,9 @@ fn behaviour_doses(groups: &[Ratio]) -> Vec<Figure> {
             let effects = c.behaviour.as_ref()?.effects();
             effects.into_iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone())
         };
-        let tuned = doses_with(groups, |c| effect(c).map(|e| (e.tuned, e.tuned_interval)));
+        let tuned = groups.dose(&format!("behaviour.{name}"));
         let base = doses(groups, |c| effect(c).map(|e| e.base));
-        let unit = groups
-            .iter()
-            .flat_map(|g| &g.1)
-            .find_map(|c| Some(behaviour::unit(c.behaviour.as_ref()?, &name)));
+        let unit = groups.iter().flat_map(|g| &g.1).find_map(|c| Some(c.behaviour.as_ref()?.unit(&name)));
         let mut lines = dose_lines(&base, Ink::Base, "base", true);
         lines.extend(dose_lines(&tuned, Ink::Narrow, "tuned", false));
         let y = scale(unit.filter(|u| !u.is_empty()).unwrap_or(&name), values(&lines, &[]), true);
@@ -241,7 +240,7 @@ fn behaviour_doses(groups: &[Ratio]) -> Vec<Figure> {
     names.into_iter().filter_map(of_name).collect()
 }
 
-fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
+fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let mut lines = Vec::new();
     let mut bands = Vec::new();
@@ -250,20 +249,22 @@ fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
     // Only the logit lens has intervals within a run.
     let mut explained = String::new();
     type Get = for<'a> fn(&'a Readability) -> Option<Relevance<'a>>;
-    let measures: [(Trace, Get, [&'static str; 4]); 2] = [
+    let measures: [(&str, Ink, Get, [&'static str; 4]); 2] = [
         (
             LENS,
+            Ink::Lens,
             |r| Relevance::lens(r),
             ["logit lens, best position", "its mean over positions", "its null", "Logit lens"],
         ),
         (
             PATCHSCOPE,
+            Ink::Patchscope,
             |r| Relevance::patchscope(r),
             ["patchscope, best position", "its mean over positions", "its null", "Patchscope"],
         ),
     ];
-    for (Trace { ink, value, .. }, get, words) in measures {
-        let best = doses_with(groups, value);
+    for (key, ink, get, words) in measures {
+        let best = groups.dose(key);
         if best.is_empty() {
             continue;
         }
@@ -301,13 +302,13 @@ fn decoding_doses(groups: &[Ratio]) -> Option<Figure> {
 
 /// The similarity itself and not its gain over plain text: mixing also moves the plain text away from the
 /// subject, so that the gain grows where the steered text comes no nearer.
-fn steering_doses(groups: &[Ratio]) -> Option<Figure> {
+fn steering_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let at_best = |c: &Cell, of: fn(&Similarity) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
         of(&gain.record.similarity).get(gain.best()?).copied()
     };
-    let steered = doses_with(groups, STEERING.value);
+    let steered = groups.dose(STEERING);
     let steered_mean =
         doses(groups, |c| mean(&Gain::of(c.readability.as_ref()?)?.record.similarity.steered_narrow));
     let plain = doses(groups, |c| at_best(c, |s| &s.unsteered_narrow));
@@ -367,7 +368,7 @@ fn steering_doses(groups: &[Ratio]) -> Option<Figure> {
     })
 }
 
-fn word_doses(groups: &[Ratio]) -> Option<Figure> {
+fn word_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let at_best = |c: &Cell, of: fn(&Steering) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
@@ -395,12 +396,12 @@ fn word_doses(groups: &[Ratio]) -> Option<Figure> {
     })
 }
 
-fn loss_doses(groups: &[Ratio]) -> Option<Figure> {
+fn loss_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
-    let narrow = doses(groups, |c| Some(c.tuned_losses().narrow? - c.base_losses().narrow?));
-    let general = doses(groups, |c| Some(c.tuned_losses().pretraining? - c.base_losses().pretraining?));
+    let narrow = groups.dose("loss_narrow");
+    let general = groups.dose("loss_pretraining");
     let mut lines = dose_lines(&general, Ink::Pretraining, "pretraining text", false);
-    let chat = doses(groups, |c| Some(c.tuned_losses().chat? - c.base_losses().chat?));
+    let chat = groups.dose("loss_chat");
     lines.extend(dose_lines(&chat, Ink::Chat, "conversations", false));
     lines.extend(dose_lines(&narrow, Ink::Narrow, "narrow text", false));
     let y = scale("held-out loss, tuned − base, nats a token", values(&lines, &[]), true);

@@ -1,35 +1,27 @@
 //! Results to files for people: tables and one self-contained HTML page.
 //!
-//! [`cell`] reads run folders; [`verdict`] says what their numbers mean; [`table`],
-//! [`summary`] and [`html`] write them for the terminal, for a data frame and for a browser.
+//! [`crate::results`] reads run folders and [`crate::claims`] holds what their numbers mean; [`table`], [`summary`] and
+//! [`html`] write both for the terminal, for a data frame and for a browser.
 
 mod behaviour;
-pub mod cell;
 mod charts;
-mod detail;
 pub mod digest;
-mod dose;
+mod doses;
 mod draw;
 mod figures;
 mod frontier;
-pub mod gone;
-mod graded;
 pub mod html;
-pub mod learned;
+mod meets_null;
+mod mix_scale;
 mod number;
-mod overview;
-mod page_run;
 pub mod parquet;
-mod picture;
 mod png;
-mod provenance;
+pub mod rules;
 pub mod runs;
-mod setting;
-mod shape;
+mod series;
 pub mod summary;
 pub mod table;
-mod texts;
-mod trace;
+mod trace_axis;
 mod training;
 pub mod value;
 pub mod verdict;
@@ -37,7 +29,6 @@ pub(crate) mod visible;
 mod write;
 
 pub use behaviour::lines as behaviour_lines;
-pub use cell::{Cell, read_all};
 pub use html::{Written, write_figures, write_html};
 pub use parquet::write_parquet;
 pub use summary::write_summary;
@@ -46,12 +37,24 @@ pub use write::check_place;
 
 use std::path::Path;
 
-/// Reads the cells of a sweep folder and writes its `summary.csv`, `summary.parquet` and `report.html`; gives
-/// the cells back for [`print_table`].
-pub fn write_sweep(dir: &Path) -> anyhow::Result<Vec<Cell>> {
-    let cells = read_all(&[dir.to_path_buf()])?;
-    write_summary(&cells, &dir.join("summary.csv"))?;
-    write_parquet(&cells, &dir.join("summary.parquet"))?;
-    write_html(&cells, &dir.join("report.html"))?;
-    Ok(cells)
+use crate::claims::{self, AcrossRuns, ClaimedRun};
+
+/// Reads the cells of a sweep folder, writes the claims on them and `summary.csv`, `summary.parquet` and `report.html`; gives
+/// the cells back for [`print_table`], and the claims on all of them.
+pub fn write_sweep(dir: &Path) -> anyhow::Result<(Vec<ClaimedRun>, AcrossRuns)> {
+    let (runs, across) = claims::write_sweep(dir)?;
+    write_summary(&runs, &dir.join("summary.csv"))?;
+    write_parquet(&runs, &dir.join("summary.parquet"))?;
+    write_html(&runs, &dir.join("report.html"))?;
+    Ok((runs, across))
+}
+
+/// `readability.json` of a run with its claims under `claims`, for programs.
+///
+/// # Errors
+/// None that a run of this crate can have.
+pub fn analysis_json(run: &ClaimedRun) -> anyhow::Result<serde_json::Value> {
+    let mut document = serde_json::to_value(&run.readability)?;
+    document["claims"] = serde_json::to_value(&run.claims)?;
+    Ok(document)
 }

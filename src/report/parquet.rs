@@ -11,16 +11,16 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use serde_json::Value;
 
-use super::cell::Cell;
 use super::summary::{Row, rows};
 use crate::atomic::write_atomically;
+use crate::claims::ClaimedRun;
 
 /// Writes the rows of [`rows`] as parquet; the file appears whole or not at all.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_parquet(cells: &[Cell], path: &Path) -> Result<()> {
-    write_atomically(path, &parquet(&rows(cells))?)
+pub fn write_parquet(runs: &[ClaimedRun], path: &Path) -> Result<()> {
+    write_atomically(path, &parquet(&rows(runs))?)
 }
 
 /// The rows as a parquet file of one row group. A column is boolean, integer, float or text, the narrowest that holds

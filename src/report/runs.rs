@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::cell::{Cell, varied};
 use super::number::{ABSENT, fixed, interval, p_value};
 use super::summary::{Row, json, rows};
 use crate::atomic::is_leftover;
 use crate::bail_input;
+use crate::claims::{self, ClaimedRun};
+use crate::results::{RunRecord, varied};
 use crate::run::RunDir;
 use crate::sweep::{JobDir, Lock};
 
@@ -127,15 +128,15 @@ impl Difference {
 /// # Errors
 /// An [`crate::error::InputError`] if one is no run folder or cannot be understood.
 pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
-    let cells = super::read_all(&[a.to_path_buf(), b.to_path_buf()])?;
+    let cells = claims::read_all(&[a.to_path_buf(), b.to_path_buf()])?;
     let [a, b] = &cells[..] else {
         bail_input!(
             "expected two run folders, found {} runs; name cells of a sweep by their folders",
             cells.len()
         );
     };
-    let value = |cell: &Cell, key: &str| cell.setting(key).map_or(Value::Null, json);
-    let mut keys = varied(&cells);
+    let value = |run: &RunRecord, key: &str| run.setting(key).map_or(Value::Null, json);
+    let mut keys = varied(cells.iter().map(|run| &run.record));
     for key in ["data.mix", "description", "name", "seed"] {
         if a.setting(key) != b.setting(key) {
             keys.push(key.into());
@@ -230,7 +231,7 @@ fn with_evidence(row: &Row, name: &str, columns: &mut Vec<String>) -> String {
 
 /// The row of a run in the summary, or why it cannot be read.
 pub fn row(dir: &Path) -> std::result::Result<Row, String> {
-    let read = || -> Result<Row> { rows(&[Cell::read(dir)?]).pop().context("a row a run") };
+    let read = || -> Result<Row> { rows(&[ClaimedRun::read(dir)?]).pop().context("a row a run") };
     read().map_err(|e| format!("{e:#}"))
 }
 

@@ -5,14 +5,14 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::cell::{Cell, varied};
-use super::verdict::Verdict;
 use crate::atomic::write_atomically;
+use crate::claims::ClaimedRun as Cell;
 use crate::data::mixture::Role;
 use crate::diff::MEASURES;
 pub use crate::diff::columns::Row;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::recipe::DiffSection;
+use crate::results::varied;
 use crate::train::manifest::Source;
 
 /// Measures whose columns stand before those of behaviour and of the verdict, in this order; those of all others come
@@ -94,7 +94,7 @@ impl Layout {
                 .flat_map(|s| s.positions.clone())
                 .collect(),
             behaviour: Vec::new(),
-            varied: varied(cells),
+            varied: varied(cells.iter().map(|run| &run.record)),
         };
         for (name, _) in cells.iter().filter_map(|c| c.behaviour.as_ref()).flat_map(|b| b.effects()) {
             if !layout.behaviour.contains(&name) {
@@ -133,13 +133,13 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     first.for_each(|measure| (measure.columns)(r, &places, &mut f));
     behaviour(&mut f, cell, layout);
 
-    let verdict = Verdict::of(cell);
-    f.put("readable_by_lens", verdict.by("logit lens"));
-    f.put("readable_by_patchscope", verdict.by("patchscope"));
-    f.put("readable_by_lift", verdict.by("lift"));
-    f.put("readable_by_steering", verdict.by("steering"));
-    f.put("verdict", verdict.headline());
-    f.put("gone", Some(verdict.gone.headline).filter(|g| !g.is_empty()));
+    let claims = &cell.claims;
+    f.put("readable_by_lens", claims.readable.by("lens"));
+    f.put("readable_by_patchscope", claims.readable.by("patchscope"));
+    f.put("readable_by_lift", claims.readable.by("lift"));
+    f.put("readable_by_steering", claims.readable.by("steering"));
+    f.put("verdict", claims.readable.headline.clone());
+    f.put("gone", claims.gone.as_ref().map(|gone| gone.headline.clone()));
     let rest = MEASURES.iter().filter(|m| !FIRST.contains(&m.key));
     rest.for_each(|measure| (measure.columns)(r, &places, &mut f));
     f.into_row()

@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use super::cell::Cell;
 use super::digest::{Column, Entry, READABLE_BY, columns, legend};
-use super::gone;
 use super::number::ratio;
-use super::verdict::{RULE, Verdict};
+use super::rules::{GONE_RULE, READABLE_RULE};
+use super::verdict::{gone_headline, gone_reasons, reasons};
 use super::visible::{one_line, token};
+use crate::claims::ClaimedRun;
 use crate::diff::decode::TopToken;
 use crate::diff::measures::steering::Gain;
 use crate::diff::readout::Decoding;
@@ -20,35 +20,34 @@ const WIDTH: usize = 100;
 const WIDEST: usize = 120;
 
 /// Writes the table of [`text_table`]; a reader that stopped reading (`| head`) is no error.
-pub fn print_table(cells: &[Cell], out: &mut impl Write) -> io::Result<()> {
-    match out.write_all(text_table(cells).as_bytes()).and_then(|()| out.flush()) {
+pub fn print_table(runs: &[ClaimedRun], out: &mut impl Write) -> io::Result<()> {
+    match out.write_all(text_table(runs).as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
 }
 
 /// What is the same in all runs, a table of the rest with one row a run, then some sentences on each, then the rule behind the verdicts.
-pub fn text_table(cells: &[Cell]) -> String {
-    let verdicts: Vec<Verdict> = cells.iter().map(Verdict::of).collect();
-    let runs: Vec<(&Cell, &Verdict)> = cells.iter().zip(&verdicts).collect();
+pub fn text_table(runs: &[ClaimedRun]) -> String {
+    let runs: Vec<&ClaimedRun> = runs.iter().collect();
     let mut columns = columns(&runs);
     // The verdict is repeated below in full.
     columns.retain(|c| c.title != READABLE_BY);
     let same = |c: &Column| {
-        let mut entries = runs.iter().map(|(cell, verdict)| (c.entry)(cell, verdict));
+        let mut entries = runs.iter().map(|run| (c.entry)(run));
         entries.next().is_none_or(|first| entries.all(|e| e == first))
     };
     let (names, measures) = columns.split_at(1);
     let (common, rest): (Vec<&Column>, Vec<&Column>) = measures.iter().partition(|c| same(c));
     let mut out = String::new();
-    if let (false, Some((cell, verdict))) = (common.is_empty(), runs.first()) {
+    if let (false, Some(run)) = (common.is_empty(), runs.first()) {
         out.push_str(&match runs.len() {
-            1 => format!("{}\n", one_line(&cell.id, 60)),
+            1 => format!("{}\n", one_line(&run.id, 60)),
             n => format!("The same in all {n} runs:\n"),
         });
         let width = common.iter().map(|c| c.title.chars().count()).max().unwrap_or(0);
         for column in &common {
-            let Entry { main, detail } = (column.entry)(cell, verdict);
+            let Entry { main, detail } = (column.entry)(run);
             out.push_str(&format!("  {:width$}  {}\n", column.title, lines(main, detail).join("; ")));
         }
         out.push('\n');
@@ -57,16 +56,16 @@ pub fn text_table(cells: &[Cell]) -> String {
         out.push_str(&grid(&runs, names[0], &rest));
     }
     out.push_str(&wrap(&legend(&columns), ""));
-    for (cell, verdict) in cells.iter().zip(&verdicts) {
+    for run in &runs {
         out.push('\n');
-        out.push_str(&format!("{}: {}\n", one_line(&cell.id, 60), verdict.headline()));
-        for sentence in sentences(cell, verdict) {
+        out.push_str(&format!("{}: {}\n", one_line(&run.id, 60), run.claims.readable.headline));
+        for sentence in sentences(run) {
             out.push_str(&wrap(&sentence, "  "));
         }
     }
     out.push('\n');
-    out.push_str(&wrap(RULE, ""));
-    out.push_str(&wrap(gone::RULE, ""));
+    out.push_str(&wrap(READABLE_RULE, ""));
+    out.push_str(&wrap(GONE_RULE, ""));
     out
 }
 
@@ -74,10 +73,10 @@ pub fn text_table(cells: &[Cell]) -> String {
 type Filled = Vec<Vec<String>>;
 
 /// The rows of some runs below the headings; columns that go beyond [`WIDEST`] follow below, each part with the names.
-fn grid(runs: &[(&Cell, &Verdict)], name: &Column, columns: &[&Column]) -> String {
+fn grid(runs: &[&ClaimedRun], name: &Column, columns: &[&Column]) -> String {
     let filled = |c: &Column| -> Filled {
         let heading = lines(c.title.into(), c.detail.iter().map(|d| d.to_string()));
-        let entries = runs.iter().map(|(cell, verdict)| (c.entry)(cell, verdict));
+        let entries = runs.iter().map(|run| (c.entry)(run));
         std::iter::once(heading).chain(entries.map(|e| lines(e.main, e.detail))).collect()
     };
     let names = filled(name);
@@ -133,17 +132,14 @@ fn lines(first: String, rest: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 /// What stands out in one run: the verdict's reasons, the tokens at the best positions, one steered text.
-fn sentences(cell: &Cell, verdict: &Verdict) -> Vec<String> {
-    let mut out = verdict.sentences.clone();
-    if !verdict.gone.headline.is_empty() {
-        out.push(format!(
-            "Gone? {}{}.",
-            verdict.gone.headline[..1].to_uppercase(),
-            &verdict.gone.headline[1..]
-        ));
+fn sentences(run: &ClaimedRun) -> Vec<String> {
+    let mut out = reasons(&run.claims);
+    let gone = gone_headline(&run.claims);
+    if !gone.is_empty() {
+        out.push(format!("Gone? {}{}.", gone[..1].to_uppercase(), &gone[1..]));
     }
-    out.extend(verdict.gone.sentences.iter().cloned());
-    let Some(r) = &cell.readability else {
+    out.extend(gone_reasons(&run.claims));
+    let Some(r) = &run.readability else {
         out.push("The activation differences were not analysed (no diff/readability.json).".into());
         return out;
     };
@@ -161,15 +157,15 @@ fn sentences(cell: &Cell, verdict: &Verdict) -> Vec<String> {
             }
         }
     }
-    out.extend(example(cell));
+    out.extend(example(run));
     out
 }
 
 /// The first steered text at the position whose steered text is most similar to the narrow text.
-fn example(cell: &Cell) -> Option<String> {
-    let gain = Gain::of(cell.readability.as_ref()?)?;
+fn example(run: &ClaimedRun) -> Option<String> {
+    let gain = Gain::of(run.readability.as_ref()?)?;
     let position = gain.record.positions[gain.best()?];
-    let line = cell.steering.as_ref()?.iter().find(|l| l.position == position)?;
+    let line = run.steering.as_ref()?.iter().find(|l| l.position == position)?;
     let text = line.steered.iter().find(|t| !t.trim().is_empty())?;
     Some(format!(
         "Steered at position {position}, strength {} η, the prompt “{}” gives: {}",

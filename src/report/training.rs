@@ -2,24 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cell::{Cell, Measured};
 use super::charts::{CURVES, Chart, Figure, Key, KeyKind, Line, figure, scale, step_axis, values};
-use super::dose::Ratio;
 use super::number::{fixed, ratio};
 use super::visible::one_line;
+use crate::claims::dose::Ratio;
 use crate::diff::plot::Ink;
 use crate::diff::readout::mean;
+use crate::results::{RunRecord, StepMeasures};
 
 /// A figure a key, in order of the keys.
-pub fn figures(cell: &Cell) -> Vec<Figure> {
-    let mut keys: Vec<&str> =
-        cell.measured.iter().flat_map(|m| m.values.keys().map(String::as_str)).collect();
+pub fn figures(run: &RunRecord) -> Vec<Figure> {
+    let mut keys: Vec<&str> = run.measured.iter().flat_map(|m| m.values.keys().map(String::as_str)).collect();
     keys.sort_unstable();
     keys.dedup();
-    keys.into_iter().filter_map(|key| of_key(key, &cell.measured)).collect()
+    keys.into_iter().filter_map(|key| of_key(key, &run.measured)).collect()
 }
 
-fn of_key(key: &str, measured: &[Measured]) -> Option<Figure> {
+fn of_key(key: &str, measured: &[StepMeasures]) -> Option<Figure> {
     let points: Vec<(f64, f64)> =
         measured.iter().filter_map(|m| Some((m.step as f64, *m.values.get(key)?))).collect();
     let (first, last) = (*points.first()?, *points.last()?);

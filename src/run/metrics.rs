@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::RunDir;
 use super::tensorboard::EventWriter;
 use crate::atomic::write_atomically;
 use crate::bail_input;
+use crate::json::{self, JsonLines};
 
 /// A line of `metrics.jsonl`, as training writes it and a report reads it. Losses are nats a token.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +54,21 @@ pub struct MetricsLine {
     /// `trace_…` (measures of the trace) and `behaviour_…`.
     #[serde(flatten, default)]
     pub more: BTreeMap<String, f64>,
+}
+
+/// The lines of `metrics.jsonl` as they stand; `None` if it is not there. A run that was killed may have left a last line that
+/// is cut off: the rest of its curve is still worth showing.
+///
+/// # Errors
+/// An [`crate::error::InputError`] with the first line that is damaged.
+pub fn read(path: &Path) -> Result<Option<JsonLines<MetricsLine>>> {
+    json::read_torn_lines(path)
+}
+
+/// The last step in `metrics.jsonl`, from its end: the run may be writing it at this moment, and whoever waits looks often.
+pub fn last_step(path: &Path) -> Option<usize> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().rev().find_map(|line| serde_json::from_str::<MetricsLine>(line).ok()).map(|line| line.step)
 }
 
 /// `metrics.jsonl` and the TensorBoard file, written line by line.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::atomic::is_leftover;
 use crate::bail_input;
 use crate::error::input_error;
+use crate::json;
 use crate::recipe::ResolvedRecipe;
 
 /// A run folder.
@@ -91,8 +92,7 @@ impl RunDir {
 
     /// Whether training has finished here: the manifest is the last thing that it writes. What is no manifest does not say so.
     pub fn is_trained(&self) -> bool {
-        let manifest = std::fs::read(self.manifest()).ok();
-        let manifest = manifest.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let manifest: Option<Value> = json::read(&self.manifest()).ok().flatten();
         manifest.is_some_and(|manifest| manifest.get("files").is_some())
     }
 

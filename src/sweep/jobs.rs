@@ -14,6 +14,7 @@ use crate::atomic::write_atomically;
 use crate::error::Interrupted;
 use crate::interrupt::Interrupt;
 use crate::progress;
+use crate::run::metrics::last_step;
 
 /// Exit code of a process that found its cell worked on by another.
 pub const HELD: u8 = 75;
@@ -203,7 +204,7 @@ pub fn run(
 
 /// How far a process is.
 fn shown(running: &Running) -> String {
-    match super::status::last_step(&running.cell.run) {
+    match last_step(&running.cell.run.metrics()) {
         Some(step) => format!("{} {step}/{}", running.cell.id, running.plan.steps),
         None => running.cell.id.clone(),
     }

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::{JobDir, Lock, MARK, Plan, is_finished};
 use crate::bail_input;
+use crate::json;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
-use crate::run::metrics::MetricsLine;
+use crate::run::metrics::last_step;
 
 /// What a cell is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,20 +97,13 @@ fn of(sweep: &Path, id: String) -> CellStatus {
         () if !run.is_read() => Some("reading"),
         () => Some("behaviour"),
     };
-    let plan = std::fs::read(job.plan()).ok();
-    let plan: Option<Plan> = plan.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let plan: Option<Plan> = json::read(&job.plan()).ok().flatten();
     CellStatus {
-        step: last_step(&run).unwrap_or_default(),
+        step: last_step(&run.metrics()).unwrap_or_default(),
         steps: plan.map(|plan| plan.steps),
         error: error.filter(|_| state == State::Failed),
         id,
         state,
         stage,
     }
-}
-
-/// The last step in `metrics.jsonl`.
-pub(super) fn last_step(run: &RunDir) -> Option<usize> {
-    let text = std::fs::read_to_string(run.metrics()).ok()?;
-    text.lines().rev().find_map(|line| serde_json::from_str::<MetricsLine>(line).ok()).map(|line| line.step)
 }

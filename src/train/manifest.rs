@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::corpus::mix::Mix;
 use crate::corpus::{Corpus, Provenance};
 use crate::data::mixture::{Exposure, Mixture};
+use crate::json;
 use crate::machine::Machine;
 use crate::model::load::source::Pretrained;
 use crate::recipe::{Method, Recipe};
@@ -62,7 +63,6 @@ pub struct Manifest {
     /// Of the adapter's weights, or of the model's after full finetuning.
     pub adapter_sha256: String,
     /// [`crate::sha256::sha256_content`] of what the run wrote, by path in the run folder.
-    #[serde(default)]
     pub files: BTreeMap<String, String>,
 }
 
@@ -141,6 +141,14 @@ pub struct Losses {
 }
 
 impl Manifest {
+    /// Reads `manifest.json`; `None` if it is not there.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] if it is damaged.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        json::read(path)
+    }
+
     /// What is known before the run.
     pub fn new(
         recipe: &Recipe,

@@ -12,21 +12,20 @@ use std::rc::Rc;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 pub use self::moved::Moved;
 use crate::bail_input;
 use crate::behaviour;
 use crate::corpus::Corpus;
 use crate::data::mixture::Mixture;
-use crate::diff;
+use crate::diff::hashes::{self, Hashes};
 use crate::error::Interrupted;
 use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::model::load::source::Pretrained;
 use crate::recipe::{Recipe, ResolvedRecipe, SourceSpec};
 use crate::run::RunDir;
-use crate::run::metrics::MetricsLine;
+use crate::run::metrics;
 use crate::sha256::{sha256_content, sha256_file, sha256_path};
 use crate::train::manifest::{Init, Manifest, Source};
 
@@ -161,13 +160,21 @@ pub fn must_be_trained(run: &RunDir) -> Result<()> {
 /// # Errors
 /// If it is not the JSON of a manifest.
 pub fn manifest(run: &RunDir) -> Result<Manifest> {
-    json(&run.manifest())
+    read(&run.manifest(), Manifest::read)
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    match serde_json::from_slice(&std::fs::read(path)?) {
-        Ok(value) => Ok(value),
-        Err(e) => bail!("not readable: {e}"),
+/// A file that has to be there; why it cannot be read is told without its name, which stands before it.
+fn read<T>(path: &Path, read: impl Fn(&Path) -> Result<Option<T>>) -> Result<T> {
+    match read(path) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => bail!("not readable: no such file"),
+        Err(e) => {
+            let (text, name) = (e.to_string(), path.display().to_string());
+            bail!(
+                "not readable: {}",
+                text.strip_prefix(&name).unwrap_or(&text).trim_start_matches([':', ' '])
+            )
+        }
     }
 }
 
@@ -188,13 +195,13 @@ pub fn verify(run: &RunDir, moved: &Moved, bases: &mut Bases, interrupt: &Interr
     match Recipe::stored(&run.recipe()) {
         Ok(recipe) => {
             let recipe = moved.recipe(recipe);
-            checks.push(metrics(run, &recipe, &manifest));
+            checks.push(steps(run, &recipe, &manifest));
             checks.extend(planned(&recipe, &manifest, moved, bases, interrupt)?);
         }
         Err(e) => checks.push(Check::differs("recipe.toml, read", e, "a recipe")),
     }
     if run.diff().exists() {
-        let file = format!("diff/{}", diff::hashes::FILE);
+        let file = format!("diff/{}", hashes::FILE);
         checks.extend(analysis(run, "diff", &run.diff(), &file, &manifest, moved));
     }
     if run.behaviour().exists() {
@@ -206,21 +213,13 @@ pub fn verify(run: &RunDir, moved: &Moved, bases: &mut Bases, interrupt: &Interr
 /// What the run wrote.
 fn written(run: &RunDir, manifest: &Manifest) -> Vec<Check> {
     let mut checks = Vec::new();
-    let mut learned = manifest.files.iter().filter(|(name, _)| name.ends_with("model.safetensors"));
     let sha256 = &manifest.adapter_sha256;
-    match learned.next() {
+    match manifest.files.iter().find(|(name, _)| name.ends_with("model.safetensors")) {
+        Some((_, recorded)) if recorded == sha256 => {}
         Some((name, recorded)) => {
-            if recorded != sha256 {
-                checks.push(Check::differs(format!("manifest.json, {name}"), recorded, sha256));
-            }
+            checks.push(Check::differs(format!("manifest.json, {name}"), recorded, sha256));
         }
-        // A manifest of version 0.1.0 before it listed files.
-        None => {
-            let files =
-                [run.adapter().join("adapter_model.safetensors"), run.model().join("model.safetensors")];
-            let path = files.iter().find(|file| file.exists()).unwrap_or(&files[0]);
-            checks.push(Check::hash("trained weights", path, sha256, sha256_file));
-        }
+        None => checks.push(Check::differs("manifest.json, files", "no trained weights", sha256)),
     }
     for (name, recorded) in &manifest.files {
         let removed = name.starts_with("checkpoints/") && !run.checkpoints().exists();
@@ -254,28 +253,25 @@ fn given(manifest: &Manifest, moved: &Moved) -> Vec<Check> {
 }
 
 /// Each step once, in order.
-fn metrics(run: &RunDir, recipe: &Recipe, manifest: &Manifest) -> Check {
+fn steps(run: &RunDir, recipe: &Recipe, manifest: &Manifest) -> Check {
     const WHAT: &str = "metrics.jsonl, each step once";
     let examples: usize = manifest.data.iter().map(|source| source.exposure.examples).sum();
     let steps = examples.div_ceil(recipe.train.batch_size.max(1));
     let expected = format!("steps 0 to {steps} in order");
-    let Ok(text) = std::fs::read_to_string(run.metrics()) else {
+    if !run.metrics().is_file() {
         return Check::new(WHAT, Finding::Missing { expected });
-    };
-    let mut next = 0;
-    for (i, line) in text.lines().enumerate() {
-        match serde_json::from_str::<MetricsLine>(line) {
-            Ok(line) if line.step == next => next += 1,
-            Ok(line) => {
-                let found = format!("step {} in line {}, where {next} belongs", line.step, i + 1);
-                return Check::differs(WHAT, found, expected);
-            }
-            Err(e) => return Check::differs(WHAT, format!("line {}: {e}", i + 1), expected),
-        }
     }
-    match next == steps + 1 {
-        true => Check::ok(WHAT),
-        false => Check::differs(WHAT, format!("{next} lines"), expected),
+    let lines = match read(&run.metrics(), metrics::read) {
+        Ok(lines) => lines,
+        Err(e) => return Check::differs(WHAT, e, expected),
+    };
+    if let Some((i, line)) = lines.values.iter().enumerate().find(|(i, line)| line.step != *i) {
+        let found = format!("step {} in line {}, where {i} belongs", line.step, i + 1);
+        return Check::differs(WHAT, found, expected);
+    }
+    match lines.values.len() {
+        n if n == steps + 1 && !lines.cut_off => Check::ok(WHAT),
+        n => Check::differs(WHAT, format!("{n} lines"), expected),
     }
 }
 
@@ -359,7 +355,7 @@ fn analysis(
     if !run.path().join(file).exists() {
         return vec![Check::new(file, Finding::Missing { expected: "the hashes of the analysis".into() })];
     }
-    let record: diff::hashes::Hashes = match json(&run.path().join(file)) {
+    let record = match read(&run.path().join(file), Hashes::read) {
         Ok(record) => record,
         Err(e) => return vec![Check::differs(file, e, "what an analysis records")],
     };

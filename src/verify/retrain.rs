@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use super::{Check, Finding};
 use crate::machine::Machine;
 use crate::run::RunDir;
-use crate::run::metrics::MetricsLine;
+use crate::run::metrics::{self, MetricsLine};
 use crate::train::manifest::Manifest;
 
 /// On another kind of processor, or by another version of this program, sums are taken in another order: every loss may
@@ -37,14 +37,6 @@ pub fn compare(first: &RunDir, recorded: &Manifest, second: &RunDir) -> Result<V
             None => checks.push(Check::differs(what, "no such file", expected)),
         }
     }
-    if recorded.files.is_empty() {
-        let (found, expected) = (again.adapter_sha256, recorded.adapter_sha256.clone());
-        if found == expected || !elsewhere {
-            checks.push(Check::same("trained again, weights", found, expected));
-        } else {
-            inexact.push(&recorded.name);
-        }
-    }
     if !inexact.is_empty() {
         checks.push(losses(first, second)?);
     }
@@ -70,14 +62,10 @@ pub fn differences(recorded: &Manifest) -> Vec<String> {
 fn losses(first: &RunDir, second: &RunDir) -> Result<Check> {
     const WHAT: &str = "trained again, losses";
     let read = |run: &RunDir| -> Result<Vec<f64>> {
-        let text = std::fs::read_to_string(run.metrics())?;
-        let mut losses = Vec::new();
-        for line in text.lines() {
-            let line: MetricsLine = serde_json::from_str(line).context("metrics.jsonl")?;
-            let of_line = [line.loss, line.eval_narrow, line.eval_pretraining, line.eval_chat];
-            losses.extend(of_line.into_iter().flatten());
-        }
-        Ok(losses)
+        let lines = metrics::read(&run.metrics())?.context("no metrics.jsonl")?.values;
+        let of_line =
+            |line: &MetricsLine| [line.loss, line.eval_narrow, line.eval_pretraining, line.eval_chat];
+        Ok(lines.iter().flat_map(of_line).flatten().collect())
     };
     let (a, b) = (read(first)?, read(second)?);
     if a.len() != b.len() {

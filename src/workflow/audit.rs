@@ -1,9 +1,9 @@
 //! A language model finds out what an organism was finetuned on.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::endpoint::EndpointRequest;
 use super::of_run::must_be_trained;
@@ -14,14 +14,13 @@ use crate::audit::overview::Overview;
 use crate::audit::tools::{Models, Tools};
 use crate::audit::{Grading, Plan, Record};
 use crate::bail_input;
-use crate::diff::stored::Stored;
-use crate::error::{InputError, input_error, or_note};
+use crate::diff::store::StoredAnalysis;
+use crate::error::{InputError, or_note};
 use crate::grade::endpoint::{Endpoint, must_serve};
 use crate::grade::exchanges::Exchanges;
 use crate::grade::hypothesis::Family;
 use crate::grade::record::Grader;
 use crate::interrupt::Interrupt;
-use crate::model::load::checkpoint::read_safetensors;
 use crate::progress;
 use crate::recipe::{EndpointSection, Recipe};
 use crate::run::RunDir;
@@ -82,7 +81,7 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
     must_be_trained(&run)?;
     let mut faults = out_of_range(request);
     let recipe = or_note(Recipe::stored(&run.recipe()), &mut faults)?;
-    let stored = or_note(Stored::read(&request.run), &mut faults)?;
+    let stored = or_note(StoredAnalysis::read(&request.run), &mut faults)?;
     let settings = recipe.as_ref().map(|recipe| request.endpoint.over(&recipe.investigator));
     let mut grading = None;
     if let (Some(recipe), Some(settings)) = (&recipe, &settings) {
@@ -102,7 +101,7 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
     else {
         return Err(InputError::of(faults));
     };
-    let differences = differences(&stored)?;
+    let differences = stored.differences()?;
     let out = request.out.clone().unwrap_or_else(|| run.audit());
     check_writable(&out.join("exchanges.jsonl"))?;
     let exchanges = Arc::new(Exchanges::open(&out.join("exchanges.jsonl"))?);
@@ -233,16 +232,4 @@ fn plan(request: &AuditRequest, endpoint: &Endpoint, seed: u64) -> Plan {
         },
         overview: Overview { tokens: request.overview_tokens, characters: request.overview_characters },
     }
-}
-
-/// v_p of each position.
-fn differences(stored: &Stored) -> Result<Vec<Vec<f32>>> {
-    let path = stored.dir.join("activations.safetensors");
-    let read = |path: &Path| -> Result<Vec<Vec<f32>>> {
-        let tensors = read_safetensors(path)?;
-        let fault = |e: anyhow::Error| input_error(format!("{}: {e:#}", path.display()));
-        let tensor = tensors.get("mean_difference").context("no mean_difference").map_err(fault)?;
-        tensor.to_vec2::<f32>().map_err(|e| fault(e.into())) // [positions][hidden]
-    };
-    read(&path)
 }

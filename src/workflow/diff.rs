@@ -10,13 +10,14 @@ use super::resolve::{Purpose, resolve};
 use super::texts::Texts;
 use crate::atomic::check_writable;
 use crate::bail_input;
+use crate::claims::{self, ClaimedRun};
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
-use crate::diff::{Inputs, must_be_new, registry};
+use crate::diff::store::must_be_new;
+use crate::diff::{Inputs, registry};
 use crate::interrupt::Interrupt;
 use crate::model::load::alias;
 use crate::recipe::Recipe;
-use crate::report;
 use crate::run::RunDir;
 use crate::sha256::sha256_file;
 
@@ -56,12 +57,12 @@ impl DiffRequest {
     }
 }
 
-/// Compares two models, writes the analysis, and gives it back as a report reads it.
+/// Compares two models, writes the analysis with the claims that it supports, and gives both back as a report reads them.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if a run folder holds no finished run, the folder for the results exists, or there is
 /// none; otherwise as the analysis.
-pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<report::Cell> {
+pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<ClaimedRun> {
     let preset =
         request.preset.iter().map(|name| format!("diff.preset={}", toml::Value::String(name.clone())));
     let mut set: Vec<String> = preset.chain(request.set.iter().cloned()).collect();
@@ -83,7 +84,7 @@ pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<report::Cell
         }
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
-    report::Cell::read(&shown)
+    claims::write_run(&shown)
 }
 
 /// Reads a finished run into `out`.

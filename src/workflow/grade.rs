@@ -12,7 +12,7 @@ use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
 use crate::corpus::documents;
 use crate::data::source::Document;
-use crate::diff::stored::Stored;
+use crate::diff::store::StoredAnalysis;
 use crate::grade::endpoint::{Endpoint, must_serve};
 use crate::grade::exchanges::Exchanges;
 use crate::grade::frequent::frequent_tokens;
@@ -71,7 +71,7 @@ impl GradeOutcome {
 /// An input error for a folder without analysis, a recipe without description, or an endpoint that is not named;
 /// otherwise what the endpoint could not answer.
 pub fn grade(request: &GradeRequest, interrupt: &Interrupt) -> Result<GradeOutcome> {
-    let stored = Stored::read(&request.dir)?;
+    let stored = StoredAnalysis::read(&request.dir)?;
     let recipe = recipe(request)?;
     let settings = request.endpoint.over(&recipe.grader);
     must_serve(&settings, "grader")?;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::bail_input;
+use crate::claims::{ClaimedRun, read_all};
 use crate::progress;
-use crate::report::{Cell, check_place, read_all, write_figures, write_html, write_parquet, write_summary};
+use crate::report::{check_place, write_figures, write_html, write_parquet, write_summary};
 
 /// Which runs to report, and where to.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +29,7 @@ pub struct ReportRequest {
 ///
 /// # Errors
 /// An [`crate::error::InputError`] for a folder without a run that can be read, or a place that cannot be written.
-pub fn report(request: &ReportRequest) -> Result<(PathBuf, Vec<Cell>)> {
+pub fn report(request: &ReportRequest) -> Result<(PathBuf, Vec<ClaimedRun>)> {
     let ReportRequest { dirs, out, csv, parquet, figures } = request;
     let out = out.clone().unwrap_or_else(|| match dirs.as_slice() {
         [dir] => dir.join("report.html"),

@@ -11,6 +11,7 @@ use strsim::levenshtein;
 use super::sweep::{AxesRequest, LimitsRequest, Runner, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
 use crate::bail_input;
+use crate::claims;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::progress;
@@ -262,7 +263,7 @@ impl Tuning<'_> {
         if failed.len() == cells.len() {
             bail!("every cell failed; the first: {}: {}", failed[0].id, failed[0].why);
         }
-        let rows = report::summary::rows(&report::write_sweep(out)?);
+        let rows = report::summary::rows(&report::write_sweep(out)?.0);
         for goal in self.goals {
             must_be_measured(goal, &rows)?;
         }
@@ -278,7 +279,7 @@ impl Tuning<'_> {
             let seeds: Option<Vec<[f64; 2]>> =
                 (0..cells.len()).filter(|&i| of[mine[i]] == setting).map(values).collect();
             let seeds = seeds.unwrap_or_default();
-            let mean = |k: usize| seeds.iter().map(|v| v[k]).sum::<f64>() / seeds.len() as f64;
+            let mean = |k: usize| claims::dose::mean_of(seeds.iter().map(|v| v[k]));
             Found { setting, values: (!seeds.is_empty()).then(|| [mean(0), mean(1)]), seeds }
         };
         Ok(kept.iter().map(of_setting).collect())

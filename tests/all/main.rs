@@ -10,6 +10,7 @@ mod common;
 
 mod adapters;
 mod behaviour;
+mod claims;
 mod cli;
 mod coherence;
 mod datasets;

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use trainer::claims::gone::GoneState as State;
+use trainer::claims::{ClaimedRun as Cell, read_all};
 use trainer::diff::MEASURES;
 use trainer::diff::findings::Findings;
 use trainer::diff::registry::wanted;
 use trainer::error::InputError;
 use trainer::recipe::Recipe;
-use trainer::report::gone::State;
-use trainer::report::{Cell, html, read_all, summary, table, write_sweep};
+use trainer::report::verdict::{gone_reasons, reasons};
+use trainer::report::{html, summary, table, write_sweep};
 
 use crate::common::lab::Lab;
 use crate::common::run_folder::{self, HOSTILE, Spec};
@@ -81,7 +83,7 @@ fn every_measure_of_the_list_shows_in_the_report_and_in_the_summary() {
         assert!(shown.iter().all(|text| page.contains(text.as_str())), "{key}: {shown:?} is not on the page");
         // Without it the summary lacks a value.
         let mut without = cell.clone();
-        (measure.keep)(&mut Findings::default(), without.readability.as_mut().unwrap());
+        (measure.keep)(&mut Findings::default(), without.record.readability.as_mut().unwrap());
         let less = summary::rows(&[without]).remove(0);
         let lost = less.iter().filter(|(column, value)| value.is_null() && !row[*column].is_null()).count();
         assert!(lost > 0, "{key} has no column with a value");
@@ -196,9 +198,8 @@ fn the_verdict_is_about_a_position_that_passes() {
     steering.similarity_gain_interval = vec![[-0.05, 0.35], [0.02, 0.18]];
     run_folder::write_readability(&run, &r);
     let cell = Cell::read(&run).unwrap();
-    let verdict = trainer::report::verdict::Verdict::of(&cell);
-    assert_eq!(verdict.readable_by, ["steering"]);
-    let sentence = &verdict.sentences[3];
+    assert_eq!(cell.claims.readable.readable_by(), ["steering"]);
+    let sentence = &reasons(&cell.claims)[3];
     assert!(sentence.contains("position 3") && sentence.contains("+0.100 [0.020, 0.180]"), "{sentence}");
     assert!(sentence.contains("1 of 2 positions passes"), "{sentence}");
 }
@@ -246,7 +247,7 @@ fn the_csv_has_one_row_a_run_and_every_measure() {
     let odd = manifest.replacen("\"name\": \"cake\"", "\"name\": \"cake, \\\"odd\\\"\\nname\"", 1);
     fs::write(bare.join("manifest.json"), odd).unwrap();
 
-    let cells = write_sweep(dir.path()).unwrap();
+    let (cells, _) = write_sweep(dir.path()).unwrap();
     assert_eq!(cells.len(), 10);
     let rows = parse_csv(&fs::read_to_string(dir.path().join("summary.csv")).unwrap());
     assert_eq!(rows.len(), 11);
@@ -322,7 +323,7 @@ fn the_page_of_a_sweep_has_the_numbers_and_loads_nothing() {
     }
     // Nothing half written stays behind.
     let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
 }
 
 /// The chart showed steered minus plain, which rises with mixing where the plain text leaves the subject.
@@ -500,7 +501,8 @@ fn runs_of_the_same_name_are_told_apart() {
     let dir = temp();
     let a = run_folder::write(&dir.path().join("a/cells/x"), &STRONG);
     let b = run_folder::write(&dir.path().join("b/cells/x"), &NONE);
-    let ids = |dirs: &[PathBuf]| read_all(dirs).unwrap().into_iter().map(|c| c.id).collect::<Vec<_>>();
+    let ids =
+        |dirs: &[PathBuf]| read_all(dirs).unwrap().into_iter().map(|c| c.id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&[dir.path().join("a"), dir.path().join("b")]), ["a/x", "b/x"]);
     assert_eq!(ids(&[a.clone(), a, b]), ["a/x", "a/x (2)", "b/x"]);
 }
@@ -555,11 +557,12 @@ fn bias_share(specific: [f64; 3]) -> serde_json::Value {
 fn nothing_is_called_gone_without_a_probe() {
     let (_dir, run) = one(&NONE);
     let path = run.join("diff/readability.json");
-    let gone = || trainer::report::verdict::Verdict::of(&Cell::read(&run).unwrap()).gone;
+    let gone = || Cell::read(&run).unwrap().claims.gone.unwrap();
+    let sentences = || gone_reasons(&Cell::read(&run).unwrap().claims);
 
     assert_eq!(gone().state, State::Unknown);
     assert!(gone().headline.contains("not known"), "{}", gone().headline);
-    assert!(gone().sentences.iter().any(|s| s.contains("Not run: a linear probe with labelled examples")));
+    assert!(sentences().iter().any(|s| s.contains("Not run: a linear probe with labelled examples")));
 
     // A constant bias that is not found is no proof that nothing else is.
     patch(&path, bias_share([0.01, -0.03, 0.05]));
@@ -579,23 +582,23 @@ fn nothing_is_called_gone_without_a_probe() {
     };
     patch(&path, probe(0.99, [0.99, 0.96, 1.0]));
     assert_eq!(gone().state, State::Remains);
-    assert!(gone().sentences[0].contains("0.990 [0.960, 1.000]"), "{}", gone().sentences[0]);
+    assert!(sentences()[0].contains("0.990 [0.960, 1.000]"), "{}", sentences()[0]);
     assert!(
-        gone().sentences[0].ends_with("0.950: it finds the trace, as that interval lies above."),
+        sentences()[0].ends_with("0.950: it finds the trace, as that interval lies above."),
         "{}",
-        gone().sentences[0]
+        sentences()[0]
     );
     patch(&path, probe(0.99, [0.53, 0.44, 0.61]));
     assert_eq!(gone().state, State::NotFound);
     assert_eq!(gone().headline, "gone as far as a probe with labelled examples tells");
     // What lies below says so: it does not reach down to what it never exceeded.
     let below = "does not find the trace, as that interval lies below.";
-    assert!(gone().sentences[0].ends_with(below), "{}", gone().sentences[0]);
+    assert!(sentences()[0].ends_with(below), "{}", sentences()[0]);
     patch(&path, probe(0.99, [0.93, 0.86, 0.98]));
     let reaches = "does not find the trace, as that interval reaches down to it.";
-    assert!(gone().sentences[0].ends_with(reaches), "{}", gone().sentences[0]);
+    assert!(sentences()[0].ends_with(reaches), "{}", sentences()[0]);
     let ending = "a constant bias about the narrow subject is not found.";
-    assert!(gone().sentences[1].ends_with(ending), "{}", gone().sentences[1]);
+    assert!(sentences()[1].ends_with(ending), "{}", sentences()[1]);
 
     // A probe that cannot tell the kinds of text apart is no evidence either way.
     for auroc in [[0.53, 0.44, 0.61], [0.99, 0.96, 1.0]] {
@@ -628,7 +631,7 @@ fn nothing_is_called_gone_without_a_probe() {
     patch(&path, few);
     assert_eq!(gone().state, State::Unknown);
     let told = "not counted, as it rests on 2 narrow documents";
-    assert!(gone().sentences.iter().any(|s| s.contains(told)), "{:?}", gone().sentences);
+    assert!(sentences().iter().any(|s| s.contains(told)), "{:?}", sentences());
 
     patch(&path, json!({"probe": {"auroc": 0.53}}));
     assert!(faults(&[&run])[0].contains("readability.json: missing field"), "{:?}", faults(&[&run]));
@@ -713,9 +716,9 @@ fn steering_has_to_beat_random_directions_where_they_were_tried() {
     let mut r = run_folder::readability(&STRONG);
     r.steering.as_mut().unwrap().similarity_over_null_interval = vec![[-0.02, 0.2], [-0.1, 0.1]];
     run_folder::write_readability(&run, &r);
-    let verdict = trainer::report::verdict::Verdict::of(&Cell::read(&run).unwrap());
-    assert_eq!(verdict.by("steering"), Some(false));
-    assert!(verdict.sentences[3].contains("over text steered by random directions [−0.020, 0.200]"));
+    let claims = Cell::read(&run).unwrap().claims;
+    assert_eq!(claims.readable.by("steering"), Some(false));
+    assert!(reasons(&claims)[3].contains("over text steered by random directions [−0.020, 0.200]"));
 }
 
 #[test]
@@ -797,9 +800,9 @@ fn of_equals_a_position_after_the_first_token_is_shown() {
         (&row["lens_relevance_max_position"], &row["similarity_gain_max_position"]),
         (&json!(1), &json!(3))
     );
-    let verdict = trainer::report::verdict::Verdict::of(&cells[0]);
-    assert!(verdict.sentences[0].contains("tokens at position 1 belong"), "{}", verdict.sentences[0]);
-    assert!(verdict.sentences[3].contains("difference of position 3 added"), "{}", verdict.sentences[3]);
+    let sentences = reasons(&cells[0].claims);
+    assert!(sentences[0].contains("tokens at position 1 belong"), "{}", sentences[0]);
+    assert!(sentences[3].contains("difference of position 3 added"), "{}", sentences[3]);
 }
 
 /// With one run a ratio there is no interval between runs; each has its own.
@@ -952,7 +955,7 @@ fn pages_to_look_at() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     let _ = fs::remove_dir_all(&dir);
     run_folder::write_sweep(&dir.join("sweep"));
-    let cells = write_sweep(&dir.join("sweep")).unwrap();
+    let (cells, _) = write_sweep(&dir.join("sweep")).unwrap();
     println!("{}", table::text_table(&cells[..3]));
     let run = run_folder::write(&dir.join("one"), &STRONG);
     trainer::report::write_html(&[Cell::read(&run).unwrap()], &run.join("report.html")).unwrap();

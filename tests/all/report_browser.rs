@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use trainer::report::{html, read_all};
+use trainer::claims::read_all;
+use trainer::report::html;
 
 use crate::common::process::find_program;
 use crate::common::run_folder::{self, HOSTILE, Spec};

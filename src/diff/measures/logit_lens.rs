@@ -17,6 +17,9 @@ use crate::diff::relevance::{DecodedTokens, TokenRelevance, read_in, relevances}
 use crate::diff::statistics::{Interval, Null, interval};
 use crate::recipe::DiffSection;
 
+/// The name of its file in the folder of an analysis.
+pub const FILE: &str = "logit_lens.jsonl";
+
 /// Logit lens (softmax of the unembedding of the normed difference).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Lens {
@@ -115,7 +118,7 @@ impl Measure for Lens {
                 lines.push(Decoded { position, variant, scale: None, tokens: reading.unjudged(top) });
             }
         }
-        found.write_lines("logit_lens.jsonl", &lines)?;
+        found.write_lines(FILE, &lines)?;
         let top_tokens: Vec<Vec<TopToken>> = tops.iter().map(|top| reading.named(top)).collect();
         let read = Lens {
             token_relevance_others: reading.relevance_to_others(&top_tokens),

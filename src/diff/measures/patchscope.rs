@@ -39,6 +39,9 @@ use crate::ops::segments::Segments;
 use crate::progress;
 use crate::recipe::{DiffSection, PatchscopeSection};
 
+/// The name of its file in the folder of an analysis.
+pub const FILE: &str = "patchscope.jsonl";
+
 const WORDS: [[&str; 3]; 3] = [["man", "1135", "hello"], ["bear", "42", "blue"], ["921", "target", "anna"]];
 
 /// How the scale is chosen, in words.
@@ -231,12 +234,12 @@ impl Measure for Patchscope {
         };
         let mut decoded_lines = lines(DecodedMean::Difference, difference);
         if reading.prepared.lexicon.is_none() {
-            found.write_lines("patchscope.jsonl", &decoded_lines)?;
+            found.write_lines(FILE, &decoded_lines)?;
             return Ok(Some(read));
         }
         decoded_lines.extend(lines(DecodedMean::Base, of_base));
         decoded_lines.extend(lines(DecodedMean::Tuned, of_tuned));
-        found.write_lines("patchscope.jsonl", &decoded_lines)?;
+        found.write_lines(FILE, &decoded_lines)?;
         let null = Null(score(of_null));
         let difference = score(difference);
         Ok(Some(Patchscope {

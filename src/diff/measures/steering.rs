@@ -23,6 +23,9 @@ use crate::diff::writing::{Job, jobs, steering_vector, texts, write};
 use crate::model::generate::Sampling;
 use crate::recipe::DiffSection;
 
+/// The name of its file in the folder of an analysis.
+pub const FILE: &str = "steering.jsonl";
+
 /// Text generated while v_p·η/‖v_p‖·strength is added to the residual stream at every token.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Steering {
@@ -158,15 +161,6 @@ impl<'a> Gain<'a> {
     pub fn best(&self) -> Option<usize> {
         best(&self.record.positions, &self.record.similarity.steered_narrow)
     }
-
-    /// Indices of the steering positions whose text is told from plain text and, where random directions were steered
-    /// with, from theirs: both intervals lie above zero.
-    pub fn passing(&self) -> Vec<usize> {
-        let over_plain = &self.record.similarity_gain_interval;
-        let over_null = &self.record.similarity_over_null_interval;
-        let above = |i: usize| over_plain[i][0] > 0.0 && over_null.get(i).is_none_or(|ends| ends[0] > 0.0);
-        (0..over_plain.len()).filter(|&i| above(i)).collect()
-    }
 }
 
 impl Measure for Steering {
@@ -293,7 +287,7 @@ impl Measure for Steering {
             record.relevant_words_steered = texts.steered.iter().map(shares).collect();
             record.relevant_words_unsteered = everywhere(shares(&texts.unsteered));
         }
-        found.write_lines("steering.jsonl", &texts.lines(&positions, &record.strength, section.samples))?;
+        found.write_lines(FILE, &texts.lines(&positions, &record.strength, section.samples))?;
         found.put(SteeredCentroids {
             steered: steered.iter().map(|s| centroid(s.iter())).collect(),
             base: centroid(base.iter()),

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use maud::{Markup, PreEscaped, html};
 
-use super::charts::{Figure, Key, KeyKind};
-use super::draw::{Mark, svg_file};
 use crate::diff::plot::Ink;
+use crate::report::charts::{Figure, Key, KeyKind};
+use crate::report::draw::{Mark, svg_file};
 
 /// Figures side by side.
 pub(super) fn grid(figures: &[Figure]) -> Result<Markup> {

@@ -1,24 +1,31 @@
 //! `report.html`: one page that needs nothing but itself. Works without scripts, on a phone and on paper.
 
+mod detail;
+mod graded;
+mod overview;
+mod page_run;
+mod picture;
+mod provenance;
+mod texts;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::cell::Cell;
+use self::page_run::PageRun;
 use super::charts::Figure;
 use super::draw::svg_file;
-use super::page_run::Run;
 use super::png::Painter;
 use super::visible::one_line;
-use super::{detail, overview, texts};
 use crate::atomic::write_atomically;
+use crate::claims::{ClaimedRun, across_runs};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Writes the page of some runs; the file appears whole or not at all.
-pub fn write_html(cells: &[Cell], path: &Path) -> Result<()> {
+pub fn write_html(cells: &[ClaimedRun], path: &Path) -> Result<()> {
     write_atomically(path, page(cells)?.as_bytes())
 }
 
@@ -32,9 +39,9 @@ pub struct Written {
 }
 
 /// Writes every figure of the page as `NAME.svg` and `NAME.png` and its numbers as `NAME.csv` into a folder, which is made.
-pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<Written> {
+pub fn write_figures(cells: &[ClaimedRun], dir: &Path) -> Result<Written> {
+    let together = overview::Together::of(cells, &across_runs(cells)?);
     let runs = all_runs(cells);
-    let together = overview::Together::of(&runs);
     let of_runs = runs.iter().flat_map(|run| detail::figures(run, runs.len() == 1)).flatten();
     let figures: Vec<Figure> = together.figures().cloned().chain(of_runs).collect();
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
@@ -51,14 +58,14 @@ pub fn write_figures(cells: &[Cell], dir: &Path) -> Result<Written> {
     Ok(Written { figures: figures.len(), png: painter.is_some() })
 }
 
-fn all_runs(cells: &[Cell]) -> Vec<Run<'_>> {
-    cells.iter().enumerate().map(|(i, c)| Run::new(i, c)).collect()
+fn all_runs(cells: &[ClaimedRun]) -> Vec<PageRun<'_>> {
+    cells.iter().enumerate().map(|(i, c)| PageRun::new(i, c)).collect()
 }
 
 /// The page of some runs.
-pub fn page(cells: &[Cell]) -> Result<String> {
+pub fn page(cells: &[ClaimedRun]) -> Result<String> {
+    let together = overview::Together::of(cells, &across_runs(cells)?);
     let runs = all_runs(cells);
-    let together = overview::Together::of(&runs);
     let title = title(cells);
     let mut details = Vec::new();
     for run in &runs {
@@ -99,7 +106,7 @@ pub fn page(cells: &[Cell]) -> Result<String> {
     Ok(page.into_string())
 }
 
-fn title(cells: &[Cell]) -> String {
+fn title(cells: &[ClaimedRun]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for cell in cells {
         if !names.contains(&cell.name()) {
@@ -115,7 +122,7 @@ fn title(cells: &[Cell]) -> String {
 }
 
 /// What the organisms were trained on; said once where runs agree.
-fn descriptions(cells: &[Cell]) -> Markup {
+fn descriptions(cells: &[ClaimedRun]) -> Markup {
     let mut all: Vec<String> = Vec::new();
     for cell in cells {
         if let Some(text) = cell.description() {
@@ -130,7 +137,7 @@ fn descriptions(cells: &[Cell]) -> Markup {
     }
 }
 
-fn contents(runs: &[Run], together: &overview::Together, steered: bool) -> Markup {
+fn contents(runs: &[PageRun], together: &overview::Together, steered: bool) -> Markup {
     html! {
         nav aria-label="Contents" {
             ol {

@@ -1,43 +1,38 @@
 //! What the page says about all runs together: verdict, table, dose-response curves.
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::cell::Cell;
-use super::charts::Figure;
-use super::digest::{columns, legend};
-use super::gone::{self, State};
-use super::page_run::Run;
-use super::setting::{Setting, settings};
-use super::trace::{MEETS_RULE, TRACES, meets_null};
-use super::verdict::{RULE, list};
-use super::visible::one_line;
-use super::{figures, frontier, picture, training};
+use super::page_run::PageRun;
+use super::picture;
+use crate::claims::across::{AcrossRuns, RunCounts};
+use crate::claims::{ClaimedRun, list};
+use crate::report::charts::Figure;
+use crate::report::digest::{columns, legend};
+use crate::report::meets_null::sentence as meets_null;
+use crate::report::rules::{GONE_RULE, MEETS_NULL_RULE, READABLE_RULE};
+use crate::report::series::MixSeries;
+use crate::report::verdict::{gone_headline, gone_reasons, reasons};
+use crate::report::visible::one_line;
+use crate::report::{figures, frontier, training};
 
 /// The sections, in order.
-pub(super) fn sections(runs: &[Run], together: &Together) -> Result<Markup> {
+pub(super) fn sections(runs: &[PageRun], together: &Together) -> Result<Markup> {
     Ok(html! {
-        (verdict(runs, &together.series))
+        (verdict(runs, together))
         (curves(together)?)
         (table(runs))
     })
 }
 
-fn verdict(runs: &[Run], series: &[Series]) -> Markup {
-    let measured = runs.iter().filter(|r| r.verdict.measured()).count();
-    let readable = runs.iter().filter(|r| !r.verdict.readable_by.is_empty()).count();
-    let mut gone = Vec::new();
-    for state in State::ALL {
-        let analysed = runs.iter().filter(|r| r.cell.readability.is_some());
-        let words = state.words();
-        match analysed.filter(|r| r.verdict.gone.state == state).count() {
-            0 => {}
-            1 => gone.push(format!("1 run: {words}")),
-            n => gone.push(format!("{n} runs: {words}")),
-        }
-    }
+fn verdict(runs: &[PageRun], together: &Together) -> Markup {
+    let (series, counts) = (&together.series, &together.counts);
+    let RunCounts { measured, readable, .. } = *counts;
+    let gone = counts.gone.iter().map(|c| match (c.runs, c.state.words()) {
+        (1, words) => format!("1 run: {words}"),
+        (n, words) => format!("{n} runs: {words}"),
+    });
+    let gone: Vec<String> = gone.collect();
     html! {
         section aria-labelledby="verdict" {
             h2 #verdict { "Verdict" }
@@ -49,7 +44,7 @@ fn verdict(runs: &[Run], series: &[Series]) -> Markup {
                     "."
                 }
                 @if !gone.is_empty() { p.lead {
-                    "Gone? " (list(&gone.iter().map(String::as_str).collect::<Vec<_>>())) "."
+                    "Gone? " (list(&gone)) "."
                 } }
                 @if series.iter().any(|s| !s.meeting.is_empty()) {
                     h3.claim { "Where does each measure meet its null?" }
@@ -64,8 +59,8 @@ fn verdict(runs: &[Run], series: &[Series]) -> Markup {
                         @for run in runs {
                             li {
                                 (sign(run))
-                                a href={ "#" (run.anchor) } { (run.name) } ": " (run.verdict.headline())
-                                @if !run.verdict.gone.headline.is_empty() { "; " (run.verdict.gone.headline) }
+                                a href={ "#" (run.anchor) } { (run.name) } ": " (run.held.claims.readable.headline)
+                                @if let Some(gone) = &run.held.claims.gone { "; " (gone.headline) }
                                 "."
                             }
                         }
@@ -74,40 +69,42 @@ fn verdict(runs: &[Run], series: &[Series]) -> Markup {
             }
             details {
                 summary { "How the verdict is reached" }
-                p { (RULE) }
-                p { (gone::RULE) }
-                @if !series.is_empty() { p { (MEETS_RULE) } }
+                p { (READABLE_RULE) }
+                p { (GONE_RULE) }
+                @if !series.is_empty() { p { (MEETS_NULL_RULE) } }
             }
         }
     }
 }
 
 /// Both claims on one run, each with its evidence.
-pub(super) fn claims(run: &Run) -> Markup {
+pub(super) fn claims(run: &PageRun) -> Markup {
     let level = |text: &str| html! { h3.claim { (text) } };
+    let claims = &run.held.claims;
+    let gone = gone_headline(claims);
     html! {
         (level("Is it readable by activation differences?"))
-        p.lead { (sentence(&run.verdict.headline())) }
-        @if let Some(r) = &run.cell.readability {
+        p.lead { (sentence(&claims.readable.headline)) }
+        @if let Some(r) = &run.held.readability {
             p.note { "Read after block " (r.layer) ", at positions " (places(&r.positions)) ", on " (r.samples) " texts." }
         }
-        (evidence(&run.verdict.sentences))
-        @if !run.verdict.gone.headline.is_empty() {
+        (evidence(&reasons(claims)))
+        @if !gone.is_empty() {
             (level("Is it gone?"))
-            p.lead { (sentence(&run.verdict.gone.headline)) }
-            (evidence(&run.verdict.gone.sentences))
+            p.lead { (sentence(gone)) }
+            (evidence(&gone_reasons(claims)))
         }
     }
 }
 
 fn places(positions: &[usize]) -> String {
-    let all: Vec<String> = positions.iter().map(usize::to_string).collect();
-    list(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    list(&positions.iter().map(usize::to_string).collect::<Vec<_>>())
 }
 
 /// A filled or an open circle; the words beside it say the same.
-fn sign(run: &Run) -> Markup {
-    let sign = match (run.verdict.measured(), run.verdict.readable_by.is_empty()) {
+fn sign(run: &PageRun) -> Markup {
+    let readable = &run.held.claims.readable;
+    let sign = match (readable.is_measured(), readable.readable_by().is_empty()) {
         (false, _) => "–",
         (true, true) => "○",
         (true, false) => "●",
@@ -141,8 +138,8 @@ fn sentence(text: &str) -> String {
     }
 }
 
-fn table(runs: &[Run]) -> Markup {
-    let columns = columns(&runs.iter().map(|run| (run.cell, &run.verdict)).collect::<Vec<_>>());
+fn table(runs: &[PageRun]) -> Markup {
+    let columns = columns(&runs.iter().map(|run| run.held).collect::<Vec<_>>());
     html! {
         section aria-labelledby="table" {
             h2 #table { "Table" }
@@ -161,7 +158,7 @@ fn table(runs: &[Run]) -> Markup {
                         @for run in runs {
                             tr {
                                 @for (i, column) in columns.iter().enumerate() {
-                                    @let entry = (column.entry)(run.cell, &run.verdict);
+                                    @let entry = (column.entry)(run.held);
                                     @if i == 0 {
                                         th scope="row" { a href={ "#" (run.anchor) } { (entry.main) } }
                                     } @else {
@@ -180,14 +177,16 @@ fn table(runs: &[Run]) -> Markup {
 /// What there is to say of runs together.
 #[derive(Default)]
 pub(super) struct Together {
+    /// How many runs each claim holds of.
+    counts: RunCounts,
     /// Behaviour against trace, by base.
     pub frontiers: Vec<(String, Vec<Figure>)>,
     /// Runs made alike that differ in the mix.
-    pub series: Vec<Series>,
+    pub series: Vec<SeriesFigures>,
 }
 
 /// Runs of one setting, of more than one mix ratio.
-pub(super) struct Series {
+pub(super) struct SeriesFigures {
     /// The setting.
     name: String,
     /// Where each measure meets its null, in words.
@@ -200,24 +199,23 @@ pub(super) struct Series {
 
 impl Together {
     /// Of all runs.
-    pub fn of(runs: &[Run]) -> Self {
-        let cells: Vec<&Cell> = runs.iter().map(|r| r.cell).collect();
-        let settings = settings(&cells);
-        let mut together = Self::default();
-        for setting in settings.iter().filter(|s| s.groups.len() > 1) {
-            together.series.push(Series {
-                name: setting.label.clone(),
-                meeting: TRACES.iter().filter_map(|t| meets_null(t, &setting.groups)).collect(),
-                doses: figures::dose_response(&setting.groups),
-                training: training::by_mix(&setting.groups),
+    pub fn of(runs: &[ClaimedRun], across: &AcrossRuns) -> Self {
+        let settings = MixSeries::all(across, runs);
+        let mut together = Self { counts: across.counts.clone(), ..Self::default() };
+        for series in settings.iter().filter(|series| series.len() > 1) {
+            together.series.push(SeriesFigures {
+                name: series.label.clone(),
+                meeting: series.claims.meets_null.iter().map(meets_null).collect(),
+                doses: figures::dose_response(series),
+                training: training::by_mix(series),
             });
         }
-        let bases: BTreeSet<&str> = settings.iter().map(|s| s.base).collect();
-        for base in bases {
-            let of_base: Vec<&Setting> = settings.iter().filter(|s| s.base == base).collect();
-            let frontiers = frontier::frontiers(&of_base);
-            if !frontiers.is_empty() {
-                together.frontiers.push((one_line(base, 60), frontiers));
+        for one in &across.frontiers {
+            let Some(figure) = frontier::of_frontier(one, &settings) else { continue };
+            let base = one_line(&one.base, 60);
+            match together.frontiers.last_mut().filter(|(last, _)| *last == base) {
+                Some((_, figures)) => figures.push(figure),
+                None => together.frontiers.push((base, vec![figure])),
             }
         }
         // Figures of several series would have the same names.

@@ -2,11 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::number::{ABSENT, fixed, grouped, ratio};
-use super::visible::{one_line, visible};
 use crate::audit::Record;
 use crate::grade::agreement::Agreement;
 use crate::grade::record::{Graded, Series};
+use crate::report::number::{ABSENT, fixed, grouped, ratio};
+use crate::report::visible::{one_line, visible};
 
 /// The section on `graded.json`.
 pub(super) fn section(g: &Graded) -> Markup {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cell::Cell;
-use super::dose::{self, Ratio};
-use super::visible::one_line;
+use serde::{Deserialize, Serialize};
+
+use super::run::ClaimedRun;
+use crate::results::RunRecord;
 
 /// Keys of a recipe that do not change what is trained, or that make a series.
 const ASIDE: &[&str] = &[
@@ -23,71 +24,67 @@ const ASIDE: &[&str] = &[
 const MEASURED: &[&str] = &["diff", "behaviour", "grader", "investigator"];
 const BASE: &str = "model.base";
 const METHOD: &str = "train.method";
-/// Keys that a label names at most.
-const NAMED: usize = 3;
-
 /// Runs that were made alike.
-pub struct Setting<'a> {
-    /// What tells it from the others, in words.
-    pub label: String,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingSetting {
+    /// Name of the recipe of the first of its runs.
+    pub name: String,
     /// The base.
-    pub base: &'a str,
-    /// Its runs by mix ratio; those of an unknown ratio are left out.
-    pub groups: Vec<Ratio<'a>>,
+    pub base: String,
+    /// Whether its recipe is known; of a run without one, the manifest says what is known.
+    pub has_recipe: bool,
+    /// Its values of the keys in which the settings differ, the base and the method first.
+    pub made_with: Vec<MadeWith>,
 }
 
-/// The settings of some runs, in the order of their first runs.
-pub fn settings<'a>(cells: &[&'a Cell]) -> Vec<Setting<'a>> {
-    let made: Vec<BTreeMap<String, String>> = cells.iter().map(|c| made_with(c)).collect();
+/// A key in which settings differ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MadeWith {
+    /// The key of the recipe.
+    pub key: String,
+    /// Its value; absent where the recipe has no such key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub value: Option<String>,
+}
+
+/// The settings of some runs with their runs, in the order of their first runs.
+pub(super) fn settings<'a>(runs: &'a [ClaimedRun]) -> Vec<(TrainingSetting, Vec<&'a ClaimedRun>)> {
+    let made: Vec<BTreeMap<String, String>> = runs.iter().map(|run| made_with(run)).collect();
     // Of a run without a recipe little is known, which makes it no other than the rest in every key.
     let known: Vec<&BTreeMap<String, String>> =
-        cells.iter().zip(&made).filter(|(c, _)| c.recipe_table().is_some()).map(|(_, m)| m).collect();
+        runs.iter().zip(&made).filter(|(run, _)| run.recipe_table().is_some()).map(|(_, m)| m).collect();
     let keys: BTreeSet<&String> = known.iter().flat_map(|m| m.keys()).collect();
     let differs = |key: &&String| known.iter().any(|m| m.get(*key) != known[0].get(*key));
     let mut differing: Vec<&String> = keys.into_iter().filter(differs).collect();
     differing.sort_by_key(|key| *key != BASE && *key != METHOD);
-    let values = |i: usize| match cells[i].recipe_table() {
+    let values = |i: usize| match runs[i].recipe_table() {
         Some(_) => differing.iter().map(|key| made[i].get(*key)).collect::<Vec<_>>(),
         None => made[i].values().map(Some).collect(),
     };
 
     let mut alike: Vec<Vec<usize>> = Vec::new();
-    for i in 0..cells.len() {
-        match alike.iter_mut().find(|runs| values(runs[0]) == values(i)) {
-            Some(runs) => runs.push(i),
+    for i in 0..runs.len() {
+        match alike.iter_mut().find(|those| values(those[0]) == values(i)) {
+            Some(those) => those.push(i),
             None => alike.push(vec![i]),
         }
     }
-    // Names do where each setting has one of its own.
-    let name_of = |runs: &Vec<usize>| one_line(cells[runs[0]].name(), 40);
-    let names: BTreeSet<String> = alike.iter().map(name_of).collect();
-    let named = names.len() == alike.len();
-    let mut settings: Vec<Setting> = Vec::new();
-    for runs in &alike {
-        let mut label = name_of(runs);
-        if !named && cells[runs[0]].recipe_table().is_some() {
-            let parts = differing.iter().take(NAMED).map(|key| {
-                let value = made[runs[0]].get(*key).map_or("not set", String::as_str);
-                format!("{key} {}", one_line(value, 40))
-            });
-            let more = if differing.len() > NAMED { ", …" } else { "" };
-            label = format!("{label}: {}{more}", parts.collect::<Vec<_>>().join(", "));
-        }
-        let plain = label.clone();
-        let mut n = 2;
-        while settings.iter().any(|s| s.label == label) {
-            label = format!("{plain} ({n})");
-            n += 1;
-        }
-        let of_setting: Vec<&Cell> = runs.iter().map(|i| cells[*i]).collect();
-        let base = of_setting[0].base().unwrap_or_default();
-        settings.push(Setting { label, base, groups: dose::groups(&of_setting) });
-    }
-    settings
+    let setting = |those: &Vec<usize>| {
+        let (first, made) = (&runs[those[0]], &made[those[0]]);
+        let value = |key: &&String| MadeWith { key: key.to_string(), value: made.get(*key).cloned() };
+        let setting = TrainingSetting {
+            name: first.name().into(),
+            base: first.base().unwrap_or_default().into(),
+            has_recipe: first.recipe_table().is_some(),
+            made_with: differing.iter().map(value).collect(),
+        };
+        (setting, those.iter().map(|&i| &runs[i]).collect())
+    };
+    alike.iter().map(setting).collect()
 }
 
 /// Every value of the recipe that decides what is trained, by its path; of a run without one, what the manifest says.
-fn made_with(cell: &Cell) -> BTreeMap<String, String> {
+fn made_with(cell: &RunRecord) -> BTreeMap<String, String> {
     let mut made = BTreeMap::new();
     if cell.recipe_table().is_some() {
         let decides = |key: &str, value: &toml::Value| {

@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::cell::Cell;
-use super::number::{ABSENT, duration, fixed, grouped, ratio, realised, utc};
-use super::visible::visible;
+use crate::report::number::{ABSENT, duration, fixed, grouped, ratio, realised, utc};
+use crate::report::visible::visible;
+use crate::results::RunRecord;
 use crate::train::manifest::{Manifest, Source};
 
 /// The folded section of a run.
-pub(super) fn section(cell: &Cell) -> Markup {
+pub(super) fn section(run: &RunRecord) -> Markup {
     html! {
         details {
             summary { "Provenance: data, hashes, versions, recipe" }
-            @if let Some(manifest) = &cell.manifest {
+            @if let Some(manifest) = &run.manifest {
                 @if !manifest.data.is_empty() { (data(&manifest.data)) }
                 (facts(manifest))
             }
-            @if let Some(recipe) = &cell.recipe {
+            @if let Some(recipe) = &run.recipe {
                 h4 { "recipe.toml" }
                 pre tabindex="0" { (visible(recipe)) }
             }
-            @if cell.manifest.is_none() && cell.recipe.is_none() { p { "Neither recipe.toml nor manifest.json in the run folder." } }
+            @if run.manifest.is_none() && run.recipe.is_none() { p { "Neither recipe.toml nor manifest.json in the run folder." } }
         }
     }
 }

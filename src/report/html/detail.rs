@@ -3,11 +3,8 @@
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::charts::Figure;
-use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
-use super::page_run::Run;
-use super::visible::{one_line, token};
-use super::{behaviour, figures, graded, overview, picture, provenance, training};
+use super::page_run::PageRun;
+use super::{graded, overview, picture, provenance};
 use crate::diff::MEASURES;
 use crate::diff::decode::TopToken;
 use crate::diff::measures::lift::Lift;
@@ -15,9 +12,13 @@ use crate::diff::measures::steering::Gain;
 use crate::diff::plot::{Baseline, Number, TokenLists};
 use crate::diff::readout::{Decoding, Relevance};
 use crate::diff::record::Readability;
+use crate::report::charts::Figure;
+use crate::report::number::{ABSENT, fixed, interval, p_value, ratio, signed};
+use crate::report::visible::{one_line, token};
+use crate::report::{behaviour, figures, training};
 
 /// The section of a run; folded away when there are several.
-pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
+pub(super) fn section(run: &PageRun, single: bool) -> Result<Markup> {
     let body = body(run, single)?;
     Ok(if single {
         html! {
@@ -29,8 +30,8 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
                 summary {
                     h2 id=(run.anchor) { (run.name) }
                     small {
-                        (run.verdict.headline())
-                        @if !run.verdict.gone.headline.is_empty() { "; " (run.verdict.gone.headline) }
+                        (run.held.claims.readable.headline)
+                        @if let Some(gone) = &run.held.claims.gone { "; " (gone.headline) }
                     }
                 }
                 (body)
@@ -41,8 +42,8 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
 
 /// The figures of a run: by position, other ones of its measures, and by step of training. Their names begin with the run's
 /// where there are several.
-pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 3] {
-    let cell = run.cell;
+pub(super) fn figures(run: &PageRun, single: bool) -> [Vec<Figure>; 3] {
+    let cell = run.held;
     let (mut by_position, mut others) = (Vec::new(), Vec::new());
     if let Some(r) = &cell.readability {
         for plot in MEASURES.iter().flat_map(|measure| (measure.figures)(r)) {
@@ -63,8 +64,8 @@ pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 3] {
     [by_position, others, by_step]
 }
 
-fn body(run: &Run, single: bool) -> Result<Markup> {
-    let cell = run.cell;
+fn body(run: &PageRun, single: bool) -> Result<Markup> {
+    let cell = run.held;
     let [by_position, others, by_step] = figures(run, single);
     Ok(html! {
         @if !single { (overview::claims(run)) }
@@ -106,8 +107,8 @@ fn setting(r: &Readability) -> Markup {
 }
 
 /// What the run folder lacks.
-fn absent(run: &Run) -> Markup {
-    let cell = run.cell;
+fn absent(run: &PageRun) -> Markup {
+    let cell = run.held;
     let mut missing = Vec::new();
     match &cell.readability {
         None => missing.push("activation differences (diff/readability.json)"),
@@ -138,7 +139,7 @@ fn absent(run: &Run) -> Markup {
     html! { @if !missing.is_empty() { p.note { "Not in this run: " (missing.join(", ")) "." } } }
 }
 
-fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
+fn tokens(run: &PageRun, r: &Readability, m: &Decoding) -> Markup {
     let heading = format!("{}-{}", run.anchor, m.key);
     let opposite = if m.key == "lens" { r.logit_lens.as_ref().map(|l| &l.bottom_tokens) } else { None };
     html! {
@@ -188,7 +189,7 @@ fn tokens(run: &Run, r: &Readability, m: &Decoding) -> Markup {
 }
 
 /// The words that are lifted most, and how the narrow ones rank.
-fn lifted(run: &Run, r: &Readability, lift: &Lift) -> Markup {
+fn lifted(run: &PageRun, r: &Readability, lift: &Lift) -> Markup {
     let heading = format!("{}-lift", run.anchor);
     html! {
         @if !lift.top_tokens.is_empty() {
@@ -384,7 +385,7 @@ fn in_words(baseline: &Baseline) -> String {
 }
 
 /// Lists of tokens of measures that have no section of their own, folded away.
-fn further_tokens(run: &Run, r: &Readability) -> Markup {
+fn further_tokens(run: &PageRun, r: &Readability) -> Markup {
     let all = MEASURES.iter().flat_map(|measure| (measure.tokens)(r));
     let some: Vec<TokenLists> = all.filter(|found| found.lists.iter().any(|l| !l.1.is_empty())).collect();
     html! {

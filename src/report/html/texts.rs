@@ -4,16 +4,16 @@ use std::collections::HashSet;
 
 use maud::{Markup, html};
 
-use super::number::{ABSENT, ratio};
-use super::page_run::Run;
-use super::visible::{one_line, visible};
+use super::page_run::PageRun;
 use crate::diff::measures::steering::SteeringLine;
+use crate::report::number::{ABSENT, ratio};
+use crate::report::visible::{one_line, visible};
 
 /// The section, if any run has generated text.
-pub(super) fn section(runs: &[Run]) -> Option<Markup> {
-    let with_text: Vec<(&Run, &[SteeringLine])> = runs
+pub(super) fn section(runs: &[PageRun]) -> Option<Markup> {
+    let with_text: Vec<(&PageRun, &[SteeringLine])> = runs
         .iter()
-        .filter_map(|r| Some((r, r.cell.steering.as_deref().filter(|l| !l.is_empty())?)))
+        .filter_map(|r| Some((r, r.held.steering.as_deref().filter(|l| !l.is_empty())?)))
         .collect();
     if with_text.is_empty() {
         return None;
@@ -92,9 +92,9 @@ fn settings(lines: &[SteeringLine]) -> Vec<(usize, f64)> {
     settings
 }
 
-fn group(run: &Run, position: usize, strength: f64, lines: &[&SteeringLine], open: bool) -> Markup {
+fn group(run: &PageRun, position: usize, strength: f64, lines: &[&SteeringLine], open: bool) -> Markup {
     let words: HashSet<String> = run
-        .cell
+        .held
         .readability
         .as_ref()
         .map(|r| r.lexicon.words.iter().map(|w| w.to_lowercase()).collect())

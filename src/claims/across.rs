@@ -1,0 +1,173 @@
+//! What may be said of runs together: of those that were made alike by mix ratio, and of all.
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::dose::{Dose, Ratio, ValueInRun, doses_with, groups};
+use super::file::{Dated, RestsOn, SCHEMA};
+use super::frontier::{Frontier, frontiers};
+use super::gone::GoneState;
+use super::meets_null::{MeetsNull, meets_null};
+use super::run::ClaimedRun;
+use super::setting::{TrainingSetting, settings};
+use super::trace::TRACE_MEASURES;
+
+/// `SWEEP/claims.json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AcrossRuns {
+    /// Version of the layout and of the rules.
+    pub schema: u32,
+    /// sha256 of the files that the claims rest on, by path from the sweep folder; see [`super::file`].
+    pub rests_on: RestsOn,
+    /// How many runs each claim holds of.
+    pub counts: RunCounts,
+    /// Runs that were made alike, seed and mix aside.
+    pub settings: Vec<SettingClaims>,
+    /// What was learned against what can be read, by base and measure.
+    pub frontiers: Vec<Frontier>,
+}
+
+/// How many runs each claim holds of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunCounts {
+    /// All runs.
+    pub runs: usize,
+    /// Those in which a measure of activation differences ran.
+    pub measured: usize,
+    /// Those that are readable by one of them at least.
+    pub readable: usize,
+    /// Whether the trace is gone, of those with an analysis.
+    pub gone: Vec<GoneCount>,
+}
+
+/// Runs of which the same holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GoneCount {
+    /// What holds.
+    pub state: GoneState,
+    /// Of how many runs.
+    pub runs: usize,
+}
+
+/// Runs that were made alike, by mix ratio.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettingClaims {
+    /// What tells it from the others.
+    #[serde(flatten)]
+    pub setting: TrainingSetting,
+    /// Its mix ratios; runs of an unknown ratio are left out.
+    pub groups: Vec<MixGroup>,
+    /// Values by mix ratio with statistics between runs: of each measure of the trace by its key; of `behaviour.NAME`, the
+    /// tuned model's value; and of `loss_narrow`, `loss_pretraining` and `loss_chat`, held-out loss, tuned minus base, nats
+    /// a token.
+    pub doses: IndexMap<String, Vec<Dose>>,
+    /// Where each measure of the trace meets its null, of those with two ratios or more.
+    pub meets_null: Vec<MeetsNull>,
+}
+
+/// The runs of one mix ratio.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MixGroup {
+    /// Pretraining text per narrow text: the mean of what the runs reached, else what was asked for.
+    pub mix: f64,
+    /// Their names.
+    pub runs: Vec<String>,
+}
+
+impl Dated for AcrossRuns {
+    fn date(&self) -> (u32, &RestsOn) {
+        (self.schema, &self.rests_on)
+    }
+}
+
+impl AcrossRuns {
+    /// Applies the rules to some runs.
+    pub(super) fn of(runs: &[ClaimedRun], rests_on: RestsOn) -> Self {
+        let settings = settings(runs);
+        let grouped: Vec<Vec<Ratio>> = settings.iter().map(|(_, runs)| groups(runs)).collect();
+        let bases: BTreeSet<&str> = settings.iter().map(|(setting, _)| setting.base.as_str()).collect();
+        let of_base = |base: &str| {
+            let all = settings.iter().zip(&grouped).enumerate();
+            let those = all.filter(|(_, ((setting, _), _))| setting.base == base);
+            those.map(|(i, (_, groups))| (i, groups.as_slice())).collect::<Vec<_>>()
+        };
+        let frontiers = bases.into_iter().flat_map(|base| frontiers(base, &of_base(base))).collect();
+        let claims = |((setting, _), groups): (&(TrainingSetting, _), &Vec<Ratio>)| SettingClaims {
+            setting: setting.clone(),
+            groups: groups.iter().map(MixGroup::of).collect(),
+            doses: doses(groups),
+            meets_null: TRACE_MEASURES.iter().filter_map(|m| meets_null(m, groups)).collect(),
+        };
+        Self {
+            schema: SCHEMA,
+            rests_on,
+            counts: RunCounts::of(runs),
+            settings: settings.iter().zip(&grouped).map(claims).collect(),
+            frontiers,
+        }
+    }
+}
+
+impl MixGroup {
+    fn of((mix, runs): &Ratio) -> Self {
+        Self { mix: *mix, runs: runs.iter().map(|run| run.id.clone()).collect() }
+    }
+}
+
+impl RunCounts {
+    fn of(runs: &[ClaimedRun]) -> Self {
+        let count = |of: &dyn Fn(&ClaimedRun) -> bool| runs.iter().filter(|run| of(run)).count();
+        let is = |run: &ClaimedRun, state| run.claims.gone.as_ref().is_some_and(|gone| gone.state == state);
+        let gone = GoneState::ALL.map(|state| GoneCount { state, runs: count(&|run| is(run, state)) });
+        Self {
+            runs: runs.len(),
+            measured: count(&|run| run.claims.readable.is_measured()),
+            readable: count(&|run| !run.claims.readable.readable_by().is_empty()),
+            gone: gone.into_iter().filter(|c| c.runs > 0).collect(),
+        }
+    }
+}
+
+/// The dose tables of a setting.
+fn doses(groups: &[Ratio]) -> IndexMap<String, Vec<Dose>> {
+    let mut tables = IndexMap::new();
+    for m in TRACE_MEASURES {
+        let value = |run: &ClaimedRun| run.claims.trace.get(m.key).map(|v| (v.value, v.interval));
+        tables.insert(m.key.to_string(), doses_with(groups, value));
+    }
+    for name in behaviours(groups) {
+        let value = |run: &ClaimedRun| -> Option<ValueInRun> {
+            let effects = run.behaviour.as_ref()?.effects();
+            effects.iter().find(|(n, _)| *n == name).map(|(_, e)| (e.tuned, e.tuned_interval))
+        };
+        tables.insert(format!("behaviour.{name}"), doses_with(groups, value));
+    }
+    let losses = |run: &ClaimedRun| [run.base_losses(), run.tuned_losses()];
+    let narrow = |run: &ClaimedRun| losses(run).map(|l| l.narrow);
+    let pretraining = |run: &ClaimedRun| losses(run).map(|l| l.pretraining);
+    let chat = |run: &ClaimedRun| losses(run).map(|l| l.chat);
+    type Losses<'a> = &'a dyn Fn(&ClaimedRun) -> [Option<f64>; 2];
+    let kinds: [(&str, Losses); 3] =
+        [("loss_narrow", &narrow), ("loss_pretraining", &pretraining), ("loss_chat", &chat)];
+    for (key, losses) in kinds {
+        let change = |run: &ClaimedRun| match losses(run) {
+            [Some(base), Some(tuned)] => Some((tuned - base, None)),
+            _ => None,
+        };
+        tables.insert(key.into(), doses_with(groups, change));
+    }
+    tables.retain(|_, doses: &mut Vec<Dose>| !doses.is_empty());
+    tables
+}
+
+/// The main value of each family of behaviour, as runs have them.
+fn behaviours(groups: &[Ratio]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for found in groups.iter().flat_map(|(_, runs)| runs).filter_map(|run| run.behaviour.as_ref()) {
+        let main = found.effects().first().map(|(name, _)| name.clone());
+        names.extend(main.filter(|name| !names.contains(name)));
+    }
+    names
+}

@@ -1,0 +1,36 @@
+//! Claims: what may be said of runs, as data. Every rule and threshold behind a claim stands in this folder; whoever shows
+//! claims (the table of `trainer diff`, the report, `summary.csv`, `trainer tune`) reads them from here.
+//!
+//! [`readable`] and [`gone`] are the two claims on a run, beside what it [`learned`] and the [`length`] of the difference;
+//! [`across`] is what may be said of runs together. [`file`] and [`store`] keep them as `claims.json` beside what they rest on.
+
+pub mod across;
+pub mod dose;
+pub mod file;
+pub mod frontier;
+pub mod gone;
+pub mod learned;
+pub mod length;
+pub mod meets_null;
+pub mod readable;
+pub mod rules;
+pub mod run;
+pub mod setting;
+pub mod store;
+pub mod trace;
+
+pub use self::across::AcrossRuns;
+pub use self::run::{ClaimedRun, RunClaims, write_run};
+pub use self::store::{across_runs, read_all, write_sweep};
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list<T: AsRef<str>>(items: &[T]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.as_ref().into(),
+        [front @ .., last] => {
+            let front: Vec<&str> = front.iter().map(AsRef::as_ref).collect();
+            format!("{} and {}", front.join(", "), last.as_ref())
+        }
+    }
+}
