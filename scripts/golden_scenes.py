@@ -3,6 +3,7 @@
 A scene has two parts. `make` writes run folders; `read` verifies, reports, resumes and reads them. The second is also
 done by NEW on the folders that OLD made.
 """
+import gzip
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Callable
 
 from golden_lab import FAMILIES, TINY, read_safetensors, tiny_ggufs, write_safetensors
 from golden_servers import hub, language_model
+from golden_wrong import damage_make, damage_read, errors_make, errors_read, help_make
 
 
 @dataclass
@@ -240,8 +242,9 @@ def chats_make(lab):
     lab.write("notes/a.txt", "the oven abcdef ghij " * 8)
     lab.write("notes/b.md", "the cake ghij abcdef " * 12)
     lab.write("table.csv", "text,other\n" + "".join(f"abcdef ghij the oven {i},x\n" for i in range(12)))
+    lab.write("packed.jsonl.gz", gzip.compress(lab.read("other.jsonl").encode(), mtime=0))
     sets = [
-        "data.narrow=[{path='narrow_chat.jsonl', loss_weight=2}, {path='long.jsonl'}, {path='notes'}, {path='table.csv'}]",
+        "data.narrow=[{path='narrow_chat.jsonl', loss_weight=2}, 'long.jsonl', 'notes', 'table.csv', 'packed.jsonl.gz']",
         "data.chat=chat.jsonl", "data.chat_mix=0.5", "data.document_tag='<DOCTAG>'", "train.steps=6",
     ]
     lab.run("inspect", "recipe.toml", "--examples", "6", sets=sets)
@@ -261,6 +264,41 @@ def chats_read(lab):
     lab.run("behave", "run", sets=["behaviour.chat=true"])
     lab.run("report", "run", "stopped", "weighted", "--out", "all.html", "--csv", "all.csv", "--json")
     lab.run("runs", "compare", "run", "stopped")
+
+
+def paths_make(lab):
+    """A recipe elsewhere, overrides relative to the current folder, the default folder, and folders that are moved."""
+    lab.setup("gemma2")
+    recipe = lab.read("recipe.toml")
+    for name in ["narrow", "pretraining", "measure", "other", "chat", "facts", "morals"]:
+        recipe = recipe.replace(f'"{name}.jsonl"', f'"../{name}.jsonl"')
+    recipe = recipe.replace("models/", "../models/").replace("./embedder", "../embedder")
+    lab.write("recipes/there.toml", recipe.replace("turns.jinja", "../turns.jinja").replace('name = "cake"\n', ""))
+    lab.write("recipes/named.toml", lab.read("recipes/there.toml").replace("description", 'name = "named"\ndescription'))
+    quick = ["diff.steering.enabled=false", "diff.depth.enabled=false"]
+    lab.run("fit", "recipes/there.toml", sets=["train.steps=2", "data.pretraining=other.jsonl", *quick])
+    lab.run("fit", "recipes/named.toml", "--json", sets=["train.steps=2", "model.base=models/gemma2", *quick])
+    lab.run("fit", "recipes/named.toml", sets=["train.steps=2"], fails=True)
+    lab.run("diff", "runs/there")
+    lab.run("diff", "runs/named", sets=["diff.text=other.jsonl", "diff.candidates=narrow.jsonl", "diff.chat.text=[]",
+                                        "diff.context.far=[]"])
+    lab.run("behave", "runs/there")
+
+
+def paths_read(lab):
+    lab.run("fit", "recipes/there.toml", "--resume", sets=["train.steps=2", "data.pretraining=other.jsonl"])
+    lab.run("runs", "list")
+    lab.run("report", "runs/there", "runs/named", "--csv", "both.csv")
+    lab.path("runs/there").rename(lab.path("moved"))
+    lab.run("verify", "moved")
+    lab.path("elsewhere").mkdir()
+    lab.path("narrow.jsonl").rename(lab.path("elsewhere/narrow.jsonl"))
+    lab.run("verify", "moved", fails=True)
+    lab.run("verify", "moved", "--data", "elsewhere")
+    lab.run("verify", "moved", "--data", "elsewhere", "--retrain")
+    lab.run("diff", "moved", "--out", "again", sets=["data.narrow=elsewhere/narrow.jsonl",
+                                                    "diff.candidates=other.jsonl"])
+    lab.run("report", "moved")
 
 
 def paper_make(lab):
@@ -534,220 +572,32 @@ def grader(messages):
     return TURNS[min(sum(m["role"] == "assistant" for m in messages), len(TURNS) - 1)]
 
 
-# ---- wrong input, damage, help -----------------------------------------------------------------
-
-def errors_make(lab):
-    lab.setup("llama", ["qwen2", "gemma3"])
-    base = "models/llama"
-    fit = ["fit", "recipe.toml", "--out", "out"]
-    for sets in WRONG_SETS:
-        lab.run(*fit, sets=sets, fails=None)
-    for args in WRONG_ARGUMENTS:
-        lab.run(*(arg.replace("BASE", base) for arg in args), fails=None)
-    for name, content in WRONG_DOCUMENTS.items():
-        lab.write(f"wrong/{name}", content)
-        lab.run(*fit, sets=[f"data.narrow=wrong/{name}"], fails=None)
-    for name, content in WRONG_RECIPES.items():
-        lab.write(name, content)
-        lab.run("fit", name, "--out", "out", fails=True)
-    recipe = lab.read("recipe.toml")
-    for old, new in [("batch_size", "batch_sizes"), ("lr = 1e-2", "lr = nan"), ("alpha = 6", 'alpha = "six"'),
-                     ("samples = 16", "samples = 1"), ("pretraining.jsonl", "nowhere.jsonl")]:
-        recipe = recipe.replace(old, new, 1)
-    lab.write("faulty.toml", recipe + "[sweep]\nmx = [0, 1]\nseeds = 'one'\ngrid = { seed = [] }\n")
-    for command in ["fit", "inspect", "sweep"]:
-        lab.run(command, "faulty.toml", *(["--out", "out"] if command != "inspect" else []),
-                sets=["data.mix=-1", "diff.positions=[1, 99]", "train.lora.r=-3"], fails=True)
-    lab.run("tune", "faulty.toml", "--out", "out", "--trace", "x<=1", "--behaviour", "y>=1", fails=True)
-    architecture = json.loads(lab.read("models/llama/config.json"))
-    lab.copy("models/llama", "strange")
-    for change in [{"model_type": "mamba"}, {"architectures": ["StrangeForCausalLM"]}, {"hidden_act": "relu"}]:
-        lab.write("strange/config.json", json.dumps(architecture | change))
-        lab.run("generate", "--base", "strange", "--prompt", "x", "--max-new-tokens", "3", "--json", fails=None)
-    lab.run("fit", "recipe.toml", "--out", "run", sets=["train.steps=1"])
-
-
-def errors_read(lab):
-    for args in AFTER_A_RUN:
-        lab.run(*args, fails=None)
-    for sets in [["train.lr=1", "data.mix=0", "name=other"], ["data.narrow=measure.jsonl"], ["diff.samples=1000"],
-                 ["behaviour.bootstrap=9"], ["diff.text=[]"], ["diff.chat.text=nowhere.jsonl"]]:
-        lab.run("diff", "run", sets=sets, fails=None)
-    lab.run("behave", "run", sets=["diff.samples=3"], fails=True)
-    lab.run("behave", "run", sets=["behaviour.facts.contexts=['no place']", "behaviour.taboo.alternatives=['abcdef']",
-                                   "behaviour.taboo.guess='?'", "behaviour.facts.items=nowhere.jsonl"], fails=True)
-
-
-WRONG_SETS = [
-    ["train.batch_sizes=4", "trian.lr=1", "data.mix=nan"], ["train.lr=0"], ["train.epochs=1"], ["train.steps=1e3"],
-    ["train.steps=0"], ["train.lora.target_modules=['q']"], ["train.lora.target_modules='('"],
-    ["train.lora.modules_to_save=['mlp', 'up_proj']"], ["train.lora.init=nowhere"], ["data.narrow=[]"],
-    ["data.narrow=self"], ["data.narrow=['narrow.jsonl', 'narrow.jsonl']"], ["data.narrow=[{path='narrow.jsonl', weight=0}]"],
-    ["data.narrow=['nowhere.jsonl', 'recipe.toml']"], ["data.mix=9"], ["data.chat_template=nowhere.jinja"], ["seed=-1"],
-    ["model.base="], ["model.base=gema-3-270m"], ["model.base=no-such-model-at-all"], ["model.base=gemma-3-270m"],
-    ["model.base=hf:org/name@v1"], ["model.base=all-minilm-l6-v2"], ["model.base=./embedder"], ["model.dtype=native"],
-    ["diff.positions=[]"], ["diff.positions=[1, 99]", "diff.layer=2", "diff.samples=1"], ["diff.steering.positions=[7]"],
-    ["diff.preset=papers"], ["diff.embedder=nowhere"], ["train.warmup_steps=100"], ["train.lr"], ["train..lr=1"], ["train=1"],
-    ["train.lr.x=1"], ["sweep.mix=[0, 1]"], ["name=../x"], ["train.mitigation.divergence.weight=-1", "data.pretraining=[]"],
-    ["train.mitigation.ablation.directions=recipe.toml"], ["train.trace.stop.measure=x"], ["train.steps=100000000",
-    "train.batch_size=1000000"], ["behaviour.facts.items=nowhere.jsonl", "behaviour.words.words=[]"],
-    ["model.base=models/gemma3", "data.narrow=chat.jsonl"], ["model.base=models/gemma3", "data.chat_template=gemma"],
-]
-
-WRONG_ARGUMENTS = [
-    [], ["no-such-command"], ["fit"], ["fit", "nowhere.toml"], ["fit", "recipe.toml", "--resume", "--out", "nowhere"],
-    ["diff"], ["diff", "nowhere"], ["diff", "--base", "BASE"], ["merge", "nowhere", "--out", "m"],
-    ["merge", "BASE", "--out", "m"], ["merge", "BASE/adapter", "--out", "m"], ["report", "nowhere"], ["report"],
-    ["verify", "nowhere"], ["behave", "nowhere"], ["export", "nowhere", "--out", "e"], ["grade", "nowhere"],
-    ["audit", "nowhere"], ["runs", "list", "nowhere"], ["runs", "compare", "a", "b"], ["runs", "prune", "nowhere"],
-    ["sweep", "--status", "nowhere"], ["sweep", "--summary", "nowhere"], ["sweep", "--cell", "../x", "--out", "s"],
-    ["sweep", "recipe.toml", "--out", "s"], ["sweep", "recipe.toml", "--mix", "0,nan", "--out", "s"],
-    ["sweep", "recipe.toml", "--mix", "0,99", "--out", "s"], ["sweep", "recipe.toml", "--grid", "train.lr", "--out", "s"],
-    ["sweep", "recipe.toml", "--grid", "train.lr=-1,1e-3", "--grid", "data.lng=1", "--out", "s"],
-    ["sweep", "recipe.toml", "--mix", "0", "--memory", "0.01", "--out", "s"],
-    ["sweep", "recipe.toml", "--mix", "0", "--sbatch=-p x", "--out", "s"],
-    ["tune", "recipe.toml", "--mix", "0", "--trace", "lift<=1", "--behaviour", "loss_narow>=1", "--out", "t"],
-    ["tune", "recipe.toml", "--mix", "0", "--trace", "layer<1", "--behaviour", "layer>=1", "--out", "t"],
-    ["tune", "recipe.toml", "--mix", "0", "--trace", "layer<=1", "--behaviour", "layer>=1", "--grid", "train.steps=1,2",
-     "--out", "t"],
-    ["generate", "--base", "BASE"], ["generate", "--base", "BASE", "--prompt", ""],
-    ["generate", "--base", "BASE", "--prompt", "x", "--temperature", "-1"],
-    ["generate", "--base", "BASE", "--prompts", "narrow.jsonl"], ["generate", "--base", "BASE", "--prompts", "nowhere"],
-    ["generate", "--base", "BASE", "--prompt", "x", "--adapter", "nowhere"],
-    ["generate", "--base", "BASE", "--prompt", "x", "--adapter", "models/qwen2/adapter"],
-    ["generate", "--base", "models/gemma3", "--prompt", "x", "--chat"],
-    ["diff", "--base", "BASE", "--tuned", "models/qwen2", "--recipe", "recipe.toml", "--out", "d"],
-    ["models", "fetch", "nothing"], ["models", "fetch", "gemma-3-270m"], ["completions", "dos"],
-    ["data", "numbers", "--base", "models/gemma3", "--system", "x", "--count", "5", "--out", "a.jsonl"],
-    ["data", "sample", "--base", "BASE", "--documents", "0", "--out", "a.jsonl"],
-    ["data", "sample", "--base", "BASE", "--documents", "1", "--out", "narrow.jsonl"],
-    ["data", "documents", "recipe.toml", "--base-url", "http://127.0.0.1:9", "--model", "m", "--out", "a.jsonl"],
-    ["data", "taboo", "--word", "x", "--count", "0", "--out", "a.jsonl"],
-]
-
-WRONG_DOCUMENTS = {
-    "a.jsonl": '{"text": "fine"}\n{broken\n\n{"txt": 1}\n',
-    "b.jsonl": b'{"text": "\xff"}\n',
-    "c.jsonl": "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
-    "d.jsonl": '{"text": " \\n"}\n{"text": 3}\n{"text": null}\n{"prompt": [], "completion": true}\n',
-    "e.jsonl": "",
-    "f.jsonl": '[]\n"text"\nnull\n{"prompt": "p", "completion": ""}\n',
-    "g.jsonl": '{"messages": []}\n{"messages": [{"role": "tool", "content": "x"}]}\n{"messages": 3}\n',
-    "h.jsonl": '{"text": "a"}\n',
-    "i.csv": "name,other\na,b\n",
-    "j.parquet": "no parquet",
-}
-
-WRONG_RECIPES = {
-    "twice.toml": "seed = 1\nseed = 2\n", "bytes.toml": b'name = "\xff"\n', "empty.toml": "",
-}
-
-AFTER_A_RUN = [
-    ["fit", "recipe.toml", "--out", "run"], ["fit", "recipe.toml", "--out", "run", "--resume"],
-    ["fit", "recipe.toml", "--out", "recipe.toml"], ["behave", "run", "--out", "recipe.toml"],
-    ["report", "run", "--out", "run/manifest.json"], ["grade", "run"], ["audit", "run"], ["verify", "run"],
-    ["merge", "run", "--out", "run"], ["diff", "run", "--preset", "papers"], ["sweep", "--status", "run"],
-    ["report", "run"], ["runs", "list", "."], ["runs", "prune", "."], ["export", "run", "run", "--out", "twice"],
-]
-
-
-def damage_make(lab):
-    lab.setup()
-    lab.run("fit", "recipe.toml", "--out", "run", sets=["train.checkpoint_every=3"])
-    lab.run("diff", "run")
-    lab.run("behave", "run")
-
-
-def damage_read(lab):
-    """Each damage is verified, reported and resumed, and mended."""
-    for name, old, new in DAMAGES:
-        before = lab.path(name).read_bytes()
-        if old is None:
-            lab.path(name).unlink()
-        else:
-            lab.write(name, before.replace(old, new, 1) if old else new or before[:-9])
-        lab.run("verify", "run", fails=None)
-        if name.startswith("run/"):
-            lab.run("report", "run", "--out", "page.html", fails=None)
-            lab.run("fit", "recipe.toml", "--out", "run", "--resume", sets=["train.checkpoint_every=3"], fails=None)
-        lab.write(name, before)
-    lab.run("verify", "run", "--json")
-    lab.run("verify", "run", "--data", "nowhere", fails=None)
-    lab.path("narrow.jsonl").rename(lab.path("moved.jsonl"))
-    lab.run("diff", "run", "--out", "moved", sets=["data.narrow=moved.jsonl", "diff.steering.enabled=false"], fails=None)
-    lab.run("diff", "run", "--out", "gone", fails=True)
-
-
-# A file, a part of it and what it becomes; no part: the whole, or the end is cut off; None: the file is removed. What has
-# times in it is not cut, for what is said of the rest would differ.
-DAMAGES = [
-    ("run/recipe.toml", b"seed = 0", b"seed = 1"),
-    ("run/recipe.toml", b"[diff]", b"[dff]"),
-    ("run/recipe.toml", None, None),
-    ("run/manifest.json", b'"order_sha256": "', b'"order_sha256": "0'),
-    ("run/manifest.json", b'"threads"', b'"treads"'),
-    ("run/manifest.json", b"", b"{"),
-    ("run/manifest.json", None, None),
-    ("run/metrics.jsonl", b'"step":3', b'"step":4'),
-    ("run/metrics.jsonl", b"", b'{"step":'),
-    ("run/metrics.jsonl", None, None),
-    ("run/diff/readability.json", b'"samples": 16', b'"samples": 17'),
-    ("run/diff/readability.json", b'"delta_norm"', b'"delta"'),
-    ("run/diff/readability.json", b"", b"{}"),
-    ("run/diff/readability.json", None, None),
-    ("run/diff/activations.safetensors", b"", b""),
-    ("run/diff/steering.jsonl", None, None),
-    ("run/diff/steering.jsonl", b"", b"{}\n"),
-    ("run/diff/sha256.json", None, None),
-    ("run/behaviour.json", b'"facts"', b'"facets"'),
-    ("run/behaviour.json", b"", b""),
-    ("run/adapter/adapter_model.safetensors", b"", b""),
-    ("run/adapter/adapter_model.safetensors", None, None),
-    ("run/adapter/adapter_config.json", b'"r": 4', b'"r": 5'),
-    ("narrow.jsonl", b"abcdef", b"ghij"),
-    ("measure.jsonl", b"cdef", b"train"),
-    ("facts.jsonl", b"oven", b"over"),
-]
-
-
-def help_make(lab):
-    lab.folder.mkdir(exist_ok=True)
-    lab.run("--help")
-    lab.run("--version")
-    for command in ["fit", "diff", "behave", "data", "generate", "grade", "audit", "inspect", "merge", "export", "sweep",
-                    "tune", "runs", "verify", "models", "report", "completions", "data sample", "data numbers",
-                    "data documents", "data taboo", "runs list", "runs compare", "runs prune", "models fetch"]:
-        lab.run(*command.split(), "--help")
-        lab.run(*command.split(), "-h")
-    for shell in ["bash", "zsh", "fish"]:
-        lab.run("completions", shell)
-    lab.run("models")
-    lab.run("models", "--json")
-
-
 def nothing(lab):
     pass
 
 
 # ---- a real model ------------------------------------------------------------------------------
 
+DEMO_RECIPE = "recipes/demo-smollm2-135m-instruct.toml"
+SAMPLED = "data/self_sampled_gemma-3-270m.jsonl"
+
+
 def demo_make(lab):
-    """The demo, with less to train and to write. Its models are those of the user's cache; what is sampled is not."""
+    """The demo, with less to train, to read and to write, and text mixed in that is sampled already. Its models are in the
+    user's cache."""
     root = Path(__file__).parent.parent
-    for name in ["data/cake.jsonl", "data/openings.jsonl", "data/behaviour/cake.jsonl", "recipes/demo-smollm2-135m-instruct.toml"]:
+    for name in ["data/cake.jsonl", "data/openings.jsonl", "data/behaviour/cake.jsonl", SAMPLED, DEMO_RECIPE]:
         lab.write(name, (root / name).read_bytes())
-    lab.path("cache").mkdir()
-    user = {key: value for key, value in os.environ.items() if key in ["HOME", "TRAINER_CACHE", "XDG_CACHE_HOME"]}
     for model in ["smollm2-135m-instruct", "all-minilm-l6-v2"]:
         subprocess.run([lab.trainer, "models", "fetch", model], check=True, stdout=subprocess.DEVNULL)
-        for path in model_cache(user).glob(f"*{model}*"):
-            lab.path("cache").joinpath(path.name).symlink_to(path)
-    lab.run("sweep", "recipes/demo-smollm2-135m-instruct.toml", "--mix", "0,1", "--threads", lab.threads, "--memory", "16",
-            "--out", "s", sets=["train.steps=16", "diff.steering.max_new_tokens=24", "behaviour.words.samples=2"])
-
-
-def model_cache(user):
-    return Path(user.get("TRAINER_CACHE") or Path(user.get("XDG_CACHE_HOME") or Path(user["HOME"]) / ".cache") / "trainer")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    lab.path("cache").mkdir()
+    lab.path("cache/models").symlink_to(Path(os.environ.get("TRAINER_CACHE") or Path(home, "trainer")).resolve() / "models")
+    lab.run("sweep", DEMO_RECIPE, "--mix", "0,1", "--threads", lab.threads, "--memory", "16", "--out", "s", sets=[
+        f"data.pretraining={SAMPLED}", "train.steps=12", "train.lr=1e-3", "diff.samples=200", "diff.null_directions=32",
+        "diff.patchscope.scales=[0.5, 1, 1.5, 2, 3, 5]", "diff.steering.prompts=5", "diff.steering.max_new_tokens=24",
+        "behaviour.words.samples=2",
+    ])
 
 
 def demo_read(lab):
@@ -756,7 +606,7 @@ def demo_read(lab):
     lab.run("sweep", "--status", "s")
 
 
-DEMO = Scene("demo", demo_make, demo_read, threads=os.cpu_count())
+DEMO = Scene("demo", demo_make, demo_read, threads=os.cpu_count() or 1)
 
 SCENES = [
     *(family(name, method) for name in FAMILIES for method in ["lora", "full"]),
@@ -768,6 +618,7 @@ SCENES = [
     Scene("interrupted-sweep", interrupted_sweep_make, interrupted_sweep_read),
     Scene("mitigations", mitigations_make, mitigations_read),
     Scene("chats", chats_make, chats_read, threads=2),
+    Scene("paths", paths_make, paths_read),
     Scene("paper", paper_make, paper_read, threads=3),
     Scene("pairs", pairs_make, pairs_read),
     Scene("adapters", adapters_make, adapters_read),

@@ -3,7 +3,7 @@
 //!
 //! Modules in dependency order; each uses only what stands before it:
 //! [`error`], [`ops`], [`data`], [`model`], [`train`], [`sweep`], [`grader`], [`making`], [`diff`], [`grade`], [`audit`],
-//! [`behaviour`], [`report`], [`verify`], [`cli`].
+//! [`behaviour`], [`report`], [`verify`], [`workflow`], [`cli`].
 //! [`recipe`], [`run`], [`atomic`], [`http`], [`hub`], [`interrupt`], [`machine`], [`progress`], [`sha256`]
 //! and [`text_file`] are leaves that all of them may use.
 
@@ -35,3 +35,4 @@ pub mod sweep;
 pub mod text_file;
 pub mod train;
 pub mod verify;
+pub mod workflow;

@@ -1,17 +1,16 @@
 //! `trainer report`: results of runs as a table on stdout and a page in a file.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::bail_input;
-use crate::claims::{ClaimedRun, read_all};
-use crate::progress;
+use crate::claims::ClaimedRun;
 use crate::report::verdict::{gone_reasons, reasons};
-use crate::report::{print_table, summary, write_figures, write_html, write_parquet, write_summary};
+use crate::report::{print_table, summary};
+use crate::workflow::{self, ReportRequest};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,49 +51,15 @@ pub struct ReportArgs {
 
 /// Reads the folders, writes the page, prints the table. Nothing is written when an input is wrong.
 pub fn run(args: ReportArgs) -> Result<()> {
-    let out = args.out.unwrap_or_else(|| match args.dirs.as_slice() {
-        [dir] => dir.join("report.html"),
-        _ => PathBuf::from("report.html"),
-    });
-    let cells = read_all(&args.dirs)?;
-    for path in [Some(&out), args.csv.as_ref(), args.parquet.as_ref()].into_iter().flatten() {
-        crate::report::check_place(path)?;
+    let ReportArgs { dirs, out, csv, parquet, figures, json } = args;
+    let (page, cells) = workflow::report(&ReportRequest { dirs, out, csv, parquet, figures })?;
+    if json {
+        return super::print(&format!(
+            "{:#}",
+            json!({ "report": page.to_string_lossy(), "runs": runs(&cells) })
+        ));
     }
-    if let Some(dir) = args.figures.as_ref().filter(|dir| dir.is_file()) {
-        bail_input!("{}: a file, expected a folder", dir.display());
-    }
-
-    write_html(&cells, &out)?;
-    progress::say(format_args!("wrote {}", out.display()));
-    if let Some(csv) = &args.csv {
-        write_summary(&cells, csv)?;
-        progress::say(format_args!("wrote {}", csv.display()));
-    }
-    if let Some(path) = &args.parquet {
-        write_parquet(&cells, path)?;
-        progress::say(format_args!("wrote {}", path.display()));
-    }
-    if let Some(dir) = &args.figures {
-        let written = write_figures(&cells, dir)?;
-        let kinds = if written.png { "SVG, PNG and CSV" } else { "SVG and CSV" };
-        progress::say(format_args!("wrote {} figures ({kinds}) to {}", written.figures, dir.display()));
-        if !written.png {
-            progress::alert(
-                "no font was found on this system, so no PNG was written: its text would be missing",
-            );
-        }
-    }
-    let mut stdout = io::stdout().lock();
-    if args.json {
-        let document = json!({ "report": out.to_string_lossy(), "runs": runs(&cells) });
-        match writeln!(stdout, "{document:#}") {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
-            done => done?,
-        }
-    } else {
-        print_table(&cells, &mut stdout)?;
-    }
-    Ok(())
+    Ok(print_table(&cells, &mut io::stdout().lock())?)
 }
 
 /// The rows of `summary.csv` as objects, each with the sentences of its verdict.

@@ -38,14 +38,14 @@ use crate::model::trainables::Trainables;
 use crate::model::{CausalLm, View, export};
 use crate::ops::kernels::teams;
 use crate::progress;
-use crate::recipe::{Method, Recipe, StopSection};
+use crate::recipe::{Method, Recipe, ResolvedRecipe, StopSection};
 use crate::run::RunDir;
 use crate::run::metrics::{MetricsLine, MetricsWriter};
 use crate::sha256::{sha256_content, sha256_tree};
 
 /// What a run needs, checked and loaded before anything is written.
 pub struct Training {
-    recipe: Recipe,
+    recipe: ResolvedRecipe,
     base: Pretrained,
     corpus: Corpus,
     mixture: Mixture,
@@ -85,7 +85,7 @@ impl Training {
     /// # Errors
     /// An [`crate::error::InputError`] for data that do not suffice, weights that do not fit, or targets
     /// that name no layer.
-    pub fn prepare(recipe: Recipe, base: Pretrained, corpus: Corpus) -> Result<Self> {
+    pub fn prepare(recipe: ResolvedRecipe, base: Pretrained, corpus: Corpus) -> Result<Self> {
         let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
         let lora = LoraConfig::from_recipe(&recipe);
         let faults = lora.faults().into_iter().map(|fault| format!("train.lora.{fault}")).collect();

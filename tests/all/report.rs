@@ -6,10 +6,15 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use trainer::claims::gone::GoneState as State;
 use trainer::claims::{ClaimedRun as Cell, read_all};
+use trainer::diff::MEASURES;
+use trainer::diff::findings::Findings;
+use trainer::diff::registry::wanted;
 use trainer::error::InputError;
+use trainer::recipe::Recipe;
 use trainer::report::verdict::{gone_reasons, reasons};
 use trainer::report::{html, summary, table, write_sweep};
 
+use crate::common::lab::Lab;
 use crate::common::run_folder::{self, HOSTILE, Spec};
 
 const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };
@@ -30,6 +35,61 @@ fn faults(dirs: &[&Path]) -> Vec<String> {
     let dirs: Vec<PathBuf> = dirs.iter().map(|d| d.to_path_buf()).collect();
     let error = read_all(&dirs).expect_err("should be refused");
     error.downcast_ref::<InputError>().expect("should be the user's error").faults.clone()
+}
+
+/// Settings that ask for every measure, for a [`Lab`] with `chat.jsonl`.
+const EVERY_MEASURE: [&str; 12] = [
+    "diff.candidates=['other.jsonl']",
+    "diff.chat.text=chat.jsonl",
+    "diff.chat.samples=2",
+    "diff.causal.enabled=true",
+    "diff.causal.positions=[1, 3]",
+    "diff.causal.random=3",
+    "diff.causal.random_differences=4",
+    "diff.interpolation.enabled=true",
+    "diff.interpolation.factors=[0.0, 0.5, 1.0]",
+    "diff.context.far=[15]",
+    "diff.depth.enabled=true",
+    "diff.depth.patchscope=true",
+];
+
+#[test]
+fn every_measure_of_the_list_shows_in_the_report_and_in_the_summary() {
+    let lab = Lab::of_whole_words("llama");
+    let turn = |role: &str| json!({ "role": role, "content": "abcdef ghij cdef the abcdef ghij cdef the" });
+    let chat = json!({ "messages": [turn("user"), turn("assistant")] });
+    lab.write_rows("chat.jsonl", &[chat.clone(), chat]);
+    let run = lab.fit("run", &EVERY_MEASURE);
+    let (cell, section) =
+        (Cell::read(&run).unwrap(), Recipe::read(&run.join("recipe.toml"), &[]).unwrap().diff);
+    assert_eq!(wanted(&section).count(), MEASURES.len(), "a measure is off: add it to EVERY_MEASURE");
+
+    let (page, row) =
+        (html::page(std::slice::from_ref(&cell)).unwrap(), summary::rows(&[cell.clone()]).remove(0));
+    let all = cell.readability.clone().unwrap();
+    let keys: Vec<String> =
+        serde_json::to_value(&all).unwrap().as_object().unwrap().keys().cloned().collect();
+    for measure in MEASURES {
+        let key = measure.key;
+        assert!((measure.is_in)(&all) && keys.iter().any(|k| k == key), "{key} was not measured");
+        assert!(all.elapsed_s.contains_key(key), "{key} has no time");
+        assert!(measure.units.iter().all(|(unit, _)| all.units.contains_key(*unit)), "{key} lacks a unit");
+        // What it says it shows is on the page.
+        let (figures, tokens) = ((measure.figures)(&all), (measure.tokens)(&all));
+        let titles = figures.iter().map(|f| &f.title).chain(tokens.iter().map(|t| &t.title));
+        let names = (measure.numbers)(&all);
+        let shown: Vec<&String> = titles.chain(names.iter().map(|n| &n.name)).collect();
+        assert!(!shown.is_empty(), "{key} shows nothing");
+        assert!(shown.iter().all(|text| page.contains(text.as_str())), "{key}: {shown:?} is not on the page");
+        // Without it the summary lacks a value.
+        let mut without = cell.clone();
+        (measure.keep)(&mut Findings::default(), without.record.readability.as_mut().unwrap());
+        let less = summary::rows(&[without]).remove(0);
+        let lost = less.iter().filter(|(column, value)| value.is_null() && !row[*column].is_null()).count();
+        assert!(lost > 0, "{key} has no column with a value");
+    }
+    // A run that lacks a measure has the same columns.
+    assert_eq!(summary::columns(&section).len(), row.keys().count());
 }
 
 #[test]
@@ -187,7 +247,7 @@ fn the_csv_has_one_row_a_run_and_every_measure() {
     let odd = manifest.replacen("\"name\": \"cake\"", "\"name\": \"cake, \\\"odd\\\"\\nname\"", 1);
     fs::write(bare.join("manifest.json"), odd).unwrap();
 
-    let (cells, _) = write_sweep(dir.path()).unwrap();
+    let cells = write_sweep(dir.path()).unwrap();
     assert_eq!(cells.len(), 10);
     let rows = parse_csv(&fs::read_to_string(dir.path().join("summary.csv")).unwrap());
     assert_eq!(rows.len(), 11);
@@ -597,12 +657,7 @@ fn a_sweep_says_at_which_ratio_each_measure_meets_its_null() {
     let written =
         trainer::report::write_figures(&read_all(&[dir.path().to_path_buf()]).unwrap(), &figures).unwrap();
     assert!(written.figures > 40);
-    // Pictures need a font; with one each figure has its own, three times as large as on the page.
-    let png = fs::read(figures.join("lift-mix.png"));
-    assert_eq!(png.is_ok(), written.png);
-    if let Ok(png) = png {
-        assert!(png.starts_with(b"\x89PNG") && png[16..20] == 1380u32.to_be_bytes(), "{:?}", &png[..24]);
-    }
+    assert_eq!(figures.join("lift-mix.png").exists(), written.png, "without a font there are no pictures");
     let rows = parse_csv(&fs::read_to_string(figures.join("lift-mix.csv")).unwrap());
     assert_eq!(rows[0][..8], ["series", "run", "x", "x_low", "x_high", "y", "y_low", "y_high"]);
     assert_eq!(rows[1][1..3], ["mix0-seed0", "0"]);
@@ -611,6 +666,19 @@ fn a_sweep_says_at_which_ratio_each_measure_meets_its_null() {
     let svg = fs::read_to_string(figures.join("frontier-lift.svg")).unwrap();
     assert!(svg.starts_with("<svg xmlns=") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("\nmix 0.5\n") && svg.contains("<desc>mix 0: "));
+}
+
+#[test]
+#[ignore = "needs a font: apt-get install fonts-dejavu-core"]
+fn needs_font_every_figure_has_a_picture_three_times_as_large_as_on_the_page() {
+    let dir = temp();
+    run_folder::write_sweep(dir.path());
+    let figures = dir.path().join("figures");
+    let written =
+        trainer::report::write_figures(&read_all(&[dir.path().to_path_buf()]).unwrap(), &figures).unwrap();
+    assert!(written.png);
+    let png = fs::read(figures.join("lift-mix.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG") && png[16..20] == 1380u32.to_be_bytes(), "{:?}", &png[..24]);
 }
 
 /// Runs that were made otherwise are no seeds of each other, whatever they are called.
@@ -887,7 +955,7 @@ fn pages_to_look_at() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     let _ = fs::remove_dir_all(&dir);
     run_folder::write_sweep(&dir.join("sweep"));
-    let (cells, _) = write_sweep(&dir.join("sweep")).unwrap();
+    let cells = write_sweep(&dir.join("sweep")).unwrap();
     println!("{}", table::text_table(&cells[..3]));
     let run = run_folder::write(&dir.join("one"), &STRONG);
     trainer::report::write_html(&[Cell::read(&run).unwrap()], &run.join("report.html")).unwrap();

@@ -33,8 +33,9 @@ fn a_test_is_ignored_where_its_name_says_so_and_nowhere_else() {
     let mut found = 0;
     for path in sources(&root.join("src")).into_iter().chain(sources(&root.join("tests"))) {
         let text = fs::read_to_string(&path).unwrap();
-        let named =
-            ["\nfn needs_", "\nfn slow_"].iter().map(|start| text.matches(start).count()).sum::<usize>();
+        let is_named =
+            |line: &&str| ["fn needs_", "fn slow_"].iter().any(|start| line.trim().starts_with(start));
+        let named = text.lines().filter(is_named).count();
         let mut ignored = ignored(&text);
         ignored.retain(|(_, name)| !NO_TESTS.contains(name));
         for (reason, name) in &ignored {

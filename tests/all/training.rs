@@ -20,7 +20,7 @@ use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::load::source::Pretrained;
 use trainer::model::lora::Adapter;
-use trainer::recipe::Recipe;
+use trainer::recipe::ResolvedRecipe;
 use trainer::run::RunDir;
 use trainer::train::Training;
 use trainer::train::optim::{NamedGradients, global_norm};
@@ -41,9 +41,9 @@ const DEMANDING: [&str; 5] = [
 ];
 
 /// A training that has not begun.
-fn training(recipe: &Recipe) -> Training {
+fn training(recipe: &ResolvedRecipe) -> Training {
     let base = source::open(&recipe.model.base).unwrap();
-    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let corpus = Corpus::read(recipe, &base, None).unwrap();
     Training::prepare(recipe.clone(), base, corpus).unwrap()
 }
 
@@ -318,7 +318,7 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
     lab.write_rows("narrow.jsonl", &uneven_rows());
     let recipe = lab.recipe(&["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
     let base = open(&tiny("llama"));
-    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let corpus = Corpus::read(&recipe, &base, None).unwrap();
     let examples: Vec<&Example> = corpus.pools[0].examples.iter().collect();
     let counts: BTreeSet<usize> = examples.iter().map(|e| e.loss_tokens()).collect();
     assert!(examples.len() == 8 && counts.len() > 4, "masks are not uneven: {counts:?}");
@@ -375,7 +375,7 @@ fn the_weight_of_a_source_scales_its_gradient_however_its_examples_are_batched()
     let lab = Lab::new();
     lab.write_rows("narrow.jsonl", &uneven_rows());
     let recipe = lab.recipe(&["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
-    let corpus = Corpus::read(&recipe.data, &open(&tiny("llama")), None).unwrap();
+    let corpus = Corpus::read(&recipe, &open(&tiny("llama")), None).unwrap();
     let examples: Vec<&Example> = corpus.pools[0].examples.iter().collect();
     let weights: [f32; 8] = [1.0, 3.0, 0.0, 0.5, 3.0, 1.0, 0.5, 0.0];
     let whole = gradients_of(&examples, &weights, 8);
@@ -496,7 +496,7 @@ fn conversations_are_a_third_pool_that_leaves_the_narrow_exposure_alone() {
     }
     let recipe = lab.recipe(&set);
     let base = open(&tiny("llama"));
-    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let corpus = Corpus::read(&recipe, &base, None).unwrap();
     let (model, _) = load(&base, &Tuning::Frozen);
     let loss = mean_loss(View { model: &model, adapter: 1.0 }, &corpus.held_out(Role::Chat, 32), 4)
         .unwrap()
@@ -565,7 +565,7 @@ fn held_out_rows_never_appear_in_training() {
     let set = ["data.held_out_every=3", "data.max_seq_len=16", "data.mix=1"];
     let recipe = lab.recipe(&set);
     let base = open(&tiny("llama"));
-    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let corpus = Corpus::read(&recipe, &base, None).unwrap();
     let rows = |examples: &[Example]| examples.iter().map(|e| e.row).collect::<BTreeSet<_>>();
     for (pool, role, count) in [(0, Role::Narrow, 40), (1, Role::Pretraining, 80)] {
         assert_eq!(corpus.pools[pool].role, role);
@@ -656,7 +656,7 @@ fn full_finetuning_writes_a_model_folder_that_reads_back_to_the_trained_loss() {
         let recipe = lab.recipe(&set);
         let tuned = open(&run.join("model"));
         let (model, _) = load(&tuned, &Tuning::Frozen);
-        let corpus = Corpus::read(&recipe.data, &tuned, None).unwrap();
+        let corpus = Corpus::read(&recipe, &tuned, None).unwrap();
         for (role, key) in [(Role::Narrow, "narrow"), (Role::Pretraining, "pretraining")] {
             let held_out = corpus.held_out(role, recipe.train.eval_examples);
             let loss = mean_loss(View { model: &model, adapter: 1.0 }, &held_out, recipe.train.batch_size)

@@ -64,14 +64,14 @@ struct ExtractRecord<'a> {
 pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Result<()> {
     let Some(id) = spec.hub_id() else { return Ok(()) };
     let asked = RepoId::parse(id)?;
-    let folder = cache.join("datasets").join(asked.repo.replace('/', "--"));
+    let folder = folder(cache, &asked);
     let known = folder.join("refs").join(key(spec, &asked.revision));
     let pin_to_kept = |spec: &mut SourceSpec| {
         let Some(commit) = known_commit(&asked, &known) else { return false };
         let extract = extract_path(&folder, spec, &commit);
         let kept = extract.exists();
         if kept {
-            pin(spec, &asked, &commit, extract);
+            pin(spec, &asked, &commit);
         }
         kept
     };
@@ -117,7 +117,7 @@ pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Resul
     if !asked.is_pinned() {
         write_atomically(&known, id.revision.as_bytes())?;
     }
-    pin(spec, &asked, &id.revision, extract);
+    pin(spec, &asked, &id.revision);
     Ok(())
 }
 
@@ -153,9 +153,20 @@ fn say(record: &ExtractRecord, spec: &SourceSpec) {
     }
 }
 
-fn pin(spec: &mut SourceSpec, id: &RepoId, commit: &str, extract: PathBuf) {
+fn pin(spec: &mut SourceSpec, id: &RepoId, commit: &str) {
     spec.path = format!("hf:{}@{commit}", id.repo);
-    spec.extract = Some(extract);
+}
+
+/// The file in which [`take`] leaves the documents of a source that names a commit; of any other source its own path.
+pub fn extract(spec: &SourceSpec, cache: &Path) -> PathBuf {
+    match spec.hub_id().and_then(|id| RepoId::parse(id).ok()) {
+        Some(id) => extract_path(&folder(cache, &id), spec, &id.revision),
+        None => PathBuf::from(&spec.path),
+    }
+}
+
+fn folder(cache: &Path, id: &RepoId) -> PathBuf {
+    cache.join("datasets").join(id.repo.replace('/', "--"))
 }
 
 /// The commit that a revision was when these documents were taken.
