@@ -9,7 +9,7 @@ use super::number::{fixed, ratio, signed};
 use super::series::MixSeries;
 use super::visible::one_line;
 use crate::behaviour::Effect;
-use crate::claims::ClaimedRun as Cell;
+use crate::claims::ClaimedRun;
 use crate::claims::dose::{Dose, doses};
 use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING};
 use crate::diff::measures::steering::Gain;
@@ -106,7 +106,7 @@ fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> Str
 }
 
 fn lift_doses(groups: &MixSeries) -> Option<Figure> {
-    let lift = |c: &Cell| c.readability.as_ref()?.lift.clone();
+    let lift = |c: &ClaimedRun| c.readability.as_ref()?.lift.clone();
     let values_of = groups.dose(LIFT);
     let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
     let bands = vec![dose_band([edge(0), edge(1)], Ink::Lift, "null")];
@@ -130,7 +130,7 @@ fn lift_doses(groups: &MixSeries) -> Option<Figure> {
 
 /// How much of the gain on narrow text one constant vector gives.
 fn bias_doses(groups: &MixSeries) -> Option<Figure> {
-    let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
+    let shares = |c: &ClaimedRun| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
     let specific = groups.dose(SPECIFIC_SHARE);
     let whole = doses(groups, |c| Some(shares(c)?.share));
     let null = doses(groups, |c| Some(shares(c)?.compared?.share_null));
@@ -205,7 +205,7 @@ fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
         names.extend(main.filter(|name| !names.contains(name)));
     }
     let of_name = |name: String| {
-        let effect = |c: &Cell| -> Option<Effect> {
+        let effect = |c: &ClaimedRun| -> Option<Effect> {
             let effects = c.behaviour.as_ref()?.effects();
             effects.into_iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone())
         };
@@ -304,7 +304,7 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
 /// subject, so that the gain grows where the steered text comes no nearer.
 fn steering_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
-    let at_best = |c: &Cell, of: fn(&Similarity) -> &Vec<f64>| {
+    let at_best = |c: &ClaimedRun, of: fn(&Similarity) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
         of(&gain.record.similarity).get(gain.best()?).copied()
     };
@@ -370,7 +370,7 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
 
 fn word_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
-    let at_best = |c: &Cell, of: fn(&Steering) -> &Vec<f64>| {
+    let at_best = |c: &ClaimedRun, of: fn(&Steering) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
         of(gain.record).get(gain.best()?).copied()
     };
