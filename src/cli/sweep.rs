@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::bail_input;
-use crate::claims::{ClaimedRun, across_runs};
+use crate::claims::{AcrossRuns, ClaimedRun};
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::report;
@@ -162,12 +162,11 @@ pub fn run(args: SweepArgs) -> Result<()> {
 }
 
 /// Prints the table of all cells.
-fn print_summary(out: &Path, cells: &[ClaimedRun], json: bool) -> Result<()> {
+fn print_summary(out: &Path, (cells, claims): &(Vec<ClaimedRun>, AcrossRuns), json: bool) -> Result<()> {
     match json {
-        true => {
-            let (rows, claims) = (report::summary::rows(cells), across_runs(cells)?);
-            super::print(&serde_json::json!({ "cells": rows, "claims": claims }).to_string())?
-        }
+        true => super::print(
+            &serde_json::json!({ "cells": report::summary::rows(cells), "claims": claims }).to_string(),
+        )?,
         false => report::print_table(cells, &mut stdout())?,
     }
     progress::say(out.join("report.html").display());

@@ -37,16 +37,16 @@ pub use write::check_place;
 
 use std::path::Path;
 
-use crate::claims::{self, ClaimedRun};
+use crate::claims::{self, AcrossRuns, ClaimedRun};
 
 /// Reads the cells of a sweep folder, writes the claims on them and `summary.csv`, `summary.parquet` and `report.html`; gives
-/// the cells back for [`print_table`].
-pub fn write_sweep(dir: &Path) -> anyhow::Result<Vec<ClaimedRun>> {
-    let (runs, _) = claims::write_sweep(dir)?;
+/// the cells back for [`print_table`], and the claims on all of them.
+pub fn write_sweep(dir: &Path) -> anyhow::Result<(Vec<ClaimedRun>, AcrossRuns)> {
+    let (runs, across) = claims::write_sweep(dir)?;
     write_summary(&runs, &dir.join("summary.csv"))?;
     write_parquet(&runs, &dir.join("summary.parquet"))?;
     write_html(&runs, &dir.join("report.html"))?;
-    Ok(runs)
+    Ok((runs, across))
 }
 
 /// `readability.json` of a run with its claims under `claims`, for programs.

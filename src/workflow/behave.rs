@@ -11,7 +11,7 @@ use super::resolve::{Purpose, resolve};
 use crate::atomic::{check_writable, create_parent, write_json};
 use crate::bail_input;
 use crate::behaviour::{self, Behaviour, Items, Models, must_be_new};
-use crate::claims::write_run;
+use crate::claims;
 use crate::diff::hashes::Hashes;
 use crate::interrupt::Interrupt;
 use crate::run::RunDir;
@@ -72,7 +72,7 @@ pub fn behave(request: &BehaveRequest, interrupt: &Interrupt) -> Result<Behaviou
         let files = BTreeMap::from([(behaviour::FILE.into(), sha256_content(&path)?)]);
         let hashes = Hashes { files, ..pair.hashes(recipe.seed, texts) };
         write_json(&run.behaviour_hashes(), &hashes)?;
-        write_run(run.path())?;
+        claims::write_run(run.path())?;
     }
     Ok(found)
 }

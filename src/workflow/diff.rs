@@ -10,7 +10,7 @@ use super::resolve::{Purpose, resolve};
 use super::texts::Texts;
 use crate::atomic::check_writable;
 use crate::bail_input;
-use crate::claims::{ClaimedRun, write_run};
+use crate::claims::{self, ClaimedRun};
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::store::must_be_new;
@@ -57,7 +57,7 @@ impl DiffRequest {
     }
 }
 
-/// Compares two models, writes the analysis and the claims on it, and gives both back as a report reads them.
+/// Compares two models, writes the analysis with the claims that it supports, and gives both back as a report reads them.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if a run folder holds no finished run, the folder for the results exists, or there is
@@ -84,7 +84,7 @@ pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<ClaimedRun> 
         }
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
-    write_run(&shown)
+    claims::write_run(&shown)
 }
 
 /// Reads a finished run into `out`.

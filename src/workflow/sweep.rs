@@ -13,7 +13,7 @@ use super::self_sample;
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::behaviour::Items;
-use crate::claims::{ClaimedRun, write_run};
+use crate::claims::{self, AcrossRuns, ClaimedRun};
 use crate::corpus::Corpus;
 use crate::data::mixture::Mixture;
 use crate::error::{InputError, Interrupted, or_note};
@@ -105,8 +105,8 @@ pub enum SweepOutcome {
 /// Cells that ran.
 #[derive(Debug)]
 pub struct SweepResult {
-    /// What was measured, as a report reads it; absent where no cell was begun.
-    pub cells: Option<Vec<ClaimedRun>>,
+    /// What was measured, as a report reads it, and the claims on all cells; absent where no cell was begun.
+    pub cells: Option<(Vec<ClaimedRun>, AcrossRuns)>,
     /// Number of cells.
     pub planned: usize,
     /// Those that failed.
@@ -185,11 +185,11 @@ pub fn sweep(request: &SweepRequest, interrupt: &Interrupt) -> Result<SweepOutco
     Ok(SweepOutcome::Ran(SweepResult { cells, planned: planned.cells.len(), failed }))
 }
 
-/// Writes summary and report of a sweep folder, and gives its cells.
+/// Writes claims, summary and report of a sweep folder, and gives its cells and the claims on all of them.
 ///
 /// # Errors
 /// An [`InputError`] if it holds no cell that can be read.
-pub fn summarise(sweep: &Path) -> Result<Vec<ClaimedRun>> {
+pub fn summarise(sweep: &Path) -> Result<(Vec<ClaimedRun>, AcrossRuns)> {
     report::write_sweep(sweep)
 }
 
@@ -233,7 +233,7 @@ fn work(run: &RunDir, recipe: Recipe, interrupt: &Interrupt) -> Result<()> {
     interrupt.check(again)?;
     if !run.is_read() {
         read_run(run, &[], &run.diff(), interrupt)?;
-        write_run(run.path())?;
+        claims::write_run(run.path())?;
     }
     interrupt.check(again)?;
     if asks && !run.behaviour_hashes().exists() {

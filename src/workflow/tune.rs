@@ -263,7 +263,7 @@ impl Tuning<'_> {
         if failed.len() == cells.len() {
             bail!("every cell failed; the first: {}: {}", failed[0].id, failed[0].why);
         }
-        let rows = report::summary::rows(&report::write_sweep(out)?);
+        let rows = report::summary::rows(&report::write_sweep(out)?.0);
         for goal in self.goals {
             must_be_measured(goal, &rows)?;
         }

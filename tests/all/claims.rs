@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use trainer::claims::{self, ClaimedRun, read_all, write_run};
+use trainer::claims::{self, ClaimedRun, across_runs, read_all, write_run};
 use trainer::report::{analysis_json, html, summary, table, write_sweep};
 
 use crate::common::run_folder::{self, Spec};
@@ -68,8 +68,9 @@ fn table_page_and_summary_say_what_the_claims_say() {
 fn the_page_of_a_sweep_says_what_its_claims_say() {
     let dir = tempfile::tempdir().unwrap();
     run_folder::write_sweep(dir.path());
-    write_sweep(dir.path()).unwrap();
+    let (_, across) = write_sweep(dir.path()).unwrap();
     let runs = || read_all(&[dir.path().to_path_buf()]).unwrap();
+    assert_eq!(across, across_runs(&runs()).unwrap());
     let page = html::page(&runs()).unwrap();
     assert!(!page.contains("meets its null at mix 7.5"));
 

@@ -73,9 +73,11 @@ fn a_sweep_and_a_search_run_in_the_process_that_asks_for_them() {
     };
     let SweepOutcome::Ran(result) = sweep(&request, &interrupt).unwrap() else { panic!("it was not run") };
     assert_eq!((result.planned, result.failed.len()), (2, 0));
-    let cells = result.cells.as_ref().unwrap();
+    let (cells, claims) = result.cells.as_ref().unwrap();
     assert!(cells.len() == 2 && cells.iter().all(|cell| cell.readability.is_some()));
     assert!(lab.path("sweep/summary.csv").exists() && lab.path("sweep/report.html").exists());
+    assert_eq!(claims.counts.runs, 2);
+    assert_eq!(read_json(&lab.path("sweep/claims.json")), serde_json::to_value(claims).unwrap());
 
     // Processes of the command line make the same cells, and find these finished.
     let args = ["sweep", "recipe.toml", "--mix", "0,0.5", "--out"];

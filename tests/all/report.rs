@@ -247,7 +247,7 @@ fn the_csv_has_one_row_a_run_and_every_measure() {
     let odd = manifest.replacen("\"name\": \"cake\"", "\"name\": \"cake, \\\"odd\\\"\\nname\"", 1);
     fs::write(bare.join("manifest.json"), odd).unwrap();
 
-    let cells = write_sweep(dir.path()).unwrap();
+    let (cells, _) = write_sweep(dir.path()).unwrap();
     assert_eq!(cells.len(), 10);
     let rows = parse_csv(&fs::read_to_string(dir.path().join("summary.csv")).unwrap());
     assert_eq!(rows.len(), 11);
@@ -955,7 +955,7 @@ fn pages_to_look_at() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     let _ = fs::remove_dir_all(&dir);
     run_folder::write_sweep(&dir.join("sweep"));
-    let cells = write_sweep(&dir.join("sweep")).unwrap();
+    let (cells, _) = write_sweep(&dir.join("sweep")).unwrap();
     println!("{}", table::text_table(&cells[..3]));
     let run = run_folder::write(&dir.join("one"), &STRONG);
     trainer::report::write_html(&[Cell::read(&run).unwrap()], &run.join("report.html")).unwrap();
