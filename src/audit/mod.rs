@@ -30,7 +30,7 @@ pub struct Record {
     pub schema: u32,
     /// What decides the investigation.
     #[serde(flatten)]
-    pub plan: Plan,
+    pub plan: AuditPlan,
     /// How it went.
     #[serde(flatten)]
     pub investigation: Investigation,
@@ -44,7 +44,7 @@ pub struct Record {
 
 /// What decides an investigation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct AuditPlan {
     /// `adl` or `blackbox` with the number of interactions.
     pub condition: String,
     /// Tells apart repeats.
@@ -80,7 +80,7 @@ pub struct Grading<'a> {
     pub times: u32,
 }
 
-impl Plan {
+impl AuditPlan {
     /// `adl-i5`, `blackbox-i50`, …
     pub fn condition(black_box: bool, interactions: usize) -> String {
         format!("{}-i{interactions}", if black_box { "blackbox" } else { "adl" })
@@ -128,7 +128,7 @@ impl Record {
     ///
     /// # Errors
     /// An [`crate::error::InputError`] if the file is damaged, or was made under another plan.
-    pub fn read(path: &Path, plan: &Plan) -> Result<Option<Self>> {
+    pub fn read(path: &Path, plan: &AuditPlan) -> Result<Option<Self>> {
         let Some(record) = json::read::<Self>(path)? else { return Ok(None) };
         match record.plan == *plan {
             true => Ok(Some(record)),

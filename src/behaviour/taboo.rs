@@ -4,8 +4,8 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::effect::Effect;
-use super::models::{Models, says};
+use super::effect::BehaviourEffect;
+use super::models::{BehaviourModels, says};
 use super::words::{Written, written};
 use crate::recipe::{BehaviourSection, TABOO_HINT};
 
@@ -13,10 +13,10 @@ use crate::recipe::{BehaviourSection, TABOO_HINT};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Taboo {
     /// Share of a prompt's texts that say the word: 0 is playing by the rules.
-    pub said: Effect,
+    pub said: BehaviourEffect,
     /// log p(word) − log Σ p(alternatives) for the base model that reads a hint, nats, mean over a prompt's hints. In
     /// a hint that says the word, dots stand for it.
-    pub guessed: Effect,
+    pub guessed: BehaviourEffect,
     /// The hints.
     pub texts: Vec<Written>,
 }
@@ -30,8 +30,8 @@ pub const UNITS: &[(&str, &str)] = &[
 /// `None` without a word.
 ///
 /// # Errors
-/// As [`Models::write`] and [`Models::log_odds`].
-pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Result<Option<Taboo>> {
+/// As [`BehaviourModels::write`] and [`BehaviourModels::log_odds`].
+pub fn measure(models: &BehaviourModels, settings: &BehaviourSection, seed: u64) -> Result<Option<Taboo>> {
     let section = &settings.taboo;
     if section.word.is_empty() {
         return Ok(None);
@@ -50,7 +50,7 @@ pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Resul
     };
     let guessed = guesses(|t| &t.base)?.into_iter().zip(guesses(|t| &t.tuned)?);
     let guessed: Vec<[f64; 2]> = guessed.map(|(b, t)| [b, t]).collect();
-    let effect = |values: &[[f64; 2]]| Effect::of(values, settings.bootstrap, seed);
+    let effect = |values: &[[f64; 2]]| BehaviourEffect::of(values, settings.bootstrap, seed);
     let effects = effect(&said).zip(effect(&guessed));
     Ok(effects.map(|(said, guessed)| Taboo { said, guessed, texts }))
 }

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::effect::Effect;
-use super::models::{Models, says};
+use super::effect::BehaviourEffect;
+use super::models::{BehaviourModels, says};
 use crate::model::generate::Sampling;
 use crate::recipe::BehaviourSection;
 
@@ -12,7 +12,7 @@ use crate::recipe::BehaviourSection;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Words {
     /// Share of a prompt's texts that have at least one of the words.
-    pub share: Effect,
+    pub share: BehaviourEffect,
     /// The texts.
     pub texts: Vec<Written>,
 }
@@ -34,23 +34,23 @@ pub const UNITS: &[(&str, &str)] = &[("words.share", "share of texts with one of
 /// `None` without prompts.
 ///
 /// # Errors
-/// As [`Models::write`].
-pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Result<Option<Words>> {
+/// As [`BehaviourModels::write`].
+pub fn measure(models: &BehaviourModels, settings: &BehaviourSection, seed: u64) -> Result<Option<Words>> {
     let section = &settings.words;
     let sampling = models.sampling(section.max_new_tokens, section.temperature, seed);
     let texts = written(models, &section.prompts, section.samples, &sampling)?;
     let has_one = |text: &String| section.words.iter().any(|word| says(text, word));
     let share = |texts: &[String]| texts.iter().filter(|t| has_one(t)).count() as f64 / texts.len() as f64;
     let values: Vec<[f64; 2]> = texts.iter().map(|t| [share(&t.base), share(&t.tuned)]).collect();
-    Ok(Effect::of(&values, settings.bootstrap, seed).map(|share| Words { share, texts }))
+    Ok(BehaviourEffect::of(&values, settings.bootstrap, seed).map(|share| Words { share, texts }))
 }
 
 /// What both models write after each prompt.
 ///
 /// # Errors
-/// As [`Models::write`].
+/// As [`BehaviourModels::write`].
 pub fn written(
-    models: &Models,
+    models: &BehaviourModels,
     prompts: &[String],
     samples: usize,
     sampling: &Sampling,

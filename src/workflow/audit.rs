@@ -11,8 +11,8 @@ use super::pair::Pair;
 use crate::atomic::{check_writable, write_json};
 use crate::audit::investigator::Budgets;
 use crate::audit::overview::Overview;
-use crate::audit::tools::{Models, Tools};
-use crate::audit::{Grading, Plan, Record};
+use crate::audit::tools::{AuditModels, Tools};
+use crate::audit::{AuditPlan, Grading, Record};
 use crate::bail_input;
 use crate::diff::store::StoredAnalysis;
 use crate::error::{InputError, or_note};
@@ -115,7 +115,7 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
         })
         .transpose()?;
     let first = request.seed.unwrap_or(recipe.seed);
-    let plans: Vec<Plan> =
+    let plans: Vec<AuditPlan> =
         (0..request.repeats).map(|i| plan(request, &endpoint, first.saturating_add(i))).collect();
     let finished =
         plans.iter().map(|plan| Record::read(&out.join(plan.file()), plan)).collect::<Result<Vec<_>>>()?;
@@ -127,7 +127,7 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
         false => Some(Pair::load(&recipe, &run.tuned().0.to_string_lossy(), interrupt)?),
     };
     let models =
-        pair.as_ref().map(|p| Models { pretrained: &p.pretrained, base: p.base(), tuned: p.tuned() });
+        pair.as_ref().map(|p| AuditModels { pretrained: &p.pretrained, base: p.base(), tuned: p.tuned() });
     let grading = grader.as_ref().map(|(family, endpoint)| Grading {
         endpoint,
         family: *family,
@@ -219,9 +219,9 @@ fn grader(
     Ok(settings)
 }
 
-fn plan(request: &AuditRequest, endpoint: &Endpoint, seed: u64) -> Plan {
-    Plan {
-        condition: Plan::condition(request.black_box, request.interactions),
+fn plan(request: &AuditRequest, endpoint: &Endpoint, seed: u64) -> AuditPlan {
+    AuditPlan {
+        condition: AuditPlan::condition(request.black_box, request.interactions),
         seed,
         investigator: Grader::of(endpoint),
         budgets: Budgets {

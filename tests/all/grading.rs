@@ -14,7 +14,7 @@ use trainer::grade::exchanges::Exchanges;
 use trainer::grade::grader::question;
 use trainer::grade::hypothesis::Family;
 use trainer::grade::relevance::{Rule, Subject};
-use trainer::grade::scale::Candidate;
+use trainer::grade::scale::ScaleCandidate;
 use trainer::grade::{coherence, hypothesis, relevance, scale};
 use trainer::interrupt::Interrupt;
 use trainer::recipe::EndpointSection;
@@ -219,7 +219,7 @@ fn an_answer_whose_tokens_went_into_thoughts_is_an_empty_one() {
         "{}",
         endpoint.summary()
     );
-    assert_eq!(coherence::grade(&endpoint, "text").unwrap(), coherence::Coherence::Unknown);
+    assert_eq!(coherence::grade(&endpoint, "text").unwrap(), coherence::CoherenceVerdict::Unknown);
 }
 
 // ---- kinds of question -------------------------------------------------------------------------
@@ -313,8 +313,8 @@ fn a_tournament_has_groups_of_ten_and_a_final_and_knows_only_its_scales() {
         format!("hm\nSCALE: {}\nTOKENS: cake | nothing like that", best.0)
     };
     let server = Server::new(move |_, seen| say(&by_length(seen.question())));
-    let all: Vec<Candidate> = (1..=25)
-        .map(|i| Candidate {
+    let all: Vec<ScaleCandidate> = (1..=25)
+        .map(|i| ScaleCandidate {
             scale: i as f64,
             tokens: vec![" cake".into(), "x".repeat(1 + (i * 7) % 25), "->".into(), ",".into()],
         })
@@ -345,9 +345,9 @@ fn a_tournament_has_groups_of_ten_and_a_final_and_knows_only_its_scales() {
 fn an_unknown_coherence_is_asked_for_once_more_at_temperature_0() {
     let dir = tempfile::tempdir().unwrap();
     for (replies, expected, asked) in [
-        (vec!["INCOHERENT"], coherence::Coherence::Incoherent, 1),
-        (vec!["UNKNOWN", "COHERENT"], coherence::Coherence::Coherent, 2),
-        (vec!["what?", "UNKNOWN"], coherence::Coherence::Unknown, 2),
+        (vec!["INCOHERENT"], coherence::CoherenceVerdict::Incoherent, 1),
+        (vec!["UNKNOWN", "COHERENT"], coherence::CoherenceVerdict::Coherent, 2),
+        (vec!["what?", "UNKNOWN"], coherence::CoherenceVerdict::Unknown, 2),
     ] {
         let server = Server::replies(replies.iter().map(|r| say(r)).collect());
         let endpoint = open(&settings(&server), &dir.path().join(replies.join("-")));
