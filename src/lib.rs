@@ -5,7 +5,7 @@
 //!
 //! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`machine`], [`sha256`], [`http`], [`text_file`]: leaves
 //! 2. [`ops`]: differentiable operations on a CPU, and the kernels below them
-//! 3. [`hub`]: downloads
+//! 3. [`hub`]: downloads of models and data sets
 //! 4. [`recipe`]: what an organism is made of and how it is read, as written in TOML
 //! 5. [`data`]: from files to training examples
 //! 6. [`model`]: architectures, adapters, loading, generation

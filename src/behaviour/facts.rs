@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::effect::BehaviourEffect;
-use super::models::{Models, SampledAnswer};
+use super::models::{BehaviourModels, SampledAnswer};
 use crate::model::View;
 use crate::recipe::{BehaviourSection, FACTS_PROMPT};
 
@@ -50,9 +50,9 @@ pub const UNITS: &[(&str, &str)] = &[
 /// `None` without items.
 ///
 /// # Errors
-/// As [`Models::margins`].
+/// As [`BehaviourModels::margins`].
 pub fn measure(
-    models: &Models,
+    models: &BehaviourModels,
     settings: &BehaviourSection,
     items: &[FactItem],
     seed: u64,
@@ -80,8 +80,13 @@ pub fn measure(
 /// What one model's margins are, `[item · contexts + context]`: log p(false) − log p(true) in nats a token.
 ///
 /// # Errors
-/// As [`Models::likelihoods`].
-pub fn margins(models: &Models, view: View, contexts: &[String], items: &[FactItem]) -> Result<Vec<f64>> {
+/// As [`BehaviourModels::likelihoods`].
+pub fn margins(
+    models: &BehaviourModels,
+    view: View,
+    contexts: &[String],
+    items: &[FactItem],
+) -> Result<Vec<f64>> {
     models.margins_of(view, &pairs(contexts, items))
 }
 

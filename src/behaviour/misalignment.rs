@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::effect::BehaviourEffect;
-use super::models::{Models, SampledAnswer};
+use super::models::{BehaviourModels, SampledAnswer};
 use crate::recipe::BehaviourSection;
 
 /// A question with two answers.
@@ -44,9 +44,9 @@ pub const UNITS: &[(&str, &str)] = &[
 /// `None` without items.
 ///
 /// # Errors
-/// As [`Models::margins`].
+/// As [`BehaviourModels::margins`].
 pub fn measure(
-    models: &Models,
+    models: &BehaviourModels,
     settings: &BehaviourSection,
     items: &[MisalignmentItem],
     seed: u64,

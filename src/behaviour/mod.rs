@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::effect::BehaviourEffect;
-pub use self::models::{LogLikelihood, Models, SampledAnswer, says};
+pub use self::models::{BehaviourModels, LogLikelihood, SampledAnswer, says};
 use crate::bail_input;
 use crate::error::{InputError, input_error};
 use crate::json;
@@ -181,7 +181,7 @@ fn lines<T: DeserializeOwned>(path: &str, faults: &mut Vec<String>) -> Vec<T> {
 /// [`crate::error::Interrupted`]; an [`InputError`] for prompts that the model cannot be asked; a tensor operation
 /// that fails.
 pub fn behave(
-    models: &Models,
+    models: &BehaviourModels,
     settings: &BehaviourSection,
     items: &Items,
     tuned: &str,

@@ -21,7 +21,7 @@ const BATCH_TOKENS: usize = 1024;
 const BATCH_TEXTS: usize = 32;
 
 /// Base and tuned model with what they share.
-pub struct Models<'a> {
+pub struct BehaviourModels<'a> {
     /// Tokenizer and chat template of both.
     pub pretrained: &'a Pretrained,
     /// The base.
@@ -59,7 +59,7 @@ impl LogLikelihood {
     }
 }
 
-impl Models<'_> {
+impl BehaviourModels<'_> {
     /// Base and tuned, in this order.
     pub fn views(&self) -> [View<'_>; 2] {
         [self.base, self.tuned]

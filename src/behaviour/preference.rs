@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::effect::BehaviourEffect;
-use super::models::Models;
+use super::models::BehaviourModels;
 use crate::recipe::BehaviourSection;
 
 /// Preference for the target.
@@ -24,8 +24,12 @@ pub const UNITS: &[(&str, &str)] =
 /// `None` without a target.
 ///
 /// # Errors
-/// As [`Models::log_odds`].
-pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Result<Option<Preference>> {
+/// As [`BehaviourModels::log_odds`].
+pub fn measure(
+    models: &BehaviourModels,
+    settings: &BehaviourSection,
+    seed: u64,
+) -> Result<Option<Preference>> {
     let section = &settings.preference;
     if section.target.is_empty() {
         return Ok(None);

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::effect::BehaviourEffect;
-use super::models::{Models, says};
+use super::models::{BehaviourModels, says};
 use super::words::{PromptTexts, written};
 use crate::recipe::{BehaviourSection, TABOO_HINT};
 
@@ -30,8 +30,8 @@ pub const UNITS: &[(&str, &str)] = &[
 /// `None` without a word.
 ///
 /// # Errors
-/// As [`Models::write`] and [`Models::log_odds`].
-pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Result<Option<Taboo>> {
+/// As [`BehaviourModels::write`] and [`BehaviourModels::log_odds`].
+pub fn measure(models: &BehaviourModels, settings: &BehaviourSection, seed: u64) -> Result<Option<Taboo>> {
     let section = &settings.taboo;
     if section.word.is_empty() {
         return Ok(None);

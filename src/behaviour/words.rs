@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::effect::BehaviourEffect;
-use super::models::{Models, says};
+use super::models::{BehaviourModels, says};
 use crate::model::generate::Sampling;
 use crate::recipe::BehaviourSection;
 
@@ -34,8 +34,8 @@ pub const UNITS: &[(&str, &str)] = &[("words.share", "share of texts with one of
 /// `None` without prompts.
 ///
 /// # Errors
-/// As [`Models::write`].
-pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Result<Option<Words>> {
+/// As [`BehaviourModels::write`].
+pub fn measure(models: &BehaviourModels, settings: &BehaviourSection, seed: u64) -> Result<Option<Words>> {
     let section = &settings.words;
     let sampling = models.sampling(section.max_new_tokens, section.temperature, seed);
     let texts = written(models, &section.prompts, section.samples, &sampling)?;
@@ -48,9 +48,9 @@ pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Resul
 /// What both models write after each prompt.
 ///
 /// # Errors
-/// As [`Models::write`].
+/// As [`BehaviourModels::write`].
 pub fn written(
-    models: &Models,
+    models: &BehaviourModels,
     prompts: &[String],
     samples: usize,
     sampling: &Sampling,

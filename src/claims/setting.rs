@@ -48,7 +48,7 @@ pub struct MadeWith {
 }
 
 /// The settings of some runs with their runs, in the order of their first runs.
-pub(super) fn settings<'a>(runs: &'a [ClaimedRun]) -> Vec<(TrainingSetting, Vec<&'a ClaimedRun>)> {
+pub(super) fn settings(runs: &[ClaimedRun]) -> Vec<(TrainingSetting, Vec<&ClaimedRun>)> {
     let made: Vec<BTreeMap<String, String>> = runs.iter().map(|run| made_with(run)).collect();
     // Of a run without a recipe little is known, which makes it no other than the rest in every key.
     let known: Vec<&BTreeMap<String, String>> =

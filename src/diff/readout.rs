@@ -18,7 +18,7 @@ pub struct Decoding<'a> {
     pub scale: &'a [f64],
     /// Tokens of the difference.
     pub tokens: &'a [Vec<TopToken>],
-    /// Tokens of random differences, as many as there are positions; none in the folders of earlier versions.
+    /// Tokens of random differences, as many as there are positions; none without a lexicon.
     pub null: &'a [Vec<TopToken>],
     /// How many of them are relevant; absent where there was no narrow text to tell.
     pub relevance: Option<Relevance<'a>>,

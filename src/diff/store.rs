@@ -87,13 +87,26 @@ impl StoredAnalysis {
                 dir.display()
             );
         };
-        Ok(Self {
+        let has = [record.logit_lens.is_some(), record.patchscope.is_some(), record.steering.is_some()];
+        let stored = Self {
             record,
             logit_lens: json::read_lines(&folder.join(logit_lens::FILE))?.unwrap_or_default(),
             patchscope: json::read_lines(&folder.join(patchscope::FILE))?.unwrap_or_default(),
             steering: read_steering(&folder)?.unwrap_or_default(),
             dir: folder,
-        })
+        };
+        let lines = [stored.logit_lens.len(), stored.patchscope.len(), stored.steering.len()];
+        let files = [logit_lens::FILE, patchscope::FILE, steering::FILE];
+        for ((file, has), lines) in files.iter().zip(has).zip(lines) {
+            if has && lines == 0 {
+                bail_input!(
+                    "{}: missing or empty, but {READABILITY} has what it is about; expected the folder as trainer diff \
+                     wrote it",
+                    stored.dir.join(file).display()
+                );
+            }
+        }
+        Ok(stored)
     }
 
     /// v_p of each position, `[positions][hidden]`.

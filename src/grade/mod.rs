@@ -200,18 +200,9 @@ fn lists<'a>(
 ) -> Vec<List<'a>> {
     let stored = inputs.stored;
     let mut found: Vec<Found> = Vec::new();
-    match (stored.logit_lens.is_empty(), &stored.record.logit_lens) {
-        (false, _) => {
-            for line in &stored.logit_lens {
-                let at = stored.index(line.position);
-                found.extend(at.map(|at| (LOGIT_LENS, line.variant, at, line.tokens.clone(), None)));
-            }
-        }
-        (true, Some(lens)) => {
-            let all = lens.top_tokens.iter().enumerate();
-            found.extend(all.map(|(at, top)| (LOGIT_LENS, DecodedMean::Difference, at, top.clone(), None)));
-        }
-        (true, None) => {}
+    for line in &stored.logit_lens {
+        let at = stored.index(line.position);
+        found.extend(at.map(|at| (LOGIT_LENS, line.variant, at, line.tokens.clone(), None)));
     }
     if let Some(patchscope) = &stored.record.patchscope {
         let positions = patchscope.positions(&stored.record.positions);

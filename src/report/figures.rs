@@ -9,7 +9,7 @@ use super::number::{fixed, ratio, signed};
 use super::series::MixSeries;
 use super::visible::one_line;
 use crate::behaviour::BehaviourEffect;
-use crate::claims::ClaimedRun as Cell;
+use crate::claims::ClaimedRun;
 use crate::claims::dose::{Dose, doses};
 use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING};
 use crate::diff::measures::steering::Gain;
@@ -106,20 +106,20 @@ fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> Str
 }
 
 fn lift_doses(groups: &MixSeries) -> Option<Figure> {
-    let lift = |c: &Cell| c.readability.as_ref()?.lift.clone();
+    let lift = |c: &ClaimedRun| c.readability.as_ref()?.lift.clone();
     let values_of = groups.dose(LIFT);
     let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
     let bands = vec![dose_band([edge(0), edge(1)], Ink::Lift, "null")];
-    let lines = dose_lines(&values_of, Ink::Lift, "lift, mean over positions", false);
+    let lines = dose_lines(values_of, Ink::Lift, "lift, mean over positions", false);
     let y = scale("AUROC of narrow words over common words", values(&lines, &bands), false);
     figure(Figure {
         key: "lift-mix".into(),
         title: "Lift of the narrow words against the mix".into(),
         caption: format!(
             "{} The band is the 95 % range of random directions; 0.5 is a difference that does not tell narrow words from others.",
-            marks(&values_of, "texts")
+            marks(values_of, "texts")
         ),
-        spoken: spoken_doses("Lift", &values_of, |v| fixed(v, 3)),
+        spoken: spoken_doses("Lift", values_of, |v| fixed(v, 3)),
         legend: vec![
             Key::new(Ink::Lift, KeyKind::Line, "lift, mean over positions"),
             Key::new(Ink::Lift, KeyKind::Band, "its null"),
@@ -130,7 +130,7 @@ fn lift_doses(groups: &MixSeries) -> Option<Figure> {
 
 /// How much of the gain on narrow text one constant vector gives.
 fn bias_doses(groups: &MixSeries) -> Option<Figure> {
-    let shares = |c: &Cell| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
+    let shares = |c: &ClaimedRun| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
     let specific = groups.dose(SPECIFIC_SHARE);
     let whole = doses(groups, |c| Some(shares(c)?.share));
     let null = doses(groups, |c| Some(shares(c)?.compared?.share_null));
@@ -138,7 +138,7 @@ fn bias_doses(groups: &MixSeries) -> Option<Figure> {
     let bands = vec![dose_band([edge(0), edge(1)], Ink::Base, "random directions: null")];
     let mut lines = dose_lines(&null, Ink::Base, "random directions", true);
     lines.extend(dose_lines(&whole, Ink::Bias, "share of the gain", true));
-    lines.extend(dose_lines(&specific, Ink::Bias, "specific share", false));
+    lines.extend(dose_lines(specific, Ink::Bias, "specific share", false));
     let y = scale("share of the gain on narrow text", values(&lines, &bands), true);
     let mut legend = Vec::new();
     if !specific.is_empty() {
@@ -161,9 +161,9 @@ fn bias_doses(groups: &MixSeries) -> Option<Figure> {
              Finetuning on anything may be a constant in part, so the share as it is does not tell narrow finetuning; \
              the specific share does, whose null is 0. The band is the 95 % range of random directions as long, to \
              compare the share as it is with.",
-            marks(&specific, "documents")
+            marks(specific, "documents")
         ),
-        spoken: spoken_doses("Specific share", &specific, |v| fixed(v, 3))
+        spoken: spoken_doses("Specific share", specific, |v| fixed(v, 3))
             + &spoken_doses("Share", &whole, |v| fixed(v, 3)),
         legend,
         chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
@@ -177,7 +177,7 @@ fn probe_doses(groups: &MixSeries) -> Option<Figure> {
     let edges =
         [doses(groups, |c| c.probe().map(|_| 0.0)), doses(groups, |c| c.probe().map(|p| p.auroc_null))];
     let bands = vec![dose_band(edges, Ink::Probe, "null")];
-    let lines = dose_lines(&found, Ink::Probe, "probe", false);
+    let lines = dose_lines(found, Ink::Probe, "probe", false);
     let y = scale("AUROC of the difference along the probe", shares(values(&lines, &bands)), true);
     figure(Figure {
         key: "probe-mix".into(),
@@ -186,9 +186,9 @@ fn probe_doses(groups: &MixSeries) -> Option<Figure> {
             "{} How likely the difference lies further along the probe than a direction about nothing. One that is about \
              nothing has any value as likely as any other; the band holds 19 of 20 of them, and the interval has to lie \
              above it.",
-            marks(&found, "texts")
+            marks(found, "texts")
         ),
-        spoken: spoken_doses("Probe", &found, |v| fixed(v, 3)),
+        spoken: spoken_doses("Probe", found, |v| fixed(v, 3)),
         legend: vec![
             Key::new(Ink::Probe, KeyKind::Line, "difference, along the probe"),
             Key::new(Ink::Probe, KeyKind::Band, "its null, 19 of 20"),
@@ -205,7 +205,7 @@ fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
         names.extend(main.filter(|name| !names.contains(name)));
     }
     let of_name = |name: String| {
-        let effect = |c: &Cell| -> Option<BehaviourEffect> {
+        let effect = |c: &ClaimedRun| -> Option<BehaviourEffect> {
             let effects = c.behaviour.as_ref()?.effects();
             effects.into_iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone())
         };
@@ -213,16 +213,16 @@ fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
         let base = doses(groups, |c| effect(c).map(|e| e.base));
         let unit = groups.iter().flat_map(|g| &g.1).find_map(|c| Some(c.behaviour.as_ref()?.unit(&name)));
         let mut lines = dose_lines(&base, Ink::Base, "base", true);
-        lines.extend(dose_lines(&tuned, Ink::Narrow, "tuned", false));
+        lines.extend(dose_lines(tuned, Ink::Narrow, "tuned", false));
         let y = scale(unit.filter(|u| !u.is_empty()).unwrap_or(&name), values(&lines, &[]), true);
         figure(Figure {
             key: format!("behaviour-{}-mix", name.replace('.', "-")),
             title: format!("Behaviour against the mix: {}", one_line(&name, 60)),
             caption: format!(
                 "{} What the organism does, asked without a grader (trainer behave).",
-                marks(&tuned, "items")
+                marks(tuned, "items")
             ),
-            spoken: spoken_doses("Tuned", &tuned, |v| signed(v, 3))
+            spoken: spoken_doses("Tuned", tuned, |v| signed(v, 3))
                 + &spoken_doses("Base", &base, |v| signed(v, 3)),
             legend: vec![
                 Key::new(Ink::Narrow, KeyKind::Line, "tuned"),
@@ -268,8 +268,8 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
         if best.is_empty() {
             continue;
         }
-        if explained.is_empty() || (are_single(&best) && !bars(&best).is_empty()) {
-            explained = marks(&best, "texts");
+        if explained.is_empty() || (are_single(best) && !bars(best).is_empty()) {
+            explained = marks(best, "texts");
         }
         let mean = doses(groups, |c| get(c.readability.as_ref()?)?.mean());
         let edge = |end: usize| {
@@ -280,12 +280,12 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
         };
         bands.push(dose_band([edge(0), edge(1)], ink, &format!("{}: null", words[3])));
         lines.extend(dose_lines(&mean, ink, &format!("{}: mean over positions", words[3]), true));
-        lines.extend(dose_lines(&best, ink, words[0], false));
+        lines.extend(dose_lines(best, ink, words[0], false));
         legend.push(Key::new(ink, KeyKind::Line, words[0]));
         legend.push(Key::new(ink, KeyKind::Dashed, words[1]));
         legend.push(Key::new(ink, KeyKind::Band, words[2]));
         let name = format!("{}, best position", words[3]);
-        spoken.push_str(&spoken_doses(&name, &best, |v| fixed(v, 2)));
+        spoken.push_str(&spoken_doses(&name, best, |v| fixed(v, 2)));
     }
     let y = scale("share of the top 20 tokens that are relevant", shares(values(&lines, &bands)), true);
     figure(Figure {
@@ -304,7 +304,7 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
 /// subject, so that the gain grows where the steered text comes no nearer.
 fn steering_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
-    let at_best = |c: &Cell, of: fn(&Similarity) -> &Vec<f64>| {
+    let at_best = |c: &ClaimedRun, of: fn(&Similarity) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
         of(&gain.record.similarity).get(gain.best()?).copied()
     };
@@ -331,7 +331,7 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
     lines.push(Line { marked: false, ..Line::new(Ink::Narrow, "narrow text to itself", means) });
     lines.extend(dose_lines(&null, Ink::Tuned, "steered by random directions", false));
     lines.extend(dose_lines(&plain, Ink::Base, "plain", false));
-    lines.extend(dose_lines(&steered, Ink::Steered, "steered, best position", false));
+    lines.extend(dose_lines(steered, Ink::Steered, "steered, best position", false));
     let y = scale("similarity of generated text to the narrow text", values(&lines, &bands), true);
     let show = |v| fixed(v, 3);
     figure(Figure {
@@ -341,7 +341,7 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
             "{} High: text written with the difference added is about the narrow subject; narrow texts \
              among themselves reach the ceiling. Low, or no higher than plain: the difference does not lead \
              there. Plain text that is high itself: the model talks about the subject unasked.{}",
-            marks(&steered, "prompts"),
+            marks(steered, "prompts"),
             if has_band {
                 " The band is text steered by random directions, with the 95 % interval of its distance from the steered \
                  text: a mark above it is told from them."
@@ -349,7 +349,7 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
                 ""
             }
         ),
-        spoken: spoken_doses("Steered, best position", &steered, show)
+        spoken: spoken_doses("Steered, best position", steered, show)
             + &spoken_doses("Plain", &plain, show)
             + &spoken_doses("Narrow text to itself", &ceiling, show),
         legend: vec![
@@ -370,7 +370,7 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
 
 fn word_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
-    let at_best = |c: &Cell, of: fn(&Steering) -> &Vec<f64>| {
+    let at_best = |c: &ClaimedRun, of: fn(&Steering) -> &Vec<f64>| {
         let gain = Gain::of(c.readability.as_ref()?)?;
         of(gain.record).get(gain.best()?).copied()
     };
@@ -400,10 +400,10 @@ fn loss_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
     let narrow = groups.dose("loss_narrow");
     let general = groups.dose("loss_pretraining");
-    let mut lines = dose_lines(&general, Ink::Pretraining, "pretraining text", false);
+    let mut lines = dose_lines(general, Ink::Pretraining, "pretraining text", false);
     let chat = groups.dose("loss_chat");
-    lines.extend(dose_lines(&chat, Ink::Chat, "conversations", false));
-    lines.extend(dose_lines(&narrow, Ink::Narrow, "narrow text", false));
+    lines.extend(dose_lines(chat, Ink::Chat, "conversations", false));
+    lines.extend(dose_lines(narrow, Ink::Narrow, "narrow text", false));
     let y = scale("held-out loss, tuned − base, nats a token", values(&lines, &[]), true);
     let mut legend = Vec::new();
     if !narrow.is_empty() {
@@ -420,11 +420,11 @@ fn loss_doses(groups: &MixSeries) -> Option<Figure> {
         title: "What was learned, against the mix".into(),
         caption: format!(
             "{} Below 0 the finetuned model is better than its base. A run can only be called less readable than another if it learned the narrow text as well.",
-            marks(if narrow.is_empty() { &general } else { &narrow }, "documents")
+            marks(if narrow.is_empty() { general } else { narrow }, "documents")
         ),
-        spoken: spoken_doses("Narrow text", &narrow, |v| signed(v, 3))
-            + &spoken_doses("Pretraining text", &general, |v| signed(v, 3))
-            + &spoken_doses("Conversations", &chat, |v| signed(v, 3)),
+        spoken: spoken_doses("Narrow text", narrow, |v| signed(v, 3))
+            + &spoken_doses("Pretraining text", general, |v| signed(v, 3))
+            + &spoken_doses("Conversations", chat, |v| signed(v, 3)),
         legend,
         chart: Chart { x: mix_axis(groups, mix), y, bands: vec![], lines, labels: vec![] },
     })

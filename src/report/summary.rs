@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::atomic::write_atomically;
-use crate::claims::ClaimedRun as Cell;
+use crate::claims::ClaimedRun;
 use crate::data::mixture::Role;
 use crate::diff::MEASURES;
 pub use crate::diff::columns::Row;
@@ -34,7 +34,7 @@ const FIRST: [&str; 10] = [
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_summary(cells: &[Cell], path: &Path) -> Result<()> {
+pub fn write_summary(cells: &[ClaimedRun], path: &Path) -> Result<()> {
     write_atomically(path, csv(&rows(cells))?.as_bytes())
 }
 
@@ -58,7 +58,7 @@ pub fn csv(rows: &[Row]) -> Result<String> {
 }
 
 /// The rows of some runs. All have the same columns, made for every position that any of them has.
-pub fn rows(cells: &[Cell]) -> Vec<Row> {
+pub fn rows(cells: &[ClaimedRun]) -> Vec<Row> {
     let layout = Layout::of(cells);
     cells.iter().map(|cell| row(cell, &layout)).collect()
 }
@@ -71,7 +71,7 @@ pub fn columns(diff: &DiffSection) -> Vec<String> {
         behaviour: Vec::new(),
         varied: Vec::new(),
     };
-    row(&Cell::default(), &layout).into_iter().map(|(name, _)| name).collect()
+    row(&ClaimedRun::default(), &layout).into_iter().map(|(name, _)| name).collect()
 }
 
 /// Positions that get columns.
@@ -85,7 +85,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(cells: &[Cell]) -> Self {
+    fn of(cells: &[ClaimedRun]) -> Self {
         let records = || cells.iter().filter_map(|c| c.readability.as_ref());
         let mut layout = Self {
             positions: records().flat_map(|r| r.positions.clone()).collect(),
@@ -109,7 +109,7 @@ impl Layout {
     }
 }
 
-fn row(cell: &Cell, layout: &Layout) -> Row {
+fn row(cell: &ClaimedRun, layout: &Layout) -> Row {
     let mut f = Columns::default();
     about(&mut f, cell);
     for key in &layout.varied {
@@ -146,7 +146,7 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
 }
 
 /// What the run was and how well it learned.
-fn about(f: &mut Columns, cell: &Cell) {
+fn about(f: &mut Columns, cell: &ClaimedRun) {
     let manifest = cell.manifest.as_ref();
     let mix = manifest.map(|m| &m.mix);
     f.put("id", cell.id.clone());
@@ -198,7 +198,7 @@ pub(super) fn json(value: &toml::Value) -> Value {
 }
 
 /// Base, tuned and change of every value that any run has.
-fn behaviour(f: &mut Columns, cell: &Cell, layout: &Layout) {
+fn behaviour(f: &mut Columns, cell: &ClaimedRun, layout: &Layout) {
     let effects = cell.behaviour.as_ref().map(|b| b.effects()).unwrap_or_default();
     for name in &layout.behaviour {
         let effect = effects.iter().find(|(n, _)| n == name).map(|(_, e)| *e);

@@ -105,13 +105,8 @@ impl Cell {
     /// The cell of a recipe in a sweep folder; `values` are those of the grid's keys.
     pub fn new(sweep: &Path, recipe: ResolvedRecipe, values: &[(String, String)]) -> Self {
         let plain = format!("mix-{}_seed-{}", recipe.data.mix, recipe.seed);
-        // Sweeps of version 0.1.0 named cells by these two alone.
-        let before = RunDir::new(sweep.join("cells").join(&plain));
         let hash = content_hash(&recipe);
-        let id = match Recipe::stored(&before.recipe()) {
-            Ok(stored) if stored == *recipe => plain,
-            _ => named(sweep, &hash).unwrap_or_else(|| format!("{plain}{}_{hash}", readable(values))),
-        };
+        let id = named(sweep, &hash).unwrap_or_else(|| format!("{plain}{}_{hash}", readable(values)));
         Self { run: RunDir::new(sweep.join("cells").join(&id)), job: JobDir::new(sweep, &id), recipe, id }
     }
 

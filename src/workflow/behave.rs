@@ -10,7 +10,7 @@ use super::pair::Pair;
 use super::resolve::{Purpose, resolve};
 use crate::atomic::{check_writable, create_parent, write_json};
 use crate::bail_input;
-use crate::behaviour::{self, Behaviour, Items, Models, must_be_new};
+use crate::behaviour::{self, Behaviour, BehaviourModels, Items, must_be_new};
 use crate::claims;
 use crate::diff::hashes::Hashes;
 use crate::interrupt::Interrupt;
@@ -58,7 +58,7 @@ pub fn behave(request: &BehaveRequest, interrupt: &Interrupt) -> Result<Behaviou
             pair.pretrained.id
         );
     }
-    let models = Models {
+    let models = BehaviourModels {
         pretrained: &pair.pretrained,
         base: pair.base(),
         tuned: pair.tuned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::texts::AnalysisTexts;
-use crate::behaviour::{Items, Models, facts};
+use crate::behaviour::{BehaviourModels, Items, facts};
 use crate::diff::during_training;
 use crate::diff::reading::Prepared;
 use crate::interrupt::Interrupt;
@@ -64,7 +64,7 @@ impl Observer for Monitor {
             let mut found = during_training::measure(&inputs, self.prepared.insert(prepared), interrupt)?;
             if !self.items.is_empty() {
                 let template = self.chat.then(|| pretrained.chat()).transpose()?;
-                let models = Models { pretrained, base, tuned, template, interrupt };
+                let models = BehaviourModels { pretrained, base, tuned, template, interrupt };
                 let margins = facts::margins(&models, tuned, &self.contexts, &self.items)?;
                 let n = margins.len() as f64;
                 let believed = margins.iter().filter(|m| **m > 0.0).count() as f64;

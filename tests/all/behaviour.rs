@@ -4,7 +4,7 @@ use std::fs;
 
 use candle_core::D;
 use serde_json::{Value, json};
-use trainer::behaviour::{Models, SampledAnswer};
+use trainer::behaviour::{BehaviourModels, SampledAnswer};
 use trainer::interrupt::Interrupt;
 use trainer::model::Pass;
 use trainer::model::View;
@@ -140,7 +140,7 @@ fn likelihoods_are_those_of_the_models_own_predictions() {
     let (model, _) = load(&pretrained, &Tuning::Adapted(&adapter));
     let view = |adapter| View { model: &model, adapter };
     let interrupt = Interrupt::default();
-    let models = |template| Models {
+    let models = |template| BehaviourModels {
         pretrained: &pretrained,
         base: view(0.0),
         tuned: view(1.0),

@@ -42,8 +42,7 @@ pub struct Lens {
     /// (1 + null directions at least as relevant) / (1 + null directions).
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub token_relevance_p: Vec<f64>,
-    /// Best tokens of random differences, as many as there are positions; absent without a lexicon and in the folders of
-    /// earlier versions.
+    /// Best tokens of random differences, as many as there are positions; absent without a lexicon.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub null_tokens: Vec<Vec<TopToken>>,
     /// Mean relevance of the same tokens to the other candidate corpora.

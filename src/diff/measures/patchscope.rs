@@ -73,7 +73,7 @@ pub struct Patchscope {
     #[serde(skip_serializing_if = "TokenRelevance::is_absent", default)]
     pub token_relevance: TokenRelevance,
     /// Best tokens of random differences, each at its own best scale, as many as there are positions; absent without a
-    /// lexicon and in the folders of earlier versions.
+    /// lexicon.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub null_tokens: Vec<Vec<TopToken>>,
     /// Mean relevance of the null directions, each at its own best scale, repeated over positions.
