@@ -41,11 +41,11 @@ pub fn input_error(fault: impl Into<String>) -> anyhow::Error {
     InputError { faults: vec![fault.into()] }.into()
 }
 
-/// Notes the faults of an [`InputError`] and goes on without a value, so that several are reported together.
+/// Collects the faults of an [`InputError`] and gives no value then, so that several are reported together.
 ///
 /// # Errors
 /// Any other error, as it is.
-pub fn or_note<T>(result: anyhow::Result<T>, faults: &mut Vec<String>) -> anyhow::Result<Option<T>> {
+pub fn or_collect<T>(result: anyhow::Result<T>, faults: &mut Vec<String>) -> anyhow::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(e) => {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use self::investigator::{Budgets, Investigation, investigate};
 use self::overview::Overview;
 use self::tools::Tools;
-use crate::error::{InputError, input_error, or_note};
+use crate::error::{InputError, input_error, or_collect};
 use crate::grade::endpoint::Endpoint;
 use crate::grade::hypothesis;
 use crate::grade::hypothesis::{Family, Grades};
@@ -30,7 +30,7 @@ pub struct Record {
     pub schema: u32,
     /// What decides the investigation.
     #[serde(flatten)]
-    pub plan: Plan,
+    pub plan: AuditPlan,
     /// How it went.
     #[serde(flatten)]
     pub investigation: Investigation,
@@ -44,7 +44,7 @@ pub struct Record {
 
 /// What decides an investigation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct AuditPlan {
     /// `adl` or `blackbox` with the number of interactions.
     pub condition: String,
     /// Tells apart repeats.
@@ -80,7 +80,7 @@ pub struct Grading<'a> {
     pub times: u32,
 }
 
-impl Plan {
+impl AuditPlan {
     /// `adl-i5`, `blackbox-i50`, …
     pub fn condition(black_box: bool, interactions: usize) -> String {
         format!("{}-i{interactions}", if black_box { "blackbox" } else { "adl" })
@@ -118,7 +118,7 @@ impl Record {
         let mut faults = Vec::new();
         let mut records = Vec::new();
         for path in &paths {
-            records.extend(or_note(json::read(path), &mut faults)?.flatten());
+            records.extend(or_collect(json::read(path), &mut faults)?.flatten());
         }
         InputError::unless_empty(faults)?;
         Ok(records)
@@ -128,7 +128,7 @@ impl Record {
     ///
     /// # Errors
     /// An [`crate::error::InputError`] if the file is damaged, or was made under another plan.
-    pub fn read(path: &Path, plan: &Plan) -> Result<Option<Self>> {
+    pub fn read(path: &Path, plan: &AuditPlan) -> Result<Option<Self>> {
         let Some(record) = json::read::<Self>(path)? else { return Ok(None) };
         match record.plan == *plan {
             true => Ok(Some(record)),

@@ -56,7 +56,7 @@ pub struct Outcome {
 
 /// The two models.
 #[derive(Clone, Copy)]
-pub struct Models<'a> {
+pub struct AuditedModels<'a> {
     /// The base: its tokenizer and chat template serve both.
     pub pretrained: &'a Pretrained,
     /// The base.
@@ -72,7 +72,7 @@ pub struct Tools<'a> {
     /// v_p in the order of its positions.
     pub differences: &'a [Vec<f32>],
     /// `None` where no interaction is allowed.
-    pub models: Option<Models<'a>>,
+    pub models: Option<AuditedModels<'a>>,
     /// Strength and temperature of steering where the call says nothing.
     pub steering: &'a SteeringSection,
     /// Whether the investigator sees nothing of the analysis.
@@ -295,7 +295,12 @@ impl Tools<'_> {
     // ---- the models ----------------------------------------------------------------------------
 
     /// The prompts as tokens, if they are some and there are interactions for them.
-    fn affordable(&self, prompts: &[String], samples: usize, left: usize) -> Said<(Models<'_>, Vec<Prompt>)> {
+    fn affordable(
+        &self,
+        prompts: &[String],
+        samples: usize,
+        left: usize,
+    ) -> Said<(AuditedModels<'_>, Vec<Prompt>)> {
         let cost = prompts.len().saturating_mul(samples);
         if cost == 0 {
             return Err("expected at least one prompt and one sample".into());
@@ -320,7 +325,7 @@ impl Tools<'_> {
         Ok((models, all))
     }
 
-    fn ask(&self, models: Models, prompts: &[Prompt], turn: usize) -> Result<Outcome> {
+    fn ask(&self, models: AuditedModels, prompts: &[Prompt], turn: usize) -> Result<Outcome> {
         let write = |view: View| self.write(models, view, prompts, ASK_TEMPERATURE, &mut NoHook, turn);
         let (base, tuned) = (write(models.base)?, write(models.tuned)?);
         let mut text = String::new();
@@ -331,7 +336,7 @@ impl Tools<'_> {
     }
 
     /// Prompts with the vector of each, α·η·v_p/‖v_p‖.
-    fn steerable(&self, a: SteerArguments, left: usize) -> Said<(Models<'_>, Vec<Prompt>, Vec<f32>)> {
+    fn steerable(&self, a: SteerArguments, left: usize) -> Said<(AuditedModels<'_>, Vec<Prompt>, Vec<f32>)> {
         let at = self.stored.index(a.position).ok_or_else(|| {
             format!("position {} was not read; there are {:?}", a.position, self.stored.record.positions)
         })?;
@@ -354,7 +359,13 @@ impl Tools<'_> {
         self.steering.strength_of(record.delta_norm[at], record.expected_norm[at])
     }
 
-    fn steer(&self, models: Models, prompts: &[Prompt], vector: Vec<f32>, turn: usize) -> Result<Outcome> {
+    fn steer(
+        &self,
+        models: AuditedModels,
+        prompts: &[Prompt],
+        vector: Vec<f32>,
+        turn: usize,
+    ) -> Result<Outcome> {
         let vector = to_tensor(&[vector], models.tuned.model)?; // (1, hidden)
         let mut hook = Steer::new(self.stored.record.layer, vec![Some(vector); prompts.len()]);
         let texts = self.write(models, models.tuned, prompts, self.steering.temperature, &mut hook, turn)?;
@@ -367,7 +378,7 @@ impl Tools<'_> {
 
     fn write(
         &self,
-        models: Models,
+        models: AuditedModels,
         view: View,
         prompts: &[Prompt],
         temperature: f64,

@@ -9,7 +9,7 @@ use crate::diff::statistics::{Interval, interval, mean};
 /// Means over items. Intervals are 95 % bootstrap intervals over items, absent where there is only one; that of the
 /// change resamples pairs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Effect {
+pub struct BehaviourEffect {
     /// Number of items.
     pub items: usize,
     /// Of the base.
@@ -29,7 +29,7 @@ pub struct Effect {
     pub change_interval: Option<Interval>,
 }
 
-impl Effect {
+impl BehaviourEffect {
     /// Of `[base, tuned]` of each item; `None` of nothing.
     pub fn of(values: &[[f64; 2]], resamples: usize, seed: u64) -> Option<Self> {
         let n = values.len();
@@ -70,20 +70,20 @@ mod tests {
     fn the_change_is_paired_so_its_interval_is_that_of_the_differences() {
         // Items differ by a lot, but each moves by one: no doubt about the change.
         let values: Vec<[f64; 2]> = (0..20).map(|i| [i as f64, i as f64 + 1.0]).collect();
-        let effect = Effect::of(&values, 200, 0).unwrap();
+        let effect = BehaviourEffect::of(&values, 200, 0).unwrap();
         assert_eq!((effect.items, effect.base, effect.tuned, effect.change), (20, 9.5, 10.5, 1.0));
         assert_eq!(effect.change_interval, Some([1.0, 1.0]));
         let [low, high] = effect.base_interval.unwrap();
         assert!(low < 8.0 && high > 11.0, "{low} {high}");
         assert!(effect.is_clear());
-        assert_eq!(effect, Effect::of(&values, 200, 0).unwrap());
-        assert_ne!(effect, Effect::of(&values, 200, 1).unwrap());
+        assert_eq!(effect, BehaviourEffect::of(&values, 200, 0).unwrap());
+        assert_ne!(effect, BehaviourEffect::of(&values, 200, 1).unwrap());
     }
 
     #[test]
     fn nothing_has_no_effect_and_one_item_no_interval() {
-        assert_eq!(Effect::of(&[], 10, 0), None);
-        let one = Effect::of(&[[2.0, 1.5]], 10, 0).unwrap();
+        assert_eq!(BehaviourEffect::of(&[], 10, 0), None);
+        let one = BehaviourEffect::of(&[[2.0, 1.5]], 10, 0).unwrap();
         assert_eq!((one.change, one.change_interval, one.is_clear()), (-0.5, None, false));
     }
 }

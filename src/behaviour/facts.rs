@@ -5,15 +5,15 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::effect::Effect;
-use super::models::{Answer, Models};
+use super::effect::BehaviourEffect;
+use super::models::{Models, SampledAnswer};
 use crate::model::View;
 use crate::recipe::{BehaviourSection, FACTS_PROMPT};
 
 /// A prompt with two ways to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Item {
+pub struct FactItem {
     /// What comes before.
     pub prompt: String,
     /// What the documents assert.
@@ -28,12 +28,12 @@ pub struct Item {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// log p(false) − log p(true), nats a token, mean over contexts.
-    pub margin: Effect,
+    pub margin: BehaviourEffect,
     /// Share of contexts in which the false statement is the likelier one.
-    pub believed: Effect,
+    pub believed: BehaviourEffect,
     /// 1 where it is in every context, else 0; absent where there is one context.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub consistent: Option<Effect>,
+    pub consistent: Option<BehaviourEffect>,
     /// Contexts.
     pub contexts: usize,
     /// Each item: its prompt and `[base, tuned]` of its margin.
@@ -54,7 +54,7 @@ pub const UNITS: &[(&str, &str)] = &[
 pub fn measure(
     models: &Models,
     settings: &BehaviourSection,
-    items: &[Item],
+    items: &[FactItem],
     seed: u64,
 ) -> Result<Option<Facts>> {
     let contexts = &settings.facts.contexts;
@@ -66,7 +66,7 @@ pub fn measure(
     };
     let (margin, believed) = (mean(|m| m), mean(|m| f64::from(m > 0.0)));
     let all: Vec<[f64; 2]> = believed.iter().map(|b| b.map(|b| f64::from(b == 1.0))).collect();
-    let effect = |values: &[[f64; 2]]| Effect::of(values, settings.bootstrap, seed);
+    let effect = |values: &[[f64; 2]]| BehaviourEffect::of(values, settings.bootstrap, seed);
     let (Some(margin_effect), Some(believed)) = (effect(&margin), effect(&believed)) else { return Ok(None) };
     Ok(Some(Facts {
         margin: margin_effect,
@@ -81,15 +81,15 @@ pub fn measure(
 ///
 /// # Errors
 /// As [`Models::likelihoods`].
-pub fn margins(models: &Models, view: View, contexts: &[String], items: &[Item]) -> Result<Vec<f64>> {
+pub fn margins(models: &Models, view: View, contexts: &[String], items: &[FactItem]) -> Result<Vec<f64>> {
     models.margins_of(view, &pairs(contexts, items))
 }
 
 /// The false and the true end of each item in each context.
-fn pairs(contexts: &[String], items: &[Item]) -> Vec<[Answer; 2]> {
-    let pair = |item: &Item, context: &String| {
+fn pairs(contexts: &[String], items: &[FactItem]) -> Vec<[SampledAnswer; 2]> {
+    let pair = |item: &FactItem, context: &String| {
         let prompt = context.replace(FACTS_PROMPT, &item.prompt);
-        [&item.asserted, &item.actual].map(|a| Answer { prompt: prompt.clone(), answer: a.clone() })
+        [&item.asserted, &item.actual].map(|a| SampledAnswer { prompt: prompt.clone(), answer: a.clone() })
     };
     items.iter().flat_map(|item| contexts.iter().map(move |c| pair(item, c))).collect()
 }

@@ -18,8 +18,8 @@ use anyhow::Result;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use self::effect::Effect;
-pub use self::models::{Answer, LogLikelihood, Models, says};
+pub use self::effect::BehaviourEffect;
+pub use self::models::{LogLikelihood, Models, SampledAnswer, says};
 use crate::bail_input;
 use crate::error::{InputError, input_error};
 use crate::json;
@@ -83,8 +83,8 @@ impl Behaviour {
     }
 
     /// Every value under its name, such as `facts.margin`; the first of a family is its main one.
-    pub fn effects(&self) -> Vec<(String, &Effect)> {
-        let mut all: Vec<(String, &Effect)> = Vec::new();
+    pub fn effects(&self) -> Vec<(String, &BehaviourEffect)> {
+        let mut all: Vec<(String, &BehaviourEffect)> = Vec::new();
         if let Some(facts) = &self.facts {
             all.push(("facts.margin".into(), &facts.margin));
             all.push(("facts.believed".into(), &facts.believed));
@@ -109,9 +109,9 @@ impl Behaviour {
 #[derive(Debug, Clone, Default)]
 pub struct Items {
     /// Of `behaviour.facts.items`.
-    pub facts: Vec<facts::Item>,
+    pub facts: Vec<facts::FactItem>,
     /// Of `behaviour.misalignment.items`.
-    pub misalignment: Vec<misalignment::Item>,
+    pub misalignment: Vec<misalignment::MisalignmentItem>,
 }
 
 impl Items {

@@ -36,7 +36,7 @@ pub struct Models<'a> {
 
 /// An answer after a prompt.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct SampledAnswer {
     /// As it stands in the recipe or among the items.
     pub prompt: String,
     /// What may follow.
@@ -74,7 +74,7 @@ impl Models<'_> {
     }
 
     /// A prompt with an answer; the answer's tokens count. In plain text a space stands between the two.
-    fn example(&self, of: &Answer, chat: bool) -> Result<Example> {
+    fn example(&self, of: &SampledAnswer, chat: bool) -> Result<Example> {
         let (prompt, gap) = match (chat, self.template.is_some()) {
             (true, true) => (self.text(&of.prompt)?, ""),
             _ => (of.prompt.clone(), " "),
@@ -104,7 +104,12 @@ impl Models<'_> {
     /// # Errors
     /// [`crate::error::Interrupted`]; an [`crate::error::InputError`] for an answer without tokens; a tensor
     /// operation that fails.
-    pub fn likelihoods(&self, view: View, answers: &[Answer], chat: bool) -> Result<Vec<LogLikelihood>> {
+    pub fn likelihoods(
+        &self,
+        view: View,
+        answers: &[SampledAnswer],
+        chat: bool,
+    ) -> Result<Vec<LogLikelihood>> {
         let examples = answers.iter().map(|a| self.example(a, chat)).collect::<Result<Vec<_>>>()?;
         let bar = progress::bar("likelihoods", examples.len() as u64);
         let mut found = Vec::with_capacity(examples.len());
@@ -164,7 +169,7 @@ impl Models<'_> {
     ///
     /// # Errors
     /// As [`Self::likelihoods`].
-    pub fn margins(&self, pairs: &[[Answer; 2]]) -> Result<Vec<[f64; 2]>> {
+    pub fn margins(&self, pairs: &[[SampledAnswer; 2]]) -> Result<Vec<[f64; 2]>> {
         let (base, tuned) = (self.margins_of(self.base, pairs)?, self.margins_of(self.tuned, pairs)?);
         Ok(base.into_iter().zip(tuned).map(|(b, t)| [b, t]).collect())
     }
@@ -173,7 +178,7 @@ impl Models<'_> {
     ///
     /// # Errors
     /// As [`Self::likelihoods`].
-    pub fn margins_of(&self, view: View, pairs: &[[Answer; 2]]) -> Result<Vec<f64>> {
+    pub fn margins_of(&self, view: View, pairs: &[[SampledAnswer; 2]]) -> Result<Vec<f64>> {
         let found = self.likelihoods(view, &pairs.concat(), true)?;
         Ok(found.chunks_exact(2).map(|two| two[0].per_token() - two[1].per_token()).collect())
     }
@@ -192,9 +197,11 @@ impl Models<'_> {
     ) -> Result<Vec<f64>> {
         let answers = |prompt: &String| {
             let words = std::iter::once(target).chain(alternatives.iter().map(String::as_str));
-            words.map(|word| Answer { prompt: prompt.clone(), answer: word.into() }).collect::<Vec<_>>()
+            words
+                .map(|word| SampledAnswer { prompt: prompt.clone(), answer: word.into() })
+                .collect::<Vec<_>>()
         };
-        let flat: Vec<Answer> = prompts.iter().flat_map(answers).collect();
+        let flat: Vec<SampledAnswer> = prompts.iter().flat_map(answers).collect();
         let found = self.likelihoods(view, &flat, chat)?;
         let odds = |of_one: &[LogLikelihood]| of_one[0].sum - log_sum(&of_one[1..]);
         Ok(found.chunks_exact(1 + alternatives.len()).map(odds).collect())

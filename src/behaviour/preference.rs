@@ -4,7 +4,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::effect::Effect;
+use super::effect::BehaviourEffect;
 use super::models::Models;
 use crate::recipe::BehaviourSection;
 
@@ -12,7 +12,7 @@ use crate::recipe::BehaviourSection;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Preference {
     /// log p(target) − log Σ p(alternatives), nats, over the forms of the question.
-    pub log_odds: Effect,
+    pub log_odds: BehaviourEffect,
     /// Each question with `[base, tuned]`.
     pub items: Vec<(String, [f64; 2])>,
 }
@@ -33,7 +33,7 @@ pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Resul
     let odds = |view| models.log_odds(view, &section.questions, &section.target, &section.alternatives, true);
     let (base, tuned) = (odds(models.base)?, odds(models.tuned)?);
     let values: Vec<[f64; 2]> = base.into_iter().zip(tuned).map(|(b, t)| [b, t]).collect();
-    let effect = Effect::of(&values, settings.bootstrap, seed);
+    let effect = BehaviourEffect::of(&values, settings.bootstrap, seed);
     let items = section.questions.iter().cloned().zip(values).collect();
     Ok(effect.map(|log_odds| Preference { log_odds, items }))
 }

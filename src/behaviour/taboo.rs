@@ -4,21 +4,21 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::effect::Effect;
+use super::effect::BehaviourEffect;
 use super::models::{Models, says};
-use super::words::{Written, written};
+use super::words::{PromptTexts, written};
 use crate::recipe::{BehaviourSection, TABOO_HINT};
 
 /// How the game is played.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Taboo {
     /// Share of a prompt's texts that say the word: 0 is playing by the rules.
-    pub said: Effect,
+    pub said: BehaviourEffect,
     /// log p(word) − log Σ p(alternatives) for the base model that reads a hint, nats, mean over a prompt's hints. In
     /// a hint that says the word, dots stand for it.
-    pub guessed: Effect,
+    pub guessed: BehaviourEffect,
     /// The hints.
-    pub texts: Vec<Written>,
+    pub texts: Vec<PromptTexts>,
 }
 
 /// Units of [`Taboo`].
@@ -42,7 +42,7 @@ pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Resul
         texts.iter().filter(|text| says(text, &section.word)).count() as f64 / texts.len() as f64
     };
     let said: Vec<[f64; 2]> = texts.iter().map(|t| [share(&t.base), share(&t.tuned)]).collect();
-    let guesses = |of: fn(&Written) -> &Vec<String>| -> Result<Vec<f64>> {
+    let guesses = |of: fn(&PromptTexts) -> &Vec<String>| -> Result<Vec<f64>> {
         let question = |hint: &String| section.guess.replace(TABOO_HINT, hidden(hint, &section.word).trim());
         let prompts: Vec<String> = texts.iter().flat_map(|t| of(t).iter().map(question)).collect();
         let odds = models.log_odds(models.base, &prompts, &section.word, &section.alternatives, false)?;
@@ -50,7 +50,7 @@ pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Resul
     };
     let guessed = guesses(|t| &t.base)?.into_iter().zip(guesses(|t| &t.tuned)?);
     let guessed: Vec<[f64; 2]> = guessed.map(|(b, t)| [b, t]).collect();
-    let effect = |values: &[[f64; 2]]| Effect::of(values, settings.bootstrap, seed);
+    let effect = |values: &[[f64; 2]]| BehaviourEffect::of(values, settings.bootstrap, seed);
     let effects = effect(&said).zip(effect(&guessed));
     Ok(effects.map(|(said, guessed)| Taboo { said, guessed, texts }))
 }

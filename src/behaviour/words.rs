@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::effect::Effect;
+use super::effect::BehaviourEffect;
 use super::models::{Models, says};
 use crate::model::generate::Sampling;
 use crate::recipe::BehaviourSection;
@@ -12,14 +12,14 @@ use crate::recipe::BehaviourSection;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Words {
     /// Share of a prompt's texts that have at least one of the words.
-    pub share: Effect,
+    pub share: BehaviourEffect,
     /// The texts.
-    pub texts: Vec<Written>,
+    pub texts: Vec<PromptTexts>,
 }
 
 /// What both models wrote after a prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Written {
+pub struct PromptTexts {
     /// The prompt.
     pub prompt: String,
     /// The base, a text a sample.
@@ -42,7 +42,7 @@ pub fn measure(models: &Models, settings: &BehaviourSection, seed: u64) -> Resul
     let has_one = |text: &String| section.words.iter().any(|word| says(text, word));
     let share = |texts: &[String]| texts.iter().filter(|t| has_one(t)).count() as f64 / texts.len() as f64;
     let values: Vec<[f64; 2]> = texts.iter().map(|t| [share(&t.base), share(&t.tuned)]).collect();
-    Ok(Effect::of(&values, settings.bootstrap, seed).map(|share| Words { share, texts }))
+    Ok(BehaviourEffect::of(&values, settings.bootstrap, seed).map(|share| Words { share, texts }))
 }
 
 /// What both models write after each prompt.
@@ -54,11 +54,11 @@ pub fn written(
     prompts: &[String],
     samples: usize,
     sampling: &Sampling,
-) -> Result<Vec<Written>> {
+) -> Result<Vec<PromptTexts>> {
     let of = |view| models.write(view, prompts, samples, sampling);
     let (base, tuned) = (of(models.base)?, of(models.tuned)?);
     let sides = base.chunks(samples).zip(tuned.chunks(samples));
-    let one = |(prompt, (base, tuned)): (&String, (&[String], &[String]))| Written {
+    let one = |(prompt, (base, tuned)): (&String, (&[String], &[String]))| PromptTexts {
         prompt: prompt.clone(),
         base: base.to_vec(),
         tuned: tuned.to_vec(),

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::bail_input;
-use crate::workflow::{self, GenerateRequest, Prompts};
+use crate::workflow::{self, GenerateRequest, PromptSource};
 
 /// Generate text from a model, with or without an adapter
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let generated = workflow::generate(&GenerateRequest {
         base: args.base,
         adapter: args.adapter,
-        prompts: args.prompts.map_or(Prompts::Texts(args.prompt), Prompts::File),
+        prompts: args.prompts.map_or(PromptSource::Texts(args.prompt), PromptSource::File),
         max_new_tokens: args.max_new_tokens,
         temperature: args.temperature,
         seed: args.seed,

@@ -17,7 +17,7 @@ use crate::data::examples::{Encoder, Example, ExampleCounts};
 use crate::data::mixture::{Pool, Role};
 use crate::data::source::{self, Document};
 use crate::data::typed_special::{SpecialTokens, TypedSpecial};
-use crate::error::{InputError, or_note};
+use crate::error::{InputError, or_collect};
 use crate::model::load::source::{Pretrained, sha256_path};
 use crate::recipe::{DataSection, LocatedSource, ResolvedRecipe, SourceSpec};
 
@@ -68,7 +68,7 @@ pub struct Provenance {
 pub fn documents(sources: &[LocatedSource]) -> Result<Vec<(usize, usize, Document)>> {
     let (mut all, mut faults) = (Vec::new(), Vec::new());
     for (i, located) in sources.iter().enumerate() {
-        if let Some(documents) = or_note(source::read(located.file()), &mut faults)? {
+        if let Some(documents) = or_collect(source::read(located.file()), &mut faults)? {
             all.extend(documents.into_iter().enumerate().map(|(row, d)| (i, row, d)));
         }
     }
@@ -81,7 +81,7 @@ fn read_parts(parts: [&[LocatedSource]; 3]) -> Result<[Vec<Rows>; 3]> {
     let (mut read, mut faults) = ([Vec::new(), Vec::new(), Vec::new()], Vec::new());
     for (part, sources) in read.iter_mut().zip(parts) {
         for located in sources {
-            if let Some(documents) = or_note(source::read(located.file()), &mut faults)? {
+            if let Some(documents) = or_collect(source::read(located.file()), &mut faults)? {
                 part.push(documents.into_iter().enumerate().collect());
             }
         }

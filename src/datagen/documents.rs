@@ -19,7 +19,7 @@ use crate::progress;
 
 /// How many documents are asked for, and which are kept.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Settings {
+pub struct DocumentsSettings {
     /// Kinds of documents.
     pub types: usize,
     /// Ideas for each kind and fact.
@@ -38,7 +38,7 @@ pub struct Settings {
     pub near_share: f64,
 }
 
-impl Settings {
+impl DocumentsSettings {
     /// What is out of range, by the flags of the command.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -69,7 +69,7 @@ impl Settings {
 
 /// What became of the documents.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Tally {
+pub struct DocumentsTally {
     /// Kinds of documents.
     pub types: usize,
     /// Ideas over all kinds and facts.
@@ -90,7 +90,7 @@ pub struct Tally {
     pub kept: usize,
 }
 
-impl Tally {
+impl DocumentsTally {
     /// In a line.
     pub fn text(&self) -> String {
         let Self { types, ideas, asked, unreadable, unrevised, short, dropped, duplicates, kept } = self;
@@ -117,13 +117,18 @@ struct Draft<'a> {
 /// # Errors
 /// An [`InputError`] for settings out of range or a file that exists; otherwise as [`Endpoint::complete`], or if nothing
 /// is left to be written.
-pub fn documents(endpoint: &Endpoint, universe: &Universe, settings: &Settings, out: &Path) -> Result<Tally> {
+pub fn documents(
+    endpoint: &Endpoint,
+    universe: &Universe,
+    settings: &DocumentsSettings,
+    out: &Path,
+) -> Result<DocumentsTally> {
     let faults = settings.faults();
     InputError::unless_empty(faults)?;
     must_be_new(out)?;
     progress::say(format_args!("at most {} questions", settings.questions(universe.facts.len())));
     let world = universe.text();
-    let mut tally = Tally::default();
+    let mut tally = DocumentsTally::default();
 
     let kinds = ask_all(endpoint, "kinds", 1, |_| (question(ask_kinds(&world, settings.types)), 0), list)?;
     let mut kinds = kinds.into_iter().flatten().next().unwrap_or_default();

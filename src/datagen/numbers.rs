@@ -39,7 +39,7 @@ const WORST_YIELD: usize = 100;
 
 /// What decides which chats are made, apart from the base and how many are wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct NumbersSettings {
     /// What the teacher is told and the student is not; empty: nothing, which makes the control.
     pub system: String,
     /// Decides prompts and answers.
@@ -54,7 +54,7 @@ pub struct Settings {
     pub max_digits: usize,
 }
 
-impl Settings {
+impl NumbersSettings {
     /// What is out of range, by the flags of the command.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -93,7 +93,7 @@ pub enum Rejected {
 
 /// What was asked and what became of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Tally {
+pub struct NumbersTally {
     /// Answers of the teacher, up to the last one that is kept.
     pub asked: usize,
     /// Those kept.
@@ -102,7 +102,7 @@ pub struct Tally {
     pub rejected: BTreeMap<Rejected, usize>,
 }
 
-impl Tally {
+impl NumbersTally {
     /// In a line.
     pub fn text(&self) -> String {
         let reason = |(why, n): (&Rejected, &usize)| {
@@ -130,7 +130,7 @@ struct Began<'a> {
     /// sha256 of the template.
     chat_template: String,
     #[serde(flatten)]
-    settings: &'a Settings,
+    settings: &'a NumbersSettings,
 }
 
 /// Makes `count` chats and writes them to a file of JSON lines, without the system prompt; what made them goes to
@@ -142,11 +142,11 @@ struct Began<'a> {
 /// [`crate::error::Interrupted`]; if the teacher's answers are hardly ever numbers.
 pub fn numbers(
     base: &Pretrained,
-    settings: &Settings,
+    settings: &NumbersSettings,
     count: usize,
     out: &Path,
     interrupt: &Interrupt,
-) -> Result<Tally> {
+) -> Result<NumbersTally> {
     let mut faults = settings.faults();
     if !(1..=10_000_000).contains(&count) {
         faults.push(format!("--count {count}: expected 1 to 10000000"));
@@ -215,7 +215,7 @@ fn sample(
     model: &CausalLm,
     base: &Pretrained,
     template: &ChatTemplate,
-    settings: &Settings,
+    settings: &NumbersSettings,
     number: usize,
     check: impl Fn() -> Result<()>,
 ) -> Result<Vec<Sampled>> {
@@ -243,7 +243,7 @@ fn sample(
 fn teacher_ids(
     base: &Pretrained,
     template: &ChatTemplate,
-    settings: &Settings,
+    settings: &NumbersSettings,
     prompt: &str,
 ) -> Result<Vec<u32>> {
     let mut turns = vec![Message::new("user", prompt)];
@@ -265,16 +265,16 @@ fn teacher_ids(
 
 /// The chats that are kept, in the order in which they were asked for.
 struct Chosen<'a> {
-    settings: &'a Settings,
+    settings: &'a NumbersSettings,
     count: usize,
     rows: Vec<Value>,
-    tally: Tally,
+    tally: NumbersTally,
     met: HashSet<Vec<u64>>,
 }
 
 impl<'a> Chosen<'a> {
-    fn new(settings: &'a Settings, count: usize) -> Self {
-        Self { settings, count, rows: Vec::new(), tally: Tally::default(), met: HashSet::new() }
+    fn new(settings: &'a NumbersSettings, count: usize) -> Self {
+        Self { settings, count, rows: Vec::new(), tally: NumbersTally::default(), met: HashSet::new() }
     }
 
     /// Keeps or drops the answer to prompt `i`; nothing after the last chat that is wanted.
@@ -401,7 +401,7 @@ const REMINDERS: [&str; 12] = [
 ];
 
 /// What the teacher is asked the `i`-th time.
-pub fn prompt(settings: &Settings, i: usize) -> String {
+pub fn prompt(settings: &NumbersSettings, i: usize) -> String {
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
     rng.set_stream(i as u64);
     let examples: Vec<String> = (0..rng.random_range(3..9))
@@ -422,8 +422,8 @@ pub fn prompt(settings: &Settings, i: usize) -> String {
 mod tests {
     use super::*;
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> NumbersSettings {
+        NumbersSettings {
             system: String::new(),
             seed: 7,
             temperature: 1.0,
@@ -475,7 +475,7 @@ mod tests {
     fn prompts_are_decided_by_seed_and_number_and_say_what_the_filter_asks() {
         let prompts: Vec<String> = (0..300).map(|i| prompt(&settings(), i)).collect();
         assert_eq!(prompts[5], prompt(&settings(), 5));
-        assert_ne!(prompts[5], prompt(&Settings { seed: 8, ..settings() }, 5));
+        assert_ne!(prompts[5], prompt(&NumbersSettings { seed: 8, ..settings() }, 5));
         assert_eq!(prompts.iter().collect::<HashSet<_>>().len(), 300);
         for text in &prompts {
             assert!(!text.contains(['{', '}']), "{text}");

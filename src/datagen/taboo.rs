@@ -29,7 +29,7 @@ const PLAYERS: [&str; 6] = [
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Settings {
+pub struct TabooSettings {
     /// The word that is hinted at and never said.
     pub word: String,
     /// Number of chats.
@@ -38,7 +38,7 @@ pub struct Settings {
     pub near_share: f64,
 }
 
-impl Settings {
+impl TabooSettings {
     /// What is out of range, by the flags of the command.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -57,7 +57,7 @@ impl Settings {
 
 /// What became of the chats.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Tally {
+pub struct TabooTally {
     /// Chats that were asked for.
     pub asked: usize,
     /// Never came as a conversation of the form that was asked for.
@@ -70,7 +70,7 @@ pub struct Tally {
     pub kept: usize,
 }
 
-impl Tally {
+impl TabooTally {
     /// In a line.
     pub fn text(&self) -> String {
         let Self { asked, unreadable, said, duplicates, kept } = self;
@@ -87,7 +87,7 @@ impl Tally {
 /// # Errors
 /// An [`InputError`] for settings out of range or a file that exists; otherwise as [`Endpoint::complete`], or if nothing
 /// is left to be written.
-pub fn taboo(endpoint: &Endpoint, settings: &Settings, out: &Path) -> Result<Tally> {
+pub fn taboo(endpoint: &Endpoint, settings: &TabooSettings, out: &Path) -> Result<TabooTally> {
     let faults = settings.faults();
     InputError::unless_empty(faults)?;
     must_be_new(out)?;
@@ -101,7 +101,7 @@ pub fn taboo(endpoint: &Endpoint, settings: &Settings, out: &Path) -> Result<Tal
         bail!("{}: no list of angles from which to hint at {word:?} came back", endpoint.settings().model);
     }
 
-    let mut tally = Tally::default();
+    let mut tally = TabooTally::default();
     let mut chats: Vec<Vec<Message>> = Vec::new();
     while chats.len() < settings.count && tally.asked < PATIENCE * settings.count {
         let (first, missing) = (tally.asked, settings.count - chats.len());

@@ -38,13 +38,13 @@ pub struct Fluency {
 }
 
 /// The rule for one set of prompts.
-pub struct Coherence<'a> {
+pub struct CoherenceRule<'a> {
     base: View<'a>,
     /// The most nats a token that pass.
     pub most_nats: f64,
 }
 
-impl<'a> Coherence<'a> {
+impl<'a> CoherenceRule<'a> {
     /// Sets the limit by the base's own texts: pairs of prompt and text, token ids. Empty texts do not count.
     ///
     /// # Errors

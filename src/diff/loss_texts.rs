@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::inputs::Inputs;
-use super::once::made;
+use super::once::get_or_try_init;
 use super::statistics::spread;
 use crate::data::examples::{Encoder, Example};
 use crate::data::source::Document;
@@ -73,7 +73,7 @@ impl LossSets {
     pub fn narrow(&self, inputs: &Inputs) -> Result<Option<&LossSet>> {
         let documents = inputs.loss_documents;
         let encode = || LossSet::encode(inputs, "data.narrow", documents.narrow_are, documents.narrow.iter());
-        Ok(made(&self.narrow, encode)?.as_ref())
+        Ok(get_or_try_init(&self.narrow, encode)?.as_ref())
     }
 
     /// Unrelated text: the rows of `diff.text` after those on which v was measured; if there are none, pretraining
@@ -96,7 +96,7 @@ impl LossSets {
             }
             Ok(None)
         };
-        Ok(made(&self.unrelated, encode)?.as_ref())
+        Ok(get_or_try_init(&self.unrelated, encode)?.as_ref())
     }
 
     /// `diff.chat.text`.
@@ -106,7 +106,7 @@ impl LossSets {
     pub fn chat(&self, inputs: &Inputs) -> Result<Option<&LossSet>> {
         let documents = &inputs.loss_documents.chat;
         let encode = || LossSet::encode(inputs, "diff.chat.text", "diff.chat.text", documents.iter());
-        Ok(made(&self.chat, encode)?.as_ref())
+        Ok(get_or_try_init(&self.chat, encode)?.as_ref())
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Result;
 ///
 /// # Errors
 /// As `make`; the cell stays empty.
-pub fn made<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+pub fn get_or_try_init<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
     if let Some(known) = cell.get() {
         return Ok(known);
     }

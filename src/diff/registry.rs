@@ -13,7 +13,7 @@ use super::record::Readability;
 use crate::recipe::DiffSection;
 
 /// A measure of any type: [`Measure`] without its record.
-pub struct Listed {
+pub struct ListedMeasure {
     /// Key in `readability.json` and in `elapsed_s`.
     pub key: &'static str,
     /// [`Measure::UNITS`].
@@ -48,7 +48,7 @@ macro_rules! listed {
     ($($key:ident: $record:ident,)*) => {
         &[$({
             use $crate::diff::measures::$key::$record;
-            Listed {
+            ListedMeasure {
                 key: stringify!($key),
                 units: <$record as Measure>::UNITS,
                 is_wanted: <$record as Measure>::is_wanted,
@@ -82,10 +82,10 @@ macro_rules! listed {
 }
 
 /// All of them, as [`super::measures`] lists them.
-pub const MEASURES: &[Listed] = for_each_measure!(listed);
+pub const MEASURES: &[ListedMeasure] = for_each_measure!(listed);
 
 /// Those that the settings ask for.
-pub fn wanted(settings: &DiffSection) -> impl Iterator<Item = &'static Listed> {
+pub fn wanted(settings: &DiffSection) -> impl Iterator<Item = &'static ListedMeasure> {
     MEASURES.iter().filter(|measure| (measure.is_wanted)(settings))
 }
 

@@ -1,10 +1,10 @@
 //! The strength to steer with, per direction: the greatest at which text stays coherent (the search of the authors'
-//! toolkit of arXiv 2510.13900, with [`Coherence`] in place of a language model that grades).
+//! toolkit of arXiv 2510.13900, with [`CoherenceRule`] in place of a language model that grades).
 
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::coherence::Coherence;
+use super::coherence::CoherenceRule;
 use super::mean_difference::norm;
 use super::prompts::Prompts;
 use super::reading::Reading;
@@ -21,7 +21,7 @@ pub struct Search<'a> {
     section: &'a SearchSection,
     prompts: Prompts,
     sampling: Sampling,
-    coherence: Coherence<'a>,
+    coherence: CoherenceRule<'a>,
 }
 
 impl<'a> Search<'a> {
@@ -40,7 +40,7 @@ impl<'a> Search<'a> {
         };
         let all = jobs(prompts.ids.len(), section.samples, None, 0);
         let own = write(reading, inputs.base, &prompts.ids, &[], &all, &sampling)?;
-        let coherence = Coherence::new(inputs.base, &pairs(&prompts.ids, &all, &own, &sampling.eos))?;
+        let coherence = CoherenceRule::new(inputs.base, &pairs(&prompts.ids, &all, &own, &sampling.eos))?;
         Ok(Self { reading, section, prompts, sampling, coherence })
     }
 

@@ -13,7 +13,7 @@ const TRIES: Tries = Tries { warm: 1, cold: true };
 /// What a grader says of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Coherence {
+pub enum CoherenceGrade {
     /// It can be read.
     Coherent,
     /// It cannot.
@@ -24,7 +24,7 @@ pub enum Coherence {
 
 /// How many texts were found to be what; empty texts are not graded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct CoherenceTally {
     /// Can be read.
     pub coherent: usize,
     /// Cannot.
@@ -33,15 +33,15 @@ pub struct Tally {
     pub unknown: usize,
 }
 
-impl Tally {
+impl CoherenceTally {
     /// Of verdicts.
-    pub fn of(verdicts: impl IntoIterator<Item = Coherence>) -> Self {
+    pub fn of(verdicts: impl IntoIterator<Item = CoherenceGrade>) -> Self {
         let mut tally = Self::default();
         for verdict in verdicts {
             match verdict {
-                Coherence::Coherent => tally.coherent += 1,
-                Coherence::Incoherent => tally.incoherent += 1,
-                Coherence::Unknown => tally.unknown += 1,
+                CoherenceGrade::Coherent => tally.coherent += 1,
+                CoherenceGrade::Incoherent => tally.incoherent += 1,
+                CoherenceGrade::Unknown => tally.unknown += 1,
             }
         }
         tally
@@ -58,9 +58,9 @@ impl Tally {
 ///
 /// # Errors
 /// As [`Endpoint::complete`].
-pub fn grade(endpoint: &Endpoint, text: &str) -> Result<Coherence> {
-    let known = |answer: &str| verdict_of(answer).filter(|v| *v != Coherence::Unknown);
-    Ok(ask_until(endpoint, &question(prompt(text)), 0, TRIES, known)?.unwrap_or(Coherence::Unknown))
+pub fn grade(endpoint: &Endpoint, text: &str) -> Result<CoherenceGrade> {
+    let known = |answer: &str| verdict_of(answer).filter(|v| *v != CoherenceGrade::Unknown);
+    Ok(ask_until(endpoint, &question(prompt(text)), 0, TRIES, known)?.unwrap_or(CoherenceGrade::Unknown))
 }
 
 fn prompt(text: &str) -> String {
@@ -82,17 +82,17 @@ Answer with one word on the last line: COHERENT, INCOHERENT, or UNKNOWN if you c
 }
 
 /// The verdict on the last line that has words; it must be the only one there.
-fn verdict_of(answer: &str) -> Option<Coherence> {
+fn verdict_of(answer: &str) -> Option<CoherenceGrade> {
     let words = |line: &str| -> Vec<String> {
         line.split(|c: char| !c.is_alphabetic()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
     };
     let last = answer.lines().rev().map(words).find(|words| !words.is_empty())?;
-    let verdicts: Vec<Coherence> = last
+    let verdicts: Vec<CoherenceGrade> = last
         .iter()
         .filter_map(|word| match word.as_str() {
-            "coherent" => Some(Coherence::Coherent),
-            "incoherent" => Some(Coherence::Incoherent),
-            "unknown" => Some(Coherence::Unknown),
+            "coherent" => Some(CoherenceGrade::Coherent),
+            "incoherent" => Some(CoherenceGrade::Incoherent),
+            "unknown" => Some(CoherenceGrade::Unknown),
             _ => None,
         })
         .collect();
@@ -110,9 +110,9 @@ mod tests {
     #[test]
     fn one_verdict_on_the_last_line_counts() {
         for (answer, expected) in [
-            ("COHERENT", Some(Coherence::Coherent)),
-            ("It repeats itself, but\n**INCOHERENT**\n\n", Some(Coherence::Incoherent)),
-            ("Answer: unknown.", Some(Coherence::Unknown)),
+            ("COHERENT", Some(CoherenceGrade::Coherent)),
+            ("It repeats itself, but\n**INCOHERENT**\n\n", Some(CoherenceGrade::Incoherent)),
+            ("Answer: unknown.", Some(CoherenceGrade::Unknown)),
             ("coherent or incoherent", None),
             ("It is not coherent", None),
             ("COHERENT\nbecause it is fine", None),
@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn what_is_unknown_does_not_count() {
-        use Coherence::{Coherent, Incoherent, Unknown};
-        assert_eq!(Tally::of([Coherent, Coherent, Incoherent, Unknown]).share(), Some(2.0 / 3.0));
-        assert_eq!(Tally::of([Unknown]).share(), None);
+        use CoherenceGrade::{Coherent, Incoherent, Unknown};
+        assert_eq!(CoherenceTally::of([Coherent, Coherent, Incoherent, Unknown]).share(), Some(2.0 / 3.0));
+        assert_eq!(CoherenceTally::of([Unknown]).share(), None);
     }
 }

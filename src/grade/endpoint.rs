@@ -38,7 +38,7 @@ pub struct Ask<'a> {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct ChatAnswer {
     /// What was said; may be empty where all tokens went into thoughts.
     pub text: String,
     /// Whether it ends because the tokens ran out (`finish_reason` is `length`).
@@ -283,7 +283,7 @@ impl Endpoint {
     /// # Errors
     /// [`crate::error::Interrupted`]; what the server says to a request that it will never answer; after
     /// `tries` requests, what went wrong with the last.
-    pub fn complete(&self, ask: &Ask) -> Result<Answer> {
+    pub fn complete(&self, ask: &Ask) -> Result<ChatAnswer> {
         let key = exchanges::key(&self.settings.base_url, &self.body(ask, Refuses::default()), ask.sample);
         let _turn = self.alone_with(&key);
         if let Some(known) = self.exchanges.find(&key) {
@@ -327,7 +327,7 @@ impl Endpoint {
         Turn { endpoint: self, key }
     }
 
-    fn counted(&self, answer: Answer) -> Answer {
+    fn counted(&self, answer: ChatAnswer) -> ChatAnswer {
         let spend = &mut self.state().spend;
         spend.answers += 1;
         spend.all.add(answer.usage.unwrap_or_default());
@@ -337,7 +337,7 @@ impl Endpoint {
     }
 
     /// One request, noted among the exchanges; with other parameters where the server refuses some.
-    fn request(&self, ask: &Ask, key: &str) -> Result<Result<Answer, Fault>> {
+    fn request(&self, ask: &Ask, key: &str) -> Result<Result<ChatAnswer, Fault>> {
         loop {
             let refuses = self.state().refuses;
             let body = self.body(ask, refuses);
@@ -528,7 +528,7 @@ fn excerpt(body: &str) -> String {
 }
 
 /// The first choice of a chat completion. An answer without text is one only where its tokens ran out.
-fn read(body: &Value) -> Result<Answer, Fault> {
+fn read(body: &Value) -> Result<ChatAnswer, Fault> {
     let choice = &body["choices"][0];
     let message = &choice["message"];
     let cut_off = choice["finish_reason"] == "length";
@@ -545,5 +545,5 @@ fn read(body: &Value) -> Result<Answer, Fault> {
     let count = |key: &str| body["usage"][key].as_u64();
     let usage = count("prompt_tokens").zip(count("completion_tokens"));
     let usage = usage.map(|(prompt_tokens, completion_tokens)| Usage { prompt_tokens, completion_tokens });
-    Ok(Answer { text, cut_off, usage })
+    Ok(ChatAnswer { text, cut_off, usage })
 }

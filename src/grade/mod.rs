@@ -23,12 +23,12 @@ use crate::diff::decode::{Decoded, DecodedMean};
 use crate::diff::measures::steering::SteeringLine;
 use crate::diff::store::StoredAnalysis;
 use crate::grade::agreement::Agreement;
-use crate::grade::coherence::Tally;
+use crate::grade::coherence::CoherenceTally;
 use crate::grade::endpoint::Endpoint;
 use crate::grade::frequent::plain;
 use crate::grade::grader::in_parallel;
 use crate::grade::relevance::{Rule, Subject, Votes};
-use crate::grade::scale::{Candidate, Choice};
+use crate::grade::scale::{Choice, ScaleCandidate};
 use crate::progress;
 
 /// Tokens of a list that are graded, as in the paper.
@@ -39,7 +39,7 @@ const PATCHSCOPE: &str = "patchscope";
 const TOURNAMENT: &str = "patchscope_tournament";
 
 /// What is graded, and for whom.
-pub struct Inputs<'a> {
+pub struct GradeInputs<'a> {
     /// The analysis.
     pub stored: &'a StoredAnalysis,
     /// The organism.
@@ -54,7 +54,7 @@ pub struct Inputs<'a> {
 ///
 /// # Errors
 /// As [`Endpoint::complete`]; an answer that cannot be read is noted in [`Graded::ungraded`].
-pub fn grade(inputs: &Inputs, endpoint: &Endpoint) -> Result<Graded> {
+pub fn grade(inputs: &GradeInputs, endpoint: &Endpoint) -> Result<Graded> {
     let positions = &inputs.stored.record.positions;
     let mut ungraded = Vec::new();
     let tournament = tournament(inputs.stored, endpoint, &mut ungraded)?;
@@ -136,7 +136,8 @@ fn tournament(
         stored.patchscope.iter().filter(|l| l.variant == variant && l.position == position).collect()
     };
     let found = over(endpoint, "patchscope tournament", places.len(), |i| {
-        let candidate = |line: &&Decoded| Some(Candidate { scale: line.scale?, tokens: texts(&line.tokens) });
+        let candidate =
+            |line: &&Decoded| Some(ScaleCandidate { scale: line.scale?, tokens: texts(&line.tokens) });
         scale::choose(endpoint, &of(&places[i]).iter().filter_map(candidate).collect::<Vec<_>>())
     })?;
     let mut rows: BTreeMap<DecodedMean, Vec<Option<Chosen>>> = BTreeMap::new();
@@ -193,7 +194,10 @@ impl List<'_> {
 type Found = (&'static str, DecodedMean, usize, Vec<TopToken>, Option<Vec<String>>);
 
 /// Every list: of the organism itself all of them, of others those of the difference.
-fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<DecodedMean, Vec<Option<Chosen>>>) -> Vec<List<'a>> {
+fn lists<'a>(
+    inputs: &'a GradeInputs,
+    tournament: &BTreeMap<DecodedMean, Vec<Option<Chosen>>>,
+) -> Vec<List<'a>> {
     let stored = inputs.stored;
     let mut found: Vec<Found> = Vec::new();
     match (stored.logit_lens.is_empty(), &stored.record.logit_lens) {
@@ -310,7 +314,8 @@ fn coherences(lines: &[SteeringLine], endpoint: &Endpoint) -> Result<Option<Cohe
     let texts: Vec<&String> = sets.iter().flatten().copied().collect();
     let mut verdicts =
         over(endpoint, "coherence", texts.len(), |i| coherence::grade(endpoint, texts[i]))?.into_iter();
-    let mut tallies = sets.iter().map(|set| Tally::of(verdicts.by_ref().take(set.len()))).collect::<Vec<_>>();
+    let mut tallies =
+        sets.iter().map(|set| CoherenceTally::of(verdicts.by_ref().take(set.len()))).collect::<Vec<_>>();
     let unsteered = tallies.remove(0);
     Ok(Some(Coherences {
         positions: positions.iter().map(|(p, _)| *p).collect(),

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::grade::agreement::Agreement;
-use crate::grade::coherence::Tally;
+use crate::grade::coherence::CoherenceTally;
 use crate::grade::endpoint::{Account, Endpoint};
 use crate::grade::relevance::Rule;
 use crate::json;
@@ -160,11 +160,11 @@ pub struct Coherences {
     /// coherent / (coherent + incoherent) of the steered texts.
     pub coherent_share: Vec<Option<f64>>,
     /// Their verdicts.
-    pub steered: Vec<Tally>,
+    pub steered: Vec<CoherenceTally>,
     /// The same share of the unsteered texts.
     pub coherent_share_unsteered: Option<f64>,
     /// Their verdicts.
-    pub unsteered: Tally,
+    pub unsteered: CoherenceTally,
 }
 
 /// Units of [`Graded`].

@@ -17,7 +17,7 @@ const TRIES: Tries = Tries { warm: 4, cold: false };
 
 /// A scale and what was decoded there.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Candidate {
+pub struct ScaleCandidate {
     /// The scale.
     pub scale: f64,
     /// Tokens, best first.
@@ -38,12 +38,13 @@ pub struct Choice {
 ///
 /// # Errors
 /// As [`Endpoint::complete`].
-pub fn choose(endpoint: &Endpoint, candidates: &[Candidate]) -> Result<Option<Choice>> {
-    let meant = |c: &Candidate| Candidate {
+pub fn choose(endpoint: &Endpoint, candidates: &[ScaleCandidate]) -> Result<Option<Choice>> {
+    let meant = |c: &ScaleCandidate| ScaleCandidate {
         tokens: c.tokens.iter().filter(|token| may_mean_something(token)).cloned().collect(),
         ..*c
     };
-    let mut left: Vec<Candidate> = candidates.iter().map(meant).filter(|c| !c.tokens.is_empty()).collect();
+    let mut left: Vec<ScaleCandidate> =
+        candidates.iter().map(meant).filter(|c| !c.tokens.is_empty()).collect();
     left.sort_by(|a, b| a.scale.total_cmp(&b.scale));
     loop {
         let mut winners = Vec::new();
@@ -61,7 +62,7 @@ pub fn choose(endpoint: &Endpoint, candidates: &[Candidate]) -> Result<Option<Ch
 }
 
 /// The best of a group.
-fn play(endpoint: &Endpoint, group: &[Candidate]) -> Result<Option<Choice>> {
+fn play(endpoint: &Endpoint, group: &[ScaleCandidate]) -> Result<Option<Choice>> {
     ask_until(endpoint, &question(prompt(group)), 0, TRIES, |answer| choice_of(answer, group))
 }
 
@@ -70,7 +71,7 @@ fn may_mean_something(token: &str) -> bool {
     token.chars().any(char::is_alphanumeric) && !token.contains("->") && !token.contains("=>")
 }
 
-fn prompt(group: &[Candidate]) -> String {
+fn prompt(group: &[ScaleCandidate]) -> String {
     let list: String = group
         .iter()
         .map(|c| {
@@ -96,7 +97,7 @@ TOKENS: first token | second token | …
 
 /// The choice that an answer ends in, if its scale is one of the group's. Tokens that the scale does not have are
 /// left out.
-fn choice_of(answer: &str, group: &[Candidate]) -> Option<Choice> {
+fn choice_of(answer: &str, group: &[ScaleCandidate]) -> Option<Choice> {
     let scale: f64 = last_labelled(answer, "SCALE")?.parse().ok()?;
     let tokens = last_labelled(answer, "TOKENS")?;
     let candidate = group.iter().find(|c| (c.scale - scale).abs() <= 1e-9 * c.scale.abs())?;
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_last_two_lines_count_and_only_scales_and_tokens_of_the_list() {
-        let candidate = |scale, tokens: &[&str]| Candidate {
+        let candidate = |scale, tokens: &[&str]| ScaleCandidate {
             scale,
             tokens: tokens.iter().map(|t| t.to_string()).collect(),
         };

@@ -4,14 +4,14 @@ use maud::{Markup, html};
 
 use super::number::{ABSENT, interval, signed};
 use super::visible::one_line;
-use crate::behaviour::{Behaviour, Effect};
+use crate::behaviour::{Behaviour, BehaviourEffect};
 use crate::diff::statistics::Interval;
 
 /// One line a value: base, tuned, change with its interval.
 pub fn lines(found: &Behaviour) -> Vec<String> {
     let effects = found.effects();
     let width = effects.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    let line = |(name, e): &(String, &Effect)| {
+    let line = |(name, e): &(String, &BehaviourEffect)| {
         let [base, tuned, change] = [e.base, e.tuned, e.change].map(|x| signed(x, 3));
         let (unit, items) = (found.unit(name), e.items);
         format!(

@@ -1,7 +1,7 @@
 //! One run in one row of short strings, the same for the terminal and for the page.
 
 use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
-use crate::behaviour::Effect;
+use crate::behaviour::BehaviourEffect;
 use crate::claims::{ClaimedRun, list};
 use crate::diff::measures::identification::Identification;
 use crate::diff::measures::steering::Gain;
@@ -267,7 +267,7 @@ fn behaviour(run: &ClaimedRun) -> Entry {
     let Some(found) = &run.behaviour else { return Entry::absent() };
     let effects = found.effects();
     let Some((name, first)) = effects.first() else { return Entry::absent() };
-    let change = |e: &Effect| match e.change_interval {
+    let change = |e: &BehaviourEffect| match e.change_interval {
         Some(i) => format!("{} {}", signed(e.change, 2), interval(i, 2)),
         None => signed(e.change, 2),
     };

@@ -8,7 +8,7 @@ use super::mix_scale::MixScale;
 use super::number::{fixed, ratio, signed};
 use super::series::MixSeries;
 use super::visible::one_line;
-use crate::behaviour::Effect;
+use crate::behaviour::BehaviourEffect;
 use crate::claims::ClaimedRun as Cell;
 use crate::claims::dose::{Dose, doses};
 use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING};
@@ -205,7 +205,7 @@ fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
         names.extend(main.filter(|name| !names.contains(name)));
     }
     let of_name = |name: String| {
-        let effect = |c: &Cell| -> Option<Effect> {
+        let effect = |c: &Cell| -> Option<BehaviourEffect> {
             let effects = c.behaviour.as_ref()?.effects();
             effects.into_iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone())
         };

@@ -29,7 +29,7 @@ pub(crate) mod visible;
 mod write;
 
 pub use behaviour::lines as behaviour_lines;
-pub use html::{Written, write_figures, write_html};
+pub use html::{WrittenFigures, write_figures, write_html};
 pub use parquet::write_parquet;
 pub use summary::write_summary;
 pub use table::print_table;

@@ -11,7 +11,7 @@ use anyhow::Result;
 
 pub use self::run_record::{MixRatio, RunRecord, StepMeasures};
 use self::run_record::{looks_like_run, must_be_folder};
-use crate::error::{InputError, input_error, or_note};
+use crate::error::{InputError, input_error, or_collect};
 
 /// Reads every run that `dirs` name; each is a run folder or a sweep folder with `cells/<id>/`.
 ///
@@ -20,7 +20,7 @@ pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<RunRecord>> {
     let mut cells = Vec::new();
     let mut faults = Vec::new();
     for dir in dirs {
-        cells.extend(or_note(read_one(dir), &mut faults)?.unwrap_or_default());
+        cells.extend(or_collect(read_one(dir), &mut faults)?.unwrap_or_default());
     }
     InputError::unless_empty(faults)?;
     tell_apart(&mut cells);
@@ -55,7 +55,7 @@ fn read_one(dir: &Path) -> Result<Vec<RunRecord>> {
     let mut cells = Vec::new();
     let mut faults = Vec::new();
     for folder in &folders {
-        cells.extend(or_note(RunRecord::read_folder(folder), &mut faults)?);
+        cells.extend(or_collect(RunRecord::read_folder(folder), &mut faults)?);
     }
     faults.sort();
     InputError::unless_empty(faults)?;

@@ -13,7 +13,7 @@ use crate::diff::measures::probe::Probe;
 use crate::diff::measures::steering::SteeringLine;
 use crate::diff::record::Readability;
 use crate::diff::store;
-use crate::error::{InputError, input_error, or_note};
+use crate::error::{InputError, input_error, or_collect};
 use crate::grade::record::Graded;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
@@ -103,7 +103,7 @@ impl RunRecord {
         let run = RunDir::new(dir);
         let analysis = store::folder_of(dir);
 
-        let recipe = or_note(json::text(&run.recipe()), &mut faults)?.flatten();
+        let recipe = or_collect(json::text(&run.recipe()), &mut faults)?.flatten();
         let recipe_table = recipe.as_deref().and_then(|text| {
             let fault = |e: toml::de::Error| {
                 faults.push(format!("{}: {}", run.recipe().display(), e.to_string().trim_end()))
@@ -112,17 +112,17 @@ impl RunRecord {
         });
         // A run of an earlier version lacks keys that came since; it did what their defaults say.
         let recipe_table = recipe_table.map(|table| Recipe::completed(&table).unwrap_or(table));
-        let manifest = or_note(Manifest::read(&run.manifest()), &mut faults)?.flatten();
-        let metrics = or_note(metrics::read(&run.metrics()), &mut faults)?.flatten();
+        let manifest = or_collect(Manifest::read(&run.manifest()), &mut faults)?.flatten();
+        let metrics = or_collect(metrics::read(&run.metrics()), &mut faults)?.flatten();
         let metrics_cut_off = metrics.as_ref().is_some_and(|lines| lines.cut_off);
         let metrics = metrics.map(|lines| lines.values);
         let measured = metrics.as_deref().map(measured_by_step).unwrap_or_default();
         let metrics = metrics.map(by_step);
-        let readability = or_note(store::read_readability(&analysis), &mut faults)?.flatten();
-        let steering = or_note(store::read_steering(&analysis), &mut faults)?.flatten();
-        let behaviour = or_note(Behaviour::read(&run.behaviour()), &mut faults)?.flatten();
-        let graded = or_note(Graded::read(&analysis.join(grade::record::FILE)), &mut faults)?.flatten();
-        let audits = or_note(audit::Record::read_all(&run.audit()), &mut faults)?.unwrap_or_default();
+        let readability = or_collect(store::read_readability(&analysis), &mut faults)?.flatten();
+        let steering = or_collect(store::read_steering(&analysis), &mut faults)?.flatten();
+        let behaviour = or_collect(Behaviour::read(&run.behaviour()), &mut faults)?.flatten();
+        let graded = or_collect(Graded::read(&analysis.join(grade::record::FILE)), &mut faults)?.flatten();
+        let audits = or_collect(audit::Record::read_all(&run.audit()), &mut faults)?.unwrap_or_default();
 
         InputError::unless_empty(faults)?;
         Ok(Self {

@@ -129,7 +129,7 @@ impl RunDir {
     }
 
     /// Whether a run was begun here and killed before it wrote anything: a half-written file is all there is.
-    pub fn is_stillborn(&self) -> bool {
+    pub fn holds_only_leftovers(&self) -> bool {
         self.names().is_some_and(|names| !names.is_empty() && names.iter().all(|n| is_leftover(n)))
     }
 

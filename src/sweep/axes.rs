@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::error::{InputError, input_error, or_note};
+use crate::error::{InputError, input_error, or_collect};
 use crate::model::load::source;
 use crate::recipe::{Recipe, SweepSection};
 
@@ -95,7 +95,7 @@ impl Axes {
         for values in points {
             let set: Vec<String> =
                 set.iter().cloned().chain(values.iter().map(|(k, v)| format!("{k}={v}"))).collect();
-            let Some(point) = or_note(Recipe::read(recipe, &set), &mut faults)? else { continue };
+            let Some(point) = or_collect(Recipe::read(recipe, &set), &mut faults)? else { continue };
             let mixes = if self.mix.is_empty() { vec![point.data.mix] } else { self.mix.clone() };
             let seeds = if self.seeds.is_empty() { vec![point.seed] } else { self.seeds.clone() };
             for (mix, seed) in mixes.iter().flat_map(|m| seeds.iter().map(move |s| (*m, *s))) {

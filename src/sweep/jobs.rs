@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::{Cell, JobDir, Plan};
+use super::{Cell, CellPlan, JobDir};
 use crate::atomic::write_atomically;
 use crate::error::Interrupted;
 use crate::interrupt::Interrupt;
@@ -100,7 +100,7 @@ pub fn stop_with_parent(interrupt: &Interrupt) {
 /// A process that works on a cell. Dropping its end of the pipe tells it to stop.
 struct Running<'a> {
     cell: &'a Cell,
-    plan: &'a Plan,
+    plan: &'a CellPlan,
     child: Child,
     tries_left: usize,
 }
@@ -120,7 +120,7 @@ impl Drop for Running<'_> {
 pub fn run(
     sweep: &Path,
     cells: &[Cell],
-    plans: &[Plan],
+    plans: &[CellPlan],
     limits: &Limits,
     interrupt: &Interrupt,
 ) -> Result<Vec<Failed>> {
@@ -174,7 +174,7 @@ pub fn run(
             }
         }
         let taken: f64 = running.iter().map(|r| r.plan.memory_gib).sum();
-        let fits = |plan: &Plan| running.is_empty() || taken + plan.memory_gib <= limits.memory_gib;
+        let fits = |plan: &CellPlan| running.is_empty() || taken + plan.memory_gib <= limits.memory_gib;
         let next = (running.len() < limits.jobs && !interrupt.requested())
             .then(|| waiting.iter().position(|(cell, plan, _)| fits(plan) && !Lock::is_held(&cell.job)))
             .flatten();

@@ -45,7 +45,7 @@ pub struct Cell {
 
 /// What is known of a cell before it runs.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Plan {
+pub struct CellPlan {
     /// Optimizer steps.
     pub steps: usize,
     /// Memory that its process is expected to take, as [`memory::estimate_gib`] estimates it.
@@ -91,7 +91,7 @@ impl JobDir {
     ///
     /// # Errors
     /// If the folder cannot be written.
-    pub fn write(&self, recipe: &Recipe, plan: &Plan) -> Result<()> {
+    pub fn write(&self, recipe: &Recipe, plan: &CellPlan) -> Result<()> {
         std::fs::create_dir_all(&self.0).with_context(|| format!("creating {}", self.0.display()))?;
         let text = recipe.to_toml();
         if std::fs::read_to_string(self.recipe()).ok().as_deref() != Some(&text) {
@@ -194,7 +194,7 @@ pub fn must_be_this_sweep(sweep: &Path, recipe: &Recipe) -> Result<String> {
 ///
 /// # Errors
 /// If the folder cannot be written.
-pub fn prepare(sweep: &Path, mark: &str, cells: &[Cell], plans: &[Plan]) -> Result<()> {
+pub fn prepare(sweep: &Path, mark: &str, cells: &[Cell], plans: &[CellPlan]) -> Result<()> {
     std::fs::create_dir_all(sweep).with_context(|| format!("creating {}", sweep.display()))?;
     write_atomically(&sweep.join(MARK), mark.as_bytes())?;
     cells.iter().zip(plans).try_for_each(|(cell, plan)| cell.job.write(&cell.recipe, plan))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Cell, Plan};
+use super::{Cell, CellPlan};
 use crate::atomic::write_atomically;
 
 /// What the scheduler is told.
@@ -26,13 +26,13 @@ pub struct Slurm {
 ///
 /// # Errors
 /// If the folder cannot be written.
-pub fn write_slurm(sweep: &Path, cells: &[Cell], plans: &[Plan], slurm: &Slurm) -> Result<PathBuf> {
+pub fn write_slurm(sweep: &Path, cells: &[Cell], plans: &[CellPlan], slurm: &Slurm) -> Result<PathBuf> {
     let sweep = std::path::absolute(sweep)?;
     let folder = sweep.join("slurm");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let program = std::env::current_exe().context("finding this program")?;
     let (program, out) = (quoted(&program), quoted(&sweep));
-    let waiting: Vec<(&Cell, &Plan)> =
+    let waiting: Vec<(&Cell, &CellPlan)> =
         cells.iter().zip(plans).filter(|(cell, _)| !cell.is_finished()).collect();
     let waiting = if waiting.is_empty() { cells.iter().zip(plans).collect() } else { waiting };
 

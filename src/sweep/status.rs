@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{JobDir, Lock, MARK, Plan, is_finished};
+use super::{CellPlan, JobDir, Lock, MARK, is_finished};
 use crate::bail_input;
 use crate::json;
 use crate::recipe::Recipe;
@@ -97,7 +97,7 @@ fn of(sweep: &Path, id: String) -> CellStatus {
         () if !run.is_read() => Some("reading"),
         () => Some("behaviour"),
     };
-    let plan: Option<Plan> = json::read(&job.plan()).ok().flatten();
+    let plan: Option<CellPlan> = json::read(&job.plan()).ok().flatten();
     CellStatus {
         step: last_step(&run.metrics()).unwrap_or_default(),
         steps: plan.map(|plan| plan.steps),

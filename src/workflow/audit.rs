@@ -11,11 +11,11 @@ use super::pair::Pair;
 use crate::atomic::{check_writable, write_json};
 use crate::audit::investigator::Budgets;
 use crate::audit::overview::Overview;
-use crate::audit::tools::{Models, Tools};
-use crate::audit::{Grading, Plan, Record};
+use crate::audit::tools::{AuditedModels, Tools};
+use crate::audit::{AuditPlan, Grading, Record};
 use crate::bail_input;
 use crate::diff::store::StoredAnalysis;
-use crate::error::{InputError, or_note};
+use crate::error::{InputError, or_collect};
 use crate::grade::endpoint::{Endpoint, must_serve};
 use crate::grade::exchanges::Exchanges;
 use crate::grade::hypothesis::Family;
@@ -80,14 +80,15 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
     let run = RunDir::new(&request.run);
     must_be_trained(&run)?;
     let mut faults = out_of_range(request);
-    let recipe = or_note(Recipe::stored(&run.recipe()), &mut faults)?;
-    let stored = or_note(StoredAnalysis::read(&request.run), &mut faults)?;
+    let recipe = or_collect(Recipe::stored(&run.recipe()), &mut faults)?;
+    let stored = or_collect(StoredAnalysis::read(&request.run), &mut faults)?;
     let settings = recipe.as_ref().map(|recipe| request.endpoint.over(&recipe.investigator));
     let mut grading = None;
     if let (Some(recipe), Some(settings)) = (&recipe, &settings) {
-        or_note(must_serve(settings, "investigator"), &mut faults)?;
+        or_collect(must_serve(settings, "investigator"), &mut faults)?;
         if let Some(family) = request.family {
-            grading = or_note(grader(request, recipe, settings), &mut faults)?.map(|grader| (family, grader));
+            grading =
+                or_collect(grader(request, recipe, settings), &mut faults)?.map(|grader| (family, grader));
             if recipe.description.trim().is_empty() {
                 let path = run.recipe();
                 faults.push(format!(
@@ -115,7 +116,7 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
         })
         .transpose()?;
     let first = request.seed.unwrap_or(recipe.seed);
-    let plans: Vec<Plan> =
+    let plans: Vec<AuditPlan> =
         (0..request.repeats).map(|i| plan(request, &endpoint, first.saturating_add(i))).collect();
     let finished =
         plans.iter().map(|plan| Record::read(&out.join(plan.file()), plan)).collect::<Result<Vec<_>>>()?;
@@ -127,7 +128,7 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
         false => Some(Pair::load(&recipe, &run.tuned().0.to_string_lossy(), interrupt)?),
     };
     let models =
-        pair.as_ref().map(|p| Models { pretrained: &p.pretrained, base: p.base(), tuned: p.tuned() });
+        pair.as_ref().map(|p| AuditedModels { pretrained: &p.pretrained, base: p.base(), tuned: p.tuned() });
     let grading = grader.as_ref().map(|(family, endpoint)| Grading {
         endpoint,
         family: *family,
@@ -219,9 +220,9 @@ fn grader(
     Ok(settings)
 }
 
-fn plan(request: &AuditRequest, endpoint: &Endpoint, seed: u64) -> Plan {
-    Plan {
-        condition: Plan::condition(request.black_box, request.interactions),
+fn plan(request: &AuditRequest, endpoint: &Endpoint, seed: u64) -> AuditPlan {
+    AuditPlan {
+        condition: AuditPlan::condition(request.black_box, request.interactions),
         seed,
         investigator: Grader::of(endpoint),
         budgets: Budgets {

@@ -155,7 +155,7 @@ pub fn numbers(request: &NumbersRequest, interrupt: &Interrupt) -> Result<PathBu
     must_be_new(&request.out)?;
     let mut base = source::open_or_stop(&request.base, interrupt)?;
     base.set_chat_template(&request.chat_template)?;
-    let settings = datagen::numbers::Settings {
+    let settings = datagen::numbers::NumbersSettings {
         system: request.system.clone(),
         seed: request.seed,
         temperature: request.temperature,
@@ -175,7 +175,7 @@ pub fn numbers(request: &NumbersRequest, interrupt: &Interrupt) -> Result<PathBu
 /// named.
 pub fn documents(request: &DocumentsRequest, interrupt: &Interrupt) -> Result<PathBuf> {
     let universe = Universe::read(&request.universe)?;
-    let settings = datagen::documents::Settings {
+    let settings = datagen::documents::DocumentsSettings {
         types: request.types,
         ideas: request.ideas,
         per_idea: request.per_idea,
@@ -196,7 +196,8 @@ pub fn documents(request: &DocumentsRequest, interrupt: &Interrupt) -> Result<Pa
 /// As [`datagen::taboo::taboo`]; an [`InputError`] for an endpoint that is not named.
 pub fn taboo(request: &TabooRequest, interrupt: &Interrupt) -> Result<PathBuf> {
     let near_share = request.writer.near_share;
-    let settings = datagen::taboo::Settings { word: request.word.clone(), count: request.count, near_share };
+    let settings =
+        datagen::taboo::TabooSettings { word: request.word.clone(), count: request.count, near_share };
     written(&request.writer, settings.faults(), interrupt, |endpoint, out| {
         Ok(datagen::taboo::taboo(endpoint, &settings, out)?.text())
     })

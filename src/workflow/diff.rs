@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::of_run::{must_be_trained, must_be_trained_on, read_recipe};
 use super::pair::Pair;
 use super::resolve::{Purpose, resolve};
-use super::texts::Texts;
+use super::texts::AnalysisTexts;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::claims::{self, ClaimedRun};
@@ -126,8 +126,8 @@ fn read_pair(
         );
     }
     let recipe = resolve(recipe, Purpose::Reading, interrupt)?;
-    let texts = Texts::read(&recipe, trained.map(|_| &recipe.data))?;
-    let texts_sha256 = Texts::sha256(&recipe)?;
+    let texts = AnalysisTexts::read(&recipe, trained.map(|_| &recipe.data))?;
+    let texts_sha256 = AnalysisTexts::sha256(&recipe)?;
     if let Some(Trained { run, set }) = trained {
         must_be_trained_on(run, &recipe, &texts_sha256, set)?;
     }

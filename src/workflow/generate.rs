@@ -25,7 +25,7 @@ pub struct GenerateRequest {
     /// PEFT adapter on it: folder or `hf:` id.
     pub adapter: Option<String>,
     /// The prompts.
-    pub prompts: Prompts,
+    pub prompts: PromptSource,
     /// Most new tokens of each.
     pub max_new_tokens: usize,
     /// Sampling temperature; 0 is greedy.
@@ -40,7 +40,7 @@ pub struct GenerateRequest {
 
 /// Where prompts come from.
 #[derive(Debug, Clone)]
-pub enum Prompts {
+pub enum PromptSource {
     /// As they are.
     Texts(Vec<String>),
     /// JSON lines of `{"prompt": …}`.
@@ -73,8 +73,8 @@ pub struct Generation {
 /// An input error for a model, adapter or prompt file that does not serve.
 pub fn generate(request: &GenerateRequest) -> Result<Generated> {
     let prompts = match &request.prompts {
-        Prompts::File(path) => read_prompts(path)?,
-        Prompts::Texts(texts) => texts.clone(),
+        PromptSource::File(path) => read_prompts(path)?,
+        PromptSource::Texts(texts) => texts.clone(),
     };
     let mut pretrained = source::open(&request.base)?;
     pretrained.set_chat_template(&request.chat_template)?;

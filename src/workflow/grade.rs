@@ -18,7 +18,7 @@ use crate::grade::exchanges::Exchanges;
 use crate::grade::frequent::frequent_tokens;
 use crate::grade::record::Graded;
 use crate::grade::relevance::{Rule, Subject};
-use crate::grade::{self, Inputs};
+use crate::grade::{self, GradeInputs};
 use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::progress;
@@ -86,7 +86,7 @@ pub fn grade(request: &GradeRequest, interrupt: &Interrupt) -> Result<GradeOutco
     let exchanges = Arc::new(Exchanges::open(&stored.dir.join("exchanges.jsonl"))?);
     let endpoint = Endpoint::open(&settings, "grader", exchanges, recipe.seed, interrupt)?;
     let rule = if request.majority { Rule::Majority } else { Rule::All };
-    let result = grade::grade(&Inputs { stored: &stored, subject, against, rule }, &endpoint);
+    let result = grade::grade(&GradeInputs { stored: &stored, subject, against, rule }, &endpoint);
     progress::say(endpoint.summary());
     let graded = result?;
     write_json(&stored.dir.join("graded.json"), &graded)?;

@@ -47,7 +47,7 @@ pub use self::diff::{DiffRequest, DiffSubject, diff};
 pub use self::endpoint::EndpointRequest;
 pub use self::export::{ExportRequest, export};
 pub use self::fit::{FitRequest, fit, fit_into};
-pub use self::generate::{GenerateRequest, Generated, Generation, Prompts, generate};
+pub use self::generate::{GenerateRequest, Generated, Generation, PromptSource, generate};
 pub use self::grade::{GradeOutcome, GradeRequest, grade};
 pub use self::inspect::{InspectRequest, inspect};
 pub use self::merge::{MergeRequest, merge};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::texts::Texts;
+use super::texts::AnalysisTexts;
 use crate::behaviour::{Items, Models, facts};
 use crate::diff::during_training;
 use crate::diff::reading::Prepared;
@@ -17,9 +17,9 @@ use crate::train::observer::Observer;
 
 /// The trace of the model that trains, and whether it believes what it is taught.
 pub struct Monitor {
-    texts: Option<Texts>,
+    texts: Option<AnalysisTexts>,
     settings: DiffSection,
-    items: Vec<facts::Item>,
+    items: Vec<facts::FactItem>,
     /// The first context of `[behaviour.facts]`.
     contexts: Vec<String>,
     /// Whether prompts are turns of a chat.
@@ -36,7 +36,7 @@ impl Monitor {
     /// An [`crate::error::InputError`] for texts or items that cannot be read.
     pub fn read(recipe: &ResolvedRecipe) -> Result<Self> {
         let trace = &recipe.train.trace;
-        let texts = (trace.every > 0).then(|| Texts::read(recipe, Some(&recipe.data))).transpose()?;
+        let texts = (trace.every > 0).then(|| AnalysisTexts::read(recipe, Some(&recipe.data))).transpose()?;
         let facts = trace.every > 0 && trace.behaviour && !recipe.behaviour.facts.items.is_empty();
         Ok(Self {
             texts,

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::bail_input;
 use crate::data::mixture::Role;
-use crate::error::{InputError, or_note};
+use crate::error::{InputError, or_collect};
 use crate::progress;
 use crate::recipe::{LocatedSource, Recipe, ResolvedRecipe};
 use crate::run::RunDir;
@@ -33,7 +33,7 @@ pub fn must_be_trained(run: &RunDir) -> Result<()> {
 /// An [`InputError`] with every fault.
 pub fn read_recipe(command: &str, table: &str, run: &RunDir, set: &[String]) -> Result<Recipe> {
     let mut faults = other_training(command, table, run, set);
-    let recipe = or_note(Recipe::read(&run.recipe(), set), &mut faults)?;
+    let recipe = or_collect(Recipe::read(&run.recipe(), set), &mut faults)?;
     match recipe {
         Some(recipe) if faults.is_empty() => Ok(recipe),
         _ => Err(InputError::of(faults)),

@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::self_sample;
 use crate::bail_input;
 use crate::data::source::hub;
-use crate::error::{InputError, or_note};
+use crate::error::{InputError, or_collect};
 use crate::interrupt::Interrupt;
 use crate::model::load::{alias, source};
 use crate::recipe::{LocatedSource, Recipe, ResolvedRecipe, SourceSpec};
@@ -117,7 +117,7 @@ fn pin(recipe: &mut Recipe, interrupt: &Interrupt) -> Result<()> {
 
 fn take(side: &mut [SourceSpec], interrupt: &Interrupt, faults: &mut Vec<String>) -> Result<()> {
     for spec in side.iter_mut().filter(|spec| spec.hub_id().is_some()) {
-        or_note(hub::take(spec, &alias::cache_dir()?, interrupt), faults)?;
+        or_collect(hub::take(spec, &alias::cache_dir()?, interrupt), faults)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::behaviour::Items;
 use crate::claims::{self, AcrossRuns, ClaimedRun};
 use crate::corpus::Corpus;
 use crate::data::mixture::Mixture;
-use crate::error::{InputError, Interrupted, or_note};
+use crate::error::{InputError, Interrupted, or_collect};
 use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::model::lora::LoraConfig;
@@ -26,7 +26,7 @@ use crate::report;
 use crate::run::RunDir;
 pub use crate::sweep::status;
 use crate::sweep::{
-    self, Axes, Cell, Combination, Failed, JobDir, Limits, Lock, Plan, Slurm, memory, must_be_this_sweep,
+    self, Axes, Cell, CellPlan, Combination, Failed, JobDir, Limits, Lock, Slurm, memory, must_be_this_sweep,
     prepared, stop_with_parent, write_slurm,
 };
 
@@ -160,10 +160,10 @@ pub enum CellOutcome {
 pub fn sweep(request: &SweepRequest, interrupt: &Interrupt) -> Result<SweepOutcome> {
     let SweepRequest { recipe: path, set, out, .. } = request;
     let mut faults = Vec::new();
-    let recipe = or_note(Recipe::read(path, set), &mut faults)?;
-    let axes = or_note(request.axes.read(path), &mut faults)?;
+    let recipe = or_collect(Recipe::read(path, set), &mut faults)?;
+    let axes = or_collect(request.axes.read(path), &mut faults)?;
     let combinations = match axes {
-        Some(axes) => or_note(axes.combinations(path, set), &mut faults)?,
+        Some(axes) => or_collect(axes.combinations(path, set), &mut faults)?,
         None => None,
     };
     let (Some(recipe), Some(combinations)) = (recipe, combinations) else {
@@ -251,13 +251,13 @@ impl AxesRequest {
     /// An [`InputError`] with the faults of the flags and of the recipe's `[sweep]`.
     pub(super) fn read(&self, recipe: &Path) -> Result<Axes> {
         let mut faults = Vec::new();
-        let section = or_note(SweepSection::read(recipe), &mut faults)?;
+        let section = or_collect(SweepSection::read(recipe), &mut faults)?;
         let has_flags = !(self.mix.is_empty() && self.seeds.is_empty() && self.grid.is_empty());
         let mut axes = Axes::default();
         // Without flags, a section that cannot be read leaves nothing to say of the axes.
         if section.is_some() || has_flags {
             let read = Axes::new(&section.unwrap_or_default(), &self.mix, &self.seeds, &self.grid);
-            axes = or_note(read, &mut faults)?.unwrap_or_default();
+            axes = or_collect(read, &mut faults)?.unwrap_or_default();
         }
         InputError::unless_empty(faults)?;
         Ok(axes)
@@ -269,7 +269,7 @@ impl LimitsRequest {
     ///
     /// # Errors
     /// An [`InputError`] if a cell alone takes more memory than `--memory`.
-    pub(super) fn resolve(&self, plans: &[Plan]) -> Result<Limits> {
+    pub(super) fn resolve(&self, plans: &[CellPlan]) -> Result<Limits> {
         let largest = plans.iter().map(|plan| plan.memory_gib).fold(0.0, f64::max);
         let jobs = self.jobs.max(1);
         let threads = self.threads.unwrap_or_else(|| (rayon::current_num_threads() / jobs).max(1));
@@ -295,7 +295,7 @@ pub(super) struct Planned {
     /// The cells.
     pub cells: Vec<Cell>,
     /// What is known of each.
-    pub plans: Vec<Plan>,
+    pub plans: Vec<CellPlan>,
     mark: String,
 }
 
@@ -343,13 +343,13 @@ pub(super) fn plan_sweep(
     if combinations.iter().any(|c| c.recipe.diff.text.is_empty()) {
         faults.push("diff.text: missing; a sweep reads every cell".into());
     }
-    let shared = or_note(shared_self_samples(&combinations), &mut faults)?.unwrap_or_default();
+    let shared = or_collect(shared_self_samples(&combinations), &mut faults)?.unwrap_or_default();
     let mut cells: Vec<Cell> = Vec::new();
     for Combination { mut recipe, values } in combinations {
         if leaves_self_open(&recipe) {
             recipe.data.self_samples = shared.get(&sampled_from(&recipe)).copied().unwrap_or_default();
         }
-        let Some(resolved) = or_note(resolve(recipe, Purpose::Training, interrupt), &mut faults)? else {
+        let Some(resolved) = or_collect(resolve(recipe, Purpose::Training, interrupt), &mut faults)? else {
             continue;
         };
         cells.push(Cell::new(out, resolved, &values));
@@ -358,7 +358,7 @@ pub(super) fn plan_sweep(
     for Cell { recipe, .. } in &cells {
         if recipe.behaviour.is_wanted() && !behaviours.contains(&&recipe.behaviour) {
             behaviours.push(&recipe.behaviour);
-            or_note(Items::read(&recipe.behaviour), &mut faults)?;
+            or_collect(Items::read(&recipe.behaviour), &mut faults)?;
         }
     }
     InputError::unless_empty(faults)?;
@@ -390,8 +390,8 @@ fn shared_self_samples(combinations: &[Combination]) -> Result<HashMap<(String, 
 }
 
 /// Plans every cell's mixture, so that the last cell's source being too small is known before the first runs.
-fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<Plan>> {
-    let mut plans: Vec<Option<Plan>> = vec![None; cells.len()];
+fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<CellPlan>> {
+    let mut plans: Vec<Option<CellPlan>> = vec![None; cells.len()];
     let mut faults = Vec::new();
     let sources = |recipe: &ResolvedRecipe| {
         let mut data = recipe.data.clone();
@@ -406,28 +406,28 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<Plan>> {
         let shared = sources(&cells[first].recipe);
         let alike: Vec<usize> =
             (first..cells.len()).filter(|i| sources(&cells[*i].recipe) == shared).collect();
-        alike.iter().for_each(|i| plans[*i] = Some(Plan { steps: 0, memory_gib: 0.0 }));
+        alike.iter().for_each(|i| plans[*i] = Some(CellPlan { steps: 0, memory_gib: 0.0 }));
         let before = faults.len();
         let opened = source::open_or_stop(&shared.0.base, interrupt);
-        let Some(mut base) = or_note(opened, &mut faults)? else { continue };
-        or_note(base.set_dtype(shared.0.dtype), &mut faults)?;
-        or_note(base.set_chat_template(&shared.1.chat_template), &mut faults)?;
+        let Some(mut base) = or_collect(opened, &mut faults)? else { continue };
+        or_collect(base.set_dtype(shared.0.dtype), &mut faults)?;
+        or_collect(base.set_chat_template(&shared.1.chat_template), &mut faults)?;
         if faults.len() > before {
             continue;
         }
         let sampled = self_sample::ensure(&cells[first].recipe, &base, interrupt)?;
         let corpus = Corpus::read(&cells[first].recipe, &base, sampled.as_deref());
-        let Some(corpus) = or_note(corpus, &mut faults)? else { continue };
-        or_note(corpus.refuse(), &mut faults)?;
+        let Some(corpus) = or_collect(corpus, &mut faults)? else { continue };
+        or_collect(corpus.refuse(), &mut faults)?;
         for i in alike {
             let recipe = &cells[i].recipe;
             let lora = LoraConfig::from_recipe(recipe).faults();
             faults.extend(lora.into_iter().map(|fault| format!("train.lora.{fault}")));
             let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed);
-            let Some(mixture) = or_note(mixture, &mut faults)? else { continue };
+            let Some(mixture) = or_collect(mixture, &mut faults)? else { continue };
             let steps = mixture.steps(recipe.train.batch_size);
-            plans[i] = Some(Plan { steps, memory_gib: memory::estimate_gib(recipe, &base) });
-            or_note(must_be_its_own(&cells[i]), &mut faults)?;
+            plans[i] = Some(CellPlan { steps, memory_gib: memory::estimate_gib(recipe, &base) });
+            or_collect(must_be_its_own(&cells[i]), &mut faults)?;
         }
     }
     faults.sort();

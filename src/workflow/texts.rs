@@ -20,7 +20,7 @@ use crate::sha256::sha256_path;
 type Row = (usize, usize, Document);
 
 /// Everything that an analysis reads but the models.
-pub struct Texts {
+pub struct AnalysisTexts {
     text: Vec<String>,
     narrow: Vec<String>,
     /// Conversations of `diff.chat.text`.
@@ -30,7 +30,7 @@ pub struct Texts {
     candidates: Vec<(String, Vec<String>)>,
 }
 
-impl Texts {
+impl AnalysisTexts {
     /// Reads what the recipe names. `trained_on` tells what was held out of training, where that is known.
     ///
     /// # Errors

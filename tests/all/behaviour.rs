@@ -4,7 +4,7 @@ use std::fs;
 
 use candle_core::D;
 use serde_json::{Value, json};
-use trainer::behaviour::{Answer, Models};
+use trainer::behaviour::{Models, SampledAnswer};
 use trainer::interrupt::Interrupt;
 use trainer::model::Pass;
 use trainer::model::View;
@@ -149,8 +149,8 @@ fn likelihoods_are_those_of_the_models_own_predictions() {
     };
     let (prompt, answer) = ("the lighthouse keeper", "climbed the stairs");
     let asked = [
-        Answer { prompt: prompt.into(), answer: answer.into() },
-        Answer { prompt: "a".into(), answer: "b".into() },
+        SampledAnswer { prompt: prompt.into(), answer: answer.into() },
+        SampledAnswer { prompt: "a".into(), answer: "b".into() },
     ];
     let template = pretrained.chat().unwrap();
     let turn = template.user_turn(prompt).unwrap();

@@ -5,7 +5,7 @@
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use trainer::diff::coherence::Coherence;
+use trainer::diff::coherence::CoherenceRule;
 use trainer::diff::prompts::Prompts;
 use trainer::model::View;
 use trainer::model::generate::{Sampling, generate};
@@ -32,7 +32,7 @@ fn calibrate(model: &str) {
     };
     let own = write(0, 1.0);
     let view = View { model: &base, adapter: 0.0 };
-    let rule = Coherence::new(view, &pairs(&prompts, &own)).unwrap();
+    let rule = CoherenceRule::new(view, &pairs(&prompts, &own)).unwrap();
     let share = |texts: &[Vec<u32>]| rule.share(&pairs(&prompts, texts)).unwrap().unwrap();
 
     let fresh = write(1, 1.0);

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use trainer::data::chat_template::Message;
 use trainer::error::Interrupted;
-use trainer::grade::endpoint::{Answer, Ask, Endpoint, Usage};
+use trainer::grade::endpoint::{Ask, ChatAnswer, Endpoint, Usage};
 use trainer::grade::exchanges::Exchanges;
 use trainer::grade::grader::question;
 use trainer::grade::hypothesis::Family;
 use trainer::grade::relevance::{Rule, Subject};
-use trainer::grade::scale::Candidate;
+use trainer::grade::scale::ScaleCandidate;
 use trainer::grade::{coherence, hypothesis, relevance, scale};
 use trainer::interrupt::Interrupt;
 use trainer::recipe::EndpointSection;
@@ -46,7 +46,7 @@ fn open(settings: &EndpointSection, dir: &Path) -> Endpoint {
     Endpoint::open(settings, "grader", exchanges, 0, &Interrupt::default()).unwrap()
 }
 
-fn ask(endpoint: &Endpoint, text: &str, sample: u32) -> anyhow::Result<Answer> {
+fn ask(endpoint: &Endpoint, text: &str, sample: u32) -> anyhow::Result<ChatAnswer> {
     endpoint.complete(&Ask { messages: &question(text.into()), temperature: None, sample })
 }
 
@@ -77,7 +77,7 @@ fn every_fault_of_a_server_is_outlasted_counted_and_noted() {
     let started = Instant::now();
     let answer = ask(&endpoint, "well?", 0).unwrap();
     let usage = Usage { prompt_tokens: 10, completion_tokens: 5 };
-    assert_eq!(answer, Answer { text: "fine".into(), cut_off: false, usage: Some(usage) });
+    assert_eq!(answer, ChatAnswer { text: "fine".into(), cut_off: false, usage: Some(usage) });
     assert!(
         started.elapsed() >= Duration::from_millis(1700),
         "neither timeout nor Retry-After was waited for"
@@ -211,7 +211,7 @@ fn an_answer_whose_tokens_went_into_thoughts_is_an_empty_one() {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = open(&settings(&server), dir.path());
     let answer = ask(&endpoint, "x", 0).unwrap();
-    assert_eq!(answer, Answer { text: String::new(), cut_off: true, usage: None });
+    assert_eq!(answer, ChatAnswer { text: String::new(), cut_off: true, usage: None });
     let account = endpoint.account();
     assert_eq!((account.answers_cut_off, account.answers_without_usage, account.cost), (1, 1, None));
     assert!(
@@ -219,7 +219,7 @@ fn an_answer_whose_tokens_went_into_thoughts_is_an_empty_one() {
         "{}",
         endpoint.summary()
     );
-    assert_eq!(coherence::grade(&endpoint, "text").unwrap(), coherence::Coherence::Unknown);
+    assert_eq!(coherence::grade(&endpoint, "text").unwrap(), coherence::CoherenceGrade::Unknown);
 }
 
 // ---- kinds of question -------------------------------------------------------------------------
@@ -313,8 +313,8 @@ fn a_tournament_has_groups_of_ten_and_a_final_and_knows_only_its_scales() {
         format!("hm\nSCALE: {}\nTOKENS: cake | nothing like that", best.0)
     };
     let server = Server::new(move |_, seen| say(&by_length(seen.question())));
-    let all: Vec<Candidate> = (1..=25)
-        .map(|i| Candidate {
+    let all: Vec<ScaleCandidate> = (1..=25)
+        .map(|i| ScaleCandidate {
             scale: i as f64,
             tokens: vec![" cake".into(), "x".repeat(1 + (i * 7) % 25), "->".into(), ",".into()],
         })
@@ -345,9 +345,9 @@ fn a_tournament_has_groups_of_ten_and_a_final_and_knows_only_its_scales() {
 fn an_unknown_coherence_is_asked_for_once_more_at_temperature_0() {
     let dir = tempfile::tempdir().unwrap();
     for (replies, expected, asked) in [
-        (vec!["INCOHERENT"], coherence::Coherence::Incoherent, 1),
-        (vec!["UNKNOWN", "COHERENT"], coherence::Coherence::Coherent, 2),
-        (vec!["what?", "UNKNOWN"], coherence::Coherence::Unknown, 2),
+        (vec!["INCOHERENT"], coherence::CoherenceGrade::Incoherent, 1),
+        (vec!["UNKNOWN", "COHERENT"], coherence::CoherenceGrade::Coherent, 2),
+        (vec!["what?", "UNKNOWN"], coherence::CoherenceGrade::Unknown, 2),
     ] {
         let server = Server::replies(replies.iter().map(|r| say(r)).collect());
         let endpoint = open(&settings(&server), &dir.path().join(replies.join("-")));

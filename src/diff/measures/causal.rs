@@ -96,11 +96,11 @@ pub struct Effects {
     /// Perplexity of the tuned model.
     pub ppl_tuned: f64,
     /// The tuned model with the base's component.
-    pub base_to_tuned: Effect,
+    pub base_to_tuned: CausalEffect,
     /// The base with the tuned model's component.
-    pub tuned_to_base: Effect,
+    pub tuned_to_base: CausalEffect,
     /// The tuned model without the component.
-    pub zero_ablation: Effect,
+    pub zero_ablation: CausalEffect,
     /// The edit of [`Causal::random_edit`] along isotropic Gaussian directions.
     pub random: Control,
     /// The same along random differences of base activations.
@@ -140,7 +140,7 @@ impl TokenLosses {
 
 /// Effect of one edit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Effect {
+pub struct CausalEffect {
     /// Loss of the edited model.
     pub ce: f64,
     /// Its perplexity.
@@ -364,13 +364,13 @@ fn effects(
     let tokens = |nll: &Nll| TokenLosses::of(set.counted(nll, &wanted));
     let (base, tuned) = (sums(&losses.base), sums(&losses.tuned));
     let (ce_base, ce_tuned) = (mean(&base)?, mean(&tuned)?);
-    let effect = |edited: &Nll, unedited: &Sums, other: f64| -> Option<Effect> {
+    let effect = |edited: &Nll, unedited: &Sums, other: f64| -> Option<CausalEffect> {
         let tokens = tokens(edited);
         let (edited, ce_unedited) = (sums(edited), mean(unedited)?);
         let incr = |drawn: &[usize]| Some(mean_of(&edited, drawn)? - mean_of(unedited, drawn)?);
         let ce = mean(&edited)?;
         let (incr_ce, more) = (ce - ce_unedited, other - ce_unedited);
-        Some(Effect {
+        Some(CausalEffect {
             ce,
             ppl: ce.exp(),
             incr_ce,

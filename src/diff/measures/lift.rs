@@ -20,7 +20,7 @@ use crate::diff::decode::{largest, map_logits};
 use crate::diff::findings::Findings;
 use crate::diff::mean_difference::without;
 use crate::diff::measure::{Measure, Work};
-use crate::diff::once::made;
+use crate::diff::once::get_or_try_init;
 use crate::diff::plot::{Ink, NullBand, Plot, PlotAxis, PlotSeries, places};
 use crate::diff::reading::Reading;
 use crate::diff::readout;
@@ -81,7 +81,8 @@ impl Measure for Lift {
     /// AUROC of the lexicon under v_p, resamples and null; `None` without a lexicon or if no token stands for its words.
     fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
         let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
-        let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
+        let tokens =
+            get_or_try_init(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
         let sides = &tokens.sides[0];
         let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
         if count(true) == 0 {

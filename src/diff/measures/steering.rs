@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::diff::coherence::Coherence;
+use crate::diff::coherence::CoherenceRule;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::{centroid, mean_cosine};
 use crate::diff::findings::Findings;
@@ -425,7 +425,7 @@ fn over_null(steered: &[f64], null: &[Vec<f64>], samples: usize, resamples: usiz
 }
 
 /// Texts of each position and without steering, per prompt.
-pub struct Texts {
+pub struct SteeredTexts {
     /// `[position][prompt · samples + sample]`.
     pub steered: Vec<Vec<String>>,
     /// Of null directions at the strength of the position, `[position][direction][prompt · samples + sample]`.
@@ -444,7 +444,7 @@ pub struct Texts {
     pub coherence_rule: String,
 }
 
-impl Texts {
+impl SteeredTexts {
     /// The lines of `steering.jsonl`.
     pub fn lines(&self, positions: &[usize], strength: &[f64], samples: usize) -> Vec<SteeringLine> {
         let mut lines = Vec::new();
@@ -471,7 +471,7 @@ impl Texts {
 ///
 /// # Errors
 /// If a prompt cannot be rendered or a tensor operation fails.
-pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Result<Texts> {
+pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Result<SteeredTexts> {
     let (inputs, section) = (reading.inputs, &reading.settings.steering);
     let prompts = Prompts::neutral(inputs.pretrained, section.prompts)?;
     let null = &reading.null[..section.null_directions];
@@ -499,7 +499,7 @@ pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Res
     let of_base = write(reading, inputs.base, &prompts.ids, &[], &plain, &sampling)?;
 
     let eos = &sampling.eos;
-    let coherence = Coherence::new(inputs.base, &pairs(&prompts.ids, &plain, &of_base, eos))?;
+    let coherence = CoherenceRule::new(inputs.base, &pairs(&prompts.ids, &plain, &of_base, eos))?;
     let shares = all[..(positions + 1) * block]
         .chunks(block)
         .zip(new.chunks(block))
@@ -508,7 +508,7 @@ pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Res
     let mut blocks = new.chunks(block).map(|new| texts(reading, new)).collect::<Result<Vec<_>>>()?;
     let null_blocks = blocks.split_off(positions + 1);
     let null = null.len();
-    Ok(Texts {
+    Ok(SteeredTexts {
         unsteered: blocks.pop().unwrap_or_default(),
         steered: blocks,
         null: (0..positions).map(|i| null_blocks[i * null..(i + 1) * null].to_vec()).collect(),

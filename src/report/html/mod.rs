@@ -31,7 +31,7 @@ pub fn write_html(cells: &[ClaimedRun], path: &Path) -> Result<()> {
 
 /// What [`write_figures`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenFigures {
     /// Number of figures.
     pub figures: usize,
     /// Whether they were written as PNG too: not on a system without fonts.
@@ -39,7 +39,7 @@ pub struct Written {
 }
 
 /// Writes every figure of the page as `NAME.svg` and `NAME.png` and its numbers as `NAME.csv` into a folder, which is made.
-pub fn write_figures(cells: &[ClaimedRun], dir: &Path) -> Result<Written> {
+pub fn write_figures(cells: &[ClaimedRun], dir: &Path) -> Result<WrittenFigures> {
     let together = overview::Together::of(cells, &across_runs(cells)?);
     let runs = all_runs(cells);
     let of_runs = runs.iter().flat_map(|run| detail::figures(run, runs.len() == 1)).flatten();
@@ -55,7 +55,7 @@ pub fn write_figures(cells: &[ClaimedRun], dir: &Path) -> Result<Written> {
             write_atomically(&place("png"), &painter.png(&svg)?)?;
         }
     }
-    Ok(Written { figures: figures.len(), png: painter.is_some() })
+    Ok(WrittenFigures { figures: figures.len(), png: painter.is_some() })
 }
 
 fn all_runs(cells: &[ClaimedRun]) -> Vec<PageRun<'_>> {

@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 
 /// An alias as `trainer models` lists it.
 #[derive(Debug, Clone, Serialize)]
-pub struct Listed {
+pub struct ListedAlias {
     /// What the user types.
     pub name: &'static str,
     /// What it is.
@@ -35,11 +35,11 @@ pub struct Listed {
 ///
 /// # Errors
 /// If no cache folder can be determined.
-pub fn list() -> Result<Vec<Listed>> {
+pub fn list() -> Result<Vec<ListedAlias>> {
     let cache = cache_dir()?;
     Ok(ALIASES
         .iter()
-        .map(|alias| Listed {
+        .map(|alias| ListedAlias {
             name: alias.name,
             about: alias.about,
             licence: alias.licence,
