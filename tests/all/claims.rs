@@ -7,16 +7,11 @@ use serde_json::{Value, json};
 use trainer::claims::{self, ClaimedRun, across_runs, read_all, write_run};
 use trainer::report::{analysis_json, html, summary, table, write_sweep};
 
-use crate::common::run_folder::{self, Spec};
-
-const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };
-
-fn read(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
+use crate::common::run_folder::{self, STRONG, Spec};
+use crate::common::values::read_json;
 
 fn change(path: &Path, with: impl Fn(&mut Value)) {
-    let mut document = read(path);
+    let mut document = read_json(path);
     with(&mut document);
     fs::write(path, document.to_string()).unwrap();
 }

@@ -90,13 +90,13 @@ fn needs_smollm2_135m_instruct_its_text_is_told_from_broken_text() {
 }
 
 #[test]
-#[ignore = "needs gemma-3-270m: trainer models fetch gemma-3-270m"]
-fn needs_gemma_3_270m_its_text_is_told_from_broken_text() {
+#[ignore = "slow: minutes; needs gemma-3-270m"]
+fn slow_gemma_3_270m_its_text_is_told_from_broken_text() {
     calibrate("gemma-3-270m");
 }
 
 #[test]
-#[ignore = "needs qwen2.5-coder-0.5b-instruct: trainer models fetch qwen2.5-coder-0.5b-instruct"]
-fn needs_qwen2_5_coder_0_5b_instruct_its_text_is_told_from_broken_text() {
+#[ignore = "slow: minutes; needs qwen2.5-coder-0.5b-instruct"]
+fn slow_qwen2_5_coder_0_5b_instruct_its_text_is_told_from_broken_text() {
     calibrate("qwen2.5-coder-0.5b-instruct");
 }

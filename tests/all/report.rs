@@ -15,9 +15,8 @@ use trainer::report::verdict::{gone_reasons, reasons};
 use trainer::report::{html, summary, table, write_sweep};
 
 use crate::common::lab::Lab;
-use crate::common::run_folder::{self, HOSTILE, Spec};
+use crate::common::run_folder::{self, HOSTILE, STRONG, Spec};
 
-const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };
 const NONE: Spec = Spec { mix: 2.0, seed: 0, trace: 0.0 };
 
 fn temp() -> tempfile::TempDir {

@@ -27,6 +27,9 @@ pub struct Spec {
     pub trace: f64,
 }
 
+/// A run whose trace is as strong as without mixing.
+pub const STRONG: Spec = Spec { mix: 0.5, seed: 3, trace: 1.0 };
+
 pub const POSITIONS: [usize; 5] = [0, 1, 2, 3, 4];
 
 fn five(f: impl Fn(usize) -> f64) -> Vec<f64> {
