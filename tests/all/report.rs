@@ -59,6 +59,7 @@ fn every_measure_of_the_list_shows_in_the_report_and_in_the_summary() {
     let chat = json!({ "messages": [turn("user"), turn("assistant")] });
     lab.write_rows("chat.jsonl", &[chat.clone(), chat]);
     let run = lab.fit("run", &EVERY_MEASURE);
+    lab.succeed(&["diff", "run"]);
     let (cell, section) =
         (Cell::read(&run).unwrap(), Recipe::read(&run.join("recipe.toml"), &[]).unwrap().diff);
     assert_eq!(wanted(&section).count(), MEASURES.len(), "a measure is off: add it to EVERY_MEASURE");
