@@ -2,7 +2,7 @@
 //! claims (the table of `trainer diff`, the report, `summary.csv`, `trainer tune`) reads them from here.
 //!
 //! [`readable`] and [`gone`] are the two claims on a run, beside what it [`learned`] and the [`length`] of the difference;
-//! [`across`] is what may be said of runs together. [`file`] and [`store`] keep them as `claims.json` beside what they rest on.
+//! [`across`] is what may be said of runs together. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest on.
 
 pub mod across;
 pub mod dose;

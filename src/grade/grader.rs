@@ -1,7 +1,7 @@
 //! Language models as graders, over any OpenAI-compatible chat-completions endpoint: the protocol of arXiv 2510.13900
 //! for those who want it. Nothing here knows what an activation difference is; a question goes in as text.
 //!
-//! [`endpoint`] asks, [`exchanges`] remembers, and each kind of question is one file: its prompt, and what counts as
+//! [`super::endpoint`] asks, [`super::exchanges`] remembers, and each kind of question is one file: its prompt, and what counts as
 //! an answer. The prompts are our own wording of the questions that the authors' toolkit asks.
 
 use std::sync::Mutex;

@@ -11,7 +11,7 @@ use crate::ops::weight::Matrix;
 /// One block of a decoder.
 pub trait Block: Send + Sync {
     /// The residual stream `(tokens, hidden)` through the block. Calls the hook at the sites inside
-    /// ([`Site::AttnOut`], [`Site::ResidMid`], [`Site::MlpOut`]).
+    /// ([`AttnOut`](crate::model::hooks::Site::AttnOut), [`ResidMid`](crate::model::hooks::Site::ResidMid), [`MlpOut`](crate::model::hooks::Site::MlpOut)).
     ///
     /// # Errors
     /// If a tensor operation or the hook fails.

@@ -8,7 +8,7 @@
 //!
 //! Any finetuning lifts or lowers common words as such. Two things keep that out, without which the words of corpora
 //! that were never trained on rise too (`docs/log.md`): v_p, like the null directions, is read without its part along the
-//! base's mean activation at p, and the other words are those that the pretraining and measured text holds [`COMMON`]
+//! base's mean activation at p, and the other words are those that the pretraining and measured text holds [`crate::diff::vocabulary::COMMON`]
 //! times or more.
 
 use anyhow::Result;
