@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod batch;
+pub mod contrast;
 pub mod export;
 pub mod generate;
 pub mod hooks;
