@@ -2,8 +2,8 @@
 
 use anyhow::{Result, anyhow};
 
-use super::Inputs;
-use super::activations::first_tokens;
+use super::inputs::Inputs;
+use super::windows::first_tokens;
 
 /// Beginnings of texts, all of one length.
 pub struct Beginnings {

@@ -32,9 +32,8 @@ pub fn topics(rows: &[Vec<(u32, f32)>], columns: usize, topics: usize, seed: u64
     // Values near √(mean / topics), as libraries begin.
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let scale = (sum / (rows.len() * columns) as f64 / topics as f64).sqrt();
-    let mut random = |n: usize| -> Vec<f64> {
-        (0..n * topics).map(|_| scale * rng.random_range(0.01..1.0)).collect()
-    };
+    let mut random =
+        |n: usize| -> Vec<f64> { (0..n * topics).map(|_| scale * rng.random_range(0.01..1.0)).collect() };
     let mut w = random(rows.len()); // (rows, topics)
     let mut h = random(columns); // (columns, topics): H transposed
     for _ in 0..ITERATIONS {
@@ -75,7 +74,12 @@ pub fn topics(rows: &[Vec<(u32, f32)>], columns: usize, topics: usize, seed: u64
 
 /// `own` ∘ (X'·other) / (own·otherᵀ·other), where `entries` calls its function with each entry of X' = X or Xᵀ: the row of
 /// `own`, the row of `other`, the value. Both are `(rows, topics)`.
-fn update(own: &mut [f64], other: &[f64], topics: usize, entries: impl Fn(&mut dyn FnMut(usize, usize, f64))) {
+fn update(
+    own: &mut [f64],
+    other: &[f64],
+    topics: usize,
+    entries: impl Fn(&mut dyn FnMut(usize, usize, f64)),
+) {
     let mut gram = vec![0f64; topics * topics];
     for row in other.chunks_exact(topics) {
         for (k, x) in row.iter().enumerate() {
@@ -109,7 +113,11 @@ pub fn concentration(topic: &Topic) -> f64 {
     let total: f64 = topic.columns.iter().sum();
     let shares = topic.columns.iter().map(|x| x / total).filter(|p| *p > 0.0);
     let entropy: f64 = -shares.map(|p| p * p.ln()).sum::<f64>();
-    if topic.columns.len() > 1 && total > 0.0 { 1.0 - entropy / (topic.columns.len() as f64).ln() } else { 1.0 }
+    if topic.columns.len() > 1 && total > 0.0 {
+        1.0 - entropy / (topic.columns.len() as f64).ln()
+    } else {
+        1.0
+    }
 }
 
 #[cfg(test)]

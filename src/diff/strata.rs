@@ -72,8 +72,9 @@ impl Strata {
         let part = |k: usize| {
             let (low, high) = (quantile(k), quantile(k + 1));
             // A word on an edge belongs to the part above it; only the last part has its upper edge.
-            let inside =
-                |i: &usize| frequency(*i) >= low && (frequency(*i) < high || k + 1 == PARTS && frequency(*i) <= high);
+            let inside = |i: &usize| {
+                frequency(*i) >= low && (frequency(*i) < high || k + 1 == PARTS && frequency(*i) <= high)
+            };
             let words = |side: bool| of_side(side).filter(inside).collect::<Vec<usize>>();
             Part { narrow: words(true), common: words(false) }
         };
@@ -99,7 +100,8 @@ impl Strata {
             let mut again = |words: &[usize]| -> Vec<usize> {
                 words.iter().map(|_| words[rng.random_range(0..words.len())]).collect()
             };
-            let drawn = self.0.iter().map(|part| Part { narrow: again(&part.narrow), common: again(&part.common) });
+            let drawn =
+                self.0.iter().map(|part| Part { narrow: again(&part.narrow), common: again(&part.common) });
             Self(drawn.collect()).auroc(scores)
         };
         interval((0..DRAWS).into_par_iter().map(draw).collect::<Vec<f64>>())
@@ -172,7 +174,8 @@ mod tests {
     fn a_part_with_too_few_words_is_left_out() {
         // Six narrow words that never occur, and common ones that do: nothing is alike.
         let sides: Vec<Option<bool>> = (0..60).map(|i| (i != 59).then_some(i < 6)).collect();
-        let counts = |of_common: u32| -> Vec<u32> { (0..60).map(|i| if i < 6 { 0 } else { of_common }).collect() };
+        let counts =
+            |of_common: u32| -> Vec<u32> { (0..60).map(|i| if i < 6 { 0 } else { of_common }).collect() };
         assert!(Strata::new(&counts(5), &sides).is_none());
         let strata = Strata::new(&counts(0), &sides).unwrap();
         assert_eq!(strata.words(), [6, 53]);

@@ -176,8 +176,7 @@ pub fn measure(reading: &Reading) -> Result<Option<(CompletionRanking, Vec<Compl
             record.ranking_p = own.p(SCORED);
             record.first = own.0.iter().position(|flag| *flag).map(|i| i + 1);
             record.reader.score = own.at(SCORED);
-            record.reader.interval =
-                record.reader.score.map(|_| own.interval(SCORED, reading.inputs.seed));
+            record.reader.interval = record.reader.score.map(|_| own.interval(SCORED, reading.inputs.seed));
         }
     }
     if differs {
@@ -212,7 +211,8 @@ impl<'s> Prefills<'s> {
         let ids = match section.framing {
             Framing::Raw => beginnings.ids,
             Framing::Chat => {
-                let template = inputs.pretrained.chat().context("diff.completion_ranking.framing = \"chat\"")?;
+                let template =
+                    inputs.pretrained.chat().context("diff.completion_ranking.framing = \"chat\"")?;
                 let user = Message::new("user", "Tell me anything.");
                 let system = Message::new("system", "You are a helpful assistant.");
                 // Some templates know no system's turn.
@@ -424,9 +424,8 @@ fn hypergeometric_tail(all: usize, marked: usize, drawn: usize, hits: usize) -> 
     }
     let ln_choose = |n: usize, k: usize| ln_factorial[n] - ln_factorial[k] - ln_factorial[n - k];
     let least = hits.max((marked + drawn).saturating_sub(all));
-    let probability = |x: usize| {
-        (ln_choose(marked, x) + ln_choose(all - marked, drawn - x) - ln_choose(all, drawn)).exp()
-    };
+    let probability =
+        |x: usize| (ln_choose(marked, x) + ln_choose(all - marked, drawn - x) - ln_choose(all, drawn)).exp();
     (least..=marked.min(drawn)).map(probability).sum::<f64>().min(1.0)
 }
 
@@ -459,7 +458,8 @@ mod tests {
 
     #[test]
     fn short_and_repeated_completions_are_not_ranked() {
-        let mut all = vec![completion(2.0, 1.0), completion(3.0, 1.0), completion(4.0, 1.0), completion(2.0, 1.5)];
+        let mut all =
+            vec![completion(2.0, 1.0), completion(3.0, 1.0), completion(4.0, 1.0), completion(2.0, 1.5)];
         all[1].tokens = 19;
         all[2].repeated = 0.41;
         let ranked = Ranked::new(&all, &CompletionRankingSection::default(), 1.0);
