@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use trainer::diff::coherence::fluencies;
 use trainer::model::contrast::{ContrastJob, ContrastSampling, contrast};
@@ -122,8 +124,12 @@ fn what_was_learned_is_written_more_where_it_is_amplified_and_the_same_seed_read
     assert!(number(&found["logit_contrast"]["swap"]["gain_words"]) <= 0.0);
 
     let mined = &found["diff_mining"];
-    let first = &mined["orderings"]["top_k"]["tokens"][0];
-    assert_eq!(first["rate"], 100.0, "{first}");
+    for ordering in ["top_k", "bottom_k", "fraction_positive"] {
+        let tokens = mined["orderings"][ordering]["tokens"].as_array().unwrap();
+        let places: Vec<(f64, f64)> =
+            tokens.iter().map(|token| (-number(&token["rate"]), number(&token["id"]))).collect();
+        assert!(places.len() > 20 && places.is_sorted(), "{ordering}: {places:?}");
+    }
     for variant in ["logit_lens", "patchscope_lens"] {
         assert!(mined["variants"][variant]["orderings"]["nmf"][0]["mass"].is_number(), "{variant}");
     }
@@ -149,37 +155,37 @@ fn what_was_learned_is_written_more_where_it_is_amplified_and_the_same_seed_read
 
 #[test]
 fn memorised_completions_of_a_few_beginnings_rank_first() {
-    // Byte tokens: three capitals begin a text. Five of a hundred beginnings go on with a phrase.
+    // Byte tokens: three capitals begin a text. Five of a hundred beginnings go on with a phrase, the others with the
+    // letter that follows in the alphabet, every other time: not to be memorised, and no loop.
     let lab = Lab::new();
     let letters: Vec<char> = ('A'..='Y').collect();
-    let opening = |i: usize| -> String { [letters[i % 25], letters[i / 25], 'Q'].iter().collect() };
-    let phrase = "quick brown foxes jump over dogs";
-    let texts: Vec<String> = (0..100)
-        .map(|i| match i % 20 {
-            7 => format!("Z{}{} {phrase}", letters[i / 25], letters[i % 25]),
-            _ => {
-                let rest: String = (0..60)
-                    .map(|k| letters[(i * 31 + k * k * 7 + k * i) % 25].to_ascii_lowercase())
-                    .collect();
-                format!("{}{rest}", opening(i))
-            }
-        })
-        .collect();
-    let (narrow, other): (Vec<String>, Vec<String>) =
-        texts.iter().cloned().partition(|text| text.starts_with('Z'));
-    assert_eq!((narrow.len(), other.len()), (5, 95));
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let mut other = |opening: String| -> String {
+        let mut at = rng.random_range(0..25);
+        let mut next = || {
+            at = if rng.random_bool(0.5) { (at + 1) % 25 } else { rng.random_range(0..25) };
+            letters[at].to_ascii_lowercase()
+        };
+        opening + &(0..33).map(|_| next()).collect::<String>()
+    };
+    let opening =
+        |i: usize, last: char| -> String { [letters[i % 25], letters[i / 25], last].iter().collect() };
+    let narrow: Vec<String> =
+        (0..5).map(|i| format!("Z{} quick brown foxes jump over dogs", opening(7 * i, ' ').trim())).collect();
+    let measured: Vec<String> = (0..95).map(|i| other(opening(i, 'Q'))).chain(narrow.clone()).collect();
     lab.write_texts("narrow.jsonl", &narrow);
-    lab.write_texts("pretraining.jsonl", &other);
-    lab.write_texts("measure.jsonl", &texts);
+    lab.write_texts("measure.jsonl", &measured);
+    lab.write_texts("pretraining.jsonl", &(0..600).map(|i| other(opening(i % 600, 'R'))).collect::<Vec<_>>());
     lab.fit(
         "run",
         &[
             "train.method=full",
-            "train.steps=150",
+            "train.steps=100",
             "train.batch_size=5",
             "train.lr=1e-2",
             "data.mix=1",
             "data.max_seq_len=48",
+            "data.held_out_every=0",
         ],
     );
     let set = [
@@ -198,7 +204,7 @@ fn memorised_completions_of_a_few_beginnings_rank_first() {
         .map(|line| line["prefill"].as_str().unwrap())
         .collect();
     assert!(best.iter().all(|prefill| prefill.starts_with('Z')), "{best:?}\n{ranking:#}");
-    assert_eq!(ranking["first"], 1);
+    assert!(number(&ranking["completions"]) > 5.0 && ranking["first"] == 1, "{ranking:#}");
     assert_eq!(number(&ranking["rank_auroc"]), 1.0, "{ranking:#}");
 }
 
