@@ -24,6 +24,7 @@ pub mod relevance;
 pub mod statistics;
 pub mod stored;
 pub mod strength;
+pub mod svd;
 pub mod writing;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,8 @@ pub mod generate;
 pub mod hooks;
 pub mod load;
 pub mod lora;
+pub mod modules;
+pub mod update;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use self::arch::{gemma2, gemma3, llama, qwen2, qwen3};
 use self::hooks::{Hook, NoHook, Site};
 use self::load::loader::{Loader, Trainables, Tuning};
 use self::load::source::Pretrained;
+use self::modules::Module;
 use crate::bail_input;
 use crate::ops::attention::LayerCache;
 use crate::ops::segments::Segments;
@@ -96,6 +99,9 @@ pub trait Block: Send + Sync {
     /// # Errors
     /// If a tensor operation or the hook fails.
     fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass) -> candle_core::Result<Tensor>;
+
+    /// The linear layers of the block.
+    fn modules(&self) -> Vec<Module<'_>>;
 }
 
 /// Lets the hook see a value and gives back what flows on.

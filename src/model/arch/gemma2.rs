@@ -17,6 +17,7 @@ use super::rotary;
 use crate::bail_input;
 use crate::model::hooks::Site;
 use crate::model::load::loader::Loader;
+use crate::model::modules::{Module, of_block};
 use crate::model::{Block, Decoder, Pass, at_site};
 use crate::ops::add::add;
 use crate::ops::attention::Attention;
@@ -182,5 +183,11 @@ impl Block for SandwichBlock {
         let mlp = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&x, pass)?, pass)?;
         let mlp = at_site(pass, layer, Site::MlpOut, self.post_feedforward_layernorm.forward(&mlp, pass)?)?;
         add(&x, &mlp, pass.tape)
+    }
+
+    fn modules(&self) -> Vec<Module<'_>> {
+        let before = [&self.input_layernorm, &self.pre_feedforward_layernorm];
+        let after = [Some(&self.post_attention_layernorm), Some(&self.post_feedforward_layernorm)];
+        of_block(&self.self_attn, &self.mlp, before, after)
     }
 }

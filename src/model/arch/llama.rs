@@ -13,6 +13,7 @@ use super::layers::{GatedMlp, RmsNorm, SelfAttention};
 use super::rotary;
 use crate::model::hooks::Site;
 use crate::model::load::loader::Loader;
+use crate::model::modules::{Module, of_block};
 use crate::model::{Block, Decoder, Pass, at_site};
 use crate::ops::add::add;
 use crate::ops::attention::Attention;
@@ -136,5 +137,10 @@ impl Block for PreNormBlock {
         let mlp = self.mlp.forward(&self.post_attention_layernorm.forward(&x, pass)?, pass)?;
         let mlp = at_site(pass, layer, Site::MlpOut, mlp)?;
         add(&x, &mlp, pass.tape)
+    }
+
+    fn modules(&self) -> Vec<Module<'_>> {
+        let before = [&self.input_layernorm, &self.post_attention_layernorm];
+        of_block(&self.self_attn, &self.mlp, before, [None, None])
     }
 }
