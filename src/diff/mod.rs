@@ -17,12 +17,14 @@ pub mod losses;
 pub mod mean_difference;
 pub mod measures;
 pub mod prompts;
+pub mod reader;
 pub mod reading;
 pub mod readout;
 pub mod record;
 pub mod relevance;
 pub mod statistics;
 pub mod stored;
+pub mod strata;
 pub mod strength;
 pub mod svd;
 pub mod writing;
@@ -45,7 +47,7 @@ use self::measures::chat::Turns;
 use self::measures::steering::SteeringLine;
 use self::measures::{
     bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
-    logit_lens, patchscope, probe, steering,
+    logit_lens, patchscope, probe, steering, weights,
 };
 use self::reading::{Prepared, Reading};
 use self::record::Readability;
@@ -185,6 +187,10 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     lap("identification");
     let (steering, lines) = steered.map(|s| (s.record, s.lines)).unzip();
 
+    // What the weights say by themselves.
+    let weights = settings.weights.enabled.then(|| weights::measure(&reading)).transpose()?;
+    lap("weights");
+
     // What it does to the losses.
     let bias_share =
         settings.bias_share.enabled.then(|| bias_share::measure(&reading)).transpose()?.flatten();
@@ -212,6 +218,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     record.probe = probe;
     record.chat = chat;
     record.identification = identification;
+    record.readers.weights = weights;
     record.elapsed_s = elapsed_s;
     Ok(Analysis {
         record,

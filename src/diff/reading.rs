@@ -12,6 +12,7 @@ use super::losses::LossSets;
 use super::mean_difference::{Means, RandomDifferences, Resamples, later};
 use super::measures::identification::{Candidate, candidates};
 use super::measures::lift::WordTokens;
+use super::strata::{Strata, token_counts};
 use crate::interrupt::Interrupt;
 use crate::recipe::DiffSection;
 
@@ -30,6 +31,8 @@ pub struct Prepared {
     pub losses: LossSets,
     /// Tokens that stand for words of the lexicon and for common words, once they were looked for.
     pub word_tokens: OnceCell<WordTokens>,
+    /// How often each token stands in the pretraining and measured text, once that was counted.
+    pub token_counts: OnceCell<Vec<u32>>,
 }
 
 impl Prepared {
@@ -50,6 +53,7 @@ impl Prepared {
             losses: LossSets::new(&windows.rows),
             windows,
             word_tokens: OnceCell::new(),
+            token_counts: OnceCell::new(),
         })
     }
 }
@@ -150,6 +154,22 @@ impl<'a> Reading<'a> {
             sum.iter_mut().zip(&v[i]).for_each(|(s, x)| *s += x);
         }
         sum
+    }
+
+    /// Words of the lexicon that the tokens stand for, and common words, cut by how often their tokens stand in the
+    /// pretraining and measured text; `None` where there are too few alike.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn strata(&self, tokens: &WordTokens) -> Result<Option<Strata>> {
+        let inputs = self.inputs;
+        let counts = made(&self.prepared.token_counts, || {
+            let texts: Vec<&String> = inputs.pretraining.iter().chain(inputs.text).collect();
+            token_counts(&texts, &inputs.pretrained.tokenizer, inputs.base.model.vocab_size())
+        })?;
+        let of_word: Vec<u32> =
+            tokens.ids.iter().map(|id| counts.get(*id as usize).copied().unwrap_or(0)).collect();
+        Ok(Strata::new(&of_word, &tokens.sides[0]))
     }
 
     /// The embedder.

@@ -27,8 +27,9 @@ use super::measures::probe::Probe;
 use super::measures::steering::Steering;
 use super::measures::{
     bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
-    logit_lens, patchscope, probe, steering,
+    logit_lens, patchscope, probe, steering, weights,
 };
+use super::reader::Readers;
 use super::reading::{Prepared, Reading};
 use super::statistics::Interval;
 
@@ -116,6 +117,9 @@ pub struct Readability {
     /// Which of the candidate corpora the trace points at.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub identification: Option<Identification>,
+    /// Readers beyond the mean difference.
+    #[serde(skip_serializing_if = "Readers::is_empty", default)]
+    pub readers: Readers,
     /// Seconds that each stage took.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub elapsed_s: BTreeMap<String, f64>,
@@ -159,6 +163,7 @@ impl Readability {
             depth::UNITS,
             chat::UNITS,
             identification::UNITS,
+            weights::UNITS,
         ]
         .concat();
         Self {
@@ -195,6 +200,7 @@ impl Readability {
             depth: None,
             chat: None,
             identification: None,
+            readers: Readers::default(),
             elapsed_s: BTreeMap::new(),
             positions,
         }

@@ -99,14 +99,24 @@ pub fn jacobi(mut columns: Vec<Vec<f64>>) -> Svd {
     }
 }
 
-/// M·Mᵀ or Mᵀ·M of a matrix, by rows, in double precision: over its rows (`true`) or over its columns.
+/// Rows or columns of a matrix that are brought to double precision at once.
+const AT_ONCE: usize = 8_192;
+
+/// M·Mᵀ (`over_rows`) or Mᵀ·M of a matrix, by rows, in double precision.
 ///
 /// # Errors
 /// If a tensor operation fails.
 pub fn gram(matrix: &Tensor, over_rows: bool) -> Result<Vec<Vec<f64>>> {
-    let m = matrix.to_dtype(DType::F64)?;
-    let product = if over_rows { m.matmul(&m.t()?)? } else { m.t()?.matmul(&m)? };
-    Ok(product.to_vec2()?)
+    let (side, other) = if over_rows { (0, 1) } else { (1, 0) };
+    let (n, long) = (matrix.dim(side)?, matrix.dim(other)?);
+    let mut sum = Tensor::zeros((n, n), DType::F64, matrix.device())?;
+    for start in (0..long).step_by(AT_ONCE) {
+        let part =
+            matrix.narrow(other, start, AT_ONCE.min(long - start))?.to_dtype(DType::F64)?.contiguous()?;
+        let turned = part.t()?;
+        sum = (sum + if over_rows { part.matmul(&turned)? } else { turned.matmul(&part)? })?;
+    }
+    Ok(sum.to_vec2()?)
 }
 
 /// All singular values of a dense matrix `(out, in)`, largest first: the roots of the eigenvalues of the Gram matrix on
@@ -210,32 +220,40 @@ fn tridiagonal(mut d: Vec<f64>, mut e: Vec<f64>) -> Vec<f64> {
 const SPARE: usize = 16;
 const ROUNDS: usize = 12;
 
-/// The `k` leading left singular vectors of a dense matrix `(out, in)`, `[i][row]`, by orthogonal iteration on M·Mᵀ
-/// (Golub & Van Loan, §8.2.4). Where singular values lie close together, as in the weights of a model, the last of them are
-/// mixtures with those that follow.
+/// The `k` leading left singular vectors of a dense matrix `(out, in)`, `[i][row]`, by orthogonal iteration on its smaller
+/// side (Golub & Van Loan, §8.2.4). Where singular values lie close together, as in the weights of a model, the last of
+/// the vectors are mixtures with those that follow.
 ///
 /// # Errors
 /// If a tensor operation fails.
 pub fn leading_left(matrix: &Tensor, k: usize) -> Result<Vec<Vec<f64>>> {
     let (out, inp) = matrix.dims2()?;
-    let width = (k + SPARE).min(out).min(inp);
+    if out <= inp {
+        return leading(matrix, k);
+    }
+    let right = leading(&matrix.t()?, k)?;
+    let mut left = matrix.matmul(&columns(&right, inp)?)?.t()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    orthonormalise(&mut left);
+    Ok(left)
+}
+
+/// The same where there are not more rows than columns.
+fn leading(matrix: &Tensor, k: usize) -> Result<Vec<Vec<f64>>> {
+    let rows = matrix.dim(0)?;
+    let width = (k + SPARE).min(rows);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut basis: Vec<Vec<f64>> =
-        (0..width).map(|_| (0..out).map(|_| rng.random_range(-1.0..1.0)).collect()).collect();
+        (0..width).map(|_| (0..rows).map(|_| rng.random_range(-1.0..1.0)).collect()).collect();
     orthonormalise(&mut basis);
-    let transposed = matrix.t()?.contiguous()?; // (in, out)
-    let mut images = Vec::new(); // Mᵀ·q, `[i][column]`
-    for round in 0..=ROUNDS {
-        let q = columns(&basis, out)?; // (out, width)
-        let image = transposed.matmul(&q)?; // (in, width)
-        if round == ROUNDS {
-            images = image.t()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
-            break;
-        }
-        basis = matrix.matmul(&image)?.t()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let (matrix, transposed) = (matrix.contiguous()?, matrix.t()?.contiguous()?);
+    // Mᵀ·q, (columns, width)
+    let image = |basis: &[Vec<f64>]| -> Result<Tensor> { Ok(transposed.matmul(&columns(basis, rows)?)?) };
+    for _ in 0..ROUNDS {
+        basis = matrix.matmul(&image(&basis)?)?.t()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
         orthonormalise(&mut basis);
     }
     // Rayleigh and Ritz: the best directions within what the basis spans.
+    let images = image(&basis)?.t()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
     let projected: Vec<Vec<f64>> =
         images.iter().map(|x| images.iter().map(|y| dot(x, y)).collect()).collect();
     let ritz = super::eigen::jacobi(&projected);
@@ -346,7 +364,7 @@ mod tests {
         let thin = of_product(&b, &a);
         let dense: Vec<f32> = product(&b, &a).concat().iter().map(|x| *x as f32).collect();
         let dense = Tensor::from_vec(dense, (out, inp), &Device::Cpu)?;
-        for matrix in [dense.clone(), dense.t()?.contiguous()?] {
+        for matrix in [dense.clone(), dense.t()?] {
             let values = singular_values(&matrix)?;
             assert_eq!(values.len(), inp);
             for (i, value) in values.iter().enumerate() {
@@ -354,10 +372,12 @@ mod tests {
                 assert!((value - want).abs() < 1e-5 * thin.s[0], "{i}: {value} {want}");
             }
         }
-        let left = leading_left(&dense, 3)?;
-        assert_eq!(left.len(), 3);
-        for (found, want) in left.iter().zip(&thin.u) {
-            assert!((dot(found, want).abs() - 1.0).abs() < 1e-5);
+        for (matrix, vectors) in [(dense.clone(), &thin.u), (dense.t()?, &thin.v)] {
+            let left = leading_left(&matrix, 3)?;
+            assert_eq!(left.len(), 3);
+            for (found, want) in left.iter().zip(vectors) {
+                assert!((dot(found, want).abs() - 1.0).abs() < 1e-5);
+            }
         }
         Ok(())
     }

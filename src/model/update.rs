@@ -103,7 +103,10 @@ fn is_zero(tensor: &Tensor) -> Result<bool> {
 }
 
 /// Whether two matrices hold the same numbers.
-pub(super) fn same(a: &Matrix, b: &Matrix) -> Result<bool> {
+///
+/// # Errors
+/// If there is no memory.
+pub fn same(a: &Matrix, b: &Matrix) -> Result<bool> {
     match (a, b) {
         (Matrix::Dense(a), Matrix::Dense(b)) if a.id() == b.id() => return Ok(true),
         (Matrix::Packed(a), Matrix::Packed(b)) if std::sync::Arc::ptr_eq(a, b) => return Ok(true),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::source::{SourceSpec, one_or_many};
+use super::weights::WeightsSection;
 
 /// Number of built-in neutral prompts.
 pub const MAX_PROMPTS: usize = 20;
@@ -14,6 +15,8 @@ pub enum Preset {
     /// Minutes on two cores.
     #[default]
     Quick,
+    /// `quick` with every reader at its full size.
+    Full,
     /// The sizes of arXiv 2510.13900, as far as its text gives them.
     Paper,
     /// Those of the authors' toolkit, `science-of-finetuning/diffing-toolkit` (July 2026).
@@ -108,6 +111,8 @@ pub struct DiffSection {
     pub depth: DepthSection,
     /// Conversations.
     pub chat: ChatSection,
+    /// The change of the weights by itself.
+    pub weights: WeightsSection,
     /// Words that count as relevant: this many of the most over-represented.
     pub lexicon_size: usize,
     /// Sentence embedder: alias or a sentence-transformers folder.
@@ -146,6 +151,7 @@ impl Default for DiffSection {
             dimensionality: DimensionalitySection::default(),
             depth: DepthSection::default(),
             chat: ChatSection::default(),
+            weights: WeightsSection::default(),
             lexicon_size: 100,
             embedder: "all-minilm-l6-v2".into(),
         }
@@ -513,11 +519,14 @@ impl DiffSection {
                     random_differences: 64,
                     ..quick.causal.clone()
                 },
+                // Later than what these presets repeat.
+                weights: WeightsSection { enabled: false, ..quick.weights.clone() },
                 ..quick.clone()
             }
         };
         match preset {
             Preset::Quick => quick,
+            Preset::Full => Self { preset, ..quick },
             Preset::Paper => Self { layer_rule: LayerRule::Floor, tokens: 5, norm_skip: 3, ..long() },
             Preset::Toolkit => {
                 let mut section = Self { positions: vec![0, 1, 2, 3, 4, 5], tokens: 128, ..long() };
@@ -707,6 +716,7 @@ impl DiffSection {
                 );
             }
         }
+        self.weights.faults().into_iter().for_each(|fault| check(false, fault));
         let prompts = MAX_PROMPTS;
         check(
             (1..=prompts).contains(&self.steering.prompts) || !self.steering.enabled,

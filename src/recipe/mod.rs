@@ -17,6 +17,7 @@ mod sweep;
 mod table;
 mod trace;
 mod train;
+mod weights;
 
 use std::path::Path;
 
@@ -45,6 +46,7 @@ pub use self::sweep::SweepSection;
 use self::table::{differences, differing, in_file, lenient, sound};
 pub use self::trace::{StopSection, TRACE_MEASURES, TraceSection};
 pub use self::train::{Method, Schedule, TrainSection};
+pub use self::weights::WeightsSection;
 use crate::error::InputError;
 
 /// A whole recipe.
@@ -219,6 +221,7 @@ impl Recipe {
         let newer_tables = [
             ("[train.mitigation", train.mitigation == default.mitigation),
             ("[train.trace", train.trace == default.trace),
+            ("[diff.weights", true), // no training reads it
         ];
         let diff = if self.trains_by_diff() { self.diff.clone() } else { DiffSection::default() };
         let toml = Self { diff, ..self.clone() }.to_toml();
