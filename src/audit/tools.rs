@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::diff::activations::to_tensor;
-use crate::diff::decoded::{Decoded, Variant};
+use crate::diff::collect::to_tensor;
+use crate::diff::decode::TopToken;
+use crate::diff::decode::{Decoded, Variant};
 use crate::diff::mean_difference::{factor_to, scaled};
-use crate::diff::relevance::TopToken;
 use crate::diff::stored::Stored;
 use crate::interrupt::Interrupt;
 use crate::model::View;

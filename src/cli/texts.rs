@@ -9,7 +9,7 @@ use crate::data::chat_template::Message;
 use crate::data::duplicates::{self, Rows};
 use crate::data::source::Document;
 use crate::diff::Inputs;
-use crate::diff::losses::LossDocuments;
+use crate::diff::inputs::LossDocuments;
 use crate::diff::measures::chat::conversations;
 use crate::model::View;
 use crate::model::load::source::Pretrained;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::texts::Texts;
 use crate::behaviour::{Items, Models, facts};
-use crate::diff::curve;
+use crate::diff::during_training;
 use crate::diff::reading::Prepared;
 use crate::interrupt::Interrupt;
 use crate::model::View;
@@ -40,7 +40,7 @@ impl Trace {
         let facts = trace.every > 0 && trace.behaviour && !recipe.behaviour.facts.items.is_empty();
         Ok(Self {
             texts,
-            settings: curve::settings(&recipe.diff, trace),
+            settings: during_training::settings(&recipe.diff, trace),
             items: if facts { Items::read(&recipe.behaviour)?.facts } else { Vec::new() },
             contexts: recipe.behaviour.facts.contexts.iter().take(1).cloned().collect(),
             chat: recipe.behaviour.chat,
@@ -61,7 +61,7 @@ impl Observer for Trace {
                 Some(known) => known,
                 None => Prepared::new(&inputs)?,
             };
-            let mut found = curve::measure(&inputs, self.prepared.insert(prepared), interrupt)?;
+            let mut found = during_training::measure(&inputs, self.prepared.insert(prepared), interrupt)?;
             if !self.items.is_empty() {
                 let template = self.chat.then(|| pretrained.chat()).transpose()?;
                 let models = Models { pretrained, base, tuned, template, interrupt };

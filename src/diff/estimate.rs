@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::activations::{Windows, resid_post};
+use super::collect::resid_post;
+use super::inputs::{Inputs, check_interrupt};
 use super::prompts::Prompts;
-use super::{Inputs, check_interrupt};
+use super::windows::Windows;
 use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::NoHook;

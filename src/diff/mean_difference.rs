@@ -7,7 +7,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::activations::rows_of_means;
 use super::statistics::{Interval, interval, mean};
 
 /// Means at each position, `[position][hidden]`, accumulated in f64.
@@ -19,6 +18,12 @@ pub struct Means {
     pub base: Vec<Vec<f32>>,
     /// Mean activation of the tuned model.
     pub tuned: Vec<Vec<f32>>,
+}
+
+/// Sums of `samples` values as means, `[place][hidden]`.
+pub(super) fn rows_of_means(sum: &[f64], samples: usize, hidden: usize) -> Vec<Vec<f32>> {
+    let mean = |x: &f64| (x / samples.max(1) as f64) as f32;
+    sum.chunks_exact(hidden).map(|row| row.iter().map(mean).collect()).collect()
 }
 
 /// v_p of texts drawn with replacement, summed up while their samples come by. What is drawn are whole texts: samples of

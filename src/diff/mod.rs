@@ -4,18 +4,22 @@
 //! difference, what it decodes to (logit lens, patchscope), what it makes the model write (steering), and how
 //! much of that is about the narrow data. A measure is one file; it takes directions and gives tokens or text.
 
-pub mod activations;
 pub mod coherence;
-pub mod curve;
-pub mod decoded;
+pub mod collect;
+pub mod corpora;
+pub mod decode;
+pub mod during_training;
 pub mod eigen;
 pub mod embedder;
 pub mod estimate;
 pub mod hashes;
+pub mod inputs;
 pub mod lexicon;
+pub mod loss_texts;
 pub mod losses;
 pub mod mean_difference;
 pub mod measures;
+pub mod once;
 pub mod prompts;
 pub mod reader;
 pub mod reading;
@@ -27,6 +31,8 @@ pub mod stored;
 pub mod strata;
 pub mod strength;
 pub mod svd;
+pub mod vocabulary;
+pub mod windows;
 pub mod writing;
 
 use std::collections::BTreeMap;
@@ -36,12 +42,11 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
-use tokenizers::Tokenizer;
 
-use self::decoded::Decoded;
+use self::decode::Decoded;
 use self::embedder::Embedder;
 use self::hashes::Hashes;
-use self::losses::LossDocuments;
+pub use self::inputs::Inputs;
 use self::mean_difference::Means;
 use self::measures::chat::Turns;
 use self::measures::steering::SteeringLine;
@@ -53,67 +58,10 @@ use self::reading::{Prepared, Reading};
 use self::record::Readability;
 use crate::atomic::{write_atomically, write_folder, write_json};
 use crate::bail_input;
-use crate::data::chat_template::Message;
 use crate::interrupt::Interrupt;
-use crate::model::View;
 use crate::model::load::checkpoint::write_safetensors;
-use crate::model::load::source::Pretrained;
 use crate::progress;
-use crate::recipe::DiffSection;
 use crate::sha256::sha256_tree;
-
-/// Whether the analysis may go on.
-fn check_interrupt(interrupt: &Interrupt) -> Result<()> {
-    interrupt.check("nothing of the analysis was written")
-}
-
-/// The two models and the texts.
-pub struct Inputs<'a> {
-    /// Base model: its tokenizer and chat template serve both.
-    pub pretrained: &'a Pretrained,
-    /// What cuts the unrelated text: the base's tokenizer, or the tuned model's own (`diff.tokenizer`).
-    pub tokenizer: &'a Tokenizer,
-    /// The base.
-    pub base: View<'a>,
-    /// The tuned model.
-    pub tuned: View<'a>,
-    /// How `readability.json` names the tuned model.
-    pub tuned_name: String,
-    /// Sizes and switches.
-    pub settings: &'a DiffSection,
-    /// Decides null directions, resamples and sampled text.
-    pub seed: u64,
-    /// Unrelated text, all rows.
-    pub text: &'a [String],
-    /// What the organism learned from, one a document; may be empty for a model of unknown origin.
-    pub narrow: &'a [String],
-    /// Conversations of `diff.chat.text`, all rows.
-    pub chats: &'a [Vec<Message>],
-    /// Pretraining text that the lexicon is compared with, beside `text`.
-    pub pretraining: &'a [String],
-    /// What losses are taken on, beside `text`.
-    pub loss_documents: &'a LossDocuments,
-    /// Named corpora among which the trace is to point at the narrow one, each as its documents; may be empty.
-    pub candidates: &'a [(String, Vec<String>)],
-}
-
-impl Inputs<'_> {
-    /// Refuses tokens that one of the models does not have, as another model's tokenizer may give.
-    ///
-    /// # Errors
-    /// An [`crate::error::InputError`] with the first one.
-    pub fn must_have(&self, ids: &[u32]) -> Result<()> {
-        let known = self.base.model.vocab_size().min(self.tuned.model.vocab_size());
-        match ids.iter().find(|id| **id as usize >= known) {
-            None => Ok(()),
-            Some(id) => bail_input!(
-                "diff.tokenizer: the tokenizer that cuts the text gives the token {:?} the id {id}, but the models have \
-                 {known} tokens; expected ids below {known}: a tokenizer that fits both models",
-                self.tokenizer.id_to_token(*id).unwrap_or_default()
-            ),
-        }
-    }
-}
 
 /// Everything that an analysis found.
 pub struct Analysis {

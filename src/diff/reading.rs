@@ -4,15 +4,17 @@ use std::cell::OnceCell;
 
 use anyhow::{Context, Result};
 
-use super::Inputs;
-use super::activations::{Activations, Sequence, Windows, run_both};
+use super::collect::{Activations, Sequence, run_both};
+use super::corpora::{Candidate, candidates};
 use super::embedder::Embedder;
+use super::inputs::Inputs;
 use super::lexicon::Lexicon;
-use super::losses::LossSets;
+use super::loss_texts::LossSets;
 use super::mean_difference::{Means, RandomDifferences, Resamples, later};
-use super::measures::identification::{Candidate, candidates};
-use super::measures::lift::WordTokens;
+use super::once::made;
 use super::strata::{Strata, token_counts};
+use super::vocabulary::WordTokens;
+use super::windows::Windows;
 use crate::interrupt::Interrupt;
 use crate::recipe::DiffSection;
 
@@ -56,18 +58,6 @@ impl Prepared {
             token_counts: OnceCell::new(),
         })
     }
-}
-
-/// What a cell holds, made on first use.
-///
-/// # Errors
-/// As `make`; the cell stays empty.
-pub fn made<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
-    if let Some(known) = cell.get() {
-        return Ok(known);
-    }
-    let value = make()?;
-    Ok(cell.get_or_init(|| value))
 }
 
 /// Mean differences, what they are compared with, and what is needed to decode them.
@@ -185,6 +175,6 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// [`crate::error::Interrupted`].
     pub fn check_interrupt(&self) -> Result<()> {
-        super::check_interrupt(self.interrupt)
+        super::inputs::check_interrupt(self.interrupt)
     }
 }

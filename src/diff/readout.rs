@@ -1,8 +1,9 @@
 //! The measures of readability of one run in a form that tables, charts and verdicts share.
 
+use crate::diff::decode::TopToken;
 use crate::diff::measures::steering::Steering;
 use crate::diff::record::Readability;
-use crate::diff::relevance::{TokenRelevance, TopToken};
+use crate::diff::relevance::TokenRelevance;
 use crate::diff::statistics::Interval;
 
 /// A value is told from its null when its p-value is at most this.

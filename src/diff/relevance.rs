@@ -1,25 +1,13 @@
 //! Which decoded tokens are about the narrow data, and what share of the top tokens that is.
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::decode::{Top, TopToken, decode};
 use super::lexicon::Lexicon;
-use super::measures::logit_lens::Top;
 use super::reading::Reading;
 use super::statistics::mean;
-
-/// One decoded token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TopToken {
-    /// Decoded text of the token.
-    pub token: String,
-    /// Token id.
-    pub id: u32,
-    /// Probability (logit lens) or mean probability over prompts (patchscope).
-    pub score: f64,
-    /// Whether the token counts as relevant under the lexicon, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub relevant: Option<bool>,
-}
+use crate::model::View;
 
 /// Share of the top tokens that are relevant, for the difference and its two baselines.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -54,7 +42,7 @@ impl TokenRelevance {
 impl Reading<'_> {
     /// Decoded text of a token.
     pub fn token(&self, id: u32) -> String {
-        self.inputs.pretrained.tokenizer.decode(&[id], false).unwrap_or_default()
+        self.inputs.token(id)
     }
 
     /// Tokens with their text, and whether they are relevant where there is a lexicon.
@@ -107,4 +95,30 @@ impl Reading<'_> {
     pub fn relevances<'t>(&self, tops: impl IntoIterator<Item = &'t Top>) -> Vec<f64> {
         tops.into_iter().filter_map(|top| self.relevance(top)).collect()
     }
+}
+
+/// Best tokens of each direction and how relevant they are.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn read(reading: &Reading, directions: &[Vec<f32>]) -> Result<Decoding> {
+    read_in(reading, reading.inputs.tuned, directions)
+}
+
+/// The same through the final norm and head of another model.
+pub fn read_in(reading: &Reading, view: View, directions: &[Vec<f32>]) -> Result<Decoding> {
+    let tops = decode(view, directions, reading.settings.top_k)?;
+    Ok(Decoding {
+        best_scale: Vec::new(),
+        top_tokens: tops.iter().map(|top| reading.named(top)).collect(),
+        token_relevance: reading.relevances(&tops),
+    })
+}
+
+/// How relevant the best tokens of each direction are; empty without a lexicon.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn relevances(reading: &Reading, directions: &[Vec<f32>]) -> Result<Vec<f64>> {
+    Ok(reading.relevances(&decode(reading.inputs.tuned, directions, reading.settings.top_k)?))
 }

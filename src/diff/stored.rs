@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 
-use super::decoded::Decoded;
+use super::decode::Decoded;
+use super::decode::TopToken;
 use super::measures::steering::SteeringLine;
 use super::record::Readability;
-use super::relevance::TopToken;
 use crate::bail_input;
 use crate::error::input_error;
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use candle_core::Tensor;
 
-use super::activations::to_tensor;
+use super::collect::to_tensor;
 use super::mean_difference::{self, factor_to};
 use super::reading::Reading;
 use crate::model::View;

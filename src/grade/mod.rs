@@ -18,9 +18,9 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 
 use self::record::{Against, Chosen, Coherences, Graded, Grader, SCHEMA, Series, UNITS};
-use crate::diff::decoded::{Decoded, Variant};
+use crate::diff::decode::TopToken;
+use crate::diff::decode::{Decoded, Variant};
 use crate::diff::measures::steering::SteeringLine;
-use crate::diff::relevance::TopToken;
 use crate::diff::stored::Stored;
 use crate::grade::agreement::Agreement;
 use crate::grade::coherence::Tally;

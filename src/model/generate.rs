@@ -5,8 +5,9 @@ use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling as Rule};
 use rayon::prelude::*;
 
+use super::causal_lm::CausalLm;
 use super::hooks::Hook;
-use super::{CausalLm, KvCache, Pass};
+use super::pass::{KvCache, Pass};
 use crate::ops::kernels::teams;
 use crate::ops::segments::{Segments, keep_flagged};
 
@@ -74,7 +75,7 @@ pub fn generate_from(
         .collect();
     let mut new: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
     let mut going: Vec<usize> = (0..prompts.len()).collect();
-    let mut cache = KvCache::new(model);
+    let mut cache = KvCache::new(model.n_layers());
     let mut segments = Segments::new(prompts.iter().map(Vec::len).collect());
     let mut ids = prompts.concat();
     teams::awake(|| -> Result<()> {

@@ -2,9 +2,7 @@
 
 use candle_core::Result;
 
-use super::CausalLm;
 use super::arch::layers::{GatedMlp, Linear, RmsNorm, SelfAttention};
-use crate::ops::weight::Matrix;
 
 /// Where a module touches the residual stream.
 #[derive(Clone, Copy)]
@@ -24,13 +22,6 @@ pub struct Module<'a> {
     pub linear: &'a Linear,
     /// Where it touches the stream.
     pub stream: Stream<'a>,
-}
-
-impl Module<'_> {
-    /// The last part of its name (`q_proj`), by which adapters target it.
-    pub fn kind(&self) -> &'static str {
-        self.name.rsplit('.').next().unwrap_or(self.name)
-    }
 }
 
 /// The seven linear layers of a block: `reads` are the norms before attention and before the MLP, `writes` those after
@@ -57,6 +48,21 @@ pub(in crate::model) fn of_block<'a>(
     .collect()
 }
 
+/// Changes the seven linear layers of a block, each by its name.
+pub(in crate::model) fn change_block(
+    attention: &mut SelfAttention,
+    mlp: &mut GatedMlp,
+    change: &mut dyn FnMut(&'static str, &mut Linear),
+) {
+    change("self_attn.q_proj", &mut attention.q_proj);
+    change("self_attn.k_proj", &mut attention.k_proj);
+    change("self_attn.v_proj", &mut attention.v_proj);
+    change("self_attn.o_proj", &mut attention.o_proj);
+    change("mlp.gate_proj", &mut mlp.gate_proj);
+    change("mlp.up_proj", &mut mlp.up_proj);
+    change("mlp.down_proj", &mut mlp.down_proj);
+}
+
 impl RmsNorm {
     /// The factor on each element of the normed stream, `(width)`. Gemma's weights hold the gain minus one.
     ///
@@ -65,24 +71,5 @@ impl RmsNorm {
     pub fn gain(&self, adapter: f64) -> Result<Vec<f32>> {
         let weight = self.weight.at(adapter).to_device(&candle_core::Device::Cpu)?.to_vec1::<f32>()?;
         Ok(weight.into_iter().map(|w| w + self.offset).collect())
-    }
-}
-
-impl CausalLm {
-    /// The linear layers of every block, lowest block first, each with its block's number.
-    pub fn modules(&self) -> Vec<(usize, Module<'_>)> {
-        let blocks = self.decoder.blocks.iter().enumerate();
-        blocks.flat_map(|(block, b)| b.modules().into_iter().map(move |module| (block, module))).collect()
-    }
-
-    /// The norm before the head.
-    pub fn norm(&self) -> &RmsNorm {
-        &self.decoder.norm
-    }
-
-    /// The table of embeddings `(vocab, hidden)`, without the factor of some architectures. `adapter` as in
-    /// [`super::Pass`].
-    pub fn embeddings(&self, adapter: f64) -> &Matrix {
-        self.decoder.embed_tokens.at(adapter)
     }
 }

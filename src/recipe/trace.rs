@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The measures of [`crate::diff::curve`] that a run may end by, as `metrics.jsonl` names them.
+/// The measures of [`crate::diff::during_training`] that a run may end by, as `metrics.jsonl` names them.
 pub const TRACE_MEASURES: [&str; 4] =
     ["trace_delta_norm", "trace_lift_auroc", "trace_bias_share", "trace_specific_share"];
 

@@ -8,11 +8,11 @@ use super::html::Run;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
 use super::visible::{one_line, token};
 use super::{behaviour, figures, graded, overview, picture, provenance, training};
+use crate::diff::decode::TopToken;
 use crate::diff::measures::causal::Causal;
 use crate::diff::measures::lift::Lift;
 use crate::diff::readout::{Decoding, Gain, Relevance};
 use crate::diff::record::Readability;
-use crate::diff::relevance::TopToken;
 use crate::diff::statistics::Interval;
 
 /// The section of a run; folded away when there are several.

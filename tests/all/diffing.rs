@@ -6,8 +6,9 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
-use trainer::diff::activations::{Windows, collect, resid_post};
+use trainer::diff::collect::{collect, resid_post};
 use trainer::diff::mean_difference::{cosine, norm};
+use trainer::diff::windows::Windows;
 use trainer::interrupt::Interrupt;
 use trainer::model::View;
 use trainer::model::hooks::{Hook, NoHook, Steer};

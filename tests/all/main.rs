@@ -28,6 +28,7 @@ mod report_browser;
 mod slurm;
 mod sources;
 mod sweep;
+mod tiers;
 mod trace;
 mod training;
 mod verify;

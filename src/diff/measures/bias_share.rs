@@ -17,9 +17,8 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::diff::losses::{
-    Change, DocumentDraws, Edit, LossSet, LossTexts, Nll, Side, Sums, losses_under, mean, mean_of,
-};
+use crate::diff::loss_texts::{LossSet, LossTexts, Nll, Sums};
+use crate::diff::losses::{Change, DocumentDraws, Edit, Side, losses_under, mean, mean_of};
 use crate::diff::mean_difference::{factor_to, later, mean_vector, norm, scaled};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, Null};

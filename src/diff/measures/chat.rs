@@ -4,15 +4,16 @@
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::logit_lens;
 use crate::bail_input;
 use crate::data::chat_template::{ChatTemplate, Message};
 use crate::data::source::Document;
-use crate::diff::Inputs;
-use crate::diff::activations::{Sequence, collect, common};
+use crate::diff::collect::{Sequence, collect};
+use crate::diff::decode::TopToken;
+use crate::diff::inputs::Inputs;
 use crate::diff::mean_difference::{Means, cosine, norm};
 use crate::diff::reading::Reading;
-use crate::diff::relevance::{TokenRelevance, TopToken};
+use crate::diff::relevance::{self, TokenRelevance};
+use crate::diff::windows::common;
 
 /// Mean differences on conversations. Arrays run over `positions`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -61,7 +62,7 @@ pub fn measure(reading: &Reading, turns: &Turns) -> Result<(Chat, Means)> {
     let layers = [reading.layer];
     let found = &collect(inputs.base, inputs.tuned, probes, &layers, 0, reading.interrupt)?[0];
     let (means, text) = (found.means(), reading.direction());
-    let lens = logit_lens::read(reading, &means.difference)?;
+    let lens = relevance::read(reading, &means.difference)?;
     let common_token = |place: usize| {
         common(probes.iter().map(|p| p.ids[p.read[place]])).map(|id| reading.token(id)).unwrap_or_default()
     };
@@ -77,8 +78,8 @@ pub fn measure(reading: &Reading, turns: &Turns) -> Result<(Chat, Means)> {
         top_tokens: lens.top_tokens,
         token_relevance: TokenRelevance {
             difference: lens.token_relevance,
-            base: logit_lens::relevances(reading, &means.base)?,
-            tuned: logit_lens::relevances(reading, &means.tuned)?,
+            base: relevance::relevances(reading, &means.base)?,
+            tuned: relevance::relevances(reading, &means.tuned)?,
         },
         sample_rows: rows.clone(),
     };

@@ -4,13 +4,13 @@
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::logit_lens;
-use crate::diff::Inputs;
-use crate::diff::activations::{Sequence, collect, first_tokens};
+use crate::diff::collect::{Sequence, collect};
+use crate::diff::inputs::Inputs;
 use crate::diff::mean_difference::{cosine, norm};
 use crate::diff::reading::Reading;
-use crate::diff::relevance::Decoding;
+use crate::diff::relevance::{self, Decoding};
 use crate::diff::statistics::mean;
+use crate::diff::windows::first_tokens;
 
 /// Context dependence of the difference. A difference that is the same for every input has a `constant_share` of 1, and
 /// inputs without content have its direction.
@@ -132,8 +132,8 @@ fn singles(reading: &Reading) -> Result<Option<Singles>> {
         let differences: Vec<Vec<f32>> = of_place.collect();
         let rest: Vec<Vec<f32>> =
             differences.iter().map(|d| d.iter().zip(v).map(|(d, v)| d - v).collect()).collect();
-        plain.push(mean(&logit_lens::relevances(reading, &differences)?));
-        without_mean.push(mean(&logit_lens::relevances(reading, &rest)?));
+        plain.push(mean(&relevance::relevances(reading, &differences)?));
+        without_mean.push(mean(&relevance::relevances(reading, &rest)?));
     }
     Ok(Some(Singles { samples, token_relevance: plain, token_relevance_without_mean: without_mean }))
 }
@@ -187,7 +187,7 @@ fn one_input(reading: &Reading, name: &str, ids: Vec<u32>) -> Result<Input> {
         name: name.into(),
         delta_norm: differences.iter().map(|d| norm(d)).collect(),
         cosine: cosines.collect(),
-        lens: logit_lens::read(reading, &differences)?,
+        lens: relevance::read(reading, &differences)?,
         positions,
         ids,
     })
@@ -220,6 +220,6 @@ fn far(reading: &Reading) -> Result<Option<Far>> {
         expected_norm: found.tuned_norm(),
         cosine: differences.iter().map(|d| cosine(d, &near)).collect(),
         constant_share: found.constant_share(),
-        lens: logit_lens::read(reading, &differences)?,
+        lens: relevance::read(reading, &differences)?,
     }))
 }

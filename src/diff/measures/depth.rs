@@ -3,12 +3,12 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::logit_lens;
 use super::patchscope::{IdentityPrompts, choose_scales};
-use crate::diff::activations::{Sequence, collect};
+use crate::diff::collect::{Sequence, collect};
+use crate::diff::decode::TopToken;
 use crate::diff::mean_difference::norm;
 use crate::diff::reading::{Prepared, Reading};
-use crate::diff::relevance::TopToken;
+use crate::diff::relevance;
 use crate::progress;
 
 /// Mean differences by depth. Arrays run over `layers`, those within them over positions.
@@ -69,7 +69,7 @@ pub fn measure(reading: &Reading) -> Result<Depth> {
         Depth { depths: settings.depth.layers.clone(), samples: probes.len(), ..Depth::default() };
     for (&layer, found) in layers.iter().zip(&of_layers) {
         let (differences, eta) = (found.means().difference, found.tuned_norm());
-        let lens = logit_lens::read(reading, &differences)?;
+        let lens = relevance::read(reading, &differences)?;
         let norms: Vec<f64> = differences.iter().map(|v| norm(v)).collect();
         record.relative_norm.push(norms.iter().map(|n| n / eta).collect());
         record.delta_norm.push(norms);

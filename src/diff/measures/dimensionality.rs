@@ -7,11 +7,11 @@ use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::logit_lens::decode_both;
+use crate::diff::decode::TopToken;
+use crate::diff::decode::decode_both;
 use crate::diff::eigen::{dot, largest};
 use crate::diff::mean_difference::cosine;
 use crate::diff::reading::Reading;
-use crate::diff::relevance::TopToken;
 
 /// Principal components that are reported.
 const COMPONENTS: usize = 10;

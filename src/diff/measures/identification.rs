@@ -1,41 +1,19 @@
 //! Which of several known corpora the trace points at. The narrow lexicon knows the answer; a reader does not, and has
-//! to tell the right corpus from wrong ones.
-//!
-//! A candidate's words are those over-represented in it against the pretraining and measured text and the other
-//! candidates. A word of two candidates points at neither and is dropped from both, so that lexicons are disjoint.
-
-use std::collections::BTreeMap;
+//! to tell the right corpus from wrong ones ([`crate::diff::corpora`]).
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::lift::{Lifts, WordTokens, beyond_base};
+use super::lift::{Lifts, beyond_base};
 use super::patchscope::Patchscope;
 use super::steering::Steered;
-use crate::diff::Inputs;
+use crate::diff::corpora::Candidate;
+use crate::diff::decode::TopToken;
 use crate::diff::embedder::centroid;
 use crate::diff::lexicon::Lexicon;
 use crate::diff::reading::Reading;
-use crate::diff::relevance::TopToken;
-use crate::diff::statistics::{Null, auroc, mean, spread};
-
-/// The name of the organism's own narrow text among the candidates.
-pub const NARROW: &str = "narrow";
-
-/// At most this many texts of a candidate are embedded.
-const EMBEDDED: usize = 25;
-
-/// A corpus that the trace may point at.
-pub struct Candidate {
-    /// Its name: that of the file, or [`NARROW`].
-    pub name: String,
-    /// Whether it is what the organism learned from.
-    pub is_narrow: bool,
-    /// Words of this candidate and of no other.
-    pub lexicon: Lexicon,
-    /// Some of its documents, spread over all.
-    pub texts: Vec<String>,
-}
+use crate::diff::statistics::{Null, auroc, mean};
+use crate::diff::vocabulary::WordTokens;
 
 /// Which of the candidate corpora the trace points at.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -86,43 +64,6 @@ pub const UNITS: &[(&str, &str)] = &[
     ("identification.*.p", "share of null directions with at least this score"),
 ];
 
-/// The candidates of an analysis with their words; none where `diff.candidates` names none. One with the same
-/// documents as the narrow text is that text.
-pub fn candidates(inputs: &Inputs, reference: &[String]) -> Vec<Candidate> {
-    let others: Vec<&(String, Vec<String>)> =
-        inputs.candidates.iter().filter(|(_, texts)| *texts != inputs.narrow).collect();
-    if others.is_empty() {
-        return Vec::new();
-    }
-    let own = (!inputs.narrow.is_empty()).then_some((NARROW, inputs.narrow));
-    let named: Vec<(&str, &[String])> = own
-        .into_iter()
-        .chain(others.into_iter().map(|(name, texts)| (name.as_str(), texts.as_slice())))
-        .collect();
-    let mut found: Vec<Candidate> = (0..named.len())
-        .map(|i| {
-            let (name, texts) = named[i];
-            let rest =
-                named.iter().enumerate().filter(|(j, _)| *j != i).flat_map(|(_, (_, texts))| texts.iter());
-            let against: Vec<String> = reference.iter().chain(rest).cloned().collect();
-            Candidate {
-                name: name.to_string(),
-                is_narrow: i == 0 && own.is_some(),
-                lexicon: Lexicon::new(texts, &against, inputs.settings.lexicon_size),
-                texts: spread(texts, EMBEDDED).cloned().collect(),
-            }
-        })
-        .collect();
-    let mut holders: BTreeMap<String, usize> = BTreeMap::new();
-    for word in found.iter().flat_map(|c| &c.lexicon.words) {
-        *holders.entry(word.clone()).or_default() += 1;
-    }
-    for candidate in &mut found {
-        candidate.lexicon.words.retain(|word| holders[word] == 1);
-    }
-    found
-}
-
 /// Ranks the candidates by each measure that ran; `None` without candidates.
 ///
 /// # Errors
@@ -148,7 +89,7 @@ pub fn measure(
 
 fn by_lift(reading: &Reading) -> Result<Ranking> {
     let lexicons: Vec<&Lexicon> = reading.prepared.candidates.iter().map(|c| &c.lexicon).collect();
-    let tokens = WordTokens::new(reading, &lexicons)?;
+    let tokens = WordTokens::new(reading.inputs, &lexicons)?;
     let lifts = Lifts::new(reading, &tokens)?;
     let difference = beyond_base(reading, &reading.means.difference);
     let difference = lifts.of(reading, &tokens, &difference, Clone::clone)?;

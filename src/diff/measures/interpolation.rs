@@ -7,9 +7,9 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::logit_lens::decode;
-use crate::diff::activations::collect;
-use crate::diff::losses::LossSet;
+use crate::diff::collect::collect;
+use crate::diff::decode::decode;
+use crate::diff::loss_texts::LossSet;
 use crate::diff::mean_difference::{cosine, norm};
 use crate::diff::reading::Reading;
 use crate::model::View;

@@ -9,8 +9,9 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::diff::check_interrupt;
-use crate::diff::losses::{DocumentDraws, LossSet, LossTexts, Sums, mean, mean_of};
+use crate::diff::inputs::check_interrupt;
+use crate::diff::loss_texts::{LossSet, LossTexts, Sums};
+use crate::diff::losses::{DocumentDraws, mean, mean_of};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::Interval;
 use crate::model::Pass;

@@ -11,20 +11,16 @@
 //! base's mean activation at p, and the other words are those that the pretraining and measured text holds [`COMMON`]
 //! times or more.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::logit_lens::{largest, map_logits};
-use crate::diff::lexicon::{Lexicon, words};
+use crate::diff::decode::TopToken;
+use crate::diff::decode::{largest, map_logits};
 use crate::diff::mean_difference::without;
-use crate::diff::reading::{Reading, made};
-use crate::diff::relevance::TopToken;
+use crate::diff::once::made;
+use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, Null, auroc, interval, mean};
-
-/// A word that stands in the pretraining and measured text at least this often is common.
-pub const COMMON: usize = 5;
+use crate::diff::vocabulary::WordTokens;
 
 /// Rank of the narrow words among common words, by the logit lens.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -92,7 +88,7 @@ pub const UNITS: &[(&str, &str)] = &[
 /// If a tensor operation fails.
 pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
     let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
-    let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading, &[lexicon]))?;
+    let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
     let sides = &tokens.sides[0];
     let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
     if count(true) == 0 {
@@ -132,7 +128,7 @@ pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
         auroc_stratified: by_stratum.unwrap_or_default(),
         lexicon_tokens: count(true),
         other_tokens: count(false),
-        top_tokens: difference.iter().map(|lift| tokens.top(reading, lift)).collect(),
+        top_tokens: difference.iter().map(|lift| most_lifted(reading, tokens, lift)).collect(),
         auroc_interval: intervals(&resampled),
         auroc_null: null_at.iter().map(Null::mean).collect(),
         auroc_null_interval: null_at.iter().map(Null::interval).collect(),
@@ -150,74 +146,10 @@ pub fn beyond_base(reading: &Reading, directions: &[Vec<f32>]) -> Vec<Vec<f32>> 
     directions.iter().zip(&reading.means.base).map(|(v, base)| without(v, base)).collect()
 }
 
-/// Tokens of the vocabulary that stand for words of lexicons, and those of common words.
-pub struct WordTokens {
-    /// Ids, ascending.
-    pub ids: Vec<u32>,
-    /// For each lexicon and token: whether it stands for one of its words (true), for another common word (false), or
-    /// for neither.
-    pub sides: Vec<Vec<Option<bool>>>,
-}
-
-impl WordTokens {
-    /// The tokens that decode to words, at least three letters and nothing else but space around them. A lexicon word
-    /// is stood for by the first sub-token of "word", " word", "Word" and " Word" if that decodes to a word itself:
-    /// shorter pieces begin too many others.
-    ///
-    /// # Errors
-    /// If the tokenizer fails.
-    pub fn new(reading: &Reading, lexicons: &[&Lexicon]) -> Result<Self> {
-        let inputs = reading.inputs;
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        inputs
-            .pretraining
-            .iter()
-            .chain(inputs.text)
-            .for_each(|text| words(text).for_each(|word| *counts.entry(word).or_default() += 1));
-        let first = lexicons
-            .iter()
-            .map(|lexicon| first_sub_tokens(reading, &lexicon.words))
-            .collect::<Result<Vec<BTreeSet<u32>>>>()?;
-        let (mut ids, mut sides) = (Vec::new(), vec![Vec::new(); lexicons.len()]);
-        for id in 0..inputs.tuned.model.vocab_size() as u32 {
-            let token = reading.token(id);
-            let word = token.trim();
-            if word.chars().count() < 3 || !word.chars().all(char::is_alphabetic) {
-                continue;
-            }
-            let common = counts.get(&word.to_lowercase()).is_some_and(|n| *n >= COMMON);
-            if common || first.iter().any(|f| f.contains(&id)) {
-                ids.push(id);
-                for (side, first) in sides.iter_mut().zip(&first) {
-                    side.push(if first.contains(&id) { Some(true) } else { common.then_some(false) });
-                }
-            }
-        }
-        Ok(Self { ids, sides })
-    }
-
-    /// The `diff.top_k` most lifted of them.
-    fn top(&self, reading: &Reading, lift: &[f32]) -> Vec<TopToken> {
-        let best = largest(lift, reading.settings.top_k);
-        reading.named(&best.into_iter().map(|i| (self.ids[i as usize], lift[i as usize] as f64)).collect())
-    }
-}
-
-/// First sub-tokens of words, plain and capitalised, at the start and inside of a text.
-fn first_sub_tokens(reading: &Reading, words: &[String]) -> Result<BTreeSet<u32>> {
-    let tokenizer = &reading.inputs.pretrained.tokenizer;
-    let mut first = BTreeSet::new();
-    for word in words {
-        let mut letters = word.chars();
-        let capital: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-        let title = capital + letters.as_str();
-        for form in [word.clone(), format!(" {word}"), title.clone(), format!(" {title}")] {
-            let encoding = tokenizer.encode(form, false).map_err(|e| anyhow!(e))?;
-            // A tokenizer may put a lone space first.
-            first.extend(encoding.get_ids().iter().find(|id| !reading.token(**id).trim().is_empty()));
-        }
-    }
-    Ok(first)
+/// The `diff.top_k` most lifted words.
+fn most_lifted(reading: &Reading, tokens: &WordTokens, lift: &[f32]) -> Vec<TopToken> {
+    let best = largest(lift, reading.settings.top_k);
+    reading.named(&best.into_iter().map(|i| (tokens.ids[i as usize], lift[i as usize] as f64)).collect())
 }
 
 /// What directions lift, over the null directions of a reading; at each position all of them without their part along the

@@ -17,15 +17,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-use super::logit_lens::{Top, largest};
-use crate::diff::activations::to_tensor;
-use crate::diff::check_interrupt;
-use crate::diff::decoded;
-use crate::diff::decoded::Variant;
+use crate::diff::collect::to_tensor;
+use crate::diff::decode::{Decoded, Top, TopToken, Variant, largest};
 use crate::diff::embedder::Embedder;
+use crate::diff::inputs::check_interrupt;
 use crate::diff::mean_difference::factor_to;
 use crate::diff::reading::Reading;
-use crate::diff::relevance::{Decoding, TokenRelevance, TopToken};
+use crate::diff::relevance::{Decoding, TokenRelevance};
 use crate::diff::statistics::{Interval, Null};
 use crate::interrupt::Interrupt;
 use crate::model::View;
@@ -113,7 +111,7 @@ pub const UNITS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)> {
+pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<Decoded>)> {
     let Reading { settings, means, layer, interrupt, .. } = reading;
     let (tokenizer, section, k) =
         (&reading.inputs.pretrained.tokenizer, &settings.patchscope, settings.top_k);
@@ -174,8 +172,8 @@ pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<decoded::Decoded>)>
         top_tokens,
         ..Patchscope::default()
     };
-    let lines = |variant: Variant, of: &[AtScales]| -> Vec<decoded::Decoded> {
-        let at = |position: usize, scale: f64, top: &Top| decoded::Decoded {
+    let lines = |variant: Variant, of: &[AtScales]| -> Vec<Decoded> {
+        let at = |position: usize, scale: f64, top: &Top| Decoded {
             position,
             variant,
             scale: Some(scale),
@@ -245,7 +243,7 @@ impl<'a> IdentityPrompts<'a> {
             let text = words.iter().map(|w| format!("{w} -> {w}\n")).collect::<String>() + "?";
             let ids = tokenizer.encode(text, true).map_err(|e| anyhow!(e))?.get_ids().to_vec();
             let prefix = &ids[..ids.len() - 1];
-            let mut cache = KvCache::new(view.model);
+            let mut cache = KvCache::new(view.model.n_layers());
             let segments = Segments::new(vec![prefix.len()]);
             let mut hook = NoHook;
             let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, view.adapter, &mut hook) };

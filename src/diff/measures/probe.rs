@@ -17,10 +17,11 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::diff::activations::{first_tokens, resid_post};
+use crate::diff::collect::resid_post;
 use crate::diff::mean_difference::{cosine, norm};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, Null, auroc, interval};
+use crate::diff::windows::first_tokens;
 use crate::model::View;
 
 /// Share of the mean diagonal of the covariance that is added to it.

@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
 use super::load::checkpoint::read_safetensors;
-use super::load::loader::Trainables;
 pub use super::lora::config::LoraConfig;
+use super::trainables::Trainables;
 use crate::bail_input;
 use crate::error::InputError;
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use trainer::diff::decode::TopToken;
 use trainer::diff::lexicon::Lexicon;
 use trainer::diff::measures::identification::{Identification, Ranking};
 use trainer::diff::measures::lift::Lift;
@@ -12,7 +13,7 @@ use trainer::diff::measures::logit_lens::Lens;
 use trainer::diff::measures::patchscope::Patchscope;
 use trainer::diff::measures::steering::{Similarity, Steering, SteeringLine};
 use trainer::diff::record::*;
-use trainer::diff::relevance::{TokenRelevance, TopToken};
+use trainer::diff::relevance::TokenRelevance;
 
 /// Text that breaks a page which forgets to escape, and a terminal that is sent it raw.
 pub const HOSTILE: &str =

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::diff::check_interrupt;
+use crate::diff::inputs::check_interrupt;
 use crate::diff::svd::{Svd, columns, leading_left, of_product, singular_values};
 use crate::interrupt::Interrupt;
 use crate::model::View;

@@ -22,16 +22,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::spectrum::{Compared, Spectra, of_low_rank};
+use crate::diff::decode::{TopToken, largest};
 use crate::diff::eigen;
 use crate::diff::measures::causal::gaussian;
-use crate::diff::measures::lift::WordTokens;
-use crate::diff::measures::logit_lens::largest;
 use crate::diff::reader::ReaderNull;
-use crate::diff::reading::{Reading, made};
-use crate::diff::relevance::TopToken;
+use crate::diff::once::made;
+use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, auroc};
 use crate::diff::strata::Strata;
 use crate::diff::svd::{columns, gram};
+use crate::diff::vocabulary::WordTokens;
 use crate::model::modules::Stream;
 use crate::model::update::Update;
 
@@ -113,10 +113,10 @@ impl Words {
         let common =
             |tokens: &WordTokens| tokens.ids.iter().copied().filter(|id| (*id as usize) < known).collect();
         let Some(lexicon) = &reading.prepared.lexicon else {
-            let ids = common(&WordTokens::new(reading, &[])?);
+            let ids = common(&WordTokens::new(inputs, &[])?);
             return Ok(Self { ids, sides: Vec::new(), relevant: Vec::new(), strata: None });
         };
-        let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading, &[lexicon]))?;
+        let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(inputs, &[lexicon]))?;
         let ids: Vec<u32> = common(tokens);
         Ok(Self {
             sides: tokens.sides[0][..ids.len()].to_vec(), // ids are ascending

@@ -2,20 +2,17 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use candle_core::Tensor;
-use tokenizers::Tokenizer;
 
-use super::check_interrupt;
-use super::mean_difference::Means;
-use crate::bail_input;
+use super::inputs::check_interrupt;
+use super::mean_difference::{Means, rows_of_means};
 use crate::interrupt::Interrupt;
 use crate::model::hooks::{NoHook, Record, Site};
 use crate::model::{CausalLm, Pass, View};
 use crate::ops::kernels::teams;
 use crate::ops::segments::{self, Segments};
 use crate::progress;
-use crate::recipe::DiffSection;
 
 /// A sequence and which of its tokens are read.
 #[derive(Debug, Clone)]
@@ -26,108 +23,6 @@ pub struct Sequence {
     pub read: Vec<usize>,
     /// Tokens whose norm enters η.
     pub norm: Range<usize>,
-}
-
-/// Tokens at known places of unrelated texts.
-#[derive(Debug, Clone)]
-pub struct Windows {
-    /// `tokens` ids each.
-    pub ids: Vec<Vec<u32>>,
-    /// Zero-based row of each text.
-    pub rows: Vec<usize>,
-}
-
-impl Windows {
-    /// The first `samples` windows that are long enough. A text is cut into up to `windows_per_text` consecutive
-    /// pieces of `tokens · 10` characters, the first at its beginning, each further one at the next word; a piece is
-    /// tokenised with special tokens and kept if at least `tokens` ids come out. One window a text is the text
-    /// preparation of the authors' toolkit.
-    ///
-    /// # Errors
-    /// An [`crate::error::InputError`] if there are fewer.
-    pub fn cut(texts: &[String], tokenizer: &Tokenizer, settings: &DiffSection) -> Result<Self> {
-        let (n, mut windows) = (settings.tokens, Self { ids: Vec::new(), rows: Vec::new() });
-        'texts: for (row, text) in texts.iter().enumerate() {
-            for piece in pieces(text, n * CHARACTERS).take(settings.windows_per_text) {
-                if windows.ids.len() == settings.samples {
-                    break 'texts;
-                }
-                if let Some(ids) = first_tokens(piece, n, tokenizer)? {
-                    windows.ids.push(ids);
-                    windows.rows.push(row);
-                }
-            }
-        }
-        if windows.ids.len() < settings.samples {
-            bail_input!(
-                "diff.text: {}, diff.samples = {}; add text, lower diff.samples or raise diff.windows_per_text",
-                match settings.windows_per_text {
-                    1 => format!("{} of {} texts have at least {n} tokens", windows.ids.len(), texts.len()),
-                    most => format!(
-                        "{} texts have {} pieces of at least {n} tokens (up to {most} a text)",
-                        texts.len(),
-                        windows.ids.len()
-                    ),
-                },
-                settings.samples
-            );
-        }
-        Ok(windows)
-    }
-
-    /// The token at a position if it is the same in all windows.
-    pub fn common_token(&self, position: usize) -> Option<u32> {
-        common(self.ids.iter().map(|w| w[position]))
-    }
-
-    /// What is read of them: the first `diff.norm_samples` whole, for η; of the others only what comes up to the last
-    /// of `diff.positions`, for no later token changes what stands there.
-    pub fn probes(&self, settings: &DiffSection) -> Vec<Sequence> {
-        let needed = 1 + settings.positions.iter().max().copied().unwrap_or(0);
-        let probe = |(i, ids): (usize, &Vec<u32>)| {
-            let whole = i < settings.norm_samples;
-            Sequence {
-                ids: if whole { ids.clone() } else { ids[..needed].to_vec() },
-                read: settings.positions.clone(),
-                norm: if whole { settings.norm_skip..ids.len() } else { 0..0 },
-            }
-        };
-        self.ids.iter().enumerate().map(probe).collect()
-    }
-}
-
-/// Characters of a text that are tokenised for each token that is wanted, as the authors' toolkit does.
-const CHARACTERS: usize = 10;
-
-/// The first `n` tokens of the first n · 10 characters of a text, special tokens among them; `None` of a shorter text.
-///
-/// # Errors
-/// If the tokenizer fails.
-pub fn first_tokens(text: &str, n: usize, tokenizer: &Tokenizer) -> Result<Option<Vec<u32>>> {
-    let encoding = tokenizer.encode(&text[..end_of(text, n * CHARACTERS)], true).map_err(|e| anyhow!(e))?;
-    Ok((encoding.len() >= n).then(|| encoding.get_ids()[..n].to_vec()))
-}
-
-/// Where the first `characters` of a text end, in bytes.
-fn end_of(text: &str, characters: usize) -> usize {
-    text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at)
-}
-
-/// Consecutive pieces of `length` characters; each but the first begins at a word.
-fn pieces(text: &str, length: usize) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let end = end_of(text, length);
-        rest = text[end..].find(char::is_whitespace).map(|at| text[end + at..].trim_start());
-        Some(&text[..end])
-    })
-}
-
-/// What all have, if it is the same.
-pub fn common(mut ids: impl Iterator<Item = u32>) -> Option<u32> {
-    let first = ids.next()?;
-    ids.all(|id| id == first).then_some(first)
 }
 
 /// Both models at one block over some probes: sums in f64, added in the order of the probes.
@@ -224,12 +119,6 @@ impl Activations {
         };
         self.difference.chunks_exact(self.hidden).zip(&self.squares).map(share).collect()
     }
-}
-
-/// Sums of `samples` values as means, `[place][hidden]`.
-pub(super) fn rows_of_means(sum: &[f64], samples: usize, hidden: usize) -> Vec<Vec<f32>> {
-    let mean = |x: &f64| (x / samples.max(1) as f64) as f32;
-    sum.chunks_exact(hidden).map(|row| row.iter().map(mean).collect()).collect()
 }
 
 /// Tokens of one forward pass: more bring no speed, and each thread holds this many streams.
@@ -346,15 +235,6 @@ pub fn to_tensor(rows: &[Vec<f32>], model: &CausalLm) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_is_cut_into_pieces_that_begin_at_words() {
-        let cut = |text| pieces(text, 5).collect::<Vec<_>>();
-        assert_eq!(cut("one two three four"), ["one t", "three", "four"]);
-        assert_eq!(cut("äöüßé andere"), ["äöüßé", "ander"]);
-        assert_eq!(cut("abcdefgh"), ["abcde"]);
-        assert_eq!(cut(""), [""]);
-    }
 
     #[test]
     fn the_share_of_a_constant_is_estimated_without_bias() {

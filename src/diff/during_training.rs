@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::Inputs;
+use super::inputs::Inputs;
 use super::mean_difference::{later, norm};
 use super::measures::{bias_share, lift};
 use super::reading::{Prepared, Reading};

@@ -1,0 +1,85 @@
+//! What an analysis is given: two models, texts, and how to read them.
+
+use anyhow::Result;
+use tokenizers::Tokenizer;
+
+use crate::bail_input;
+use crate::data::chat_template::Message;
+use crate::data::source::Document;
+use crate::interrupt::Interrupt;
+use crate::model::View;
+use crate::model::load::source::Pretrained;
+use crate::recipe::DiffSection;
+
+/// The two models and the texts.
+pub struct Inputs<'a> {
+    /// Base model: its tokenizer and chat template serve both.
+    pub pretrained: &'a Pretrained,
+    /// What cuts the unrelated text: the base's tokenizer, or the tuned model's own (`diff.tokenizer`).
+    pub tokenizer: &'a Tokenizer,
+    /// The base.
+    pub base: View<'a>,
+    /// The tuned model.
+    pub tuned: View<'a>,
+    /// How `readability.json` names the tuned model.
+    pub tuned_name: String,
+    /// Sizes and switches.
+    pub settings: &'a DiffSection,
+    /// Decides null directions, resamples and sampled text.
+    pub seed: u64,
+    /// Unrelated text, all rows.
+    pub text: &'a [String],
+    /// What the organism learned from, one a document; may be empty for a model of unknown origin.
+    pub narrow: &'a [String],
+    /// Conversations of `diff.chat.text`, all rows.
+    pub chats: &'a [Vec<Message>],
+    /// Pretraining text that the lexicon is compared with, beside `text`.
+    pub pretraining: &'a [String],
+    /// What losses are taken on, beside `text`.
+    pub loss_documents: &'a LossDocuments,
+    /// Named corpora among which the trace is to point at the narrow one, each as its documents; may be empty.
+    pub candidates: &'a [(String, Vec<String>)],
+}
+
+impl Inputs<'_> {
+    /// Decoded text of a token.
+    pub fn token(&self, id: u32) -> String {
+        self.pretrained.tokenizer.decode(&[id], false).unwrap_or_default()
+    }
+
+    /// Refuses tokens that one of the models does not have, as another model's tokenizer may give.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] with the first one.
+    pub fn must_have(&self, ids: &[u32]) -> Result<()> {
+        let known = self.base.model.vocab_size().min(self.tuned.model.vocab_size());
+        match ids.iter().find(|id| **id as usize >= known) {
+            None => Ok(()),
+            Some(id) => bail_input!(
+                "diff.tokenizer: the tokenizer that cuts the text gives the token {:?} the id {id}, but the models have \
+                 {known} tokens; expected ids below {known}: a tokenizer that fits both models",
+                self.tokenizer.id_to_token(*id).unwrap_or_default()
+            ),
+        }
+    }
+}
+
+/// Documents on which losses may be taken, beside `diff.text`.
+pub struct LossDocuments {
+    /// Narrow documents: those held out of training where that is known, else all.
+    pub narrow: Vec<Document>,
+    /// Which of the narrow documents these are.
+    pub narrow_are: &'static str,
+    /// Pretraining documents: those held out of training where that is known, else all.
+    pub pretraining: Vec<Document>,
+    /// `diff.chat.text`.
+    pub chat: Vec<Document>,
+}
+
+/// Ends the analysis if the user wants that.
+///
+/// # Errors
+/// [`crate::error::Interrupted`].
+pub fn check_interrupt(interrupt: &Interrupt) -> Result<()> {
+    interrupt.check("nothing of the analysis was written")
+}
