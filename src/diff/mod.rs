@@ -4,6 +4,7 @@
 //! difference, what it decodes to (logit lens, patchscope), what it makes the model write (steering), and how
 //! much of that is about the narrow data. A measure is one file; it takes directions and gives tokens or text.
 
+pub mod beginnings;
 pub mod coherence;
 pub mod collect;
 pub mod corpora;
@@ -19,9 +20,11 @@ pub mod loss_texts;
 pub mod losses;
 pub mod mean_difference;
 pub mod measures;
+pub mod nmf;
 pub mod once;
 pub mod prompts;
-pub mod reader;
+pub mod reader_score;
+pub mod readers;
 pub mod reading;
 pub mod readout;
 pub mod record;
@@ -31,6 +34,7 @@ pub mod stored;
 pub mod strata;
 pub mod strength;
 pub mod svd;
+pub mod token_counts;
 pub mod vocabulary;
 pub mod windows;
 pub mod writing;
@@ -49,11 +53,15 @@ use self::hashes::Hashes;
 pub use self::inputs::Inputs;
 use self::mean_difference::Means;
 use self::measures::chat::Turns;
+use self::measures::completion_ranking::CompletionLine;
+use self::measures::logit_contrast::ContrastLine;
 use self::measures::steering::SteeringLine;
 use self::measures::{
-    bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
-    logit_lens, patchscope, probe, steering, weights,
+    bias_share, causal, chat, completion_ranking, context, depth, diff_mining, dimensionality,
+    identification, interpolation, kl, lift, logit_contrast, logit_lens, patchscope, probe, steering,
+    weights,
 };
+use self::readers::Readers;
 use self::reading::{Prepared, Reading};
 use self::record::Readability;
 use crate::atomic::{write_atomically, write_folder, write_json};
@@ -77,6 +85,10 @@ pub struct Analysis {
     pub chat_means: Option<Means>,
     /// Steered and unsteered text.
     pub steering: Vec<SteeringLine>,
+    /// Text that amplifies what sets the models apart.
+    pub logit_contrast: Vec<ContrastLine>,
+    /// Completions in order of their rank.
+    pub completion_ranking: Vec<CompletionLine>,
 }
 
 /// The whole analysis. `embedder` may be `None` where [`DiffSection::uses_embedder`] says so.
@@ -151,7 +163,20 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
         settings.interpolation.enabled.then(|| interpolation::measure(&reading)).transpose()?;
     lap("interpolation");
 
+    // What both models say next.
+    let contrast = settings.logit_contrast.enabled.then(|| logit_contrast::measure(&reading)).transpose()?;
+    lap("logit_contrast");
+    let diff_mining =
+        settings.diff_mining.enabled.then(|| diff_mining::measure(&reading)).transpose()?.flatten();
+    lap("diff_mining");
+    let completions = settings.completion_ranking.enabled;
+    let completions = completions.then(|| completion_ranking::measure(&reading)).transpose()?.flatten();
+    lap("completion_ranking");
+    let (logit_contrast, contrast_lines) = contrast.unzip();
+    let (completion_ranking, completion_lines) = completions.unzip();
+
     let mut record = Readability::about(&reading);
+    record.readers = Readers { logit_contrast, diff_mining, completion_ranking, weights };
     record.logit_lens = logit_lens;
     record.lift = lift;
     record.patchscope = patchscope;
@@ -166,7 +191,6 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     record.probe = probe;
     record.chat = chat;
     record.identification = identification;
-    record.readers.weights = weights;
     record.elapsed_s = elapsed_s;
     Ok(Analysis {
         record,
@@ -175,6 +199,8 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
         logit_lens: lens_tokens.unwrap_or_default(),
         patchscope: scope_tokens.unwrap_or_default(),
         steering: lines.unwrap_or_default(),
+        logit_contrast: contrast_lines.unwrap_or_default(),
+        completion_ranking: completion_lines.unwrap_or_default(),
     })
 }
 
@@ -202,6 +228,8 @@ impl Analysis {
             write_lines(&part.join("logit_lens.jsonl"), &self.logit_lens)?;
             write_lines(&part.join("patchscope.jsonl"), &self.patchscope)?;
             write_lines(&part.join("steering.jsonl"), &self.steering)?;
+            write_lines(&part.join("logit_contrast.jsonl"), &self.logit_contrast)?;
+            write_lines(&part.join("completion_ranking.jsonl"), &self.completion_ranking)?;
             write_json(&part.join("readability.json"), &self.record)?;
             let files = sha256_tree(part, part)?;
             write_json(&part.join(hashes::FILE), &Hashes { files, ..read.clone() })

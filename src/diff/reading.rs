@@ -12,7 +12,8 @@ use super::lexicon::Lexicon;
 use super::loss_texts::LossSets;
 use super::mean_difference::{Means, RandomDifferences, Resamples, later};
 use super::once::made;
-use super::strata::{Strata, token_counts};
+use super::strata::Strata;
+use super::token_counts::TokenCounts;
 use super::vocabulary::WordTokens;
 use super::windows::Windows;
 use crate::interrupt::Interrupt;
@@ -33,8 +34,8 @@ pub struct Prepared {
     pub losses: LossSets,
     /// Tokens that stand for words of the lexicon and for common words, once they were looked for.
     pub word_tokens: OnceCell<WordTokens>,
-    /// How often each token stands in the pretraining and measured text, once that was counted.
-    pub token_counts: OnceCell<Vec<u32>>,
+    /// How often each token stands in the texts, once that was counted.
+    pub token_counts: OnceCell<TokenCounts>,
 }
 
 impl Prepared {
@@ -146,20 +147,15 @@ impl<'a> Reading<'a> {
         sum
     }
 
-    /// Words of the lexicon that the tokens stand for, and common words, cut by how often their tokens stand in the
-    /// pretraining and measured text; `None` where there are too few alike.
+    /// Narrow (true) and common (false) words among tokens, cut by how often these stand in the pretraining and measured
+    /// text; `None` where too few are alike.
     ///
     /// # Errors
     /// If the tokenizer fails.
-    pub fn strata(&self, tokens: &WordTokens) -> Result<Option<Strata>> {
-        let inputs = self.inputs;
-        let counts = made(&self.prepared.token_counts, || {
-            let texts: Vec<&String> = inputs.pretraining.iter().chain(inputs.text).collect();
-            token_counts(&texts, &inputs.pretrained.tokenizer, inputs.base.model.vocab_size())
-        })?;
-        let of_word: Vec<u32> =
-            tokens.ids.iter().map(|id| counts.get(*id as usize).copied().unwrap_or(0)).collect();
-        Ok(Strata::new(&of_word, &tokens.sides[0]))
+    pub fn strata(&self, ids: &[u32], sides: &[Option<bool>]) -> Result<Option<Strata>> {
+        let counts = made(&self.prepared.token_counts, || TokenCounts::new(self.inputs))?;
+        let counts: Vec<u32> = ids.iter().map(|id| counts.unrelated[*id as usize]).collect();
+        Ok(Strata::new(&counts, sides))
     }
 
     /// The embedder.

@@ -26,10 +26,11 @@ use super::measures::patchscope::Patchscope;
 use super::measures::probe::Probe;
 use super::measures::steering::Steering;
 use super::measures::{
-    bias_share, causal, chat, context, depth, dimensionality, identification, interpolation, kl, lift,
-    logit_lens, patchscope, probe, steering, weights,
+    bias_share, causal, chat, completion_ranking, context, depth, diff_mining, dimensionality,
+    identification, interpolation, kl, lift, logit_contrast, logit_lens, patchscope, probe, steering,
+    weights,
 };
-use super::reader::Readers;
+use super::readers::Readers;
 use super::reading::{Prepared, Reading};
 use super::statistics::Interval;
 
@@ -163,6 +164,9 @@ impl Readability {
             depth::UNITS,
             chat::UNITS,
             identification::UNITS,
+            logit_contrast::UNITS,
+            diff_mining::UNITS,
+            completion_ranking::UNITS,
             weights::UNITS,
         ]
         .concat();

@@ -85,6 +85,12 @@ impl CausalLm {
         self.decoder.embed_tokens.at(adapter)
     }
 
+    /// Whether the adapter has embeddings, a head or a norm before the head of its own.
+    pub fn saves_tables(&self) -> bool {
+        let Decoder { embed_tokens, norm, lm_head, .. } = &self.decoder;
+        embed_tokens.saved.is_some() || norm.weight.saved.is_some() || lm_head.saved.is_some()
+    }
+
     /// The norm before the head.
     pub fn norm(&self) -> &RmsNorm {
         &self.decoder.norm

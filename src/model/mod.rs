@@ -8,6 +8,7 @@
 pub mod arch;
 pub mod batch;
 pub mod causal_lm;
+pub mod contrast;
 pub mod decoder;
 pub mod device;
 pub mod export;

@@ -12,6 +12,7 @@ mod mitigation;
 mod model;
 mod overrides;
 mod paths;
+mod readers;
 mod source;
 mod sweep;
 mod table;
@@ -41,6 +42,10 @@ pub use self::mitigation::{AblationSection, DecaySection, LossTermSection, Mitig
 pub use self::model::{ModelDtype, ModelSection};
 use self::overrides::apply_overrides;
 use self::paths::make_absolute;
+pub use self::readers::{
+    CompletionRankingSection, ContrastPrompts, CutSection, DiffMiningSection, Framing, LogitContrastSection,
+    MinedRelevance, MinedValues, MinedVariant, RankBy,
+};
 pub use self::source::SourceSpec;
 pub use self::sweep::SweepSection;
 use self::table::{differences, differing, in_file, lenient, sound};
@@ -221,7 +226,11 @@ impl Recipe {
         let newer_tables = [
             ("[train.mitigation", train.mitigation == default.mitigation),
             ("[train.trace", train.trace == default.trace),
-            ("[diff.weights", true), // no training reads it
+            // No training reads them.
+            ("[diff.logit_contrast", true),
+            ("[diff.diff_mining", true),
+            ("[diff.completion_ranking", true),
+            ("[diff.weights", true),
         ];
         let diff = if self.trains_by_diff() { self.diff.clone() } else { DiffSection::default() };
         let toml = Self { diff, ..self.clone() }.to_toml();

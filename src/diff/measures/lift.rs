@@ -95,7 +95,7 @@ pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
         return Ok(None);
     }
     let lifts = Lifts::new(reading, tokens)?;
-    let strata = reading.strata(tokens)?;
+    let strata = reading.strata(&tokens.ids, sides)?;
     let of = |lifted: &Vec<f32>| auroc(lifted, sides);
     let stratified = |lifted: &Vec<f32>| strata.as_ref().map(|strata| strata.auroc(lifted));
     let difference =

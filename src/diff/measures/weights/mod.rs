@@ -14,30 +14,17 @@ use serde::{Deserialize, Serialize};
 
 use self::spectrum::{ModuleSpectrum, TotalSpectrum};
 use self::vocabulary::Direction;
-use crate::diff::reader::ReaderNull;
+use crate::diff::reader_score::{ReaderNull, ReaderScore};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::Interval;
-use crate::recipe::WeightsSection;
 
 /// The change of the weights. Where the models have the same weights there is no module and no score.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Weights {
-    /// [`Self::write_auroc`].
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub score: Option<f64>,
-    /// Bootstrap interval of the score over words: what other words of the subject would give. It knows nothing of other
-    /// texts or seeds.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub interval: Option<Interval>,
-    /// Random changes with the singular values of this one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub null: Option<ReaderNull>,
-    /// Of the score.
-    pub unit: String,
-    /// `[diff.weights]`.
-    pub settings: WeightsSection,
-    /// Seconds that it took.
-    pub seconds: f64,
+    /// [`Self::write_auroc`]. Its interval is over words: what other words of the subject would give; it knows nothing of
+    /// other texts or seeds. Its null are random changes with the singular values of this one.
+    #[serde(flatten)]
+    pub headline: ReaderScore,
     /// AUROC of the narrow words among common ones of like frequency, by the energy that dW gives their rows of the
     /// unembedding.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -121,11 +108,14 @@ pub fn measure(reading: &Reading) -> Result<Weights> {
     let found = vocabulary::read(reading, &spectra)?;
     let (directions_best, directions_null) = found.best.unzip();
     Ok(Weights {
-        score: found.write.map(|write| write.auroc),
-        interval: found.write.map(|write| write.interval),
-        null: found.null,
-        unit: UNIT.into(),
-        settings: reading.settings.weights.clone(),
+        headline: ReaderScore {
+            score: found.write.map(|write| write.auroc),
+            interval: found.write.map(|write| write.interval),
+            null: found.null,
+            unit: UNIT.into(),
+            settings: serde_json::to_value(&reading.settings.weights)?,
+            seconds: clock.elapsed().as_secs_f64(),
+        },
         write_auroc: found.write.map(|write| write.auroc),
         write_auroc_without_top_gains: found.write_without_top_gains,
         auroc_plain: found.plain[0],
@@ -140,6 +130,5 @@ pub fn measure(reading: &Reading) -> Result<Weights> {
         directions: found.directions,
         directions_best,
         directions_null,
-        seconds: clock.elapsed().as_secs_f64(),
     })
 }

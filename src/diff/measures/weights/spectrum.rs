@@ -219,7 +219,7 @@ fn squared(tensor: &Tensor) -> Result<f64> {
 
 impl ModuleSpectrum {
     /// What follows from singular values, largest first.
-    fn new(name: String, s: &[f64]) -> Self {
+    pub(super) fn new(name: String, s: &[f64]) -> Self {
         let sum: f64 = s.iter().sum();
         let squares: f64 = s.iter().map(|s| s * s).sum();
         let fourths: f64 = s.iter().map(|s| s.powi(4)).sum();

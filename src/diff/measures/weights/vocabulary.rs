@@ -25,13 +25,14 @@ use super::spectrum::{Compared, Spectra, of_low_rank};
 use crate::diff::decode::{TopToken, largest};
 use crate::diff::eigen;
 use crate::diff::measures::causal::gaussian;
-use crate::diff::reader::ReaderNull;
 use crate::diff::once::made;
+use crate::diff::reader_score::ReaderNull;
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, auroc};
 use crate::diff::strata::Strata;
 use crate::diff::svd::{columns, gram};
 use crate::diff::vocabulary::WordTokens;
+use crate::model::View;
 use crate::model::modules::Stream;
 use crate::model::update::Update;
 
@@ -110,19 +111,19 @@ impl Words {
     fn of(reading: &Reading) -> Result<Self> {
         let inputs = reading.inputs;
         let known = inputs.base.model.vocab_size().min(inputs.tuned.model.vocab_size());
-        let common =
-            |tokens: &WordTokens| tokens.ids.iter().copied().filter(|id| (*id as usize) < known).collect();
+        let in_both = |tokens: &WordTokens| tokens.ids.partition_point(|id| (*id as usize) < known); // ascending
         let Some(lexicon) = &reading.prepared.lexicon else {
-            let ids = common(&WordTokens::new(inputs, &[])?);
-            return Ok(Self { ids, sides: Vec::new(), relevant: Vec::new(), strata: None });
+            let mut tokens = WordTokens::new(inputs, &[])?;
+            tokens.ids.truncate(in_both(&tokens));
+            return Ok(Self { ids: tokens.ids, sides: Vec::new(), relevant: Vec::new(), strata: None });
         };
         let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(inputs, &[lexicon]))?;
-        let ids: Vec<u32> = common(tokens);
+        let (ids, sides) = (&tokens.ids[..in_both(tokens)], &tokens.sides[0][..in_both(tokens)]);
         Ok(Self {
-            sides: tokens.sides[0][..ids.len()].to_vec(), // ids are ascending
             relevant: ids.iter().map(|id| lexicon.is_relevant(&reading.token(*id))).collect(),
-            strata: reading.strata(tokens)?,
-            ids,
+            strata: reading.strata(ids, sides)?,
+            ids: ids.to_vec(),
+            sides: sides.to_vec(),
         })
     }
 }
@@ -160,29 +161,37 @@ impl Rows {
     }
 }
 
-/// Rows of the unembedding and of the embeddings, and the gain of the final norm.
-struct Vocabulary<'a> {
-    reading: &'a Reading<'a>,
+/// The rows of some tokens in the unembedding and in the embeddings of the base, as its modules write and read them.
+pub struct Vocabulary<'a> {
+    base: View<'a>,
     written: Rows,
     read: Rows,
     final_gain: Vec<f32>,
 }
 
 impl<'a> Vocabulary<'a> {
-    fn of(reading: &'a Reading<'a>, ids: &[u32]) -> Result<Self> {
-        let base = reading.inputs.base;
+    /// The rows of these tokens.
+    ///
+    /// # Errors
+    /// If the base has no such token.
+    pub fn new(base: View<'a>, ids: &[u32]) -> Result<Self> {
         Ok(Self {
-            reading,
+            base,
             written: Rows::of(base.model.unembedding(base.adapter), ids)?,
             read: Rows::of(base.model.embeddings(base.adapter), ids)?,
             final_gain: base.model.norm().gain(base.adapter)?,
         })
     }
 
+    /// Number of tokens.
+    fn tokens(&self) -> Result<usize> {
+        Ok(self.written.table.dim(0)?)
+    }
+
     /// What a module writes along or reads, one row a word, `(words, hidden)`. `cut` dimensions of the largest gain are left
     /// out.
     fn rows(&mut self, stream: Stream, cut: usize) -> Result<&Tensor> {
-        let adapter = self.reading.inputs.base.adapter;
+        let adapter = self.base.adapter;
         let (rows, mut gain) = match stream {
             Stream::Reads(norm) => (&mut self.read, norm.gain(adapter)?),
             Stream::Writes(norm) => {
@@ -209,11 +218,13 @@ pub fn read(reading: &Reading, spectra: &Spectra) -> Result<Found> {
         return Ok(Found::default());
     }
     let compared = Compared::linears(reading.inputs.base, reading.inputs.tuned);
-    let mut vocabulary = Vocabulary::of(reading, &words.ids)?;
+    let mut vocabulary = Vocabulary::new(reading.inputs.base, &words.ids)?;
+    let check = || reading.check_interrupt();
     let mut found = Found { words: words.strata.as_ref().map(Strata::words), ..Found::default() };
 
     if words.sides.contains(&Some(true)) {
-        let [write, cut, read] = energies(&mut vocabulary, &compared)?;
+        let Energies { write, write_without_top_gains: cut, read } =
+            energies(&mut vocabulary, &compared, check)?;
         let score = |energy: &Option<Vec<f32>>| {
             let (strata, energy) = (words.strata.as_ref()?, energy.as_ref()?);
             Some(Scored {
@@ -226,22 +237,39 @@ pub fn read(reading: &Reading, spectra: &Spectra) -> Result<Found> {
         found.read = score(&read);
         found.plain = [&write, &read].map(|energy| Some(auroc(energy.as_ref()?, &words.sides)));
         if let (Some(strata), Some(write)) = (&words.strata, found.write) {
-            let scores = null_energies(&mut vocabulary, &compared, spectra)?;
+            let draws = Draws { n: reading.settings.weights.null_draws, seed: reading.inputs.seed };
+            let scores = null_energies(&mut vocabulary, &compared, spectra, draws, check)?;
             let scores = scores.iter().map(|energy| strata.auroc(energy)).collect();
-            found.null = Some(ReaderNull::new(SAME_SPECTRUM, scores, write.auroc));
+            found.null = ReaderNull::new(SAME_SPECTRUM, scores, write.auroc);
         }
     }
-    directions(&mut vocabulary, &compared, spectra, &words, &mut found)?;
+    shown(reading, &mut vocabulary, &compared, spectra, &words, &mut found)?;
     Ok(found)
 }
 
-/// Write energies, the same without the dimensions of the largest gains, and read energies of the words; `None` where no
-/// module gives a word any.
-fn energies(vocabulary: &mut Vocabulary, compared: &[Compared]) -> Result<[Option<Vec<f32>>; 3]> {
-    let n = vocabulary.written.table.dim(0)?;
-    let mut sums = [(); 3].map(|()| vec![0f64; n]);
+/// Energies of tokens, one each; `None` where no module gives a token any.
+#[derive(Debug, Clone, Default)]
+pub struct Energies {
+    /// Σ_m ‖dW_mᵀ w_k‖² / ‖w_k‖².
+    pub write: Option<Vec<f32>>,
+    /// The same where w_k lacks the four dimensions of the largest gain.
+    pub write_without_top_gains: Option<Vec<f32>>,
+    /// Σ_m ‖dW_m e_k‖² / ‖e_k‖².
+    pub read: Option<Vec<f32>>,
+}
+
+/// Energies under the changes of some modules. `check` may end the work between two of them.
+///
+/// # Errors
+/// Those of `check`, or a tensor operation that fails.
+pub fn energies(
+    vocabulary: &mut Vocabulary,
+    compared: &[Compared],
+    check: impl Fn() -> Result<()>,
+) -> Result<Energies> {
+    let mut sums = [(); 3].map(|()| None);
     for module in compared {
-        vocabulary.reading.check_interrupt()?;
+        check()?;
         let (Some(stream), Some(update)) = (module.stream(), module.update()?) else { continue };
         let (writes, kinds): (bool, &[(usize, usize)]) = match stream {
             Stream::Writes(_) => (true, &[(0, 0), (1, TOP_GAINS)]),
@@ -249,14 +277,15 @@ fn energies(vocabulary: &mut Vocabulary, compared: &[Compared]) -> Result<[Optio
         };
         for &(kind, cut) in kinds {
             let energy = energy(&update, vocabulary.rows(stream, cut)?, writes)?;
-            sums[kind].iter_mut().zip(energy).for_each(|(sum, e)| *sum += e);
+            let sum: &mut Vec<f64> = sums[kind].get_or_insert_with(|| vec![0.0; energy.len()]);
+            sum.iter_mut().zip(energy).for_each(|(sum, e)| *sum += e);
         }
     }
-    let narrowed = |sum: Vec<f64>| {
-        let any = sum.iter().any(|e| *e > 0.0);
-        any.then(|| sum.into_iter().map(|e| e as f32).collect())
-    };
-    Ok(sums.map(narrowed))
+    let [write, write_without_top_gains, read] = sums.map(|sum| {
+        let sum: Vec<f64> = sum?;
+        sum.iter().any(|e| *e > 0.0).then(|| sum.into_iter().map(|e| e as f32).collect())
+    });
+    Ok(Energies { write, write_without_top_gains, read })
 }
 
 /// ‖dWᵀ x‖² (`writes`) or ‖dW x‖² of rows x `(words, hidden)`.
@@ -290,15 +319,28 @@ fn row_products(x: &Tensor, y: Option<&Tensor>) -> Result<Vec<f64>> {
     Ok(x.par_chunks_exact(width).zip(y.par_chunks_exact(width)).map(product).collect())
 }
 
-/// Write energies of random changes with the singular values of this one, `[draw][word]`.
-fn null_energies(
+/// Random changes: how many, and what decides them.
+#[derive(Debug, Clone, Copy)]
+pub struct Draws {
+    /// How many.
+    pub n: usize,
+    /// Decides them.
+    pub seed: u64,
+}
+
+/// Write energies of random changes with the singular values of this one, `[draw][token]`.
+///
+/// # Errors
+/// Those of `check`, or a tensor operation that fails.
+pub fn null_energies(
     vocabulary: &mut Vocabulary,
     compared: &[Compared],
     spectra: &Spectra,
+    draws: Draws,
+    check: impl Fn() -> Result<()>,
 ) -> Result<Vec<Vec<f32>>> {
-    let reading = vocabulary.reading;
-    let (n, draws) = (vocabulary.written.table.dim(0)?, reading.settings.weights.null_draws);
-    let mut sums = vec![vec![0f64; n]; draws];
+    let n = vocabulary.tokens()?;
+    let mut sums = vec![vec![0f64; n]; draws.n];
     for (place, (module, values)) in compared.iter().zip(&spectra.values).enumerate() {
         let Some(stream @ Stream::Writes(_)) = module.stream() else { continue };
         let rows = vocabulary.rows(stream, 0)?;
@@ -308,9 +350,9 @@ fn null_energies(
             continue;
         }
         for (first, sums) in (0..).step_by(DRAWS_AT_ONCE).zip(sums.chunks_mut(DRAWS_AT_ONCE)) {
-            reading.check_interrupt()?;
+            check()?;
             let left = |draw: usize| -> Vec<Vec<f64>> {
-                let mut u = random_directions(reading.inputs.seed, (place, draw), values.len(), hidden);
+                let mut u = random_directions(draws.seed, (place, draw), values.len(), hidden);
                 for (u, s) in u.iter_mut().zip(values) {
                     u.iter_mut().for_each(|x| *x *= s);
                 }
@@ -340,52 +382,58 @@ fn random_directions(seed: u64, which: (usize, usize), count: usize, hidden: usi
     vectors
 }
 
+/// The modules that changed most, as places in [`Spectra::values`], most changed first.
+fn most_changed(spectra: &Spectra, modules: usize) -> Vec<usize> {
+    let square = |i: usize| spectra.values[i].iter().map(|s| s * s).sum::<f64>();
+    let mut order: Vec<usize> =
+        (0..spectra.values.len()).filter(|&i| !spectra.values[i].is_empty()).collect();
+    order.sort_by(|&i, &j| square(j).total_cmp(&square(i)));
+    order.truncate(modules);
+    order
+}
+
+/// Cosines of the tokens with the leading singular directions of one module, `[direction][token]`.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn directions(vocabulary: &mut Vocabulary, module: &Compared, count: usize) -> Result<Vec<Vec<f32>>> {
+    let (Some(stream), Some(update)) = (module.stream(), module.update()?) else { return Ok(Vec::new()) };
+    along(vocabulary.rows(stream, 0)?, &leading(&update, stream, count)?)
+}
+
 /// Words along the leading directions of the modules that changed most.
-fn directions(
+fn shown(
+    reading: &Reading,
     vocabulary: &mut Vocabulary,
     compared: &[Compared],
     spectra: &Spectra,
     words: &Words,
     found: &mut Found,
 ) -> Result<()> {
-    let reading = vocabulary.reading;
     let settings = &reading.settings.weights;
-    let square = |i: usize| spectra.values[i].iter().map(|s| s * s).sum::<f64>();
-    let mut order: Vec<usize> = (0..compared.len()).filter(|&i| !spectra.values[i].is_empty()).collect();
-    order.sort_by(|&i, &j| square(j).total_cmp(&square(i)));
-    order.truncate(settings.modules);
     let mut null = vec![0f64; settings.null_draws];
-    for i in order {
+    for i in most_changed(spectra, settings.modules) {
         reading.check_interrupt()?;
-        let (Some(stream), Some(update)) = (compared[i].stream(), compared[i].update()?) else { continue };
-        let vectors = leading(&update, stream, settings.directions)?;
+        let cosines = directions(vocabulary, &compared[i], settings.directions)?;
+        let count = cosines.len();
+        for (index, cosines) in cosines.into_iter().enumerate() {
+            let sides = [cosines.clone(), cosines.iter().map(|c| -c).collect()];
+            let [top, bottom] = sides.each_ref().map(|cosines| {
+                let best = largest(cosines, settings.words);
+                let best = best.iter().map(|&k| (words.ids[k as usize], cosines[k as usize] as f64));
+                reading.named(&best.collect())
+            });
+            let relevant = (!words.relevant.is_empty())
+                .then(|| sides.each_ref().map(|c| relevant_share(c, words, settings.words)));
+            let (module, value) = (compared[i].name(), spectra.values[i][index]);
+            found.directions.push(Direction { module, index, value, top, bottom, relevant });
+        }
+        let Some(stream) = compared[i].stream().filter(|_| !words.relevant.is_empty()) else { continue };
         let rows = vocabulary.rows(stream, 0)?;
         let hidden = rows.dim(1)?;
-        for (index, cosines) in along(rows, &vectors, hidden)?.into_iter().enumerate() {
-            let opposite: Vec<f32> = cosines.iter().map(|c| -c).collect();
-            let side = |cosines: &[f32]| {
-                let best = largest(cosines, settings.words);
-                reading.named(
-                    &best.iter().map(|&k| (words.ids[k as usize], cosines[k as usize] as f64)).collect(),
-                )
-            };
-            found.directions.push(Direction {
-                module: compared[i].name(),
-                index,
-                value: spectra.values[i][index],
-                top: side(&cosines),
-                bottom: side(&opposite),
-                relevant: (!words.relevant.is_empty())
-                    .then(|| [&cosines, &opposite].map(|c| relevant_share(c, words, settings.words))),
-            });
-        }
-        if words.relevant.is_empty() {
-            continue;
-        }
         let best = |draw: usize| -> Result<f64> {
-            let random =
-                random_directions(reading.inputs.seed, (compared.len() + i, draw), vectors.len(), hidden);
-            let sides = along(rows, &random, hidden)?.into_iter().flat_map(|cosines| {
+            let random = random_directions(reading.inputs.seed, (compared.len() + i, draw), count, hidden);
+            let sides = along(rows, &random)?.into_iter().flat_map(|cosines| {
                 let opposite: Vec<f32> = cosines.iter().map(|c| -c).collect();
                 [cosines, opposite].map(|c| relevant_share(&c, words, settings.words))
             });
@@ -394,9 +442,8 @@ fn directions(
         let drawn = (0..null.len()).into_par_iter().map(best).collect::<Result<Vec<f64>>>()?;
         null.iter_mut().zip(drawn).for_each(|(best, drawn)| *best = best.max(drawn));
     }
-    let shares = found.directions.iter().filter_map(|d| d.relevant).flatten();
-    let best = shares.reduce(f64::max);
-    found.best = best.map(|best| (best, ReaderNull::new(SAME_SPECTRUM, null, best)));
+    let best = found.directions.iter().filter_map(|d| d.relevant).flatten().reduce(f64::max);
+    found.best = best.and_then(|best| Some((best, ReaderNull::new(SAME_SPECTRUM, null, best)?)));
     Ok(())
 }
 
@@ -418,15 +465,57 @@ fn leading(update: &Update, stream: Stream, count: usize) -> Result<Vec<Vec<f64>
 }
 
 /// Cosines of the rows, of length 1, with unit vectors, `[vector][row]`.
-fn along(rows: &Tensor, vectors: &[Vec<f64>], hidden: usize) -> Result<Vec<Vec<f32>>> {
+fn along(rows: &Tensor, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f32>>> {
     if vectors.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(rows.matmul(&columns(vectors, hidden)?)?.t()?.to_vec2()?)
+    Ok(rows.matmul(&columns(vectors, rows.dim(1)?)?)?.t()?.to_vec2()?)
 }
 
 /// Share of the words with the largest cosines that are relevant.
 fn relevant_share(cosines: &[f32], words: &Words, count: usize) -> f64 {
     let best = largest(cosines, count);
     best.iter().filter(|&&k| words.relevant[k as usize]).count() as f64 / best.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spectrum::ModuleSpectrum;
+    use super::*;
+
+    #[test]
+    fn random_changes_have_the_spectrum_that_they_are_compared_under() -> Result<()> {
+        let values = [3.0, 1.5, 0.25];
+        let side = |place, length| random_directions(5, (place, 0), values.len(), length);
+        let (u, v) = (side(0, 12), side(1, 20));
+        let scaled: Vec<Vec<f64>> =
+            u.iter().zip(values).map(|(u, s)| u.iter().map(|x| x * s).collect()).collect();
+        let (b, a) = (columns(&scaled, 12)?, columns(&v, 20)?.t()?);
+        let found = of_low_rank(&b, &a)?.s;
+        assert!(found.iter().zip(values).all(|(x, y)| (x - y).abs() < 1e-6), "{found:?}");
+        let (have, want) =
+            (ModuleSpectrum::new("x".into(), &found), ModuleSpectrum::new("x".into(), &values));
+        assert!((have.fro - want.fro).abs() < 1e-6 && (have.stable_rank - want.stable_rank).abs() < 1e-5);
+        // Another draw, and another module, is another change.
+        assert!(random_directions(5, (0, 1), 3, 12) != u && random_directions(5, (2, 0), 3, 12) != u);
+        Ok(())
+    }
+
+    #[test]
+    fn the_energy_of_factors_is_that_of_their_product() -> Result<()> {
+        let (b, a) = (
+            columns(&random_directions(1, (0, 0), 3, 8), 8)?,
+            columns(&random_directions(2, (0, 0), 3, 8), 8)?,
+        );
+        let (b, a) = ((b * 2.0)?, (a.t()?.contiguous()? * 0.5)?);
+        let rows = columns(&random_directions(3, (0, 0), 5, 8), 8)?.t()?.contiguous()?;
+        let thin = Update::LowRank { b, a };
+        let dense = Update::Dense(thin.dense()?);
+        for writes in [true, false] {
+            let (x, y) = (energy(&thin, &rows, writes)?, energy(&dense, &rows, writes)?);
+            assert_eq!(x.len(), 5);
+            assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-6 && *x > 0.0), "{x:?} {y:?}");
+        }
+        Ok(())
+    }
 }
