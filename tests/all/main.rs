@@ -32,3 +32,4 @@ mod tiers;
 mod trace;
 mod training;
 mod verify;
+mod weights;
