@@ -248,7 +248,8 @@ fn leading(matrix: &Tensor, k: usize) -> Result<Vec<Vec<f64>>> {
     let (matrix, transposed) = (matrix.contiguous()?, matrix.t()?.contiguous()?);
     // Mᵀ·q, (columns, width)
     let image = |basis: &[Vec<f64>]| -> Result<Tensor> { Ok(transposed.matmul(&columns(basis, rows)?)?) };
-    for _ in 0..ROUNDS {
+    let rounds = if width < rows { ROUNDS } else { 0 }; // else it spans everything
+    for _ in 0..rounds {
         basis = matrix.matmul(&image(&basis)?)?.t()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
         orthonormalise(&mut basis);
     }
