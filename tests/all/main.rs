@@ -20,6 +20,7 @@ mod making;
 mod mitigation;
 mod pairs;
 mod parity;
+mod readers;
 mod recipes;
 mod regressions;
 mod report;
