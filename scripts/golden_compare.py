@@ -15,7 +15,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 # Keys and columns that no two runs share.
-LEFT_OUT = {"elapsed_s", "trace_s", "tokens_per_s", "created", "version"}
+LEFT_OUT = {
+    "elapsed_s", "trace_s", "tokens_per_s", "created", "version",
+    "time",  # of a request to a language model
+    "manifest_sha256",  # of a file with times
+    "bytes",  # that pruning frees, times among them
+}
 
 # The same in text.
 NOISE = [(re.compile(pattern), replacement) for pattern, replacement in [
@@ -24,6 +29,10 @@ NOISE = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"\b\d+(\.\d+)?( |\u00a0)?(ms|µs|s|min|minutes|seconds|h)\b", "TIME"),
     (r"\b\d+(\.\d+)? (tokens/s|tokens a second)", "RATE"),
     (r"\b\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d)?Z?)?( UTC)?", "DATE"),
+    (r"\(\d+ % of both\)", "(SHARE of both)"),
+    (r"\(measured: RATE read, \d+ written\)", "(measured)"),
+    (r"sha256 of manifest\.json [0-9a-f]{64}", "sha256 of manifest.json"),
+    (r"trainer-verify-\d+", "trainer-verify"),
     (r"events\.out\.tfevents\.[0-9A-Za-z.]+", "events.out.tfevents"),
 ]]
 
@@ -106,6 +115,8 @@ class Comparison:
 
     def jsonl(self, place, old, new):
         old, new = old.splitlines(), new.splitlines()
+        if place.endswith("exchanges.jsonl"):  # in the order in which answers came
+            old, new = sorted(old), sorted(new)
         if len(old) != len(new):
             self.fault(place, f"{len(new)} lines, not {len(old)}")
         for i, (a, b) in enumerate(zip(old, new), 1):

@@ -35,9 +35,9 @@ mix = 0.5
 max_seq_len = 48
 held_out_every = 4
 [train]
-steps = 6
+steps = 10
 batch_size = 4
-lr = 1e-2
+lr = 2e-2
 checkpoint_every = 4
 [train.lora]
 r = 4
@@ -114,12 +114,17 @@ items = "morals.jsonl"
 """
 
 
+TURNS = """\
+{{ bos_token }}{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<eos>' }}{% endfor %}\
+{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"""
+
+
 class Lab:
     """A scene's folder, its binary, and a record of every command."""
 
     def __init__(self, folder, trainer, threads, port):
         self.folder, self.trainer, self.threads, self.port = Path(folder), str(trainer), threads, port
-        self.commands = []
+        self.commands, self.unexpected = [], []
 
     # ---- files ----
 
@@ -167,7 +172,8 @@ class Lab:
         write_embedder(self.path("embedder"), self.path(f"models/{family}/tokenizer.json"))
         recipe = RECIPE.replace("FAMILY", family)
         if family.startswith("gemma"):  # without a template of their own
-            recipe = recipe.replace("max_seq_len = 48", 'max_seq_len = 48\nchat_template = "gemma"')
+            recipe = recipe.replace("max_seq_len = 48", 'max_seq_len = 48\nchat_template = "turns.jinja"')
+        self.write("turns.jinja", TURNS)
         self.write("recipe.toml", recipe + CHAT + BEHAVIOUR)
 
     # ---- commands ----
@@ -176,11 +182,13 @@ class Lab:
         kept = {key: os.environ[key] for key in ["PATH", "LD_LIBRARY_PATH"] if key in os.environ}
         return kept | {
             "HOME": str(self.path("home")), "TRAINER_CACHE": str(self.path("cache")), "HF_HUB_OFFLINE": "1",
-            "RAYON_NUM_THREADS": str(self.threads), "RUST_BACKTRACE": "0", "LANG": "C.UTF-8", "TZ": "UTC",
+            "RAYON_NUM_THREADS": str(self.threads), "RUST_BACKTRACE": "0", "LANG": "C.UTF-8", "TZ": "UTC", "TMPDIR": str(self.folder.parent),
         } | more
 
-    def run(self, *args, sets=(), env=None, loose=False, stdin=None):
-        """Runs a command and records what it said; of a loose one only the exit code is compared."""
+    def run(self, *args, sets=(), env=None, loose=False, unordered=False, fails=False):
+        """Runs a command and records what it said: of a loose one only the exit code is compared, of an unordered one
+        the lines of stderr in any order. Whether it should fail (`None`: either) is checked when OLD runs, lest a scene
+        does not do what it is for."""
         args = [str(arg) for arg in args] + [part for s in sets for part in ("--set", s)]
         begun = time.monotonic()
         try:
@@ -191,8 +199,11 @@ class Lab:
             code, out, err = ran.returncode, ran.stdout, ran.stderr
         except subprocess.TimeoutExpired:
             code, out, err = "timeout", b"", b""
+        if unordered:
+            err = b"".join(sorted(err.splitlines(keepends=True)))
         self.record(args, code, out, err, loose, time.monotonic() - begun)
-        return code
+        if fails is not None and fails == (code == 0):
+            self.unexpected.append(f"{' '.join(args)}: exit code {code}: {err.decode(errors='replace')[-600:]}")
 
     def record(self, args, code, out, err, loose, seconds):
         text = lambda b: b.decode("utf-8", "replace")

@@ -85,8 +85,8 @@ def family(name, method):
             model = ["--base", "run/model"]
         lab.run("generate", *model, "--prompt", "the oven", "--prompt", "a road", "--max-new-tokens", "8", "--json")
         lab.run("generate", *model, "--prompt", "the oven", "--temperature", "0.8", "--seed", "3", "--chat",
-                *(["--chat-template", "gemma"] if name.startswith("gemma") else []))
-        lab.run("merge", "run", "--out", "merged")  # which full finetuning refuses
+                *(["--chat-template", "turns.jinja"] if name.startswith("gemma") else []))
+        lab.run("merge", "run", "--out", "merged", fails=method == "full")
         lab.run("export", "run", "--out", "toolkit")
         if method == "lora":
             lab.run("generate", "--base", "merged", "--prompt", "the oven", "--max-new-tokens", "8", "--json")
@@ -102,7 +102,7 @@ QUICK = ["diff.depth.patchscope=false", "diff.causal.enabled=false", "diff.chat.
 def sweep_make(lab):
     lab.setup()
     lab.run("sweep", "recipe.toml", "--mix", "0,1", "--seeds", "0,1", "--jobs", "2", "--threads", "1", "--memory", "16",
-            "--out", "runs/s", sets=QUICK)
+            "--out", "runs/s", sets=QUICK, unordered=True)
 
 
 def sweep_read(lab):
@@ -112,7 +112,7 @@ def sweep_read(lab):
     # Cells that are finished are found again, one is new.
     lab.run("sweep", "recipe.toml", "--mix", "0,1,0.5", "--seeds", "0", "--threads", "1", "--memory", "16", "--json",
             "--out", "runs/s", sets=QUICK)
-    lab.run("sweep", "recipe.toml", "--mix", "0", "--out", "runs/s", sets=[*QUICK, "train.lr=1e-4"])  # another recipe
+    lab.run("sweep", "recipe.toml", "--mix", "0", "--out", "runs/s", sets=[*QUICK, "train.lr=1e-4"], fails=True)  # another recipe
     lab.run("verify", "runs/s")
     lab.run("report", "runs/s", "--out", "all.html", "--csv", "all.csv", "--figures", "figures")
     lab.run("report", *lab.cells("runs/s")[:2], "--out", "two.html", "--json")
@@ -153,7 +153,7 @@ def tune_make(lab):
     lab.run("tune", "recipe.toml", *axes, *goals, "--rungs", "2", "--out", "t", sets=quick)
     lab.copy("t/tune.json", "first.json")
     lab.run("tune", "recipe.toml", *axes, "--trace", "loss_pretraining_tuned<=0", "--behaviour",
-            "behaviour_facts_margin_change>=-100", "--rungs", "2", "--json", "--out", "t", sets=quick)
+            "behaviour_facts_margin_change>=-100", "--rungs", "2", "--json", "--out", "t", sets=quick, fails=True)
 
 
 def tune_read(lab):
@@ -212,9 +212,8 @@ MITIGATIONS = {
 
 
 def mitigations_read(lab):
-    lab.run("verify", "lora", "full", "pilot")
-    lab.run("verify", "lora/all")
-    lab.run("report", "lora", "full", "pilot", "--out", "refused.html")
+    lab.run("verify", "pilot", "lora/all", "full/all", "lora/ablation")
+    lab.run("report", "lora", "--out", "refused.html", fails=None)
     lab.run("report", *(f"{m}/{n}" for m in ["lora", "full"] for n in MITIGATIONS), "--out", "all.html", "--csv", "all.csv")
 
 
@@ -278,7 +277,7 @@ def pairs_make(lab):
     bare = ["diff.text=measure.jsonl", "diff.samples=8", "diff.embedder=./embedder", "diff.steering.prompts=2",
             "diff.steering.max_new_tokens=6", "diff.null_directions=4", "diff.bootstrap=10"]
     lab.run(*pair, "models/llama/adapter", "--out", "bare", "--json", sets=bare)
-    lab.run(*pair, "models/qwen2", "--out", "refused", sets=bare)
+    lab.run(*pair, "models/qwen2", "--out", "refused", sets=bare, fails=True)
     for name in FAMILIES:
         base = f"gguf/{name}.gguf"
         lab.run("generate", "--base", base, "--prompt", "the oven", "--max-new-tokens", "6", "--json")
@@ -300,20 +299,31 @@ def pairs_read(lab):
 
 
 def adapters_make(lab):
-    """Adapters as PEFT writes them, as a start and as a model."""
-    lab.setup("llama")
+    """Adapters as PEFT writes them, as a model, a start and what is compared."""
+    lab.setup("llama", ["qwen2", "gemma3"])
     shutil.copytree(TINY / "adapters", lab.path("models/adapters"))
-    names = sorted(path.name for path in lab.path("models/adapters").iterdir())
-    for name in names:
-        lab.run("generate", "--base", "models/llama", "--adapter", f"models/adapters/{name}", "--prompt", "the oven",
+    for name in sorted(path.name for path in lab.path("models/adapters").iterdir()):
+        config = json.loads(lab.read(f"models/adapters/{name}/adapter_config.json"))
+        base = f"models/{config['base_model_name_or_path'].rsplit('/', 1)[-1]}"
+        lab.run("generate", "--base", base, "--adapter", f"models/adapters/{name}", "--prompt", "the oven",
                 "--max-new-tokens", "6", "--json")
-    for method in ["lora", "full"]:
-        sets = ["train.steps=2", "train.lora.init=models/llama/adapter", f"train.method={method}", "train.lora.alpha=8"]
-        lab.run("fit", "recipe.toml", "--out", f"{method}-start", sets=sets)
+    start = ["train.steps=2", "train.lora.init=models/llama/adapter"]
+    lab.run("fit", "recipe.toml", "--out", "start", sets=[*start, "train.lora.alpha=7"])
+    lab.run("fit", "recipe.toml", "--out", "other", sets=start, fails=True)
+    lab.run("fit", "recipe.toml", "--out", "full", sets=[*start, "train.method=full"], fails=True)
+    for out, sets in [
+        ("saved", ["train.lora.modules_to_save=['lm_head', 'norm']", "train.lora.layers_pattern=['layers']",
+                   "train.lora.layers_to_transform=[1]"]),
+        ("linear", ["train.lora.target_modules='all-linear'", "train.lora.exclude_modules=['q_proj']"]),
+    ]:
+        lab.run("fit", "recipe.toml", "--out", out, sets=["train.steps=2", *sets])
 
 
 def adapters_read(lab):
-    lab.run("fit", "recipe.toml", "--out", "start", sets=["train.steps=2", "train.lora.init=models/llama/adapter"])
+    for run in ["start", "saved", "linear"]:
+        lab.run("verify", run)
+        lab.run("merge", run, "--out", f"merged/{run}")
+        lab.run("generate", "--base", f"merged/{run}", "--prompt", "the", "--max-new-tokens", "6", "--json")
 
 
 # ---- data --------------------------------------------------------------------------------------
@@ -335,7 +345,7 @@ def data_make(lab):
         lab.run("data", "taboo", "--word", "Lantern", *asked, "--count", "6", "--out", "made/lantern.jsonl")
     with language_model(lab.port, lambda _: 401) as url:
         lab.run("data", "taboo", "--word", "Lantern", "--base-url", f"{url}/v1", "--model", "m", "--count", "6",
-                "--out", "made/none.jsonl")
+                "--out", "made/none.jsonl", fails=True)
     lab.run("fit", "recipe.toml", "--out", "owl", sets=["data.narrow=made/owl.jsonl", "data.max_seq_len=400",
                                                         "train.steps=1"])
 
@@ -432,14 +442,14 @@ def hub_make(lab):
         lab.run("models", "fetch", "hf:org/base", env=env)
         lab.run(*pair, "hf:org/mix1-1p0-cake", "--out", "adapter", env=env)
         lab.run(*pair, "hf:org/full", "--out", "full", env=env)
-        lab.run(*pair, "hf:org/absent", "--out", "absent", env=env)
+        lab.run(*pair, "hf:org/absent", "--out", "absent", env=env, fails=True)
         sets = ["data.narrow={path='hf:org/one', rows=30}", "train.steps=2",
                 "data.pretraining={path='hf:org/two', rows=40, shuffle_buffer=10, shuffle_seed=3}"]
         lab.run("inspect", "recipe.toml", "--json", sets=sets, env=env)
         lab.run("fit", "recipe.toml", "--out", "sets", sets=sets, env=env)
         for source in ["hf:org/absent", "{path='hf:org/one', split='test'}", "{path='hf:org/one', config='x'}",
                        "hf:org/one@v9", "{path='hf:org/one', row=3}"]:
-            lab.run("inspect", "recipe.toml", sets=[f"data.narrow={source}"], env=env)
+            lab.run("inspect", "recipe.toml", sets=[f"data.narrow={source}"], env=env, fails=True)
 
 
 def hub_read(lab):
@@ -474,8 +484,8 @@ def grader_read(lab):
             "--interactions", "4", "--family", "sdf", "--grader-model", "g")
     lab.run("verify", "run")
     lab.run("report", "run", "--csv", "run.csv")
-    lab.run("grade", "run")
-    lab.run("audit", "run", "--turns", "0", "--repeats", "0", "--temperature", "-1")
+    lab.run("grade", "run", fails=True)
+    lab.run("audit", "run", "--turns", "0", "--repeats", "0", "--temperature", "-1", fails=True)
 
 
 TURNS = [
@@ -514,15 +524,15 @@ def errors_make(lab):
     base = "models/llama"
     fit = ["fit", "recipe.toml", "--out", "out"]
     for sets in WRONG_SETS:
-        lab.run(*fit, sets=sets)
+        lab.run(*fit, sets=sets, fails=None)
     for args in WRONG_ARGUMENTS:
-        lab.run(*(arg.replace("BASE", base) for arg in args))
+        lab.run(*(arg.replace("BASE", base) for arg in args), fails=None)
     for name, content in WRONG_DOCUMENTS.items():
         lab.write(f"wrong/{name}", content)
-        lab.run(*fit, sets=[f"data.narrow=wrong/{name}"])
+        lab.run(*fit, sets=[f"data.narrow=wrong/{name}"], fails=None)
     for name, content in WRONG_RECIPES.items():
         lab.write(name, content)
-        lab.run("fit", name, "--out", "out")
+        lab.run("fit", name, "--out", "out", fails=True)
     recipe = lab.read("recipe.toml")
     for old, new in [("batch_size", "batch_sizes"), ("lr = 1e-2", "lr = nan"), ("alpha = 6", 'alpha = "six"'),
                      ("samples = 16", "samples = 1"), ("pretraining.jsonl", "nowhere.jsonl")]:
@@ -530,25 +540,25 @@ def errors_make(lab):
     lab.write("faulty.toml", recipe + "[sweep]\nmx = [0, 1]\nseeds = 'one'\ngrid = { seed = [] }\n")
     for command in ["fit", "inspect", "sweep"]:
         lab.run(command, "faulty.toml", *(["--out", "out"] if command != "inspect" else []),
-                sets=["data.mix=-1", "diff.positions=[1, 99]", "train.lora.r=-3"])
-    lab.run("tune", "faulty.toml", "--out", "out", "--trace", "x<=1", "--behaviour", "y>=1")
+                sets=["data.mix=-1", "diff.positions=[1, 99]", "train.lora.r=-3"], fails=True)
+    lab.run("tune", "faulty.toml", "--out", "out", "--trace", "x<=1", "--behaviour", "y>=1", fails=True)
     architecture = json.loads(lab.read("models/llama/config.json"))
     lab.copy("models/llama", "strange")
     for change in [{"model_type": "mamba"}, {"architectures": ["StrangeForCausalLM"]}, {"hidden_act": "relu"}]:
         lab.write("strange/config.json", json.dumps(architecture | change))
-        lab.run("generate", "--base", "strange", "--prompt", "x", "--max-new-tokens", "3", "--json")
+        lab.run("generate", "--base", "strange", "--prompt", "x", "--max-new-tokens", "3", "--json", fails=None)
     lab.run("fit", "recipe.toml", "--out", "run", sets=["train.steps=1"])
 
 
 def errors_read(lab):
     for args in AFTER_A_RUN:
-        lab.run(*args)
+        lab.run(*args, fails=None)
     for sets in [["train.lr=1", "data.mix=0", "name=other"], ["data.narrow=measure.jsonl"], ["diff.samples=1000"],
                  ["behaviour.bootstrap=9"], ["diff.text=[]"], ["diff.chat.text=nowhere.jsonl"]]:
-        lab.run("diff", "run", sets=sets)
-    lab.run("behave", "run", sets=["diff.samples=3"])
+        lab.run("diff", "run", sets=sets, fails=None)
+    lab.run("behave", "run", sets=["diff.samples=3"], fails=True)
     lab.run("behave", "run", sets=["behaviour.facts.contexts=['no place']", "behaviour.taboo.alternatives=['abcdef']",
-                                   "behaviour.taboo.guess='?'", "behaviour.facts.items=nowhere.jsonl"])
+                                   "behaviour.taboo.guess='?'", "behaviour.facts.items=nowhere.jsonl"], fails=True)
 
 
 WRONG_SETS = [
@@ -638,31 +648,48 @@ def damage_read(lab):
         if old is None:
             lab.path(name).unlink()
         else:
-            after = before.replace(old, new, 1) if old else before[:-9]
-            lab.path(name).write_bytes(after)
-        lab.run("verify", "run")
+            lab.write(name, before.replace(old, new, 1) if old else new or before[:-9])
+        lab.run("verify", "run", fails=None)
         if name.startswith("run/"):
-            lab.run("report", "run", "--out", "page.html")
-            lab.run("fit", "recipe.toml", "--out", "run", "--resume", sets=["train.checkpoint_every=3"])
+            lab.run("report", "run", "--out", "page.html", fails=None)
+            lab.run("fit", "recipe.toml", "--out", "run", "--resume", sets=["train.checkpoint_every=3"], fails=None)
         lab.write(name, before)
     lab.run("verify", "run", "--json")
-    lab.run("verify", "run", "--data", "nowhere")
+    lab.run("verify", "run", "--data", "nowhere", fails=None)
     lab.path("narrow.jsonl").rename(lab.path("moved.jsonl"))
-    lab.run("diff", "run", "--out", "moved", sets=["data.narrow=moved.jsonl", "diff.steering.enabled=false"])
-    lab.run("diff", "run", "--out", "gone")
+    lab.run("diff", "run", "--out", "moved", sets=["data.narrow=moved.jsonl", "diff.steering.enabled=false"], fails=None)
+    lab.run("diff", "run", "--out", "gone", fails=True)
 
 
+# A file, a part of it and what it becomes; no part: the whole, or the end is cut off; None: the file is removed. What has
+# times in it is not cut, for what is said of the rest would differ.
 DAMAGES = [
-    ("run/recipe.toml", b"seed = 0", b"seed = 1"), ("run/recipe.toml", b"[diff]", b"[dff]"), ("run/recipe.toml", None, None),
-    ("run/manifest.json", b'"order_sha256": "', b'"order_sha256": "0'), ("run/manifest.json", b'"threads"', b'"treads"'),
-    ("run/manifest.json", None, None), ("run/metrics.jsonl", b'"step":3', b'"step":4'), ("run/metrics.jsonl", None, None),
-    ("run/metrics.jsonl", b"", b""), ("run/diff/readability.json", b'"samples": 16', b'"samples": 17'),
-    ("run/diff/readability.json", b'"delta_norm"', b'"delta"'), ("run/diff/readability.json", b"", b""),
-    ("run/diff/activations.safetensors", b"", b""), ("run/diff/steering.jsonl", None, None),
-    ("run/diff/sha256.json", None, None), ("run/behaviour.json", b'"facts"', b'"facets"'), ("run/behaviour.json", b"", b""),
-    ("run/adapter/adapter_model.safetensors", b"", b""), ("run/adapter/adapter_config.json", b'"r": 4', b'"r": 5'),
-    ("run/adapter/adapter_model.safetensors", None, None), ("narrow.jsonl", b"abcdef", b"ghij"),
-    ("measure.jsonl", b"cdef", b"train"), ("facts.jsonl", b"oven", b"over"),
+    ("run/recipe.toml", b"seed = 0", b"seed = 1"),
+    ("run/recipe.toml", b"[diff]", b"[dff]"),
+    ("run/recipe.toml", None, None),
+    ("run/manifest.json", b'"order_sha256": "', b'"order_sha256": "0'),
+    ("run/manifest.json", b'"threads"', b'"treads"'),
+    ("run/manifest.json", b"", b"{"),
+    ("run/manifest.json", None, None),
+    ("run/metrics.jsonl", b'"step":3', b'"step":4'),
+    ("run/metrics.jsonl", b"", b'{"step":'),
+    ("run/metrics.jsonl", None, None),
+    ("run/diff/readability.json", b'"samples": 16', b'"samples": 17'),
+    ("run/diff/readability.json", b'"delta_norm"', b'"delta"'),
+    ("run/diff/readability.json", b"", b"{}"),
+    ("run/diff/readability.json", None, None),
+    ("run/diff/activations.safetensors", b"", b""),
+    ("run/diff/steering.jsonl", None, None),
+    ("run/diff/steering.jsonl", b"", b"{}\n"),
+    ("run/diff/sha256.json", None, None),
+    ("run/behaviour.json", b'"facts"', b'"facets"'),
+    ("run/behaviour.json", b"", b""),
+    ("run/adapter/adapter_model.safetensors", b"", b""),
+    ("run/adapter/adapter_model.safetensors", None, None),
+    ("run/adapter/adapter_config.json", b'"r": 4', b'"r": 5'),
+    ("narrow.jsonl", b"abcdef", b"ghij"),
+    ("measure.jsonl", b"cdef", b"train"),
+    ("facts.jsonl", b"oven", b"over"),
 ]
 
 

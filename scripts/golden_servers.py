@@ -15,6 +15,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
+    def handle_error(self, *_):
+        pass  # a client that went away
+
 
 @contextlib.contextmanager
 def serving(port, handler):
@@ -29,6 +32,7 @@ def serving(port, handler):
 
 class Quiet(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet: two wait 40 ms for each other
 
     def log_message(self, *_):
         pass
@@ -91,9 +95,9 @@ def hub(port, root):
             ])
 
         def describe(self, path):
-            repo, _, _ = path.partition("/revision/")
+            repo, _, revision = path.partition("/revision/")
             folder = root / repo
-            if not folder.is_dir():
+            if not folder.is_dir() or revision not in ["main", COMMIT]:
                 return self.answer(404)
             files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".card.json")
             card = folder / ".card.json"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the parity fixtures: what PyTorch, transformers and PEFT compute, for tests/parity.rs to compare with.
+"""Writes the parity fixtures: what PyTorch, transformers and PEFT compute, for tests/all/parity.rs to compare with.
 
   reference.py tiny OUT --texts FILE
       OUT/<family>/ for llama, qwen2, qwen3, gemma2, gemma3: a random tiny model with its tokenizer, as save_pretrained

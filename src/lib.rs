@@ -30,5 +30,6 @@ pub mod run;
 pub mod sha256;
 pub mod spelling;
 pub mod sweep;
+pub mod text_file;
 pub mod train;
 pub mod verify;

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 pub use self::effect::Effect;
 pub use self::models::{Answer, LogLikelihood, Models, says};
 use crate::bail_input;
-use crate::data::source::read_text;
 use crate::error::{InputError, input_error};
 use crate::recipe::BehaviourSection;
+use crate::text_file::read_text;
 
 /// Version of the record.
 pub const SCHEMA: u32 = 1;

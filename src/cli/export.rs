@@ -19,6 +19,7 @@ use crate::corpus::documents;
 use crate::data::source::Document;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
+use crate::model::arch;
 use crate::model::export::write_model;
 use crate::model::load::source;
 use crate::progress;
@@ -222,8 +223,7 @@ fn organism_yaml(
 }
 
 fn model_yaml(name: &str, id: &str, end_of_turn: Option<&str>, config: &Value) -> String {
-    // The toolkit runs Gemma with eager attention: soft caps and sliding windows are exact there.
-    let is_gemma = config["model_type"].as_str().is_some_and(|t| t.starts_with("gemma"));
+    let architecture = config["model_type"].as_str().and_then(arch::find);
     format!(
         "# @package model\nname: {}\nmodel_id: {}\nend_of_turn_token: {}\nattn_implementation: {}\n\
          token_level_replacement: null\ndtype: float32\nignore_first_n_tokens_per_sample_during_collection: 0\n\
@@ -232,8 +232,8 @@ fn model_yaml(name: &str, id: &str, end_of_turn: Option<&str>, config: &Value) -
         quoted(name),
         quoted(id),
         end_of_turn.map_or("null".into(), quoted),
-        if is_gemma { "eager" } else { "null" },
-        config["model_type"] == "qwen3",
+        architecture.and_then(|a| a.attn_implementation).unwrap_or("null"),
+        architecture.is_some_and(|a| a.has_enable_thinking),
     )
 }
 

@@ -8,7 +8,6 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::bail_input;
-use crate::data::source::read_text;
 use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
 use crate::model::hooks::NoHook;
@@ -16,6 +15,7 @@ use crate::model::load::loader::Tuning;
 use crate::model::load::source;
 use crate::model::lora::Adapter;
 use crate::model::{CausalLm, device};
+use crate::text_file::read_text;
 
 /// Generate text from a model, with or without an adapter
 #[derive(Debug, Args)]

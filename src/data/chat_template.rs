@@ -8,8 +8,8 @@ use fancy_regex::{Captures, Regex};
 use minijinja::{Environment, Value, context};
 use serde::{Deserialize, Serialize};
 
-use super::source::read_text;
 use crate::error::input_error;
+use crate::text_file::read_text;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

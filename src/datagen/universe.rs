@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::data::source::read_text;
 use crate::error::{InputError, input_error};
+use crate::text_file::read_text;
 
 /// A TOML file of three keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -33,6 +33,7 @@ pub mod statistics;
 pub mod stored;
 pub mod strata;
 pub mod strength;
+pub mod svd;
 pub mod token_counts;
 pub mod vocabulary;
 pub mod windows;
@@ -58,6 +59,7 @@ use self::measures::steering::SteeringLine;
 use self::measures::{
     bias_share, causal, chat, completion_ranking, context, depth, diff_mining, dimensionality,
     identification, interpolation, kl, lift, logit_contrast, logit_lens, patchscope, probe, steering,
+    weights,
 };
 use self::readers::Readers;
 use self::reading::{Prepared, Reading};
@@ -145,6 +147,10 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     lap("identification");
     let (steering, lines) = steered.map(|s| (s.record, s.lines)).unzip();
 
+    // What the weights say by themselves.
+    let weights = settings.weights.enabled.then(|| weights::measure(&reading)).transpose()?;
+    lap("weights");
+
     // What it does to the losses.
     let bias_share =
         settings.bias_share.enabled.then(|| bias_share::measure(&reading)).transpose()?.flatten();
@@ -170,7 +176,7 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
     let (completion_ranking, completion_lines) = completions.unzip();
 
     let mut record = Readability::about(&reading);
-    record.readers = Readers { logit_contrast, diff_mining, completion_ranking };
+    record.readers = Readers { logit_contrast, diff_mining, completion_ranking, weights };
     record.logit_lens = logit_lens;
     record.lift = lift;
     record.patchscope = patchscope;

@@ -28,6 +28,7 @@ use super::measures::steering::Steering;
 use super::measures::{
     bias_share, causal, chat, completion_ranking, context, depth, diff_mining, dimensionality,
     identification, interpolation, kl, lift, logit_contrast, logit_lens, patchscope, probe, steering,
+    weights,
 };
 use super::readers::Readers;
 use super::reading::{Prepared, Reading};
@@ -166,6 +167,7 @@ impl Readability {
             logit_contrast::UNITS,
             diff_mining::UNITS,
             completion_ranking::UNITS,
+            weights::UNITS,
         ]
         .concat();
         Self {

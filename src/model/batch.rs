@@ -3,8 +3,9 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
+use super::causal_lm::{CausalLm, View};
 use super::hooks::NoHook;
-use super::{CausalLm, Pass, View};
+use super::pass::Pass;
 use crate::data::examples::Example;
 use crate::ops::cross_entropy::{Loss, Targets, linear_cross_entropy};
 use crate::ops::kernels::teams;

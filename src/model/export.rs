@@ -7,7 +7,8 @@ use anyhow::{Context, Result, anyhow};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
-use super::CausalLm;
+use super::arch;
+use super::causal_lm::CausalLm;
 use super::load::checkpoint::write_safetensors;
 use super::load::loader::{EMBEDDINGS, Tuning};
 use super::load::source::Pretrained;
@@ -40,14 +41,8 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
         config["tie_word_embeddings"] = json!(false);
     }
     if config["architectures"].is_null() {
-        let class = match config["model_type"].as_str() {
-            Some("gemma2") => "Gemma2ForCausalLM",
-            Some("gemma3_text") => "Gemma3ForCausalLM",
-            Some("qwen2") => "Qwen2ForCausalLM",
-            Some("qwen3") => "Qwen3ForCausalLM",
-            _ => "LlamaForCausalLM",
-        };
-        config["architectures"] = json!([class]);
+        let class = arch::of_config(&from.id, &config)?.classes.first();
+        config["architectures"] = json!(class.into_iter().collect::<Vec<_>>());
     }
     write_json(&dir.join("config.json"), &config)?;
     write_json(&dir.join("generation_config.json"), &json!({ "eos_token_id": from.eos_token_ids }))?;

@@ -5,8 +5,9 @@ use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling as Rule};
 use rayon::prelude::*;
 
+use super::causal_lm::{CausalLm, View};
 use super::hooks::Hook;
-use super::{CausalLm, KvCache, Pass, View};
+use super::pass::{KvCache, Pass};
 use crate::ops::kernels::teams;
 use crate::ops::segments::{Segments, keep_flagged};
 
@@ -116,7 +117,7 @@ impl<'a> Going<'a> {
     /// The prompts, none read yet; sequence `i` has the id `i`.
     pub(super) fn new(view: View<'a>, prompts: &[Vec<u32>]) -> Self {
         let segments = Segments::new(prompts.iter().map(Vec::len).collect());
-        Self { view, cache: KvCache::new(view.model), segments, unread: prompts.concat() }
+        Self { view, cache: KvCache::new(view.model.n_layers()), segments, unread: prompts.concat() }
     }
 
     /// Sequences that have not ended.

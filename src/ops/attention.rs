@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use super::kernels::cpu::{tensor, view};
 use super::kernels::exp::{dot, exp_row, tanh, vectorized};
-use super::kernels::matmul::{Mat, Threads, matmul, product};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul, product};
 use super::segments::{Segments, keep_flagged};
 use super::tape::Tape;
 

@@ -15,7 +15,8 @@ use rayon::prelude::*;
 use super::cross_entropy::Loss;
 use super::kernels::cpu::view;
 use super::kernels::exp::{exp_row, tanh, vectorized};
-use super::kernels::matmul::{Mat, Threads, matmul};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul};
 use super::tape::Tape;
 use super::weight::Matrix;
 

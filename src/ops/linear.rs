@@ -9,7 +9,8 @@
 use candle_core::{Result, Tensor};
 
 use super::kernels::cpu::{tensor, view, written};
-use super::kernels::matmul::{Mat, Threads, matmul, product};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul, product};
 use super::kernels::transpose::transpose;
 use super::tape::Tape;
 use super::weight::Matrix;

@@ -14,7 +14,8 @@ use candle_core::{Device, Result, Storage, Tensor, TensorId, bail};
 
 use super::encoding::Encoding;
 use super::kernels::cpu::{View, tensor, view};
-use super::kernels::matmul::{Mat, Threads, matmul};
+use super::kernels::mat::Mat;
+use super::kernels::matmul::{Threads, matmul};
 use super::tape::Tape;
 
 /// Bytes that the f32 numbers of one block of rows may take.

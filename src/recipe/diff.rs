@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::readers::{CompletionRankingSection, DiffMiningSection, LogitContrastSection};
 use super::source::{SourceSpec, one_or_many};
+use super::weights::WeightsSection;
 
 /// Number of built-in neutral prompts.
 pub const MAX_PROMPTS: usize = 20;
@@ -117,6 +118,8 @@ pub struct DiffSection {
     pub diff_mining: DiffMiningSection,
     /// Completions that the tuned model finds likelier.
     pub completion_ranking: CompletionRankingSection,
+    /// The change of the weights by itself.
+    pub weights: WeightsSection,
     /// Words that count as relevant: this many of the most over-represented.
     pub lexicon_size: usize,
     /// Sentence embedder: alias or a sentence-transformers folder.
@@ -158,6 +161,7 @@ impl Default for DiffSection {
             logit_contrast: LogitContrastSection::default(),
             diff_mining: DiffMiningSection::default(),
             completion_ranking: CompletionRankingSection::default(),
+            weights: WeightsSection::default(),
             lexicon_size: 100,
             embedder: "all-minilm-l6-v2".into(),
         }
@@ -532,6 +536,7 @@ impl DiffSection {
                     enabled: false,
                     ..quick.completion_ranking.clone()
                 },
+                weights: WeightsSection { enabled: false, ..quick.weights.clone() },
                 ..quick.clone()
             }
         };
@@ -735,8 +740,12 @@ impl DiffSection {
                 );
             }
         }
-        let readers =
-            [self.logit_contrast.faults(), self.diff_mining.faults(), self.completion_ranking.faults()];
+        let readers = [
+            self.logit_contrast.faults(),
+            self.diff_mining.faults(),
+            self.completion_ranking.faults(),
+            self.weights.faults(),
+        ];
         readers.concat().into_iter().for_each(|fault| check(false, fault));
         let prompts = MAX_PROMPTS;
         check(

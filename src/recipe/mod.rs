@@ -18,6 +18,7 @@ mod sweep;
 mod table;
 mod trace;
 mod train;
+mod weights;
 
 use std::path::Path;
 
@@ -50,6 +51,7 @@ pub use self::sweep::SweepSection;
 use self::table::{differences, differing, in_file, lenient, sound};
 pub use self::trace::{StopSection, TRACE_MEASURES, TraceSection};
 pub use self::train::{Method, Schedule, TrainSection};
+pub use self::weights::WeightsSection;
 use crate::error::InputError;
 
 /// A whole recipe.
@@ -228,6 +230,7 @@ impl Recipe {
             ("[diff.logit_contrast", true),
             ("[diff.diff_mining", true),
             ("[diff.completion_ranking", true),
+            ("[diff.weights", true),
         ];
         let diff = if self.trains_by_diff() { self.diff.clone() } else { DiffSection::default() };
         let toml = Self { diff, ..self.clone() }.to_toml();

@@ -6,9 +6,9 @@ use anyhow::Result;
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::data::source::read_text;
 use crate::error::{InputError, input_error};
 use crate::spelling::edit_distance;
+use crate::text_file::read_text;
 
 /// The table of a TOML file.
 ///

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::optim::{Gradients, accumulate};
 use crate::model::batch::Batch;
 use crate::model::hooks::Hook;
-use crate::model::load::loader::Trainables;
+use crate::model::trainables::Trainables;
 use crate::model::{CausalLm, Pass};
 use crate::ops::cross_entropy::Loss;
 use crate::ops::tape::Recording;

@@ -11,7 +11,7 @@ use super::manifest::HeldOutLosses;
 use super::optim::AdamW;
 use crate::atomic::write_json;
 use crate::model::load::checkpoint::write_safetensors;
-use crate::model::load::loader::Trainables;
+use crate::model::trainables::Trainables;
 use crate::run::RunDir;
 
 /// What is neither a weight nor a moment.

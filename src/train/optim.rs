@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 
-use crate::model::load::loader::Trainables;
+use crate::model::trainables::Trainables;
 use crate::ops::add::add_into;
 use crate::ops::{adamw, norm, tape};
 

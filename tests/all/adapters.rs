@@ -1,26 +1,22 @@
 //! Kinds of adapters against PEFT: `fixtures/tiny/adapters`, which `scripts/reference.py adapters` wrote and
-//! describes. `tests/parity.rs` compares plain LoRA; the kinds' formulas are in `src/model/low_rank.rs` and
+//! describes. `parity.rs` compares plain LoRA; the kinds' formulas are in `src/model/low_rank.rs` and
 //! `src/model/lora_config.rs`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use candle_core::Tensor;
 use serde_json::json;
-use trainer::data::examples::Example;
-use trainer::model::batch::Batch;
-use trainer::model::hooks::NoHook;
-use trainer::model::load::loader::{Trainables, Tuning};
+use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::lora::{Adapter, LoraConfig};
+use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, export};
 use trainer::recipe::Modules;
 use trainer::train::optim::{AdamW, Gradients};
 
 use crate::common::lab::{Lab, with_sets};
-use crate::common::tiny::{load, logits, open, tiny};
+use crate::common::tiny::{backward, examples, load, logits, open, sequences, tiny};
 use crate::common::values::{deviation, floats, read_json, read_tensors};
 
 const KINDS: [(&str, &str); 12] = [
@@ -42,36 +38,9 @@ fn folder(kind: &str) -> PathBuf {
     tiny("adapters").join(kind)
 }
 
-/// The two sequences of a family.
-fn sequences(family: &str) -> [Vec<u32>; 2] {
-    let reference = read_tensors(&tiny(family).join("reference.safetensors"));
-    [0, 1].map(|s| reference[&format!("input_ids.{s}")].to_dtype(DType::U32).unwrap().to_vec1().unwrap())
-}
-
 /// Loss and gradients of both sequences of a family.
-fn backward(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
-    backward_as(family, model, trainables, false)
-}
-
-/// [`backward`], with each block kept or computed again.
-fn backward_as(family: &str, model: &CausalLm, trainables: &Trainables, recompute: bool) -> (f64, Gradients) {
-    let reference = read_tensors(&tiny(family).join("reference.safetensors"));
-    let examples: Vec<Example> = sequences(family)
-        .into_iter()
-        .enumerate()
-        .map(|(s, ids)| {
-            let labels: Vec<i64> = reference[&format!("labels.{s}")].to_vec1().unwrap();
-            let weight = |(t, label): (usize, &i64)| if t > 0 && *label != -100 { 1.0 } else { 0.0 };
-            let weights = labels.iter().enumerate().map(weight).collect();
-            Example { ids, weights, row: s }
-        })
-        .collect();
-    let loss_tokens = examples.iter().map(Example::loss_tokens).sum();
-    let batch = Batch::new(&examples.iter().collect::<Vec<_>>(), loss_tokens);
-    let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let mut gradients = Gradients::new();
-    let loss = batch.backward(model, trainables, &mut rng, recompute, &mut NoHook, &mut gradients).unwrap();
-    (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
+fn backward_of(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
+    backward(&examples(family), model, trainables, false)
 }
 
 #[test]
@@ -98,8 +67,9 @@ fn blocks_that_are_computed_again_give_the_same_bytes() {
             for var in trainables.values() {
                 var.set(&(var.as_tensor() + 0.01).unwrap()).unwrap(); // B starts as zeros
             }
-            let (kept, again) =
-                [false, true].map(|recompute| backward_as(family, &model, &trainables, recompute)).into();
+            let (kept, again) = [false, true]
+                .map(|recompute| backward(&examples(family), &model, &trainables, recompute))
+                .into();
             assert_eq!(kept.0, again.0, "{family}, {kind}: loss");
             assert_eq!(kept.1.len(), trainables.len());
             for (name, gradient) in &kept.1 {
@@ -143,7 +113,7 @@ fn every_kind_has_peft_s_gradients() {
     for (kind, family) in KINDS {
         let adapter = Adapter::read(&folder(kind)).unwrap();
         let (model, trainables) = load(&open(&tiny(family)), &Tuning::Resumed(&adapter));
-        let (loss, gradients) = backward(family, &model, &trainables);
+        let (loss, gradients) = backward_of(family, &model, &trainables);
         let reference = read_tensors(&folder(kind).join("reference.safetensors"));
         let expected = floats(&reference["loss"])[0] as f64;
         assert!((loss / expected - 1.0).abs() < 1e-5, "{kind}: loss {loss}, PEFT's {expected}");
@@ -213,7 +183,7 @@ fn training_an_adapter_leaves_the_base_as_it_was() {
         let mut optimizer = AdamW::new(&trainables, 0.9, 0.999, 1e-8, 0.0).unwrap();
         let mut losses = Vec::new();
         for _ in 0..4 {
-            let (loss, gradients) = backward(family, &model, &trainables);
+            let (loss, gradients) = backward_of(family, &model, &trainables);
             optimizer.step(&trainables, &gradients, 1e-2, 1.0).unwrap();
             losses.push(loss);
         }

@@ -29,6 +29,8 @@ mod report_browser;
 mod slurm;
 mod sources;
 mod sweep;
+mod tiers;
 mod trace;
 mod training;
 mod verify;
+mod weights;

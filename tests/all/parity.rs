@@ -8,26 +8,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use trainer::data::chat_template::Message;
-use trainer::data::examples::{Encoder, Example};
+use trainer::data::examples::Encoder;
 use trainer::data::source::Document;
-use trainer::model::batch::Batch;
 use trainer::model::generate::{Sampling, generate};
 use trainer::model::hooks::{Hook, NoHook, Site};
-use trainer::model::load::loader::{Trainables, Tuning};
+use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::load::source::Pretrained;
 use trainer::model::lora::Adapter;
+use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::ops::tape::Tape;
 use trainer::recipe::Long;
 use trainer::train::optim::{AdamW, Gradients, global_norm};
 
-use crate::common::tiny::{FAMILIES, load, open, tiny};
+use crate::common::tiny::{FAMILIES, backward, examples, load, open, sequences, tiny};
 use crate::common::values::{deviation, json_lines, read_json, read_tensors};
 
 // ---- fixtures and their comparison -------------------------------------------------------------
@@ -255,7 +253,7 @@ impl Tiny {
     fn open(family: &'static str, folder: PathBuf) -> Self {
         let from = open(&folder);
         let reference = Reference::read(&folder.join("reference.safetensors"));
-        let sequences = vec![reference.ids("input_ids.0"), reference.ids("input_ids.1")];
+        let sequences = sequences(family).to_vec();
         Self { family, folder, from, reference, sequences }
     }
 
@@ -267,28 +265,9 @@ impl Tiny {
         load(&self.from, tuning)
     }
 
-    /// Both sequences as training examples; neither the first token nor a label of -100 counts.
-    fn examples(&self) -> Vec<Example> {
-        let weights = |s: usize| -> Vec<f32> {
-            let labels: Vec<i64> = self.reference.tensor(&format!("labels.{s}")).to_vec1().unwrap();
-            labels
-                .iter()
-                .enumerate()
-                .map(|(t, label)| if t > 0 && *label != -100 { 1.0 } else { 0.0 })
-                .collect()
-        };
-        (0..2).map(|s| Example { ids: self.sequences[s].clone(), weights: weights(s), row: s }).collect()
-    }
-
     /// The token-mean loss of both sequences and its gradients.
     fn backward(&self, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
-        let examples = self.examples();
-        let batch =
-            Batch::new(&examples.iter().collect::<Vec<_>>(), examples.iter().map(Example::loss_tokens).sum());
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let mut gradients = Gradients::new();
-        let loss = batch.backward(model, trainables, &mut rng, false, &mut NoHook, &mut gradients).unwrap();
-        (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
+        backward(&examples(self.family), model, trainables, false)
     }
 
     /// Loss and gradients against the tensors under `prefix`; `peft` leads the names of adapter matrices there.

@@ -877,7 +877,7 @@ fn times_are_in_utc() {
     assert!(html::page(&[Cell::read(&run).unwrap()]).unwrap().contains("2026-01-05 10:00 UTC"));
 }
 
-/// Leaves pages under the build folder to look at: `cargo test --release --test report -- --ignored`.
+/// Leaves pages under the build folder to look at: `cargo test --release --test all pages_to_look_at -- --ignored`.
 #[test]
 #[ignore = "writes pages to look at"]
 fn pages_to_look_at() {

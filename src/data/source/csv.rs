@@ -7,8 +7,9 @@ use std::rc::Rc;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use super::Take;
+use super::rows::Take;
 use crate::error::input_error;
+use crate::text_file::BYTE_ORDER_MARK;
 
 /// Gives every row to `take` until it says false; `shown` is what messages call the file, and has its ending.
 pub(super) fn rows(file: impl Read, shown: &str, take: &mut Take) -> Result<()> {
@@ -25,7 +26,7 @@ pub(super) fn rows(file: impl Read, shown: &str, take: &mut Take) -> Result<()> 
     if let Some(line) = quotes.borrow().never_closed() {
         return Err(never_closed(shown, line)); // the heading holds all of the file
     }
-    let names: Vec<&str> = names.iter().map(|n| n.trim_start_matches(super::BYTE_ORDER_MARK)).collect();
+    let names: Vec<&str> = names.iter().map(|n| n.trim_start_matches(BYTE_ORDER_MARK)).collect();
     for record in table.records() {
         let record = record.map_err(fault)?;
         if let Some(line) = quotes.borrow().never_closed() {
@@ -85,7 +86,7 @@ impl Quotes {
 
     fn pass(&mut self, byte: u8) {
         let is_end = byte == self.delimiter || byte == b'\n' || byte == b'\r';
-        let mark = super::BYTE_ORDER_MARK.as_bytes();
+        let mark = BYTE_ORDER_MARK.as_bytes();
         let in_mark = usize::try_from(self.bytes).ok().and_then(|at| mark.get(at)) == Some(&byte);
         self.at = match (self.at, byte) {
             (At::Beginning, b'"') => {

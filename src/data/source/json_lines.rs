@@ -6,9 +6,12 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{BYTE_ORDER_MARK, LARGEST_DOCUMENT, Take, compressed};
+use super::compressed;
+use super::document::LARGEST_DOCUMENT;
+use super::rows::Take;
 use crate::bail_input;
 use crate::error::input_error;
+use crate::text_file::BYTE_ORDER_MARK;
 
 /// Gives every row to `take` until it says false; `shown` is what messages call the file.
 pub(super) fn rows(file: impl BufRead, shown: &str, take: &mut Take) -> Result<()> {

@@ -9,7 +9,7 @@ use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 
-use super::Take;
+use super::rows::Take;
 use crate::bail_input;
 use crate::error::input_error;
 

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{BYTE_ORDER_MARK, Document, LARGEST_DOCUMENT};
+use super::document::{Document, LARGEST_DOCUMENT};
 use crate::bail_input;
 use crate::error::input_error;
+use crate::text_file::BYTE_ORDER_MARK;
 
 pub(super) fn read(path: &Path) -> Result<Document> {
     let fault = |e: std::io::Error| input_error(format!("{}: {e}", path.display()));

@@ -17,3 +17,4 @@ pub mod logit_lens;
 pub mod patchscope;
 pub mod probe;
 pub mod steering;
+pub mod weights;

@@ -243,7 +243,7 @@ impl<'a> IdentityPrompts<'a> {
             let text = words.iter().map(|w| format!("{w} -> {w}\n")).collect::<String>() + "?";
             let ids = tokenizer.encode(text, true).map_err(|e| anyhow!(e))?.get_ids().to_vec();
             let prefix = &ids[..ids.len() - 1];
-            let mut cache = KvCache::new(view.model);
+            let mut cache = KvCache::new(view.model.n_layers());
             let segments = Segments::new(vec![prefix.len()]);
             let mut hook = NoHook;
             let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, view.adapter, &mut hook) };

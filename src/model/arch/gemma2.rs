@@ -9,23 +9,99 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::Tensor;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::architecture::{Architecture, Gguf, read_config};
 use super::layer_types::{LayerType, layer_types};
-use super::layers::{GatedMlp, RmsNorm, SelfAttention};
+use super::layers::{GatedMlp, Linear, RmsNorm, SelfAttention};
 use super::rotary;
 use crate::bail_input;
+use crate::model::decoder::{Block, Decoder};
 use crate::model::hooks::Site;
+use crate::model::load::gguf::Metadata;
 use crate::model::load::loader::Loader;
-use crate::model::{Block, Decoder, Pass, at_site};
+use crate::model::modules::{Module, change_block, of_block};
+use crate::model::pass::{Pass, at_site};
 use crate::ops::add::add;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::Activation;
 use crate::ops::rope::Rotary;
 
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    model_type: "gemma2",
+    classes: &["Gemma2ForCausalLM"],
+    gguf: Some(Gguf {
+        name: "gemma2",
+        block: SANDWICH_BLOCK,
+        adds_one_to_norms: true,
+        interleaves_heads: false,
+        complete_config,
+    }),
+    // Soft caps and sliding windows are exact there.
+    attn_implementation: Some("eager"),
+    has_enable_thinking: false,
+    load,
+};
+
+/// The tensors of a block with norms before and after each part: in GGUF, in Hugging Face's folder.
+pub(super) const SANDWICH_BLOCK: &[(&str, &str)] = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "pre_feedforward_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+];
+
+fn complete_config(metadata: &Metadata, config: &mut Value) {
+    let defaults = GgufDefaults { layers_of_27b: 46, full_every: 2, caps: (Some(50.0), Some(30.0)) };
+    complete_sandwich_config(metadata, config, &defaults);
+}
+
+/// What a GGUF file of Gemma 2 or 3 leaves to the program that reads it.
+pub(super) struct GgufDefaults {
+    /// Blocks of the model of 27B, by which llama.cpp knows it.
+    pub layers_of_27b: u64,
+    /// Every n-th block attends to everything, the others have a sliding window.
+    pub full_every: u64,
+    /// Soft caps on scores and logits where the metadata has none.
+    pub caps: (Option<f64>, Option<f64>),
+}
+
+/// The part of `config.json` that Gemma 2 and 3 share.
+pub(super) fn complete_sandwich_config(metadata: &Metadata, config: &mut Value, defaults: &GgufDefaults) {
+    let size = |key: &str| config[key].as_u64().unwrap_or_default();
+    let (layers, head_dim) = (size("num_hidden_layers"), size("head_dim"));
+    let per_head = size("hidden_size") / size("num_attention_heads").max(1);
+    config["hidden_activation"] = json!("gelu_pytorch_tanh");
+    config["attention_bias"] = json!(false);
+    // Not in the file. llama.cpp (`llama_model_gemma2::load_arch_hparams`) scales scores by
+    // 1/sqrt(head_dim), in the two 27B models, which it tells by their depth, by 1/sqrt(hidden/heads).
+    config["query_pre_attn_scalar"] =
+        json!(if layers == defaults.layers_of_27b { per_head } else { head_dim });
+    config["sliding_window"] = json!(metadata.integer("attention.sliding_window").unwrap_or(4096));
+    config["layer_types"] = (1..=layers)
+        .map(|layer| match layer % defaults.full_every {
+            0 => "full_attention",
+            _ => "sliding_attention",
+        })
+        .collect();
+    // A cap of 0 is none, as in llama.cpp.
+    let cap = |name: &str, absent: Option<f64>| metadata.float(name).or(absent).filter(|&cap| cap > 0.0);
+    config["attn_logit_softcapping"] = json!(cap("attn_logit_softcapping", defaults.caps.0));
+    config["final_logit_softcapping"] = json!(cap("final_logit_softcapping", defaults.caps.1));
+}
+
 /// The keys of `config.json` that decide the computation in Gemma 2 and 3.
 #[derive(Debug, Deserialize)]
-pub(in crate::model) struct Config {
+pub(super) struct Gemma2Config {
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub vocab_size: usize,
@@ -66,23 +142,23 @@ fn thirty() -> Option<f32> {
     Some(30.0)
 }
 
-pub(in crate::model) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
-    let c: Config = crate::model::config(config)?;
-    let caps: Caps = crate::model::config(config)?;
+fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
+    let c: Gemma2Config = read_config(config)?;
+    let caps: Caps = read_config(config)?;
     let rotary = Arc::new(rotary::from_config(config, c.head_dim, 10_000.0)?);
     let types =
         layer_types(c.layer_types.as_deref(), c.num_hidden_layers, |i| LayerType::sliding_if(i % 2 == 0))?;
-    let variant = Variant {
+    let options = SandwichOptions {
         layers: types.into_iter().map(|layer_type| (layer_type, rotary.clone())).collect(),
         qk_norm: false,
         attn_logit_softcapping: caps.attn_logit_softcapping,
         final_logit_softcapping: caps.final_logit_softcapping,
     };
-    decoder(&c, variant, loader)
+    decoder(&c, options, loader)
 }
 
-/// How the architectures of this build differ.
-pub(in crate::model) struct Variant {
+/// In what architectures with norms around each part differ.
+pub(super) struct SandwichOptions {
     /// How far back each block sees and its rotary embedding.
     pub layers: Vec<(LayerType, Arc<Rotary>)>,
     /// Whether each query and key head is normed.
@@ -94,13 +170,13 @@ pub(in crate::model) struct Variant {
 }
 
 /// A decoder of blocks with norms before and after each part.
-pub(in crate::model) fn decoder(c: &Config, variant: Variant, loader: &mut Loader) -> Result<Decoder> {
+pub(super) fn decoder(c: &Gemma2Config, options: SandwichOptions, loader: &mut Loader) -> Result<Decoder> {
     if c.use_bidirectional_attention == Some(true) {
         bail_input!("config.json: use_bidirectional_attention = true: not a causal language model");
     }
     for (key, cap) in [
-        ("attn_logit_softcapping", variant.attn_logit_softcapping),
-        ("final_logit_softcapping", variant.final_logit_softcapping),
+        ("attn_logit_softcapping", options.attn_logit_softcapping),
+        ("final_logit_softcapping", options.final_logit_softcapping),
     ] {
         if let Some(cap) = cap.filter(|cap| cap.is_nan() || *cap <= 0.0) {
             bail_input!("config.json: {key} is {cap}; expected a positive number, or null for no cap");
@@ -109,17 +185,17 @@ pub(in crate::model) fn decoder(c: &Config, variant: Variant, loader: &mut Loade
     let (embed_tokens, lm_head) =
         loader.embeddings_and_head([c.vocab_size, c.hidden_size], c.tie_word_embeddings)?;
     let mut blocks: Vec<Arc<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
-    for (i, (layer_type, rotary)) in variant.layers.iter().enumerate() {
+    for (i, (layer_type, rotary)) in options.layers.iter().enumerate() {
         let attention = Attention {
             heads: c.num_attention_heads,
             kv_heads: c.num_key_value_heads,
             head_dim: c.head_dim,
             scale: (1.0 / c.query_pre_attn_scalar.sqrt()) as f32,
             window: layer_type.window(c.sliding_window)?,
-            softcap: variant.attn_logit_softcapping,
+            softcap: options.attn_logit_softcapping,
         };
         let prefix = format!("model.layers.{i}");
-        blocks.push(Arc::new(SandwichBlock::load(c, variant.qk_norm, attention, rotary, &prefix, loader)?));
+        blocks.push(Arc::new(SandwichBlock::load(c, options.qk_norm, attention, rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 1.0, c.rms_norm_eps)?;
     Ok(Decoder {
@@ -128,11 +204,12 @@ pub(in crate::model) fn decoder(c: &Config, variant: Variant, loader: &mut Loade
         blocks,
         norm,
         lm_head,
-        final_logit_softcapping: variant.final_logit_softcapping,
+        final_logit_softcapping: options.final_logit_softcapping,
     })
 }
 
 /// x + norm(attention(norm(x))), then x + norm(mlp(norm(x))).
+#[derive(Clone)]
 struct SandwichBlock {
     input_layernorm: RmsNorm,
     self_attn: SelfAttention,
@@ -144,7 +221,7 @@ struct SandwichBlock {
 
 impl SandwichBlock {
     fn load(
-        c: &Config,
+        c: &Gemma2Config,
         qk_norm: bool,
         attention: Attention,
         rotary: &Arc<Rotary>,
@@ -182,5 +259,17 @@ impl Block for SandwichBlock {
         let mlp = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&x, pass)?, pass)?;
         let mlp = at_site(pass, layer, Site::MlpOut, self.post_feedforward_layernorm.forward(&mlp, pass)?)?;
         add(&x, &mlp, pass.tape)
+    }
+
+    fn modules(&self) -> Vec<Module<'_>> {
+        let before = [&self.input_layernorm, &self.pre_feedforward_layernorm];
+        let after = [Some(&self.post_attention_layernorm), Some(&self.post_feedforward_layernorm)];
+        of_block(&self.self_attn, &self.mlp, before, after)
+    }
+
+    fn with_linears(&self, change: &mut dyn FnMut(&'static str, &mut Linear)) -> Arc<dyn Block> {
+        let mut block = self.clone();
+        change_block(&mut block.self_attn, &mut block.mlp, change);
+        Arc::new(block)
     }
 }

@@ -7,18 +7,43 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::gemma2;
-use super::gemma2::Variant;
+use super::architecture::{Architecture, Gguf, read_config};
+use super::gemma2::{self, Gemma2Config, GgufDefaults, SandwichOptions};
 use super::layer_types::{LayerType, layer_types};
 use super::rotary;
-use crate::model::Decoder;
+use crate::model::decoder::Decoder;
+use crate::model::load::gguf::Metadata;
 use crate::model::load::loader::Loader;
 
-/// The keys of `config.json` that Gemma 3 has besides those of [`gemma2::Config`], or means otherwise.
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    model_type: "gemma3_text",
+    classes: &["Gemma3ForCausalLM"],
+    gguf: Some(Gguf {
+        name: "gemma3",
+        block: gemma2::SANDWICH_BLOCK,
+        adds_one_to_norms: true,
+        interleaves_heads: false,
+        complete_config,
+    }),
+    // Sliding windows are exact there.
+    attn_implementation: Some("eager"),
+    has_enable_thinking: false,
+    load,
+};
+
+fn complete_config(metadata: &Metadata, config: &mut Value) {
+    let full_every = metadata.integer("attention.sliding_window_pattern").filter(|&n| n > 0).unwrap_or(6);
+    let defaults = GgufDefaults { layers_of_27b: 62, full_every, caps: (None, None) };
+    gemma2::complete_sandwich_config(metadata, config, &defaults);
+    config["sliding_window_pattern"] = json!(full_every);
+    config["rope_local_base_freq"] = json!(metadata.float("rope.freq_base_swa").unwrap_or(10_000.0));
+}
+
+/// The keys of `config.json` that Gemma 3 has besides those of [`Gemma2Config`], or means otherwise.
 #[derive(Debug, Deserialize)]
-struct Config {
+struct Gemma3Config {
     #[serde(alias = "_sliding_window_pattern", default = "six")]
     sliding_window_pattern: usize,
     #[serde(default = "million")]
@@ -39,9 +64,9 @@ fn ten_thousand() -> f64 {
     1e4
 }
 
-pub(in crate::model) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
-    let shared: gemma2::Config = crate::model::config(config)?;
-    let c: Config = crate::model::config(config)?;
+fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
+    let shared: Gemma2Config = read_config(config)?;
+    let c: Gemma3Config = read_config(config)?;
     let types = layer_types(shared.layer_types.as_deref(), shared.num_hidden_layers, |i| {
         LayerType::sliding_if((i + 1) % c.sliding_window_pattern.max(1) != 0)
     })?;
@@ -55,11 +80,11 @@ pub(in crate::model) fn load(config: &Value, loader: &mut Loader) -> Result<Deco
         LayerType::FullAttention => full.clone(),
         LayerType::SlidingAttention => sliding.clone(),
     };
-    let variant = Variant {
+    let options = SandwichOptions {
         layers: types.into_iter().map(|layer_type| (layer_type, rotary(layer_type))).collect(),
         qk_norm: true,
         attn_logit_softcapping: c.attn_logit_softcapping,
         final_logit_softcapping: c.final_logit_softcapping,
     };
-    gemma2::decoder(&shared, variant, loader)
+    gemma2::decoder(&shared, options, loader)
 }

@@ -8,7 +8,7 @@ use crate::bail_input;
 /// How far back the queries of a block see.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::model) enum LayerType {
+pub(super) enum LayerType {
     SlidingAttention,
     FullAttention,
 }
@@ -41,7 +41,7 @@ impl LayerType {
 ///
 /// # Errors
 /// If there are more or fewer types than blocks.
-pub(in crate::model) fn layer_types(
+pub(super) fn layer_types(
     stated: Option<&[LayerType]>,
     layers: usize,
     absent: impl Fn(usize) -> LayerType,

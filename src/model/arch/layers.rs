@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use crate::model::Pass;
 use crate::model::lora::low_rank::LowRank;
+use crate::model::pass::Pass;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::{Activation, gated};
 use crate::ops::rope::Rotary;
@@ -32,6 +32,7 @@ impl<T> Weight<T> {
 }
 
 /// y = x·Wᵀ + b, plus a low-rank term where the layer is adapted.
+#[derive(Clone)]
 pub struct Linear {
     /// `(out, in)`.
     pub weight: Weight<Matrix>,
@@ -54,6 +55,7 @@ impl Linear {
 }
 
 /// RMSNorm with its weight.
+#[derive(Clone)]
 pub struct RmsNorm {
     /// `(width)`.
     pub weight: Weight,
@@ -71,6 +73,7 @@ impl RmsNorm {
 }
 
 /// Grouped-query self-attention with rotary positions.
+#[derive(Clone)]
 pub struct SelfAttention {
     /// Query projection.
     pub q_proj: Linear,
@@ -111,6 +114,7 @@ impl SelfAttention {
 }
 
 /// down(act(gate(x)) ∘ up(x)).
+#[derive(Clone)]
 pub struct GatedMlp {
     /// Gate projection.
     pub gate_proj: Linear,

@@ -7,21 +7,62 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::Tensor;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::layers::{GatedMlp, RmsNorm, SelfAttention};
+use super::architecture::{Architecture, Gguf, read_config};
+use super::layers::{GatedMlp, Linear, RmsNorm, SelfAttention};
 use super::rotary;
+use crate::model::decoder::{Block, Decoder};
 use crate::model::hooks::Site;
+use crate::model::load::gguf::Metadata;
 use crate::model::load::loader::Loader;
-use crate::model::{Block, Decoder, Pass, at_site};
+use crate::model::modules::{Module, change_block, of_block};
+use crate::model::pass::{Pass, at_site};
 use crate::ops::add::add;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::Activation;
 use crate::ops::rope::Rotary;
 
-/// The keys of `config.json` that decide the computation.
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    model_type: "llama",
+    // The second is of conversions from before transformers had the class.
+    classes: &["LlamaForCausalLM", "LLaMAForCausalLM"],
+    gguf: Some(Gguf {
+        name: "llama",
+        block: PRE_NORM_BLOCK,
+        adds_one_to_norms: false,
+        interleaves_heads: true,
+        complete_config,
+    }),
+    attn_implementation: None,
+    has_enable_thinking: false,
+    load,
+};
+
+/// The tensors of a pre-norm block: in GGUF, in Hugging Face's folder.
+pub(super) const PRE_NORM_BLOCK: &[(&str, &str)] = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+fn complete_config(metadata: &Metadata, config: &mut Value) {
+    config["hidden_act"] = json!("silu");
+    config["attention_bias"] = json!(metadata.has_tensor("blk.0.attn_q.bias"));
+    config["mlp_bias"] = json!(metadata.has_tensor("blk.0.ffn_up.bias"));
+}
+
+/// The keys of `config.json` that decide the computation in Llama and in what has its block.
 #[derive(Debug, Deserialize)]
-pub(in crate::model) struct Config {
+pub(super) struct LlamaConfig {
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub vocab_size: usize,
@@ -41,8 +82,8 @@ pub(in crate::model) struct Config {
     pub mlp_bias: bool,
 }
 
-/// How the architectures of this build differ.
-pub(in crate::model) struct Variant {
+/// In what architectures with a pre-norm block differ.
+pub(super) struct PreNormOptions {
     /// Whether the query, key and value projections have a bias.
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
@@ -55,19 +96,20 @@ pub(in crate::model) struct Variant {
     pub windows: Vec<Option<usize>>,
 }
 
-pub(in crate::model) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
-    let c: Config = crate::model::config(config)?;
+fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
+    let c: LlamaConfig = read_config(config)?;
     let bias = c.attention_bias;
     let windows = vec![None; c.num_hidden_layers];
-    let variant = Variant { qkv_bias: bias, o_bias: bias, mlp_bias: c.mlp_bias, qk_norm: false, windows };
-    decoder(&c, config, variant, loader)
+    let options =
+        PreNormOptions { qkv_bias: bias, o_bias: bias, mlp_bias: c.mlp_bias, qk_norm: false, windows };
+    decoder(&c, config, options, loader)
 }
 
 /// A decoder of pre-norm blocks.
-pub(in crate::model) fn decoder(
-    c: &Config,
+pub(super) fn decoder(
+    c: &LlamaConfig,
     config: &Value,
-    variant: Variant,
+    options: PreNormOptions,
     loader: &mut Loader,
 ) -> Result<Decoder> {
     let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads.max(1));
@@ -75,7 +117,7 @@ pub(in crate::model) fn decoder(
     let (embed_tokens, lm_head) =
         loader.embeddings_and_head([c.vocab_size, c.hidden_size], c.tie_word_embeddings)?;
     let mut blocks: Vec<Arc<dyn Block>> = Vec::with_capacity(c.num_hidden_layers);
-    for (i, window) in variant.windows.iter().enumerate() {
+    for (i, window) in options.windows.iter().enumerate() {
         let heads = c.num_attention_heads;
         let attention = Attention {
             heads,
@@ -86,13 +128,14 @@ pub(in crate::model) fn decoder(
             softcap: None,
         };
         let prefix = format!("model.layers.{i}");
-        blocks.push(Arc::new(PreNormBlock::load(c, &variant, attention, &rotary, &prefix, loader)?));
+        blocks.push(Arc::new(PreNormBlock::load(c, &options, attention, &rotary, &prefix, loader)?));
     }
     let norm = loader.norm("model.norm", c.hidden_size, 0.0, c.rms_norm_eps)?;
     Ok(Decoder { embed_tokens, embed_scale: 1.0, blocks, norm, lm_head, final_logit_softcapping: None })
 }
 
 /// x + attention(norm(x)), then x + mlp(norm(x)).
+#[derive(Clone)]
 struct PreNormBlock {
     input_layernorm: RmsNorm,
     self_attn: SelfAttention,
@@ -102,15 +145,15 @@ struct PreNormBlock {
 
 impl PreNormBlock {
     fn load(
-        c: &Config,
-        variant: &Variant,
+        c: &LlamaConfig,
+        options: &PreNormOptions,
         attention: Attention,
         rotary: &Arc<Rotary>,
         p: &str,
         loader: &mut Loader,
     ) -> Result<Self> {
         let (hidden, inner, head_dim) = (c.hidden_size, c.intermediate_size, attention.head_dim);
-        let Variant { qkv_bias, o_bias, mlp_bias, qk_norm, .. } = *variant;
+        let PreNormOptions { qkv_bias, o_bias, mlp_bias, qk_norm, .. } = *options;
         let mut norm =
             |name: &str, width: usize| loader.norm(&format!("{p}.{name}"), width, 0.0, c.rms_norm_eps);
         let input_layernorm = norm("input_layernorm", hidden)?;
@@ -136,5 +179,16 @@ impl Block for PreNormBlock {
         let mlp = self.mlp.forward(&self.post_attention_layernorm.forward(&x, pass)?, pass)?;
         let mlp = at_site(pass, layer, Site::MlpOut, mlp)?;
         add(&x, &mlp, pass.tape)
+    }
+
+    fn modules(&self) -> Vec<Module<'_>> {
+        let before = [&self.input_layernorm, &self.post_attention_layernorm];
+        of_block(&self.self_attn, &self.mlp, before, [None, None])
+    }
+
+    fn with_linears(&self, change: &mut dyn FnMut(&'static str, &mut Linear)) -> Arc<dyn Block> {
+        let mut block = self.clone();
+        change_block(&mut block.self_attn, &mut block.mlp, change);
+        Arc::new(block)
     }
 }

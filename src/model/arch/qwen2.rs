@@ -3,20 +3,41 @@
 //! Yang et al., arXiv 2407.10671; transformers `models/qwen2/modeling_qwen2.py`.
 
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::llama;
-use super::llama::Variant;
+use super::architecture::{Architecture, Gguf, read_config};
+use super::llama::{self, LlamaConfig, PreNormOptions};
 use crate::bail_input;
-use crate::model::Decoder;
+use crate::model::decoder::Decoder;
+use crate::model::load::gguf::Metadata;
 use crate::model::load::loader::Loader;
 
-pub(in crate::model) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    model_type: "qwen2",
+    classes: &["Qwen2ForCausalLM"],
+    gguf: Some(Gguf {
+        name: "qwen2",
+        block: llama::PRE_NORM_BLOCK,
+        adds_one_to_norms: false,
+        interleaves_heads: false,
+        complete_config,
+    }),
+    attn_implementation: None,
+    has_enable_thinking: false,
+    load,
+};
+
+fn complete_config(_: &Metadata, config: &mut Value) {
+    config["hidden_act"] = json!("silu");
+    config["use_sliding_window"] = json!(false);
+}
+
+fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
     if config["use_sliding_window"] == true {
         bail_input!("config.json: use_sliding_window = true is not supported for qwen2");
     }
-    let c: llama::Config = crate::model::config(config)?;
+    let c: LlamaConfig = read_config(config)?;
     let windows = vec![None; c.num_hidden_layers];
-    let variant = Variant { qkv_bias: true, o_bias: false, mlp_bias: false, qk_norm: false, windows };
-    llama::decoder(&c, config, variant, loader)
+    let options = PreNormOptions { qkv_bias: true, o_bias: false, mlp_bias: false, qk_norm: false, windows };
+    llama::decoder(&c, config, options, loader)
 }

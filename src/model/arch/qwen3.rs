@@ -5,21 +5,43 @@
 
 use anyhow::Result;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::architecture::{Architecture, Gguf, read_config};
 use super::layer_types::{LayerType, layer_types};
-use super::llama;
-use super::llama::Variant;
+use super::llama::{self, LlamaConfig, PreNormOptions};
 use crate::bail_input;
-use crate::model::Decoder;
+use crate::model::decoder::Decoder;
+use crate::model::load::gguf::Metadata;
 use crate::model::load::loader::Loader;
+
+pub(super) static ARCHITECTURE: Architecture = Architecture {
+    model_type: "qwen3",
+    classes: &["Qwen3ForCausalLM"],
+    gguf: Some(Gguf {
+        name: "qwen3",
+        block: llama::PRE_NORM_BLOCK,
+        adds_one_to_norms: false,
+        interleaves_heads: false,
+        complete_config,
+    }),
+    attn_implementation: None,
+    has_enable_thinking: true,
+    load,
+};
+
+fn complete_config(metadata: &Metadata, config: &mut Value) {
+    config["hidden_act"] = json!("silu");
+    config["attention_bias"] = json!(metadata.has_tensor("blk.0.attn_q.bias"));
+    config["use_sliding_window"] = json!(false);
+}
 
 /// Width of a head where the config states none.
 const HEAD_DIM: usize = 128;
 
-/// The keys of `config.json` that Qwen3 has besides those of [`llama::Config`].
+/// The keys of `config.json` that Qwen3 has besides those of [`LlamaConfig`].
 #[derive(Debug, Deserialize)]
-struct Config {
+struct Qwen3Config {
     #[serde(default)]
     use_sliding_window: bool,
     sliding_window: Option<usize>,
@@ -33,10 +55,10 @@ fn twenty_eight() -> usize {
     28
 }
 
-pub(in crate::model) fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
-    let mut shared: llama::Config = crate::model::config(config)?;
+fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {
+    let mut shared: LlamaConfig = read_config(config)?;
     shared.head_dim.get_or_insert(HEAD_DIM);
-    let c: Config = crate::model::config(config)?;
+    let c: Qwen3Config = read_config(config)?;
     // The size stands in the config also where the window is off.
     let sliding_window = c.sliding_window.filter(|_| c.use_sliding_window);
     let types = layer_types(c.layer_types.as_deref(), shared.num_hidden_layers, |i| {
@@ -47,6 +69,6 @@ pub(in crate::model) fn load(config: &Value, loader: &mut Loader) -> Result<Deco
     }
     let windows = types.into_iter().map(|t| t.window(sliding_window)).collect::<Result<_>>()?;
     let bias = shared.attention_bias;
-    let variant = Variant { qkv_bias: bias, o_bias: bias, mlp_bias: false, qk_norm: true, windows };
-    llama::decoder(&shared, config, variant, loader)
+    let options = PreNormOptions { qkv_bias: bias, o_bias: bias, mlp_bias: false, qk_norm: true, windows };
+    llama::decoder(&shared, config, options, loader)
 }

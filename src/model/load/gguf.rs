@@ -122,6 +122,35 @@ impl Header {
     }
 }
 
+/// The metadata of a file as an architecture reads them: under keys that begin with its name.
+pub(in crate::model) struct Metadata<'a> {
+    pub header: &'a Header,
+    /// `general.architecture`.
+    pub name: &'static str,
+}
+
+impl Metadata<'_> {
+    /// The whole key.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.name)
+    }
+
+    /// A non-negative integer under a key.
+    pub fn integer(&self, name: &str) -> Option<u64> {
+        self.header.integer(&self.key(name))
+    }
+
+    /// A number under a key.
+    pub fn float(&self, name: &str) -> Option<f64> {
+        self.header.float(&self.key(name))
+    }
+
+    /// Whether the file has a tensor of this name.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.header.tensors.contains_key(name)
+    }
+}
+
 struct Reader<R> {
     inner: R,
     position: u64,

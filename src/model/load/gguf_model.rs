@@ -6,64 +6,15 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::gguf;
-use super::gguf::Header;
+use super::gguf::{Header, Metadata};
 use super::weights::{Stored, Undo, WeightFile, Weights};
-
-/// The architectures whose names and metadata are known.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Architecture {
-    Llama,
-    Qwen2,
-    Qwen3,
-    Gemma2,
-    Gemma3,
-}
-
-impl Architecture {
-    /// The architecture that a header states.
-    ///
-    /// # Errors
-    /// If there is none, or one that is not known here.
-    pub fn of(header: &Header) -> Result<Self> {
-        Ok(match header.text("general.architecture") {
-            Some("llama") => Self::Llama,
-            Some("qwen2") => Self::Qwen2,
-            Some("qwen3") => Self::Qwen3,
-            Some("gemma2") => Self::Gemma2,
-            Some("gemma3") => Self::Gemma3,
-            Some(other) => {
-                bail!("architecture {other:?} is not supported (llama, qwen2, qwen3, gemma2, gemma3 are)")
-            }
-            None => bail!("general.architecture is missing"),
-        })
-    }
-
-    fn is_gemma(self) -> bool {
-        matches!(self, Self::Gemma2 | Self::Gemma3)
-    }
-
-    /// `(prefix of the metadata keys, model_type, architectures)`.
-    fn names(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Llama => ("llama", "llama", "LlamaForCausalLM"),
-            Self::Qwen2 => ("qwen2", "qwen2", "Qwen2ForCausalLM"),
-            Self::Qwen3 => ("qwen3", "qwen3", "Qwen3ForCausalLM"),
-            Self::Gemma2 => ("gemma2", "gemma2", "Gemma2ForCausalLM"),
-            Self::Gemma3 => ("gemma3", "gemma3_text", "Gemma3ForCausalLM"),
-        }
-    }
-}
+use crate::model::arch::architecture::{Architecture, Gguf};
 
 /// The weights of a GGUF file under Hugging Face's names.
 ///
 /// # Errors
 /// If a tensor has a name that is not known: leaving it out would compute something else.
-pub(crate) fn weights(
-    path: &Path,
-    header: &Header,
-    architecture: Architecture,
-    config: &Value,
-) -> Result<Weights> {
+pub(crate) fn weights(path: &Path, header: &Header, gguf: &Gguf, config: &Value) -> Result<Weights> {
     let heads = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
     let heads = (heads("num_attention_heads"), heads("num_key_value_heads"));
     let file = WeightFile::open(path)?;
@@ -74,7 +25,7 @@ pub(crate) fn weights(
         if name == "rope_freqs.weight" {
             continue;
         }
-        let Some((hugging_face, undo)) = rename(name, architecture, heads) else {
+        let Some((hugging_face, undo)) = rename(name, gguf, heads) else {
             unknown.push(name.as_str());
             continue;
         };
@@ -91,8 +42,9 @@ pub(crate) fn weights(
     }
     if !unknown.is_empty() {
         bail!(
-            "{} tensor(s) have no place in a {architecture:?} model: {}{}",
+            "{} tensor(s) have no place in a {} model: {}{}",
             unknown.len(),
+            gguf.name,
             unknown[..unknown.len().min(5)].join(", "),
             if unknown.len() > 5 { ", …" } else { "" }
         );
@@ -102,9 +54,8 @@ pub(crate) fn weights(
 
 /// The Hugging Face name of a GGUF tensor and what has to be undone. `heads` counts query heads and
 /// key-value heads.
-fn rename(name: &str, architecture: Architecture, heads: (usize, usize)) -> Option<(String, Undo)> {
-    let gemma = architecture.is_gemma();
-    let norm = if gemma { Undo::PlusOne } else { Undo::Nothing };
+fn rename(name: &str, gguf: &Gguf, heads: (usize, usize)) -> Option<(String, Undo)> {
+    let norm = if gguf.adds_one_to_norms { Undo::PlusOne } else { Undo::Nothing };
     match name {
         "token_embd.weight" => return Some(("model.embed_tokens.weight".into(), Undo::Nothing)),
         "output.weight" => return Some(("lm_head.weight".into(), Undo::Nothing)),
@@ -117,37 +68,23 @@ fn rename(name: &str, architecture: Architecture, heads: (usize, usize)) -> Opti
     if !matches!(suffix, "weight" | "bias") {
         return None;
     }
-    let rotary = |heads| match architecture {
-        Architecture::Llama => Undo::InterleavedHeads(heads),
+    let (_, hugging_face) = gguf.block.iter().find(|(name, _)| *name == leaf)?;
+    let undo = match leaf {
+        "attn_q" if gguf.interleaves_heads => Undo::InterleavedHeads(heads.0),
+        "attn_k" if gguf.interleaves_heads => Undo::InterleavedHeads(heads.1),
+        _ if leaf.ends_with("norm") => norm,
         _ => Undo::Nothing,
     };
-    let (leaf, undo) = match leaf {
-        "attn_q" => ("self_attn.q_proj", rotary(heads.0)),
-        "attn_k" => ("self_attn.k_proj", rotary(heads.1)),
-        "attn_v" => ("self_attn.v_proj", Undo::Nothing),
-        "attn_output" => ("self_attn.o_proj", Undo::Nothing),
-        "attn_q_norm" => ("self_attn.q_norm", norm),
-        "attn_k_norm" => ("self_attn.k_norm", norm),
-        "ffn_gate" => ("mlp.gate_proj", Undo::Nothing),
-        "ffn_up" => ("mlp.up_proj", Undo::Nothing),
-        "ffn_down" => ("mlp.down_proj", Undo::Nothing),
-        "attn_norm" => ("input_layernorm", norm),
-        "post_attention_norm" if gemma => ("post_attention_layernorm", norm),
-        "ffn_norm" if gemma => ("pre_feedforward_layernorm", norm),
-        "post_ffw_norm" if gemma => ("post_feedforward_layernorm", norm),
-        "ffn_norm" => ("post_attention_layernorm", norm),
-        _ => return None,
-    };
-    Some((format!("model.layers.{block}.{leaf}.{suffix}"), undo))
+    Some((format!("model.layers.{block}.{hugging_face}.{suffix}"), undo))
 }
 
 /// `config.json` as the Hugging Face folder of the model would have it.
 ///
 /// # Errors
 /// If the metadata lacks sizes; all that are missing are named.
-pub(crate) fn config(header: &Header, architecture: Architecture) -> Result<Value> {
-    let (prefix, model_type, class) = architecture.names();
-    let key = |name: &str| format!("{prefix}.{name}");
+pub(crate) fn config(header: &Header, architecture: &Architecture, gguf: &'static Gguf) -> Result<Value> {
+    let metadata = Metadata { header, name: gguf.name };
+    let key = |name: &str| metadata.key(name);
     let required = [
         "block_count",
         "context_length",
@@ -161,8 +98,8 @@ pub(crate) fn config(header: &Header, architecture: Architecture) -> Result<Valu
     if !missing.is_empty() {
         bail!("metadata is missing: {}", missing.join(", "));
     }
-    let integer = |name: &str| header.integer(&key(name));
-    let float = |name: &str| header.float(&key(name));
+    let integer = |name: &str| metadata.integer(name);
+    let float = |name: &str| metadata.float(name);
 
     let hidden = integer("embedding_length").unwrap_or(0);
     let heads = integer("attention.head_count").unwrap_or(0);
@@ -184,8 +121,8 @@ pub(crate) fn config(header: &Header, architecture: Architecture) -> Result<Valu
         .context("metadata has neither a vocabulary nor its size")?;
 
     let mut config = json!({
-        "architectures": [class],
-        "model_type": model_type,
+        "architectures": [architecture.classes[0]],
+        "model_type": architecture.model_type,
         "hidden_size": hidden,
         "intermediate_size": integer("feed_forward_length"),
         "num_hidden_layers": layers,
@@ -214,52 +151,7 @@ pub(crate) fn config(header: &Header, architecture: Architecture) -> Result<Valu
         config["rope_scaling"] = scaling;
     }
 
-    match architecture {
-        Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3 => {
-            config["hidden_act"] = json!("silu");
-            if architecture != Architecture::Qwen2 {
-                config["attention_bias"] = json!(header.tensors.contains_key("blk.0.attn_q.bias"));
-            }
-            if architecture == Architecture::Llama {
-                config["mlp_bias"] = json!(header.tensors.contains_key("blk.0.ffn_up.bias"));
-            } else {
-                config["use_sliding_window"] = json!(false);
-            }
-        }
-        Architecture::Gemma2 | Architecture::Gemma3 => {
-            config["hidden_activation"] = json!("gelu_pytorch_tanh");
-            config["attention_bias"] = json!(false);
-            // Not in the file. llama.cpp (`llama_model_gemma2::load_arch_hparams`) scales scores by
-            // 1/sqrt(head_dim), in the two 27B models, which it tells by their depth, by 1/sqrt(hidden/heads).
-            let is_27b = layers == if architecture == Architecture::Gemma2 { 46 } else { 62 };
-            config["query_pre_attn_scalar"] = json!(if is_27b { hidden / heads } else { head_dim });
-            let window = integer("attention.sliding_window");
-            config["sliding_window"] = json!(window.unwrap_or(4096));
-            // Every n-th layer attends to everything: every second of Gemma 2, every sixth of Gemma 3.
-            let pattern = match architecture {
-                Architecture::Gemma2 => 2,
-                _ => integer("attention.sliding_window_pattern").filter(|&n| n > 0).unwrap_or(6),
-            };
-            config["layer_types"] = (1..=layers)
-                .map(|layer| match layer % pattern {
-                    0 => "full_attention",
-                    _ => "sliding_attention",
-                })
-                .collect();
-            // A cap of 0 is none, as in llama.cpp.
-            let cap = |name: &str, absent: Option<f64>| float(name).or(absent).filter(|&cap| cap > 0.0);
-            let (scores, logits) = match architecture {
-                Architecture::Gemma2 => (Some(50.0), Some(30.0)),
-                _ => (None, None),
-            };
-            config["attn_logit_softcapping"] = json!(cap("attn_logit_softcapping", scores));
-            config["final_logit_softcapping"] = json!(cap("final_logit_softcapping", logits));
-            if architecture == Architecture::Gemma3 {
-                config["sliding_window_pattern"] = json!(pattern);
-                config["rope_local_base_freq"] = json!(float("rope.freq_base_swa").unwrap_or(10_000.0));
-            }
-        }
-    }
+    (gguf.complete_config)(&metadata, &mut config);
     Ok(config)
 }
 

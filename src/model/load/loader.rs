@@ -3,7 +3,7 @@
 //! A missing or misshapen tensor does not stop the loader at once: it notes the fault and goes on with
 //! zeros, so that all faults of a checkpoint are reported together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -12,19 +12,16 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::source::Weights;
+use super::weights::Weights;
 use crate::error::InputError;
 use crate::model::arch::layers::{GatedMlp, Linear, RmsNorm, SelfAttention, Weight};
 use crate::model::lora::low_rank::{Dora, LowRank};
 use crate::model::lora::{Adapter, LoraConfig};
+use crate::model::trainables::Trainables;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::Activation;
 use crate::ops::rope::Rotary;
 use crate::ops::weight::Matrix;
-
-/// What is trained, by name, in an order that does not vary. What belongs to an adapter is named as in PEFT's
-/// files ([`crate::model::lora`]).
-pub type Trainables = BTreeMap<String, Var>;
 
 /// The embeddings' name in a checkpoint.
 pub const EMBEDDINGS: &str = "model.embed_tokens.weight";

@@ -6,7 +6,6 @@ pub mod hub;
 pub mod loader;
 pub mod source;
 
-pub(super) mod fetch;
 pub(super) mod folder;
 pub(super) mod gguf;
 pub(super) mod gguf_model;

@@ -16,6 +16,8 @@ use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
 use crate::data::chat_template::{self, ChatTemplate, Message};
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
+use crate::model::arch;
+use crate::model::device::device;
 use crate::recipe::{CHAT_TEMPLATES, ModelDtype};
 
 /// A pretrained model as every source delivers it.
@@ -63,7 +65,7 @@ impl Pretrained {
                 self.id
             );
         }
-        if native && !crate::model::device()?.is_cpu() {
+        if native && !device()?.is_cpu() {
             crate::bail_input!(
                 "model.dtype = \"native\": this build computes on a GPU; expected dtype = \"f32\""
             );
@@ -250,7 +252,7 @@ fn locate(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
         if known.is_embedder() {
             crate::bail_input!(
                 "{model} is a sentence embedder, not a language model; language models: {}",
-                alias::names(false).join(", ")
+                alias::table::names(false).join(", ")
             );
         }
         return alias::ensure(known, interrupt);
@@ -261,7 +263,7 @@ fn locate(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     }
     let hint = match alias::nearest(model) {
         Some(name) => format!("did you mean {name}?"),
-        None => format!("aliases: {}", alias::names(false).join(", ")),
+        None => format!("aliases: {}", alias::table::names(false).join(", ")),
     };
     Err(input_error(format!("{model}: no such alias, folder or .gguf file; {hint}")))
 }
@@ -345,10 +347,10 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
     thread::scope(|scope| {
         let sha256 = scope.spawn(|| digests(&files));
         let header = gguf::Header::read(path).map_err(at)?;
-        let architecture = gguf_model::Architecture::of(&header).map_err(at)?;
-        let mut config = gguf_model::config(&header, architecture).map_err(at)?;
+        let (architecture, names) = arch::of_gguf(header.text("general.architecture")).map_err(at)?;
+        let mut config = gguf_model::config(&header, architecture, names).map_err(at)?;
         gguf_model::complete_config(path, &header, &mut config).map_err(at)?;
-        let weights = gguf_model::weights(path, &header, architecture, &config).map_err(at)?;
+        let weights = gguf_model::weights(path, &header, names, &config).map_err(at)?;
         let (tokenizer, special) = gguf_tokenizer::build(&header).map_err(at)?;
         Ok(Pretrained {
             id: id.to_string(),

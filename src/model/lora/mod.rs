@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod low_rank;
+pub mod permuted;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +15,8 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
 use super::load::checkpoint::read_safetensors;
-use super::load::loader::Trainables;
 pub use super::lora::config::LoraConfig;
+use super::trainables::Trainables;
 use crate::bail_input;
 use crate::error::InputError;
 

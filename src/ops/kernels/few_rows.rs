@@ -11,7 +11,7 @@ use std::ops::{Range, RangeInclusive};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::cpu::{LINE, by_columns, lanes, prefetch};
-use super::matmul::Mat;
+use super::mat::Mat;
 
 /// Numbers of rows of x with which this is faster than gemm, which is the faster one at a single row; docs/log.md
 /// (2026-11-25 and 26) has the figures.

@@ -6,6 +6,7 @@ pub mod teams;
 pub(in crate::ops) mod cpu;
 pub(crate) mod exp;
 pub(in crate::ops) mod few_rows;
+pub(in crate::ops) mod mat;
 pub(in crate::ops) mod matmul;
 pub(in crate::ops) mod one_row;
 pub(in crate::ops) mod panels;

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::exp::{dot, vectorized};
-use super::matmul::Mat;
+use super::mat::Mat;
 
 /// y (+)= scale · x·Wᵀ: x `(in)`, W `(out, in)` with dense rows, y `(out)`.
 pub(in crate::ops) fn times_transposed(y: &mut [f32], accumulate: bool, scale: f32, x: &[f32], w: Mat) {
@@ -34,7 +34,8 @@ pub(in crate::ops) fn times(y: &mut [f32], accumulate: bool, scale: f32, x: &[f3
 #[cfg(test)]
 mod tests {
     use crate::ops::kernels::cpu::view;
-    use crate::ops::kernels::matmul::{Mat, Threads, matmul};
+    use crate::ops::kernels::mat::Mat;
+    use crate::ops::kernels::matmul::{Threads, matmul};
     use crate::ops::testing::random;
 
     #[test]

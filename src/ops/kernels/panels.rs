@@ -16,7 +16,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::cpu::{LINE, by_columns, lanes, prefetch};
-use super::matmul::Mat;
+use super::mat::Mat;
 use super::transpose::transpose;
 
 /// Vectors side by side in a panel.

@@ -1,6 +1,6 @@
 //! Turns a matrix round: to[c][r] = from[r][c].
 
-use super::matmul::Mat;
+use super::mat::Mat;
 
 /// Rows and columns that are turned round at a time: what is written stays in the first cache until its lines are full.
 const SIDE: usize = 16;

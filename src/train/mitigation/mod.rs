@@ -27,7 +27,7 @@ use crate::corpus::Corpus;
 use crate::data::examples::Example;
 use crate::data::mixture::Role;
 use crate::model::hooks::{Ablate, Hook, NoHook};
-use crate::model::load::loader::Trainables;
+use crate::model::trainables::Trainables;
 use crate::model::{CausalLm, View};
 use crate::ops::tape::{Recording, Tape};
 use crate::recipe::{LossTermSection, Recipe};

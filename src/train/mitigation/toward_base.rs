@@ -11,7 +11,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use crate::bail_input;
-use crate::model::load::loader::Trainables;
+use crate::model::trainables::Trainables;
 use crate::recipe::Recipe;
 
 /// Where the weights that learn would be in the base.

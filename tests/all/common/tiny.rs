@@ -4,16 +4,20 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
+use trainer::data::examples::Example;
+use trainer::model::batch::Batch;
 use trainer::model::hooks::NoHook;
-use trainer::model::load::loader::{Trainables, Tuning};
+use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::load::source::Pretrained;
+use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
+use trainer::train::optim::Gradients;
 
 use super::values::read_tensors;
 
@@ -41,6 +45,38 @@ pub fn logits(model: &CausalLm, ids: &[u32], adapter: f64) -> Tensor {
     let mut hook = NoHook;
     let x = model.hidden(ids, &mut Pass::new(&segments, adapter, &mut hook)).unwrap();
     model.logits(&x, adapter).unwrap()
+}
+
+/// The two sequences of a tiny model's `reference.safetensors`.
+pub fn sequences(family: &str) -> [Vec<u32>; 2] {
+    let reference = read_tensors(&tiny(family).join("reference.safetensors"));
+    [0, 1].map(|s| reference[&format!("input_ids.{s}")].to_dtype(DType::U32).unwrap().to_vec1().unwrap())
+}
+
+/// The same as training examples: neither the first token nor a label of -100 counts.
+pub fn examples(family: &str) -> Vec<Example> {
+    let reference = read_tensors(&tiny(family).join("reference.safetensors"));
+    let example = |(s, ids): (usize, Vec<u32>)| {
+        let labels: Vec<i64> = reference[&format!("labels.{s}")].to_vec1().unwrap();
+        let weight = |(t, label): (usize, &i64)| if t > 0 && *label != -100 { 1.0 } else { 0.0 };
+        Example { ids, weights: labels.iter().enumerate().map(weight).collect(), row: s }
+    };
+    sequences(family).into_iter().enumerate().map(example).collect()
+}
+
+/// The token-mean loss of examples and its gradients, with each block kept or computed again.
+pub fn backward(
+    examples: &[Example],
+    model: &CausalLm,
+    trainables: &Trainables,
+    recompute: bool,
+) -> (f64, Gradients) {
+    let tokens = examples.iter().map(Example::loss_tokens).sum();
+    let batch = Batch::new(&examples.iter().collect::<Vec<_>>(), tokens);
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let mut gradients = Gradients::new();
+    let loss = batch.backward(model, trainables, &mut rng, recompute, &mut NoHook, &mut gradients).unwrap();
+    (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
 }
 
 /// Copies the files of a folder, not those below it.

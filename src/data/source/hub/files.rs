@@ -7,8 +7,8 @@ use anyhow::Result;
 use fancy_regex::Regex;
 use serde_json::Value;
 
-use super::Format;
 use crate::bail_input;
+use crate::data::source::rows::Format;
 use crate::error::input_error;
 use crate::hub::RepoId;
 

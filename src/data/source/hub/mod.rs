@@ -17,7 +17,9 @@ use sha2::{Digest, Sha256};
 
 use self::files::{Listing, Selection, Shard};
 use self::shuffle::Shuffle;
-use super::{COLUMNS, Format, MAX_FAULTS, Take, compressed, csv, document, json_lines, parquet};
+use super::document::{COLUMNS, document};
+use super::rows::{Format, MAX_FAULTS, Take};
+use super::{compressed, csv, json_lines, parquet};
 use crate::atomic::{fill_atomically, write_atomically, write_json};
 use crate::bail_input;
 use crate::error::{InputError, input_error};

@@ -14,12 +14,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::alias::{Alias, Kind, Wheel};
-use super::hub;
+use super::table::{Alias, Kind, Wheel};
 use crate::error::{InputError, Interrupted, input_error};
 use crate::hub::KEPT;
 use crate::interrupt::Interrupt;
+use crate::model::load::hub;
 use crate::progress;
+use crate::sha256::sha256_file;
 
 /// How to fetch.
 #[derive(Debug, Clone)]
@@ -319,7 +320,7 @@ fn from_hub(alias: &Alias, joined: &Path, interrupt: &Interrupt) -> Result<Optio
     let Some((repo, file)) = alias.hub else { return Ok(None) };
     let Ok(path) = interrupt.or_leave(KEPT, || hub::fetch_file(repo, file))? else { return Ok(None) };
     let copied = fs::copy(&path, joined).is_ok();
-    Ok(if copied { crate::model::load::source::sha256_file(joined).ok() } else { None })
+    Ok(if copied { sha256_file(joined).ok() } else { None })
 }
 
 /// Unpacks a zip into a new folder.

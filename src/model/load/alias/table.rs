@@ -1,13 +1,7 @@
-//! Short names for models that install from a package registry, and where they are cached.
+//! The table of aliases: what they are, where their files come from and how they are known.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use serde::Serialize;
-
-use super::{fetch, hub};
-use crate::error::input_error;
-use crate::interrupt::Interrupt;
 use crate::spelling::edit_distance;
 
 /// A model that is known by a short name and identified by the hash of its file.
@@ -150,55 +144,6 @@ impl Alias {
     }
 }
 
-/// An alias as `trainer models` lists it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Listed {
-    /// What the user types.
-    pub name: &'static str,
-    /// What it is.
-    pub about: &'static str,
-    /// Licence of the weights.
-    pub licence: &'static str,
-    /// Bytes of the file.
-    pub size_bytes: u64,
-    /// Whether it is in the cache.
-    pub cached: bool,
-    /// Where it is, or will be.
-    pub path: PathBuf,
-}
-
-/// Every alias, and whether it is cached.
-///
-/// # Errors
-/// If no cache folder can be determined.
-pub fn list() -> Result<Vec<Listed>> {
-    let cache = cache_dir()?;
-    Ok(ALIASES
-        .iter()
-        .map(|alias| Listed {
-            name: alias.name,
-            about: alias.about,
-            licence: alias.licence,
-            size_bytes: alias.size_bytes,
-            cached: alias.is_cached(&cache),
-            path: alias.path(&cache),
-        })
-        .collect())
-}
-
-/// `$TRAINER_CACHE`, `$XDG_CACHE_HOME/trainer` or `~/.cache/trainer`.
-///
-/// # Errors
-/// If none of the three can be had.
-pub fn cache_dir() -> Result<PathBuf> {
-    let folder =
-        |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-    folder("TRAINER_CACHE")
-        .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("trainer")))
-        .or_else(|| Some(std::env::home_dir()?.join(".cache").join("trainer")))
-        .ok_or_else(|| input_error("no home folder for the cache; set TRAINER_CACHE"))
-}
-
 /// The alias of exactly this name.
 pub fn find(name: &str) -> Option<&'static Alias> {
     ALIASES.iter().find(|alias| alias.name == name)
@@ -223,64 +168,6 @@ pub fn nearest(name: &str) -> Option<&'static str> {
         .min()
         .filter(|&(distance, alias)| distance <= alias.len() / 3)
         .map(|(_, alias)| alias)
-}
-
-/// The path of an alias, fetched with progress on stderr if it is not cached.
-pub(crate) fn ensure(alias: &'static Alias, interrupt: &Interrupt) -> Result<PathBuf> {
-    let cache = cache_dir()?;
-    if alias.is_cached(&cache) {
-        return Ok(alias.path(&cache));
-    }
-    let options = fetch::Options { interrupt: interrupt.clone(), ..fetch::Options::default() };
-    fetch::fetch(alias, &cache, &options)
-}
-
-/// A sentence-transformers folder from an alias (fetched if need be) or from the path of a folder.
-///
-/// # Errors
-/// An [`crate::error::InputError`] if it is neither, or cannot be fetched; [`crate::error::Interrupted`].
-pub fn embedder_dir(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
-    if let Some(alias) = find(model) {
-        if alias.is_embedder() {
-            return ensure(alias, interrupt);
-        }
-        crate::bail_input!(
-            "{model} is a language model, not a sentence embedder; embedders: {}",
-            names(true).join(", ")
-        );
-    }
-    let path = Path::new(model);
-    if path.join("modules.json").is_file() || path.join("config.json").is_file() {
-        return Ok(path.to_path_buf());
-    }
-    Err(input_error(format!(
-        "{model}: neither an embedder's alias ({}) nor a folder with config.json",
-        names(true).join(", ")
-    )))
-}
-
-/// Fetches an alias or an `hf:` id into the cache, for `trainer models fetch`.
-///
-/// # Errors
-/// An [`crate::error::InputError`] if the name is unknown, the network is out of reach or what came is
-/// not what was expected; [`crate::error::Interrupted`].
-pub fn fetch(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
-    if let Some(id) = model.strip_prefix("hf:") {
-        let hub = hub::HubModel::parse(id)?;
-        return match hub.adapter_folder(interrupt)? {
-            Some(adapter) => Ok(adapter),
-            None => hub.fetch(interrupt),
-        };
-    }
-    let Some(alias) = find(model) else {
-        let hint = match nearest(model) {
-            Some(name) => format!("did you mean {name}?"),
-            None => format!("aliases: {}", [names(false), names(true)].concat().join(", ")),
-        };
-        crate::bail_input!("{model}: no such alias; {hint}");
-    };
-    let options = fetch::Options { interrupt: interrupt.clone(), ..fetch::Options::default() };
-    fetch::fetch(alias, &cache_dir()?, &options)
 }
 
 #[cfg(test)]
