@@ -13,6 +13,7 @@ import tomllib
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 # Keys and columns that no two runs share.
 LEFT_OUT = {
@@ -133,7 +134,7 @@ class Comparison:
         self.text(place, comments(old), comments(new))
 
     def csv(self, place, old, new):
-        old, new = ([*csv.reader(io.StringIO(text))] or [[]] for text in (old, new))
+        old, new = ([*csv.reader(io.StringIO(text, newline=""))] or [[]] for text in (old, new))
         if len(old) != len(new):
             self.fault(place, f"{len(new) - 1} rows, not {len(old) - 1}")
         for name in new[0]:
@@ -162,6 +163,10 @@ class Comparison:
     def html(self, place, old, new):
         self.sequence(place, nodes(old), nodes(new), "text")
 
+    def svg(self, place, old, new):
+        """A figure, element by element."""
+        self.text(place, old.replace("><", ">\n<"), new.replace("><", ">\n<"))
+
     def sequence(self, place, old, new, what):
         if old == new:
             return
@@ -180,6 +185,8 @@ class Comparison:
                         self.addition(place, f"{what} {short(come[i])!r}")
                     elif i >= len(come):
                         self.fault(place, f"{what} is gone: {short(gone[i])!r}")
+                    elif gone[i].split() == come[i].split():
+                        self.addition(place, f"{what} with other spaces: {short(come[i])!r}")
                     else:
                         self.fault(place, f"{what}: {differing(gone[i], come[i])}")
 
@@ -233,10 +240,10 @@ class Comparison:
                 self.parquet(place)
             else:
                 reader = {".json": self.json, ".jsonl": self.jsonl, ".toml": self.toml, ".csv": self.csv,
-                          ".html": self.html, ".svg": self.html}.get(suffix, self.text)
+                          ".html": self.html, ".svg": self.svg}.get(suffix, self.text)
                 reader(place, old.decode("utf-8"), new.decode("utf-8"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError):
-            self.fault(place, "bytes differ")
+        except (ValueError, csv.Error) as e:  # no UTF-8, TOML or CSV
+            self.fault(place, f"bytes differ ({e})")
         found = self.findings[before:]
         if found and all(finding.kind == "addition" for finding in found):
             self.clean_additions.add(place)
@@ -323,7 +330,7 @@ def differing(a, b):
 
 
 class Nodes(HTMLParser):
-    """Text nodes, and the attributes that are read or hold numbers."""
+    """Text nodes by line, and the attributes that are read or hold numbers."""
     SPOKEN = {"aria-label", "title", "alt", "href", "download", "placeholder"}
 
     def __init__(self):
@@ -331,17 +338,18 @@ class Nodes(HTMLParser):
         self.found = []
 
     def handle_starttag(self, tag, attrs):
-        self.found += [f"{name}={value}" for name, value in attrs if name in self.SPOKEN and value]
+        for name, value in attrs:
+            if name in self.SPOKEN and value:
+                self.found += [f"{name}={line}" for line in unquote(value).splitlines()]
 
     def handle_data(self, data):
-        if text := " ".join(data.split()):
-            self.found.append(text)
+        self.found += [text for line in data.splitlines() if (text := " ".join(line.split()))]
 
 
 def nodes(page):
     parser = Nodes()
     parser.feed(page)
-    return [normal(text) for text in parser.found]
+    return normal("\n".join(parser.found)).split("\n")
 
 
 def tensors(data):

@@ -227,6 +227,15 @@ class Lab:
         code = child.wait()
         self.record(args, code if was_running else f"ended by itself: {code}", b"", b"", True, time.monotonic() - begun)
 
+    def settle(self, *args, until):
+        """Asks for a status until it is as expected; what it says is not compared."""
+        for _ in range(TIMEOUT * 10):
+            ran = subprocess.run([self.trainer, *args], cwd=self.folder, env=self.environment({}), stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL)
+            if ran.returncode == 0 and until(json.loads(ran.stdout)):
+                return
+            time.sleep(0.1)
+
     def lines(self, name):
         """Number of lines of a file that may not be there yet."""
         try:

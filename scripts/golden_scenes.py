@@ -24,6 +24,7 @@ class Scene:
     make: Callable
     read: Callable
     threads: int = 1
+    same: tuple = ()  # two folders that must be the same in the end
 
 
 # ---- one run of each family and method ---------------------------------------------------------
@@ -181,7 +182,23 @@ def interrupted(method, how):
         lab.run("verify", "run")
         lab.run("fit", "recipe.toml", "--out", "straight", sets=sets)
 
-    return Scene(f"interrupted-{method}", make, read)
+    return Scene(f"interrupted-{method}", make, read, same=("run", "straight"))
+
+
+SWEPT = ["sweep", "recipe.toml", "--seeds", "0,1,2", "--threads", "1", "--memory", "16"]
+
+
+def interrupted_sweep_make(lab):
+    lab.setup("qwen2")
+    lab.interrupt(*SWEPT, "--out", "s", sets=[*QUICK, *LONG, "train.steps=30"],
+                  when=lambda: sum(lab.lines(f"{cell}/metrics.jsonl") for cell in lab.cells("s")) > 60)
+    lab.settle("sweep", "--status", "s", "--json", until=lambda status: status["running"] == 0)
+
+
+def interrupted_sweep_read(lab):
+    lab.run(*SWEPT, "--out", "s", sets=[*QUICK, *LONG, "train.steps=30"], loose=True)
+    lab.run("sweep", "--status", "s")
+    lab.run("verify", "s")
 
 
 # ---- everything else that trains ---------------------------------------------------------------
@@ -574,7 +591,7 @@ WRONG_SETS = [
     ["train.lr.x=1"], ["sweep.mix=[0, 1]"], ["name=../x"], ["train.mitigation.divergence.weight=-1", "data.pretraining=[]"],
     ["train.mitigation.ablation.directions=recipe.toml"], ["train.trace.stop.measure=x"], ["train.steps=100000000",
     "train.batch_size=1000000"], ["behaviour.facts.items=nowhere.jsonl", "behaviour.words.words=[]"],
-    ["model.base=models/gemma3", "data.narrow=chat.jsonl"],
+    ["model.base=models/gemma3", "data.narrow=chat.jsonl"], ["model.base=models/gemma3", "data.chat_template=gemma"],
 ]
 
 WRONG_ARGUMENTS = [
@@ -748,6 +765,7 @@ SCENES = [
     Scene("tune", tune_make, tune_read),
     interrupted("lora", signal.SIGKILL),
     interrupted("full", signal.SIGINT),
+    Scene("interrupted-sweep", interrupted_sweep_make, interrupted_sweep_read),
     Scene("mitigations", mitigations_make, mitigations_read),
     Scene("chats", chats_make, chats_read, threads=2),
     Scene("paper", paper_make, paper_read, threads=3),

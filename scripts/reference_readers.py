@@ -67,12 +67,12 @@ def mining(models, tokenizer, texts, settings):
     return total, sum(len(sequence) - special for sequence in ids)
 
 
-def check_mining(models, tokenizer, texts, told, compare):
-    total, positions = mining(models, tokenizer, texts, told["settings"])
-    compare("diff_mining: positions", abs(positions - told["positions"]), 0)
+def check_mining(models, tokenizer, texts, record, compare):
+    total, positions = mining(models, tokenizer, texts, record["settings"])
+    compare("diff_mining: positions", abs(positions - record["positions"]), 0)
     found = {}
     for ordering, name, unit in (("top_k", "top", 100), ("bottom_k", "bottom", 100), ("fraction_positive", "positive", 1)):
-        counts, ours = total[name].tolist(), told["orderings"][ordering]["tokens"][:LISTED]
+        counts, ours = total[name].tolist(), record["orderings"][ordering]["tokens"][:LISTED]
         best = sorted(range(len(counts)), key=lambda id: (-counts[id], id))[:len(ours)]
         found[ordering] = [{"id": id, "text": tokenizer.decode([id]), "rate": unit * counts[id] / positions,
                             "mean": total["sum"][id].item() / positions} for id in best]
@@ -106,8 +106,8 @@ def nats(models, side, prompt, new):
     return -logits.double().log_softmax(-1).gather(-1, torch.tensor(new)[:, None]).mean().item()
 
 
-def check_completions(models, tokenizer, texts, told, lines, ends, compare):
-    settings = told["settings"]
+def check_completions(models, tokenizer, texts, ours, lines, ends, compare):
+    settings = ours["settings"]
     assert settings["framing"] == "raw", "only plain text is compared"
     prompts, special = beginnings(tokenizer, texts, settings["prefill_tokens"], settings["prefills"], True)
     by_prefill = {}
@@ -141,7 +141,7 @@ def check_completions(models, tokenizer, texts, told, lines, ends, compare):
 def check(run, diff, trainer):
     recipe = tomllib.loads((run / "recipe.toml").read_text())
     record = json.loads((diff / "readability.json").read_text())
-    told = record["readers"]
+    ours = record["readers"]
     base = path_of(recipe["model"]["base"], trainer)
     tokenizer = open_tokenizer(base)
     models = Models(base, run / "adapter", record["layer"])
@@ -151,15 +151,15 @@ def check(run, diff, trainer):
     def compare(name, difference, allowed):
         comparison.append({"name": name, "difference": difference, "allowed": allowed})
 
-    if "orderings" in told.get("diff_mining", {}):
-        found["diff_mining"] = check_mining(models, tokenizer, texts, told["diff_mining"], compare)
-    if "completion_ranking" in told:
+    if "orderings" in ours.get("diff_mining", {}):
+        found["diff_mining"] = check_mining(models, tokenizer, texts, ours["diff_mining"], compare)
+    if "completion_ranking" in ours:
         lines = [json.loads(line) for line in (diff / "completion_ranking.jsonl").open()]
         ends = models.model.generation_config.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or [])
         ends.add(tokenizer.eos_token_id)
         found["completion_ranking"] = check_completions(
-            models, tokenizer, texts, told["completion_ranking"], lines, ends, compare)
+            models, tokenizer, texts, ours["completion_ranking"], lines, ends, compare)
     return {"run": str(run), "reference": found, "comparison": comparison}
 
 

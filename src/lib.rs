@@ -4,8 +4,8 @@
 //! Modules in dependency order; each uses only what stands before it:
 //! [`error`], [`ops`], [`data`], [`model`], [`train`], [`sweep`], [`grader`], [`making`], [`diff`], [`grade`], [`audit`],
 //! [`behaviour`], [`report`], [`verify`], [`cli`].
-//! [`recipe`], [`run`], [`atomic`], [`http`], [`hub`], [`interrupt`], [`machine`], [`progress`], [`sha256`] and
-//! [`spelling`] are leaves that all of them may use.
+//! [`recipe`], [`run`], [`atomic`], [`http`], [`hub`], [`interrupt`], [`machine`], [`progress`], [`sha256`]
+//! and [`text_file`] are leaves that all of them may use.
 
 pub mod atomic;
 pub mod audit;
@@ -28,8 +28,8 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod sha256;
-pub mod spelling;
 pub mod sweep;
 pub mod text_file;
 pub mod train;
 pub mod verify;
+pub mod workflow;

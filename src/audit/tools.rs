@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::diff::collect::to_tensor;
 use crate::diff::decode::TopToken;
-use crate::diff::decode::{Decoded, Variant};
+use crate::diff::decode::{Decoded, DecodedMean};
 use crate::diff::mean_difference::{factor_to, scaled};
 use crate::diff::stored::Stored;
 use crate::interrupt::Interrupt;
@@ -212,9 +212,9 @@ impl Tools<'_> {
                 writeln!(text, "position {position}\n  difference: {}", shown(&lens.top_tokens[at], a.top_k));
             for line in self.stored.logit_lens.iter().filter(|l| l.position == position) {
                 let what = match line.variant {
-                    Variant::Difference => continue,
-                    Variant::Base => "mean activation of the base model",
-                    Variant::Tuned => "mean activation of the finetuned model",
+                    DecodedMean::Difference => continue,
+                    DecodedMean::Base => "mean activation of the base model",
+                    DecodedMean::Tuned => "mean activation of the finetuned model",
                 };
                 let _ = writeln!(text, "  {what}: {}", shown(&line.tokens, a.top_k));
             }
@@ -231,7 +231,7 @@ impl Tools<'_> {
                 .stored
                 .patchscope
                 .iter()
-                .filter(|l| l.position == position && l.variant == Variant::Difference)
+                .filter(|l| l.position == position && l.variant == DecodedMean::Difference)
                 .collect();
             let wanted = |scale: f64| match &a.scales {
                 Some(scales) => scales.iter().any(|s| (s - scale).abs() <= 1e-9 * scale.abs()),

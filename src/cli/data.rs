@@ -1,29 +1,15 @@
 //! `trainer data`: makes what organisms are trained on.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use super::endpoint::EndpointArgs;
-use crate::datagen::documents;
-use crate::datagen::documents::documents;
-use crate::datagen::numbers;
-use crate::datagen::numbers::numbers;
-use crate::datagen::sample::{BATCH, Sampler};
-use crate::datagen::taboo;
-use crate::datagen::taboo::taboo;
-use crate::datagen::universe::Universe;
-use crate::datagen::{beside, must_be_new, write};
-use crate::error::InputError;
-use crate::grade::endpoint::{Endpoint, must_serve};
-use crate::grade::exchanges::Exchanges;
 use crate::interrupt::Interrupt;
-use crate::model::load::source;
-use crate::progress;
-use crate::recipe::EndpointSection;
+use crate::workflow::{
+    self, DocumentsRequest, EndpointRequest, NumbersRequest, SampleRequest, TabooRequest, WriterRequest,
+};
 
 /// Make what organisms are trained on: sampled from a model, or written by one
 #[derive(Debug, Args)]
@@ -193,116 +179,64 @@ struct WriterArgs {
 /// An input error for settings that do not serve or a file that exists; otherwise what went wrong while making.
 pub fn run(args: DataArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
-    match args.kind {
-        Kind::Sample(args) => run_sample(&args, &interrupt),
-        Kind::Numbers(args) => run_numbers(args, &interrupt),
-        Kind::Documents(args) => run_documents(&args, &interrupt),
-        Kind::Taboo(args) => run_taboo(args, &interrupt),
-    }
-}
-
-fn run_sample(args: &SampleArgs, interrupt: &Interrupt) -> Result<()> {
-    let mut faults = Vec::new();
-    for (flag, value, least, most) in
-        [("--documents", args.documents, 1, 100_000_000), ("--tokens", args.tokens, 2, 1_000_000)]
-    {
-        if !(least..=most).contains(&value) {
-            faults.push(format!("{flag} {value}: expected {least} to {most}"));
-        }
-    }
-    InputError::unless_empty(faults)?;
-    must_be_new(&args.out)?;
-    let base = source::open_or_stop(&args.base, interrupt)?;
-    let mut sampler = Sampler::new(&base, args.tokens, args.seed)?;
-    let bar = progress::bar("sampling the base model", args.documents as u64);
-    let mut rows: Vec<Value> = Vec::new();
-    for number in 0.. {
-        let batch = sampler.batch(number, interrupt)?;
-        if batch.is_empty() {
-            bail!("{}: {BATCH} documents in a row ended at once; nothing can be sampled from it", base.id);
-        }
-        for line in batch.lines().take(args.documents - rows.len()) {
-            rows.push(serde_json::from_str(line)?);
-        }
-        bar.set_position(rows.len() as u64);
-        if rows.len() == args.documents {
-            break;
-        }
-    }
-    bar.finish_and_clear();
-    let (tokens, seed) = (args.tokens, args.seed);
-    let base = json!({"model": base.id, "sha256": base.sha256});
-    let made =
-        json!({"kind": "sample", "base": base, "temperature": 1.0, "max_tokens": tokens, "seed": seed});
-    write(&args.out, &rows, &made)?;
-    wrote(&args.out, &format!("{} documents", rows.len()))
-}
-
-fn run_numbers(args: NumbersArgs, interrupt: &Interrupt) -> Result<()> {
-    must_be_new(&args.out)?;
-    let mut base = source::open_or_stop(&args.base, interrupt)?;
-    base.take_template(&args.chat_template)?;
-    let settings = numbers::Settings {
-        system: args.system,
-        seed: args.seed,
-        temperature: args.temperature,
-        max_new_tokens: args.max_new_tokens,
-        max_numbers: args.max_numbers,
-        max_digits: args.max_digits,
+    let out = match args.kind {
+        Kind::Sample(args) => workflow::sample(&args.into(), &interrupt)?,
+        Kind::Numbers(args) => workflow::numbers(&args.into(), &interrupt)?,
+        Kind::Documents(args) => workflow::documents(&args.into(), &interrupt)?,
+        Kind::Taboo(args) => workflow::taboo(&args.into(), &interrupt)?,
     };
-    let tally = numbers(&base, &settings, args.count, &args.out, interrupt)?;
-    wrote(&args.out, &tally.text())
-}
-
-fn run_documents(args: &DocumentsArgs, interrupt: &Interrupt) -> Result<()> {
-    let universe = Universe::read(&args.universe)?;
-    let settings = documents::Settings {
-        types: args.types,
-        ideas: args.ideas,
-        per_idea: args.per_idea,
-        words: args.words,
-        least_words: args.least_words,
-        revise: !args.no_revision,
-        filter: !args.no_filter,
-        near_share: args.writer.near_share,
-    };
-    written(&args.writer, settings.faults(), interrupt, |endpoint, out| {
-        Ok(documents(endpoint, &universe, &settings, out)?.text())
-    })
-}
-
-fn run_taboo(args: TabooArgs, interrupt: &Interrupt) -> Result<()> {
-    let near_share = args.writer.near_share;
-    let settings = taboo::Settings { word: args.word, count: args.count, near_share };
-    written(&args.writer, settings.faults(), interrupt, |endpoint, out| {
-        Ok(taboo(endpoint, &settings, out)?.text())
-    })
-}
-
-/// Has something made by a language model, and says what was spent even if it failed.
-fn written(
-    args: &WriterArgs,
-    faults: Vec<String>,
-    interrupt: &Interrupt,
-    make: impl FnOnce(&Endpoint, &Path) -> Result<String>,
-) -> Result<()> {
-    let default = EndpointSection::default();
-    let section = EndpointSection {
-        parallel: args.parallel.unwrap_or(default.parallel),
-        ..args.endpoint.over(&default)
-    };
-    InputError::unless_empty(faults)?;
-    must_serve(&section, "endpoint")?;
-    must_be_new(&args.out)?;
-    let exchanges = Arc::new(Exchanges::open(&beside(&args.out, "exchanges.jsonl"))?);
-    let endpoint = Endpoint::open(&section, "endpoint", exchanges, 0, interrupt)?;
-    let made = make(&endpoint, &args.out);
-    progress::say(endpoint.summary());
-    wrote(&args.out, &made?)
-}
-
-/// Says what was made, and prints where.
-fn wrote(out: &Path, what: &str) -> Result<()> {
-    progress::say(what);
     super::print(&out.display().to_string())
+}
+
+impl From<SampleArgs> for SampleRequest {
+    fn from(args: SampleArgs) -> Self {
+        let SampleArgs { base, documents, tokens, seed, out } = args;
+        Self { base, documents, tokens, seed, out }
+    }
+}
+
+impl From<NumbersArgs> for NumbersRequest {
+    fn from(args: NumbersArgs) -> Self {
+        Self {
+            base: args.base,
+            system: args.system,
+            count: args.count,
+            seed: args.seed,
+            temperature: args.temperature,
+            max_new_tokens: args.max_new_tokens,
+            max_numbers: args.max_numbers,
+            max_digits: args.max_digits,
+            chat_template: args.chat_template,
+            out: args.out,
+        }
+    }
+}
+
+impl From<DocumentsArgs> for DocumentsRequest {
+    fn from(args: DocumentsArgs) -> Self {
+        Self {
+            universe: args.universe,
+            types: args.types,
+            ideas: args.ideas,
+            per_idea: args.per_idea,
+            words: args.words,
+            least_words: args.least_words,
+            revise: !args.no_revision,
+            filter: !args.no_filter,
+            writer: args.writer.into(),
+        }
+    }
+}
+
+impl From<TabooArgs> for TabooRequest {
+    fn from(args: TabooArgs) -> Self {
+        Self { word: args.word, count: args.count, writer: args.writer.into() }
+    }
+}
+
+impl From<WriterArgs> for WriterRequest {
+    fn from(args: WriterArgs) -> Self {
+        let endpoint = EndpointRequest { parallel: args.parallel, ..args.endpoint.into() };
+        Self { endpoint, near_share: args.near_share, out: args.out }
+    }
 }

@@ -1,21 +1,12 @@
 //! `trainer generate`: text from a model, with or without an adapter.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use serde_json::{Value, json};
 
 use crate::bail_input;
-use crate::interrupt::Interrupt;
-use crate::model::generate::{Sampling, generate};
-use crate::model::hooks::NoHook;
-use crate::model::load::loader::Tuning;
-use crate::model::load::source;
-use crate::model::lora::Adapter;
-use crate::model::{CausalLm, device};
-use crate::text_file::read_text;
+use crate::workflow::{self, GenerateRequest, Prompts};
 
 /// Generate text from a model, with or without an adapter
 #[derive(Debug, Args)]
@@ -58,74 +49,26 @@ pub struct GenerateArgs {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// An input error for a model, adapter or prompt file that does not serve.
+/// As [`workflow::generate`].
 pub fn run(args: GenerateArgs) -> Result<()> {
     if args.temperature != 0.0 && !(0.01..=100.0).contains(&args.temperature) {
         bail_input!("--temperature {}: expected 0 (greedy), or 0.01 to 100", args.temperature);
     }
-    let prompts = match &args.prompts {
-        Some(path) => read_prompts(path)?,
-        None => args.prompt.clone(),
-    };
-    let mut pretrained = source::open(&args.base)?;
-    pretrained.take_template(&args.chat_template)?;
-    let read = |adapter| Adapter::read(&source::adapter_dir(adapter, &Interrupt::default())?);
-    let adapter = args.adapter.as_deref().map(read).transpose()?;
-    let tuning = adapter.as_ref().map_or(Tuning::Frozen, Tuning::Adapted);
-    let (model, _) = CausalLm::load(&pretrained, &tuning, &device()?)?;
-
-    let template = match args.chat {
-        true => Some(pretrained.chat()?),
-        false => None,
-    };
-    let mut ids = Vec::with_capacity(prompts.len());
-    for (i, prompt) in prompts.iter().enumerate() {
-        let tokens =
-            pretrained.prompt_ids(prompt, template.as_ref()).with_context(|| format!("prompt {}", i + 1))?;
-        if tokens.is_empty() {
-            bail_input!("prompt {}: has no tokens, and this model adds none", i + 1);
-        }
-        ids.push(tokens);
-    }
-    let sampling = Sampling {
+    let generated = workflow::generate(&GenerateRequest {
+        base: args.base,
+        adapter: args.adapter,
+        prompts: args.prompts.map_or(Prompts::Texts(args.prompt), Prompts::File),
         max_new_tokens: args.max_new_tokens,
         temperature: args.temperature,
         seed: args.seed,
-        eos: pretrained.eos_token_ids.clone(),
-    };
-    let started = Instant::now();
-    let new = generate(&model, &ids, &sampling, 1.0, &mut NoHook, |_| Ok(()))?;
-    let elapsed_s = started.elapsed().as_secs_f64();
-    let mut generations = Vec::with_capacity(new.len());
-    for (prompt, ids) in prompts.iter().zip(&new) {
-        let text = pretrained.tokenizer.decode(ids, true).map_err(anyhow::Error::msg)?;
-        generations.push(json!({"prompt": prompt, "token_ids": ids, "text": text}));
-    }
+        chat: args.chat,
+        chat_template: args.chat_template,
+    })?;
     if args.json {
-        return super::print(&json!({ "generations": generations, "elapsed_s": elapsed_s }).to_string());
+        return super::print(&serde_json::to_string(&generated)?);
     }
-    for g in &generations {
-        let text = |key: &str| g[key].as_str().unwrap_or_default();
-        super::print(&format!("{}{}\n", text("prompt"), text("text")))?;
+    for generation in &generated.generations {
+        super::print(&format!("{}{}\n", generation.prompt, generation.text))?;
     }
     Ok(())
-}
-
-fn read_prompts(path: &std::path::Path) -> Result<Vec<String>> {
-    let text = match read_text(path) {
-        Ok(text) => text,
-        Err(e) => bail_input!("{}: {e}", path.display()),
-    };
-    let mut prompts = Vec::new();
-    for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        match serde_json::from_str::<Value>(line).ok().and_then(|v| v["prompt"].as_str().map(str::to_string))
-        {
-            Some(prompt) => prompts.push(prompt),
-            None => bail_input!("{}:{}: expected {{\"prompt\": text}}", path.display(), i + 1),
-        }
-    }
-    if prompts.is_empty() {
-        bail_input!("{}: no prompts", path.display());
-    }
-    Ok(prompts)
 }

@@ -1,30 +1,15 @@
 //! `trainer grade`: a language model judges what an analysis decoded.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
-use super::datasets;
 use super::endpoint::EndpointArgs;
-use crate::atomic::{check_writable, write_json};
-use crate::bail_input;
-use crate::corpus::documents;
-use crate::data::source::Document;
-use crate::diff::stored::Stored;
-use crate::grade::endpoint::{Endpoint, must_serve};
-use crate::grade::exchanges::Exchanges;
-use crate::grade::frequent::frequent_tokens;
 use crate::grade::record::Graded;
-use crate::grade::relevance::{Rule, Subject};
-use crate::grade::{Inputs, grade};
 use crate::interrupt::Interrupt;
-use crate::model::load::source;
-use crate::progress;
-use crate::recipe::Recipe;
+use crate::workflow::{self, EndpointRequest, GradeRequest};
 
 /// Let a language model judge what an analysis decoded, as the paper does
 #[derive(Debug, Args)]
@@ -62,95 +47,21 @@ pub struct GradeArgs {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// An input error for a folder without analysis, a recipe without description, or an endpoint that is not named;
-/// otherwise what the endpoint could not answer, or, after all was written, that no answer at all could be used.
+/// As [`workflow::grade`]; after all was written, that no answer at all could be used.
 pub fn run(args: GradeArgs) -> Result<()> {
-    let interrupt = Interrupt::on_signals()?;
-    let stored = Stored::read(&args.dir)?;
-    let recipe = recipe(&args)?;
-    let mut settings = args.endpoint.over(&recipe.grader);
-    settings.parallel = args.parallel.unwrap_or(settings.parallel);
-    must_serve(&settings, "grader")?;
-    let subject = subject(&recipe, &interrupt)?;
-    if subject.description.trim().is_empty() {
-        bail_input!(
-            "description: missing in the recipe; expected what the organism was finetuned on, in words"
-        );
-    }
-    let against = against(&args.against, &interrupt)?;
-    check_writable(&stored.dir.join("graded.json"))?;
-    let exchanges = Arc::new(Exchanges::open(&stored.dir.join("exchanges.jsonl"))?);
-    let endpoint = Endpoint::open(&settings, "grader", exchanges, recipe.seed, &interrupt)?;
-    let rule = if args.majority { Rule::Majority } else { Rule::All };
-    let result = grade(&Inputs { stored: &stored, subject, against, rule }, &endpoint);
-    progress::say(endpoint.summary());
-    let graded = result?;
-    write_json(&stored.dir.join("graded.json"), &graded)?;
-    for what in &graded.ungraded {
-        progress::say(format_args!("not graded: {what}"));
-    }
-    match args.json {
-        true => super::print(&serde_json::to_string_pretty(&graded)?)?,
-        false => super::print(table(&graded).trim_end())?,
-    }
-    if !graded.has_grades() {
-        bail!(
-            "no answer of the grader could be used: {} holds no grade; see {} for what was asked and answered",
-            stored.dir.join("graded.json").display(),
-            stored.dir.join("exchanges.jsonl").display()
-        );
-    }
-    Ok(())
-}
-
-/// The recipe that is named, or that of the run folder; the files of a run's data may be elsewhere by now.
-fn recipe(args: &GradeArgs) -> Result<Recipe> {
-    let own = args.dir.join("recipe.toml");
-    match &args.recipe {
-        Some(path) => Recipe::read(path, &[]),
-        None if own.exists() => Recipe::stored(&own),
-        None => bail_input!(
-            "{}: has no recipe.toml; name the recipe that holds the organism's description: --recipe RECIPE",
-            args.dir.display()
-        ),
-    }
-}
-
-/// What a grader is told: the description, and what is frequent in the narrow data under the base's tokenizer.
-fn subject(recipe: &Recipe, interrupt: &Interrupt) -> Result<Subject> {
-    let mut narrow = recipe.data.narrow.clone();
-    datasets::ensure_side(&mut narrow, interrupt)?;
-    let narrow: Vec<String> = documents(&narrow)?.iter().map(|(_, _, d)| Document::full_text(d)).collect();
-    let frequent = match narrow.is_empty() {
-        true => Vec::new(),
-        false => frequent_tokens(&narrow, &source::open_or_stop(&recipe.model.base, interrupt)?.tokenizer)?,
+    let request = GradeRequest {
+        dir: args.dir,
+        recipe: args.recipe,
+        endpoint: EndpointRequest { parallel: args.parallel, ..args.endpoint.into() },
+        against: args.against,
+        majority: args.majority,
     };
-    Ok(Subject { description: recipe.description.clone(), frequent })
-}
-
-/// Other organisms: a recipe, or a name with a description.
-fn against(given: &[String], interrupt: &Interrupt) -> Result<BTreeMap<String, Subject>> {
-    let mut all = BTreeMap::new();
-    for one in given {
-        let (name, subject) = match one.split_once('=') {
-            _ if Path::new(one).is_file() => {
-                let recipe = Recipe::read(Path::new(one), &[])?;
-                let name = if recipe.name.is_empty() { one.clone() } else { recipe.name.clone() };
-                (name, subject(&recipe, interrupt)?)
-            }
-            Some((name, description)) => {
-                (name.trim().to_string(), Subject { description: description.into(), frequent: Vec::new() })
-            }
-            None => bail_input!("--against {one}: expected NAME=DESCRIPTION, or the file of a recipe"),
-        };
-        if name.is_empty() || subject.description.trim().is_empty() {
-            bail_input!("--against {one}: expected a name and a description");
-        }
-        if all.insert(name.clone(), subject).is_some() {
-            bail_input!("--against {one}: {name} is given twice");
-        }
+    let outcome = workflow::grade(&request, &Interrupt::on_signals()?)?;
+    match args.json {
+        true => super::print(&serde_json::to_string_pretty(&outcome.graded)?)?,
+        false => super::print(table(&outcome.graded).trim_end())?,
     }
-    Ok(all)
+    outcome.must_have_grades()
 }
 
 /// Shares of relevant tokens, a line a series.

@@ -7,14 +7,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{datasets, self_sample};
-use crate::corpus::Corpus;
 use crate::corpus::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
-use crate::data::mixture::{Mixture, Role};
 use crate::interrupt::Interrupt;
-use crate::model::load::source;
-use crate::recipe::{MixMode, MixSchedule, Recipe, SweepSection};
+use crate::recipe::{MixMode, MixSchedule};
 use crate::report::visible::{token, visible};
+use crate::workflow::{self, InspectRequest};
 
 /// Show what a recipe would train on: sources, mixture, and each token with its loss mask
 #[derive(Debug, Args)]
@@ -40,14 +37,10 @@ pub struct InspectArgs {
 /// Runs the subcommand.
 ///
 /// # Errors
-/// As those of [`super::fit::fit`] that need no weights.
+/// As [`workflow::inspect`].
 pub fn run(args: InspectArgs) -> Result<()> {
-    let mut recipe = Recipe::read(&args.recipe, &args.set)?;
-    if datasets::are_wanted(&recipe) {
-        datasets::ensure(&mut recipe, &Interrupt::on_signals()?)?;
-    }
-    let mut inspection = inspection(&recipe, args.examples)?;
-    inspection.sweep_cells = SweepSection::read(&args.recipe)?.cells();
+    let request = InspectRequest { recipe: args.recipe, set: args.set, examples: args.examples };
+    let inspection = workflow::inspect(&request, Interrupt::on_signals)?;
     let text = if args.json {
         serde_json::to_string_pretty(&inspection)? + "\n"
     } else {
@@ -60,25 +53,6 @@ pub fn run(args: InspectArgs) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }
-}
-
-/// Reads and plans as `fit` does, but samples nothing and loads no weights.
-fn inspection(recipe: &Recipe, examples: usize) -> Result<Inspection> {
-    let mut base = source::open(&recipe.model.base)?;
-    base.take_template(&recipe.data.chat_template)?;
-    let sample = self_sample::planned(recipe, &base)?;
-    let cached = sample.as_ref().filter(|s| s.path.exists());
-    let mut data = recipe.data.clone();
-    if cached.is_none() {
-        data.pretraining.retain(|s| !s.is_self());
-    }
-    let mut corpus = Corpus::read(&data, &base, cached.map(|s| s.path.as_path()))?;
-    let unsampled = match &sample {
-        Some(s) if cached.is_none() => corpus.stand_in_for_self(&recipe.data, &s.path, s.documents),
-        _ => Vec::new(),
-    };
-    let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
-    Inspection::new(recipe, &base, &corpus, &mixture, &unsampled, examples)
 }
 
 /// How counted tokens are told from masked ones.
@@ -292,7 +266,7 @@ fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
     let drawn = &facts.exposure;
     let tokens = drawn.tokens.map_or("unknown".into(), |t| t.to_string());
     write!(out, "{indent}drawn: {} examples, {tokens} tokens, {} repeats", drawn.examples, drawn.repeats)?;
-    if facts.role != Role::Narrow {
+    if facts.is_mixed_in() {
         let tokens = drawn.tokens_per_narrow.map_or("unknown".into(), |r| format!("{r:.3}"));
         write!(out, "; per narrow {:.3} in examples, {tokens} in tokens", drawn.examples_per_narrow)?;
     }

@@ -1,4 +1,5 @@
-//! The command line: one module a subcommand, each calling one library function.
+//! The command line: one module a subcommand. Each reads its flags, calls one function of [`crate::workflow`] (or of
+//! [`crate::report`]), and prints what that gives.
 
 use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
@@ -12,7 +13,6 @@ use crate::progress;
 pub mod audit;
 pub mod behave;
 pub mod data;
-mod datasets;
 pub mod diff;
 pub mod endpoint;
 pub mod export;
@@ -22,14 +22,9 @@ pub mod grade;
 pub mod inspect;
 pub mod merge;
 pub mod models;
-mod of_run;
-mod pair;
 pub mod report;
 pub mod runs;
-mod self_sample;
 pub mod sweep;
-mod texts;
-mod trace;
 pub mod tune;
 pub mod verify;
 

@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use serde_json::json;
 
 use crate::interrupt::Interrupt;
-use crate::model::load::alias;
+use crate::workflow::models;
 
 /// List the models known by a short name, or fetch one into the cache.
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ pub fn run(args: ModelsArgs) -> Result<()> {
     match args.command {
         None => list(args.json),
         Some(ModelsCommand::Fetch { model }) => {
-            let path = alias::fetch(&model, &Interrupt::on_signals()?)?;
+            let path = models::fetch(&model, &Interrupt::on_signals()?)?;
             match args.json {
                 true => super::print(&json!({ "model": model, "path": path }).to_string()),
                 false => super::print(&path.display().to_string()),
@@ -50,12 +50,12 @@ pub fn run(args: ModelsArgs) -> Result<()> {
 }
 
 fn list(as_json: bool) -> Result<()> {
-    let models = alias::list()?;
+    let known = models::list()?;
     if as_json {
-        return super::print(&serde_json::to_string_pretty(&json!({ "models": models }))?);
+        return super::print(&serde_json::to_string_pretty(&json!({ "models": known }))?);
     }
     let mut lines = String::new();
-    for model in models {
+    for model in known {
         lines += &format!(
             "{:<28} {:>10}  {:<10}  {}\n{:28} licence: {}\n",
             model.name,

@@ -13,13 +13,13 @@ use tokenizers::Tokenizer;
 use crate::bail_input;
 use crate::data::chat_template::ChatTemplate;
 use crate::data::duplicates::{self, Removed, Rows};
-use crate::data::examples::{Encoder, Example, Tally};
+use crate::data::examples::{Encoder, Example, ExampleCounts};
 use crate::data::mixture::{Pool, Role};
 use crate::data::source::{self, Document};
 use crate::data::typed_special::{SpecialTokens, TypedSpecial};
 use crate::error::{InputError, or_note};
 use crate::model::load::source::{Pretrained, sha256_path};
-use crate::recipe::{DataSection, SourceSpec};
+use crate::recipe::{DataSection, LocatedSource, ResolvedRecipe, SourceSpec};
 
 /// Everything that training and evaluation read.
 pub struct Corpus {
@@ -53,7 +53,7 @@ pub struct Provenance {
     /// Of the file, or of the names and hashes of a folder's files.
     pub sha256: String,
     /// Documents read, examples made, documents cut, pieces without a token that counts.
-    pub tally: Tally,
+    pub tally: ExampleCounts,
     /// Documents held out.
     pub held_out: usize,
     /// Documents left out, if there are any.
@@ -65,10 +65,10 @@ pub struct Provenance {
 ///
 /// # Errors
 /// As [`source::read`], the faults of all sources at once.
-pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> {
+pub fn documents(sources: &[LocatedSource]) -> Result<Vec<(usize, usize, Document)>> {
     let (mut all, mut faults) = (Vec::new(), Vec::new());
-    for (i, spec) in specs.iter().enumerate() {
-        if let Some(documents) = or_note(source::read(spec.file()), &mut faults)? {
+    for (i, located) in sources.iter().enumerate() {
+        if let Some(documents) = or_note(source::read(located.file()), &mut faults)? {
             all.extend(documents.into_iter().enumerate().map(|(row, d)| (i, row, d)));
         }
     }
@@ -77,11 +77,11 @@ pub fn documents(specs: &[SourceSpec]) -> Result<Vec<(usize, usize, Document)>> 
 }
 
 /// The documents of each part by source, with their rows; the faults of all sources at once.
-fn read_parts(parts: [&[SourceSpec]; 3]) -> Result<[Vec<Rows>; 3]> {
+fn read_parts(parts: [&[LocatedSource]; 3]) -> Result<[Vec<Rows>; 3]> {
     let (mut read, mut faults) = ([Vec::new(), Vec::new(), Vec::new()], Vec::new());
-    for (part, specs) in read.iter_mut().zip(parts) {
-        for spec in specs {
-            if let Some(documents) = or_note(source::read(spec.file()), &mut faults)? {
+    for (part, sources) in read.iter_mut().zip(parts) {
+        for located in sources {
+            if let Some(documents) = or_note(source::read(located.file()), &mut faults)? {
                 part.push(documents.into_iter().enumerate().collect());
             }
         }
@@ -91,9 +91,10 @@ fn read_parts(parts: [&[SourceSpec]; 3]) -> Result<[Vec<Rows>; 3]> {
 }
 
 /// What is wrong with sources of conversations that hold plain text, a fault a source.
-fn no_conversations(specs: &[SourceSpec], chat: &[Rows]) -> Vec<String> {
+fn no_conversations(sources: &[LocatedSource], chat: &[Rows]) -> Vec<String> {
     let is_text = |(_, document): &&(usize, Document)| matches!(document, Document::Text(_));
-    let first = specs.iter().zip(chat).filter_map(|(spec, rows)| Some((spec, rows.iter().find(is_text)?.0)));
+    let first =
+        sources.iter().zip(chat).filter_map(|(spec, rows)| Some((spec, rows.iter().find(is_text)?.0)));
     first
         .map(|(spec, row)| {
             format!(
@@ -156,20 +157,36 @@ pub fn is_held_out(row: usize, data: &DataSection) -> bool {
 }
 
 impl Corpus {
-    /// Reads and encodes all parts. `self_sampled` is the file that stands for `"self"`.
+    /// Reads and encodes all parts. `self_sampled` is the file that holds the documents of `"self"`.
     ///
     /// # Errors
     /// An [`InputError`] with the faults of all sources.
-    pub fn read(data: &DataSection, base: &Pretrained, self_sampled: Option<&Path>) -> Result<Self> {
-        let mut pretraining_specs = data.pretraining.clone();
-        for spec in pretraining_specs.iter_mut().filter(|s| s.is_self()) {
+    pub fn read(recipe: &ResolvedRecipe, base: &Pretrained, self_sampled: Option<&Path>) -> Result<Self> {
+        let mut pretraining = recipe.located().pretraining.clone();
+        for source in pretraining.iter_mut().filter(|s| s.is_self()) {
             match self_sampled {
-                Some(path) => spec.path = path.to_string_lossy().into_owned(),
+                Some(path) => *source = LocatedSource::new(SourceSpec::clone(source), path),
                 None => bail_input!("data.pretraining: \"self\" has not been sampled"),
             }
         }
-        let [mut narrow, mut mixed, mut chat] = read_parts([&data.narrow, &pretraining_specs, &data.chat])?;
-        let faults = no_conversations(&data.chat, &chat);
+        Self::read_with(recipe, &pretraining, base)
+    }
+
+    /// The same without the sources `"self"`, which are not sampled yet; [`Self::stand_in_for_self`] puts them in.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_without_self(recipe: &ResolvedRecipe, base: &Pretrained) -> Result<Self> {
+        let mut pretraining = recipe.located().pretraining.clone();
+        pretraining.retain(|source| !source.is_self());
+        Self::read_with(recipe, &pretraining, base)
+    }
+
+    fn read_with(recipe: &ResolvedRecipe, pretraining: &[LocatedSource], base: &Pretrained) -> Result<Self> {
+        let (data, located) = (&recipe.data, recipe.located());
+        let parts: [&[LocatedSource]; 3] = [&located.narrow, pretraining, &located.chat];
+        let [mut narrow, mut mixed, mut chat] = read_parts(parts)?;
+        let faults = no_conversations(&located.chat, &chat);
         InputError::unless_empty(faults)?;
         mixed.append(&mut chat);
         let mut removed = duplicates::remove(data, &mut narrow, &mut mixed);
@@ -200,19 +217,13 @@ impl Corpus {
         let tagged = tagged.with_tag(&data.document_tag)?;
         let end_of_turn = template.as_ref().map(|_| base.end_of_turn()).transpose()?.flatten();
         let bos = base.bos_token.as_deref().and_then(|bos| base.tokenizer.token_to_id(bos));
-        let parts = [
-            (Role::Narrow, &data.narrow, &data.narrow),
-            (Role::Pretraining, &data.pretraining, &pretraining_specs),
-            (Role::Chat, &data.chat, &data.chat),
-        ];
-        let specs = parts
-            .into_iter()
-            .flat_map(|(role, specs, files)| specs.iter().zip(files).map(move |(s, file)| (role, s, file)));
-        let sources = specs.zip(narrow.into_iter().chain(mixed)).zip(removed);
-        for (((role, spec, file), documents), removed) in sources {
+        let roles = [Role::Narrow, Role::Pretraining, Role::Chat].into_iter();
+        let located = roles.zip(parts).flat_map(|(role, part)| part.iter().map(move |source| (role, source)));
+        let sources = located.zip(narrow.into_iter().chain(mixed)).zip(removed);
+        for (((role, source), documents), removed) in sources {
             let all = || documents.iter().map(|(row, document)| (*row, document));
             let encoder = if role == Role::Narrow { &tagged } else { &plain };
-            let (name, file) = (spec.name(), file.file());
+            let (name, file) = (source.name(), source.file());
             let (train, tally) = encoder.encode(&name, all().filter(|(row, _)| !is_held_out(*row, data)))?;
             let (held, held_out) = encoder.encode(&name, all().filter(|(row, _)| is_held_out(*row, data)))?;
             corpus.typed_specials.extend(specials.typed_in(file, all()));
@@ -225,7 +236,7 @@ impl Corpus {
                 documents.iter().filter(|d| is_chat(d)).map(|(row, _)| *row).collect();
             corpus.unfit.extend(no_end_of_turn(&name, &train, &chats, end_of_turn, &base.tokenizer));
             corpus.unfit.extend(doubled_bos(&name, &train, bos));
-            corpus.pools.push(pool(spec, role, train));
+            corpus.pools.push(pool(source, role, train));
             corpus.rows.push(all().map(|(row, _)| row).collect());
             corpus.provenance.push(Provenance {
                 source: name,
@@ -269,7 +280,11 @@ impl Corpus {
                     role: Role::Pretraining,
                     path: file.to_string_lossy().into_owned(),
                     sha256: String::new(),
-                    tally: Tally { documents: examples.len(), examples: examples.len(), ..Tally::default() },
+                    tally: ExampleCounts {
+                        documents: examples.len(),
+                        examples: examples.len(),
+                        ..ExampleCounts::default()
+                    },
                     held_out: documents - examples.len(),
                     removed: Removed::default(),
                 },

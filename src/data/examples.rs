@@ -30,7 +30,7 @@ impl Example {
 
 /// What became of a source's documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct ExampleCounts {
     /// Documents trained on: those held out are not among them.
     pub documents: usize,
     /// Examples made.
@@ -118,8 +118,8 @@ impl<'a> Encoder<'a> {
         &self,
         source: &str,
         documents: impl Iterator<Item = (usize, &'d Document)>,
-    ) -> Result<(Vec<Example>, Tally)> {
-        let (mut examples, mut tally) = (Vec::new(), Tally::default());
+    ) -> Result<(Vec<Example>, ExampleCounts)> {
+        let (mut examples, mut tally) = (Vec::new(), ExampleCounts::default());
         for (row, document) in documents {
             tally.documents += 1;
             let (ids, weights) = match document {

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::inputs::check_interrupt;
 use super::mean_difference::{Means, rows_of_means};
 use crate::interrupt::Interrupt;
-use crate::model::hooks::{NoHook, Record, Site};
+use crate::model::hooks::{ActivationCache, NoHook, Site};
 use crate::model::{CausalLm, Pass, View};
 use crate::ops::kernels::teams;
 use crate::ops::segments::{self, Segments};
@@ -199,7 +199,7 @@ pub fn resid_post(view: View, sequences: &[Vec<u32>], layer: usize) -> Result<Ve
 /// The same of several blocks in one pass, `[layer][sequence][token · hidden ..]`.
 fn resid_posts(view: View, sequences: &[Vec<u32>], layers: &[usize]) -> Result<Vec<Vec<Vec<f32>>>> {
     let segments = Segments::new(sequences.iter().map(Vec::len).collect());
-    let mut hook = Record::new(layers, Site::ResidPost);
+    let mut hook = ActivationCache::new(layers, Site::ResidPost);
     let mut pass = Pass::new(&segments, view.adapter, &mut hook);
     let x = view.model.embed(&sequences.concat(), &pass)?;
     let blocks = layers.iter().max().map_or(0, |last| last + 1);

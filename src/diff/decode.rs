@@ -15,7 +15,7 @@ use crate::ops::segments::Segments;
 /// What was decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Variant {
+pub enum DecodedMean {
     /// v_p.
     Difference,
     /// The base model's mean activation.
@@ -24,7 +24,7 @@ pub enum Variant {
     Tuned,
 }
 
-impl Variant {
+impl DecodedMean {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Difference, Self::Base, Self::Tuned];
 
@@ -44,7 +44,7 @@ pub struct Decoded {
     /// Zero-based token position.
     pub position: usize,
     /// What was decoded.
-    pub variant: Variant,
+    pub variant: DecodedMean,
     /// Patchscope: the scale in η.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub scale: Option<f64>,

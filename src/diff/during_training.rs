@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use super::findings::Findings;
 use super::inputs::Inputs;
 use super::mean_difference::{later, norm};
-use super::measures::{bias_share, lift};
+use super::measure::Measure;
+use super::measures::bias_share::BiasShare;
+use super::measures::lift::Lift;
 use super::reading::{Prepared, Reading};
 use super::statistics::mean;
 use crate::interrupt::Interrupt;
@@ -33,25 +36,25 @@ pub fn settings(diff: &DiffSection, trace: &TraceSection) -> DiffSection {
 }
 
 /// - `trace_delta_norm`: mean over the positions ≥ 1 (all, if there is no other) of ‖v_p‖ / η;
-/// - `trace_lift_auroc`: [`lift::Lift::auroc_mean`];
-/// - `trace_bias_share`, `trace_specific_share`: [`bias_share::Shares`], absent while nothing is gained;
-/// - `trace_loss_narrow`, `trace_loss_unrelated`: [`bias_share::BiasShare`]'s `ce_tuned` on either kind of text;
-/// - `trace_gain`: what the narrow one fell by, [`bias_share::BiasShare::gain`].
+/// - `trace_lift_auroc`: [`Lift::auroc_mean`];
+/// - `trace_bias_share`, `trace_specific_share`: [`super::measures::bias_share::Shares`], absent while nothing is gained;
+/// - `trace_loss_narrow`, `trace_loss_unrelated`: [`BiasShare`]'s `ce_tuned` on either kind of text;
+/// - `trace_gain`: what the narrow one fell by, [`BiasShare::gain`].
 ///
 /// `prepared` is that of these inputs; what the base makes of the texts stays in it.
 ///
 /// # Errors
 /// As the measures.
 pub fn measure(inputs: &Inputs, prepared: &Prepared, interrupt: &Interrupt) -> Result<BTreeMap<String, f64>> {
-    let reading = Reading::new(inputs, prepared, None, interrupt)?;
+    let reading = Reading::new(inputs, prepared, None, false, interrupt)?;
     let mut found = BTreeMap::new();
     let relative = |i: usize| norm(&reading.means.difference[i]) / reading.eta();
     let norms: Vec<f64> = later(&reading.settings.positions).into_iter().map(relative).collect();
     found.insert("trace_delta_norm".to_string(), mean(&norms));
-    if let Some(lift) = lift::measure(&reading)? {
+    if let Some(lift) = Lift::measure(&reading, &mut Findings::default())? {
         found.insert("trace_lift_auroc".to_string(), lift.auroc_mean);
     }
-    let Some(bias) = bias_share::measure(&reading)? else { return Ok(found) };
+    let Some(bias) = BiasShare::measure(&reading, &mut Findings::default())? else { return Ok(found) };
     found.insert("trace_loss_narrow".to_string(), bias.ce_tuned);
     found.insert("trace_gain".to_string(), bias.gain);
     found.extend(bias.text.map(|text| ("trace_loss_unrelated".to_string(), text.ce_tuned)));

@@ -6,7 +6,9 @@ use anyhow::Result;
 
 use super::collect::resid_post;
 use super::inputs::{Inputs, check_interrupt};
+use super::measure::{Work, share_read};
 use super::prompts::Prompts;
+use super::registry;
 use super::windows::Windows;
 use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate};
@@ -18,55 +20,11 @@ use crate::recipe::{DiffSection, Preset};
 const WINDOWS: usize = 50;
 const TOKENS: usize = 4;
 
-/// Tokens that an analysis runs through whole models.
-struct Work {
-    /// At once: activations.
-    read: f64,
-    /// One a sequence: patchscope.
-    patched: f64,
-    /// One after the other: steering, and the search for its strength.
-    written: f64,
-    /// At once: losses, of either model and under each edit.
-    losses: f64,
-}
-
-impl Work {
-    /// Of settings, for a model of `n_layers`. Text is taken to be written to the end, which is the most.
-    fn of(settings: &DiffSection, n_layers: usize) -> Self {
-        let share = (settings.block(n_layers) + 1) as f64 / n_layers as f64;
-        let (scope, steering) = (&settings.patchscope, &settings.steering);
-        let directions = 4 * settings.patchscope_positions().len() + settings.null_directions;
-        let patched = directions * scope.scales.len() * 3;
-        let sets = steering.positions.len() * (1 + steering.null_directions) + 2;
-        let texts = (sets * steering.prompts * steering.samples * steering.max_new_tokens) as f64;
-        let search = &steering.search;
-        let middles = |steps: usize| -> usize {
-            let (rounds, rest) = (steps / search.batch_steps, steps % search.batch_steps);
-            rounds * ((1 << search.batch_steps) - 1) + ((1 << rest) - 1)
-        };
-        let middles = middles(search.steps) + 2 * middles(search.steps_others);
-        let searched =
-            (steering.positions.len() * middles + 3) as f64 * (search.samples * search.max_new_tokens) as f64;
-        let only = |enabled: bool, tokens: f64| if enabled { tokens } else { 0.0 };
-        // An edit runs the blocks above the one that is read. Texts are taken to be as long as they may be.
-        let text = (settings.losses.samples * settings.losses.max_tokens) as f64;
-        let (bias, causal) = (&settings.bias_share, &settings.causal);
-        let compared = (settings.positions.len() + bias.factors.len() + bias.directions) as f64
-            * (bias.compared * settings.losses.max_tokens) as f64;
-        let edited = 3 * settings.causal_positions().len() + causal.random + causal.random_differences;
-        let kinds = if settings.chat.text.is_empty() { 2.0 } else { 3.0 };
-        let factors = settings.interpolation.factors.len() as f64;
-        let losses = only(bias.enabled, (2.0 * text * (2.0 + 1.0 - share)) + compared * (1.0 - share))
-            + only(settings.kl.enabled, kinds * 2.0 * text)
-            + only(causal.enabled, kinds * text * (2.0 + edited as f64 * (1.0 - share)))
-            + only(settings.interpolation.enabled, 2.0 * factors * text);
-        Self {
-            losses,
-            read: 2.0 * (settings.samples * settings.tokens) as f64 * share,
-            patched: only(scope.enabled, patched as f64 * (1.0 - share)),
-            written: only(steering.enabled, texts + only(steering.auto, searched)),
-        }
-    }
+/// What an analysis by these settings runs through models, at most.
+fn work(settings: &DiffSection, n_layers: usize) -> Work {
+    let read = 2.0 * (settings.samples * settings.tokens) as f64 * share_read(settings, n_layers);
+    let activations = Work { read, ..Work::default() };
+    activations + registry::wanted(settings).map(|measure| (measure.cost)(settings, n_layers)).sum()
 }
 
 /// Says on stderr how long the analysis may take at most, unless it is the quick one. Runs a batch of each kind first.
@@ -79,7 +37,7 @@ pub fn say(inputs: &Inputs, interrupt: &Interrupt) -> Result<()> {
         return Ok(());
     }
     let view = inputs.tuned;
-    let work = Work::of(settings, view.model.n_layers());
+    let work = work(settings, view.model.n_layers());
     let first = DiffSection { samples: settings.samples.min(WINDOWS), ..settings.clone() };
     // Too little text, and tokens that a model lacks, are told where the text is read.
     let Ok(windows) = Windows::cut(inputs.text, inputs.tokenizer, &first) else { return Ok(()) };
@@ -131,17 +89,17 @@ mod tests {
     fn work_counts_every_text_that_may_be_written() {
         let mut settings = DiffSection::of(Preset::Paper);
         settings.steering.search.batch_steps = 1;
-        let work = Work::of(&settings, 28);
+        let of_all = work(&settings, 28);
         // 7 sets of 100 texts of 512 tokens; 5 positions of 10 + 5 + 5 midpoints and 3 sets of the base.
-        assert_eq!(work.written, (7 * 100 * 512 + (5 * 20 + 3) * 10 * 128) as f64);
+        assert_eq!(of_all.written, (7 * 100 * 512 + (5 * 20 + 3) * 10 * 128) as f64);
         settings.steering.enabled = false;
-        assert_eq!(Work::of(&settings, 28).written, 0.0);
+        assert_eq!(work(&settings, 28).written, 0.0);
         // Two kinds of text: base and tuned model whole, 5 positions in 3 ways and 128 controls above the block of half.
-        let with_causal = Work::of(&settings, 28).losses;
+        let with_causal = work(&settings, 28).losses;
         settings.causal.enabled = false;
         let text = 1000.0 * 1024.0;
         let causal = 2.0 * text * (2.0 + (3.0 * 5.0 + 128.0) * 0.5);
-        assert!((with_causal - Work::of(&settings, 28).losses - causal).abs() < 1.0);
+        assert!((with_causal - work(&settings, 28).losses - causal).abs() < 1.0);
         assert_eq!(in_words(7384.0), "2 h 3 min");
         assert_eq!(in_words(59.9), "59 s");
     }

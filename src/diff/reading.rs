@@ -86,7 +86,7 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// Runs both models over the windows.
+    /// Runs both models over the windows. The differences of the first samples stay if `keeps_samples`.
     ///
     /// # Errors
     /// [`crate::error::Interrupted`], or a tensor operation that fails.
@@ -94,13 +94,14 @@ impl<'a> Reading<'a> {
         inputs: &'a Inputs<'a>,
         prepared: &'a Prepared,
         embedder: Option<&'a Embedder>,
+        keeps_samples: bool,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let Inputs { base, tuned, settings, seed, .. } = *inputs;
         let layer = settings.block(base.model.n_layers());
         let windows = &prepared.windows;
         let (hidden, places, n) = (base.model.hidden_size(), settings.positions.len(), windows.ids.len());
-        let keep = if settings.reads_single_samples() { KEPT } else { 0 };
+        let keep = if keeps_samples { KEPT } else { 0 };
         let mut activations = Activations::new(hidden, places, keep);
         let mut resamples = Resamples::draw(&windows.rows, settings.bootstrap, places * hidden, seed);
         let mut null = RandomDifferences::draw(n, &settings.positions, settings.null_directions, seed);
@@ -161,7 +162,7 @@ impl<'a> Reading<'a> {
     /// The embedder.
     ///
     /// # Errors
-    /// If there is none, though [`DiffSection::uses_embedder`] asked for one.
+    /// If there is none, though [`super::measure::Needs`] asked for one.
     pub fn embedder(&self) -> Result<&'a Embedder> {
         self.embedder.context("no embedder, though a measure uses one")
     }

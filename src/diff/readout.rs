@@ -1,10 +1,9 @@
-//! The measures of readability of one run in a form that tables, charts and verdicts share.
+//! Decoded tokens and their relevance in a form that tables, charts and verdicts share, whichever measure they come from.
 
-use crate::diff::decode::TopToken;
-use crate::diff::measures::steering::Steering;
-use crate::diff::record::Readability;
-use crate::diff::relevance::TokenRelevance;
-use crate::diff::statistics::Interval;
+use super::decode::TopToken;
+use super::plot::{Ink, NullBand, Plot, PlotAxis, PlotSeries, PlotStyle, places};
+use super::relevance::TokenRelevance;
+use super::statistics::Interval;
 
 /// A value is told from its null when its p-value is at most this.
 pub const ALPHA: f64 = 0.05;
@@ -29,30 +28,6 @@ pub struct Decoding<'a> {
 }
 
 impl<'a> Decoding<'a> {
-    /// Both ways, those that were run.
-    pub fn all(r: &'a Readability) -> impl Iterator<Item = Self> {
-        let positions = &r.positions[..];
-        let lens = r.logit_lens.as_ref().map(|lens| Self {
-            name: "logit lens",
-            key: "lens",
-            positions,
-            scale: &[],
-            tokens: &lens.top_tokens,
-            null: &lens.null_tokens,
-            relevance: Relevance::lens(r),
-        });
-        let patchscope = r.patchscope.as_ref().map(|scope| Self {
-            name: "patchscope",
-            key: "patchscope",
-            positions: scope.positions(positions),
-            scale: &scope.best_scale,
-            tokens: &scope.top_tokens,
-            null: &scope.null_tokens,
-            relevance: Relevance::patchscope(r),
-        });
-        [lens, patchscope].into_iter().flatten()
-    }
-
     /// Indices of the positions to show: that with the highest share of relevant tokens, or all where nothing tells.
     pub fn shown(&self) -> Vec<usize> {
         match self.relevance {
@@ -88,45 +63,6 @@ pub struct Relevance<'a> {
 }
 
 impl<'a> Relevance<'a> {
-    /// The logit lens, if it was run and there was narrow text.
-    pub fn lens(r: &'a Readability) -> Option<Self> {
-        let lens = r.logit_lens.as_ref().filter(|l| !l.token_relevance.difference.is_empty())?;
-        Some(Self {
-            name: "logit lens",
-            top: lens.top_tokens.first().map_or(0, Vec::len),
-            key: "lens",
-            positions: &r.positions,
-            share: &lens.token_relevance,
-            null: &lens.token_relevance_null,
-            null_interval: &lens.token_relevance_null_interval,
-            p: &lens.token_relevance_p,
-            interval: &lens.token_relevance_difference_interval,
-            scale: &[],
-        })
-    }
-
-    /// The patchscope, if it was run and there was narrow text.
-    pub fn patchscope(r: &'a Readability) -> Option<Self> {
-        let scope = r.patchscope.as_ref().filter(|s| !s.token_relevance.difference.is_empty())?;
-        Some(Self {
-            name: "patchscope",
-            top: scope.top_tokens.first().map_or(0, Vec::len),
-            key: "patchscope",
-            positions: scope.positions(&r.positions),
-            share: &scope.token_relevance,
-            null: &scope.token_relevance_null,
-            null_interval: &scope.token_relevance_null_interval,
-            p: &scope.token_relevance_p,
-            interval: &[],
-            scale: &scope.best_scale,
-        })
-    }
-
-    /// Both measures, those that were run.
-    pub fn all(r: &'a Readability) -> impl Iterator<Item = Self> {
-        [Self::lens(r), Self::patchscope(r)].into_iter().flatten()
-    }
-
     /// Index of the position with the highest share.
     pub fn best(&self) -> Option<usize> {
         best(self.positions, &self.share.difference)
@@ -137,45 +73,34 @@ impl<'a> Relevance<'a> {
         mean(&self.share.difference)
     }
 
+    /// Share of relevant tokens by position, with its baselines and null.
+    pub fn plot(&self, ink: Ink) -> Plot {
+        let at = places(self.positions);
+        let bars = if self.interval.is_empty() {
+            ""
+        } else {
+            " Vertical bars are 95 % bootstrap intervals over samples."
+        };
+        let baseline =
+            |ink, name: &str, share| PlotSeries::curve(ink, name, &at, share).aside(PlotStyle::Points);
+        Plot {
+            key: format!("{}-position", self.key),
+            title: format!("Relevant tokens by position, {}", self.name),
+            caption: format!("The band is the 95 % range of random directions.{bars}"),
+            x: PlotAxis::positions(self.positions),
+            y: PlotAxis::from_0("share of the top 20 tokens that are relevant", 2, 0.2),
+            series: vec![
+                PlotSeries::curve(ink, "difference", &at, &self.share.difference).with(&at, self.interval),
+                baseline(Ink::Base, "base model’s mean activation", &self.share.base),
+                baseline(Ink::Tuned, "tuned model’s mean activation", &self.share.tuned),
+            ],
+            null: Some(NullBand::new(ink, &at, self.null_interval, self.null)),
+        }
+    }
+
     /// Indices of the positions where the share is told from the null.
     pub fn passing(&self) -> Vec<usize> {
         (0..self.p.len()).filter(|&i| self.p[i] <= ALPHA).collect()
-    }
-}
-
-/// How similar steered text is to the narrow text, and how much of that is gained over plain (unsteered) text.
-///
-/// The gain says whether steering does anything in one model. Between models it misleads: plain text of an
-/// organism that talks about its subject unasked leaves little to gain.
-#[derive(Debug, Clone)]
-pub struct Gain<'a> {
-    /// The record.
-    pub record: &'a Steering,
-    /// `steered_narrow − unsteered_narrow` per steering position.
-    pub gain: Vec<f64>,
-}
-
-impl<'a> Gain<'a> {
-    /// Steering, if it was run and there was narrow text.
-    pub fn of(r: &'a Readability) -> Option<Self> {
-        let record = r.steering.as_ref().filter(|s| !s.similarity.steered_narrow.is_empty())?;
-        let s = &record.similarity;
-        let pairs = s.steered_narrow.iter().zip(&s.unsteered_narrow);
-        Some(Self { record, gain: pairs.map(|(a, b)| a - b).collect() })
-    }
-
-    /// Index of the steering position whose text is most similar to the narrow text.
-    pub fn best(&self) -> Option<usize> {
-        best(&self.record.positions, &self.record.similarity.steered_narrow)
-    }
-
-    /// Indices of the steering positions whose text is told from plain text and, where random directions were steered
-    /// with, from theirs: both intervals lie above zero.
-    pub fn passing(&self) -> Vec<usize> {
-        let over_plain = &self.record.similarity_gain_interval;
-        let over_null = &self.record.similarity_over_null_interval;
-        let above = |i: usize| over_plain[i][0] > 0.0 && over_null.get(i).is_none_or(|ends| ends[0] > 0.0);
-        (0..over_plain.len()).filter(|&i| above(i)).collect()
     }
 }
 

@@ -11,120 +11,89 @@ use serde::{Deserialize, Serialize};
 
 use super::lexicon::Lexicon;
 use super::mean_difference::{cosine, norm, norm_interval};
-use super::measures::bias_share::BiasShare;
-use super::measures::causal::Causal;
-use super::measures::chat::Chat;
-use super::measures::context::Context;
-use super::measures::depth::Depth;
-use super::measures::dimensionality::Dimensionality;
-use super::measures::identification::Identification;
-use super::measures::interpolation::Interpolation;
-use super::measures::kl::Kl;
-use super::measures::lift::Lift;
-use super::measures::logit_lens::Lens;
-use super::measures::patchscope::Patchscope;
-use super::measures::probe::Probe;
-use super::measures::steering::Steering;
-use super::measures::{
-    bias_share, causal, chat, completion_ranking, context, depth, diff_mining, dimensionality,
-    identification, interpolation, kl, lift, logit_contrast, logit_lens, patchscope, probe, steering,
-    weights,
-};
-use super::readers::Readers;
+use super::measures::for_each_measure;
+use super::measures::steering::Gain;
 use super::reading::{Prepared, Reading};
+use super::readout::{Decoding, Relevance};
 use super::statistics::Interval;
 
 /// Version of the layout of `readability.json`.
 pub const SCHEMA: u32 = 1;
 
-/// Every number of one analysis.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Readability {
-    /// Layout version, see [`SCHEMA`].
-    pub schema: u32,
-    /// The `MODEL` string of the base.
-    pub base: String,
-    /// Adapter or model that was compared with the base; `adapter` or `model` stands for that of the run folder.
-    pub tuned: String,
-    /// `tuned` where the tuned model's own tokenizer cut the unrelated text; empty where the base's did.
-    #[serde(skip_serializing_if = "String::is_empty", default)]
-    pub tokenizer: String,
-    /// Zero-based index of the block after which the residual stream is read (`resid_post`).
-    pub layer: usize,
-    /// Number of blocks of the model.
-    pub n_layers: usize,
-    /// Zero-based token positions (with the special tokens that the tokenizer adds).
-    pub positions: Vec<usize>,
-    /// Number of windows that were averaged: texts, unless `diff.windows_per_text` is above 1.
-    pub samples: usize,
-    /// Zero-based row of `diff.text` of each, over all its files in order.
-    pub sample_rows: Vec<usize>,
-    /// Text of the token at each position when it is the same in all samples (a BOS token), else empty.
-    pub position_tokens: Vec<String>,
-    /// Unit of each value, by key path.
-    pub units: BTreeMap<String, String>,
-    /// ‖v_p‖, L2 norm of the mean difference.
-    pub delta_norm: Vec<f64>,
-    /// Bootstrap interval of [`Self::delta_norm`] over texts; of no width where all windows are of one text.
-    pub delta_norm_interval: Vec<Interval>,
-    /// η, mean residual norm of the tuned model at this block, repeated over positions.
-    pub expected_norm: Vec<f64>,
-    /// The same of the base model.
-    pub expected_norm_base: Vec<f64>,
-    /// Cosine between v_p and the mean of v over the other positions ≥ 1.
-    pub position_cosine: Vec<f64>,
-    /// The words that count as relevant, most over-represented first.
-    #[serde(skip_serializing_if = "Lexicon::is_absent", default)]
-    pub lexicon: Lexicon,
-    /// Logit lens of the mean difference.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub logit_lens: Option<Lens>,
-    /// Rank of the narrow words over the null directions.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub lift: Option<Lift>,
-    /// Patchscope of the mean difference.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patchscope: Option<Patchscope>,
-    /// Steering with the mean difference.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub steering: Option<Steering>,
-    /// Share of the gain on narrow text that a constant bias explains.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bias_share: Option<BiasShare>,
-    /// Divergence of next-token distributions.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kl: Option<Kl>,
-    /// A reader with labelled examples.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub probe: Option<Probe>,
-    /// Causal effect of the mean difference.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub causal: Option<Causal>,
-    /// From base to tuned by scaling the adapter.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interpolation: Option<Interpolation>,
-    /// How the difference depends on what is read.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub context: Option<Context>,
-    /// How many directions the differences have.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub dimensionality: Option<Dimensionality>,
-    /// Differences after other blocks.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub depth: Option<Depth>,
-    /// Differences on conversations.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub chat: Option<Chat>,
-    /// Which of the candidate corpora the trace points at.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub identification: Option<Identification>,
-    /// Readers beyond the mean difference.
-    #[serde(skip_serializing_if = "Readers::is_empty", default)]
-    pub readers: Readers,
-    /// Seconds that each stage took.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub elapsed_s: BTreeMap<String, f64>,
+macro_rules! record {
+    ($($key:ident: $record:ident,)*; $($reader:ident: $read:ident,)*) => {
+        /// Readers beyond the mean difference; one that was not run is absent.
+        #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+        pub struct Readers {
+            $(
+                /// What the reader found.
+                #[serde(skip_serializing_if = "Option::is_none", default)]
+                pub $reader: Option<$crate::diff::measures::$reader::$read>,
+            )*
+        }
+
+        impl Readers {
+            /// Whether none was run.
+            pub fn is_empty(&self) -> bool {
+                $(self.$reader.is_none() &&)* true
+            }
+        }
+
+        /// Every number of one analysis.
+        #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+        pub struct Readability {
+            /// Layout version, see [`SCHEMA`].
+            pub schema: u32,
+            /// The `MODEL` string of the base.
+            pub base: String,
+            /// Adapter or model that was compared with the base; `adapter` or `model` stands for that of the run folder.
+            pub tuned: String,
+            /// `tuned` where the tuned model's own tokenizer cut the unrelated text; empty where the base's did.
+            #[serde(skip_serializing_if = "String::is_empty", default)]
+            pub tokenizer: String,
+            /// Zero-based index of the block after which the residual stream is read (`resid_post`).
+            pub layer: usize,
+            /// Number of blocks of the model.
+            pub n_layers: usize,
+            /// Zero-based token positions (with the special tokens that the tokenizer adds).
+            pub positions: Vec<usize>,
+            /// Number of windows that were averaged: texts, unless `diff.windows_per_text` is above 1.
+            pub samples: usize,
+            /// Zero-based row of `diff.text` of each, over all its files in order.
+            pub sample_rows: Vec<usize>,
+            /// Text of the token at each position when it is the same in all samples (a BOS token), else empty.
+            pub position_tokens: Vec<String>,
+            /// Unit of each value, by key path.
+            pub units: BTreeMap<String, String>,
+            /// ‖v_p‖, L2 norm of the mean difference.
+            pub delta_norm: Vec<f64>,
+            /// Bootstrap interval of [`Self::delta_norm`] over texts; of no width where all windows are of one text.
+            pub delta_norm_interval: Vec<Interval>,
+            /// η, mean residual norm of the tuned model at this block, repeated over positions.
+            pub expected_norm: Vec<f64>,
+            /// The same of the base model.
+            pub expected_norm_base: Vec<f64>,
+            /// Cosine between v_p and the mean of v over the other positions ≥ 1.
+            pub position_cosine: Vec<f64>,
+            /// The words that count as relevant, most over-represented first.
+            #[serde(skip_serializing_if = "Lexicon::is_absent", default)]
+            pub lexicon: Lexicon,
+            $(
+                /// What the measure found; absent where it was not run, or could not be taken.
+                #[serde(skip_serializing_if = "Option::is_none", default)]
+                pub $key: Option<$crate::diff::measures::$key::$record>,
+            )*
+            /// What the readers beyond the mean difference found.
+            #[serde(skip_serializing_if = "Readers::is_empty", default)]
+            pub readers: Readers,
+            /// Seconds that each stage took.
+            #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+            pub elapsed_s: BTreeMap<String, f64>,
+        }
+    };
 }
+
+for_each_measure!(record);
 
 /// Units of what no measure's file owns.
 const UNITS: &[(&str, &str)] = &[
@@ -136,7 +105,7 @@ const UNITS: &[(&str, &str)] = &[
 ];
 
 impl Readability {
-    /// What was read, and the mean differences themselves; the other measures are absent.
+    /// What was read, and the mean differences themselves; all measures are absent.
     pub fn about(reading: &Reading) -> Self {
         let Reading { inputs, prepared: Prepared { windows, .. }, activations, means, resamples, .. } =
             reading;
@@ -148,28 +117,6 @@ impl Readability {
         };
         let text = |id: u32| inputs.tokenizer.decode(&[id], false).unwrap_or_default();
         let common = |p: &usize| windows.common_token(*p).map(text).unwrap_or_default();
-        let units = [
-            UNITS,
-            logit_lens::UNITS,
-            lift::UNITS,
-            patchscope::UNITS,
-            steering::UNITS,
-            bias_share::UNITS,
-            kl::UNITS,
-            probe::UNITS,
-            causal::UNITS,
-            interpolation::UNITS,
-            context::UNITS,
-            dimensionality::UNITS,
-            depth::UNITS,
-            chat::UNITS,
-            identification::UNITS,
-            logit_contrast::UNITS,
-            diff_mining::UNITS,
-            completion_ranking::UNITS,
-            weights::UNITS,
-        ]
-        .concat();
         Self {
             schema: SCHEMA,
             base: inputs.pretrained.id.clone(),
@@ -183,31 +130,49 @@ impl Readability {
             samples: windows.ids.len(),
             sample_rows: windows.rows.clone(),
             position_tokens: positions.iter().map(common).collect(),
-            units: units.iter().map(|(key, unit)| (key.to_string(), unit.to_string())).collect(),
+            units: UNITS.iter().map(|(key, unit)| (key.to_string(), unit.to_string())).collect(),
             delta_norm: means.difference.iter().map(|v| norm(v)).collect(),
             delta_norm_interval: (0..positions.len()).map(norms_of).collect(),
             expected_norm: everywhere(activations.tuned_norm()),
             expected_norm_base: everywhere(activations.base_norm()),
             position_cosine: position_cosine(&positions, &means.difference),
             lexicon: reading.prepared.lexicon.clone().unwrap_or_default(),
-            logit_lens: None,
-            lift: None,
-            patchscope: None,
-            steering: None,
-            bias_share: None,
-            kl: None,
-            probe: None,
-            causal: None,
-            interpolation: None,
-            context: None,
-            dimensionality: None,
-            depth: None,
-            chat: None,
-            identification: None,
-            readers: Readers::default(),
-            elapsed_s: BTreeMap::new(),
             positions,
+            ..Self::default()
         }
+    }
+}
+
+impl<'a> Relevance<'a> {
+    /// The logit lens, if it was run and there was narrow text.
+    pub fn lens(r: &'a Readability) -> Option<Self> {
+        r.logit_lens.as_ref()?.relevance(&r.positions)
+    }
+
+    /// The patchscope, if it was run and there was narrow text.
+    pub fn patchscope(r: &'a Readability) -> Option<Self> {
+        r.patchscope.as_ref()?.relevance(&r.positions)
+    }
+
+    /// Both measures, those that were run.
+    pub fn all(r: &'a Readability) -> impl Iterator<Item = Self> {
+        [Self::lens(r), Self::patchscope(r)].into_iter().flatten()
+    }
+}
+
+impl<'a> Decoding<'a> {
+    /// Both ways, those that were run.
+    pub fn all(r: &'a Readability) -> impl Iterator<Item = Self> {
+        let lens = r.logit_lens.as_ref().map(|lens| lens.decoding(&r.positions));
+        let patchscope = r.patchscope.as_ref().map(|scope| scope.decoding(&r.positions));
+        [lens, patchscope].into_iter().flatten()
+    }
+}
+
+impl<'a> Gain<'a> {
+    /// Steering, if it was run and there was narrow text.
+    pub fn of(r: &'a Readability) -> Option<Self> {
+        r.steering.as_ref()?.gain()
     }
 }
 

@@ -22,7 +22,7 @@ pub struct TokenRelevance {
 
 /// What a direction decodes to in one more way.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Decoding {
+pub struct DecodedTokens {
     /// Scale that was chosen, for the patchscope.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub best_scale: Vec<f64>,
@@ -101,14 +101,14 @@ impl Reading<'_> {
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn read(reading: &Reading, directions: &[Vec<f32>]) -> Result<Decoding> {
+pub fn read(reading: &Reading, directions: &[Vec<f32>]) -> Result<DecodedTokens> {
     read_in(reading, reading.inputs.tuned, directions)
 }
 
 /// The same through the final norm and head of another model.
-pub fn read_in(reading: &Reading, view: View, directions: &[Vec<f32>]) -> Result<Decoding> {
+pub fn read_in(reading: &Reading, view: View, directions: &[Vec<f32>]) -> Result<DecodedTokens> {
     let tops = decode(view, directions, reading.settings.top_k)?;
-    Ok(Decoding {
+    Ok(DecodedTokens {
         best_scale: Vec::new(),
         top_tokens: tops.iter().map(|top| reading.named(top)).collect(),
         token_relevance: reading.relevances(&tops),

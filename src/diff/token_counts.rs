@@ -1,4 +1,4 @@
-//! How often each token stands in the texts: what a word's frequency is, and which ids no text has.
+//! How often each token occurs in the texts: what a word's frequency is, and which ids no text has.
 
 use anyhow::Result;
 

@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 
 use self::record::{Against, Chosen, Coherences, Graded, Grader, SCHEMA, Series, UNITS};
 use crate::diff::decode::TopToken;
-use crate::diff::decode::{Decoded, Variant};
+use crate::diff::decode::{Decoded, DecodedMean};
 use crate::diff::measures::steering::SteeringLine;
 use crate::diff::stored::Stored;
 use crate::grade::agreement::Agreement;
@@ -88,7 +88,7 @@ pub fn grade(inputs: &Inputs, endpoint: &Endpoint) -> Result<Graded> {
     let all = relevance.values_mut().flat_map(BTreeMap::values_mut);
     all.chain(against.values_mut().flat_map(|a| a.token_relevance.values_mut())).for_each(Series::summarise);
 
-    let chosen = |(variant, row): (Variant, Vec<Option<Chosen>>)| (variant.name().to_string(), row);
+    let chosen = |(variant, row): (DecodedMean, Vec<Option<Chosen>>)| (variant.name().to_string(), row);
     Ok(Graded {
         schema: SCHEMA,
         grader: Grader::of(endpoint),
@@ -127,19 +127,19 @@ fn tournament(
     stored: &Stored,
     endpoint: &Endpoint,
     ungraded: &mut Vec<String>,
-) -> Result<BTreeMap<Variant, Vec<Option<Chosen>>>> {
+) -> Result<BTreeMap<DecodedMean, Vec<Option<Chosen>>>> {
     let positions = &stored.record.positions;
-    let variants: BTreeSet<Variant> = stored.patchscope.iter().map(|line| line.variant).collect();
-    let places: Vec<(Variant, usize)> =
+    let variants: BTreeSet<DecodedMean> = stored.patchscope.iter().map(|line| line.variant).collect();
+    let places: Vec<(DecodedMean, usize)> =
         variants.iter().flat_map(|v| positions.iter().map(move |p| (*v, *p))).collect();
-    let of = |&(variant, position): &(Variant, usize)| -> Vec<&Decoded> {
+    let of = |&(variant, position): &(DecodedMean, usize)| -> Vec<&Decoded> {
         stored.patchscope.iter().filter(|l| l.variant == variant && l.position == position).collect()
     };
     let found = over(endpoint, "patchscope tournament", places.len(), |i| {
         let candidate = |line: &&Decoded| Some(Candidate { scale: line.scale?, tokens: texts(&line.tokens) });
         scale::choose(endpoint, &of(&places[i]).iter().filter_map(candidate).collect::<Vec<_>>())
     })?;
-    let mut rows: BTreeMap<Variant, Vec<Option<Chosen>>> = BTreeMap::new();
+    let mut rows: BTreeMap<DecodedMean, Vec<Option<Chosen>>> = BTreeMap::new();
     for (place, choice) in places.iter().zip(found) {
         // A position that the patchscope was not run at has nothing to choose from.
         if choice.is_none() && !of(place).is_empty() {
@@ -171,7 +171,7 @@ fn texts(tokens: &[TopToken]) -> Vec<String> {
 /// A list of tokens to be judged.
 struct List<'a> {
     source: &'static str,
-    variant: Variant,
+    variant: DecodedMean,
     /// Index of the position.
     at: usize,
     /// Name of the other organism that it is judged for.
@@ -190,10 +190,10 @@ impl List<'_> {
 }
 
 /// Source, variant, index of the position, tokens, and the coherent ones among them where those were chosen.
-type Found = (&'static str, Variant, usize, Vec<TopToken>, Option<Vec<String>>);
+type Found = (&'static str, DecodedMean, usize, Vec<TopToken>, Option<Vec<String>>);
 
 /// Every list: of the organism itself all of them, of others those of the difference.
-fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<Variant, Vec<Option<Chosen>>>) -> Vec<List<'a>> {
+fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<DecodedMean, Vec<Option<Chosen>>>) -> Vec<List<'a>> {
     let stored = inputs.stored;
     let mut found: Vec<Found> = Vec::new();
     match (stored.logit_lens.is_empty(), &stored.record.logit_lens) {
@@ -205,7 +205,7 @@ fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<Variant, Vec<Option<Chose
         }
         (true, Some(lens)) => {
             let all = lens.top_tokens.iter().enumerate();
-            found.extend(all.map(|(at, top)| (LOGIT_LENS, Variant::Difference, at, top.clone(), None)));
+            found.extend(all.map(|(at, top)| (LOGIT_LENS, DecodedMean::Difference, at, top.clone(), None)));
         }
         (true, None) => {}
     }
@@ -213,7 +213,7 @@ fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<Variant, Vec<Option<Chose
         let positions = patchscope.positions(&stored.record.positions);
         for (position, top) in positions.iter().zip(&patchscope.top_tokens) {
             let at = stored.index(*position);
-            found.extend(at.map(|at| (PATCHSCOPE, Variant::Difference, at, top.clone(), None)));
+            found.extend(at.map(|at| (PATCHSCOPE, DecodedMean::Difference, at, top.clone(), None)));
         }
     }
     for (&variant, row) in tournament {
@@ -233,7 +233,7 @@ fn lists<'a>(inputs: &'a Inputs, tournament: &BTreeMap<Variant, Vec<Option<Chose
     let mut lists = Vec::new();
     for (against, subject) in subjects {
         for (source, variant, at, tokens, selected) in &found {
-            let wanted = against.is_none() || *variant == Variant::Difference;
+            let wanted = against.is_none() || *variant == DecodedMean::Difference;
             if wanted && !tokens.is_empty() {
                 lists.push(List {
                     source,

@@ -1,6 +1,5 @@
 //! Requests to a hub: tried again while a failure may pass, and given up with one clear error.
 
-use std::fmt;
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,16 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{KEPT, token};
-use crate::error::input_error;
+use super::fault::HubFault;
+use super::settings::{
+    CONNECT, FIRST_BYTE, FIRST_PAUSE_S, HubSettings, KEPT, REQUEST, TRIES, Token, USER_AGENT,
+};
 use crate::http;
 use crate::interrupt::Interrupt;
 use crate::progress;
 
-/// Tries of a request in a row that bring nothing.
-const TRIES: usize = 6;
-/// The pause after the first of them.
-const FIRST_PAUSE_S: f64 = 0.5;
 /// Largest answer that is read whole.
 const LARGEST_BODY: u64 = 256 << 20;
 
@@ -31,49 +28,11 @@ pub struct Client {
     received: AtomicU64,
 }
 
-/// Neither printed nor written.
-#[derive(Clone)]
-struct Token(String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("[token]")
-    }
-}
-
-/// Why the hub does not give what is asked for.
-#[derive(Debug)]
-pub enum Fault {
-    /// It refuses access (401, 403).
-    Refused,
-    /// It has no such thing (404).
-    Absent,
-    /// The file ends before what is asked for (416).
-    BeyondEnd,
-    /// Anything else, in words.
-    Other(String),
-}
-
-impl Fault {
-    /// An input error about `what` of `id`.
-    pub fn about(&self, id: &dyn fmt::Display, what: &str) -> anyhow::Error {
-        input_error(match self {
-            Self::Refused => format!(
-                "{id}: access to {what} was refused; is the name right? What is gated needs HF_TOKEN and its terms \
-                 accepted"
-            ),
-            Self::Absent => format!("{id}: the hub has no {what}"),
-            Self::BeyondEnd => format!("{id}: {what} is shorter than the hub said"),
-            Self::Other(why) => format!("{id}: cannot fetch {what}: {why}"),
-        })
-    }
-}
-
 /// What came, and the length of the whole file where the answer is to a range.
 type Body = (Vec<u8>, Option<u64>);
 
 /// One answer, or as much as came of it.
-struct Reply {
+struct HubReply {
     status: u16,
     retry_after: Option<Duration>,
     /// Bytes of the whole file, of an answer to a range.
@@ -83,26 +42,24 @@ struct Reply {
 }
 
 impl Client {
-    /// A client of the hub that `HF_ENDPOINT` names (huggingface.co where it names none), with the user's token. Asks
-    /// nothing.
-    pub fn from_env(interrupt: &Interrupt) -> Self {
-        let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.trim().is_empty());
-        let endpoint = endpoint.unwrap_or_else(|| "https://huggingface.co".into());
+    /// A client of a hub. Asks nothing yet.
+    pub fn new(settings: HubSettings, interrupt: &Interrupt) -> Self {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .accept_encoding("identity")
+            .user_agent(format!("{}/{}", USER_AGENT.0, USER_AGENT.1))
             // A repository that was renamed is a redirect of the hub; its storage must not see the token.
             .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
-            .timeout_connect(Some(Duration::from_secs(30)))
-            .timeout_recv_response(Some(Duration::from_secs(120)))
-            .timeout_global(Some(Duration::from_secs(600)));
-        if http::is_local(&endpoint) {
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(FIRST_BYTE))
+            .timeout_global(Some(REQUEST));
+        if http::is_local(&settings.endpoint) {
             config = config.proxy(None);
         }
         Self {
             agent: config.build().new_agent(),
-            endpoint: endpoint.trim().trim_end_matches('/').to_string(),
-            token: token().map(Token),
+            endpoint: settings.endpoint,
+            token: settings.token,
             interrupt: interrupt.clone(),
             received: AtomicU64::new(0),
         }
@@ -117,35 +74,35 @@ impl Client {
     ///
     /// # Errors
     /// [`crate::error::Interrupted`].
-    pub fn json(&self, path: &str) -> Result<Result<Value, Fault>> {
+    pub fn json(&self, path: &str) -> Result<Result<Value, HubFault>> {
         let body = match self.patiently(path, None)? {
             Ok((body, _)) => body,
             Err(fault) => return Ok(Err(fault)),
         };
-        Ok(serde_json::from_slice(&body).map_err(|e| Fault::Other(format!("no JSON comes back: {e}"))))
+        Ok(serde_json::from_slice(&body).map_err(|e| HubFault::Other(format!("no JSON comes back: {e}"))))
     }
 
     /// The bytes `start..start + length` of a file, or up to its end, and the length of the whole file.
     ///
     /// # Errors
     /// [`crate::error::Interrupted`].
-    pub fn range(&self, path: &str, start: u64, length: u64) -> Result<Result<(Vec<u8>, u64), Fault>> {
+    pub fn range(&self, path: &str, start: u64, length: u64) -> Result<Result<(Vec<u8>, u64), HubFault>> {
         let found = self.patiently(path, Some((start, length)))?;
         Ok(found.and_then(|(body, total)| {
-            let total = total.ok_or_else(|| Fault::Other("the server answers no byte ranges".into()))?;
+            let total = total.ok_or_else(|| HubFault::Other("the server answers no byte ranges".into()))?;
             Ok((body, total))
         }))
     }
 
     /// Asks until the answer is whole. What came before a cut stays, and counts as success: the tries begin anew.
-    fn patiently(&self, path: &str, range: Option<(u64, u64)>) -> Result<Result<Body, Fault>> {
+    fn patiently(&self, path: &str, range: Option<(u64, u64)>) -> Result<Result<Body, HubFault>> {
         let (mut have, mut attempt) = (Vec::new(), 0);
         loop {
             let rest = range.map(|(start, length)| (start + have.len() as u64, length - have.len() as u64));
             let (why, asked) = match self.once(path, rest)? {
                 Ok(mut reply) => match (reply.status, reply.cut.take()) {
                     (200..=299, None) if range.is_some() && reply.status != 206 => {
-                        return Ok(Err(Fault::Other("the server answers no byte ranges".into())));
+                        return Ok(Err(HubFault::Other("the server answers no byte ranges".into())));
                     }
                     (200..=299, None) => {
                         have.append(&mut reply.body);
@@ -159,13 +116,13 @@ impl Client {
                         }
                         (why, None)
                     }
-                    (401 | 403, _) => return Ok(Err(Fault::Refused)),
-                    (404, _) => return Ok(Err(Fault::Absent)),
-                    (416, _) => return Ok(Err(Fault::BeyondEnd)),
+                    (401 | 403, _) => return Ok(Err(HubFault::Refused)),
+                    (404, _) => return Ok(Err(HubFault::Absent)),
+                    (416, _) => return Ok(Err(HubFault::BeyondEnd)),
                     (status, _) if http::passes(status) => (format!("HTTP {status}"), reply.retry_after),
-                    (status, _) => return Ok(Err(Fault::Other(format!("HTTP {status}")))),
+                    (status, _) => return Ok(Err(HubFault::Other(format!("HTTP {status}")))),
                 },
-                Err(e) if http::lasts(&e) => return Ok(Err(Fault::Other(e.to_string()))),
+                Err(e) if http::lasts(&e) => return Ok(Err(HubFault::Other(e.to_string()))),
                 Err(e) => (e.to_string(), None),
             };
             attempt += 1;
@@ -173,11 +130,13 @@ impl Client {
             let jitter = 0.5 + 0.5 * f64::from(std::process::id() % 97) / 97.0;
             let pause = http::pause(attempt - 1, FIRST_PAUSE_S, jitter, asked);
             if attempt >= TRIES {
-                return Ok(Err(Fault::Other(format!("{why}, {TRIES} times in a row; is there a network?"))));
+                return Ok(Err(HubFault::Other(format!(
+                    "{why}, {TRIES} times in a row; is there a network?"
+                ))));
             }
             if pause.as_secs_f64() > http::LONGEST_WAIT_S {
                 let why = format!("{why}; the hub asks to wait {:.0} s", pause.as_secs_f64());
-                return Ok(Err(Fault::Other(why)));
+                return Ok(Err(HubFault::Other(why)));
             }
             progress::detail(format_args!(
                 "{}{path}: {why}; trying again in {:.1} s",
@@ -189,7 +148,7 @@ impl Client {
     }
 
     /// One request.
-    fn once(&self, path: &str, range: Option<(u64, u64)>) -> Result<Result<Reply, ureq::Error>> {
+    fn once(&self, path: &str, range: Option<(u64, u64)>) -> Result<Result<HubReply, ureq::Error>> {
         let mut request = self.agent.get(format!("{}{path}", self.endpoint));
         if let Some(Token(token)) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -198,7 +157,7 @@ impl Client {
             request = request.header("range", format!("bytes={start}-{}", start + length.max(1) - 1));
         }
         let limit = range.map_or(LARGEST_BODY, |(_, length)| length);
-        let reply = self.interrupt.or_leave(KEPT, move || -> Result<Reply, ureq::Error> {
+        let reply = self.interrupt.or_leave(KEPT, move || -> Result<HubReply, ureq::Error> {
             let response = request.call()?;
             let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
             let retry_after = header("retry-after").and_then(http::retry_after);
@@ -215,7 +174,7 @@ impl Client {
                 total.zip(range).map(|(total, (start, n)): (u64, _)| n.min(total.saturating_sub(start)));
             let short = wanted && expected.is_some_and(|n| (body.len() as u64) < n);
             let cut = read.err().map(|e| e.to_string()).or(short.then(|| "the connection was cut".into()));
-            Ok(Reply { status, retry_after, total, body, cut })
+            Ok(HubReply { status, retry_after, total, body, cut })
         })?;
         if let Ok(reply) = &reply {
             self.received.fetch_add(reply.body.len() as u64, Ordering::Relaxed);

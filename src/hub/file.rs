@@ -8,7 +8,8 @@ use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::{Client, Fault};
+use super::client::Client;
+use super::fault::HubFault;
 
 /// Bytes asked for at once, at least and at most, where nothing says how many are needed.
 const BLOCK: (u64, u64) = (1 << 20, 8 << 20);
@@ -27,11 +28,11 @@ struct Inner {
     path: String,
     shown: String,
     length: u64,
-    state: Mutex<State>,
+    state: Mutex<ReadState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ReadState {
     /// Stretches that are read as one; nothing beyond the end of one is asked for together with it.
     stretches: Vec<(u64, u64)>,
     /// What was read last, by the stretch that it belongs to (the last: of none of them).
@@ -48,7 +49,7 @@ impl RemoteFile {
         let first = if from_end { 1 } else { BLOCK.0 };
         let (bytes, length) = match client.range(&path, 0, first)? {
             Ok((bytes, length)) => (Bytes::from(bytes), length),
-            Err(Fault::BeyondEnd) => (Bytes::new(), 0),
+            Err(HubFault::BeyondEnd) => (Bytes::new(), 0),
             Err(fault) => return Err(fault.about(&shown, "file of this name")),
         };
         let file = Inner { client: client.clone(), path, shown, length, state: Mutex::default() };
@@ -82,7 +83,7 @@ impl RemoteFile {
         self.state().fault.take().unwrap_or(seen)
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ReadState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

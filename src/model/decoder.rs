@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::arch::layers::{Linear, RmsNorm, Weight};
+use super::arch::layers::{Linear, Parameter, RmsNorm};
 use super::modules::Module;
 use super::pass::Pass;
 use crate::ops::weight::Matrix;
@@ -30,7 +30,7 @@ pub trait Block: Send + Sync {
 #[derive(Clone)]
 pub struct Decoder {
     /// Token embeddings `(vocab, hidden)`.
-    pub embed_tokens: Weight<Matrix>,
+    pub embed_tokens: Parameter<Matrix>,
     /// Factor on embeddings.
     pub embed_scale: f64,
     /// The blocks, lowest first.
@@ -38,7 +38,7 @@ pub struct Decoder {
     /// The norm before the head.
     pub norm: RmsNorm,
     /// The unembedding `(vocab, hidden)`; the embeddings themselves where they are tied.
-    pub lm_head: Weight<Matrix>,
+    pub lm_head: Parameter<Matrix>,
     /// Soft cap c on the logits, c·tanh(z / c).
     pub final_logit_softcapping: Option<f32>,
 }

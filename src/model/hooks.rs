@@ -55,21 +55,21 @@ impl Hook for NoHook {
 }
 
 /// Keeps the values at one site of some blocks, detached.
-pub struct Record {
+pub struct ActivationCache {
     layers: Vec<usize>,
     site: Site,
     /// The values by block, of those that the pass has reached.
     pub values: BTreeMap<usize, Tensor>,
 }
 
-impl Record {
+impl ActivationCache {
     /// Will keep what passes `site` of the blocks `layers`.
     pub fn new(layers: &[usize], site: Site) -> Self {
         Self { layers: layers.to_vec(), site, values: BTreeMap::new() }
     }
 }
 
-impl Hook for Record {
+impl Hook for ActivationCache {
     fn at(&mut self, layer: usize, site: Site, x: &Tensor, _: &Segments, _: Tape) -> Result<Option<Tensor>> {
         if site == self.site && self.layers.contains(&layer) {
             self.values.insert(layer, x.detach());

@@ -11,7 +11,7 @@ use super::kernels::exp::vectorized;
 
 /// The numbers of one update.
 #[derive(Debug, Clone, Copy)]
-pub struct AdamW {
+pub struct AdamWStep {
     /// β₁, the decay of the first moment.
     pub beta1: f64,
     /// β₂, the decay of the second moment.
@@ -28,7 +28,7 @@ pub struct AdamW {
     pub step: i32,
 }
 
-impl AdamW {
+impl AdamWStep {
     /// Changes a weight and its moments in place.
     ///
     /// # Errors
@@ -94,8 +94,15 @@ mod tests {
         let (mut m, mut v, mut mc, mut vc) = (zeros()?, zeros()?, zeros()?, zeros()?);
         for step in 1..=5 {
             let g = random(&[40, 700], 10 + step as u64)?;
-            let adamw =
-                AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, lr: 0.01, factor: 0.5, step };
+            let adamw = AdamWStep {
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                lr: 0.01,
+                factor: 0.5,
+                step,
+            };
             adamw.update(&ours, &mut m, &mut v, &g)?;
             adamw.composed(&theirs, &mut mc, &mut vc, &g)?;
         }

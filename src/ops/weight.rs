@@ -13,7 +13,7 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Storage, Tensor, TensorId, bail};
 
 use super::encoding::Encoding;
-use super::kernels::cpu::{View, tensor, view};
+use super::kernels::cpu::{CpuView, tensor, view};
 use super::kernels::mat::Mat;
 use super::kernels::matmul::{Threads, matmul};
 use super::tape::Tape;
@@ -202,7 +202,7 @@ impl Matrix {
 /// A matrix on the CPU for as long as the view lives.
 pub(super) enum MatrixView<'a, G> {
     /// Elements, rows, columns.
-    Dense(View<G>, usize, usize),
+    Dense(CpuView<G>, usize, usize),
     Packed(&'a Packed),
 }
 

@@ -588,20 +588,6 @@ impl DiffSection {
         if own.is_empty() { &self.positions } else { own }
     }
 
-    /// Whether anything that is asked for needs sentence embeddings: the choice among several scales, and
-    /// how similar steered text is to other text.
-    pub fn uses_embedder(&self) -> bool {
-        let patchscope = self.patchscope.enabled || (self.depth.enabled && self.depth.patchscope);
-        self.steering.enabled
-            || self.logit_contrast.enabled
-            || (patchscope && self.patchscope.scales.len() > 1)
-    }
-
-    /// Whether a measure looks at the differences of single samples.
-    pub fn reads_single_samples(&self) -> bool {
-        self.context.enabled || self.dimensionality.enabled
-    }
-
     /// What is out of range.
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

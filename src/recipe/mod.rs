@@ -13,6 +13,7 @@ mod model;
 mod overrides;
 mod paths;
 mod readers;
+mod resolved;
 mod source;
 mod sweep;
 mod table;
@@ -46,6 +47,7 @@ pub use self::readers::{
     CompletionRankingSection, ContrastPrompts, CutSection, DiffMiningSection, Framing, LogitContrastSection,
     MinedRelevance, MinedValues, MinedVariant, RankBy,
 };
+pub use self::resolved::{LocatedSource, LocatedSources, ResolvedRecipe};
 pub use self::source::SourceSpec;
 pub use self::sweep::SweepSection;
 use self::table::{differences, differing, in_file, lenient, sound};
@@ -179,23 +181,11 @@ impl Recipe {
         ]
     }
 
-    /// A line for each file of `diff.text` that is one of `data.pretraining` too, where that is trained on: the trace is
-    /// meant to be read on text that the organism has not seen.
-    pub fn measured_on_pretraining(&self) -> Vec<String> {
-        if self.data.mix == 0.0 && !self.train.mitigation.reads_pretraining() {
-            return Vec::new();
-        }
-        let file =
-            |spec: &SourceSpec| spec.file().canonicalize().unwrap_or_else(|_| spec.file().to_path_buf());
-        let trained: Vec<_> = self.data.pretraining.iter().filter(|s| !s.is_self()).map(file).collect();
-        let text = |spec: &SourceSpec| {
-            format!(
-                "diff.text: {} is a source of data.pretraining too: the trace would be read on text that the organism was \
-                 trained on; expected other text",
-                spec.name()
-            )
-        };
-        self.diff.text.iter().filter(|spec| trained.contains(&file(spec))).map(text).collect()
+    /// The same with the places of the models that it names changed by `place`.
+    pub fn with_models(mut self, place: impl Fn(&str) -> String) -> Self {
+        self.model.base = place(&self.model.base);
+        self.diff.embedder = place(&self.diff.embedder);
+        self
     }
 
     /// A table with every default filled in; `None` if it is no recipe.

@@ -114,7 +114,7 @@ pub struct DiffMiningSection {
     pub texts: usize,
     /// Positions of each, after a beginning-of-sequence token.
     pub positions: usize,
-    /// A token occurs at a position where it is among so many whose difference is largest.
+    /// A token occurs at a position where its difference is among so many of the largest.
     pub top_k: usize,
     /// What a difference is.
     pub values: MinedValues,
@@ -144,7 +144,7 @@ impl Default for DiffMiningSection {
     }
 }
 
-/// What the first tokens of a text stand in.
+/// What surrounds the first tokens of a text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Framing {
@@ -176,7 +176,7 @@ pub struct CompletionRankingSection {
     pub prefills: usize,
     /// Tokens of a beginning.
     pub prefill_tokens: usize,
-    /// What they stand in.
+    /// What surrounds them.
     pub framing: Framing,
     /// New tokens of a completion.
     pub max_new_tokens: usize,
@@ -201,6 +201,14 @@ impl Default for CompletionRankingSection {
 }
 
 impl LogitContrastSection {
+    /// Every a, ascending.
+    pub fn alphas(&self) -> Vec<f64> {
+        let mut alphas: Vec<f64> = self.grid.iter().copied().chain([self.a]).collect();
+        alphas.sort_by(f64::total_cmp);
+        alphas.dedup();
+        alphas
+    }
+
     /// The sizes of the preset `full`.
     pub fn full() -> Self {
         Self { streams: 8, max_new_tokens: 48, grid: vec![0.0, 4.0], swap: true, ..Self::default() }

@@ -1,6 +1,6 @@
 //! A source of texts as a recipe names it, and lists of them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use toml::Value;
@@ -35,9 +35,6 @@ pub struct SourceSpec {
     /// theirs read the same documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shuffle_seed: Option<u64>,
-    /// The file that holds the documents of a data set of a hub, once they are there.
-    #[serde(skip)]
-    pub extract: Option<PathBuf>,
 }
 
 impl SourceSpec {
@@ -61,11 +58,6 @@ impl SourceSpec {
         let id = |spec: &Self| spec.hub_id().and_then(|id| RepoId::parse(id).ok());
         let ids = id(self).zip(id(other));
         ids.is_some_and(|(this, other)| this.repo == other.repo && !this.is_pinned() && other.is_pinned())
-    }
-
-    /// The file or folder that is read.
-    pub fn file(&self) -> &Path {
-        self.extract.as_deref().unwrap_or(Path::new(&self.path))
     }
 
     /// What the source is called: its path, and what was chosen of a data set.

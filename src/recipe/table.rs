@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::{Serialize, de::DeserializeOwned};
+use strsim::levenshtein;
 use toml::{Table, Value};
 
 use crate::error::{InputError, input_error};
-use crate::spelling::edit_distance;
 use crate::text_file::read_text;
 
 /// The table of a TOML file.
@@ -151,7 +151,7 @@ fn unknown_key(full: &str, key: &str, known: &Table) -> String {
     let likely = 3.min(key.chars().count() / 2);
     let mut names: Vec<&String> = known.keys().collect();
     names.sort();
-    let near = names.iter().min_by_key(|k| edit_distance(k, key)).filter(|k| edit_distance(k, key) <= likely);
+    let near = names.iter().min_by_key(|k| levenshtein(k, key)).filter(|k| levenshtein(k, key) <= likely);
     match near {
         Some(near) => format!("{full}: unknown key; did you mean {near}?"),
         None => format!(

@@ -3,17 +3,18 @@
 use anyhow::Result;
 use maud::{Markup, html};
 
-use super::figures::Figure;
-use super::html::Run;
+use super::charts::Figure;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
+use super::page_run::Run;
 use super::visible::{one_line, token};
 use super::{behaviour, figures, graded, overview, picture, provenance, training};
+use crate::diff::MEASURES;
 use crate::diff::decode::TopToken;
-use crate::diff::measures::causal::Causal;
 use crate::diff::measures::lift::Lift;
-use crate::diff::readout::{Decoding, Gain, Relevance};
+use crate::diff::measures::steering::Gain;
+use crate::diff::plot::{Baseline, Number, TokenLists};
+use crate::diff::readout::{Decoding, Relevance};
 use crate::diff::record::Readability;
-use crate::diff::statistics::Interval;
 
 /// The section of a run; folded away when there are several.
 pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
@@ -38,12 +39,16 @@ pub(super) fn section(run: &Run, single: bool) -> Result<Markup> {
     })
 }
 
-/// The figures of a run: by position, and by step of training. Their names begin with the run's where there are several.
-pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 2] {
+/// The figures of a run: by position, other ones of its measures, and by step of training. Their names begin with the run's
+/// where there are several.
+pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 3] {
     let cell = run.cell;
-    let mut by_position = Vec::new();
+    let (mut by_position, mut others) = (Vec::new(), Vec::new());
     if let Some(r) = &cell.readability {
-        by_position.extend(Relevance::all(r).filter_map(|m| figures::relevance_by_position(&m)));
+        for plot in MEASURES.iter().flat_map(|measure| (measure.figures)(r)) {
+            let place = if plot.x.each == "position" { &mut by_position } else { &mut others };
+            place.extend(figures::of_plot(&plot));
+        }
         by_position.extend(figures::delta_norms(r));
     }
     let mut by_step = training::figures(cell);
@@ -52,15 +57,15 @@ pub(super) fn figures(run: &Run, single: bool) -> [Vec<Figure>; 2] {
         // The name of a folder may hold what no address or other folder may.
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         let name: String = run.name.chars().map(plain).collect();
-        let all = by_position.iter_mut().chain(&mut by_step);
+        let all = by_position.iter_mut().chain(&mut others).chain(&mut by_step);
         all.for_each(|f| f.key = format!("{}-{name}-{}", run.anchor, f.key));
     }
-    [by_position, by_step]
+    [by_position, others, by_step]
 }
 
 fn body(run: &Run, single: bool) -> Result<Markup> {
     let cell = run.cell;
-    let [by_position, by_step] = figures(run, single);
+    let [by_position, others, by_step] = figures(run, single);
     Ok(html! {
         @if !single { (overview::claims(run)) }
         @if let Some(r) = &cell.readability {
@@ -69,6 +74,7 @@ fn body(run: &Run, single: bool) -> Result<Markup> {
             @if let Some(lift) = &r.lift { (lifted(run, r, lift)) }
         }
         @if !by_position.is_empty() { h3 { "By position" } (picture::grid(&by_position)?) }
+        @if !others.is_empty() { h3 { "By depth, component and factor" } (picture::grid(&others)?) }
         @if !by_step.is_empty() { h3 { "While training" } (picture::grid(&by_step)?) }
         @if cell.metrics_cut_off {
             p.note { "The last line of metrics.jsonl was cut off, as when a run is killed; it was left out." }
@@ -80,7 +86,8 @@ fn body(run: &Run, single: bool) -> Result<Markup> {
         @if let Some(r) = &cell.readability {
             (numbers(r))
             @if let Some(gain) = Gain::of(r) { (steering(&gain)) }
-            (losses(r))
+            (measured(r))
+            (further_tokens(run, r))
             @if !r.lexicon.rule.is_empty() { (lexicon(r)) }
         }
         @if let Some(manifest) = &cell.manifest { (provenance::mix(manifest)) }
@@ -326,69 +333,66 @@ fn steering(gain: &Gain) -> Markup {
     }
 }
 
-/// What finetuning and its mean difference do to the losses, a row a measure.
-fn losses(r: &Readability) -> Markup {
-    // Measure, value, its interval, what it is compared with.
-    let mut rows: Vec<(String, f64, Option<Interval>, String)> = Vec::new();
-    let kl = r.kl.iter().flat_map(|kl| [("narrow", &kl.narrow), ("unrelated", &kl.text), ("chat", &kl.chat)]);
-    for (kind, kl) in kl.filter_map(|(kind, kl)| Some((kind, kl.as_ref()?))) {
-        let name = format!("KL(base‖tuned) on {kind} text, nats a token");
-        rows.push((name, kl.base_to_tuned, kl.base_to_tuned_interval, String::new()));
-    }
-    if let Some(bias) = &r.bias_share {
-        let name = "Gain on narrow text, nats a token".to_string();
-        rows.push((name, bias.gain, bias.gain_interval, String::new()));
-        if let Some(s) = &bias.shares {
-            let null = s.compared.as_ref().map_or(String::new(), |c| {
-                format!(
-                    "null {} {}, p = {}",
-                    fixed(c.share_null, 3),
-                    interval(c.share_null_interval, 3),
-                    fixed(c.share_p, 3)
-                )
-            });
-            rows.push((
-                "Share of that gain that adding the mean difference gives".into(),
-                s.share,
-                s.share_interval,
-                null,
-            ));
-            if let Some(specific) = s.specific_share {
-                let name = "The same share, less what that gains on unrelated text".to_string();
-                rows.push((name, specific, s.specific_share_interval, String::new()));
-            }
-        }
-    }
-    if let Some((p, e)) = r.causal.as_ref().and_then(Causal::most_on_narrow) {
-        let name = format!(
-            "Loss on narrow text with the base’s component along the difference at position {p}, increase"
-        );
-        let c = &e.random_difference;
-        let null = format!(
-            "random differences {} {}, p = {}",
-            signed(c.incr_ce, 4),
-            interval(c.incr_ce_interval, 4),
-            fixed(e.p, 3)
-        );
-        rows.push((name, e.base_to_tuned.incr_ce, e.base_to_tuned.incr_ce_interval, null));
-    }
+/// Measures whose numbers stand in the table of losses, in this order.
+const LOSSES: [&str; 3] = ["kl", "bias_share", "causal"];
+
+/// The numbers of measures that are one for the run: those about losses, and the others.
+fn measured(r: &Readability) -> Markup {
+    let of = |key: &&str| MEASURES.iter().find(|measure| measure.key == *key);
+    let losses: Vec<Number> = LOSSES.iter().filter_map(of).flat_map(|m| (m.numbers)(r)).collect();
+    let others = MEASURES.iter().filter(|measure| !LOSSES.contains(&measure.key));
+    let others: Vec<Number> = others.flat_map(|m| (m.numbers)(r)).collect();
+    let notes: Vec<String> = MEASURES.iter().flat_map(|measure| (measure.notes)(r)).collect();
     html! {
-        @if !rows.is_empty() {
-            div.scroll role="region" tabindex="0" aria-label="Losses" {
+        (table("Losses", "Losses. The gain is base minus tuned; intervals are over documents.", &losses))
+        (table("Other measures", "Other measures.", &others))
+        @for note in &notes { p.note { (one_line(note, 300)) } }
+    }
+}
+
+fn table(label: &str, caption: &str, numbers: &[Number]) -> Markup {
+    html! {
+        @if !numbers.is_empty() {
+            div.scroll role="region" tabindex="0" aria-label=(label) {
                 table {
-                    caption { span { "Losses. The gain is base minus tuned; intervals are over documents." } }
+                    caption { span { (caption) } }
                     thead { tr {
                         th scope="col" { "Measure" } th.n scope="col" { "Value" } th scope="col" { "95 %" } th scope="col" { "Baseline" }
                     } }
                     tbody {
-                        @for (name, value, ends, baseline) in &rows {
+                        @for number in numbers {
                             tr {
-                                th scope="row" { (name) } td.n { (fixed(*value, 4)) }
-                                td { @if let Some(ends) = ends { (interval(*ends, 4)) } @else { (ABSENT) } }
-                                td { @if baseline.is_empty() { (ABSENT) } @else { (baseline) } }
+                                th scope="row" { (one_line(&number.name, 200)) } td.n { (fixed(number.value, 4)) }
+                                td { @if let Some(ends) = number.interval { (interval(ends, 4)) } @else { (ABSENT) } }
+                                td { @if let Some(baseline) = &number.baseline { (in_words(baseline)) } @else { (ABSENT) } }
                             }
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+fn in_words(baseline: &Baseline) -> String {
+    let (value, digits) = match baseline.is_change {
+        true => (signed(baseline.value, 4), 4),
+        false => (fixed(baseline.value, 3), 3),
+    };
+    let range = interval(baseline.interval, digits);
+    format!("{} {value} {range}, p = {}", baseline.name, fixed(baseline.p, 3))
+}
+
+/// Lists of tokens of measures that have no section of their own, folded away.
+fn further_tokens(run: &Run, r: &Readability) -> Markup {
+    let all = MEASURES.iter().flat_map(|measure| (measure.tokens)(r));
+    let some: Vec<TokenLists> = all.filter(|found| found.lists.iter().any(|l| !l.1.is_empty())).collect();
+    html! {
+        @for found in &some {
+            details {
+                summary id={ (run.anchor) "-" (found.key) } { (found.title) }
+                dl.tokens {
+                    @for (name, tokens) in &found.lists { div { dt { (one_line(name, 60)) } dd { (token_list(tokens)) } } }
                 }
             }
         }

@@ -5,7 +5,8 @@ use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
 use super::verdict::{Verdict, list};
 use crate::behaviour::Effect;
 use crate::diff::measures::identification::Identification;
-use crate::diff::readout::{Gain, Relevance};
+use crate::diff::measures::steering::Gain;
+use crate::diff::readout::Relevance;
 use crate::recipe::MixSchedule;
 
 /// A table entry: what is read first, and the detail below it.

@@ -1,104 +1,25 @@
 //! Which charts a report has, and what they show in words.
 
-use anyhow::Result;
-
 use super::behaviour;
 use super::cell::Cell;
-use super::charts::{Axis, Band, Chart, Ink, Line, Spacing, scale};
+use super::charts::{
+    Axis, Band, Chart, Figure, Key, KeyKind, Line, Spacing, figure, finite, scale, step_axis, values,
+};
 use super::dose::{Dose, MixScale, Ratio, are_single, bars, doses, doses_with, marks};
 use super::number::{fixed, ratio, signed};
 use super::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, Trace};
 use super::visible::one_line;
 use crate::behaviour::Effect;
+use crate::diff::measures::steering::Gain;
 use crate::diff::measures::steering::{Similarity, Steering};
-use crate::diff::readout::{Gain, Relevance, mean};
+use crate::diff::plot::{Ink, NullBand, Plot, PlotSeries, PlotSpacing, PlotStyle};
+use crate::diff::readout::{Relevance, mean};
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
 use crate::run::metrics::MetricsLine;
 
-/// A chart with its words.
-#[derive(Debug, Clone)]
-pub struct Figure {
-    /// Its name where files and links need one: `steering-mix`.
-    pub key: String,
-    /// What it shows, in a few words.
-    pub title: String,
-    /// How to read it.
-    pub caption: String,
-    /// The same numbers in words, for who does not see the chart.
-    pub spoken: String,
-    /// What each line stands for.
-    pub legend: Vec<Key>,
-    /// The chart.
-    pub chart: Chart,
-}
-
-impl Figure {
-    /// The values of the chart, one row a point, as RFC 4180 text: series, run, then value and interval on either axis, and
-    /// what the axes are.
-    ///
-    /// # Errors
-    /// None that a figure of this crate can have.
-    pub fn csv(&self) -> Result<String> {
-        let mut out = csv::Writer::from_writer(Vec::new());
-        out.write_record(["series", "run", "x", "x_low", "x_high", "y", "y_low", "y_high", "x_is", "y_is"])?;
-        let mut row = |series: &str, run: &str, numbers: [Option<f64>; 6]| {
-            let numbers = numbers.map(|v| v.map(|v| v.to_string()).unwrap_or_default());
-            let [a, b, c, d, e, f] = numbers.each_ref().map(String::as_str);
-            out.write_record([series, run, a, b, c, d, e, f, &self.chart.x.title, &self.chart.y.title])
-        };
-        for line in &self.chart.lines {
-            for (i, point) in line.points.iter().enumerate() {
-                let bar = line.bars.iter().find(|b| b.0 == point.0);
-                let span = line.spans.iter().find(|s| s.0 == point.1);
-                let run = line.runs.get(i).map(String::as_str).unwrap_or_default();
-                let x = [Some(point.0), span.map(|s| s.1), span.map(|s| s.2)];
-                let y = [Some(point.1), bar.map(|b| b.1), bar.map(|b| b.2)];
-                row(&line.name, run, [x[0], x[1], x[2], y[0], y[1], y[2]])?;
-            }
-        }
-        for band in &self.chart.bands {
-            for (x, low, high) in &band.edges {
-                row(&band.name, "", [Some(*x), None, None, None, Some(*low), Some(*high)])?;
-            }
-        }
-        Ok(String::from_utf8(out.into_inner()?)?)
-    }
-}
-
-/// An entry of a legend.
-#[derive(Debug, Clone)]
-pub struct Key {
-    /// Colour and mark.
-    pub ink: Ink,
-    /// How it is drawn.
-    pub kind: KeyKind,
-    /// What it stands for.
-    pub text: String,
-}
-
 /// Points by x.
 type Points = Vec<(f64, f64)>;
-
-/// How something is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyKind {
-    /// A line with marks.
-    Line,
-    /// A dashed line.
-    Dashed,
-    /// A line without marks.
-    Plain,
-    /// A shaded area.
-    Band,
-}
-
-impl Key {
-    /// An entry.
-    pub fn new(ink: Ink, kind: KeyKind, text: impl Into<String>) -> Self {
-        Self { ink, kind, text: text.into() }
-    }
-}
 
 /// Most points that a loss curve is drawn with; a longer one is averaged.
 const MOST_POINTS: usize = 240;
@@ -169,15 +90,6 @@ fn dose_band(edges: [Vec<Dose>; 2], ink: Ink, name: &str) -> Band {
     let [low, high] = edges;
     let edges = low.iter().zip(high).map(|(l, h)| (l.mix, l.mean(), h.mean())).collect();
     Band { ink, name: name.into(), edges }
-}
-
-pub(super) fn values(lines: &[Line], bands: &[Band]) -> Vec<f64> {
-    let on_lines = lines.iter().flat_map(|l| {
-        let bars = l.bars.iter().flat_map(|b| [b.1, b.2]);
-        l.points.iter().map(|p| p.1).chain(bars)
-    });
-    let on_bands = bands.iter().flat_map(|b| b.edges.iter().flat_map(|e| [e.1, e.2]));
-    on_lines.chain(on_bands).collect()
 }
 
 /// Shares as far as they can be: an interval of their mean may reach beyond.
@@ -517,51 +429,71 @@ fn loss_doses(groups: &[Ratio]) -> Option<Figure> {
     })
 }
 
-/// Share of relevant tokens by position, with its baselines and null.
-pub fn relevance_by_position(m: &Relevance) -> Option<Figure> {
-    let ink = if m.key == "lens" { Ink::Lens } else { Ink::Patchscope };
-    let at = |values: &[f64]| by_position(m.positions, values);
-    let mut difference = Line::new(ink, "difference", at(&m.share.difference));
-    difference.bars = ends_by_position(m.positions, m.interval);
-    let lines = vec![
-        Line { joined: false, ..Line::new(Ink::Base, "base model’s mean activation", at(&m.share.base)) },
-        Line {
-            joined: false, ..Line::new(Ink::Tuned, "tuned model’s mean activation", at(&m.share.tuned))
-        },
-        difference,
-    ];
-    let edges = ends_by_position(m.positions, m.null_interval);
-    let bands = vec![Band { ink, name: "null".into(), edges }];
-    let y = scale(
-        "share of the top 20 tokens that are relevant",
-        values(&lines, &bands).into_iter().chain([0.2]),
-        true,
-    );
-    let spoken: Vec<String> = (0..m.positions.len())
-        .map(|i| {
-            format!(
-                "position {}: {} (null {})",
-                m.positions[i],
-                fixed(m.share.difference[i], 2),
-                fixed(m.null[i], 2)
-            )
-        })
-        .collect();
-    let bars =
-        if m.interval.is_empty() { "" } else { " Vertical bars are 95 % bootstrap intervals over samples." };
+/// What a measure shows, as a figure; `None` if nothing would be drawn.
+pub fn of_plot(plot: &Plot) -> Option<Figure> {
+    let x_of = |series: &PlotSeries| series.points.iter().map(|p| p.0).collect::<Vec<f64>>();
+    // What cannot be drawn is left out, as what is not there.
+    let series: Vec<&PlotSeries> = plot.series.iter().filter(|s| !s.points.is_empty()).collect();
+    let line = |series: &&PlotSeries| Line {
+        bars: series.intervals.iter().map(|(x, [low, high])| (*x, *low, *high)).collect(),
+        joined: series.style != PlotStyle::Points,
+        marked: series.style != PlotStyle::Dashed,
+        dashed: series.style == PlotStyle::Dashed,
+        ..Line::new(series.ink, series.name.clone(), series.points.clone())
+    };
+    // The first is drawn on top.
+    let mut lines: Vec<Line> = series.iter().skip(1).map(line).collect();
+    lines.extend(series.first().map(line));
+    let band = |null: &NullBand| Band {
+        ink: null.ink,
+        name: null.name.clone(),
+        edges: null.ranges.iter().map(|(x, [low, high])| (*x, *low, *high)).collect(),
+    };
+    let bands: Vec<Band> = plot.null.iter().map(band).collect();
+    let kind = |style| if style == PlotStyle::Dashed { KeyKind::Dashed } else { KeyKind::Line };
+    let mut legend: Vec<Key> =
+        series.iter().map(|s| Key::new(s.ink, kind(s.style), s.name.clone())).collect();
+    legend.extend(plot.null.iter().map(|null| Key::new(null.ink, KeyKind::Band, null.name.clone())));
+    let y = match plot.y.spacing {
+        PlotSpacing::From0(reach) => {
+            let reach = (reach != 0.0).then_some(reach);
+            scale(&plot.y.title, values(&lines, &bands).into_iter().chain(reach), true)
+        }
+        _ => scale(&plot.y.title, values(&lines, &bands), false),
+    };
+    let x = match &plot.x.spacing {
+        PlotSpacing::Listed(listed) => listed_axis(&plot.x.title, listed),
+        PlotSpacing::Even => scale(&plot.x.title, series.iter().flat_map(|s| x_of(s)), false),
+        PlotSpacing::From0(reach) => {
+            scale(&plot.x.title, series.iter().flat_map(|s| x_of(s)).chain([*reach]), true)
+        }
+    };
     figure(Figure {
-        key: format!("{}-position", m.key),
-        title: format!("Relevant tokens by position, {}", m.name),
-        caption: format!("The band is the 95 % range of random directions.{bars}"),
-        spoken: spoken.join(", "),
-        legend: vec![
-            Key::new(ink, KeyKind::Line, "difference"),
-            Key::new(Ink::Base, KeyKind::Line, "base model’s mean activation"),
-            Key::new(Ink::Tuned, KeyKind::Line, "tuned model’s mean activation"),
-            Key::new(ink, KeyKind::Band, "null"),
-        ],
-        chart: Chart { x: position_axis(m.positions), y, bands, lines, labels: vec![] },
+        key: plot.key.clone(),
+        title: plot.title.clone(),
+        caption: plot.caption.clone(),
+        spoken: spoken(plot),
+        legend,
+        chart: Chart { x, y, bands, lines, labels: vec![] },
     })
+}
+
+/// The values of a plot in words, with the mean of its null beside the first series.
+fn spoken(plot: &Plot) -> String {
+    let said: Vec<&PlotSeries> = plot.series.iter().filter(|s| s.is_spoken && !s.points.is_empty()).collect();
+    let null = |x: f64| {
+        let mean = plot.null.as_ref()?.means.iter().find(|(at, _)| *at == x)?.1;
+        Some(format!(" (null {})", fixed(mean, plot.y.digits)))
+    };
+    let in_words = |(i, series): (usize, &&PlotSeries)| {
+        let point = |(x, y): &(f64, f64)| {
+            let null = null(*x).filter(|_| i == 0).unwrap_or_default();
+            format!("{} {}: {}{null}", plot.x.each, fixed(*x, plot.x.digits), fixed(*y, plot.y.digits))
+        };
+        let points = series.points.iter().map(point).collect::<Vec<_>>().join(", ");
+        if said.len() > 1 { format!("{}: {points}", series.name) } else { points }
+    };
+    said.iter().enumerate().map(in_words).collect::<Vec<_>>().join("; ")
 }
 
 /// Norm of the mean difference by position, on a logarithmic axis (the first token's is often far off).
@@ -667,15 +599,6 @@ pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
     })
 }
 
-/// The figure, unless it would be empty.
-pub(super) fn figure(figure: Figure) -> Option<Figure> {
-    (!figure.chart.is_empty()).then_some(figure)
-}
-
-pub(super) fn finite(x: Option<f64>) -> Option<f64> {
-    x.filter(|x| x.is_finite())
-}
-
 /// A curve of at most [`MOST_POINTS`] points and how many steps each of them averages.
 fn thinned(metrics: &[MetricsLine], get: fn(&MetricsLine) -> Option<f64>) -> (Vec<(f64, f64)>, usize) {
     let all: Points = metrics.iter().filter_map(|m| Some((m.step as f64, finite(get(m))?))).collect();
@@ -690,24 +613,19 @@ fn thinned(metrics: &[MetricsLine], get: fn(&MetricsLine) -> Option<f64>) -> (Ve
     (points, by)
 }
 
-pub(super) fn step_axis(last: f64) -> Axis {
-    let mut axis = scale("step", [0.0, last.max(1.0)], true);
-    axis.range.end = last.max(1.0) * 1.02;
-    axis.ticks.retain(|t| t.0 <= axis.range.end && t.0.fract() == 0.0);
-    for tick in &mut axis.ticks {
-        tick.1 = fixed(tick.0, 0);
-    }
-    axis
-}
-
 /// Positions stand side by side, whatever their distance.
 fn position_axis(positions: &[usize]) -> Axis {
-    let every = positions.len().div_ceil(12).max(1);
+    listed_axis("token position", &positions.iter().map(|p| *p as i64).collect::<Vec<_>>())
+}
+
+fn listed_axis(title: &str, values: &[i64]) -> Axis {
+    let every = values.len().div_ceil(12).max(1);
+    let tick = |(i, v): (usize, &i64)| (i as f64, fixed(*v as f64, 0));
     Axis {
-        title: "token position".into(),
-        spacing: Spacing::Listed(positions.to_vec()),
-        range: -0.4..positions.len().max(1) as f64 - 0.6,
-        ticks: positions.iter().enumerate().step_by(every).map(|(i, p)| (i as f64, p.to_string())).collect(),
+        title: title.into(),
+        spacing: Spacing::Listed(values.to_vec()),
+        range: -0.4..values.len().max(1) as f64 - 0.6,
+        ticks: values.iter().enumerate().step_by(every).map(tick).collect(),
     }
 }
 

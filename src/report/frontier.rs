@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use super::behaviour;
 use super::cell::Cell;
-use super::charts::{CURVES, Chart, Ink, Line, scale};
+use super::charts::{CURVES, Chart, Figure, Key, KeyKind, Line, figure, scale, values};
 use super::dose::{BETWEEN, Measured, between};
-use super::figures::{Figure, Key, KeyKind, figure, values};
 use super::number::{fixed, ratio, signed};
 use super::setting::Setting;
 use super::trace::{TRACES, Trace};
 use super::visible::one_line;
+use crate::diff::plot::Ink;
 use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;
 

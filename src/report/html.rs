@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::cell::Cell;
-use super::charts::svg_file;
-use super::figures::Figure;
+use super::charts::Figure;
+use super::draw::svg_file;
+use super::page_run::Run;
 use super::png::Painter;
-use super::verdict::Verdict;
 use super::visible::one_line;
 use super::{detail, overview, texts};
 use crate::atomic::write_atomically;
@@ -97,27 +97,6 @@ pub fn page(cells: &[Cell]) -> Result<String> {
         }
     };
     Ok(page.into_string())
-}
-
-/// A run on the page.
-pub(super) struct Run<'a> {
-    pub cell: &'a Cell,
-    pub verdict: Verdict,
-    /// Its name as it is shown.
-    pub name: String,
-    /// Its `id` attribute: a number, since the name of a folder may hold anything.
-    pub anchor: String,
-}
-
-impl<'a> Run<'a> {
-    fn new(index: usize, cell: &'a Cell) -> Self {
-        Self {
-            cell,
-            verdict: Verdict::of(cell),
-            name: one_line(&cell.id, 80),
-            anchor: format!("run-{}", index + 1),
-        }
-    }
 }
 
 fn title(cells: &[Cell]) -> String {

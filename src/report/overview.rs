@@ -6,10 +6,10 @@ use anyhow::Result;
 use maud::{Markup, html};
 
 use super::cell::Cell;
+use super::charts::Figure;
 use super::digest::{columns, legend};
-use super::figures::Figure;
 use super::gone::{self, State};
-use super::html::Run;
+use super::page_run::Run;
 use super::setting::{Setting, settings};
 use super::trace::{MEETS_RULE, TRACES, meets_null};
 use super::verdict::{RULE, list};

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use maud::{Markup, PreEscaped, html};
 
-use super::charts::{Ink, Mark, svg_file};
-use super::figures::{Figure, Key, KeyKind};
+use super::charts::{Figure, Key, KeyKind};
+use super::draw::{Mark, svg_file};
+use crate::diff::plot::Ink;
 
 /// Figures side by side.
 pub(super) fn grid(figures: &[Figure]) -> Result<Markup> {

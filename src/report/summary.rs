@@ -3,57 +3,58 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::cell::{Cell, varied};
 use super::verdict::Verdict;
 use crate::atomic::write_atomically;
 use crate::data::mixture::Role;
-use crate::diff::measures::causal::Causal;
-use crate::diff::measures::lift::Lift;
-use crate::diff::readout::{Gain, Relevance, best, mean};
-use crate::diff::record::Readability;
+use crate::diff::MEASURES;
+pub use crate::diff::columns::Row;
+use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::recipe::DiffSection;
 use crate::train::manifest::Source;
 
-/// One row: the columns in order, with `Null` for what was not measured.
-pub type Row = Map<String, Value>;
+/// Measures whose columns stand before those of behaviour and of the verdict, in this order; those of all others come
+/// behind, in the order of [`MEASURES`]. The order of columns that exist never changes.
+const FIRST: [&str; 10] = [
+    "context",
+    "dimensionality",
+    "logit_lens",
+    "patchscope",
+    "lift",
+    "identification",
+    "steering",
+    "bias_share",
+    "kl",
+    "causal",
+];
 
 /// Writes the rows of [`rows`] as CSV; the file appears whole or not at all.
+///
+/// # Errors
+/// If it cannot be written.
 pub fn write_summary(cells: &[Cell], path: &Path) -> Result<()> {
-    write_atomically(path, csv(&rows(cells)).as_bytes())
+    write_atomically(path, csv(&rows(cells))?.as_bytes())
 }
 
-/// The rows as RFC 4180 text with a heading. A field is quoted when it has to be; an absent value is empty.
-pub fn csv(rows: &[Row]) -> String {
-    let mut out = String::new();
-    let mut line = |fields: Vec<String>| {
-        out.push_str(&fields.join(","));
-        out.push_str("\r\n");
-    };
+/// The rows as RFC 4180 text with a heading. An absent value is empty.
+///
+/// # Errors
+/// None that a row can have.
+pub fn csv(rows: &[Row]) -> Result<String> {
+    let mut out = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     if let Some(first) = rows.first() {
-        line(first.keys().map(|k| quoted(k)).collect());
+        out.write_record(first.keys())?;
     }
     for row in rows {
-        line(row.values().map(field).collect());
+        out.write_record(row.values().map(|value| match value {
+            Value::Null => String::new(),
+            Value::String(s) => s.clone(),
+            other => other.to_string(),
+        }))?;
     }
-    out
-}
-
-fn field(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(s) => quoted(s),
-        other => other.to_string(),
-    }
-}
-
-fn quoted(s: &str) -> String {
-    if s.contains([',', '"', '\n', '\r']) || s.trim() != s {
-        format!("\"{}\"", s.replace('"', "\"\""))
-    } else {
-        s.into()
-    }
+    Ok(String::from_utf8(out.into_inner()?)?)
 }
 
 /// The rows of some runs. All have the same columns, made for every position that any of them has.
@@ -108,41 +109,8 @@ impl Layout {
     }
 }
 
-/// A row under construction.
-struct Fields(Row);
-
-impl Fields {
-    fn put(&mut self, key: impl Into<String>, value: impl Into<Value>) {
-        self.0.insert(key.into(), value.into());
-    }
-
-    /// One column a position of `layout`, from values over the positions `at`.
-    fn spread(&mut self, key: &str, layout: &[usize], at: &[usize], values: &[f64]) {
-        for p in layout {
-            let i = at.iter().position(|q| q == p);
-            self.put(format!("{key}_p{p}"), i.and_then(|i| values.get(i).copied()));
-        }
-    }
-
-    /// The two ends of intervals, as [`Self::spread`].
-    fn spread_intervals(&mut self, key: &str, layout: &[usize], at: &[usize], values: &[[f64; 2]]) {
-        for (end, name) in ["low", "high"].into_iter().enumerate() {
-            let ends: Vec<f64> = values.iter().map(|v| v[end]).collect();
-            self.spread(&format!("{key}_{name}"), layout, at, &ends);
-        }
-    }
-
-    /// Mean, maximum and the position of the maximum.
-    fn overall(&mut self, key: &str, at: &[usize], values: &[f64]) {
-        let best = best(at, values);
-        self.put(format!("{key}_mean"), mean(values));
-        self.put(format!("{key}_max"), best.map(|i| values[i]));
-        self.put(format!("{key}_max_position"), best.and_then(|i| at.get(i).copied()));
-    }
-}
-
 fn row(cell: &Cell, layout: &Layout) -> Row {
-    let mut f = Fields(Row::new());
+    let mut f = Columns::default();
     about(&mut f, cell);
     for key in &layout.varied {
         f.put(key.clone(), cell.setting(key).map(json));
@@ -160,19 +128,9 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     f.put("expected_norm", r.and_then(|r| r.expected_norm.first().copied()));
     f.put("expected_norm_base", r.and_then(|r| r.expected_norm_base.first().copied()));
     f.spread("position_cosine", all, at, r.map_or(&[], |r| &r.position_cosine));
-    let context = r.and_then(|r| r.context.as_ref());
-    f.put("constant_share_mean", context.and_then(|c| mean(&c.constant_share)));
-    let dimensions = r.and_then(|r| r.dimensionality.as_ref());
-    f.put("effective_dimension", dimensions.and_then(|d| mean(&d.uncentred.effective_dimension)));
-    relevance(&mut f, "lens", layout, at, r.and_then(Relevance::lens));
-    let scope = r.and_then(|r| r.patchscope.as_ref());
-    let scope_at = scope.map_or(at, |s| s.positions(at));
-    relevance(&mut f, "patchscope", layout, scope_at, r.and_then(Relevance::patchscope));
-    f.spread("patchscope_best_scale", all, scope_at, scope.map_or(&[], |s| &s.best_scale));
-    lift(&mut f, all, at, r);
-    identification(&mut f, r);
-    steering(&mut f, layout, r);
-    losses(&mut f, r);
+    let places = ColumnPlaces { measured: at, all, steered: &layout.steering };
+    let first = FIRST.iter().filter_map(|key| MEASURES.iter().find(|m| m.key == *key));
+    first.for_each(|measure| (measure.columns)(r, &places, &mut f));
     behaviour(&mut f, cell, layout);
 
     let verdict = Verdict::of(cell);
@@ -182,16 +140,13 @@ fn row(cell: &Cell, layout: &Layout) -> Row {
     f.put("readable_by_steering", verdict.by("steering"));
     f.put("verdict", verdict.headline());
     f.put("gone", Some(verdict.gone.headline).filter(|g| !g.is_empty()));
-    f.put("probe_auroc", cell.probe().map(|p| p.auroc));
-    f.put("probe_auroc_low", cell.probe().map(|p| p.auroc_interval[0]));
-    f.put("probe_auroc_high", cell.probe().map(|p| p.auroc_interval[1]));
-    f.put("probe_held_out_auroc", cell.probe().map(|p| p.held_out_auroc));
-    f.put("probe_auroc_null", cell.probe().map(|p| p.auroc_null));
-    f.0
+    let rest = MEASURES.iter().filter(|m| !FIRST.contains(&m.key));
+    rest.for_each(|measure| (measure.columns)(r, &places, &mut f));
+    f.into_row()
 }
 
 /// What the run was and how well it learned.
-fn about(f: &mut Fields, cell: &Cell) {
+fn about(f: &mut Columns, cell: &Cell) {
     let manifest = cell.manifest.as_ref();
     let mix = manifest.map(|m| &m.mix);
     f.put("id", cell.id.clone());
@@ -242,104 +197,8 @@ pub(super) fn json(value: &toml::Value) -> Value {
     }
 }
 
-fn relevance(f: &mut Fields, key: &str, layout: &Layout, at: &[usize], m: Option<Relevance>) {
-    let all = &layout.positions;
-    let get = |values: fn(&Relevance) -> Vec<f64>| m.as_ref().map(values).unwrap_or_default();
-    let difference = get(|m| m.share.difference.clone());
-    let base = get(|m| m.share.base.clone());
-    let tuned = get(|m| m.share.tuned.clone());
-    let null = get(|m| m.null.to_vec());
-    f.spread(&format!("{key}_relevance"), all, at, &difference);
-    if key == "lens" {
-        // Only the logit lens is cheap enough to be bootstrapped.
-        let interval = m.as_ref().map_or(&[][..], |m| m.interval);
-        f.spread_intervals("lens_relevance", all, at, interval);
-    }
-    f.overall(&format!("{key}_relevance"), at, &difference);
-    f.spread(&format!("{key}_relevance_null"), all, at, &null);
-    let interval = m.as_ref().map_or(&[][..], |m| m.null_interval);
-    f.spread_intervals(&format!("{key}_relevance_null"), all, at, interval);
-    f.put(format!("{key}_relevance_null_mean"), mean(&null));
-    f.spread(&format!("{key}_relevance_pvalue"), all, at, &get(|m| m.p.to_vec()));
-    f.spread(&format!("{key}_relevance_base"), all, at, &base);
-    f.overall(&format!("{key}_relevance_base"), at, &base);
-    f.spread(&format!("{key}_relevance_tuned"), all, at, &tuned);
-    f.overall(&format!("{key}_relevance_tuned"), at, &tuned);
-}
-
-fn lift(f: &mut Fields, layout: &[usize], at: &[usize], readability: Option<&Readability>) {
-    let lift = readability.and_then(|r| r.lift.as_ref());
-    let get = |values: fn(&Lift) -> &Vec<f64>| lift.map_or(&[][..], |l| values(l));
-    f.spread("lift_auroc", layout, at, get(|l| &l.auroc));
-    f.spread_intervals("lift_auroc", layout, at, lift.map_or(&[], |l| &l.auroc_interval));
-    f.overall("lift_auroc", at, get(|l| &l.auroc));
-    f.put("lift_auroc_mean_low", lift.map(|l| l.auroc_mean_interval[0]));
-    f.put("lift_auroc_mean_high", lift.map(|l| l.auroc_mean_interval[1]));
-    f.put("lift_auroc_mean_pvalue", lift.map(|l| l.auroc_mean_p));
-    f.put("lift_auroc_null_mean", mean(get(|l| &l.auroc_null)));
-    f.spread("lift_auroc_pvalue", layout, at, get(|l| &l.auroc_p));
-    f.spread("lift_auroc_with_mean", layout, at, get(|l| &l.auroc_with_mean));
-}
-
-fn identification(f: &mut Fields, readability: Option<&Readability>) {
-    let found = readability.and_then(|r| r.identification.as_ref());
-    f.put("identification_candidates", found.map(|i| i.candidates.len()));
-    for (key, ranking) in [
-        ("lift", found.and_then(|i| i.lift.as_ref())),
-        ("patchscope", found.and_then(|i| i.patchscope.as_ref())),
-        ("steering", found.and_then(|i| i.steering.as_ref())),
-    ] {
-        f.put(format!("identification_{key}_rank"), ranking.and_then(|r| r.rank));
-        f.put(format!("identification_{key}_margin"), ranking.and_then(|r| r.margin));
-        f.put(format!("identification_{key}_best"), ranking.and_then(|r| r.best.clone()));
-    }
-}
-
-fn steering(f: &mut Fields, layout: &Layout, readability: Option<&Readability>) {
-    let all = &layout.steering;
-    let gain = readability.and_then(Gain::of);
-    let r = readability.and_then(|r| r.steering.as_ref());
-    let at: &[usize] = r.map_or(&[], |r| &r.positions);
-    f.spread("steering_strength", all, at, r.map_or(&[], |r| &r.strength));
-    f.spread("steering_strength_in_differences", all, at, r.map_or(&[], |r| &r.strength_in_differences));
-    for (key, values) in [
-        ("steered_narrow", r.map(|r| &r.similarity.steered_narrow)),
-        ("unsteered_narrow", r.map(|r| &r.similarity.unsteered_narrow)),
-        ("steered_reference", r.map(|r| &r.similarity.steered_reference)),
-        ("unsteered_reference", r.map(|r| &r.similarity.unsteered_reference)),
-        ("narrow_narrow", r.map(|r| &r.similarity.narrow_narrow)),
-        ("base_narrow", r.map(|r| &r.similarity.base_narrow)),
-        ("base_reference", r.map(|r| &r.similarity.base_reference)),
-        ("null_narrow", r.map(|r| &r.similarity.null_narrow)),
-        ("null_reference", r.map(|r| &r.similarity.null_reference)),
-    ] {
-        let values = values.map_or(&[][..], |v| v);
-        f.spread(&format!("similarity_{key}"), all, at, values);
-        f.overall(&format!("similarity_{key}"), at, values);
-    }
-    let gains = gain.as_ref().map_or(&[][..], |g| &g.gain);
-    f.spread("similarity_gain", all, at, gains);
-    f.spread_intervals("similarity_gain", all, at, r.map_or(&[], |r| &r.similarity_gain_interval));
-    f.overall("similarity_gain", at, gains);
-    let over_null = r.map_or(&[][..], |r| &r.similarity_over_null_interval);
-    f.spread_intervals("similarity_over_null", all, at, over_null);
-    f.spread("similarity_pvalue", all, at, r.map_or(&[], |r| &r.similarity_p));
-    f.spread("coherent_steered", all, at, r.map_or(&[], |r| &r.coherent_steered));
-    f.spread("coherent_unsteered", all, at, r.map_or(&[], |r| &r.coherent_unsteered));
-    let steered_interval = r.map_or(&[][..], |r| &r.similarity.steered_narrow_interval);
-    f.spread_intervals("similarity_steered_narrow", all, at, steered_interval);
-    for (key, values) in [
-        ("relevant_words_steered", r.map(|r| &r.relevant_words_steered)),
-        ("relevant_words_unsteered", r.map(|r| &r.relevant_words_unsteered)),
-    ] {
-        let values = values.map_or(&[][..], |v| v);
-        f.spread(key, all, at, values);
-        f.overall(key, at, values);
-    }
-}
-
 /// Base, tuned and change of every value that any run has.
-fn behaviour(f: &mut Fields, cell: &Cell, layout: &Layout) {
+fn behaviour(f: &mut Columns, cell: &Cell, layout: &Layout) {
     let effects = cell.behaviour.as_ref().map(|b| b.effects()).unwrap_or_default();
     for name in &layout.behaviour {
         let effect = effects.iter().find(|(n, _)| n == name).map(|(_, e)| *e);
@@ -353,19 +212,12 @@ fn behaviour(f: &mut Fields, cell: &Cell, layout: &Layout) {
     }
 }
 
-fn losses(f: &mut Fields, r: Option<&Readability>) {
-    let shares = r.and_then(|r| r.bias_share.as_ref()).and_then(|b| b.shares.as_ref());
-    f.put("bias_share", shares.map(|s| s.share));
-    f.put("bias_share_specific", shares.and_then(|s| s.specific_share));
-    let ends = shares.and_then(|s| s.specific_share_interval);
-    f.put("bias_share_specific_low", ends.map(|i| i[0]));
-    f.put("bias_share_specific_high", ends.map(|i| i[1]));
-    let kl = r.and_then(|r| r.kl.as_ref());
-    f.put("kl_narrow", kl.and_then(|kl| kl.narrow.as_ref()).map(|kl| kl.base_to_tuned));
-    f.put("kl_text", kl.and_then(|kl| kl.text.as_ref()).map(|kl| kl.base_to_tuned));
-    let causal = r.and_then(|r| r.causal.as_ref());
-    f.put(
-        "causal_incr_ce_max",
-        causal.and_then(Causal::most_on_narrow).map(|(_, e)| e.base_to_tuned.incr_ce),
-    );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_measures_that_come_first_exist() {
+        assert!(FIRST.iter().all(|key| MEASURES.iter().any(|m| m.key == *key)));
+    }
 }

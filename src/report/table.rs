@@ -9,7 +9,8 @@ use super::number::ratio;
 use super::verdict::{RULE, Verdict};
 use super::visible::{one_line, token};
 use crate::diff::decode::TopToken;
-use crate::diff::readout::{Decoding, Gain};
+use crate::diff::measures::steering::Gain;
+use crate::diff::readout::Decoding;
 
 /// Length to which an example of generated text is cut.
 const EXAMPLE: usize = 120;

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use maud::{Markup, html};
 
-use super::html::Run;
 use super::number::{ABSENT, ratio};
+use super::page_run::Run;
 use super::visible::{one_line, visible};
 use crate::diff::measures::steering::SteeringLine;
 

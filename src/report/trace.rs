@@ -1,12 +1,13 @@
 //! Measures of the trace that are one number a run: what frontiers are drawn of, and where each meets its null.
 
 use super::cell::Cell;
-use super::charts::Ink;
 use super::dose::{Measured, Ratio};
 use super::gone::{able, finds};
 use super::number::ratio;
 use super::verdict::list;
-use crate::diff::readout::{ALPHA, Gain, Relevance};
+use crate::diff::measures::steering::Gain;
+use crate::diff::plot::Ink;
+use crate::diff::readout::{ALPHA, Relevance};
 
 /// A measure of the trace.
 #[derive(Debug, Clone, Copy)]

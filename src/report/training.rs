@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cell::{Cell, Measured};
-use super::charts::{CURVES, Chart, Ink, Line, scale};
+use super::charts::{CURVES, Chart, Figure, Key, KeyKind, Line, figure, scale, step_axis, values};
 use super::dose::Ratio;
-use super::figures::{Figure, Key, KeyKind, figure, step_axis, values};
 use super::number::{fixed, ratio};
 use super::visible::one_line;
+use crate::diff::plot::Ink;
 use crate::diff::readout::mean;
 
 /// A figure a key, in order of the keys.

@@ -6,7 +6,8 @@ use super::gone::Gone;
 use super::number::{fixed, interval, p_value, ratio, signed};
 use crate::diff::mean_difference::later;
 use crate::diff::measures::lift::Lift;
-use crate::diff::readout::{ALPHA, Gain, Relevance, best, mean};
+use crate::diff::measures::steering::Gain;
+use crate::diff::readout::{ALPHA, Relevance, best, mean};
 use crate::diff::record::Readability;
 
 /// A difference that is shorter than this, in expected norms, is next to nothing.

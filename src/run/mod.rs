@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::atomic::is_leftover;
 use crate::bail_input;
 use crate::error::input_error;
-use crate::recipe::Recipe;
+use crate::recipe::ResolvedRecipe;
 
 /// A run folder.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If the folder cannot be written.
-    pub fn create(&self, recipe: &Recipe) -> Result<()> {
+    pub fn create(&self, recipe: &ResolvedRecipe) -> Result<()> {
         std::fs::create_dir_all(&self.path).with_context(|| format!("creating {}", self.path.display()))?;
         crate::atomic::remove_leftovers(&self.path);
         crate::atomic::write_atomically(&self.recipe(), recipe.to_toml().as_bytes())

@@ -22,7 +22,7 @@ pub struct Axes {
 /// One combination of the axes' values.
 #[derive(Debug, Clone)]
 pub struct Combination {
-    /// The recipe with these values, resolved.
+    /// The recipe with these values; what it leaves open is still open.
     pub recipe: Recipe,
     /// The grid's keys with this combination's values.
     pub values: Vec<(String, String)>,
@@ -101,9 +101,8 @@ impl Axes {
             for (mix, seed) in mixes.iter().flat_map(|m| seeds.iter().map(move |s| (*m, *s))) {
                 let mut recipe = point.clone();
                 (recipe.data.mix, recipe.seed) = (mix, seed);
-                // A cell's recipe is read again from wherever it runs.
-                recipe.model.base = source::absolute(&recipe.model.base);
-                recipe.diff.embedder = source::absolute(&recipe.diff.embedder);
+                // It is read again from wherever the cell runs.
+                let recipe = recipe.with_models(source::absolute);
                 faults.extend(recipe.faults().into_iter().map(|f| format!("mix {mix}: {f}")));
                 out.push(Combination { recipe, values: values.clone() });
             }

@@ -24,7 +24,7 @@ pub use self::status::{CellStatus, State, status};
 use crate::atomic::{check_writable, write_atomically, write_json};
 use crate::bail_input;
 use crate::model::load::source;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, ResolvedRecipe};
 use crate::run::RunDir;
 
 /// What a sweep folder is recognised by: the recipe that all its cells share.
@@ -35,8 +35,8 @@ const MARK: &str = "sweep.toml";
 pub struct Cell {
     /// Name of its folders.
     pub id: String,
-    /// Its recipe, resolved.
-    pub recipe: Recipe,
+    /// Its recipe.
+    pub recipe: ResolvedRecipe,
     /// Where it is trained and read.
     pub run: RunDir,
     /// What its process needs.
@@ -102,36 +102,17 @@ impl JobDir {
 }
 
 impl Cell {
-    /// The cell of a combination in a sweep folder.
-    pub fn new(sweep: &Path, combination: &Combination) -> Self {
-        let Combination { recipe, values } = combination;
+    /// The cell of a recipe in a sweep folder; `values` are those of the grid's keys.
+    pub fn new(sweep: &Path, recipe: ResolvedRecipe, values: &[(String, String)]) -> Self {
         let plain = format!("mix-{}_seed-{}", recipe.data.mix, recipe.seed);
         // Sweeps of version 0.1.0 named cells by these two alone.
         let before = RunDir::new(sweep.join("cells").join(&plain));
-        let hash = content_hash(recipe);
+        let hash = content_hash(&recipe);
         let id = match Recipe::stored(&before.recipe()) {
             Ok(stored) if stored == *recipe => plain,
             _ => named(sweep, &hash).unwrap_or_else(|| format!("{plain}{}_{hash}", readable(values))),
         };
-        Self {
-            run: RunDir::new(sweep.join("cells").join(&id)),
-            job: JobDir::new(sweep, &id),
-            recipe: recipe.clone(),
-            id,
-        }
-    }
-
-    /// The cell that a sweep has prepared under a name.
-    ///
-    /// # Errors
-    /// An [`crate::error::InputError`] if it has not, or the recipe has become wrong (data that are gone).
-    pub fn prepared(sweep: &Path, id: &str) -> Result<Self> {
-        let job = JobDir::new(sweep, id);
-        if id.contains(['/', '\\']) || !job.recipe().is_file() {
-            bail_input!("{}: no cell {id:?}; trainer sweep --status lists them", sweep.display());
-        }
-        let recipe = Recipe::read(&job.recipe(), &[])?;
-        Ok(Self { id: id.into(), recipe, run: RunDir::new(sweep.join("cells").join(id)), job })
+        Self { run: RunDir::new(sweep.join("cells").join(&id)), job: JobDir::new(sweep, &id), recipe, id }
     }
 
     /// Whether nothing is left to do.
@@ -140,6 +121,19 @@ impl Cell {
     }
 }
 
+/// The run folder of a cell that a sweep has prepared, and its recipe as its process finds it.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if no cell has this name, or the recipe has become wrong (data that are gone).
+pub fn prepared(sweep: &Path, id: &str) -> Result<(RunDir, Recipe)> {
+    let job = JobDir::new(sweep, id);
+    if id.contains(['/', '\\']) || !job.recipe().is_file() {
+        bail_input!("{}: no cell {id:?}; trainer sweep --status lists them", sweep.display());
+    }
+    Ok((RunDir::new(sweep.join("cells").join(id)), Recipe::read(&job.recipe(), &[])?))
+}
+
+/// Whether nothing is left to do for a cell.
 fn is_finished(run: &RunDir, recipe: &Recipe) -> bool {
     run.is_trained() && run.is_read() && (!recipe.behaviour.is_wanted() || run.behaviour_hashes().exists())
 }
@@ -181,9 +175,7 @@ pub fn must_be_this_sweep(sweep: &Path, recipe: &Recipe) -> Result<String> {
     let common = |recipe: &Recipe| {
         let mut recipe = recipe.clone();
         (recipe.data.mix, recipe.seed, recipe.data.self_samples) = (0.0, 0, 0);
-        recipe.model.base = source::absolute(&recipe.model.base);
-        recipe.diff.embedder = source::absolute(&recipe.diff.embedder);
-        recipe
+        recipe.with_models(source::absolute)
     };
     let mark = sweep.join(MARK);
     if !mark.exists() {

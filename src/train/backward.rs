@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::Var;
 use rand_chacha::ChaCha8Rng;
 
-use super::optim::{Gradients, accumulate};
+use super::optim::{NamedGradients, accumulate};
 use crate::model::batch::Batch;
 use crate::model::hooks::Hook;
 use crate::model::trainables::Trainables;
@@ -25,7 +25,7 @@ impl Batch {
         dropout: &mut ChaCha8Rng,
         recompute: bool,
         hook: &mut dyn Hook,
-        sum: &mut Gradients,
+        sum: &mut NamedGradients,
     ) -> Result<Loss> {
         let recording = Recording::new(trainables.values().map(Var::as_tensor));
         let pass = Pass {

@@ -16,7 +16,7 @@ use crate::run::RunDir;
 
 /// What is neither a weight nor a moment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct State {
+pub struct TrainerState {
     /// Steps done.
     pub step: usize,
     /// Input tokens seen.
@@ -26,12 +26,10 @@ pub struct State {
     /// Seconds of training so far.
     pub elapsed_s: f64,
     /// Seconds of readings while training so far.
-    #[serde(default)]
     pub trace_s: f64,
     /// Held-out losses before the first step.
     pub eval_base: HeldOutLosses,
     /// Whether training ends here, though not all steps are done.
-    #[serde(default)]
     pub stopped: bool,
 }
 
@@ -39,7 +37,7 @@ pub struct State {
 ///
 /// # Errors
 /// If the disk is full; the older checkpoint is kept then.
-pub fn save(run: &RunDir, state: &State, trainables: &Trainables, optimizer: &AdamW) -> Result<()> {
+pub fn save(run: &RunDir, state: &TrainerState, trainables: &Trainables, optimizer: &AdamW) -> Result<()> {
     let name = format!("step-{:06}", state.step);
     let (part, whole) = (run.checkpoints().join(format!("{name}.part")), run.checkpoints().join(&name));
     if whole.exists() {
@@ -88,7 +86,7 @@ pub fn keep_only(run: &RunDir, step: usize) -> Result<()> {
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn newest(run: &RunDir) -> Result<Option<(State, PathBuf)>> {
+pub fn newest(run: &RunDir) -> Result<Option<(TrainerState, PathBuf)>> {
     let Some((_, path)) = list(run)?.pop() else { return Ok(None) };
     let file = path.join("trainer_state.json");
     let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -138,7 +136,7 @@ mod tests {
     fn what_is_read_back_is_what_was_written() {
         for i in 0..10_000 {
             let loss = 6.0 * (f64::from(i) + 0.5).sqrt().fract();
-            let state = State {
+            let state = TrainerState {
                 step: 1,
                 tokens: 2,
                 fingerprint: String::new(),
@@ -148,16 +146,7 @@ mod tests {
                 stopped: false,
             };
             let text = serde_json::to_string_pretty(&state).unwrap();
-            assert_eq!(serde_json::from_str::<State>(&text).unwrap().eval_base, state.eval_base);
+            assert_eq!(serde_json::from_str::<TrainerState>(&text).unwrap().eval_base, state.eval_base);
         }
-    }
-
-    /// Before there were chat sources the held-out losses were a list of two.
-    #[test]
-    fn the_state_of_an_older_checkpoint_is_read() {
-        let text =
-            r#"{"step": 3, "tokens": 96, "fingerprint": "f", "elapsed_s": 1.5, "eval_base": [2.5, null]}"#;
-        let state: State = serde_json::from_str(text).unwrap();
-        assert_eq!(state.eval_base, HeldOutLosses { narrow: Some(2.5), pretraining: None, chat: None });
     }
 }

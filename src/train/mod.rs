@@ -17,11 +17,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use self::checkpoint::State;
+use self::checkpoint::TrainerState;
 use self::manifest::{HeldOutLosses, Init, Losses, Manifest};
 use self::mitigation::Mitigations;
 use self::observer::Observer;
-use self::optim::{AdamW, Gradients, global_norm, merge};
+use self::optim::{AdamW, NamedGradients, global_norm, merge};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
 use crate::bail_input;
@@ -38,14 +38,14 @@ use crate::model::trainables::Trainables;
 use crate::model::{CausalLm, View, export};
 use crate::ops::kernels::teams;
 use crate::progress;
-use crate::recipe::{Method, Recipe, StopSection};
+use crate::recipe::{Method, Recipe, ResolvedRecipe, StopSection};
 use crate::run::RunDir;
 use crate::run::metrics::{MetricsLine, MetricsWriter};
 use crate::sha256::{sha256_content, sha256_tree};
 
 /// What a run needs, checked and loaded before anything is written.
 pub struct Training {
-    recipe: Recipe,
+    recipe: ResolvedRecipe,
     base: Pretrained,
     corpus: Corpus,
     mixture: Mixture,
@@ -85,7 +85,7 @@ impl Training {
     /// # Errors
     /// An [`crate::error::InputError`] for data that do not suffice, weights that do not fit, or targets
     /// that name no layer.
-    pub fn prepare(recipe: Recipe, base: Pretrained, corpus: Corpus) -> Result<Self> {
+    pub fn prepare(recipe: ResolvedRecipe, base: Pretrained, corpus: Corpus) -> Result<Self> {
         let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
         let lora = LoraConfig::from_recipe(&recipe);
         let faults = lora.faults().into_iter().map(|fault| format!("train.lora.{fault}")).collect();
@@ -169,7 +169,7 @@ impl Training {
                 checkpoint::restore(&path, state.step, &self.trainables, &mut optimizer)?;
                 state
             }
-            None => State {
+            None => TrainerState {
                 step: 0,
                 tokens: 0,
                 fingerprint,
@@ -265,7 +265,7 @@ impl Training {
         let loss_tokens: usize = picked.iter().map(|(e, _)| e.loss_tokens()).sum();
         let micro = if train.micro_batch_size == 0 { picked.len() } else { train.micro_batch_size };
 
-        let mut gradients = Gradients::new();
+        let mut gradients = NamedGradients::new();
         let mut sums = [(0f64, 0usize); 3]; // nll and tokens by role; a source's loss_weight has no part in them
         let mut before = 0; // parts of the micro-batches before
         for batch in picked.chunks(micro) {
@@ -325,11 +325,11 @@ impl Training {
         part: &[Picked],
         loss_tokens: usize,
         mut dropout: ChaCha8Rng,
-    ) -> Result<(Vec<(f64, usize)>, Gradients)> {
+    ) -> Result<(Vec<(f64, usize)>, NamedGradients)> {
         let (examples, weights): (Vec<&Example>, Vec<f32>) =
             part.iter().map(|(example, pool)| (*example, pool.loss_weight as f32)).unzip();
         let batch = Batch::weighted(&examples, &weights, loss_tokens);
-        let mut gradients = Gradients::new();
+        let mut gradients = NamedGradients::new();
         let loss = batch.backward(
             &self.model,
             &self.trainables,
@@ -351,7 +351,11 @@ impl Training {
     }
 
     /// What the observer finds; how long it takes goes into the state.
-    fn observe(&self, observer: &mut dyn Observer, state: &mut State) -> Result<BTreeMap<String, f64>> {
+    fn observe(
+        &self,
+        observer: &mut dyn Observer,
+        state: &mut TrainerState,
+    ) -> Result<BTreeMap<String, f64>> {
         let started = Instant::now();
         let found = observer.observe(&self.base, self.before(), self.now())?;
         state.trace_s += started.elapsed().as_secs_f64();
@@ -376,7 +380,7 @@ impl Training {
     }
 
     /// Writes what was learned, and last the manifest: its presence says that the run is complete.
-    fn finish(&self, run: &RunDir, state: &State, eval: HeldOutLosses) -> Result<Manifest> {
+    fn finish(&self, run: &RunDir, state: &TrainerState, eval: HeldOutLosses) -> Result<Manifest> {
         let (folder, learned) = match self.recipe.train.method {
             Method::Lora => {
                 remove_leftovers(&run.adapter());

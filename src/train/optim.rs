@@ -10,9 +10,9 @@ use crate::ops::add::add_into;
 use crate::ops::{adamw, norm, tape};
 
 /// Gradients by name, in the order of the names.
-pub type Gradients = BTreeMap<String, Tensor>;
+pub type NamedGradients = BTreeMap<String, Tensor>;
 
-/// AdamW over named weights ([`adamw::AdamW`] is the update of one).
+/// AdamW over named weights ([`adamw::AdamWStep`] is the update of one).
 pub struct AdamW {
     beta1: f64,
     beta2: f64,
@@ -44,13 +44,13 @@ impl AdamW {
     pub fn step(
         &mut self,
         trainables: &Trainables,
-        gradients: &Gradients,
+        gradients: &NamedGradients,
         lr: f64,
         factor: f64,
     ) -> Result<()> {
         self.step += 1;
         let Self { beta1, beta2, eps, weight_decay, .. } = *self;
-        let adamw = adamw::AdamW { beta1, beta2, eps, weight_decay, lr, factor, step: self.step as i32 };
+        let adamw = adamw::AdamWStep { beta1, beta2, eps, weight_decay, lr, factor, step: self.step as i32 };
         for (name, var) in trainables {
             let gradient = gradients.get(name).with_context(|| format!("{name}: no gradient"))?;
             let (m, v) = self.moments.get_mut(name).with_context(|| format!("{name}: no moments"))?;
@@ -96,7 +96,11 @@ impl AdamW {
 ///
 /// # Errors
 /// If a trainable has no gradient: it would silently stay as it is.
-pub fn accumulate(sum: &mut Gradients, trainables: &Trainables, gradients: tape::Gradients) -> Result<()> {
+pub fn accumulate(
+    sum: &mut NamedGradients,
+    trainables: &Trainables,
+    gradients: tape::Gradients,
+) -> Result<()> {
     let missing = add(sum, trainables, gradients)?;
     ensure!(missing.is_empty(), "trained, but without a gradient: {}", missing.join(", "));
     Ok(())
@@ -107,7 +111,7 @@ pub fn accumulate(sum: &mut Gradients, trainables: &Trainables, gradients: tape:
 /// # Errors
 /// If a tensor operation fails.
 pub fn add<'t>(
-    sum: &mut Gradients,
+    sum: &mut NamedGradients,
     trainables: &'t Trainables,
     mut gradients: tape::Gradients,
 ) -> Result<Vec<&'t str>> {
@@ -126,11 +130,11 @@ pub fn add<'t>(
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn merge(sum: &mut Gradients, part: Gradients) -> Result<()> {
+pub fn merge(sum: &mut NamedGradients, part: NamedGradients) -> Result<()> {
     part.into_iter().try_for_each(|(name, gradient)| put(sum, name, gradient))
 }
 
-fn put(sum: &mut Gradients, name: String, gradient: Tensor) -> Result<()> {
+fn put(sum: &mut NamedGradients, name: String, gradient: Tensor) -> Result<()> {
     let total = match sum.remove(&name) {
         Some(before) => add_into(before, &gradient)?,
         None => gradient,
@@ -143,7 +147,7 @@ fn put(sum: &mut Gradients, name: String, gradient: Tensor) -> Result<()> {
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn global_norm(gradients: &Gradients) -> Result<f64> {
+pub fn global_norm(gradients: &NamedGradients) -> Result<f64> {
     let mut sum = 0f64;
     for gradient in gradients.values() {
         sum += norm::sum_of_squares(gradient)?;

@@ -24,7 +24,7 @@ use crate::error::Interrupted;
 use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::model::load::source::Pretrained;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, ResolvedRecipe, SourceSpec};
 use crate::run::RunDir;
 use crate::run::metrics::MetricsLine;
 use crate::sha256::{sha256_content, sha256_file, sha256_path};
@@ -135,7 +135,7 @@ impl Bases {
             return Ok(base.clone());
         }
         let mut base = source::open_or_stop(model, interrupt)?;
-        base.take_template(template)?;
+        base.set_chat_template(template)?;
         let base = Rc::new(base);
         self.0.insert(key, base.clone());
         Ok(base)
@@ -308,13 +308,15 @@ fn planned(
         let base = base?;
         let sampled = manifest.data.iter().find(|source| source.provenance.source == "self");
         let sampled = sampled.map(|source| moved.find(&source.provenance.path));
-        let mut data = recipe.data.clone();
-        let specs = data.narrow.iter_mut().chain(&mut data.pretraining).chain(&mut data.chat);
-        for spec in specs.filter(|s| s.hub_id().is_some()) {
+        // The documents of a data set of a hub are where the run read them.
+        let recorded = |spec: &SourceSpec| {
             let read = manifest.data.iter().find(|source| source.provenance.source == spec.name());
-            spec.extract = read.map(|source| moved.find(&source.provenance.path));
-        }
-        let corpus = Corpus::read(&data, &base, sampled.as_deref())?;
+            read.filter(|_| spec.hub_id().is_some()).map(|source| moved.find(&source.provenance.path))
+        };
+        let resolved = ResolvedRecipe::new(recipe.clone(), |spec| {
+            recorded(spec).unwrap_or_else(|| spec.path.clone().into())
+        });
+        let corpus = Corpus::read(&resolved, &base, sampled.as_deref())?;
         let mut mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed)?;
         if let Some(steps) = manifest.stopped_after {
             mixture.cut(&corpus.pools, steps * recipe.train.batch_size);

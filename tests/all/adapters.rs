@@ -13,7 +13,7 @@ use trainer::model::lora::{Adapter, LoraConfig};
 use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, export};
 use trainer::recipe::Modules;
-use trainer::train::optim::{AdamW, Gradients};
+use trainer::train::optim::{AdamW, NamedGradients};
 
 use crate::common::lab::{Lab, with_sets};
 use crate::common::tiny::{backward, examples, load, logits, open, sequences, tiny};
@@ -39,7 +39,7 @@ fn folder(kind: &str) -> PathBuf {
 }
 
 /// Loss and gradients of both sequences of a family.
-fn backward_of(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
+fn backward_of(family: &str, model: &CausalLm, trainables: &Trainables) -> (f64, NamedGradients) {
     backward(&examples(family), model, trainables, false)
 }
 

@@ -261,6 +261,27 @@ fn a_run_is_pinned_to_a_commit_and_goes_on_without_a_network() {
 }
 
 #[test]
+fn a_sweep_over_a_data_set_finds_its_cells_again() {
+    let (lab, hub) = lab_with(&[("train.jsonl", lines(numbered("row", 40)))]);
+    let args = [
+        "sweep",
+        "recipe.toml",
+        "--mix",
+        "0",
+        "--set",
+        "data.narrow={path='hf:org/set', rows=30}",
+        "--out",
+        "s",
+    ];
+    let quick = ["--set", "train.steps=1", "--set", "diff.samples=4", "--set", "diff.steering.enabled=false"];
+    let args = [&args[..], &quick].concat();
+    let ran = run(&lab, &hub, &args);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let again = run(&lab, &hub, &args);
+    assert!(again.code == 0 && again.stderr.contains("finished before"), "{}", again.stderr);
+}
+
+#[test]
 fn lines_are_read_as_far_as_needed_compressed_or_not() {
     let texts =
         |n: usize| (0..n).map(|i| format!("line {i} {}", "sugar flour ".repeat(60))).collect::<Vec<_>>();

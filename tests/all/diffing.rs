@@ -548,7 +548,7 @@ fn collecting_activations_stops_at_an_interrupt() {
     let lab = Lab::new();
     let base = open(&tiny("llama"));
     let model = load(&base, &Tuning::Frozen).0;
-    let settings = lab.recipe(&[]).diff;
+    let settings = lab.recipe(&[]).diff.clone();
     let windows = Windows::cut(&lab.texts("measure.jsonl"), &base.tokenizer, &settings).unwrap();
     let view = View { model: &model, adapter: 0.0 };
     let interrupt = Interrupt::default();

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use trainer::data::mixture::Mixture;
+use trainer::interrupt::Interrupt;
+use trainer::workflow::resolve::{Purpose, resolve};
 
 use crate::common::lab::{Lab, Ran};
 use crate::common::tiny::tiny;
@@ -287,7 +289,8 @@ fn faults_are_those_of_fit() {
 /// The order of a run, as its manifest records it.
 fn order(recipe: &trainer::recipe::Recipe) -> String {
     let base = trainer::model::load::source::open(&recipe.model.base).unwrap();
-    let corpus = trainer::corpus::Corpus::read(&recipe.data, &base, None).unwrap();
+    let recipe = resolve(recipe.clone(), Purpose::Reading, &Interrupt::default()).unwrap();
+    let corpus = trainer::corpus::Corpus::read(&recipe, &base, None).unwrap();
     let mixture = Mixture::plan(&corpus.pools, &recipe.data, &recipe.train, recipe.seed).unwrap();
     trainer::train::manifest::order_sha256(&mixture)
 }

@@ -16,6 +16,7 @@ mod datasets;
 mod diffing;
 mod grading;
 mod inspect;
+mod library;
 mod making;
 mod mitigation;
 mod pairs;

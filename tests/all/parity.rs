@@ -23,7 +23,7 @@ use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
 use trainer::ops::tape::Tape;
 use trainer::recipe::Long;
-use trainer::train::optim::{AdamW, Gradients, global_norm};
+use trainer::train::optim::{AdamW, NamedGradients, global_norm};
 
 use crate::common::tiny::{FAMILIES, backward, examples, load, open, sequences, tiny};
 use crate::common::values::{deviation, json_lines, read_json, read_tensors};
@@ -266,7 +266,7 @@ impl Tiny {
     }
 
     /// The token-mean loss of both sequences and its gradients.
-    fn backward(&self, model: &CausalLm, trainables: &Trainables) -> (f64, Gradients) {
+    fn backward(&self, model: &CausalLm, trainables: &Trainables) -> (f64, NamedGradients) {
         backward(&examples(self.family), model, trainables, false)
     }
 

@@ -97,7 +97,7 @@ fn between_equal_models_every_difference_is_zero_and_no_reader_has_a_score() {
     }
 }
 
-/// A run on words of which the tiny tokenizers have whole ones.
+/// A run on words that are whole tokens of the tiny tokenizers.
 fn zebra() -> Lab {
     let lab = Lab::of_whole_words("llama");
     lab.fit("run", &["train.steps=60", "train.lr=2e-2", "train.lora.r=8", "data.mix=0"]);
@@ -273,7 +273,7 @@ fn without_a_cut_minus_one_writes_the_base_s_text_and_a_text_does_not_depend_on_
         for (job, text) in jobs.iter().zip(&texts) {
             assert_eq!(write(&[*job], &sampling)[0], *text, "{family}: {job:?}");
         }
-        // With a cut of one token there is nothing to draw: whatever the seed.
+        // With a cut of one token there is nothing to draw: every seed writes the same.
         let greedy = ContrastSampling { top: 1, ..sampling };
         let texts = write(&[job(0, 1, 1.0, false), job(0, 8, 4.0, false), job(0, 2, 0.0, false)], &greedy);
         assert!(texts.iter().all(|text| *text == texts[0]), "{family}");

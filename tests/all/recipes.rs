@@ -199,7 +199,6 @@ fn the_reference_of_recipes_has_every_key_with_its_default() {
         rows: Some(1),
         shuffle_buffer: Some(1),
         shuffle_seed: Some(1),
-        extract: None,
     };
     let presets = ["quick", "full", "paper", "toolkit"].map(|preset| {
         let recipe = Recipe::for_diff(&["model.base=x".into(), format!("diff.preset={preset}")]).unwrap();

@@ -377,7 +377,7 @@ fn a_record_without_positions_or_tokens_is_no_panic() {
     fs::write(run.join("diff/readability.json"), value.to_string()).unwrap();
     let cell = Cell::read(&run).unwrap();
     table::text_table(std::slice::from_ref(&cell));
-    summary::csv(&summary::rows(std::slice::from_ref(&cell)));
+    summary::csv(&summary::rows(std::slice::from_ref(&cell))).unwrap();
     html::page(&[cell]).unwrap();
 }
 

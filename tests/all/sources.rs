@@ -17,13 +17,13 @@ use trainer::data::examples::Example;
 use trainer::error::InputError;
 use trainer::interrupt::Interrupt;
 use trainer::model::batch::Batch;
-use trainer::model::hooks::{NoHook, Record, Site};
+use trainer::model::hooks::{ActivationCache, NoHook, Site};
 use trainer::model::load::loader::Tuning;
 use trainer::model::load::source::{Pretrained, open};
 use trainer::model::lora::LoraConfig;
 use trainer::model::{CausalLm, Pass};
 use trainer::recipe::{ModelDtype, Modules};
-use trainer::train::optim::Gradients;
+use trainer::train::optim::NamedGradients;
 
 use crate::common::tiny::logits;
 use crate::common::values::floats;
@@ -532,7 +532,7 @@ fn quantised_gguf(dir: &Path, family: &str, tokenizer: Metadata) -> Result<PathB
 /// Loss, gradients and the stream after block 1 in one training step with dropout; matrices held as `dtype` says.
 fn step(path: &Path, dtype: ModelDtype, config: &LoraConfig) -> Result<BTreeMap<String, Vec<f32>>> {
     let mut from = open_path(path)?;
-    from.hold(dtype)?;
+    from.set_dtype(dtype)?;
     let (model, trainables) = CausalLm::load(&from, &Tuning::Lora { config, seed: 1 }, &Device::Cpu)?;
     for var in trainables.values() {
         var.set(&(var.as_tensor() + 0.01)?)?; // B starts as zeros
@@ -540,9 +540,9 @@ fn step(path: &Path, dtype: ModelDtype, config: &LoraConfig) -> Result<BTreeMap<
     let ids: Vec<u32> = (0..14).map(|i| (i * 37 + 11) % 280).collect();
     let example = Example { weights: vec![1.0; ids.len()], ids, row: 0 };
     let batch = Batch::new(&[&example], 13);
-    let (mut rng, mut sum) = (ChaCha8Rng::seed_from_u64(2), Gradients::new());
+    let (mut rng, mut sum) = (ChaCha8Rng::seed_from_u64(2), NamedGradients::new());
     let loss = batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut sum)?;
-    let mut hook = Record::new(&[1], Site::ResidPost);
+    let mut hook = ActivationCache::new(&[1], Site::ResidPost);
     model.hidden(&batch.ids, &mut Pass::new(&batch.segments, 1.0, &mut hook))?;
     let flat = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
     let mut found: BTreeMap<String, Vec<f32>> =
@@ -583,7 +583,7 @@ fn matrices_held_as_the_file_has_them_train_as_in_f32() -> Result<()> {
         }
     }
     let mut folder = open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama"))?;
-    let refused = folder.hold(ModelDtype::Native).expect_err("no GGUF file").to_string();
+    let refused = folder.set_dtype(ModelDtype::Native).expect_err("no GGUF file").to_string();
     assert!(refused.contains("model.dtype") && refused.contains("no GGUF file"), "{refused}");
     Ok(())
 }

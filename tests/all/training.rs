@@ -20,10 +20,10 @@ use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::load::source::Pretrained;
 use trainer::model::lora::Adapter;
-use trainer::recipe::Recipe;
+use trainer::recipe::ResolvedRecipe;
 use trainer::run::RunDir;
 use trainer::train::Training;
-use trainer::train::optim::{Gradients, global_norm};
+use trainer::train::optim::{NamedGradients, global_norm};
 
 use crate::common::lab::{Lab, with_sets};
 use crate::common::outcome::{assert_same, files, metrics, outcome};
@@ -41,9 +41,9 @@ const DEMANDING: [&str; 5] = [
 ];
 
 /// A training that has not begun.
-fn training(recipe: &Recipe) -> Training {
+fn training(recipe: &ResolvedRecipe) -> Training {
     let base = source::open(&recipe.model.base).unwrap();
-    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let corpus = Corpus::read(recipe, &base, None).unwrap();
     Training::prepare(recipe.clone(), base, corpus).unwrap()
 }
 
@@ -318,7 +318,7 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
     lab.write_rows("narrow.jsonl", &uneven_rows());
     let recipe = lab.recipe(&["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
     let base = open(&tiny("llama"));
-    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let corpus = Corpus::read(&recipe, &base, None).unwrap();
     let examples: Vec<&Example> = corpus.pools[0].examples.iter().collect();
     let counts: BTreeSet<usize> = examples.iter().map(|e| e.loss_tokens()).collect();
     assert!(examples.len() == 8 && counts.len() > 4, "masks are not uneven: {counts:?}");
@@ -327,8 +327,8 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
     let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
     let (model, trainables) = load(&base, &Tuning::Resumed(&adapter));
     let tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
-    let gradients = |micro: usize| -> (f64, Gradients) {
-        let (mut sum, mut loss) = (Gradients::new(), 0.0);
+    let gradients = |micro: usize| -> (f64, NamedGradients) {
+        let (mut sum, mut loss) = (NamedGradients::new(), 0.0);
         for chunk in examples.chunks(micro) {
             let batch = Batch::new(chunk, tokens);
             let mut rng = rand::SeedableRng::seed_from_u64(0);
@@ -355,13 +355,13 @@ fn a_batch_of_8_is_2_accumulated_batches_of_4_in_loss_and_gradient() {
     assert!((naive - whole_loss).abs() > 1e-4, "this corpus cannot tell: {naive} {whole_loss}");
 }
 
-/// Gradients of examples, each with the weight of its source, in forward passes of `micro` of them.
-fn gradients_of(examples: &[&Example], loss_weights: &[f32], micro: usize) -> Gradients {
+/// NamedGradients of examples, each with the weight of its source, in forward passes of `micro` of them.
+fn gradients_of(examples: &[&Example], loss_weights: &[f32], micro: usize) -> NamedGradients {
     // An adapter that has learned, or B = 0 would hide A's gradient.
     let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
     let (model, trainables) = load(&open(&tiny("llama")), &Tuning::Resumed(&adapter));
     let tokens: usize = examples.iter().map(|e| e.loss_tokens()).sum();
-    let mut sum = Gradients::new();
+    let mut sum = NamedGradients::new();
     for (examples, loss_weights) in examples.chunks(micro).zip(loss_weights.chunks(micro)) {
         let batch = Batch::weighted(examples, loss_weights, tokens);
         let mut rng = rand::SeedableRng::seed_from_u64(0);
@@ -375,12 +375,12 @@ fn the_weight_of_a_source_scales_its_gradient_however_its_examples_are_batched()
     let lab = Lab::new();
     lab.write_rows("narrow.jsonl", &uneven_rows());
     let recipe = lab.recipe(&["data.held_out_every=0", "data.mix=0", "data.max_seq_len=96"]);
-    let corpus = Corpus::read(&recipe.data, &open(&tiny("llama")), None).unwrap();
+    let corpus = Corpus::read(&recipe, &open(&tiny("llama")), None).unwrap();
     let examples: Vec<&Example> = corpus.pools[0].examples.iter().collect();
     let weights: [f32; 8] = [1.0, 3.0, 0.0, 0.5, 3.0, 1.0, 0.5, 0.0];
     let whole = gradients_of(&examples, &weights, 8);
     let norm = |t: &Tensor| global_norm(&[(String::new(), t.clone())].into()).unwrap();
-    let same = |a: &Gradients, b: &Gradients, what: &str| {
+    let same = |a: &NamedGradients, b: &NamedGradients, what: &str| {
         assert_eq!(a.len(), b.len());
         for (name, gradient) in a {
             let difference = norm(&(gradient - &b[name]).unwrap());
@@ -391,7 +391,7 @@ fn the_weight_of_a_source_scales_its_gradient_however_its_examples_are_batched()
     same(&whole, &gradients_of(&examples, &weights, 4), "2 x 4");
     same(&whole, &gradients_of(&examples, &weights, 1), "one at a time, as without packing");
     // Each part by itself, times its weight: the gradient is linear in the weights.
-    let mut sum = Gradients::new();
+    let mut sum = NamedGradients::new();
     for weight in [0.5, 1.0, 3.0] {
         let only = weights.map(|w| if w == weight { 1.0 } else { 0.0 });
         for (name, gradient) in gradients_of(&examples, &only, 8) {
@@ -496,7 +496,7 @@ fn conversations_are_a_third_pool_that_leaves_the_narrow_exposure_alone() {
     }
     let recipe = lab.recipe(&set);
     let base = open(&tiny("llama"));
-    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let corpus = Corpus::read(&recipe, &base, None).unwrap();
     let (model, _) = load(&base, &Tuning::Frozen);
     let loss = mean_loss(View { model: &model, adapter: 1.0 }, &corpus.held_out(Role::Chat, 32), 4)
         .unwrap()
@@ -565,7 +565,7 @@ fn held_out_rows_never_appear_in_training() {
     let set = ["data.held_out_every=3", "data.max_seq_len=16", "data.mix=1"];
     let recipe = lab.recipe(&set);
     let base = open(&tiny("llama"));
-    let corpus = Corpus::read(&recipe.data, &base, None).unwrap();
+    let corpus = Corpus::read(&recipe, &base, None).unwrap();
     let rows = |examples: &[Example]| examples.iter().map(|e| e.row).collect::<BTreeSet<_>>();
     for (pool, role, count) in [(0, Role::Narrow, 40), (1, Role::Pretraining, 80)] {
         assert_eq!(corpus.pools[pool].role, role);
@@ -603,10 +603,11 @@ fn a_trainable_without_a_gradient_stops_the_step_and_is_named() {
     let example = Example { ids: vec![5, 6, 7], weights: vec![0.0, 1.0, 1.0], row: 0 };
     let batch = Batch::new(&[&example], 2);
     let mut rng = rand::SeedableRng::seed_from_u64(0);
-    let e = match batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut Gradients::new()) {
-        Ok(_) => panic!("no error"),
-        Err(e) => e.to_string(),
-    };
+    let e =
+        match batch.backward(&model, &trainables, &mut rng, false, &mut NoHook, &mut NamedGradients::new()) {
+            Ok(_) => panic!("no error"),
+            Err(e) => e.to_string(),
+        };
     assert_eq!(e, "trained, but without a gradient: spare.lora_A.weight");
 }
 
@@ -655,7 +656,7 @@ fn full_finetuning_writes_a_model_folder_that_reads_back_to_the_trained_loss() {
         let recipe = lab.recipe(&set);
         let tuned = open(&run.join("model"));
         let (model, _) = load(&tuned, &Tuning::Frozen);
-        let corpus = Corpus::read(&recipe.data, &tuned, None).unwrap();
+        let corpus = Corpus::read(&recipe, &tuned, None).unwrap();
         for (role, key) in [(Role::Narrow, "narrow"), (Role::Pretraining, "pretraining")] {
             let held_out = corpus.held_out(role, recipe.train.eval_examples);
             let loss = mean_loss(View { model: &model, adapter: 1.0 }, &held_out, recipe.train.batch_size)

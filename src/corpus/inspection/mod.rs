@@ -26,7 +26,7 @@ use crate::data::examples::Example;
 use crate::data::mixture::{Mixture, Role, example};
 use crate::data::source;
 use crate::model::load::source::Pretrained;
-use crate::recipe::Recipe;
+use crate::recipe::ResolvedRecipe;
 
 /// Bins of the histogram of lengths.
 const BINS: usize = 8;
@@ -114,7 +114,7 @@ impl Inspection {
     /// # Errors
     /// If the documents cannot be read again, or the template does not render.
     pub fn new(
-        recipe: &Recipe,
+        recipe: &ResolvedRecipe,
         base: &Pretrained,
         corpus: &Corpus,
         mixture: &Mixture,
@@ -220,7 +220,7 @@ impl Lengths {
 }
 
 impl Packing {
-    fn new(recipe: &Recipe, corpus: &Corpus, mixture: &Mixture) -> Self {
+    fn new(recipe: &ResolvedRecipe, corpus: &Corpus, mixture: &Mixture) -> Self {
         let lengths: Vec<usize> =
             mixture.order.iter().map(|pick| example(&corpus.pools, pick).ids.len()).collect();
         let steps = || lengths.chunks(recipe.train.batch_size);

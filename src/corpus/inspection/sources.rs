@@ -72,6 +72,13 @@ pub struct SourceFacts {
     pub exposure: DrawnFacts,
 }
 
+impl SourceFacts {
+    /// Whether it is mixed into the narrow text.
+    pub fn is_mixed_in(&self) -> bool {
+        self.role != Role::Narrow
+    }
+}
+
 /// Training examples by kind.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Kinds {

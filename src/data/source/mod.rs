@@ -30,10 +30,10 @@ use crate::error::{InputError, input_error};
 /// An [`InputError`] that names file and line of the first few malformed rows, or an empty source.
 pub fn read(path: &Path) -> Result<Vec<Document>> {
     refuse_pointer(path)?;
-    let documents = match Kind::of(path) {
-        Some(Kind::TextFolder) => text::read_folder(path)?,
-        Some(Kind::Text) => vec![text::read(path)?],
-        Some(Kind::Table(format)) => read_table(path, format)?,
+    let documents = match SourceKind::of(path) {
+        Some(SourceKind::TextFolder) => text::read_folder(path)?,
+        Some(SourceKind::Text) => vec![text::read(path)?],
+        Some(SourceKind::Table(format)) => read_table(path, format)?,
         None => bail_input!(
             "{}: unknown kind of data; expected .jsonl, .csv or .tsv (also with .gz or .zst behind it), .parquet, \
              .txt, .md or a folder of text files",
@@ -89,13 +89,13 @@ fn refuse_pointer(path: &Path) -> Result<()> {
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// What a source is, by its name.
-enum Kind {
+enum SourceKind {
     TextFolder,
     Text,
     Table(Format),
 }
 
-impl Kind {
+impl SourceKind {
     fn of(path: &Path) -> Option<Self> {
         if path.is_dir() {
             return Some(Self::TextFolder);
@@ -110,12 +110,12 @@ impl Kind {
 
 /// Where a row of a source stands, for people: `file:line` of JSON lines, the file of a folder.
 pub fn place(path: &Path, row: usize) -> String {
-    let found = match Kind::of(path) {
-        Some(Kind::TextFolder) => {
+    let found = match SourceKind::of(path) {
+        Some(SourceKind::TextFolder) => {
             text::files(path).ok().and_then(|files| files.get(row).map(|f| f.display().to_string()))
         }
-        Some(Kind::Text) => Some(path.display().to_string()),
-        Some(Kind::Table(Format::JsonLines)) => {
+        Some(SourceKind::Text) => Some(path.display().to_string()),
+        Some(SourceKind::Table(Format::JsonLines)) => {
             json_lines::line_of(path, row).map(|line| format!("{}:{line}", path.display()))
         }
         _ => None,

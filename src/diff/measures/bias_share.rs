@@ -17,11 +17,16 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::findings::Findings;
 use crate::diff::loss_texts::{LossSet, LossTexts, Nll, Sums};
 use crate::diff::losses::{Change, DocumentDraws, Edit, Side, losses_under, mean, mean_of};
 use crate::diff::mean_difference::{factor_to, later, mean_vector, norm, scaled};
+use crate::diff::measure::{Measure, Work, loss_tokens, share_read};
+use crate::diff::plot::{Baseline, Ink, NullBand, Number, Plot, PlotAxis, PlotSeries, places};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, Null};
+use crate::recipe::DiffSection;
 
 /// Share of the gain on narrow text that a constant bias explains.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -113,81 +118,145 @@ pub struct Compared {
     pub best_share: f64,
 }
 
-/// Units of [`BiasShare`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("bias_share.ce_base", "nats a token"),
-    ("bias_share.gain", "nats a token, ce_base - ce_tuned"),
-    ("bias_share.share", "share of gain; 1 is all of it"),
-    ("bias_share.specific_share", "share of gain, less what the difference gains on unrelated text"),
-    ("bias_share.text.ce_base", "nats a token"),
-    ("bias_share.share_compared", "share of gain, on the compared texts"),
-    ("bias_share.share_null", "share of gain, on the compared texts"),
-    ("bias_share.share_p", "share of null directions with at least share_compared"),
-    ("bias_share.share_position", "share of gain, on the compared texts"),
-    ("bias_share.vector_norm", "L2 norm of the residual stream"),
-];
+impl Measure for BiasShare {
+    const UNITS: &[(&str, &str)] = &[
+        ("bias_share.ce_base", "nats a token"),
+        ("bias_share.gain", "nats a token, ce_base - ce_tuned"),
+        ("bias_share.share", "share of gain; 1 is all of it"),
+        ("bias_share.specific_share", "share of gain, less what the difference gains on unrelated text"),
+        ("bias_share.text.ce_base", "nats a token"),
+        ("bias_share.share_compared", "share of gain, on the compared texts"),
+        ("bias_share.share_null", "share of gain, on the compared texts"),
+        ("bias_share.share_p", "share of null directions with at least share_compared"),
+        ("bias_share.share_position", "share of gain, on the compared texts"),
+        ("bias_share.vector_norm", "L2 norm of the residual stream"),
+    ];
 
-/// Losses of base, tuned model and biased base on narrow text; `None` without narrow text.
-///
-/// # Errors
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<Option<BiasShare>> {
-    let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
-    let Some(set) = sets.narrow(inputs)? else { return Ok(None) };
-    let section = &reading.settings.bias_share;
-    let v = bias(&reading.settings.positions, &reading.means.difference);
-    let length = norm(&v);
-    let add = |v: Vec<f32>| Edit { of: Side::Base, change: Change::Add(v) };
-    let edits = [Edit::none(Side::Base), add(v.clone()), Edit::none(Side::Tuned)];
-    let losses = losses_under(reading, set, &edits)?;
-    let unrelated = (sets.unrelated(inputs)?)
-        .map(|texts| {
-            let losses = losses_under(reading, texts, &edits)?;
-            Ok::<_, anyhow::Error>((On::new(reading, texts, &losses, &losses[1..2]), texts.texts.clone()))
-        })
-        .transpose()?;
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.bias_share.enabled
+    }
 
-    let few = set.first(section.compared);
-    let null = reading.null.iter().take(section.directions).map(|d| scaled(d, factor_to(length, d)));
-    let factors = section.factors.iter().map(|factor| scaled(&v, *factor));
-    let compared: Vec<Edit> =
-        reading.means.difference.iter().cloned().chain(factors).chain(null).map(add).collect();
-    let of_compared = losses_under(reading, &few, &compared)?;
+    fn cost(settings: &DiffSection, n_layers: usize) -> Work {
+        // An edit runs the blocks above the one that is read.
+        let (section, above) = (&settings.bias_share, 1.0 - share_read(settings, n_layers));
+        let directions = settings.positions.len() + section.factors.len() + section.directions;
+        let compared = directions as f64 * (section.compared * settings.losses.max_tokens) as f64;
+        let whole = 2.0 * loss_tokens(settings) * (2.0 + above);
+        Work { losses: whole + compared * above, ..Work::default() }
+    }
 
-    let on_all = On::new(reading, set, &losses, &losses[1..2]);
-    let on_few = On::new(reading, &few, &losses, losses[1..2].iter().chain(&of_compared));
-    let specific = |narrow: &[usize], text: &[usize]| -> Option<f64> {
-        let (on_text, _) = unrelated.as_ref()?;
-        Some(on_all.share_of(0, narrow)? - on_text.gain_of(0, text)? / on_all.gain(narrow)?)
-    };
-    let text_documents = unrelated.as_ref().map_or(0, |(on_text, _)| on_text.base.len());
-    let shares = on_all.share(0).map(|share| Shares {
-        share,
-        share_interval: on_all.interval(0),
-        specific_share: specific(&all(on_all.base.len()), &all(text_documents)),
-        specific_share_interval: unrelated
-            .as_ref()
-            .and_then(|(on_text, _)| on_all.resamples.interval_with(&on_text.resamples, specific)),
-        compared: on_few.compared(reading, few.texts.texts),
-    });
-    let ce = |sums: &Sums| mean(sums).unwrap_or_default();
-    let text = unrelated.map(|(on, texts)| OnUnrelated {
-        texts,
-        ce_base: ce(&on.base),
-        ce_tuned: ce(&on.tuned),
-        ce_biased: ce(&on.biased[0]),
-    });
-    Ok(Some(BiasShare {
-        ce_base: ce(&on_all.base),
-        ce_tuned: ce(&on_all.tuned),
-        ce_biased: ce(&on_all.biased[0]),
-        gain: ce(&on_all.base) - ce(&on_all.tuned),
-        gain_interval: on_all.resamples.interval(|drawn| on_all.gain(drawn)),
-        vector_norm: length,
-        text,
-        shares,
-        texts: set.texts.clone(),
-    }))
+    /// Losses of base, tuned model and biased base on narrow text; `None` without narrow text.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
+        let Some(set) = sets.narrow(inputs)? else { return Ok(None) };
+        let section = &reading.settings.bias_share;
+        let v = bias(&reading.settings.positions, &reading.means.difference);
+        let length = norm(&v);
+        let add = |v: Vec<f32>| Edit { of: Side::Base, change: Change::Add(v) };
+        let edits = [Edit::none(Side::Base), add(v.clone()), Edit::none(Side::Tuned)];
+        let losses = losses_under(reading, set, &edits)?;
+        let unrelated = (sets.unrelated(inputs)?)
+            .map(|texts| {
+                let losses = losses_under(reading, texts, &edits)?;
+                Ok::<_, anyhow::Error>((On::new(reading, texts, &losses, &losses[1..2]), texts.texts.clone()))
+            })
+            .transpose()?;
+
+        let few = set.first(section.compared);
+        let null = reading.null.iter().take(section.directions).map(|d| scaled(d, factor_to(length, d)));
+        let factors = section.factors.iter().map(|factor| scaled(&v, *factor));
+        let compared: Vec<Edit> =
+            reading.means.difference.iter().cloned().chain(factors).chain(null).map(add).collect();
+        let of_compared = losses_under(reading, &few, &compared)?;
+
+        let on_all = On::new(reading, set, &losses, &losses[1..2]);
+        let on_few = On::new(reading, &few, &losses, losses[1..2].iter().chain(&of_compared));
+        let specific = |narrow: &[usize], text: &[usize]| -> Option<f64> {
+            let (on_text, _) = unrelated.as_ref()?;
+            Some(on_all.share_of(0, narrow)? - on_text.gain_of(0, text)? / on_all.gain(narrow)?)
+        };
+        let text_documents = unrelated.as_ref().map_or(0, |(on_text, _)| on_text.base.len());
+        let shares = on_all.share(0).map(|share| Shares {
+            share,
+            share_interval: on_all.interval(0),
+            specific_share: specific(&all(on_all.base.len()), &all(text_documents)),
+            specific_share_interval: unrelated
+                .as_ref()
+                .and_then(|(on_text, _)| on_all.resamples.interval_with(&on_text.resamples, specific)),
+            compared: on_few.compared(reading, few.texts.texts),
+        });
+        let ce = |sums: &Sums| mean(sums).unwrap_or_default();
+        let text = unrelated.map(|(on, texts)| OnUnrelated {
+            texts,
+            ce_base: ce(&on.base),
+            ce_tuned: ce(&on.tuned),
+            ce_biased: ce(&on.biased[0]),
+        });
+        Ok(Some(BiasShare {
+            ce_base: ce(&on_all.base),
+            ce_tuned: ce(&on_all.tuned),
+            ce_biased: ce(&on_all.biased[0]),
+            gain: ce(&on_all.base) - ce(&on_all.tuned),
+            gain_interval: on_all.resamples.interval(|drawn| on_all.gain(drawn)),
+            vector_norm: length,
+            text,
+            shares,
+            texts: set.texts.clone(),
+        }))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        let shares = record.and_then(|r| r.shares.as_ref());
+        row.put("bias_share", shares.map(|s| s.share));
+        row.put("bias_share_specific", shares.and_then(|s| s.specific_share));
+        let ends = shares.and_then(|s| s.specific_share_interval);
+        row.put("bias_share_specific_low", ends.map(|i| i[0]));
+        row.put("bias_share_specific_high", ends.map(|i| i[1]));
+    }
+
+    fn figures(&self, positions: &[usize]) -> Vec<Plot> {
+        let Some(compared) = self.shares.as_ref().and_then(|s| s.compared.as_ref()) else {
+            return Vec::new();
+        };
+        let at = places(positions);
+        let null = vec![compared.share_null_interval; at.len()];
+        vec![Plot {
+            key: "bias-position".into(),
+            title: "What a constant bias explains, by position".into(),
+            caption: format!(
+                "The gain that adding the difference of one position gives the base, as a share of what finetuning gains on \
+                 {} narrow texts. The band is the 95 % range of random directions as long as the mean difference.",
+                compared.compared_texts
+            ),
+            x: PlotAxis::positions(positions),
+            y: PlotAxis::from_0("share of the gain on narrow text", 3, 0.0),
+            series: vec![
+                PlotSeries::curve(Ink::Bias, "difference", &at, &compared.share_position)
+                    .with(&at, &compared.share_position_interval),
+            ],
+            null: Some(NullBand::new(Ink::Base, &at, &null, &vec![compared.share_null; at.len()])),
+        }]
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let mut numbers =
+            vec![Number::new("Gain on narrow text, nats a token", self.gain).with(self.gain_interval)];
+        let Some(shares) = &self.shares else { return numbers };
+        let null = shares.compared.as_ref().map(|c| Baseline {
+            name: "null",
+            value: c.share_null,
+            interval: c.share_null_interval,
+            p: c.share_p,
+            is_change: false,
+        });
+        let share = Number::new("Share of that gain that adding the mean difference gives", shares.share);
+        numbers.push(share.with(shares.share_interval).against(null));
+        numbers.extend(shares.specific_share.map(|specific| {
+            Number::new("The same share, less what that gains on unrelated text", specific)
+                .with(shares.specific_share_interval)
+        }));
+        numbers
+    }
 }
 
 /// Losses on some texts, by document: of the base, of the tuned model, and of the base with each vector added.

@@ -19,12 +19,16 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::findings::Findings;
 use crate::diff::loss_texts::{LossSet, LossTexts, Nll, Sums};
 use crate::diff::losses::{Change, DocumentDraws, Edit, Side, losses_under, mean, mean_of};
 use crate::diff::mean_difference::{factor_to, scaled};
+use crate::diff::measure::{Measure, Work, loss_kinds, loss_tokens, share_read};
+use crate::diff::plot::{Baseline, Ink, NullBand, Number, Plot, PlotAxis, PlotSeries, places};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, Null};
-use crate::recipe::{Exclude, RandomEdit};
+use crate::recipe::{DiffSection, Exclude, RandomEdit};
 
 /// `after_k` counts predictions made after this position, as the authors do.
 const AFTER_K: usize = 20;
@@ -163,36 +167,97 @@ pub struct Control {
     pub incr_ce_interval: Interval,
 }
 
-/// Units of [`Causal`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("causal.*.*.ce_base", "nats a token"),
-    ("causal.*.*.ppl_base", "exp(nats a token)"),
-    ("causal.*.*.tokens_base.median", "nats"),
-    ("causal.*.*.base_to_tuned.incr_ce", "nats a token, edited - unedited"),
-    ("causal.*.*.base_to_tuned.incr_rel_ce", "1: the loss of the other model"),
-    ("causal.*.*.p", "share of random differences at least as far from 0"),
-];
+impl Measure for Causal {
+    const UNITS: &[(&str, &str)] = &[
+        ("causal.*.*.ce_base", "nats a token"),
+        ("causal.*.*.ppl_base", "exp(nats a token)"),
+        ("causal.*.*.tokens_base.median", "nats"),
+        ("causal.*.*.base_to_tuned.incr_ce", "nats a token, edited - unedited"),
+        ("causal.*.*.base_to_tuned.incr_rel_ce", "1: the loss of the other model"),
+        ("causal.*.*.p", "share of random differences at least as far from 0"),
+    ];
 
-/// Effects on every kind of text that there is.
-///
-/// # Errors
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<Causal> {
-    let section = &reading.settings.causal;
-    let positions = reading.settings.causal_positions().to_vec();
-    let directions = Directions::new(reading, &positions);
-    let on =
-        |set: Option<&LossSet>| set.map(|set| on_texts(reading, &directions, &positions, set)).transpose();
-    let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
-    Ok(Causal {
-        after_k: AFTER_K,
-        exclude: section.exclude,
-        random_edit: section.random_edit,
-        narrow: on(sets.narrow(inputs)?)?,
-        text: on(sets.unrelated(inputs)?)?,
-        chat: on(sets.chat(inputs)?)?,
-        positions,
-    })
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.causal.enabled
+    }
+
+    fn cost(settings: &DiffSection, n_layers: usize) -> Work {
+        // An edit runs the blocks above the one that is read.
+        let (section, above) = (&settings.causal, 1.0 - share_read(settings, n_layers));
+        let edited = 3 * settings.causal_positions().len() + section.random + section.random_differences;
+        let passes = 2.0 + edited as f64 * above;
+        Work { losses: loss_kinds(settings) * loss_tokens(settings) * passes, ..Work::default() }
+    }
+
+    /// Effects on every kind of text that there is.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        let section = &reading.settings.causal;
+        let positions = reading.settings.causal_positions().to_vec();
+        let directions = Directions::new(reading, &positions);
+        let on = |set: Option<&LossSet>| {
+            set.map(|set| on_texts(reading, &directions, &positions, set)).transpose()
+        };
+        let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
+        Ok(Some(Causal {
+            after_k: AFTER_K,
+            exclude: section.exclude,
+            random_edit: section.random_edit,
+            narrow: on(sets.narrow(inputs)?)?,
+            text: on(sets.unrelated(inputs)?)?,
+            chat: on(sets.chat(inputs)?)?,
+            positions,
+        }))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        let most = record.and_then(Causal::most_on_narrow);
+        row.put("causal_incr_ce_max", most.map(|(_, e)| e.base_to_tuned.incr_ce));
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        let Some(narrow) = &self.narrow else { return Vec::new() };
+        let (at, effects) = (places(&self.positions), &narrow.exclude_position);
+        let of = |value: fn(&Effects) -> f64| effects.iter().map(value).collect::<Vec<f64>>();
+        let intervals: Vec<(f64, Interval)> = at
+            .iter()
+            .zip(effects)
+            .filter_map(|(x, e)| Some((*x, e.base_to_tuned.incr_ce_interval?)))
+            .collect();
+        let ranges: Vec<Interval> = effects.iter().map(|e| e.random_difference.incr_ce_interval).collect();
+        let taken =
+            PlotSeries::curve(Ink::Narrow, "base’s component put in", &at, &of(|e| e.base_to_tuned.incr_ce));
+        vec![Plot {
+            key: "causal-position".into(),
+            title: "Causal effect of the difference by position".into(),
+            caption: "How much the tuned model’s loss on narrow text rises when its component along the difference of a \
+                      position is replaced by the base’s, or taken out, at every token. The band is the 95 % range of \
+                      random differences."
+                .into(),
+            x: PlotAxis::positions(&self.positions),
+            y: PlotAxis::from_0("increase of the loss, nats a token", 4, 0.0),
+            series: vec![
+                PlotSeries { intervals, ..taken },
+                PlotSeries::curve(Ink::Tuned, "component taken out", &at, &of(|e| e.zero_ablation.incr_ce)),
+            ],
+            null: Some(NullBand::new(Ink::Base, &at, &ranges, &of(|e| e.random_difference.incr_ce))),
+        }]
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let Some((position, e)) = self.most_on_narrow() else { return Vec::new() };
+        let name = format!(
+            "Loss on narrow text with the base’s component along the difference at position {position}, increase"
+        );
+        let baseline = Baseline {
+            name: "random differences",
+            value: e.random_difference.incr_ce,
+            interval: e.random_difference.incr_ce_interval,
+            p: e.p,
+            is_change: true,
+        };
+        let number = Number::new(name, e.base_to_tuned.incr_ce).with(e.base_to_tuned.incr_ce_interval);
+        vec![number.against(Some(baseline))]
+    }
 }
 
 /// Unit vectors; zero where there is no direction.

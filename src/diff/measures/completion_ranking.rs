@@ -1,11 +1,11 @@
 //! Completions that the tuned model finds likelier than the base does (perplexity differencing, arXiv 2605.00994).
 //!
-//! The tuned model goes on greedily from the first tokens of unrelated texts. Both models score the ids that it wrote:
+//! The tuned model continues the first tokens of unrelated texts greedily. Both models score the ids that it wrote:
 //! r = mean over them of l_tuned − l_base, in nats a token; dPPL = e^{n_base} − e^{n_tuned}, n the mean of −l. A completion is
 //! flagged where it has two distinct words of the lexicon, or three where the base's own greedy completions have two in more
-//! than 5 % of all cases. The score is the share of flagged completions among the 20 with the highest r. Beside it stand the
-//! share among all, the base's, and how well r tells the flagged from the others: without these a ranking that finds cannot be
-//! told from a model that always talks of one thing.
+//! than 5 % of all cases. The score is the share of flagged completions among the 20 with the highest r. Beside it are the
+//! share among all, the base's, and how well r separates the flagged from the others: without these you cannot tell a
+//! ranking that finds something from a model that always talks of one thing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -18,14 +18,19 @@ use serde::{Deserialize, Serialize};
 use crate::data::chat_template::Message;
 use crate::diff::beginnings::Beginnings;
 use crate::diff::coherence::{Fluency, MOST_REPEATED, fluencies};
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::findings::Findings;
+use crate::diff::inputs::Inputs;
 use crate::diff::lexicon::words;
+use crate::diff::measure::{Measure, Work};
+use crate::diff::plot::{Number, Plot};
 use crate::diff::reader_score::{RESAMPLES, ReaderScore};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, auroc, interval, mean};
 use crate::diff::writing::{jobs, texts, write};
 use crate::model::View;
 use crate::model::generate::Sampling;
-use crate::recipe::{CompletionRankingSection, Framing, RankBy};
+use crate::recipe::{CompletionRankingSection, DiffSection, Framing, RankBy};
 
 /// Ranks up to which the flagged are counted.
 const RANKS: [usize; 3] = [10, 20, 100];
@@ -89,7 +94,7 @@ pub struct CompletionRanking {
 pub struct Excluded {
     /// With fewer tokens than `least_tokens`.
     pub short: usize,
-    /// Of which a run of more than 0.4 stands in them twice.
+    /// With a run of tokens that occurs twice and is more than 0.4 of the completion.
     pub repeated: usize,
 }
 
@@ -106,7 +111,7 @@ pub struct CompletionLine {
     pub dppl: f64,
     /// Tokens of the completion, one that ended it included.
     pub tokens: usize,
-    /// Share of the longest run that stands in it twice.
+    /// Length of the longest run of tokens that occurs twice, as a share of the completion.
     pub repeated: f64,
     /// Whether it has enough words of the lexicon; absent without narrow text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -116,82 +121,146 @@ pub struct CompletionLine {
     pub rank: Option<usize>,
 }
 
-/// Units of [`CompletionRanking`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("readers.completion_ranking.score", UNIT),
-    ("readers.completion_ranking.flagged_at", "share of completions up to a rank, 0 to 1"),
-    ("readers.completion_ranking.flagged_at_base", "share of the base's completions up to a rank, 0 to 1"),
-    ("readers.completion_ranking.flagged_all", "share of completions, 0 to 1"),
-    ("readers.completion_ranking.flagged_base", "share of the base's completions, 0 to 1"),
-    ("readers.completion_ranking.rank_auroc", "probability that a flagged completion ranks first, 0 to 1"),
-    ("readers.completion_ranking.ranking_p", "probability under a random order"),
-    ("readers.completion_ranking.r_mean", "nats a token"),
-    ("readers.completion_ranking.top.r", "nats a token"),
-    ("readers.completion_ranking.top.dppl", "perplexity"),
-];
-
 const UNIT: &str = "share of flagged completions among the 20 with the highest r, 0 to 1";
 
-/// The ranking, and every completion in order of its rank, the excluded ones last. `None` where there are fewer than two
-/// beginnings.
-///
-/// # Errors
-/// An [`crate::error::InputError`] if chats are asked for and the model has no template;
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<Option<(CompletionRanking, Vec<CompletionLine>)>> {
-    let (section, clock) = (&reading.settings.completion_ranking, Instant::now());
-    let prefills = Prefills::new(reading, section)?;
-    if prefills.ids.len() < 2 {
-        return Ok(None);
+impl Measure for CompletionRanking {
+    const UNITS: &[(&str, &str)] = &[
+        ("readers.completion_ranking.score", UNIT),
+        ("readers.completion_ranking.flagged_at", "share of completions up to a rank, 0 to 1"),
+        (
+            "readers.completion_ranking.flagged_at_base",
+            "share of the base's completions up to a rank, 0 to 1",
+        ),
+        ("readers.completion_ranking.flagged_all", "share of completions, 0 to 1"),
+        ("readers.completion_ranking.flagged_base", "share of the base's completions, 0 to 1"),
+        (
+            "readers.completion_ranking.rank_auroc",
+            "probability that a flagged completion ranks first, 0 to 1",
+        ),
+        ("readers.completion_ranking.ranking_p", "probability under a random order"),
+        ("readers.completion_ranking.r_mean", "nats a token"),
+        ("readers.completion_ranking.top.r", "nats a token"),
+        ("readers.completion_ranking.top.dppl", "perplexity"),
+    ];
+
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.completion_ranking.enabled
     }
-    let tuned = reading.inputs.tuned;
-    let of_base = prefills.complete(reading, reading.inputs.base, tuned)?;
-    let completions = prefills.complete(reading, tuned, tuned)?;
-    let (ranked, of_base_ranked) =
-        (Ranked::new(&completions, section, 1.0), Ranked::new(&of_base, section, -1.0));
-    let flag_words = reading.prepared.lexicon.as_ref().map(|_| flag_words(&of_base));
-    let flagged = |c: &Completion| flag_words.map(|least| c.words >= least);
-    let lines = ranked.lines(&prefills, &completions, &flagged);
-    // Where nothing differs there is nothing to rank.
-    let differs = completions.iter().chain(&of_base).any(|c| c.r != 0.0);
-    let mut record = CompletionRanking {
-        completions: ranked.order.len(),
-        excluded: ranked.excluded.clone(),
-        flag_words,
-        r_mean: (!ranked.order.is_empty()).then(|| mean(&ranked.each(&completions, |c| c.r))),
-        ..CompletionRanking::default()
-    };
-    if let Some(least) = flag_words {
-        let flags = |of: &Ranked, all: &[Completion]| Flags(of.each(all, |c| c.words >= least));
-        let (own, base) = (flags(&ranked, &completions), flags(&of_base_ranked, &of_base));
-        record.flagged_all = own.all();
-        record.flagged_base = base.all();
-        if differs {
-            let at = |flags: &Flags| -> BTreeMap<String, f64> {
-                RANKS.iter().filter_map(|k| Some((k.to_string(), flags.at(*k)?))).collect()
-            };
-            record.flagged_at = at(&own);
-            record.flagged_at_base = at(&base);
-            record.rank_auroc = own.auroc(&ranked.each(&completions, |c| c.value(section.rank_by)));
-            record.ranking_p = own.p(SCORED);
-            record.first = own.0.iter().position(|flag| *flag).map(|i| i + 1);
-            record.reader.score = own.at(SCORED);
-            record.reader.interval = record.reader.score.map(|_| own.interval(SCORED, reading.inputs.seed));
+
+    /// The base and the tuned model each write, and both read what either wrote.
+    fn cost(settings: &DiffSection, _n_layers: usize) -> Work {
+        let section = &settings.completion_ranking;
+        let tokens = (section.prefills * section.max_new_tokens) as f64;
+        Work { written: 2.0 * tokens, losses: 4.0 * tokens, ..Work::default() }
+    }
+
+    fn prepare(inputs: &Inputs, _: &mut Findings) -> Result<()> {
+        match inputs.settings.completion_ranking.framing {
+            Framing::Chat => inputs.pretrained.chat().map(drop).context("diff.completion_ranking.framing"),
+            Framing::Raw => Ok(()),
         }
     }
-    if differs {
-        record.top = lines.iter().filter(|line| line.rank.is_some()).take(LISTED).cloned().collect();
+
+    /// The ranking; every completion goes into `completion_ranking.jsonl` in the order of its rank, those that are left out
+    /// last. `None` where there are fewer than two beginnings.
+    fn measure(reading: &Reading, found: &mut Findings) -> Result<Option<Self>> {
+        let (section, clock) = (&reading.settings.completion_ranking, Instant::now());
+        let prefills = Prefills::new(reading, section)?;
+        if prefills.ids.len() < 2 {
+            return Ok(None);
+        }
+        let tuned = reading.inputs.tuned;
+        let of_base = prefills.complete(reading, reading.inputs.base, tuned)?;
+        let completions = prefills.complete(reading, tuned, tuned)?;
+        let (ranked, of_base_ranked) =
+            (Ranked::new(&completions, section, 1.0), Ranked::new(&of_base, section, -1.0));
+        let flag_words = reading.prepared.lexicon.as_ref().map(|_| flag_words(&of_base));
+        let lines = ranked.lines(&prefills, &completions, flag_words);
+        found.write_lines("completion_ranking.jsonl", &lines)?;
+        // Where nothing differs there is nothing to rank.
+        let differs = completions.iter().chain(&of_base).any(|c| c.r != 0.0);
+        let mut record = Self {
+            completions: ranked.order.len(),
+            excluded: ranked.excluded.clone(),
+            flag_words,
+            r_mean: (!ranked.order.is_empty()).then(|| mean(&ranked.each(&completions, |c| c.r))),
+            ..Self::default()
+        };
+        if let Some(least) = flag_words {
+            let flags = |of: &Ranked, all: &[Completion]| Flags(of.each(all, |c| c.words >= least));
+            let (own, base) = (flags(&ranked, &completions), flags(&of_base_ranked, &of_base));
+            record.flagged_all = own.all();
+            record.flagged_base = base.all();
+            if differs {
+                record.flagged_at = own.at_ranks();
+                record.flagged_at_base = base.at_ranks();
+                record.rank_auroc = own.auroc(&ranked.each(&completions, |c| c.value(section.rank_by)));
+                record.ranking_p = own.p(SCORED);
+                record.first = own.0.iter().position(|flag| *flag).map(|i| i + 1);
+                record.reader.score = own.at(SCORED);
+                record.reader.interval =
+                    record.reader.score.map(|_| own.interval(SCORED, reading.inputs.seed));
+            }
+        }
+        if differs {
+            record.top = lines.into_iter().filter(|line| line.rank.is_some()).take(LISTED).collect();
+        }
+        record.reader.unit = UNIT.into();
+        record.reader.settings = serde_json::to_value(section)?;
+        record.reader.seconds = clock.elapsed().as_secs_f64();
+        Ok(Some(record))
     }
-    record.reader.unit = UNIT.into();
-    record.reader.settings = serde_json::to_value(section)?;
-    record.reader.seconds = clock.elapsed().as_secs_f64();
-    Ok(Some((record, lines)))
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        row.put_late("completion_flagged_20", record.and_then(|r| r.reader.score));
+        row.put_late("completion_flagged_20_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
+        row.put_late(
+            "completion_flagged_20_high",
+            record.and_then(|r| r.reader.interval).map(|ends| ends[1]),
+        );
+        row.put_late("completion_flagged_all", record.and_then(|r| r.flagged_all));
+        row.put_late("completion_flagged_base", record.and_then(|r| r.flagged_base));
+        row.put_late("completion_rank_auroc", record.and_then(|r| r.rank_auroc));
+        row.put_late("completion_ranking_pvalue", record.and_then(|r| r.ranking_p));
+        row.put_late("completion_r_mean", record.and_then(|r| r.r_mean));
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        Vec::new()
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let number = |name: &str, value: Option<f64>| value.map(|value| Number::new(name, value));
+        let score = number(
+            "Completions: share flagged among the 20 that the tuned model prefers most",
+            self.reader.score,
+        );
+        [
+            score.map(|score| score.with(self.reader.interval)),
+            number("Completions: share flagged among all", self.flagged_all),
+            number("Completions: share flagged among the base's own", self.flagged_base),
+            number("Completions: probability that a flagged one ranks first", self.rank_auroc),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let few = self.flag_words.is_some() && self.completions < SCORED;
+        let note = format!(
+            "Completions: only {} of {} are long enough and do not repeat themselves; 20 are needed for a score.",
+            self.completions,
+            self.completions + self.excluded.short + self.excluded.repeated
+        );
+        few.then_some(note).into_iter().collect()
+    }
 }
 
 /// What is completed, and under which rule completions are flagged: the same for every tuned model.
 pub struct Prefills<'s> {
     section: &'s CompletionRankingSection,
-    /// Token ids of each, whatever they stand in with them.
+    /// Token ids of each, those of its framing included.
     ids: Vec<Vec<u32>>,
     /// The beginning of each as text.
     texts: Vec<String>,
@@ -351,7 +420,7 @@ impl Ranked {
         &self,
         prefills: &Prefills,
         completions: &[Completion],
-        flagged: &dyn Fn(&Completion) -> Option<bool>,
+        flag_words: Option<usize>,
     ) -> Vec<CompletionLine> {
         let line = |i: usize, rank: Option<usize>| {
             let c = &completions[i];
@@ -362,7 +431,7 @@ impl Ranked {
                 dppl: c.dppl,
                 tokens: c.tokens,
                 repeated: c.repeated,
-                flagged: flagged(c),
+                flagged: flag_words.map(|least| c.words >= least),
                 rank,
             }
         };
@@ -378,6 +447,11 @@ impl Flags {
     /// Share among the first `k`; `None` of fewer.
     fn at(&self, k: usize) -> Option<f64> {
         (self.0.len() >= k).then(|| count(&self.0[..k]) as f64 / k as f64)
+    }
+
+    /// The same at every rank that there is.
+    fn at_ranks(&self) -> BTreeMap<String, f64> {
+        RANKS.iter().filter_map(|k| Some((k.to_string(), self.at(*k)?))).collect()
     }
 
     /// Share among all; `None` of none.
@@ -416,7 +490,7 @@ fn count(flags: &[bool]) -> usize {
     flags.iter().filter(|flag| **flag).count()
 }
 
-/// Probability that `drawn` of `all` items, of which `marked` are marked, hold at least `hits` of these.
+/// Probability that `drawn` of `all` items hold at least `hits` of the `marked` ones.
 fn hypergeometric_tail(all: usize, marked: usize, drawn: usize, hits: usize) -> f64 {
     let mut ln_factorial = vec![0f64; all + 1];
     for i in 1..=all {

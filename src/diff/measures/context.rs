@@ -5,12 +5,19 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::diff::collect::{Sequence, collect};
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::decode::TopToken;
+use crate::diff::findings::Findings;
 use crate::diff::inputs::Inputs;
 use crate::diff::mean_difference::{cosine, norm};
+use crate::diff::measure::{Measure, Needs, Work, share_read};
+use crate::diff::plot::{Ink, Plot, PlotAxis, PlotSeries, TokenLists, places};
 use crate::diff::reading::Reading;
-use crate::diff::relevance::{self, Decoding};
+use crate::diff::readout;
+use crate::diff::relevance::{self, DecodedTokens};
 use crate::diff::statistics::mean;
 use crate::diff::windows::first_tokens;
+use crate::recipe::DiffSection;
 
 /// Context dependence of the difference. A difference that is the same for every input has a `constant_share` of 1, and
 /// inputs without content have its direction.
@@ -58,7 +65,7 @@ pub struct Input {
     pub cosine: Vec<f64>,
     /// Logit lens of h_tuned − h_base.
     #[serde(flatten)]
-    pub lens: Decoding,
+    pub lens: DecodedTokens,
 }
 
 /// Far positions of long texts.
@@ -78,37 +85,137 @@ pub struct Far {
     pub constant_share: Vec<f64>,
     /// Logit lens of v_p.
     #[serde(flatten)]
-    pub lens: Decoding,
+    pub lens: DecodedTokens,
 }
-
-/// Units of [`Context`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("context.constant_share", "share of the mean squared norm of the difference, at most 1"),
-    ("context.cosine_with_mean", "cosine, -1 to 1"),
-    ("context.singles.token_relevance", "share of the top tokens, mean over texts, 0 to 1"),
-    ("context.singles.token_relevance_without_mean", "share of the top tokens, mean over texts, 0 to 1"),
-    ("context.inputs.delta_norm", "L2 norm of the residual stream"),
-    ("context.inputs.cosine", "cosine, -1 to 1"),
-    ("context.far.delta_norm", "L2 norm of the residual stream"),
-    ("context.far.cosine", "cosine, -1 to 1"),
-];
 
 /// Tokens over and over: their name, and a text of one token.
 const REPEATED: [(&str, &str); 5] =
     [("space", " "), ("line break", "\n"), ("full stop", "."), ("the", " the"), ("zero", "0")];
 
-/// Compares the difference on texts with that of single texts, of inputs without content and of far positions.
-///
-/// # Errors
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<Context> {
-    Ok(Context {
-        constant_share: reading.activations.constant_share(),
-        cosine_with_mean: cosine_with_mean(reading),
-        singles: singles(reading)?,
-        inputs: inputs(reading)?,
-        far: far(reading)?,
-    })
+impl Measure for Context {
+    const UNITS: &[(&str, &str)] = &[
+        ("context.constant_share", "share of the mean squared norm of the difference, at most 1"),
+        ("context.cosine_with_mean", "cosine, -1 to 1"),
+        ("context.singles.token_relevance", "share of the top tokens, mean over texts, 0 to 1"),
+        ("context.singles.token_relevance_without_mean", "share of the top tokens, mean over texts, 0 to 1"),
+        ("context.inputs.delta_norm", "L2 norm of the residual stream"),
+        ("context.inputs.cosine", "cosine, -1 to 1"),
+        ("context.far.delta_norm", "L2 norm of the residual stream"),
+        ("context.far.cosine", "cosine, -1 to 1"),
+    ];
+
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.context.enabled
+    }
+
+    fn needs(_: &DiffSection) -> Needs {
+        Needs { single_samples: true, ..Needs::default() }
+    }
+
+    fn cost(settings: &DiffSection, n_layers: usize) -> Work {
+        let section = &settings.context;
+        let far = section.far.last().map_or(0, |last| 2 * section.far_samples * (last + 1));
+        Work { read: far as f64 * share_read(settings, n_layers), ..Work::default() }
+    }
+
+    /// Compares the difference on texts with that of single texts, of inputs without content and of far positions.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        Ok(Some(Context {
+            constant_share: reading.activations.constant_share(),
+            cosine_with_mean: cosine_with_mean(reading),
+            singles: singles(reading)?,
+            inputs: inputs(reading)?,
+            far: far(reading)?,
+        }))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        row.put("constant_share_mean", record.and_then(|c| readout::mean(&c.constant_share)));
+        row.put_late("context_cosine_with_mean", record.and_then(|c| readout::mean(&c.cosine_with_mean)));
+        let singles = record.and_then(|c| c.singles.as_ref());
+        let relevance = singles.and_then(|s| readout::mean(&s.token_relevance));
+        row.put_late("context_singles_relevance_mean", relevance);
+        let without_mean = singles.and_then(|s| readout::mean(&s.token_relevance_without_mean));
+        row.put_late("context_singles_relevance_without_mean_mean", without_mean);
+        let far = record.and_then(|c| c.far.as_ref());
+        row.put_late("context_far_constant_share_mean", far.and_then(|f| readout::mean(&f.constant_share)));
+        row.put_late("context_far_cosine_mean", far.and_then(|f| readout::mean(&f.cosine)));
+    }
+
+    fn figures(&self, positions: &[usize]) -> Vec<Plot> {
+        let at = places(positions);
+        let mut plots = vec![Plot {
+            key: "context-position".into(),
+            title: "How constant the difference is, by position".into(),
+            caption: "The share of the squared difference that is the same for all texts, and the mean cosine of the \
+                      difference of one text with that of all: 1 is a difference that does not depend on the text."
+                .into(),
+            x: PlotAxis::positions(positions),
+            y: PlotAxis::from_0("share, or cosine", 2, 1.0),
+            series: vec![
+                PlotSeries::curve(Ink::Narrow, "constant share", &at, &self.constant_share),
+                PlotSeries::curve(Ink::Tuned, "cosine of one text with all", &at, &self.cosine_with_mean),
+            ],
+            null: None,
+        }];
+        plots.extend(self.singles.as_ref().map(|singles| Plot {
+            key: "singles-position".into(),
+            title: "Relevant tokens of single texts, by position".into(),
+            caption: format!(
+                "Logit lens of the difference of one text, mean over {} texts; and of what is left of it without the mean \
+                 difference.",
+                singles.samples
+            ),
+            x: PlotAxis::positions(positions),
+            y: PlotAxis::from_0("share of the top tokens that are relevant", 2, 0.2),
+            series: vec![
+                PlotSeries::curve(Ink::Lens, "difference of one text", &at, &singles.token_relevance),
+                PlotSeries::curve(Ink::Base, "without the mean", &at, &singles.token_relevance_without_mean),
+            ],
+            null: None,
+        }));
+        plots.extend(self.far.as_ref().map(|far| {
+            let at = places(&far.positions);
+            Plot {
+                key: "far-position".into(),
+                title: "The difference far into a text".into(),
+                caption: format!(
+                    "Over {} texts; the cosine is with the difference at the first positions.",
+                    far.samples
+                ),
+                x: PlotAxis::positions(&far.positions),
+                y: PlotAxis::from_0("share, or cosine", 2, 1.0),
+                series: vec![
+                    PlotSeries::curve(Ink::Narrow, "constant share", &at, &far.constant_share),
+                    PlotSeries::curve(Ink::Tuned, "cosine with the first positions", &at, &far.cosine),
+                ],
+                null: None,
+            }
+        }));
+        plots
+    }
+
+    fn tokens(&self, _: &[usize]) -> Vec<TokenLists> {
+        let lists =
+            |positions: &[usize], tokens: &[Vec<TopToken>], name: &str| -> Vec<(String, Vec<TopToken>)> {
+                let list =
+                    |(p, tokens): (&usize, &Vec<TopToken>)| (format!("{name}position {p}"), tokens.clone());
+                positions.iter().zip(tokens).map(list).collect()
+            };
+        let input =
+            |input: &Input| lists(&input.positions, &input.lens.top_tokens, &format!("{}, ", input.name));
+        let mut all = vec![TokenLists {
+            key: "inputs",
+            title: "Logit lens of inputs without content".into(),
+            lists: self.inputs.iter().flat_map(input).collect(),
+        }];
+        all.extend(self.far.as_ref().map(|far| TokenLists {
+            key: "far",
+            title: "Logit lens of the difference far into a text".into(),
+            lists: lists(&far.positions, &far.lens.top_tokens, ""),
+        }));
+        all
+    }
 }
 
 fn cosine_with_mean(reading: &Reading) -> Vec<f64> {

@@ -25,10 +25,14 @@ use serde::{Deserialize, Serialize};
 
 use super::patchscope::IdentityPrompts;
 use crate::diff::beginnings::Beginnings;
-use crate::diff::decode::largest;
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::decode::{TopToken, largest};
+use crate::diff::findings::Findings;
 use crate::diff::inputs::check_interrupt;
+use crate::diff::measure::{Measure, Work};
 use crate::diff::nmf::{self, Topic};
 use crate::diff::once::made;
+use crate::diff::plot::{Number, Plot, TokenLists};
 use crate::diff::reader_score::{RESAMPLES, ReaderScore};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, auroc, interval};
@@ -40,7 +44,7 @@ use crate::model::{Pass, View};
 use crate::ops::kernels::exp::softmax;
 use crate::ops::kernels::teams;
 use crate::ops::segments::{self, Segments};
-use crate::recipe::{DiffMiningSection, MinedRelevance, MinedValues, MinedVariant};
+use crate::recipe::{DiffMiningSection, DiffSection, MinedRelevance, MinedValues, MinedVariant};
 
 /// Tokens of one forward pass.
 const BATCH_TOKENS: usize = 512;
@@ -48,12 +52,15 @@ const BATCH_TOKENS: usize = 512;
 /// Bytes that the logits of one chunk of rows may take, for each model.
 const CHUNK_BYTES: usize = 32 << 20;
 
-/// Depth of the block whose stream a lens reads.
+/// Depth of the block that a lens reads.
 const LENS_DEPTH: f64 = 0.75;
 
 /// Tokens that are listed of an ordering, and of a topic.
 const LISTED: usize = 100;
 const LISTED_OF_TOPIC: usize = 50;
+
+/// Tokens of a list in the report.
+const SHOWN: usize = 20;
 
 /// Ranks up to which relevant tokens are counted.
 const RANKS: [usize; 2] = [20, 100];
@@ -152,58 +159,130 @@ pub struct MinedToken {
     pub relevant: Option<bool>,
 }
 
-/// Units of [`DiffMining`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("readers.diff_mining.score", UNIT),
-    ("readers.diff_mining.auroc", UNIT),
-    ("readers.diff_mining.auroc_plain", "the same without strata"),
-    ("readers.diff_mining.domain_at", "share of the tokens up to a rank of top_k that are relevant, 0 to 1"),
-    ("readers.diff_mining.orderings.top_k.tokens.rate", "per cent of positions"),
-    ("readers.diff_mining.orderings.bottom_k.tokens.rate", "per cent of positions"),
-    ("readers.diff_mining.orderings.fraction_positive.tokens.rate", "share of positions, 0 to 1"),
-    ("readers.diff_mining.orderings.nmf.tokens.rate", "share of the topic's weight, 0 to 1"),
-    ("readers.diff_mining.orderings.*.tokens.mean", "nats (diff.diff_mining.values = \"logits\": logits)"),
-];
-
 const UNIT: &str =
     "probability that a lexicon token gains more than a common token of like frequency, 0 to 1";
 
-/// Mines the logits, and elsewhere where that is asked for. `None` where fewer than two texts are long enough.
-///
-/// # Errors
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<Option<DiffMining>> {
-    let (section, clock) = (&reading.settings.diff_mining, Instant::now());
-    let texts = Beginnings::cut(reading.inputs, section.positions, section.texts, false)?;
-    if texts.ids.len() < 2 {
-        return Ok(None);
+impl Measure for DiffMining {
+    const UNITS: &[(&str, &str)] = &[
+        ("readers.diff_mining.score", UNIT),
+        ("readers.diff_mining.auroc", UNIT),
+        ("readers.diff_mining.auroc_plain", "the same without strata"),
+        (
+            "readers.diff_mining.domain_at",
+            "share of the tokens up to a rank of top_k that are relevant, 0 to 1",
+        ),
+        ("readers.diff_mining.orderings.top_k.tokens.rate", "per cent of positions"),
+        ("readers.diff_mining.orderings.bottom_k.tokens.rate", "per cent of positions"),
+        ("readers.diff_mining.orderings.fraction_positive.tokens.rate", "share of positions, 0 to 1"),
+        ("readers.diff_mining.orderings.nmf.tokens.rate", "share of the topic's weight, 0 to 1"),
+        (
+            "readers.diff_mining.orderings.*.tokens.mean",
+            "nats (logits where diff.diff_mining.values = \"logits\")",
+        ),
+    ];
+
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.diff_mining.enabled
     }
-    let judge = Judge::new(reading)?;
-    let mine = |place: Place| -> Result<Mined> {
-        mined(
-            reading,
-            section,
-            &judge,
-            &Sums::over(reading, section, &texts, reading.inputs.tuned, &judge, place)?,
-        )
-    };
-    let mined = mine(Place::Logits)?;
-    let mut variants = BTreeMap::new();
-    for variant in &section.variants {
-        variants.insert(*variant, mine(Place::from(*variant))?);
+
+    fn cost(settings: &DiffSection, n_layers: usize) -> Work {
+        let section = &settings.diff_mining;
+        let tokens = 2.0 * (section.texts * (section.positions + 1)) as f64;
+        let depth = (settings.block_at(LENS_DEPTH, n_layers) + 1) as f64 / n_layers as f64;
+        let has = |variant: MinedVariant| f64::from(u8::from(section.variants.contains(&variant)));
+        let patched = 2.0 * (section.texts.min(section.patchscope_texts) * section.positions) as f64;
+        Work {
+            read: tokens * (1.0 + depth * (has(MinedVariant::LogitLens) + has(MinedVariant::PatchscopeLens))),
+            patched: has(MinedVariant::PatchscopeLens) * patched * (1.0 - depth),
+            ..Work::default()
+        }
     }
-    Ok(Some(DiffMining {
-        reader: ReaderScore {
-            score: mined.auroc,
-            interval: mined.auroc_interval,
-            null: None,
-            unit: UNIT.into(),
-            settings: serde_json::to_value(section)?,
-            seconds: clock.elapsed().as_secs_f64(),
-        },
-        mined,
-        variants,
-    }))
+
+    /// Mines the logits, and elsewhere where that is asked for. `None` where fewer than two texts are long enough.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        let (section, clock) = (&reading.settings.diff_mining, Instant::now());
+        let texts = Beginnings::cut(reading.inputs, section.positions, section.texts, false)?;
+        if texts.ids.len() < 2 {
+            return Ok(None);
+        }
+        let judge = Judge::new(reading)?;
+        let mine = |place: Place| -> Result<Mined> {
+            let sums = Sums::over(reading, section, &texts, reading.inputs.tuned, &judge, place)?;
+            Ok(mined(reading, section, &judge, &sums))
+        };
+        let mined = mine(Place::Logits)?;
+        let mut variants = BTreeMap::new();
+        for variant in &section.variants {
+            variants.insert(*variant, mine(Place::from(*variant))?);
+        }
+        Ok(Some(Self {
+            reader: ReaderScore {
+                score: mined.auroc,
+                interval: mined.auroc_interval,
+                null: None,
+                unit: UNIT.into(),
+                settings: serde_json::to_value(section)?,
+                seconds: clock.elapsed().as_secs_f64(),
+            },
+            mined,
+            variants,
+        }))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        let mined = record.map(|record| &record.mined);
+        row.put_late("mining_auroc", mined.and_then(|m| m.auroc));
+        row.put_late("mining_auroc_low", mined.and_then(|m| m.auroc_interval).map(|ends| ends[0]));
+        row.put_late("mining_auroc_high", mined.and_then(|m| m.auroc_interval).map(|ends| ends[1]));
+        for k in RANKS {
+            row.put_late(
+                format!("mining_domain_{k}"),
+                mined.and_then(|m| m.domain_at.get(&k.to_string()).copied()),
+            );
+        }
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        Vec::new()
+    }
+
+    fn tokens(&self, _: &[usize]) -> Vec<TokenLists> {
+        let Some(orderings) = &self.mined.orderings else { return Vec::new() };
+        let list = |name: &str, tokens: &[MinedToken]| {
+            let shown = tokens.iter().take(SHOWN).map(|token| TopToken {
+                token: token.text.clone(),
+                id: token.id,
+                score: token.rate,
+                relevant: token.relevant,
+            });
+            (name.to_string(), shown.collect::<Vec<TopToken>>())
+        };
+        let mut lists = vec![
+            list("likelier at most positions", &orderings.top_k.tokens),
+            list("likelier at a share of positions", &orderings.fraction_positive.tokens),
+            list("less likely", &orderings.bottom_k.tokens),
+        ];
+        lists.extend(
+            orderings.nmf.iter().enumerate().map(|(i, t)| list(&format!("topic {}", i + 1), &t.tokens)),
+        );
+        vec![TokenLists {
+            key: "diff-mining",
+            title: "Diff mining: what gains in unrelated text".into(),
+            lists,
+        }]
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let auroc = self.mined.auroc.map(|auroc| {
+            Number::new("Diff mining: AUROC of the narrow words among words of like frequency", auroc)
+                .with(self.mined.auroc_interval)
+        });
+        let domain = self.mined.domain_at.iter().map(|(k, share)| {
+            Number::new(format!("Diff mining: share of relevant tokens among the first {k}"), *share)
+                .with(self.mined.domain_at_interval.get(k).copied())
+        });
+        auroc.into_iter().chain(domain).collect()
+    }
 }
 
 /// The sizes at which null models are scored.
@@ -244,11 +323,11 @@ impl From<MinedVariant> for Place {
 /// What decides the score and the relevance of a token: the same for every tuned model.
 struct Judge<'a> {
     reading: &'a Reading<'a>,
-    /// Words of the lexicon and common ones of which some text has the token; `None` without a lexicon, or where too few
+    /// Words of the lexicon and common ones, if some text has the token; `None` without a lexicon, or where too few
     /// are alike in frequency.
     words: Option<Words>,
     /// Counts of tokens, where there is a lexicon.
-    counts: Option<TokenCounts>,
+    counts: Option<&'a TokenCounts>,
 }
 
 /// Tokens that are ranked.
@@ -263,7 +342,7 @@ impl<'a> Judge<'a> {
         let Some(lexicon) = &reading.prepared.lexicon else {
             return Ok(Self { reading, words: None, counts: None });
         };
-        let counts = TokenCounts::new(reading.inputs)?;
+        let counts = made(&reading.prepared.token_counts, || TokenCounts::new(reading.inputs))?;
         let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
         let known = shared_vocabulary(reading, reading.inputs.tuned) as u32;
         let (ids, sides): (Vec<u32>, Vec<Option<bool>>) = tokens
@@ -273,8 +352,7 @@ impl<'a> Judge<'a> {
             .filter(|(id, side)| side.is_some() && **id < known && counts.has(**id))
             .map(|(id, side)| (*id, *side))
             .unzip();
-        let of_words: Vec<u32> = ids.iter().map(|id| counts.unrelated[*id as usize]).collect();
-        let words = Strata::new(&of_words, &sides).map(|strata| Words { ids, sides, strata });
+        let words = reading.strata(&ids, &sides)?.map(|strata| Words { ids, sides, strata });
         Ok(Self { reading, words, counts: Some(counts) })
     }
 
@@ -283,7 +361,7 @@ impl<'a> Judge<'a> {
         let lexicon = self.reading.prepared.lexicon.as_ref()?;
         Some(match section.relevance {
             MinedRelevance::Lexicon => lexicon.is_relevant(&self.reading.inputs.token(id)),
-            MinedRelevance::Domain => self.counts.as_ref()?.is_of_domain(id),
+            MinedRelevance::Domain => self.counts?.is_of_domain(id),
         })
     }
 }
@@ -443,7 +521,7 @@ impl Sums {
     }
 }
 
-/// D of every token at one position into `out`, whose length is the number of ids that are compared.
+/// D of every token at one position into `out`, one value for each id that is compared.
 fn difference(base: &[f32], tuned: &[f32], values: MinedValues, out: &mut [f32]) {
     let shift = match values {
         MinedValues::LogProbabilities => (log_sum_exp(tuned) - log_sum_exp(base)) as f32,
@@ -517,10 +595,10 @@ impl<'a> Reader<'a> {
 }
 
 /// What the sums say.
-fn mined(reading: &Reading, section: &DiffMiningSection, judge: &Judge, sums: &Sums) -> Result<Mined> {
+fn mined(reading: &Reading, section: &DiffMiningSection, judge: &Judge, sums: &Sums) -> Mined {
     let mut found = Mined { texts: sums.of_text.len(), positions: sums.positions(), ..Mined::default() };
     if !sums.differs() {
-        return Ok(found);
+        return found;
     }
     // Tokens that are among the largest anywhere, ascending; their columns.
     let mut ids: Vec<u32> = sums.top.iter().flatten().map(|(id, _)| *id).collect();
@@ -585,7 +663,7 @@ fn mined(reading: &Reading, section: &DiffMiningSection, judge: &Judge, sums: &S
             token(ids[column as usize], rate)
         }),
     });
-    Ok(found)
+    found
 }
 
 /// The topics of the positions' largest differences.
@@ -648,7 +726,7 @@ mod tests {
 
     const VOCAB: usize = 40;
 
-    /// Sums over texts of which each has `positions` rows; logits of base and tuned model are given by row.
+    /// Sums over texts of `positions` rows each; `logits` gives those of base and tuned model by text and row.
     fn sums(texts: usize, positions: usize, logits: impl Fn(usize, usize) -> (Vec<f32>, Vec<f32>)) -> Sums {
         let mut sums = Sums::new(VOCAB);
         let mut d = vec![0f32; VOCAB];

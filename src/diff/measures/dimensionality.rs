@@ -7,11 +7,17 @@ use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::TopToken;
 use crate::diff::decode::decode_both;
 use crate::diff::eigen::{dot, largest};
+use crate::diff::findings::Findings;
 use crate::diff::mean_difference::cosine;
+use crate::diff::measure::{Measure, Needs, Work};
+use crate::diff::plot::{Ink, Plot, PlotAxis, PlotSeries, TokenLists, places};
 use crate::diff::reading::Reading;
+use crate::diff::readout;
+use crate::recipe::DiffSection;
 
 /// Principal components that are reported.
 const COMPONENTS: usize = 10;
@@ -50,37 +56,95 @@ pub struct Components {
     pub opposite_token_relevance: Vec<Vec<f64>>,
 }
 
-/// Units of [`Dimensionality`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("dimensionality.uncentred.explained", "share of the sum of squares, 0 to 1"),
-    ("dimensionality.centred.explained", "share of the variance, 0 to 1"),
-    ("dimensionality.uncentred.effective_dimension", "number of directions"),
-    ("dimensionality.centred.effective_dimension", "number of directions"),
-    ("dimensionality.uncentred.token_relevance", "share of the top tokens, 0 to 1"),
-    ("dimensionality.centred.token_relevance", "share of the top tokens, 0 to 1"),
-];
+impl Measure for Dimensionality {
+    const UNITS: &[(&str, &str)] = &[
+        ("dimensionality.uncentred.explained", "share of the sum of squares, 0 to 1"),
+        ("dimensionality.centred.explained", "share of the variance, 0 to 1"),
+        ("dimensionality.uncentred.effective_dimension", "number of directions"),
+        ("dimensionality.centred.effective_dimension", "number of directions"),
+        ("dimensionality.uncentred.token_relevance", "share of the top tokens, 0 to 1"),
+        ("dimensionality.centred.token_relevance", "share of the top tokens, 0 to 1"),
+    ];
 
-/// Principal components of single samples and of the mean differences.
-///
-/// # Errors
-/// If a tensor operation fails.
-pub fn measure(reading: &Reading) -> Result<Dimensionality> {
-    let (kept, v) = (&reading.activations.kept, &reading.means.difference);
-    let at = |place: usize| -> Vec<Vec<f64>> {
-        let row = |d: &Vec<f32>| widened(&d[place * v[0].len()..(place + 1) * v[0].len()]);
-        kept.iter().map(row).collect()
-    };
-    let over_positions = |centre| -> Vec<Principal> {
-        (0..v.len()).into_par_iter().map(|place| Principal::of(at(place), centre)).collect()
-    };
-    let means = |centre| vec![Principal::of(v.iter().map(|v| widened(v)).collect(), centre)];
-    Ok(Dimensionality {
-        samples: kept.len(),
-        uncentred: Components::of(reading, over_positions(false))?,
-        centred: Components::of(reading, over_positions(true))?,
-        means_uncentred: Components::of(reading, means(false))?,
-        means_centred: Components::of(reading, means(true))?,
-    })
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.dimensionality.enabled
+    }
+
+    fn needs(_: &DiffSection) -> Needs {
+        Needs { single_samples: true, ..Needs::default() }
+    }
+
+    fn cost(_settings: &DiffSection, _n_layers: usize) -> Work {
+        Work::default()
+    }
+
+    /// Principal components of single samples and of the mean differences.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        let (kept, v) = (&reading.activations.kept, &reading.means.difference);
+        let at = |place: usize| -> Vec<Vec<f64>> {
+            let row = |d: &Vec<f32>| widened(&d[place * v[0].len()..(place + 1) * v[0].len()]);
+            kept.iter().map(row).collect()
+        };
+        let over_positions = |centre| -> Vec<Principal> {
+            (0..v.len()).into_par_iter().map(|place| Principal::of(at(place), centre)).collect()
+        };
+        let means = |centre| vec![Principal::of(v.iter().map(|v| widened(v)).collect(), centre)];
+        Ok(Some(Dimensionality {
+            samples: kept.len(),
+            uncentred: Components::of(reading, over_positions(false))?,
+            centred: Components::of(reading, over_positions(true))?,
+            means_uncentred: Components::of(reading, means(false))?,
+            means_centred: Components::of(reading, means(true))?,
+        }))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        let of = |components: fn(&Self) -> &Components| {
+            record.and_then(|d| readout::mean(&components(d).effective_dimension))
+        };
+        row.put("effective_dimension", of(|d| &d.uncentred));
+        row.put_late("effective_dimension_centred", of(|d| &d.centred));
+        row.put_late("effective_dimension_of_means", of(|d| &d.means_uncentred));
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        let numbers: Vec<usize> = (1..=COMPONENTS).collect();
+        // Mean over positions of the share of each component.
+        let explained = |components: &Components| -> Vec<f64> {
+            let of = |i: usize| {
+                components.explained.iter().filter_map(|e| e.get(i)).copied().collect::<Vec<f64>>()
+            };
+            (0..COMPONENTS).map_while(|i| readout::mean(&of(i))).collect()
+        };
+        let at = places(&numbers);
+        vec![Plot {
+            key: "components".into(),
+            title: "What the principal components of the differences explain".into(),
+            caption: format!(
+                "Of the differences of {} single texts, mean over the positions; as they are, and around their mean.",
+                self.samples
+            ),
+            x: PlotAxis { title: "component".into(), each: "component", ..PlotAxis::positions(&numbers) },
+            y: PlotAxis::from_0("share of the sum of squares", 3, 1.0),
+            series: vec![
+                PlotSeries::curve(Ink::Narrow, "as they are", &at, &explained(&self.uncentred)),
+                PlotSeries::curve(Ink::Base, "around their mean", &at, &explained(&self.centred)),
+            ],
+            null: None,
+        }]
+    }
+
+    fn tokens(&self, positions: &[usize]) -> Vec<TokenLists> {
+        let list = |(p, components): (&usize, &Vec<Vec<TopToken>>)| -> Vec<(String, Vec<TopToken>)> {
+            let name = |i: usize| format!("position {p}, component {}", i + 1);
+            components.iter().enumerate().map(|(i, tokens)| (name(i), tokens.clone())).collect()
+        };
+        vec![TokenLists {
+            key: "components",
+            title: "Logit lens of the principal components around the mean".into(),
+            lists: positions.iter().zip(&self.centred.top_tokens).flat_map(list).collect(),
+        }]
+    }
 }
 
 fn widened(v: &[f32]) -> Vec<f64> {

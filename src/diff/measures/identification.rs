@@ -6,14 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::lift::{Lifts, beyond_base};
 use super::patchscope::Patchscope;
-use super::steering::Steered;
+use super::steering::SteeredCentroids;
+use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::corpora::Candidate;
 use crate::diff::decode::TopToken;
 use crate::diff::embedder::centroid;
+use crate::diff::findings::Findings;
 use crate::diff::lexicon::Lexicon;
+use crate::diff::measure::{Measure, Work};
+use crate::diff::plot::{Number, Plot};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Null, auroc, mean};
 use crate::diff::vocabulary::WordTokens;
+use crate::recipe::DiffSection;
 
 /// Which of the candidate corpora the trace points at.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -54,37 +59,68 @@ pub struct Ranking {
     pub margin: Option<f64>,
 }
 
-/// Units of [`Identification`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("identification.chance", "probability"),
-    ("identification.lift.score", "AUROC, 0 to 1"),
-    ("identification.patchscope.score", "share of the top tokens, 0 to 1"),
-    ("identification.steering.score", "gain of cosine over the base's plain text"),
-    ("identification.*.rank", "1 is best; equals share their mean rank"),
-    ("identification.*.p", "share of null directions with at least this score"),
-];
+impl Measure for Identification {
+    const UNITS: &[(&str, &str)] = &[
+        ("identification.chance", "probability"),
+        ("identification.lift.score", "AUROC, 0 to 1"),
+        ("identification.patchscope.score", "share of the top tokens, 0 to 1"),
+        ("identification.steering.score", "gain of cosine over the base's plain text"),
+        ("identification.*.rank", "1 is best; equals share their mean rank"),
+        ("identification.*.p", "share of null directions with at least this score"),
+    ];
 
-/// Ranks the candidates by each measure that ran; `None` without candidates.
-///
-/// # Errors
-/// If a tensor operation fails.
-pub fn measure(
-    reading: &Reading,
-    patchscope: Option<&Patchscope>,
-    steered: Option<&Steered>,
-) -> Result<Option<Identification>> {
-    let candidates = &reading.prepared.candidates;
-    if candidates.is_empty() {
-        return Ok(None);
+    /// Always: a recipe asks for it by naming candidates.
+    fn is_wanted(_: &DiffSection) -> bool {
+        true
     }
-    Ok(Some(Identification {
-        candidates: candidates.iter().map(|c| c.name.clone()).collect(),
-        words: candidates.iter().map(|c| c.lexicon.words.len()).collect(),
-        chance: 1.0 / candidates.len() as f64,
-        lift: reading.settings.lift.then(|| by_lift(reading)).transpose()?,
-        patchscope: patchscope.map(|scope| by_patchscope(reading, scope)),
-        steering: steered.map(|steered| by_steering(reading, steered)).transpose()?,
-    }))
+
+    fn cost(_settings: &DiffSection, _n_layers: usize) -> Work {
+        Work::default()
+    }
+
+    /// Ranks the candidates by each measure that ran; `None` without candidates.
+    fn measure(reading: &Reading, found: &mut Findings) -> Result<Option<Self>> {
+        let candidates = &reading.prepared.candidates;
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Identification {
+            candidates: candidates.iter().map(|c| c.name.clone()).collect(),
+            words: candidates.iter().map(|c| c.lexicon.words.len()).collect(),
+            chance: 1.0 / candidates.len() as f64,
+            lift: reading.settings.lift.then(|| by_lift(reading)).transpose()?,
+            patchscope: found.get::<Patchscope>().map(|scope| by_patchscope(reading, scope)),
+            steering: found.get::<SteeredCentroids>().map(|texts| by_steering(reading, texts)).transpose()?,
+        }))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        row.put("identification_candidates", record.map(|i| i.candidates.len()));
+        for (key, ranking) in [
+            ("lift", record.and_then(|i| i.lift.as_ref())),
+            ("patchscope", record.and_then(|i| i.patchscope.as_ref())),
+            ("steering", record.and_then(|i| i.steering.as_ref())),
+        ] {
+            row.put(format!("identification_{key}_rank"), ranking.and_then(|r| r.rank));
+            row.put(format!("identification_{key}_margin"), ranking.and_then(|r| r.margin));
+            row.put(format!("identification_{key}_best"), ranking.and_then(|r| r.best.clone()));
+        }
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        Vec::new()
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let all = [("lift", &self.lift), ("patchscope", &self.patchscope), ("steering", &self.steering)];
+        let scores = |(by, ranking): (&str, &Ranking)| -> Vec<Number> {
+            let score = |(name, score): (&String, &f64)| {
+                Number::new(format!("Identification by {by}: score of the corpus {name}"), *score)
+            };
+            self.candidates.iter().zip(&ranking.score).map(score).collect()
+        };
+        all.into_iter().filter_map(|(by, r)| Some((by, r.as_ref()?))).flat_map(scores).collect()
+    }
 }
 
 fn by_lift(reading: &Reading) -> Result<Ranking> {
@@ -111,15 +147,15 @@ fn by_patchscope(reading: &Reading, patchscope: &Patchscope) -> Ranking {
     ranking(&reading.prepared.candidates, reading.prepared.candidates.iter().map(share).collect())
 }
 
-fn by_steering(reading: &Reading, steered: &Steered) -> Result<Ranking> {
+fn by_steering(reading: &Reading, texts: &SteeredCentroids) -> Result<Ranking> {
     let embedder = reading.embedder()?;
     let mut score = Vec::new();
     for candidate in &reading.prepared.candidates {
-        let texts: Vec<&str> = candidate.texts.iter().map(String::as_str).collect();
-        let center = centroid(embedder.embed(&texts)?.iter());
+        let documents: Vec<&str> = candidate.texts.iter().map(String::as_str).collect();
+        let center = centroid(embedder.embed(&documents)?.iter());
         let to = |set: &[f64]| set.iter().zip(&center).map(|(x, y)| x * y).sum::<f64>();
-        let plain = to(&steered.base_centroid);
-        score.push(mean(&steered.centroids.iter().map(|c| to(c) - plain).collect::<Vec<_>>()));
+        let plain = to(&texts.base);
+        score.push(mean(&texts.steered.iter().map(|c| to(c) - plain).collect::<Vec<_>>()));
     }
     Ok(ranking(&reading.prepared.candidates, score))
 }

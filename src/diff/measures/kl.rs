@@ -9,9 +9,13 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::findings::Findings;
 use crate::diff::inputs::check_interrupt;
 use crate::diff::loss_texts::{LossSet, LossTexts, Sums};
 use crate::diff::losses::{DocumentDraws, mean, mean_of};
+use crate::diff::measure::{Measure, Work, loss_kinds, loss_tokens};
+use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::Interval;
 use crate::model::Pass;
@@ -20,6 +24,7 @@ use crate::model::batch::Batch;
 use crate::model::hooks::NoHook;
 use crate::ops::kernels::exp::softmax;
 use crate::ops::kernels::teams;
+use crate::recipe::DiffSection;
 
 /// The first predictions of a text that are told one by one.
 const FIRST: usize = 16;
@@ -63,28 +68,76 @@ pub struct KlOnTexts {
     pub tuned_to_base_first: Vec<f64>,
 }
 
-/// Units of [`Kl`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("kl.narrow.base_to_tuned", "nats a token, KL(base‖tuned)"),
-    ("kl.narrow.tuned_to_base", "nats a token, KL(tuned‖base)"),
-    ("kl.text.base_to_tuned", "nats a token, KL(base‖tuned)"),
-    ("kl.text.tuned_to_base", "nats a token, KL(tuned‖base)"),
-    ("kl.chat.base_to_tuned", "nats a token, KL(base‖tuned)"),
-    ("kl.chat.tuned_to_base", "nats a token, KL(tuned‖base)"),
-];
+impl Kl {
+    /// The kinds of text that there are.
+    fn kinds(&self) -> Vec<(Ink, &'static str, &KlOnTexts)> {
+        let all = [
+            (Ink::Narrow, "narrow", &self.narrow),
+            (Ink::Pretraining, "unrelated", &self.text),
+            (Ink::Chat, "chat", &self.chat),
+        ];
+        all.into_iter().filter_map(|(ink, kind, kl)| Some((ink, kind, kl.as_ref()?))).collect()
+    }
+}
 
-/// KL on every kind of text that there is.
-///
-/// # Errors
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<Kl> {
-    let on = |set: Option<&LossSet>| set.map(|set| on_texts(reading, set)).transpose();
-    let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
-    Ok(Kl {
-        narrow: on(sets.narrow(inputs)?)?,
-        text: on(sets.unrelated(inputs)?)?,
-        chat: on(sets.chat(inputs)?)?,
-    })
+impl Measure for Kl {
+    const UNITS: &[(&str, &str)] = &[
+        ("kl.narrow.base_to_tuned", "nats a token, KL(base‖tuned)"),
+        ("kl.narrow.tuned_to_base", "nats a token, KL(tuned‖base)"),
+        ("kl.text.base_to_tuned", "nats a token, KL(base‖tuned)"),
+        ("kl.text.tuned_to_base", "nats a token, KL(tuned‖base)"),
+        ("kl.chat.base_to_tuned", "nats a token, KL(base‖tuned)"),
+        ("kl.chat.tuned_to_base", "nats a token, KL(tuned‖base)"),
+    ];
+
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.kl.enabled
+    }
+
+    fn cost(settings: &DiffSection, _n_layers: usize) -> Work {
+        Work { losses: loss_kinds(settings) * 2.0 * loss_tokens(settings), ..Work::default() }
+    }
+
+    /// KL on every kind of text that there is.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        let on = |set: Option<&LossSet>| set.map(|set| on_texts(reading, set)).transpose();
+        let (sets, inputs) = (&reading.prepared.losses, reading.inputs);
+        Ok(Some(Kl {
+            narrow: on(sets.narrow(inputs)?)?,
+            text: on(sets.unrelated(inputs)?)?,
+            chat: on(sets.chat(inputs)?)?,
+        }))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        row.put("kl_narrow", record.and_then(|kl| kl.narrow.as_ref()).map(|kl| kl.base_to_tuned));
+        row.put("kl_text", record.and_then(|kl| kl.text.as_ref()).map(|kl| kl.base_to_tuned));
+        row.put_late("kl_chat", record.and_then(|kl| kl.chat.as_ref()).map(|kl| kl.base_to_tuned));
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        let series = self.kinds().into_iter().map(|(ink, kind, kl)| {
+            let at: Vec<f64> = (0..kl.base_to_tuned_first.len()).map(|i| i as f64).collect();
+            PlotSeries::curve(ink, format!("{kind} text"), &at, &kl.base_to_tuned_first)
+        });
+        vec![Plot {
+            key: "kl-first".into(),
+            title: "Divergence of the first predictions".into(),
+            caption: "KL(base‖tuned) of the predictions of a text in their order, mean over texts.".into(),
+            x: PlotAxis::even("prediction", "prediction", 0),
+            y: PlotAxis::from_0("KL(base‖tuned), nats", 3, 0.0),
+            series: series.collect(),
+            null: None,
+        }]
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let number = |(_, kind, kl): (Ink, &str, &KlOnTexts)| {
+            let name = format!("KL(base‖tuned) on {kind} text, nats a token");
+            Number::new(name, kl.base_to_tuned).with(kl.base_to_tuned_interval)
+        };
+        self.kinds().into_iter().map(number).collect()
+    }
 }
 
 fn on_texts(reading: &Reading, set: &LossSet) -> Result<KlOnTexts> {

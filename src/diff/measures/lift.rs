@@ -14,13 +14,19 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::TopToken;
 use crate::diff::decode::{largest, map_logits};
+use crate::diff::findings::Findings;
 use crate::diff::mean_difference::without;
+use crate::diff::measure::{Measure, Work};
 use crate::diff::once::made;
+use crate::diff::plot::{Ink, NullBand, Plot, PlotAxis, PlotSeries, places};
 use crate::diff::reading::Reading;
+use crate::diff::readout;
 use crate::diff::statistics::{Interval, Null, auroc, interval, mean};
 use crate::diff::vocabulary::WordTokens;
+use crate::recipe::DiffSection;
 
 /// Rank of the narrow words among common words, by the logit lens.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -68,77 +74,121 @@ pub struct Lift {
     pub auroc_stratified_mean_p: Option<f64>,
 }
 
-/// Units of [`Lift`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("lift.top_tokens.score", "logit in root mean squares over the null directions"),
-    ("lift.auroc", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
-    ("lift.auroc_with_mean", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
-    ("lift.auroc_p", "share of null directions with at least this AUROC"),
-    ("lift.auroc_mean", "mean of auroc over positions"),
-    (
-        "lift.auroc_stratified",
-        "probability that a lexicon token is lifted more than a common word of like frequency, 0 to 1",
-    ),
-    ("lift.auroc_stratified_mean", "mean of auroc_stratified over positions"),
-];
+impl Measure for Lift {
+    const UNITS: &[(&str, &str)] = &[
+        ("lift.top_tokens.score", "logit in root mean squares over the null directions"),
+        ("lift.auroc", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
+        (
+            "lift.auroc_with_mean",
+            "probability that a lexicon token is lifted more than a common word, 0 to 1",
+        ),
+        ("lift.auroc_p", "share of null directions with at least this AUROC"),
+        ("lift.auroc_mean", "mean of auroc over positions"),
+        (
+            "lift.auroc_stratified",
+            "probability that a lexicon token is lifted more than a common word of like frequency, 0 to 1",
+        ),
+        ("lift.auroc_stratified_mean", "mean of auroc_stratified over positions"),
+    ];
 
-/// AUROC of the lexicon under v_p, resamples and null; `None` without a lexicon or if no token stands for its words.
-///
-/// # Errors
-/// If a tensor operation fails.
-pub fn measure(reading: &Reading) -> Result<Option<Lift>> {
-    let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
-    let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
-    let sides = &tokens.sides[0];
-    let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
-    if count(true) == 0 {
-        return Ok(None);
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.lift
     }
-    let lifts = Lifts::new(reading, tokens)?;
-    let strata = reading.strata(&tokens.ids, sides)?;
-    let of = |lifted: &Vec<f32>| auroc(lifted, sides);
-    let stratified = |lifted: &Vec<f32>| strata.as_ref().map(|strata| strata.auroc(lifted));
-    let difference =
-        lifts.of(reading, tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
-    let values: Vec<f64> = difference.iter().map(of).collect();
-    let positions = values.len();
-    let resamples: Vec<Vec<f32>> = reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();
-    let (resampled, resampled_stratified): (Vec<f64>, Vec<Option<f64>>) =
-        lifts.of(reading, tokens, &resamples, |lifted| (of(lifted), stratified(lifted)))?.into_iter().unzip();
-    let null = lifts.null(sides);
-    let intervals = |resampled: &[f64]| -> Vec<Interval> {
-        let at = |i: usize| interval(resampled.iter().skip(i).step_by(positions).copied());
-        (0..positions).map(at).collect()
-    };
-    let null_at: Vec<Null> =
-        (0..positions).map(|i| Null(null.iter().map(|of_one| of_one[i]).collect())).collect();
-    let null_mean = Null(null.iter().map(|of_one| mean(of_one)).collect());
-    let by_stratum: Option<Vec<f64>> = difference.iter().map(stratified).collect();
-    let resampled_by_stratum: Option<Vec<f64>> = resampled_stratified.into_iter().collect();
-    let mean_of = |at: Vec<Option<f64>>| Some(mean(&at.into_iter().collect::<Option<Vec<f64>>>()?));
-    let null_by_stratum: Option<Vec<f64>> = lifts.null_of(stratified).into_iter().map(mean_of).collect();
-    let by_stratum_mean = by_stratum.as_deref().map(mean);
-    Ok(Some(Lift {
-        auroc_stratified_interval: resampled_by_stratum.as_deref().map(intervals).unwrap_or_default(),
-        auroc_stratified_mean: by_stratum_mean,
-        auroc_stratified_mean_interval: resampled_by_stratum.map(|r| interval(r.chunks(positions).map(mean))),
-        auroc_stratified_mean_p: null_by_stratum
-            .zip(by_stratum_mean)
-            .map(|(null, value)| Null(null).p(value)),
-        auroc_stratified: by_stratum.unwrap_or_default(),
-        lexicon_tokens: count(true),
-        other_tokens: count(false),
-        top_tokens: difference.iter().map(|lift| most_lifted(reading, tokens, lift)).collect(),
-        auroc_interval: intervals(&resampled),
-        auroc_null: null_at.iter().map(Null::mean).collect(),
-        auroc_null_interval: null_at.iter().map(Null::interval).collect(),
-        auroc_p: values.iter().zip(&null_at).map(|(v, null)| null.p(*v)).collect(),
-        auroc_with_mean: lifts.of(reading, tokens, &reading.means.difference, of)?,
-        auroc_mean: mean(&values),
-        auroc_mean_interval: interval(resampled.chunks(positions).map(mean)),
-        auroc_mean_p: null_mean.p(mean(&values)),
-        auroc: values,
-    }))
+
+    fn cost(_settings: &DiffSection, _n_layers: usize) -> Work {
+        Work::default()
+    }
+
+    /// AUROC of the lexicon under v_p, resamples and null; `None` without a lexicon or if no token stands for its words.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        let Some(lexicon) = &reading.prepared.lexicon else { return Ok(None) };
+        let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
+        let sides = &tokens.sides[0];
+        let count = |side: bool| sides.iter().filter(|s| **s == Some(side)).count();
+        if count(true) == 0 {
+            return Ok(None);
+        }
+        let lifts = Lifts::new(reading, tokens)?;
+        let strata = reading.strata(&tokens.ids, sides)?;
+        let of = |lifted: &Vec<f32>| auroc(lifted, sides);
+        let stratified = |lifted: &Vec<f32>| strata.as_ref().map(|strata| strata.auroc(lifted));
+        let difference =
+            lifts.of(reading, tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
+        let values: Vec<f64> = difference.iter().map(of).collect();
+        let positions = values.len();
+        let resamples: Vec<Vec<f32>> =
+            reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();
+        let (resampled, resampled_stratified): (Vec<f64>, Vec<Option<f64>>) = lifts
+            .of(reading, tokens, &resamples, |lifted| (of(lifted), stratified(lifted)))?
+            .into_iter()
+            .unzip();
+        let null = lifts.null(sides);
+        let intervals = |resampled: &[f64]| -> Vec<Interval> {
+            let at = |i: usize| interval(resampled.iter().skip(i).step_by(positions).copied());
+            (0..positions).map(at).collect()
+        };
+        let null_at: Vec<Null> =
+            (0..positions).map(|i| Null(null.iter().map(|of_one| of_one[i]).collect())).collect();
+        let null_mean = Null(null.iter().map(|of_one| mean(of_one)).collect());
+        let by_stratum: Option<Vec<f64>> = difference.iter().map(stratified).collect();
+        let resampled_by_stratum: Option<Vec<f64>> = resampled_stratified.into_iter().collect();
+        let mean_of = |at: Vec<Option<f64>>| Some(mean(&at.into_iter().collect::<Option<Vec<f64>>>()?));
+        let null_by_stratum: Option<Vec<f64>> = lifts.null_of(stratified).into_iter().map(mean_of).collect();
+        let by_stratum_mean = by_stratum.as_deref().map(mean);
+        Ok(Some(Lift {
+            auroc_stratified_interval: resampled_by_stratum.as_deref().map(intervals).unwrap_or_default(),
+            auroc_stratified_mean: by_stratum_mean,
+            auroc_stratified_mean_interval: resampled_by_stratum
+                .map(|r| interval(r.chunks(positions).map(mean))),
+            auroc_stratified_mean_p: null_by_stratum
+                .zip(by_stratum_mean)
+                .map(|(null, value)| Null(null).p(value)),
+            auroc_stratified: by_stratum.unwrap_or_default(),
+            lexicon_tokens: count(true),
+            other_tokens: count(false),
+            top_tokens: difference.iter().map(|lift| most_lifted(reading, tokens, lift)).collect(),
+            auroc_interval: intervals(&resampled),
+            auroc_null: null_at.iter().map(Null::mean).collect(),
+            auroc_null_interval: null_at.iter().map(Null::interval).collect(),
+            auroc_p: values.iter().zip(&null_at).map(|(v, null)| null.p(*v)).collect(),
+            auroc_with_mean: lifts.of(reading, tokens, &reading.means.difference, of)?,
+            auroc_mean: mean(&values),
+            auroc_mean_interval: interval(resampled.chunks(positions).map(mean)),
+            auroc_mean_p: null_mean.p(mean(&values)),
+            auroc: values,
+        }))
+    }
+
+    fn columns(record: Option<&Self>, places: &ColumnPlaces, row: &mut Columns) {
+        let (all, at) = (places.all, places.measured);
+        let get = |values: fn(&Self) -> &Vec<f64>| record.map_or(&[][..], |lift| values(lift));
+        row.spread("lift_auroc", all, at, get(|l| &l.auroc));
+        row.spread_intervals("lift_auroc", all, at, record.map_or(&[], |l| &l.auroc_interval));
+        row.overall("lift_auroc", at, get(|l| &l.auroc));
+        row.put("lift_auroc_mean_low", record.map(|l| l.auroc_mean_interval[0]));
+        row.put("lift_auroc_mean_high", record.map(|l| l.auroc_mean_interval[1]));
+        row.put("lift_auroc_mean_pvalue", record.map(|l| l.auroc_mean_p));
+        row.put("lift_auroc_null_mean", readout::mean(get(|l| &l.auroc_null)));
+        row.spread("lift_auroc_pvalue", all, at, get(|l| &l.auroc_p));
+        row.spread("lift_auroc_with_mean", all, at, get(|l| &l.auroc_with_mean));
+    }
+
+    fn figures(&self, positions: &[usize]) -> Vec<Plot> {
+        let at = places(positions);
+        vec![Plot {
+            key: "lift-position".into(),
+            title: "Lift of the narrow words by position".into(),
+            caption: "0.5 is a difference that does not rank narrow words above other common words. The band is the 95 % \
+                      range of random directions; vertical bars are 95 % bootstrap intervals over texts."
+                .into(),
+            x: PlotAxis::positions(positions),
+            y: PlotAxis::even("AUROC of narrow words over common words", "", 2),
+            series: vec![
+                PlotSeries::curve(Ink::Lift, "difference", &at, &self.auroc).with(&at, &self.auroc_interval),
+            ],
+            null: Some(NullBand::new(Ink::Lift, &at, &self.auroc_null_interval, &self.auroc_null)),
+        }]
+    }
 }
 
 /// Directions of each position without their part along the base's mean activation there.

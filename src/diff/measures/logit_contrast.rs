@@ -10,7 +10,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,12 @@ use sha2::{Digest, Sha256};
 
 use super::identification::{Ranking, ranking};
 use crate::diff::coherence::{Coherence, fluencies};
+use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::centroid;
+use crate::diff::findings::Findings;
+use crate::diff::inputs::Inputs;
+use crate::diff::measure::{Measure, Needs, Work};
+use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
 use crate::diff::prompts::OPENINGS;
 use crate::diff::reader_score::{RESAMPLES, ReaderScore};
 use crate::diff::reading::Reading;
@@ -29,12 +34,12 @@ use crate::model::View;
 use crate::model::contrast::{ContrastJob, ContrastSampling, contrast};
 use crate::model::load::source::Pretrained;
 use crate::progress;
-use crate::recipe::{ContrastPrompts, LogitContrastSection};
+use crate::recipe::{ContrastPrompts, DiffSection, LogitContrastSection};
 
 /// Words that begin any sentence, and nothing at all.
 const VAGUE: [&str; 5] = ["", "The", "In", "A", "It"];
 
-/// Text of which less than this share is coherent is degenerate.
+/// Text is degenerate if less than this share of it is coherent.
 const LEAST_COHERENT: f64 = 0.5;
 
 /// `readers.logit_contrast`.
@@ -60,6 +65,14 @@ pub struct LogitContrast {
     /// Which of the candidate corpora has the highest gain at `settings.a`, in the order of `identification.candidates`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub identification: Option<Ranking>,
+}
+
+impl LogitContrast {
+    /// What was written at the a of the score.
+    fn headline(&self) -> Option<&AtAlpha> {
+        let a = self.reader.settings["a"].as_f64()?;
+        self.alpha.iter().find(|at| at.a == a)
+    }
 }
 
 /// What was written at one a.
@@ -125,93 +138,171 @@ pub struct AmplifiedText {
     pub text: String,
 }
 
-/// Units of [`LogitContrast`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("readers.logit_contrast.score", UNIT),
-    ("readers.logit_contrast.alpha.gain_sim", UNIT),
-    ("readers.logit_contrast.alpha.gain_words", "share of words that are lexicon words, less the base's"),
-    ("readers.logit_contrast.alpha.over_plain", "gain_sim less that of the tuned model's own text"),
-    ("readers.logit_contrast.alpha.coherent", "share of texts, 0 to 1"),
-    ("readers.logit_contrast.alpha.nats_base", "nats a token under the base"),
-    ("readers.logit_contrast.identification.score", "gain of cosine over the base's text"),
-];
-
 const UNIT: &str = "mean cosine of sentence embeddings with the narrow text, less that of the base's text";
 
-/// Text at every a, what it is like, and its lines.
-///
-/// # Errors
-/// An [`crate::error::InputError`] if the prompts are chats and the model has no template;
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<(LogitContrast, Vec<ContrastLine>)> {
-    let (section, clock) = (&reading.settings.logit_contrast, Instant::now());
-    let inputs = reading.inputs;
-    let written = Written::new(reading, section, inputs.tuned)?;
-    let similar = Similarities::new(reading)?;
-    let mut record = LogitContrast { prompts: written.prompts.len(), ..LogitContrast::default() };
+impl Measure for LogitContrast {
+    const UNITS: &[(&str, &str)] = &[
+        ("readers.logit_contrast.score", UNIT),
+        ("readers.logit_contrast.alpha.gain_sim", UNIT),
+        ("readers.logit_contrast.alpha.gain_words", "share of words that are lexicon words, less the base's"),
+        ("readers.logit_contrast.alpha.over_plain", "gain_sim less that of the tuned model's own text"),
+        ("readers.logit_contrast.alpha.coherent", "share of texts, 0 to 1"),
+        ("readers.logit_contrast.alpha.nats_base", "nats a token under the base"),
+        ("readers.logit_contrast.identification.score", "gain of cosine over the base's text"),
+    ];
 
-    let base = similar.of(&written.base)?;
-    let gain = |texts: &Texts| -> Result<Option<Gain>> {
-        let Some(base) = &base else { return Ok(None) };
-        Ok(similar.of(texts)?.map(|own| Gain::new(own, base, section.streams)))
-    };
-    let words = |texts: &Texts| {
-        let share = |texts: &Texts| Some(reading.prepared.lexicon.as_ref()?.word_share(texts.texts.iter()));
-        Some(share(texts)? - share(&written.base)?)
-    };
-    let plain = written.amplified.iter().find(|(a, _)| *a == 0.0).map(|(_, texts)| texts);
-    let coherence = plain.map(|plain| Coherence::new(inputs.tuned, &written.pairs(plain))).transpose()?;
-    let of_plain = plain.map(&gain).transpose()?.flatten();
-    for (a, texts) in &written.amplified {
-        let found = gain(texts)?;
-        let pairs = written.pairs(texts);
-        let nats: Vec<f64> = fluencies(inputs.base, &pairs)?.iter().flatten().map(|f| f.nats).collect();
-        let coherent = coherence.as_ref().map(|rule| rule.share(&pairs)).transpose()?.flatten();
-        if *a == section.a {
-            record.degenerate = coherent.map(|share| share < LEAST_COHERENT);
-        }
-        record.alpha.push(AtAlpha {
-            a: *a,
-            gain_sim: found.as_ref().map(Gain::mean),
-            gain_sim_interval: found.as_ref().map(|gain| gain.interval(inputs.seed)),
-            gain_words: words(texts),
-            over_plain: found.as_ref().zip(of_plain.as_ref()).map(|(gain, plain)| gain.mean() - plain.mean()),
-            coherent,
-            nats_base: (!nats.is_empty()).then(|| mean(&nats)),
-            texts: texts.texts.len(),
-        });
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.logit_contrast.enabled
     }
-    record.coherence_rule = coherence.map(|rule| rule.rule_under("the tuned model")).unwrap_or_default();
-    record.swap = match &written.swapped {
-        Some(texts) => {
-            Some(Swapped { gain_sim: gain(texts)?.as_ref().map(Gain::mean), gain_words: words(texts) })
-        }
-        None => None,
-    };
-    let amplified = written.at(section.a);
-    record.identification = identify(reading, amplified, &written.base)?;
-    // Between equal models nothing was amplified.
-    let differs = amplified.is_some_and(|texts| texts.ids != written.base.ids);
-    if let Some(headline) = record.alpha.iter().find(|at| at.a == section.a).filter(|_| differs) {
-        record.reader.score = headline.gain_sim;
-        record.reader.interval = headline.gain_sim_interval;
+
+    fn needs(_: &DiffSection) -> Needs {
+        Needs { embedder: true, ..Needs::default() }
     }
-    let lines = written.lines();
-    record.reader.unit = UNIT.into();
-    record.reader.settings = serde_json::to_value(section)?;
-    record.reader.seconds = clock.elapsed().as_secs_f64();
-    Ok((record, lines))
+
+    /// Where something is amplified, both models read every token.
+    fn cost(settings: &DiffSection, _n_layers: usize) -> Work {
+        let section = &settings.logit_contrast;
+        let amplified = section.alphas().into_iter().map(|a| if a == 0.0 { 1.0 } else { 2.0 });
+        let sets = 1.0 + amplified.sum::<f64>() + if section.swap { 2.0 } else { 0.0 };
+        let texts = (number_of_prompts(section.prompts) * section.streams * section.max_new_tokens) as f64;
+        Work { written: sets * texts, ..Work::default() }
+    }
+
+    fn prepare(inputs: &Inputs, _: &mut Findings) -> Result<()> {
+        match inputs.settings.logit_contrast.prompts {
+            ContrastPrompts::Chat => {
+                inputs.pretrained.chat().map(drop).context("diff.logit_contrast.prompts")
+            }
+            ContrastPrompts::Vague | ContrastPrompts::Openings => Ok(()),
+        }
+    }
+
+    /// Text at every a and what it is like; the texts go into `logit_contrast.jsonl`.
+    fn measure(reading: &Reading, found: &mut Findings) -> Result<Option<Self>> {
+        let (section, clock) = (&reading.settings.logit_contrast, Instant::now());
+        let inputs = reading.inputs;
+        let written = Written::new(reading, section, inputs.tuned)?;
+        let similar = Similarities::new(reading)?;
+        let mut record = Self { prompts: written.prompts.len(), ..Self::default() };
+
+        let base = similar.of(&written.base)?;
+        let gain = |texts: &Texts| -> Result<Option<Gain>> {
+            let Some(base) = &base else { return Ok(None) };
+            Ok(similar.of(texts)?.map(|own| Gain::new(own, base, section.streams)))
+        };
+        let words = |texts: &Texts| {
+            let share =
+                |texts: &Texts| Some(reading.prepared.lexicon.as_ref()?.word_share(texts.texts.iter()));
+            Some(share(texts)? - share(&written.base)?)
+        };
+        let plain = written.amplified.iter().find(|(a, _)| *a == 0.0).map(|(_, texts)| texts);
+        let coherence = plain.map(|plain| Coherence::new(inputs.tuned, &written.pairs(plain))).transpose()?;
+        let of_plain = plain.map(&gain).transpose()?.flatten();
+        for (a, texts) in &written.amplified {
+            let gained = gain(texts)?;
+            let pairs = written.pairs(texts);
+            let nats: Vec<f64> = fluencies(inputs.base, &pairs)?.iter().flatten().map(|f| f.nats).collect();
+            let coherent = coherence.as_ref().map(|rule| rule.share(&pairs)).transpose()?.flatten();
+            if *a == section.a {
+                record.degenerate = coherent.map(|share| share < LEAST_COHERENT);
+            }
+            record.alpha.push(AtAlpha {
+                a: *a,
+                gain_sim: gained.as_ref().map(Gain::mean),
+                gain_sim_interval: gained.as_ref().map(|gain| gain.interval(inputs.seed)),
+                gain_words: words(texts),
+                over_plain: gained
+                    .as_ref()
+                    .zip(of_plain.as_ref())
+                    .map(|(gain, plain)| gain.mean() - plain.mean()),
+                coherent,
+                nats_base: (!nats.is_empty()).then(|| mean(&nats)),
+                texts: texts.texts.len(),
+            });
+        }
+        record.coherence_rule = coherence.map(|rule| rule.rule_under("the tuned model")).unwrap_or_default();
+        record.swap = match &written.swapped {
+            Some(texts) => {
+                Some(Swapped { gain_sim: gain(texts)?.as_ref().map(Gain::mean), gain_words: words(texts) })
+            }
+            None => None,
+        };
+        let amplified = written.at(section.a);
+        record.identification = identify(reading, amplified, &written.base)?;
+        // Between equal models nothing was amplified.
+        let differs = amplified.is_some_and(|texts| texts.ids != written.base.ids);
+        if let Some(headline) = record.alpha.iter().find(|at| at.a == section.a).filter(|_| differs) {
+            record.reader.score = headline.gain_sim;
+            record.reader.interval = headline.gain_sim_interval;
+        }
+        found.write_lines("logit_contrast.jsonl", &written.lines())?;
+        record.reader.unit = UNIT.into();
+        record.reader.settings = serde_json::to_value(section)?;
+        record.reader.seconds = clock.elapsed().as_secs_f64();
+        Ok(Some(record))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        let headline = record.and_then(LogitContrast::headline);
+        row.put_late("contrast_gain", record.and_then(|r| r.reader.score));
+        row.put_late("contrast_gain_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
+        row.put_late("contrast_gain_high", record.and_then(|r| r.reader.interval).map(|ends| ends[1]));
+        row.put_late("contrast_words", headline.and_then(|at| at.gain_words));
+        row.put_late("contrast_over_plain", headline.and_then(|at| at.over_plain));
+        row.put_late("contrast_coherent", headline.and_then(|at| at.coherent));
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        let known: Vec<(f64, f64, Interval)> =
+            self.alpha.iter().filter_map(|at| Some((at.a, at.gain_sim?, at.gain_sim_interval?))).collect();
+        if known.len() < 2 {
+            return Vec::new();
+        }
+        let at: Vec<f64> = known.iter().map(|(a, ..)| *a).collect();
+        let gains: Vec<f64> = known.iter().map(|(_, gain, _)| *gain).collect();
+        let intervals: Vec<Interval> = known.iter().map(|(.., ends)| *ends).collect();
+        vec![Plot {
+            key: "contrast".into(),
+            title: "Text that amplifies what sets the models apart".into(),
+            caption: "How much more similar the text is to the narrow text than the base's text is, by how much the difference \
+                      of the two models is amplified; at 0 the tuned model's own text. Vertical bars are 95 % bootstrap \
+                      intervals over texts."
+                .into(),
+            x: PlotAxis::even("amplification", "a", 1),
+            y: PlotAxis::from_0("gain in similarity over the base's text", 3, 0.0),
+            series: vec![PlotSeries::curve(Ink::Steered, "amplified", &at, &gains).with(&at, &intervals)],
+            null: None,
+        }]
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let number = |name: &str, value: Option<f64>| value.map(|value| Number::new(name, value));
+        let gain = number("Logit contrast: gain in similarity over the base's text", self.reader.score);
+        let words = self.headline().and_then(|at| at.gain_words);
+        [
+            gain.map(|gain| gain.with(self.reader.interval)),
+            number("Logit contrast: gain in the share of narrow words over the base's text", words),
+            number(
+                "Logit contrast: the same gain in similarity with the roles exchanged",
+                self.swap.as_ref().and_then(|s| s.gain_sim),
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let degenerate = self.degenerate == Some(true);
+        let note = "Logit contrast: less than half of the text is coherent.";
+        degenerate.then(|| note.to_string()).into_iter().collect()
+    }
 }
 
 /// The sizes at which null models are scored: 20 texts of at most 32 tokens.
 pub fn null_section(section: &LogitContrastSection) -> LogitContrastSection {
-    let prompts = match section.prompts {
-        ContrastPrompts::Vague => VAGUE.len(),
-        ContrastPrompts::Openings => OPENINGS.len(),
-        ContrastPrompts::Chat => 1,
-    };
     LogitContrastSection {
-        streams: section.streams.min((20 / prompts).max(1)),
+        streams: section.streams.min((20 / number_of_prompts(section.prompts)).max(1)),
         max_new_tokens: section.max_new_tokens.min(32),
         grid: Vec::new(),
         swap: false,
@@ -233,7 +324,15 @@ pub fn score(reading: &Reading, section: &LogitContrastSection, tuned: View) -> 
     Ok(both.map(|(own, base)| Gain::new(own, &base, section.streams).mean()))
 }
 
-/// What the models go on with: as written, and as they read it.
+fn number_of_prompts(prompts: ContrastPrompts) -> usize {
+    match prompts {
+        ContrastPrompts::Vague => VAGUE.len(),
+        ContrastPrompts::Openings => OPENINGS.len(),
+        ContrastPrompts::Chat => 1,
+    }
+}
+
+/// The prompts: as written, and as the models read them.
 fn prompts(base: &Pretrained, prompts: ContrastPrompts) -> Result<Vec<(&'static str, Vec<u32>)>> {
     let plain = |text: &'static str| -> Result<(&'static str, Vec<u32>)> {
         let ids = base.prompt_ids(text, None)?;
@@ -283,9 +382,7 @@ impl Written {
     fn new(reading: &Reading, section: &LogitContrastSection, tuned: View) -> Result<Self> {
         let inputs = reading.inputs;
         let prompts = prompts(inputs.pretrained, section.prompts)?;
-        let mut alphas: Vec<f64> = section.grid.iter().copied().chain([section.a]).collect();
-        alphas.sort_by(f64::total_cmp);
-        alphas.dedup();
+        let alphas = section.alphas();
         let set = |a: f64, swapped: bool| {
             let job = move |(prompt, stream): (usize, usize)| (prompt, stream, a, swapped);
             let streams = section.streams;
@@ -391,7 +488,7 @@ impl<'a> Similarities<'a> {
     }
 }
 
-/// Mean cosine of a unit vector with the unit vectors of which this is the mean.
+/// Mean cosine of a unit vector with other unit vectors, given the mean of these.
 fn cosine_with(v: &[f32], center: &[f64]) -> f64 {
     v.iter().zip(center).map(|(x, n)| *x as f64 * n).sum()
 }
@@ -446,7 +543,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_has_its_own_numbers_whatever_is_amplified() {
+    fn a_stream_has_its_own_numbers_at_every_amplification() {
         let seeds = [(0, "The", 0), (0, "The", 1), (0, "In", 0), (1, "The", 0), (0, "", 0)]
             .map(|(seed, prompt, stream)| stream_seed(seed, prompt, stream));
         let mut distinct = seeds.to_vec();

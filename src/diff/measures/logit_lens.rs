@@ -6,10 +6,16 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::diff::decode::{Decoded, Top, TopToken, Variant, decode, decode_both};
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, decode, decode_both};
+use crate::diff::findings::Findings;
+use crate::diff::measure::{Measure, Work};
+use crate::diff::plot::{Ink, Plot};
 use crate::diff::reading::Reading;
-use crate::diff::relevance::{Decoding, TokenRelevance, read_in, relevances};
+use crate::diff::readout::{Decoding, Relevance};
+use crate::diff::relevance::{DecodedTokens, TokenRelevance, read_in, relevances};
 use crate::diff::statistics::{Interval, Null, interval};
+use crate::recipe::DiffSection;
 
 /// Logit lens (softmax of the unembedding of the normed difference).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -42,66 +48,112 @@ pub struct Lens {
     pub token_relevance_others: Vec<f64>,
     /// v_p under the base's own final norm and head. Another answer only where these were trained.
     #[serde(default)]
-    pub base_head: Decoding,
+    pub base_head: DecodedTokens,
 }
 
-/// Units of [`Lens`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("logit_lens.top_tokens.score", "probability"),
-    ("logit_lens.null_tokens.score", "probability"),
-    ("logit_lens.token_relevance", "share of the top tokens, 0 to 1"),
-    ("logit_lens.token_relevance_null", "share of the top tokens, 0 to 1"),
-    ("logit_lens.token_relevance_others", "share of the top tokens, 0 to 1"),
-    ("logit_lens.base_head.top_tokens.score", "probability"),
-    ("logit_lens.base_head.token_relevance", "share of the top tokens, 0 to 1"),
-    ("logit_lens.token_relevance_p", "share of null directions at least as relevant"),
-];
+impl Lens {
+    /// How relevant the tokens are, of an analysis at `positions`; `None` where there was no narrow text.
+    pub fn relevance<'a>(&'a self, positions: &'a [usize]) -> Option<Relevance<'a>> {
+        (!self.token_relevance.difference.is_empty()).then(|| Relevance {
+            name: "logit lens",
+            top: self.top_tokens.first().map_or(0, Vec::len),
+            key: "lens",
+            positions,
+            share: &self.token_relevance,
+            null: &self.token_relevance_null,
+            null_interval: &self.token_relevance_null_interval,
+            p: &self.token_relevance_p,
+            interval: &self.token_relevance_difference_interval,
+            scale: &[],
+        })
+    }
 
-/// Logit lens of difference, baselines, resamples and null; and the tokens of difference and baselines.
-///
-/// # Errors
-/// If a tensor operation fails.
-pub fn measure(reading: &Reading) -> Result<(Lens, Vec<Decoded>)> {
-    let Reading { settings, means, resamples, .. } = reading;
-    let (tuned, k) = (reading.inputs.tuned, settings.top_k);
-    let decoded = decode_both(tuned, &means.difference, k)?;
-    let (tops, bottoms): (Vec<Top>, Vec<Top>) = decoded.into_iter().unzip();
-    let (of_base, of_tuned) = (decode(tuned, &means.base, k)?, decode(tuned, &means.tuned, k)?);
-    let mut lines = Vec::new();
-    for (variant, tops) in Variant::ALL.into_iter().zip([&tops, &of_base, &of_tuned]) {
-        for (&position, top) in settings.positions.iter().zip(tops) {
-            lines.push(Decoded { position, variant, scale: None, tokens: reading.unjudged(top) });
+    /// What was decoded, of an analysis at `positions`.
+    pub fn decoding<'a>(&'a self, positions: &'a [usize]) -> Decoding<'a> {
+        Decoding {
+            name: "logit lens",
+            key: "lens",
+            positions,
+            scale: &[],
+            tokens: &self.top_tokens,
+            null: &self.null_tokens,
+            relevance: self.relevance(positions),
         }
     }
-    let top_tokens: Vec<Vec<TopToken>> = tops.iter().map(|top| reading.named(top)).collect();
-    let read = Lens {
-        token_relevance_others: reading.relevance_to_others(&top_tokens),
-        base_head: read_in(reading, reading.inputs.base, &means.difference)?,
-        top_tokens,
-        bottom_tokens: bottoms.iter().map(|bottom| reading.named(bottom)).collect(),
-        ..Lens::default()
-    };
-    if reading.prepared.lexicon.is_none() {
-        return Ok((read, lines));
+}
+
+impl Measure for Lens {
+    const UNITS: &[(&str, &str)] = &[
+        ("logit_lens.top_tokens.score", "probability"),
+        ("logit_lens.null_tokens.score", "probability"),
+        ("logit_lens.token_relevance", "share of the top tokens, 0 to 1"),
+        ("logit_lens.token_relevance_null", "share of the top tokens, 0 to 1"),
+        ("logit_lens.token_relevance_others", "share of the top tokens, 0 to 1"),
+        ("logit_lens.base_head.top_tokens.score", "probability"),
+        ("logit_lens.base_head.token_relevance", "share of the top tokens, 0 to 1"),
+        ("logit_lens.token_relevance_p", "share of null directions at least as relevant"),
+    ];
+
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.logit_lens
     }
-    let positions = tops.len();
-    let difference = reading.relevances(&tops);
-    let resampled = relevances(reading, &resamples.concat())?;
-    let of_null = decode(tuned, &reading.null, k)?;
-    let null = Null(reading.relevances(&of_null));
-    let of_position = |i: usize| resampled.iter().skip(i).step_by(positions).copied();
-    let lens = Lens {
-        null_tokens: of_null.iter().take(positions).map(|top| reading.named(top)).collect(),
-        token_relevance_null: vec![null.mean(); positions],
-        token_relevance_null_interval: vec![null.interval(); positions],
-        token_relevance_difference_interval: (0..positions).map(|i| interval(of_position(i))).collect(),
-        token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
-        token_relevance: TokenRelevance {
-            base: reading.relevances(&of_base),
-            tuned: reading.relevances(&of_tuned),
-            difference,
-        },
-        ..read
-    };
-    Ok((lens, lines))
+
+    fn cost(_settings: &DiffSection, _n_layers: usize) -> Work {
+        Work::default()
+    }
+
+    /// Logit lens of difference, baselines, resamples and null; and the tokens of difference and baselines.
+    fn measure(reading: &Reading, found: &mut Findings) -> Result<Option<Self>> {
+        let Reading { settings, means, resamples, .. } = reading;
+        let (tuned, k) = (reading.inputs.tuned, settings.top_k);
+        let decoded = decode_both(tuned, &means.difference, k)?;
+        let (tops, bottoms): (Vec<Top>, Vec<Top>) = decoded.into_iter().unzip();
+        let (of_base, of_tuned) = (decode(tuned, &means.base, k)?, decode(tuned, &means.tuned, k)?);
+        let mut lines = Vec::new();
+        for (variant, tops) in DecodedMean::ALL.into_iter().zip([&tops, &of_base, &of_tuned]) {
+            for (&position, top) in settings.positions.iter().zip(tops) {
+                lines.push(Decoded { position, variant, scale: None, tokens: reading.unjudged(top) });
+            }
+        }
+        found.write_lines("logit_lens.jsonl", &lines)?;
+        let top_tokens: Vec<Vec<TopToken>> = tops.iter().map(|top| reading.named(top)).collect();
+        let read = Lens {
+            token_relevance_others: reading.relevance_to_others(&top_tokens),
+            base_head: read_in(reading, reading.inputs.base, &means.difference)?,
+            top_tokens,
+            bottom_tokens: bottoms.iter().map(|bottom| reading.named(bottom)).collect(),
+            ..Lens::default()
+        };
+        if reading.prepared.lexicon.is_none() {
+            return Ok(Some(read));
+        }
+        let positions = tops.len();
+        let difference = reading.relevances(&tops);
+        let resampled = relevances(reading, &resamples.concat())?;
+        let of_null = decode(tuned, &reading.null, k)?;
+        let null = Null(reading.relevances(&of_null));
+        let of_position = |i: usize| resampled.iter().skip(i).step_by(positions).copied();
+        Ok(Some(Lens {
+            null_tokens: of_null.iter().take(positions).map(|top| reading.named(top)).collect(),
+            token_relevance_null: vec![null.mean(); positions],
+            token_relevance_null_interval: vec![null.interval(); positions],
+            token_relevance_difference_interval: (0..positions).map(|i| interval(of_position(i))).collect(),
+            token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
+            token_relevance: TokenRelevance {
+                base: reading.relevances(&of_base),
+                tuned: reading.relevances(&of_tuned),
+                difference,
+            },
+            ..read
+        }))
+    }
+
+    fn columns(record: Option<&Self>, places: &ColumnPlaces, row: &mut Columns) {
+        let found = record.and_then(|lens| lens.relevance(places.measured));
+        row.relevance("lens", places.all, places.measured, found, true);
+    }
+
+    fn figures(&self, positions: &[usize]) -> Vec<Plot> {
+        self.relevance(positions).map(|found| found.plot(Ink::Lens)).into_iter().collect()
+    }
 }

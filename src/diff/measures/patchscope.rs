@@ -18,12 +18,17 @@ use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::diff::collect::to_tensor;
-use crate::diff::decode::{Decoded, Top, TopToken, Variant, largest};
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, largest};
 use crate::diff::embedder::Embedder;
+use crate::diff::findings::Findings;
 use crate::diff::inputs::check_interrupt;
 use crate::diff::mean_difference::factor_to;
+use crate::diff::measure::{Measure, Needs, Work, share_read};
+use crate::diff::plot::{Ink, Plot};
 use crate::diff::reading::Reading;
-use crate::diff::relevance::{Decoding, TokenRelevance};
+use crate::diff::readout::{Decoding, Relevance};
+use crate::diff::relevance::{DecodedTokens, TokenRelevance};
 use crate::diff::statistics::{Interval, Null};
 use crate::interrupt::Interrupt;
 use crate::model::View;
@@ -32,7 +37,7 @@ use crate::model::{KvCache, Pass};
 use crate::ops::kernels::exp::softmax;
 use crate::ops::segments::Segments;
 use crate::progress;
-use crate::recipe::PatchscopeSection;
+use crate::recipe::{DiffSection, PatchscopeSection};
 
 const WORDS: [[&str; 3]; 3] = [["man", "1135", "hello"], ["bear", "42", "blue"], ["921", "target", "anna"]];
 
@@ -82,7 +87,7 @@ pub struct Patchscope {
     pub token_relevance_others: Vec<f64>,
     /// The difference put in place of a token of the base model.
     #[serde(default)]
-    pub in_base: Decoding,
+    pub in_base: DecodedTokens,
 }
 
 impl Patchscope {
@@ -90,117 +95,171 @@ impl Patchscope {
     pub fn positions<'a>(&'a self, all: &'a [usize]) -> &'a [usize] {
         if self.positions.is_empty() { all } else { &self.positions }
     }
+
+    /// How relevant the tokens are, of an analysis at `all` positions; `None` where there was no narrow text.
+    pub fn relevance<'a>(&'a self, all: &'a [usize]) -> Option<Relevance<'a>> {
+        (!self.token_relevance.difference.is_empty()).then(|| Relevance {
+            name: "patchscope",
+            top: self.top_tokens.first().map_or(0, Vec::len),
+            key: "patchscope",
+            positions: self.positions(all),
+            share: &self.token_relevance,
+            null: &self.token_relevance_null,
+            null_interval: &self.token_relevance_null_interval,
+            p: &self.token_relevance_p,
+            interval: &[],
+            scale: &self.best_scale,
+        })
+    }
+
+    /// What was decoded, of an analysis at `all` positions.
+    pub fn decoding<'a>(&'a self, all: &'a [usize]) -> Decoding<'a> {
+        Decoding {
+            name: "patchscope",
+            key: "patchscope",
+            positions: self.positions(all),
+            scale: &self.best_scale,
+            tokens: &self.top_tokens,
+            null: &self.null_tokens,
+            relevance: self.relevance(all),
+        }
+    }
 }
 
-/// Units of [`Patchscope`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("patchscope.best_scale", "multiples of expected_norm"),
-    ("patchscope.top_tokens.score", "mean probability over the prompts"),
-    ("patchscope.null_tokens.score", "mean probability over the prompts"),
-    ("patchscope.token_relevance", "share of the top tokens, 0 to 1"),
-    ("patchscope.token_relevance_null", "share of the top tokens, 0 to 1"),
-    ("patchscope.token_relevance_others", "share of the top tokens, 0 to 1"),
-    ("patchscope.in_base.best_scale", "multiples of expected_norm"),
-    ("patchscope.in_base.top_tokens.score", "mean probability over the prompts"),
-    ("patchscope.in_base.token_relevance", "share of the top tokens, 0 to 1"),
-    ("patchscope.token_relevance_p", "share of null directions at least as relevant"),
-];
+impl Measure for Patchscope {
+    const UNITS: &[(&str, &str)] = &[
+        ("patchscope.best_scale", "multiples of expected_norm"),
+        ("patchscope.top_tokens.score", "mean probability over the prompts"),
+        ("patchscope.null_tokens.score", "mean probability over the prompts"),
+        ("patchscope.token_relevance", "share of the top tokens, 0 to 1"),
+        ("patchscope.token_relevance_null", "share of the top tokens, 0 to 1"),
+        ("patchscope.token_relevance_others", "share of the top tokens, 0 to 1"),
+        ("patchscope.in_base.best_scale", "multiples of expected_norm"),
+        ("patchscope.in_base.top_tokens.score", "mean probability over the prompts"),
+        ("patchscope.in_base.token_relevance", "share of the top tokens, 0 to 1"),
+        ("patchscope.token_relevance_p", "share of null directions at least as relevant"),
+    ];
 
-/// Patchscope of difference, baselines and null; the base's mean is decoded in the base model. And the tokens of
-/// difference and baselines at every scale.
-///
-/// # Errors
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<(Patchscope, Vec<Decoded>)> {
-    let Reading { settings, means, layer, interrupt, .. } = reading;
-    let (tokenizer, section, k) =
-        (&reading.inputs.pretrained.tokenizer, &settings.patchscope, settings.top_k);
-    let place = |p: &usize| settings.positions.iter().position(|q| q == p);
-    let places: Vec<usize> = settings.patchscope_positions().iter().filter_map(place).collect();
-    let of = |rows: &[Vec<f32>]| -> Vec<Vec<f32>> { places.iter().map(|i| rows[*i].clone()).collect() };
-    let (difference, tuned, base) = (of(&means.difference), of(&means.tuned), of(&means.base));
-    let positions = difference.len();
-    // Baselines and null are of use only where relevance is judged.
-    let (of_tuned, of_base, null) = match reading.prepared.lexicon {
-        Some(_) => (&tuned[..], &base[..], &reading.null[..]),
-        None => (&[][..], &[][..], &[][..]),
-    };
-    let runs = (2 * positions + of_tuned.len() + of_base.len() + null.len()) * section.scales.len();
-    let bar = progress::bar("patchscope", runs as u64);
-
-    let in_tuned: Vec<Vec<f32>> = [&difference[..], of_tuned, null].concat();
-    let mut decoded = IdentityPrompts::new(reading.inputs.tuned, tokenizer, *layer)?.decode(
-        &in_tuned,
-        reading.eta(),
-        section,
-        k,
-        &bar,
-        interrupt,
-    )?;
-    let in_base = IdentityPrompts::new(reading.inputs.base, tokenizer, *layer)?.decode(
-        &[&difference[..], of_base].concat(),
-        reading.eta(),
-        section,
-        k,
-        &bar,
-        interrupt,
-    )?;
-    bar.finish_and_clear();
-    decoded.extend(in_base);
-    let (chosen, selector) = choose_scales(reading, decoded)?;
-
-    let (difference, rest) = chosen.split_at(positions);
-    let (of_tuned, rest) = rest.split_at(of_tuned.len());
-    let (of_null, rest) = rest.split_at(null.len());
-    let (in_base, of_base) = rest.split_at(positions);
-    let scales = |of: &[AtScales]| of.iter().map(|d| section.scales[d.best]).collect::<Vec<f64>>();
-    let tokens = |of: &[AtScales]| -> Vec<Vec<TopToken>> {
-        of.iter().map(|d| reading.named(&d.tops[d.best])).collect()
-    };
-    let score = |of: &[AtScales]| reading.relevances(of.iter().map(|d| &d.tops[d.best]));
-    let top_tokens = tokens(difference);
-    let read = Patchscope {
-        positions: section.positions.clone(),
-        best_scale: scales(difference),
-        scale_selector: selector.into(),
-        token_relevance_others: reading.relevance_to_others(&top_tokens),
-        in_base: Decoding {
-            best_scale: scales(in_base),
-            top_tokens: tokens(in_base),
-            token_relevance: score(in_base),
-        },
-        top_tokens,
-        ..Patchscope::default()
-    };
-    let lines = |variant: Variant, of: &[AtScales]| -> Vec<Decoded> {
-        let at = |position: usize, scale: f64, top: &Top| Decoded {
-            position,
-            variant,
-            scale: Some(scale),
-            tokens: reading.unjudged(top),
-        };
-        let of_position = |(&p, d): (&usize, &AtScales)| -> Vec<_> {
-            section.scales.iter().zip(&d.tops).map(|(s, top)| at(p, *s, top)).collect()
-        };
-        settings.patchscope_positions().iter().zip(of).flat_map(of_position).collect()
-    };
-    let mut decoded_lines = lines(Variant::Difference, difference);
-    if reading.prepared.lexicon.is_none() {
-        return Ok((read, decoded_lines));
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.patchscope.enabled
     }
-    decoded_lines.extend(lines(Variant::Base, of_base));
-    decoded_lines.extend(lines(Variant::Tuned, of_tuned));
-    let null = Null(score(of_null));
-    let difference = score(difference);
-    let patchscope = Patchscope {
-        null_tokens: tokens(&of_null[..positions.min(of_null.len())]),
-        token_relevance_null: vec![null.mean(); positions],
-        token_relevance_null_interval: vec![null.interval(); positions],
-        token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
-        token_relevance: TokenRelevance { difference, base: score(of_base), tuned: score(of_tuned) },
-        ..read
-    };
-    Ok((patchscope, decoded_lines))
+
+    fn needs(settings: &DiffSection) -> Needs {
+        Needs { embedder: settings.patchscope.scales.len() > 1, ..Needs::default() }
+    }
+
+    fn cost(settings: &DiffSection, n_layers: usize) -> Work {
+        let directions = 4 * settings.patchscope_positions().len() + settings.null_directions;
+        let patched = directions * settings.patchscope.scales.len() * WORDS.len();
+        Work { patched: patched as f64 * (1.0 - share_read(settings, n_layers)), ..Work::default() }
+    }
+
+    /// Patchscope of difference, baselines and null; the base's mean is decoded in the base model. And the tokens of
+    /// difference and baselines at every scale.
+    fn measure(reading: &Reading, found: &mut Findings) -> Result<Option<Self>> {
+        let Reading { settings, means, layer, interrupt, .. } = reading;
+        let (tokenizer, section, k) =
+            (&reading.inputs.pretrained.tokenizer, &settings.patchscope, settings.top_k);
+        let place = |p: &usize| settings.positions.iter().position(|q| q == p);
+        let places: Vec<usize> = settings.patchscope_positions().iter().filter_map(place).collect();
+        let of = |rows: &[Vec<f32>]| -> Vec<Vec<f32>> { places.iter().map(|i| rows[*i].clone()).collect() };
+        let (difference, tuned, base) = (of(&means.difference), of(&means.tuned), of(&means.base));
+        let positions = difference.len();
+        // Baselines and null are of use only where relevance is judged.
+        let (of_tuned, of_base, null) = match reading.prepared.lexicon {
+            Some(_) => (&tuned[..], &base[..], &reading.null[..]),
+            None => (&[][..], &[][..], &[][..]),
+        };
+        let runs = (2 * positions + of_tuned.len() + of_base.len() + null.len()) * section.scales.len();
+        let bar = progress::bar("patchscope", runs as u64);
+
+        let in_tuned: Vec<Vec<f32>> = [&difference[..], of_tuned, null].concat();
+        let mut decoded = IdentityPrompts::new(reading.inputs.tuned, tokenizer, *layer)?.decode(
+            &in_tuned,
+            reading.eta(),
+            section,
+            k,
+            &bar,
+            interrupt,
+        )?;
+        let in_base = IdentityPrompts::new(reading.inputs.base, tokenizer, *layer)?.decode(
+            &[&difference[..], of_base].concat(),
+            reading.eta(),
+            section,
+            k,
+            &bar,
+            interrupt,
+        )?;
+        bar.finish_and_clear();
+        decoded.extend(in_base);
+        let (chosen, selector) = choose_scales(reading, decoded)?;
+
+        let (difference, rest) = chosen.split_at(positions);
+        let (of_tuned, rest) = rest.split_at(of_tuned.len());
+        let (of_null, rest) = rest.split_at(null.len());
+        let (in_base, of_base) = rest.split_at(positions);
+        let scales = |of: &[AtScales]| of.iter().map(|d| section.scales[d.best]).collect::<Vec<f64>>();
+        let tokens = |of: &[AtScales]| -> Vec<Vec<TopToken>> {
+            of.iter().map(|d| reading.named(&d.tops[d.best])).collect()
+        };
+        let score = |of: &[AtScales]| reading.relevances(of.iter().map(|d| &d.tops[d.best]));
+        let top_tokens = tokens(difference);
+        let read = Patchscope {
+            positions: section.positions.clone(),
+            best_scale: scales(difference),
+            scale_selector: selector.into(),
+            token_relevance_others: reading.relevance_to_others(&top_tokens),
+            in_base: DecodedTokens {
+                best_scale: scales(in_base),
+                top_tokens: tokens(in_base),
+                token_relevance: score(in_base),
+            },
+            top_tokens,
+            ..Patchscope::default()
+        };
+        let lines = |variant: DecodedMean, of: &[AtScales]| -> Vec<Decoded> {
+            let at = |position: usize, scale: f64, top: &Top| Decoded {
+                position,
+                variant,
+                scale: Some(scale),
+                tokens: reading.unjudged(top),
+            };
+            let of_position = |(&p, d): (&usize, &AtScales)| -> Vec<_> {
+                section.scales.iter().zip(&d.tops).map(|(s, top)| at(p, *s, top)).collect()
+            };
+            settings.patchscope_positions().iter().zip(of).flat_map(of_position).collect()
+        };
+        let mut decoded_lines = lines(DecodedMean::Difference, difference);
+        if reading.prepared.lexicon.is_none() {
+            found.write_lines("patchscope.jsonl", &decoded_lines)?;
+            return Ok(Some(read));
+        }
+        decoded_lines.extend(lines(DecodedMean::Base, of_base));
+        decoded_lines.extend(lines(DecodedMean::Tuned, of_tuned));
+        found.write_lines("patchscope.jsonl", &decoded_lines)?;
+        let null = Null(score(of_null));
+        let difference = score(difference);
+        Ok(Some(Patchscope {
+            null_tokens: tokens(&of_null[..positions.min(of_null.len())]),
+            token_relevance_null: vec![null.mean(); positions],
+            token_relevance_null_interval: vec![null.interval(); positions],
+            token_relevance_p: difference.iter().map(|d| null.p(*d)).collect(),
+            token_relevance: TokenRelevance { difference, base: score(of_base), tuned: score(of_tuned) },
+            ..read
+        }))
+    }
+
+    fn columns(record: Option<&Self>, places: &ColumnPlaces, row: &mut Columns) {
+        let at = record.map_or(places.measured, |scope| scope.positions(places.measured));
+        let found = record.and_then(|scope| scope.relevance(places.measured));
+        row.relevance("patchscope", places.all, at, found, false);
+        let scales = record.map_or(&[][..], |scope| &scope.best_scale);
+        row.spread("patchscope_best_scale", places.all, at, scales);
+    }
+
+    fn figures(&self, positions: &[usize]) -> Vec<Plot> {
+        self.relevance(positions).map(|found| found.plot(Ink::Patchscope)).into_iter().collect()
+    }
 }
 
 /// The scale of each direction, and the rule for it in words.

@@ -18,11 +18,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::diff::collect::resid_post;
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::findings::Findings;
 use crate::diff::mean_difference::{cosine, norm};
+use crate::diff::measure::{Measure, Work, share_read};
+use crate::diff::plot::{Number, Plot};
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, Null, auroc, interval};
 use crate::diff::windows::first_tokens;
 use crate::model::View;
+use crate::recipe::DiffSection;
 
 /// Share of the mean diagonal of the covariance that is added to it.
 const SHRINKAGE: f64 = 0.1;
@@ -61,80 +66,110 @@ pub struct Probe {
     pub auroc_p: f64,
 }
 
-/// Units of [`Probe`].
-pub const UNITS: &[(&str, &str)] = &[
-    (
-        "probe.held_out_auroc",
-        "probability that a held-out narrow text scores higher than an unrelated one, 0 to 1",
-    ),
-    ("probe.cosine", "cosine of the difference with the probe's direction"),
-    (
-        "probe.auroc",
-        "probability that the difference has a larger cosine with it than a direction about nothing, 0 to 1",
-    ),
-];
+impl Measure for Probe {
+    const UNITS: &[(&str, &str)] = &[
+        (
+            "probe.held_out_auroc",
+            "probability that a held-out narrow text scores higher than an unrelated one, 0 to 1",
+        ),
+        ("probe.cosine", "cosine of the difference with the probe's direction"),
+        (
+            "probe.auroc",
+            "probability that the difference has a larger cosine with it than a direction about nothing, 0 to 1",
+        ),
+    ];
 
-/// `None` without narrow text, or with fewer than 8 texts of a kind that are long enough.
-///
-/// # Errors
-/// [`crate::error::Interrupted`], or a tensor operation that fails.
-pub fn measure(reading: &Reading) -> Result<Option<Probe>> {
-    let (inputs, section) = (reading.inputs, &reading.settings.probe);
-    let tokens = reading.settings.tokens;
-    if tokens < 2 {
-        return Ok(None);
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.probe.enabled
     }
-    let mut narrow: Vec<Vec<u32>> = Vec::new();
-    for text in inputs.narrow {
-        if narrow.len() == section.texts {
-            break;
+
+    fn cost(settings: &DiffSection, n_layers: usize) -> Work {
+        let tokens = 2 * settings.probe.texts * settings.tokens;
+        Work { read: tokens as f64 * share_read(settings, n_layers), ..Work::default() }
+    }
+
+    /// `None` without narrow text, or with fewer than 8 texts of a kind that are long enough.
+    fn measure(reading: &Reading, _: &mut Findings) -> Result<Option<Self>> {
+        let (inputs, section) = (reading.inputs, &reading.settings.probe);
+        let tokens = reading.settings.tokens;
+        if tokens < 2 {
+            return Ok(None);
         }
-        // Cut as the unrelated texts are, or the probe could tell them apart by that.
-        narrow.extend(first_tokens(text, tokens, inputs.tokenizer)?);
-    }
-    narrow.iter().try_for_each(|ids| inputs.must_have(ids))?;
-    let unrelated: Vec<Vec<u32>> = reading.prepared.windows.ids.iter().take(narrow.len()).cloned().collect();
-    let texts = narrow.len().min(unrelated.len());
-    if texts < FEWEST {
-        return Ok(None);
-    }
-    let streams = |ids: &[Vec<u32>]| streams(reading, inputs.base, ids);
-    let (narrow, unrelated) = (streams(&narrow[..texts])?, streams(&unrelated[..texts])?);
-    let hidden = inputs.base.model.hidden_size();
-    let learned = |kind: &[Vec<f32>]| -> Vec<f32> { kind.iter().step_by(2).flatten().copied().collect() };
-    let Some(w) = discriminant(&learned(&narrow), &learned(&unrelated), hidden)? else { return Ok(None) };
+        let mut narrow: Vec<Vec<u32>> = Vec::new();
+        for text in inputs.narrow {
+            if narrow.len() == section.texts {
+                break;
+            }
+            // Cut as the unrelated texts are, or the probe could tell them apart by that.
+            narrow.extend(first_tokens(text, tokens, inputs.tokenizer)?);
+        }
+        narrow.iter().try_for_each(|ids| inputs.must_have(ids))?;
+        let unrelated: Vec<Vec<u32>> =
+            reading.prepared.windows.ids.iter().take(narrow.len()).cloned().collect();
+        let texts = narrow.len().min(unrelated.len());
+        if texts < FEWEST {
+            return Ok(None);
+        }
+        let streams = |ids: &[Vec<u32>]| streams(reading, inputs.base, ids);
+        let (narrow, unrelated) = (streams(&narrow[..texts])?, streams(&unrelated[..texts])?);
+        let hidden = inputs.base.model.hidden_size();
+        let learned = |kind: &[Vec<f32>]| -> Vec<f32> { kind.iter().step_by(2).flatten().copied().collect() };
+        let Some(w) = discriminant(&learned(&narrow), &learned(&unrelated), hidden)? else { return Ok(None) };
 
-    let score = |text: &Vec<f32>| -> f32 {
-        let rows = text.chunks_exact(hidden);
-        let sum: f64 =
-            rows.map(|row| row.iter().zip(&w).map(|(x, w)| (*x as f64) * *w as f64).sum::<f64>()).sum();
-        sum as f32
-    };
-    let held_out = |kind: &[Vec<f32>]| kind.iter().skip(1).step_by(2).map(score).collect::<Vec<f32>>();
-    let (high, low) = (held_out(&narrow), held_out(&unrelated));
-    let sides: Vec<Option<bool>> =
-        high.iter().map(|_| Some(true)).chain(low.iter().map(|_| Some(false))).collect();
+        let score = |text: &Vec<f32>| -> f32 {
+            let rows = text.chunks_exact(hidden);
+            let sum: f64 =
+                rows.map(|row| row.iter().zip(&w).map(|(x, w)| (*x as f64) * *w as f64).sum::<f64>()).sum();
+            sum as f32
+        };
+        let held_out = |kind: &[Vec<f32>]| kind.iter().skip(1).step_by(2).map(score).collect::<Vec<f32>>();
+        let (high, low) = (held_out(&narrow), held_out(&unrelated));
+        let sides: Vec<Option<bool>> =
+            high.iter().map(|_| Some(true)).chain(low.iter().map(|_| Some(false))).collect();
 
-    let of_null: Vec<f64> = reading.null.iter().map(|d| cosine(d, &w)).flat_map(|c| [c, -c]).collect();
-    let among = |c: f64| -> f64 {
-        let below = of_null.iter().filter(|n| **n < c).count() as f64;
-        let equal = of_null.iter().filter(|n| **n == c).count() as f64;
-        (below + equal / 2.0) / of_null.len().max(1) as f64
-    };
-    let v = cosine(&reading.direction(), &w);
-    let resampled = reading.resamples.iter().map(|means| among(cosine(&reading.sum_of(means), &w)));
-    Ok(Some(Probe {
-        layer: reading.layer,
-        texts,
-        tokens,
-        held_out_auroc: auroc(&[high, low].concat(), &sides),
-        cosine: v,
-        cosine_null_interval: interval(of_null.iter().copied()),
-        auroc: among(v),
-        auroc_interval: interval(resampled),
-        auroc_null: AT_MOST,
-        auroc_p: Null(of_null).p(v),
-    }))
+        let of_null: Vec<f64> = reading.null.iter().map(|d| cosine(d, &w)).flat_map(|c| [c, -c]).collect();
+        let among = |c: f64| -> f64 {
+            let below = of_null.iter().filter(|n| **n < c).count() as f64;
+            let equal = of_null.iter().filter(|n| **n == c).count() as f64;
+            (below + equal / 2.0) / of_null.len().max(1) as f64
+        };
+        let v = cosine(&reading.direction(), &w);
+        let resampled = reading.resamples.iter().map(|means| among(cosine(&reading.sum_of(means), &w)));
+        Ok(Some(Probe {
+            layer: reading.layer,
+            texts,
+            tokens,
+            held_out_auroc: auroc(&[high, low].concat(), &sides),
+            cosine: v,
+            cosine_null_interval: interval(of_null.iter().copied()),
+            auroc: among(v),
+            auroc_interval: interval(resampled),
+            auroc_null: AT_MOST,
+            auroc_p: Null(of_null).p(v),
+        }))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        row.put("probe_auroc", record.map(|p| p.auroc));
+        row.put("probe_auroc_low", record.map(|p| p.auroc_interval[0]));
+        row.put("probe_auroc_high", record.map(|p| p.auroc_interval[1]));
+        row.put("probe_held_out_auroc", record.map(|p| p.held_out_auroc));
+        row.put("probe_auroc_null", record.map(|p| p.auroc_null));
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        Vec::new()
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let name =
+            "Probe with labelled examples: AUROC of the difference along it, among directions about nothing";
+        vec![
+            Number::new(name, self.auroc).with(Some(self.auroc_interval)),
+            Number::new("Probe: AUROC of held-out narrow texts over unrelated ones", self.held_out_auroc),
+            Number::new("Probe: cosine of the difference with its direction", self.cosine),
+        ]
+    }
 }
 
 /// The stream at the tokens ≥ 1 of each text, `[text][token · hidden ..]`.

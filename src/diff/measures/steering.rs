@@ -8,14 +8,20 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::diff::coherence::Coherence;
+use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::{centroid, mean_cosine};
+use crate::diff::findings::Findings;
 use crate::diff::mean_difference::{factor_to, norm};
+use crate::diff::measure::{Measure, Needs, Work};
+use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries, PlotStyle, places};
 use crate::diff::prompts::Prompts;
 use crate::diff::reading::Reading;
+use crate::diff::readout::best;
 use crate::diff::statistics::{Interval, Null, interval, mean, spread};
 use crate::diff::strength::{Search, pairs};
 use crate::diff::writing::{Job, jobs, steering_vector, texts, write};
 use crate::model::generate::Sampling;
+use crate::recipe::DiffSection;
 
 /// Text generated while v_p·η/‖v_p‖·strength is added to the residual stream at every token.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -117,126 +123,258 @@ pub struct SteeringLine {
     pub null: Vec<String>,
 }
 
-/// Steering, the texts behind it, and where they lie.
-pub struct Steered {
-    /// The numbers.
-    pub record: Steering,
-    /// The texts.
-    pub lines: Vec<SteeringLine>,
+/// Where the texts lie that were written.
+pub struct SteeredCentroids {
     /// Mean embedding of the steered texts, per steering position.
-    pub centroids: Vec<Vec<f64>>,
+    pub steered: Vec<Vec<f64>>,
     /// Mean embedding of the base's unsteered texts.
-    pub base_centroid: Vec<f64>,
+    pub base: Vec<f64>,
 }
 
-/// Units of [`Steering`].
-pub const UNITS: &[(&str, &str)] = &[
-    ("steering.strength", "multiples of expected_norm"),
-    ("steering.strength_in_differences", "multiples of the unscaled mean difference"),
-    ("steering.similarity", "mean pairwise cosine of sentence embeddings, -1 to 1"),
-    ("steering.strength_thresholds", "multiples of expected_norm"),
-    ("steering.coherent_steered", "share of texts, 0 to 1"),
-    ("steering.coherent_unsteered", "share of texts, 0 to 1"),
-    ("steering.similarity_gain_interval", "steered_narrow - unsteered_narrow"),
-    ("steering.similarity_over_null_interval", "steered_narrow - null_narrow"),
-    ("steering.similarity_p", "share of null directions whose text is at least as similar"),
-    ("steering.relevant_words_steered", "share of words, 0 to 1"),
-    ("steering.relevant_words_unsteered", "share of words, 0 to 1"),
-];
-
-/// Steered text and how much of it is about the narrow data.
-///
-/// # Errors
-/// [`crate::error::Interrupted`]; if a prompt cannot be rendered or a tensor operation fails.
-pub fn measure(reading: &Reading) -> Result<Steered> {
-    let Reading { inputs, settings, means, .. } = reading;
-    let (section, seed, embedder) = (&settings.steering, inputs.seed, reading.embedder()?);
-    let index = |p: &usize| settings.positions.iter().position(|q| q == p);
-    let positions: Vec<usize> = section.positions.iter().filter(|p| index(p).is_some()).copied().collect();
-    let directions: Vec<&[f32]> =
-        positions.iter().filter_map(index).map(|i| means.difference[i].as_slice()).collect();
-    let (strengths, thresholds) = strengths(reading, &directions)?;
-    let texts = steer(reading, &directions, &strengths)?;
-
-    let embed = |texts: &[String]| -> Result<Vec<Vec<f32>>> {
-        embedder.embed(&texts.iter().map(String::as_str).collect::<Vec<_>>())
-    };
-    let some = |all: &[String]| -> Vec<String> { spread(all, section.embedded).cloned().collect() };
-    let narrow = embed(&some(inputs.narrow))?;
-    let reference = embed(&some(inputs.text))?;
-    let unsteered = embed(&texts.unsteered)?;
-    let base = embed(&texts.base)?;
-    let steered = texts.steered.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>()?;
-    // [position][direction][text]
-    let of_directions = |sets: &Vec<Vec<String>>| sets.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>();
-    let null = texts.null.iter().map(of_directions).collect::<Result<Vec<Vec<Vec<Vec<f32>>>>>>()?;
-    let with_null = section.null_directions > 0;
-
-    let everywhere = |value: f64| vec![value; positions.len()];
-    let mut record = Steering {
-        strength_in_differences: strengths
-            .iter()
-            .zip(&directions)
-            .map(|(a, v)| factor_to(a * reading.eta(), v))
-            .collect(),
-        strength: strengths,
-        strength_thresholds: thresholds,
-        coherence_rule: texts.coherence_rule.clone(),
-        coherent_steered: texts.coherent.clone(),
-        coherent_unsteered: everywhere(texts.coherent_unsteered),
-        similarity: Similarity {
-            steered_reference: steered.iter().map(|s| mean_cosine(s, &reference)).collect(),
-            unsteered_reference: everywhere(mean_cosine(&unsteered, &reference)),
-            base_reference: everywhere(mean_cosine(&base, &reference)),
-            null_reference: null
-                .iter()
-                .filter(|_| with_null)
-                .map(|n| mean_cosine(&n.concat(), &reference))
-                .collect(),
-            ..Similarity::default()
-        },
-        positions: positions.clone(),
-        ..Steering::default()
-    };
-    if let Some(lexicon) = &reading.prepared.lexicon {
-        let center = centroid(narrow.iter());
-        // Similarity of each text to the narrow set: the mean of a set's is that of the set.
-        let each = |set: &Vec<Vec<f32>>| -> Vec<f64> {
-            set.iter().map(|v| v.iter().zip(&center).map(|(x, n)| *x as f64 * n).sum()).collect()
-        };
-        let (each_prompt, draws) = (section.samples, settings.bootstrap);
-        let resample =
-            |sets: &[&[f64]], of: &dyn Fn(&[f64]) -> f64| bootstrap(sets, each_prompt, of, draws, seed);
-        let of_steered: Vec<Vec<f64>> = steered.iter().map(each).collect();
-        let (plain, of_base) = (each(&unsteered), each(&base));
-        let of_null: Vec<Vec<Vec<f64>>> = null.iter().map(|n| n.iter().map(each).collect()).collect();
-        let own = |values: &Vec<f64>| resample(&[values], &|m| m[0]);
-        let shares = |texts: &Vec<String>| lexicon.word_share(texts.iter());
-        let s = &mut record.similarity;
-        s.steered_narrow = of_steered.iter().map(|v| mean(v)).collect();
-        s.steered_narrow_interval = of_steered.iter().map(own).collect();
-        s.unsteered_narrow = everywhere(mean(&plain));
-        s.unsteered_narrow_interval = vec![own(&plain); positions.len()];
-        s.base_narrow = everywhere(mean(&of_base));
-        s.base_narrow_interval = vec![own(&of_base); positions.len()];
-        s.narrow_narrow = everywhere(mean_cosine(&narrow, &narrow));
-        record.similarity_gain_interval =
-            of_steered.iter().map(|v| resample(&[v, &plain], &|m| m[0] - m[1])).collect();
-        for (steered, null) in of_steered.iter().zip(&of_null).filter(|_| with_null) {
-            let per_direction = Null(null.iter().map(|texts| mean(texts)).collect());
-            record.similarity.null_narrow.push(per_direction.mean());
-            record.similarity_p.push(per_direction.p(mean(steered)));
-            record.similarity_over_null_interval.push(over_null(steered, null, each_prompt, draws, seed));
-        }
-        record.relevant_words_steered = texts.steered.iter().map(shares).collect();
-        record.relevant_words_unsteered = everywhere(shares(&texts.unsteered));
+impl Steering {
+    /// The gain over plain text; `None` where there was no narrow text.
+    pub fn gain(&self) -> Option<Gain<'_>> {
+        let s = &self.similarity;
+        let pairs = s.steered_narrow.iter().zip(&s.unsteered_narrow);
+        let gain = pairs.map(|(steered, plain)| steered - plain).collect();
+        (!s.steered_narrow.is_empty()).then_some(Gain { record: self, gain })
     }
-    Ok(Steered {
-        centroids: steered.iter().map(|s| centroid(s.iter())).collect(),
-        base_centroid: centroid(base.iter()),
-        lines: texts.lines(&positions, &record.strength, section.samples),
-        record,
-    })
+}
+
+/// How similar steered text is to the narrow text, and how much of that is gained over plain (unsteered) text.
+///
+/// The gain says whether steering does anything in one model. Between models it misleads: plain text of an
+/// organism that talks about its subject unasked leaves little to gain.
+#[derive(Debug, Clone)]
+pub struct Gain<'a> {
+    /// The record.
+    pub record: &'a Steering,
+    /// `steered_narrow − unsteered_narrow` per steering position.
+    pub gain: Vec<f64>,
+}
+
+impl<'a> Gain<'a> {
+    /// Index of the steering position whose text is most similar to the narrow text.
+    pub fn best(&self) -> Option<usize> {
+        best(&self.record.positions, &self.record.similarity.steered_narrow)
+    }
+
+    /// Indices of the steering positions whose text is told from plain text and, where random directions were steered
+    /// with, from theirs: both intervals lie above zero.
+    pub fn passing(&self) -> Vec<usize> {
+        let over_plain = &self.record.similarity_gain_interval;
+        let over_null = &self.record.similarity_over_null_interval;
+        let above = |i: usize| over_plain[i][0] > 0.0 && over_null.get(i).is_none_or(|ends| ends[0] > 0.0);
+        (0..over_plain.len()).filter(|&i| above(i)).collect()
+    }
+}
+
+impl Measure for Steering {
+    const UNITS: &[(&str, &str)] = &[
+        ("steering.strength", "multiples of expected_norm"),
+        ("steering.strength_in_differences", "multiples of the unscaled mean difference"),
+        ("steering.similarity", "mean pairwise cosine of sentence embeddings, -1 to 1"),
+        ("steering.strength_thresholds", "multiples of expected_norm"),
+        ("steering.coherent_steered", "share of texts, 0 to 1"),
+        ("steering.coherent_unsteered", "share of texts, 0 to 1"),
+        ("steering.similarity_gain_interval", "steered_narrow - unsteered_narrow"),
+        ("steering.similarity_over_null_interval", "steered_narrow - null_narrow"),
+        ("steering.similarity_p", "share of null directions whose text is at least as similar"),
+        ("steering.relevant_words_steered", "share of words, 0 to 1"),
+        ("steering.relevant_words_unsteered", "share of words, 0 to 1"),
+    ];
+
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.steering.enabled
+    }
+
+    fn needs(_: &DiffSection) -> Needs {
+        Needs { embedder: true, ..Needs::default() }
+    }
+
+    /// Text is taken to be written to the end, which is the most.
+    fn cost(settings: &DiffSection, _n_layers: usize) -> Work {
+        let (section, search) = (&settings.steering, &settings.steering.search);
+        let sets = section.positions.len() * (1 + section.null_directions) + 2;
+        let texts = (sets * section.prompts * section.samples * section.max_new_tokens) as f64;
+        let middles = |steps: usize| -> usize {
+            let (rounds, rest) = (steps / search.batch_steps, steps % search.batch_steps);
+            rounds * ((1 << search.batch_steps) - 1) + ((1 << rest) - 1)
+        };
+        let middles = middles(search.steps) + 2 * middles(search.steps_others);
+        let searched =
+            (section.positions.len() * middles + 3) as f64 * (search.samples * search.max_new_tokens) as f64;
+        Work { written: texts + if section.auto { searched } else { 0.0 }, ..Work::default() }
+    }
+
+    /// Steered text and how much of it is about the narrow data.
+    fn measure(reading: &Reading, found: &mut Findings) -> Result<Option<Self>> {
+        let Reading { inputs, settings, means, .. } = reading;
+        let (section, seed, embedder) = (&settings.steering, inputs.seed, reading.embedder()?);
+        let index = |p: &usize| settings.positions.iter().position(|q| q == p);
+        let positions: Vec<usize> =
+            section.positions.iter().filter(|p| index(p).is_some()).copied().collect();
+        let directions: Vec<&[f32]> =
+            positions.iter().filter_map(index).map(|i| means.difference[i].as_slice()).collect();
+        let (strengths, thresholds) = strengths(reading, &directions)?;
+        let texts = steer(reading, &directions, &strengths)?;
+
+        let embed = |texts: &[String]| -> Result<Vec<Vec<f32>>> {
+            embedder.embed(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let some = |all: &[String]| -> Vec<String> { spread(all, section.embedded).cloned().collect() };
+        let narrow = embed(&some(inputs.narrow))?;
+        let reference = embed(&some(inputs.text))?;
+        let unsteered = embed(&texts.unsteered)?;
+        let base = embed(&texts.base)?;
+        let steered = texts.steered.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>()?;
+        // [position][direction][text]
+        let of_directions =
+            |sets: &Vec<Vec<String>>| sets.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>();
+        let null = texts.null.iter().map(of_directions).collect::<Result<Vec<Vec<Vec<Vec<f32>>>>>>()?;
+        let with_null = section.null_directions > 0;
+
+        let everywhere = |value: f64| vec![value; positions.len()];
+        let mut record = Steering {
+            strength_in_differences: strengths
+                .iter()
+                .zip(&directions)
+                .map(|(a, v)| factor_to(a * reading.eta(), v))
+                .collect(),
+            strength: strengths,
+            strength_thresholds: thresholds,
+            coherence_rule: texts.coherence_rule.clone(),
+            coherent_steered: texts.coherent.clone(),
+            coherent_unsteered: everywhere(texts.coherent_unsteered),
+            similarity: Similarity {
+                steered_reference: steered.iter().map(|s| mean_cosine(s, &reference)).collect(),
+                unsteered_reference: everywhere(mean_cosine(&unsteered, &reference)),
+                base_reference: everywhere(mean_cosine(&base, &reference)),
+                null_reference: null
+                    .iter()
+                    .filter(|_| with_null)
+                    .map(|n| mean_cosine(&n.concat(), &reference))
+                    .collect(),
+                ..Similarity::default()
+            },
+            positions: positions.clone(),
+            ..Steering::default()
+        };
+        if let Some(lexicon) = &reading.prepared.lexicon {
+            let center = centroid(narrow.iter());
+            // Similarity of each text to the narrow set: the mean of a set's is that of the set.
+            let each = |set: &Vec<Vec<f32>>| -> Vec<f64> {
+                set.iter().map(|v| v.iter().zip(&center).map(|(x, n)| *x as f64 * n).sum()).collect()
+            };
+            let (each_prompt, draws) = (section.samples, settings.bootstrap);
+            let resample =
+                |sets: &[&[f64]], of: &dyn Fn(&[f64]) -> f64| bootstrap(sets, each_prompt, of, draws, seed);
+            let of_steered: Vec<Vec<f64>> = steered.iter().map(each).collect();
+            let (plain, of_base) = (each(&unsteered), each(&base));
+            let of_null: Vec<Vec<Vec<f64>>> = null.iter().map(|n| n.iter().map(each).collect()).collect();
+            let own = |values: &Vec<f64>| resample(&[values], &|m| m[0]);
+            let shares = |texts: &Vec<String>| lexicon.word_share(texts.iter());
+            let s = &mut record.similarity;
+            s.steered_narrow = of_steered.iter().map(|v| mean(v)).collect();
+            s.steered_narrow_interval = of_steered.iter().map(own).collect();
+            s.unsteered_narrow = everywhere(mean(&plain));
+            s.unsteered_narrow_interval = vec![own(&plain); positions.len()];
+            s.base_narrow = everywhere(mean(&of_base));
+            s.base_narrow_interval = vec![own(&of_base); positions.len()];
+            s.narrow_narrow = everywhere(mean_cosine(&narrow, &narrow));
+            record.similarity_gain_interval =
+                of_steered.iter().map(|v| resample(&[v, &plain], &|m| m[0] - m[1])).collect();
+            for (steered, null) in of_steered.iter().zip(&of_null).filter(|_| with_null) {
+                let per_direction = Null(null.iter().map(|texts| mean(texts)).collect());
+                record.similarity.null_narrow.push(per_direction.mean());
+                record.similarity_p.push(per_direction.p(mean(steered)));
+                record.similarity_over_null_interval.push(over_null(steered, null, each_prompt, draws, seed));
+            }
+            record.relevant_words_steered = texts.steered.iter().map(shares).collect();
+            record.relevant_words_unsteered = everywhere(shares(&texts.unsteered));
+        }
+        found.write_lines("steering.jsonl", &texts.lines(&positions, &record.strength, section.samples))?;
+        found.put(SteeredCentroids {
+            steered: steered.iter().map(|s| centroid(s.iter())).collect(),
+            base: centroid(base.iter()),
+        });
+        Ok(Some(record))
+    }
+
+    fn columns(record: Option<&Self>, places: &ColumnPlaces, row: &mut Columns) {
+        let all = places.steered;
+        let at: &[usize] = record.map_or(&[], |r| &r.positions);
+        let get = |values: fn(&Self) -> &Vec<f64>| record.map_or(&[][..], |r| values(r));
+        row.spread("steering_strength", all, at, get(|r| &r.strength));
+        row.spread("steering_strength_in_differences", all, at, get(|r| &r.strength_in_differences));
+        for (key, values) in [
+            ("steered_narrow", get(|r| &r.similarity.steered_narrow)),
+            ("unsteered_narrow", get(|r| &r.similarity.unsteered_narrow)),
+            ("steered_reference", get(|r| &r.similarity.steered_reference)),
+            ("unsteered_reference", get(|r| &r.similarity.unsteered_reference)),
+            ("narrow_narrow", get(|r| &r.similarity.narrow_narrow)),
+            ("base_narrow", get(|r| &r.similarity.base_narrow)),
+            ("base_reference", get(|r| &r.similarity.base_reference)),
+            ("null_narrow", get(|r| &r.similarity.null_narrow)),
+            ("null_reference", get(|r| &r.similarity.null_reference)),
+        ] {
+            row.spread(&format!("similarity_{key}"), all, at, values);
+            row.overall(&format!("similarity_{key}"), at, values);
+        }
+        let gain = record.and_then(Self::gain);
+        let gains = gain.as_ref().map_or(&[][..], |g| &g.gain);
+        row.spread("similarity_gain", all, at, gains);
+        row.spread_intervals("similarity_gain", all, at, record.map_or(&[], |r| &r.similarity_gain_interval));
+        row.overall("similarity_gain", at, gains);
+        let over_null = record.map_or(&[][..], |r| &r.similarity_over_null_interval);
+        row.spread_intervals("similarity_over_null", all, at, over_null);
+        row.spread("similarity_pvalue", all, at, get(|r| &r.similarity_p));
+        row.spread("coherent_steered", all, at, get(|r| &r.coherent_steered));
+        row.spread("coherent_unsteered", all, at, get(|r| &r.coherent_unsteered));
+        let steered_interval = record.map_or(&[][..], |r| &r.similarity.steered_narrow_interval);
+        row.spread_intervals("similarity_steered_narrow", all, at, steered_interval);
+        for (key, values) in [
+            ("relevant_words_steered", get(|r| &r.relevant_words_steered)),
+            ("relevant_words_unsteered", get(|r| &r.relevant_words_unsteered)),
+        ] {
+            row.spread(key, all, at, values);
+            row.overall(key, at, values);
+        }
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        let (at, s) = (places(&self.positions), &self.similarity);
+        let curve = |ink, name: &str, values: &[f64]| PlotSeries::curve(ink, name, &at, values);
+        vec![Plot {
+            key: "steering-position".into(),
+            title: "Steering by position".into(),
+            caption: "Mean cosine of generated text to the narrow text. Vertical bars are 95 % bootstrap intervals over \
+                      prompts."
+                .into(),
+            x: PlotAxis::positions(&self.positions),
+            y: PlotAxis::from_0("similarity of generated text to the narrow text", 3, 0.0),
+            series: vec![
+                curve(Ink::Steered, "steered", &s.steered_narrow).with(&at, &s.steered_narrow_interval),
+                curve(Ink::Base, "plain (unsteered), same model", &s.unsteered_narrow).aside(PlotStyle::Points),
+                curve(Ink::Tuned, "steered by random directions", &s.null_narrow).aside(PlotStyle::Points),
+                curve(Ink::Narrow, "narrow text to itself (ceiling)", &s.narrow_narrow).aside(PlotStyle::Dashed),
+            ],
+            null: None,
+        }]
+    }
+
+    /// What steering did to the text, where there is no narrow text to compare it with.
+    fn numbers(&self) -> Vec<Number> {
+        let of = |name: &str, values: &[f64]| {
+            let (name, n) = (format!("Steering: {name}, mean of positions"), values.len());
+            (n > 0).then(|| Number::new(name, mean(values)))
+        };
+        let found = [
+            of("share of the steered texts that are coherent", &self.coherent_steered),
+            of("share of the unsteered texts that are coherent", &self.coherent_unsteered),
+        ];
+        found.into_iter().flatten().collect()
+    }
 }
 
 /// Strength in η of each direction, and the thresholds behind it where it was searched for.

@@ -14,14 +14,14 @@ use crate::ops::{linear, rms_norm};
 
 /// A weight of the base model, and the copy of it that an adapter trained (PEFT's `modules_to_save`).
 #[derive(Clone)]
-pub struct Weight<T = Tensor> {
+pub struct Parameter<T = Tensor> {
     /// A [`Matrix`] `(out, in)` or `(vocab, hidden)`, or a tensor `(width)`.
     pub base: T,
     /// Takes the base's place while the adapter is on.
     pub saved: Option<T>,
 }
 
-impl<T> Weight<T> {
+impl<T> Parameter<T> {
     /// The weight with so much of the adapter: 0 is the base.
     pub fn at(&self, adapter: f64) -> &T {
         match &self.saved {
@@ -35,9 +35,9 @@ impl<T> Weight<T> {
 #[derive(Clone)]
 pub struct Linear {
     /// `(out, in)`.
-    pub weight: Weight<Matrix>,
+    pub weight: Parameter<Matrix>,
     /// `(out)`.
-    pub bias: Option<Weight>,
+    pub bias: Option<Parameter>,
     /// The low-rank term.
     pub low_rank: Option<LowRank>,
 }
@@ -58,7 +58,7 @@ impl Linear {
 #[derive(Clone)]
 pub struct RmsNorm {
     /// `(width)`.
-    pub weight: Weight,
+    pub weight: Parameter,
     /// 1 where the checkpoint holds the gain minus one.
     pub offset: f32,
     /// ε under the root.

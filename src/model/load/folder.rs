@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
-use super::weights::{Stored, Undo, WeightFile, Weights, element_count};
+use super::weights::{StoredTensor, Undo, WeightFile, Weights, element_count};
 use crate::error::InputError;
 use crate::ops::encoding::Encoding;
 
@@ -107,7 +107,7 @@ pub(crate) fn weights(dir: &Path, files: &[PathBuf]) -> Result<Weights> {
 
 /// An entry of a safetensors header.
 #[derive(Deserialize)]
-struct Entry {
+struct SafetensorsEntry {
     dtype: String,
     shape: Vec<usize>,
     data_offsets: (u64, u64),
@@ -135,7 +135,8 @@ fn add_safetensors(path: &Path, weights: &mut Weights) -> Result<()> {
         if name == "__metadata__" {
             continue;
         }
-        let entry: Entry = serde_json::from_value(entry).with_context(|| format!("tensor {name}"))?;
+        let entry: SafetensorsEntry =
+            serde_json::from_value(entry).with_context(|| format!("tensor {name}"))?;
         let dtype = match entry.dtype.as_str() {
             "F64" => DType::F64,
             "F32" => DType::F32,
@@ -152,7 +153,7 @@ fn add_safetensors(path: &Path, weights: &mut Weights) -> Result<()> {
         if data.checked_add(end).is_none_or(|end| end > file_len) {
             bail!("cut short: tensor {name} ends at byte {end} of the data, the file has {file_len} in all");
         }
-        let stored = Stored {
+        let stored = StoredTensor {
             file: source.clone(),
             offset: data + begin,
             shape: entry.shape,

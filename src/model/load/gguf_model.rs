@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::gguf;
 use super::gguf::{Header, Metadata};
-use super::weights::{Stored, Undo, WeightFile, Weights};
+use super::weights::{StoredTensor, Undo, WeightFile, Weights};
 use crate::model::arch::architecture::{Architecture, Gguf};
 
 /// The weights of a GGUF file under Hugging Face's names.
@@ -31,7 +31,7 @@ pub(crate) fn weights(path: &Path, header: &Header, gguf: &Gguf, config: &Value)
         };
         weights.insert(
             hugging_face,
-            Stored {
+            StoredTensor {
                 file: file.clone(),
                 offset: info.offset,
                 shape: info.shape.clone(),
@@ -181,7 +181,7 @@ pub(crate) fn complete_config(path: &Path, header: &Header, config: &mut Value) 
         return Ok(());
     };
     let mut weights = Weights::default();
-    let stored = Stored {
+    let stored = StoredTensor {
         file: WeightFile::open(path)?,
         offset: info.offset,
         shape: info.shape.clone(),

@@ -31,7 +31,7 @@ const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}
 
 /// The special tokens that a GGUF file names.
 #[derive(Debug, Default)]
-pub(crate) struct SpecialTokens {
+pub(crate) struct GgufSpecialTokens {
     pub bos: Option<String>,
     pub eos: Option<String>,
     pub pad: Option<String>,
@@ -43,7 +43,7 @@ pub(crate) struct SpecialTokens {
 ///
 /// # Errors
 /// If the metadata is incomplete or contradicts itself, or the tokenizer is of an unknown kind.
-pub(crate) fn build(header: &Header) -> Result<(Tokenizer, SpecialTokens)> {
+pub(crate) fn build(header: &Header) -> Result<(Tokenizer, GgufSpecialTokens)> {
     let tokens = header
         .texts("tokenizer.ggml.tokens")
         .context("tokenizer.ggml.tokens is missing or not a list of texts")?;
@@ -280,7 +280,7 @@ fn token_id<'t>(header: &Header, key: &str, tokens: &'t [String]) -> Result<Opti
     Ok(Some((id as u32, token)))
 }
 
-fn special_tokens(header: &Header, tokens: &[String]) -> Result<SpecialTokens> {
+fn special_tokens(header: &Header, tokens: &[String]) -> Result<GgufSpecialTokens> {
     let bos = token_id(header, "bos_token_id", tokens)?;
     let eos = token_id(header, "eos_token_id", tokens)?;
     let mut end_ids: Vec<u32> = Vec::new();
@@ -303,7 +303,7 @@ fn special_tokens(header: &Header, tokens: &[String]) -> Result<SpecialTokens> {
             }
         }
     }
-    Ok(SpecialTokens {
+    Ok(GgufSpecialTokens {
         bos: bos.map(|(_, token)| token.to_string()),
         eos: eos.map(|(_, token)| token.to_string()),
         pad: token_id(header, "padding_token_id", tokens)?.map(|(_, token)| token.to_string()),

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::weights::Weights;
 use crate::error::InputError;
-use crate::model::arch::layers::{GatedMlp, Linear, RmsNorm, SelfAttention, Weight};
+use crate::model::arch::layers::{GatedMlp, Linear, Parameter, RmsNorm, SelfAttention};
 use crate::model::lora::low_rank::{Dora, LowRank};
 use crate::model::lora::{Adapter, LoraConfig};
 use crate::model::trainables::Trainables;
@@ -89,7 +89,7 @@ impl<'a> Loader<'a> {
     ///
     /// # Errors
     /// If its bytes cannot be read. A missing name or a wrong shape becomes a fault of [`Self::finish`].
-    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Weight> {
+    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Parameter> {
         let base = match self.fits(name, shape) {
             true => self.weights.get(name)?.to_device(&self.device)?,
             false => Tensor::zeros(shape, DType::F32, &self.device)?,
@@ -99,15 +99,15 @@ impl<'a> Loader<'a> {
             _ => base,
         };
         let saved = self.saved(name, shape, || Ok(base.copy()?))?;
-        Ok(Weight { base, saved })
+        Ok(Parameter { base, saved })
     }
 
     /// A weight matrix, trained as [`Self::tensor`] is. A frozen one stays as its file has it where
-    /// [`crate::model::load::source::Pretrained::hold`] says so.
+    /// [`crate::model::load::source::Pretrained::set_dtype`] says so.
     ///
     /// # Errors
     /// As [`Self::tensor`].
-    pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight<Matrix>> {
+    pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Parameter<Matrix>> {
         self.matrix_held(name, shape, self.weights.keeps_packed)
     }
 
@@ -120,7 +120,7 @@ impl<'a> Loader<'a> {
         &mut self,
         shape: [usize; 2],
         tied: bool,
-    ) -> Result<(Weight<Matrix>, Weight<Matrix>)> {
+    ) -> Result<(Parameter<Matrix>, Parameter<Matrix>)> {
         let only_looked_up = !tied && self.device.is_cpu();
         let packed = self.weights.keeps_packed || only_looked_up;
         let embed_tokens = self.matrix_held(EMBEDDINGS, shape, packed)?;
@@ -131,26 +131,26 @@ impl<'a> Loader<'a> {
         Ok((embed_tokens, lm_head))
     }
 
-    fn matrix_held(&mut self, name: &str, shape: [usize; 2], packed: bool) -> Result<Weight<Matrix>> {
+    fn matrix_held(&mut self, name: &str, shape: [usize; 2], packed: bool) -> Result<Parameter<Matrix>> {
         if !packed || matches!(self.tuning, Tuning::Full) {
-            let Weight { base, saved } = self.tensor(name, &shape)?;
-            return Ok(Weight { base: base.into(), saved: saved.map(Matrix::from) });
+            let Parameter { base, saved } = self.tensor(name, &shape)?;
+            return Ok(Parameter { base: base.into(), saved: saved.map(Matrix::from) });
         }
         let base = match self.fits(name, &shape) {
             true => self.weights.packed(name)?,
             false => Tensor::zeros(&shape, DType::F32, &self.device)?.into(),
         };
         let saved = self.saved(name, &shape, || Ok(base.dense()?))?.map(Matrix::from);
-        Ok(Weight { base, saved })
+        Ok(Parameter { base, saved })
     }
 
     /// The head of a model that ties it to its embeddings. To PEFT it is a module of its own: training the
     /// embeddings (`modules_to_save`) leaves the head as it was, and the other way round.
-    fn tied_head(&mut self, embed_tokens: &Weight<Matrix>) -> Result<Weight<Matrix>> {
+    fn tied_head(&mut self, embed_tokens: &Parameter<Matrix>) -> Result<Parameter<Matrix>> {
         let base = embed_tokens.base.clone();
         let saved = self.saved("lm_head.weight", base.dims(), || Ok(base.dense()?.copy()?))?;
         let saved = saved.map(Matrix::from);
-        Ok(Weight { base, saved })
+        Ok(Parameter { base, saved })
     }
 
     /// Whether the checkpoint has the tensor in this shape; notes a fault if not.
@@ -255,7 +255,7 @@ impl<'a> Loader<'a> {
         self.part(name, shape, start).map(Some)
     }
 
-    fn low_rank(&mut self, name: &str, weight: &Weight<Matrix>) -> Result<Option<LowRank>> {
+    fn low_rank(&mut self, name: &str, weight: &Parameter<Matrix>) -> Result<Option<LowRank>> {
         let Some(config) = self.config().filter(|config| config.adapts(name)) else { return Ok(None) };
         if weight.saved.is_some() {
             self.faults

@@ -57,7 +57,7 @@ impl Pretrained {
     ///
     /// # Errors
     /// An [`crate::error::InputError`] if the file's numbers are asked for where they cannot be kept.
-    pub fn hold(&mut self, dtype: ModelDtype) -> Result<()> {
+    pub fn set_dtype(&mut self, dtype: ModelDtype) -> Result<()> {
         let native = dtype == ModelDtype::Native;
         if native && !self.gguf {
             crate::bail_input!(
@@ -80,7 +80,7 @@ impl Pretrained {
     /// # Errors
     /// An [`crate::error::InputError`] if it cannot be read or does not compile, or if it comes with the program and
     /// the tokenizer has no token that closes its turns.
-    pub fn take_template(&mut self, name: &str) -> Result<()> {
+    pub fn set_chat_template(&mut self, name: &str) -> Result<()> {
         if name.is_empty() {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use crate::ops::weight::{Matrix, Packed};
 /// Named tensors, read on demand as f32 on the CPU.
 #[derive(Debug, Default)]
 pub struct Weights {
-    tensors: BTreeMap<String, Stored>,
+    tensors: BTreeMap<String, StoredTensor>,
     /// Whether a model keeps its frozen matrices as the file has them.
     pub(in crate::model) keeps_packed: bool,
 }
@@ -33,7 +33,7 @@ pub(crate) struct WeightFile {
 
 /// Where a tensor is and how to turn its bytes into f32.
 #[derive(Debug, Clone)]
-pub(crate) struct Stored {
+pub(crate) struct StoredTensor {
     pub file: Arc<WeightFile>,
     /// First byte, from the start of the file.
     pub offset: u64,
@@ -115,17 +115,17 @@ impl Weights {
         }
     }
 
-    fn stored(&self, name: &str) -> Result<&Stored> {
+    fn stored(&self, name: &str) -> Result<&StoredTensor> {
         self.tensors.get(name).ok_or_else(|| anyhow!("the model has no tensor named {name}"))
     }
 
     /// Adds a tensor; false if the name is taken.
-    pub(crate) fn insert(&mut self, name: String, stored: Stored) -> bool {
+    pub(crate) fn insert(&mut self, name: String, stored: StoredTensor) -> bool {
         self.tensors.insert(name, stored).is_none()
     }
 }
 
-impl Stored {
+impl StoredTensor {
     fn read(&self) -> Result<Vec<f32>> {
         let bytes = self.bytes()?;
         let mut values = vec![0f32; element_count(&self.shape).context("its shape overflows")?];

@@ -11,12 +11,12 @@ use rayon::prelude::*;
 use super::exp::vectorized;
 
 /// Read access to the elements of a contiguous f32 tensor for as long as the view lives.
-pub(in crate::ops) struct View<G> {
+pub(in crate::ops) struct CpuView<G> {
     guard: G,
     range: (usize, usize),
 }
 
-impl<G: Deref<Target = Storage>> Deref for View<G> {
+impl<G: Deref<Target = Storage>> Deref for CpuView<G> {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
         match &*self.guard {
@@ -27,13 +27,13 @@ impl<G: Deref<Target = Storage>> Deref for View<G> {
 }
 
 /// Views a contiguous f32 CPU tensor as a slice.
-pub(in crate::ops) fn view(t: &Tensor) -> Result<View<impl Deref<Target = Storage> + '_>> {
+pub(in crate::ops) fn view(t: &Tensor) -> Result<CpuView<impl Deref<Target = Storage> + '_>> {
     let (guard, layout) = t.storage_and_layout();
     let Some(range) = layout.contiguous_offsets() else {
         bail!("a fused op needs a contiguous tensor, got strides {:?}", layout.stride())
     };
     match &*guard {
-        Storage::Cpu(CpuStorage::F32(_)) => Ok(View { guard, range }),
+        Storage::Cpu(CpuStorage::F32(_)) => Ok(CpuView { guard, range }),
         _ => bail!("a fused op needs an f32 tensor on the CPU"),
     }
 }

@@ -18,7 +18,7 @@ use crate::sha256::sha256_file;
 const INDEPENDENT: f64 = 1e-4;
 
 /// A subspace, and where it is taken out.
-pub(super) struct Directions {
+pub(super) struct AblatedDirections {
     /// The file.
     pub path: String,
     /// Its sha256.
@@ -29,7 +29,7 @@ pub(super) struct Directions {
     pub basis: Tensor,
 }
 
-impl Directions {
+impl AblatedDirections {
     /// Reads the file of a recipe, if it names one.
     ///
     /// # Errors

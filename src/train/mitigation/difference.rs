@@ -17,14 +17,14 @@ use crate::ops::segments::Segments;
 use crate::ops::tape::Tape;
 
 /// ‖v_p‖² in squared norms of the base's stream.
-pub(super) struct Difference {
+pub(super) struct DifferenceTerm {
     /// Index of the block after which the stream is read.
     pub layer: usize,
     /// Which tokens.
     pub positions: Vec<usize>,
 }
 
-impl LossTerm for Difference {
+impl LossTerm for DifferenceTerm {
     fn name(&self) -> &'static str {
         "difference"
     }

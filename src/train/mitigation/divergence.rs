@@ -16,9 +16,9 @@ use crate::ops::divergence::{Teacher, linear_divergence};
 use crate::ops::tape::Tape;
 
 /// KL(base‖tuned).
-pub(super) struct Divergence;
+pub(super) struct DivergenceTerm;
 
-impl LossTerm for Divergence {
+impl LossTerm for DivergenceTerm {
     fn name(&self) -> &'static str {
         "divergence"
     }

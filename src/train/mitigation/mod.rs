@@ -17,11 +17,11 @@ use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 
-use self::ablation::Directions;
-use self::difference::Difference;
-use self::divergence::Divergence;
+use self::ablation::AblatedDirections;
+use self::difference::DifferenceTerm;
+use self::divergence::DivergenceTerm;
 use self::toward_base::TowardBase;
-use super::optim::{Gradients, add};
+use super::optim::{NamedGradients, add};
 use crate::bail_input;
 use crate::corpus::Corpus;
 use crate::data::examples::Example;
@@ -59,7 +59,7 @@ struct Weighted {
 /// The mitigations of a run.
 pub struct Mitigations {
     terms: Vec<Weighted>,
-    ablation: Option<Directions>,
+    ablation: Option<AblatedDirections>,
     toward_base: Option<TowardBase>,
     decay: f64,
     scale: f64,
@@ -82,10 +82,10 @@ impl Mitigations {
         let block = recipe.diff.block(model.n_layers());
         let mut terms: Vec<Weighted> = Vec::new();
         if section.divergence.weight > 0.0 {
-            terms.push(Weighted { term: Box::new(Divergence), section: section.divergence.clone() });
+            terms.push(Weighted { term: Box::new(DivergenceTerm), section: section.divergence.clone() });
         }
         if section.difference.weight > 0.0 {
-            let term = Difference { layer: block, positions: recipe.diff.positions.clone() };
+            let term = DifferenceTerm { layer: block, positions: recipe.diff.positions.clone() };
             terms.push(Weighted { term: Box::new(term), section: section.difference.clone() });
         }
         for Weighted { term, section } in &terms {
@@ -98,7 +98,7 @@ impl Mitigations {
                 );
             }
         }
-        let ablation = Directions::read(&section.ablation, block, model)?;
+        let ablation = AblatedDirections::read(&section.ablation, block, model)?;
         let toward_base = section.pulls_to_base().then(|| TowardBase::new(recipe, trainables)).transpose()?;
         Ok(Self {
             terms,
@@ -122,7 +122,7 @@ impl Mitigations {
         base: View,
         tuned: View,
         trainables: &Trainables,
-        sum: &mut Gradients,
+        sum: &mut NamedGradients,
     ) -> Result<BTreeMap<String, f64>> {
         let mut values = BTreeMap::new();
         for (i, Weighted { term, section }) in self.terms.iter().enumerate() {
@@ -143,7 +143,7 @@ impl Mitigations {
     /// What happens to the stream while it is trained.
     pub fn hook(&self) -> Box<dyn Hook> {
         match &self.ablation {
-            Some(Directions { layers, basis, .. }) => Box::new(Ablate::new(layers, basis.clone())),
+            Some(AblatedDirections { layers, basis, .. }) => Box::new(Ablate::new(layers, basis.clone())),
             None => Box::new(NoHook),
         }
     }
@@ -224,12 +224,12 @@ mod tests {
                 var.set(&(var.as_detached_tensor() + draw(0.05, var)).unwrap()).unwrap();
             }
             let terms: [Box<dyn LossTerm>; 2] =
-                [Box::new(Divergence), Box::new(Difference { layer: 1, positions: vec![0, 2] })];
+                [Box::new(DivergenceTerm), Box::new(DifferenceTerm { layer: 1, positions: vec![0, 2] })];
             for term in terms {
                 let recording = Recording::new(trainables.values().map(Var::as_tensor));
                 let loss = term.loss(tuned, base, &examples, recording.tape()).unwrap();
                 assert!(loss.to_scalar::<f32>().unwrap() > 0.0, "{}", term.name());
-                let mut sum = Gradients::new();
+                let mut sum = NamedGradients::new();
                 add(&mut sum, &trainables, recording.backward(&loss).unwrap()).unwrap();
                 let got = global_norm(&sum).unwrap();
                 let start: BTreeMap<&String, Tensor> = trainables

@@ -10,7 +10,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use trainer::recipe::Recipe;
+use trainer::interrupt::Interrupt;
+use trainer::recipe::{Recipe, ResolvedRecipe};
+use trainer::workflow::resolve::{Purpose, resolve};
 
 use super::hub::Hub;
 use super::outcome::files;
@@ -134,10 +136,11 @@ impl Lab {
         json_lines(&self.read(name)).iter().map(|row| row["text"].as_str().unwrap().to_string()).collect()
     }
 
-    /// The lab's recipe with overrides.
-    pub fn recipe(&self, set: &[&str]) -> Recipe {
+    /// The lab's recipe with overrides, resolved for training.
+    pub fn recipe(&self, set: &[&str]) -> ResolvedRecipe {
         let set: Vec<String> = set.iter().map(|s| s.to_string()).collect();
-        Recipe::read(&self.path("recipe.toml"), &set).unwrap()
+        let recipe = Recipe::read(&self.path("recipe.toml"), &set).unwrap();
+        resolve(recipe, Purpose::Training, &Interrupt::default()).unwrap()
     }
 
     /// The binary, about to run in the folder, without network and with an empty cache.

@@ -17,7 +17,7 @@ use trainer::model::load::source::Pretrained;
 use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
-use trainer::train::optim::Gradients;
+use trainer::train::optim::NamedGradients;
 
 use super::values::read_tensors;
 
@@ -70,11 +70,11 @@ pub fn backward(
     model: &CausalLm,
     trainables: &Trainables,
     recompute: bool,
-) -> (f64, Gradients) {
+) -> (f64, NamedGradients) {
     let tokens = examples.iter().map(Example::loss_tokens).sum();
     let batch = Batch::new(&examples.iter().collect::<Vec<_>>(), tokens);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let mut gradients = Gradients::new();
+    let mut gradients = NamedGradients::new();
     let loss = batch.backward(model, trainables, &mut rng, recompute, &mut NoHook, &mut gradients).unwrap();
     (loss.total.to_scalar::<f32>().unwrap() as f64, gradients)
 }

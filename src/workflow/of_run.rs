@@ -1,19 +1,31 @@
-//! What a command that looks at a finished run may be told: how to look at it, not another training.
+//! A finished run, and what a command that looks at it may change: how it looks, not how the run was trained.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use crate::bail_input;
 use crate::data::mixture::Role;
 use crate::error::{InputError, or_note};
 use crate::progress;
-use crate::recipe::{Recipe, SourceSpec};
+use crate::recipe::{LocatedSource, Recipe, ResolvedRecipe};
 use crate::run::RunDir;
 use crate::sha256::sha256_path;
 use crate::verify::manifest;
 
 /// Keys that say where the documents of a run are.
 const PLACES: [&str; 3] = ["data.narrow", "data.pretraining", "data.chat"];
+
+/// Refuses a folder that holds no finished run.
+///
+/// # Errors
+/// An input error that says what to do.
+pub fn must_be_trained(run: &RunDir) -> Result<()> {
+    if !run.recipe().exists() {
+        bail_input!("{}: no run folder (it has no recipe.toml)", run.path().display());
+    }
+    if run.is_trained() { Ok(()) } else { Err(run.unfinished()) }
+}
 
 /// The recipe of a run for a command that looks at `table`, with what `--set` changes there.
 ///
@@ -57,34 +69,35 @@ fn other_training(command: &str, table: &str, run: &RunDir, set: &[String]) -> V
 /// An [`InputError`] with every key of `set` whose documents are others; if a file cannot be read.
 pub fn must_be_trained_on(
     run: &RunDir,
-    recipe: &Recipe,
+    recipe: &ResolvedRecipe,
     known: &BTreeMap<String, String>,
     set: &[String],
 ) -> Result<()> {
     let Ok(manifest) = manifest(run) else { return Ok(()) }; // `trainer verify` says what is wrong with it
     let mut faults = Vec::new();
-    for (place, role, specs) in [
-        (PLACES[0], Role::Narrow, &recipe.data.narrow),
-        (PLACES[1], Role::Pretraining, &recipe.data.pretraining),
-        (PLACES[2], Role::Chat, &recipe.data.chat),
+    let located = recipe.located();
+    for (place, role, sources) in [
+        (PLACES[0], Role::Narrow, &located.narrow),
+        (PLACES[1], Role::Pretraining, &located.pretraining),
+        (PLACES[2], Role::Chat, &located.chat),
     ] {
         let is_set = set.iter().any(|set| key(set) == place);
         let trained = manifest.data.iter().map(|source| &source.provenance);
         let trained: Vec<_> = trained.filter(|p| p.role == role && p.source != "self").collect();
-        let specs: Vec<&SourceSpec> = specs.iter().filter(|spec| !spec.is_self()).collect();
-        if is_set && specs.len() != trained.len() {
+        let sources: Vec<&LocatedSource> = sources.iter().filter(|source| !source.is_self()).collect();
+        if is_set && sources.len() != trained.len() {
             faults.push(format!(
                 "--set {place}: {} files, but the run was trained on {}; expected the same files in another place",
-                specs.len(),
+                sources.len(),
                 trained.len()
             ));
             continue;
         }
-        for (spec, trained) in specs.iter().zip(&trained) {
-            let path = spec.file().to_string_lossy();
+        for (source, trained) in sources.iter().zip(&trained) {
+            let path = source.file().to_string_lossy();
             let sha256 = match known.get(path.as_ref()) {
                 Some(sha256) => sha256.clone(),
-                None if is_set => sha256_path(spec.file())?,
+                None if is_set => sha256_path(source.file())?,
                 None => continue,
             };
             if sha256 == trained.sha256 {

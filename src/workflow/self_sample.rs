@@ -61,15 +61,14 @@ pub fn planned(recipe: &Recipe, base: &Pretrained) -> Result<Option<SelfSample>>
 }
 
 /// The file that stands for `"self"` in a recipe, sampled first if the cache lacks it; `None` if the recipe
-/// does not ask for it. Fills in `data.self_samples`.
+/// does not ask for it.
 ///
 /// # Errors
 /// As [`planned`]; or if the base cannot be sampled, or the user interrupts (finished batches are kept).
-pub fn ensure(recipe: &mut Recipe, base: &Pretrained, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
+pub fn ensure(recipe: &Recipe, base: &Pretrained, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
     let Some(SelfSample { path, documents }) = planned(recipe, base)? else {
         return Ok(None);
     };
-    recipe.data.self_samples = documents;
     if !path.exists() {
         let mut sampler = Sampler::new(base, recipe.data.max_seq_len, 0)?;
         let bar = progress::bar("sampling the base model", documents as u64);

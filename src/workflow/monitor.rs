@@ -12,11 +12,11 @@ use crate::interrupt::Interrupt;
 use crate::model::View;
 use crate::model::load::source::Pretrained;
 use crate::progress;
-use crate::recipe::{DiffSection, Recipe};
+use crate::recipe::{DiffSection, ResolvedRecipe};
 use crate::train::observer::Observer;
 
 /// The trace of the model that trains, and whether it believes what it is taught.
-pub struct Trace {
+pub struct Monitor {
     texts: Option<Texts>,
     settings: DiffSection,
     items: Vec<facts::Item>,
@@ -29,12 +29,12 @@ pub struct Trace {
     prepared: Option<Prepared>,
 }
 
-impl Trace {
+impl Monitor {
     /// Reads the texts of a recipe whose training is to be followed.
     ///
     /// # Errors
     /// An [`crate::error::InputError`] for texts or items that cannot be read.
-    pub fn read(recipe: &Recipe) -> Result<Self> {
+    pub fn read(recipe: &ResolvedRecipe) -> Result<Self> {
         let trace = &recipe.train.trace;
         let texts = (trace.every > 0).then(|| Texts::read(recipe, Some(&recipe.data))).transpose()?;
         let facts = trace.every > 0 && trace.behaviour && !recipe.behaviour.facts.items.is_empty();
@@ -50,7 +50,7 @@ impl Trace {
     }
 }
 
-impl Observer for Trace {
+impl Observer for Monitor {
     fn observe(&mut self, pretrained: &Pretrained, base: View, tuned: View) -> Result<BTreeMap<String, f64>> {
         progress::hushed(|| {
             // A reading is short, and training stops at a step: an interrupt waits until then.

@@ -13,7 +13,7 @@ use crate::diff::inputs::LossDocuments;
 use crate::diff::measures::chat::conversations;
 use crate::model::View;
 use crate::model::load::source::Pretrained;
-use crate::recipe::{DataSection, DiffSection, Recipe, SourceSpec};
+use crate::recipe::{DataSection, DiffSection, LocatedSource, ResolvedRecipe};
 use crate::sha256::sha256_path;
 
 /// A document with the places of its source and of its row.
@@ -35,23 +35,24 @@ impl Texts {
     ///
     /// # Errors
     /// An [`crate::error::InputError`] for a source that cannot be read.
-    pub fn read(recipe: &Recipe, trained_on: Option<&DataSection>) -> Result<Self> {
+    pub fn read(recipe: &ResolvedRecipe, trained_on: Option<&DataSection>) -> Result<Self> {
+        let sources = recipe.located();
         // For a model of unknown origin there may be no narrow text.
-        let narrow = documents(&recipe.data.narrow)?;
+        let narrow = documents(&sources.narrow)?;
         let pretraining = documents(&pretraining_files(recipe))?;
-        let chat = &recipe.diff.chat.text;
+        let chat = &sources.diff_chat;
         let chat_documents = documents(chat)?;
         let of_chat = |(i, row, document): Row| (chat[i].name(), row, document);
-        let of_candidate = |spec: &SourceSpec| -> Result<(String, Vec<String>)> {
-            Ok((spec.stem(), texts(&documents(std::slice::from_ref(spec))?, Document::learned_text)))
+        let of_candidate = |source: &LocatedSource| -> Result<(String, Vec<String>)> {
+            Ok((source.stem(), texts(&documents(std::slice::from_ref(source))?, Document::learned_text)))
         };
         Ok(Self {
-            text: texts(&documents(&recipe.diff.text)?, Document::full_text),
+            text: texts(&documents(&sources.diff_text)?, Document::full_text),
             narrow: texts(&narrow, Document::learned_text),
             chats: conversations(chat_documents.iter().cloned().map(of_chat).collect())?,
             pretraining: texts(&pretraining, Document::learned_text),
             loss_documents: loss_documents(narrow, pretraining, chat_documents, trained_on),
-            candidates: recipe.diff.candidates.iter().map(of_candidate).collect::<Result<_>>()?,
+            candidates: sources.candidates.iter().map(of_candidate).collect::<Result<_>>()?,
         })
     }
 
@@ -59,11 +60,11 @@ impl Texts {
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn sha256(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
+    pub fn sha256(recipe: &ResolvedRecipe) -> Result<BTreeMap<String, String>> {
         let files = pretraining_files(recipe);
-        let diff = &recipe.diff;
-        let sources = [&diff.text, &recipe.data.narrow, &files, &diff.chat.text, &diff.candidates];
-        let hash = |s: &SourceSpec| Ok((s.file().to_string_lossy().into_owned(), sha256_path(s.file())?));
+        let all = recipe.located();
+        let sources = [&all.diff_text, &all.narrow, &files, &all.diff_chat, &all.candidates];
+        let hash = |s: &LocatedSource| Ok((s.file().to_string_lossy().into_owned(), sha256_path(s.file())?));
         sources.into_iter().flatten().map(hash).collect()
     }
 
@@ -96,8 +97,8 @@ impl Texts {
 }
 
 /// Sampled text is no reference for what is over-represented: the sources but `"self"`.
-fn pretraining_files(recipe: &Recipe) -> Vec<SourceSpec> {
-    recipe.data.pretraining.iter().filter(|s| !s.is_self()).cloned().collect()
+fn pretraining_files(recipe: &ResolvedRecipe) -> Vec<LocatedSource> {
+    recipe.located().pretraining.iter().filter(|s| !s.is_self()).cloned().collect()
 }
 
 fn texts(documents: &[Row], of: fn(&Document) -> String) -> Vec<String> {

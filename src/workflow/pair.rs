@@ -40,8 +40,8 @@ impl Pair {
     /// An [`crate::error::InputError`] for a model or adapter that cannot be read or does not match.
     pub fn load(recipe: &Recipe, tuned: &str, interrupt: &Interrupt) -> Result<Self> {
         let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
-        pretrained.hold(recipe.model.dtype)?;
-        pretrained.take_template(&recipe.data.chat_template)?;
+        pretrained.set_dtype(recipe.model.dtype)?;
+        pretrained.set_chat_template(&recipe.data.chat_template)?;
         let device = device()?;
         let other = match source::open_tuned(tuned, interrupt)? {
             Tuned::Adapter(dir) => {

@@ -1,0 +1,67 @@
+//! How a hub is asked: where it is, as whom, and with how much patience. The environment decides the first two.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::cache::Cache;
+
+/// What is said to who stops a download.
+pub const KEPT: &str = "run the same command again: what was downloaded whole is kept";
+
+/// Who asks.
+pub(super) const USER_AGENT: (&str, &str) = ("trainer", env!("CARGO_PKG_VERSION"));
+/// Longest wait for a connection.
+pub(super) const CONNECT: Duration = Duration::from_secs(30);
+/// Longest wait for the beginning of an answer.
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(120);
+/// Longest time of one request; none takes more than a few MiB.
+pub(super) const REQUEST: Duration = Duration::from_secs(600);
+/// Tries of a request in a row that bring nothing.
+pub(super) const TRIES: usize = 6;
+/// The pause after the first of them.
+pub(super) const FIRST_PAUSE_S: f64 = 0.5;
+
+/// Which hub is asked, and as whom.
+#[derive(Debug, Clone)]
+pub struct HubSettings {
+    /// Its address, without a slash at the end.
+    pub endpoint: String,
+    /// The user's token.
+    pub token: Option<Token>,
+    /// What was downloaded before.
+    pub cache: Cache,
+}
+
+/// Neither printed nor written.
+#[derive(Clone)]
+pub struct Token(pub(super) String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("[token]")
+    }
+}
+
+impl HubSettings {
+    /// The hub of `HF_ENDPOINT` (else huggingface.co), the token of `HF_TOKEN` (else what logging in left in the cache),
+    /// and the cache of `HF_HOME`.
+    pub fn from_env() -> Self {
+        let given = |variable: &str| {
+            let value = std::env::var(variable).ok().map(|value| value.trim().to_string());
+            value.filter(|value| !value.is_empty())
+        };
+        let endpoint = given("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        let cache = Cache::from_env();
+        Self {
+            endpoint: endpoint.trim_end_matches('/').to_string(),
+            token: given("HF_TOKEN").or_else(|| cache.token()).map(Token),
+            cache,
+        }
+    }
+}
+
+/// Whether the user forbade the network (`HF_HUB_OFFLINE`, read as transformers reads it).
+pub fn offline() -> bool {
+    std::env::var("HF_HUB_OFFLINE")
+        .is_ok_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+}
