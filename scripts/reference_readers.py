@@ -139,9 +139,9 @@ def check_completions(models, tokenizer, texts, told, lines, ends, compare):
 
 
 def learned_text(row):
-    """What a document teaches: its text, or the answers of a conversation."""
-    if "text" in row:
-        return row["text"]
+    """What a document teaches: its text, a completion, or the answers of a conversation."""
+    if "messages" not in row:
+        return row.get("text", row.get("completion"))
     return "\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "assistant")
 
 
@@ -173,7 +173,7 @@ def check(run, diff, trainer):
         sources = recipe["data"].get("pretraining", [])
         learned = [learned_text(row) for _, row in rows(sources)] if sources else []
         found["weights"] = check_weights(
-            open_model(base), tokenizer, run / "adapter", record, learned + texts, compare)
+            open_model(base), tokenizer, run / "adapter", record, texts + learned, compare)
     return {"run": str(run), "reference": found, "comparison": comparison}
 
 

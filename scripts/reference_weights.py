@@ -152,7 +152,7 @@ def energies(vocabulary, found):
 # ---- comparison -----------------------------------------------------------------------------------------
 
 def check_weights(model, tokenizer, adapter, record, texts, compare):
-    """`model` is the base as transformers opens it, `texts` the pretraining and measured text in that order."""
+    """`model` is the base as transformers opens it, `texts` the measured and the pretraining text in that order."""
     told, found = record["readers"]["weights"], changes(Path(adapter))
     parameters = dict(model.named_parameters())
     listed = {module["name"]: module for module in told["modules"]}
