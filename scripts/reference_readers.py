@@ -12,6 +12,7 @@ the CPU with eager attention, one sequence at a time. What is compared:
   diff_mining           the 20 first tokens of the orderings top_k, bottom_k and fraction_positive, their rates and their mean
                         difference; topics are left out, for they depend on the random start
   completion_ranking    the greedy completions as text, and r and dPPL of those that agree
+  weights               spectra of every module (relative), AUROCs of the energies, words along the directions
 
 Prints one JSON document a run, `comparison` a list of {name, difference, allowed}. Exit code 1 if a difference is more than is
 allowed. A token near the end of the 100 largest differences may be on either side of it, so rates may differ by a little and
@@ -28,8 +29,9 @@ from pathlib import Path
 import torch
 
 from peft_roundtrip import path_of
-from reference import open_tokenizer
+from reference import open_model, open_tokenizer
 from reference_adl import Models, rows
+from reference_weights import check_weights
 
 LISTED, VALUE, RATE, DIFFERENT_TEXTS = 20, 1e-3, 0.5, 0.05
 
@@ -136,6 +138,13 @@ def check_completions(models, tokenizer, texts, ours, lines, ends, compare):
     return sorted(found, key=lambda value: -value["r"])[:LISTED]
 
 
+def learned_text(row):
+    """What a document teaches: its text, a completion, or the answers of a conversation."""
+    if "messages" not in row:
+        return row.get("text", row.get("completion"))
+    return "\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "assistant")
+
+
 # ---- comparison -----------------------------------------------------------------------------------------
 
 def check(run, diff, trainer):
@@ -160,6 +169,11 @@ def check(run, diff, trainer):
         ends.add(tokenizer.eos_token_id)
         found["completion_ranking"] = check_completions(
             models, tokenizer, texts, ours["completion_ranking"], lines, ends, compare)
+    if "weights" in ours:
+        sources = recipe["data"].get("pretraining", [])
+        learned = [learned_text(row) for _, row in rows(sources)] if sources else []
+        found["weights"] = check_weights(
+            open_model(base), tokenizer, run / "adapter", record, texts + learned, compare)
     return {"run": str(run), "reference": found, "comparison": comparison}
 
 

@@ -8,7 +8,8 @@
 //! write(k) = Σ_m ‖dW_mᵀ w_k‖² / ‖w_k‖², read(k) = Σ_m ‖dW_m e_k‖² / ‖e_k‖²,
 //!
 //! sums over modules that know no sign and need neither singular vectors nor a maximum. Gains and tables are the base's.
-//! Norms say nothing of what inputs reach a module, and the middle blocks need not use the vocabulary's basis.
+//! Norms say nothing of what inputs reach a module, the middle blocks need not use the vocabulary's basis, and changes of
+//! the tables and of the norms themselves are not in it.
 //!
 //! What they are compared with are random changes of the same singular values: left vectors from the QR decomposition of
 //! Gaussian matrices. Of a change of high rank the 64 largest count: the rest of a random change gives every word the
@@ -129,6 +130,7 @@ impl Words {
 }
 
 /// Rows of a table under a gain, each of length 1.
+#[derive(Clone)]
 struct Rows {
     /// `(words, hidden)`.
     table: Tensor,
@@ -164,7 +166,8 @@ impl Rows {
 /// The rows of some tokens in the unembedding and in the embeddings of the base, as its modules write and read them.
 pub struct Vocabulary<'a> {
     base: View<'a>,
-    written: Rows,
+    /// Of the unembedding: whole, and without the dimensions of the largest gain.
+    written: [Rows; 2],
     read: Rows,
     final_gain: Vec<f32>,
 }
@@ -175,9 +178,10 @@ impl<'a> Vocabulary<'a> {
     /// # Errors
     /// If the base has no such token.
     pub fn new(base: View<'a>, ids: &[u32]) -> Result<Self> {
+        let written = Rows::of(base.model.unembedding(base.adapter), ids)?;
         Ok(Self {
             base,
-            written: Rows::of(base.model.unembedding(base.adapter), ids)?,
+            written: [written.clone(), written],
             read: Rows::of(base.model.embeddings(base.adapter), ids)?,
             final_gain: base.model.norm().gain(base.adapter)?,
         })
@@ -185,7 +189,7 @@ impl<'a> Vocabulary<'a> {
 
     /// Number of tokens.
     fn tokens(&self) -> Result<usize> {
-        Ok(self.written.table.dim(0)?)
+        Ok(self.read.table.dim(0)?)
     }
 
     /// What a module writes along or reads, one row a word, `(words, hidden)`. `cut` dimensions of the largest gain are left
@@ -199,7 +203,7 @@ impl<'a> Vocabulary<'a> {
                 if let Some(norm) = norm {
                     gain.iter_mut().zip(norm.gain(adapter)?).for_each(|(g, post)| *g *= post);
                 }
-                (&mut self.written, gain)
+                (&mut self.written[usize::from(cut > 0)], gain)
             }
         };
         let sizes: Vec<f32> = gain.iter().map(|g| g.abs()).collect();
