@@ -11,7 +11,7 @@ use super::inputs::Inputs;
 use super::lexicon::Lexicon;
 use super::loss_texts::LossSets;
 use super::mean_difference::{Means, RandomDifferences, Resamples, later};
-use super::once::made;
+use super::once::get_or_try_init;
 use super::strata::Strata;
 use super::token_counts::TokenCounts;
 use super::vocabulary::WordTokens;
@@ -154,7 +154,7 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// If the tokenizer fails.
     pub fn strata(&self, ids: &[u32], sides: &[Option<bool>]) -> Result<Option<Strata>> {
-        let counts = made(&self.prepared.token_counts, || TokenCounts::new(self.inputs))?;
+        let counts = get_or_try_init(&self.prepared.token_counts, || TokenCounts::new(self.inputs))?;
         let counts: Vec<u32> = ids.iter().map(|id| counts.unrelated[*id as usize]).collect();
         Ok(Strata::new(&counts, sides))
     }

@@ -20,7 +20,6 @@ use crate::report;
 use crate::report::value::shown;
 use crate::sweep::Combination;
 use crate::sweep::halving::{self, Goal, Point, chosen, frontier, ranked};
-use strsim::levenshtein;
 
 /// What to search, and for what.
 #[derive(Debug, Clone)]

@@ -31,7 +31,7 @@ use crate::diff::findings::Findings;
 use crate::diff::inputs::check_interrupt;
 use crate::diff::measure::{Measure, Work};
 use crate::diff::nmf::{self, Topic};
-use crate::diff::once::made;
+use crate::diff::once::get_or_try_init;
 use crate::diff::plot::{Number, Plot, TokenLists};
 use crate::diff::reader_score::{RESAMPLES, ReaderScore};
 use crate::diff::reading::Reading;
@@ -342,8 +342,9 @@ impl<'a> Judge<'a> {
         let Some(lexicon) = &reading.prepared.lexicon else {
             return Ok(Self { reading, words: None, counts: None });
         };
-        let counts = made(&reading.prepared.token_counts, || TokenCounts::new(reading.inputs))?;
-        let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
+        let counts = get_or_try_init(&reading.prepared.token_counts, || TokenCounts::new(reading.inputs))?;
+        let tokens =
+            get_or_try_init(&reading.prepared.word_tokens, || WordTokens::new(reading.inputs, &[lexicon]))?;
         let known = shared_vocabulary(reading, reading.inputs.tuned) as u32;
         let (ids, sides): (Vec<u32>, Vec<Option<bool>>) = tokens
             .ids

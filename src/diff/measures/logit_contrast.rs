@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::identification::{Ranking, ranking};
-use crate::diff::coherence::{Coherence, fluencies};
+use crate::diff::coherence::{CoherenceRule, fluencies};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::centroid;
 use crate::diff::findings::Findings;
@@ -196,7 +196,8 @@ impl Measure for LogitContrast {
             Some(share(texts)? - share(&written.base)?)
         };
         let plain = written.amplified.iter().find(|(a, _)| *a == 0.0).map(|(_, texts)| texts);
-        let coherence = plain.map(|plain| Coherence::new(inputs.tuned, &written.pairs(plain))).transpose()?;
+        let coherence =
+            plain.map(|plain| CoherenceRule::new(inputs.tuned, &written.pairs(plain))).transpose()?;
         let of_plain = plain.map(&gain).transpose()?.flatten();
         for (a, texts) in &written.amplified {
             let gained = gain(texts)?;

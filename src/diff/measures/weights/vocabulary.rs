@@ -26,7 +26,7 @@ use super::spectrum::{Compared, Spectra, of_low_rank};
 use crate::diff::decode::{TopToken, largest};
 use crate::diff::eigen;
 use crate::diff::measures::causal::gaussian;
-use crate::diff::once::made;
+use crate::diff::once::get_or_try_init;
 use crate::diff::reader_score::ReaderNull;
 use crate::diff::reading::Reading;
 use crate::diff::statistics::{Interval, auroc};
@@ -118,7 +118,7 @@ impl Words {
             tokens.ids.truncate(in_both(&tokens));
             return Ok(Self { ids: tokens.ids, sides: Vec::new(), relevant: Vec::new(), strata: None });
         };
-        let tokens = made(&reading.prepared.word_tokens, || WordTokens::new(inputs, &[lexicon]))?;
+        let tokens = get_or_try_init(&reading.prepared.word_tokens, || WordTokens::new(inputs, &[lexicon]))?;
         let (ids, sides) = (&tokens.ids[..in_both(tokens)], &tokens.sides[0][..in_both(tokens)]);
         Ok(Self {
             relevant: ids.iter().map(|id| lexicon.is_relevant(&reading.token(*id))).collect(),
