@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
-use trainer::diff::measures::weights::spectrum::{Compared, ModuleSpectrum, Spectra, spectra};
+use trainer::diff::measures::weights::spectrum::{ModuleSpectrum, Spectra, SpectrumComparison, spectra};
 use trainer::diff::measures::weights::vocabulary::{
     Draws, Energies, Vocabulary, directions, energies, null_energies,
 };
@@ -49,7 +49,7 @@ fn all_ids(model: &CausalLm) -> Vec<u32> {
 
 fn energies_of(base: View, tuned: View) -> Energies {
     let mut vocabulary = Vocabulary::new(base, &all_ids(base.model)).unwrap();
-    energies(&mut vocabulary, &Compared::linears(base, tuned), || Ok(())).unwrap()
+    energies(&mut vocabulary, &SpectrumComparison::linears(base, tuned), || Ok(())).unwrap()
 }
 
 fn largest(values: &[f32]) -> usize {
@@ -105,7 +105,7 @@ fn a_token_written_by_one_module_has_the_most_write_energy_and_leads_the_directi
         let energies = energies_of(base, tuned);
         assert_eq!(largest(energies.write.as_ref().unwrap()), PLANTED, "{family}");
         assert!(energies.read.is_none(), "{family}: no module that reads has changed");
-        let compared = Compared::linears(base, tuned);
+        let compared = SpectrumComparison::linears(base, tuned);
         let place = found.values.iter().position(|values| !values.is_empty()).unwrap();
         let mut vocabulary = Vocabulary::new(base, &all_ids(base.model)).unwrap();
         let cosines = &directions(&mut vocabulary, &compared[place], 4).unwrap()[0];
@@ -283,7 +283,7 @@ fn random_changes_are_the_same_for_a_seed_and_centred_where_nothing_is() {
     let adapter = Adapter::read(&tiny("llama").join("adapter")).unwrap();
     let model = adapted(&tiny("llama"), &adapter);
     let (base, tuned) = (at(&model, 0.0), at(&model, 1.0));
-    let (found, compared) = (spectra_of(base, tuned), Compared::linears(base, tuned));
+    let (found, compared) = (spectra_of(base, tuned), SpectrumComparison::linears(base, tuned));
     let mut vocabulary = Vocabulary::new(base, &all_ids(&model)).unwrap();
     let mut null =
         |n, seed| null_energies(&mut vocabulary, &compared, &found, Draws { n, seed }, || Ok(())).unwrap();

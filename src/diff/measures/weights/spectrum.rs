@@ -71,14 +71,14 @@ pub struct Spectra {
     pub share_block: Vec<f64>,
     /// Share of ‖dW‖² by kind of module.
     pub share_kind: BTreeMap<String, f64>,
-    /// Singular values above zero of the change of each of [`Compared::linears`], largest first; empty where it has not
+    /// Singular values above zero of the change of each of [`SpectrumComparison::linears`], largest first; empty where it has not
     /// changed.
     pub values: Vec<Vec<f64>>,
 }
 
 /// One matrix of two models.
 #[derive(Clone, Copy)]
-pub struct Compared<'a> {
+pub struct SpectrumComparison<'a> {
     /// Number of its block, and where it touches the stream; none of embeddings and head.
     place: Option<(usize, Stream<'a>)>,
     name: &'static str,
@@ -93,7 +93,7 @@ enum Matrices<'a> {
     Table([&'a Matrix; 2]),
 }
 
-impl<'a> Compared<'a> {
+impl<'a> SpectrumComparison<'a> {
     /// The linear layers of two models of one shape.
     pub fn linears(base: View<'a>, tuned: View<'a>) -> Vec<Self> {
         let pair = |((block, b), (_, t)): ((usize, Module<'a>), (usize, Module<'a>))| Self {
@@ -243,8 +243,9 @@ impl ModuleSpectrum {
 /// # Errors
 /// [`crate::error::Interrupted`], or a tensor operation that fails.
 pub fn spectra(base: View, tuned: View, interrupt: &Interrupt) -> Result<Spectra> {
-    let compared: Vec<Compared> = [Compared::linears(base, tuned), Compared::tables(base, tuned)?].concat();
-    let one = |c: &Compared| -> Result<_> {
+    let compared: Vec<SpectrumComparison> =
+        [SpectrumComparison::linears(base, tuned), SpectrumComparison::tables(base, tuned)?].concat();
+    let one = |c: &SpectrumComparison| -> Result<_> {
         check_interrupt(interrupt)?;
         c.spectrum()
     };

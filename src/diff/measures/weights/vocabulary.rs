@@ -22,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::spectrum::{Compared, Spectra, of_low_rank};
+use super::spectrum::{Spectra, SpectrumComparison, of_low_rank};
 use crate::diff::decode::{TopToken, largest};
 use crate::diff::eigen;
 use crate::diff::measures::causal::gaussian;
@@ -221,7 +221,7 @@ pub fn read(reading: &Reading, spectra: &Spectra) -> Result<Found> {
     if words.ids.is_empty() || spectra.values.iter().all(Vec::is_empty) {
         return Ok(Found::default());
     }
-    let compared = Compared::linears(reading.inputs.base, reading.inputs.tuned);
+    let compared = SpectrumComparison::linears(reading.inputs.base, reading.inputs.tuned);
     let mut vocabulary = Vocabulary::new(reading.inputs.base, &words.ids)?;
     let check = || reading.check_interrupt();
     let mut found = Found { words: words.strata.as_ref().map(Strata::words), ..Found::default() };
@@ -268,7 +268,7 @@ pub struct Energies {
 /// Those of `check`, or a tensor operation that fails.
 pub fn energies(
     vocabulary: &mut Vocabulary,
-    compared: &[Compared],
+    compared: &[SpectrumComparison],
     check: impl Fn() -> Result<()>,
 ) -> Result<Energies> {
     let mut sums = [(); 3].map(|()| None);
@@ -338,7 +338,7 @@ pub struct Draws {
 /// Those of `check`, or a tensor operation that fails.
 pub fn null_energies(
     vocabulary: &mut Vocabulary,
-    compared: &[Compared],
+    compared: &[SpectrumComparison],
     spectra: &Spectra,
     draws: Draws,
     check: impl Fn() -> Result<()>,
@@ -400,7 +400,11 @@ fn most_changed(spectra: &Spectra, modules: usize) -> Vec<usize> {
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn directions(vocabulary: &mut Vocabulary, module: &Compared, count: usize) -> Result<Vec<Vec<f32>>> {
+pub fn directions(
+    vocabulary: &mut Vocabulary,
+    module: &SpectrumComparison,
+    count: usize,
+) -> Result<Vec<Vec<f32>>> {
     let (Some(stream), Some(update)) = (module.stream(), module.update()?) else { return Ok(Vec::new()) };
     along(vocabulary.rows(stream, 0)?, &leading(&update, stream, count)?)
 }
@@ -409,7 +413,7 @@ pub fn directions(vocabulary: &mut Vocabulary, module: &Compared, count: usize) 
 fn shown(
     reading: &Reading,
     vocabulary: &mut Vocabulary,
-    compared: &[Compared],
+    compared: &[SpectrumComparison],
     spectra: &Spectra,
     words: &Words,
     found: &mut Found,
