@@ -151,7 +151,7 @@ impl Tools<'_> {
                  difference decodes to under the patchscope at each scale. All scales where none are given."
             ));
             tools.push(format!(
-                "{SAMPLES} {{\"positions\": [1], \"prompts\": [0, 3]}}\n  free. StoredAnalysis texts that the finetuned model \
+                "{SAMPLES} {{\"positions\": [1], \"prompts\": [0, 3]}}\n  free. Stored texts that the finetuned model \
                  wrote with the difference added and without, whole; prompts by number from 0."
             ));
         }
