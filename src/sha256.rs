@@ -48,7 +48,7 @@ pub fn sha256_file(path: &Path) -> Result<String> {
 const TIMED: [&str; 3] = ["metrics.jsonl", "trainer_state.json", "readability.json"];
 
 /// Their keys that hold times.
-const TIMES: [&str; 3] = ["elapsed_s", "tokens_per_s", "trace_s"];
+const TIMES: [&str; 4] = ["elapsed_s", "seconds", "tokens_per_s", "trace_s"];
 
 /// sha256 of what two equal runs have in common in a file: of the bytes; or where the file holds times, of its
 /// JSON documents without them, a line each. A damaged file is hashed as it is.

@@ -35,7 +35,7 @@ pub struct DiffArgs {
     /// Recipe that names the narrow data, the text to measure on, and the sizes [default: the defaults]
     #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
     recipe: Option<PathBuf>,
-    /// Start [diff] over from a preset: quick, paper or toolkit; its texts and embedder stay
+    /// Start [diff] over from a preset: quick, full, paper or toolkit; its texts and embedder stay
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a

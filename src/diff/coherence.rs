@@ -58,8 +58,13 @@ impl<'a> CoherenceRule<'a> {
 
     /// The rule in words.
     pub fn rule(&self) -> String {
+        self.rule_under("the base")
+    }
+
+    /// The same where another model than the base decides what is likely.
+    pub fn rule_under(&self, model: &str) -> String {
         format!(
-            "coherent: at most {:.2} nats a token under the base (its own text's mean and {SPREADS} standard \
+            "coherent: at most {:.2} nats a token under {model} (its own text's mean and {SPREADS} standard \
              deviations), at least {LEAST_DISTINCT} of the runs of three tokens distinct, no run of more than \
              {MOST_REPEATED} of the text twice in it",
             self.most_nats

@@ -129,12 +129,26 @@ pub fn largest(values: &[f32], k: usize) -> Vec<u32> {
     if k == 0 {
         return Vec::new();
     }
-    let mut sorted: Vec<f32> = values.to_vec();
-    let at = sorted.len() - k;
-    let threshold = *sorted.select_nth_unstable_by(at, f32::total_cmp).1;
-    let mut best: Vec<u32> = (0..values.len() as u32).filter(|&i| values[i as usize] >= threshold).collect();
-    best.sort_by(|&a, &b| values[b as usize].total_cmp(&values[a as usize]).then(a.cmp(&b)));
-    best.truncate(k);
+    let order = |x: &u32, y: &u32| values[*y as usize].total_cmp(&values[*x as usize]).then(x.cmp(y));
+    // Twice as many as are wanted, cut to the best whenever they are full: most values are below the worst of these.
+    let full = (2 * k).min(values.len());
+    let mut best: Vec<u32> = (0..full as u32).collect();
+    let cut = |best: &mut Vec<u32>| -> f32 {
+        best.select_nth_unstable_by(k - 1, order);
+        best.truncate(k);
+        values[best[k - 1] as usize]
+    };
+    let mut worst = cut(&mut best);
+    for (i, value) in values.iter().enumerate().skip(full) {
+        if value.total_cmp(&worst).is_gt() {
+            best.push(i as u32);
+            if best.len() == full {
+                worst = cut(&mut best);
+            }
+        }
+    }
+    cut(&mut best);
+    best.sort_unstable_by(order);
     best
 }
 
@@ -146,6 +160,13 @@ mod tests {
     fn the_largest_come_first_and_ties_by_index() {
         assert_eq!(largest(&[1.0, 3.0, 2.0, 3.0], 3), [1, 3, 2]);
         assert_eq!(largest(&[1.0], 5), [0]);
+        // Against sorting everything, with many ties.
+        let values: Vec<f32> = (0..500u32).map(|i| ((i * 7919) % 37) as f32 - 18.0).collect();
+        for k in [1, 2, 36, 100, 250, 499, 500] {
+            let mut sorted: Vec<u32> = (0..500).collect();
+            sorted.sort_by(|x, y| values[*y as usize].total_cmp(&values[*x as usize]).then(x.cmp(y)));
+            assert_eq!(largest(&values, k), sorted[..k]);
+        }
         let t = top(&[0.0, (3f32).ln()], 2);
         assert!((t[0].1 - 0.75).abs() < 1e-6 && t[0].0 == 1);
     }

@@ -123,7 +123,7 @@ fn rotate(a: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize) {
 }
 
 /// Gram–Schmidt, twice: once leaves too much of nearly parallel vectors. What has no direction of its own becomes zero.
-fn orthonormalise(vectors: &mut [Vec<f64>]) {
+pub(super) fn orthonormalise(vectors: &mut [Vec<f64>]) {
     for i in 0..vectors.len() {
         let (before, rest) = vectors.split_at_mut(i);
         let v = &mut rest[0];

@@ -5,6 +5,7 @@
 //! makes the model write (steering), and how much of that is about the narrow data. A measure is one file in
 //! [`measures`], which says how to add one.
 
+pub mod beginnings;
 pub mod coherence;
 pub mod collect;
 pub mod columns;
@@ -23,9 +24,11 @@ pub mod losses;
 pub mod mean_difference;
 pub mod measure;
 pub mod measures;
+pub mod nmf;
 pub mod once;
 pub mod plot;
 pub mod prompts;
+pub mod reader_score;
 pub mod reading;
 pub mod readout;
 pub mod record;
@@ -34,7 +37,10 @@ pub mod relevance;
 mod shape;
 pub mod statistics;
 pub mod store;
+pub mod strata;
 pub mod strength;
+pub mod svd;
+pub mod token_counts;
 pub mod vocabulary;
 pub mod windows;
 pub mod writing;

@@ -11,6 +11,9 @@ use super::inputs::Inputs;
 use super::lexicon::Lexicon;
 use super::loss_texts::LossSets;
 use super::mean_difference::{Means, RandomDifferences, Resamples, later};
+use super::once::get_or_try_init;
+use super::strata::Strata;
+use super::token_counts::TokenCounts;
 use super::vocabulary::WordTokens;
 use super::windows::Windows;
 use crate::interrupt::Interrupt;
@@ -31,6 +34,8 @@ pub struct Prepared {
     pub losses: LossSets,
     /// Tokens that stand for words of the lexicon and for common words, once they were looked for.
     pub word_tokens: OnceCell<WordTokens>,
+    /// How often each token stands in the texts, once that was counted.
+    pub token_counts: OnceCell<TokenCounts>,
 }
 
 impl Prepared {
@@ -51,6 +56,7 @@ impl Prepared {
             losses: LossSets::new(&windows.rows),
             windows,
             word_tokens: OnceCell::new(),
+            token_counts: OnceCell::new(),
         })
     }
 }
@@ -140,6 +146,17 @@ impl<'a> Reading<'a> {
             sum.iter_mut().zip(&v[i]).for_each(|(s, x)| *s += x);
         }
         sum
+    }
+
+    /// Narrow (true) and common (false) words among tokens, cut by how often these stand in the pretraining and measured
+    /// text; `None` where too few are alike.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn strata(&self, ids: &[u32], sides: &[Option<bool>]) -> Result<Option<Strata>> {
+        let counts = get_or_try_init(&self.prepared.token_counts, || TokenCounts::new(self.inputs))?;
+        let counts: Vec<u32> = ids.iter().map(|id| counts.unrelated[*id as usize]).collect();
+        Ok(Strata::new(&counts, sides))
     }
 
     /// The embedder.

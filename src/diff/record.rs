@@ -21,7 +21,24 @@ use super::statistics::Interval;
 pub const SCHEMA: u32 = 1;
 
 macro_rules! record {
-    ($($key:ident: $record:ident,)*) => {
+    ($($key:ident: $record:ident,)*; $($reader:ident: $read:ident,)*) => {
+        /// Readers beyond the mean difference; one that was not run is absent.
+        #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+        pub struct Readers {
+            $(
+                /// What the reader found.
+                #[serde(skip_serializing_if = "Option::is_none", default)]
+                pub $reader: Option<$crate::diff::measures::$reader::$read>,
+            )*
+        }
+
+        impl Readers {
+            /// Whether none was run.
+            pub fn is_empty(&self) -> bool {
+                $(self.$reader.is_none() &&)* true
+            }
+        }
+
         /// Every number of one analysis.
         #[derive(Debug, Clone, Default, Serialize, Deserialize)]
         pub struct Readability {
@@ -66,6 +83,9 @@ macro_rules! record {
                 #[serde(skip_serializing_if = "Option::is_none", default)]
                 pub $key: Option<$crate::diff::measures::$key::$record>,
             )*
+            /// What the readers beyond the mean difference found.
+            #[serde(skip_serializing_if = "Readers::is_empty", default)]
+            pub readers: Readers,
             /// Seconds that each stage took.
             #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
             pub elapsed_s: BTreeMap<String, f64>,

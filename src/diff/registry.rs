@@ -14,7 +14,7 @@ use crate::recipe::DiffSection;
 
 /// A measure of any type: [`Measure`] without its record.
 pub struct ListedMeasure {
-    /// Key in `readability.json` and in `elapsed_s`.
+    /// Key in `readability.json`, of a reader in its `readers`; and in `elapsed_s`.
     pub key: &'static str,
     /// [`Measure::UNITS`].
     pub units: &'static [(&'static str, &'static str)],
@@ -45,39 +45,44 @@ pub struct ListedMeasure {
 }
 
 macro_rules! listed {
-    ($($key:ident: $record:ident,)*) => {
-        &[$({
-            use $crate::diff::measures::$key::$record;
-            ListedMeasure {
-                key: stringify!($key),
-                units: <$record as Measure>::UNITS,
-                is_wanted: <$record as Measure>::is_wanted,
-                needs: <$record as Measure>::needs,
-                cost: <$record as Measure>::cost,
-                prepare: <$record as Measure>::prepare,
-                measure: |reading, found| {
-                    let record = <$record as Measure>::measure(reading, found)?;
-                    record.map(|record| found.put(record));
-                    Ok(())
-                },
-                keep: |found, record| record.$key = found.take::<$record>(),
-                is_in: |record| record.$key.is_some(),
-                columns: |record, places, row| {
-                    let own = record.and_then(|record| record.$key.as_ref());
-                    <$record as Measure>::columns(own, places, row);
-                },
-                figures: |record| {
-                    let own = record.$key.as_ref();
-                    own.map(|own| Measure::figures(own, &record.positions)).unwrap_or_default()
-                },
-                tokens: |record| {
-                    let own = record.$key.as_ref();
-                    own.map(|own| Measure::tokens(own, &record.positions)).unwrap_or_default()
-                },
-                numbers: |record| record.$key.as_ref().map(Measure::numbers).unwrap_or_default(),
-                notes: |record| record.$key.as_ref().map(Measure::notes).unwrap_or_default(),
-            }
-        }),*]
+    // One measure, whose record is at a place of the record of the analysis.
+    (@ [$($place:ident).+] $key:ident $record:ident) => {{
+        use $crate::diff::measures::$key::$record;
+        ListedMeasure {
+            key: stringify!($key),
+            units: <$record as Measure>::UNITS,
+            is_wanted: <$record as Measure>::is_wanted,
+            needs: <$record as Measure>::needs,
+            cost: <$record as Measure>::cost,
+            prepare: <$record as Measure>::prepare,
+            measure: |reading, found| {
+                let record = <$record as Measure>::measure(reading, found)?;
+                record.map(|record| found.put(record));
+                Ok(())
+            },
+            keep: |found, record| record.$($place).+ = found.take::<$record>(),
+            is_in: |record| record.$($place).+.is_some(),
+            columns: |record, places, row| {
+                let own = record.and_then(|record| record.$($place).+.as_ref());
+                <$record as Measure>::columns(own, places, row);
+            },
+            figures: |record| {
+                let own = record.$($place).+.as_ref();
+                own.map(|own| Measure::figures(own, &record.positions)).unwrap_or_default()
+            },
+            tokens: |record| {
+                let own = record.$($place).+.as_ref();
+                own.map(|own| Measure::tokens(own, &record.positions)).unwrap_or_default()
+            },
+            numbers: |record| record.$($place).+.as_ref().map(Measure::numbers).unwrap_or_default(),
+            notes: |record| record.$($place).+.as_ref().map(Measure::notes).unwrap_or_default(),
+        }
+    }};
+    ($($key:ident: $record:ident,)*; $($reader:ident: $read:ident,)*) => {
+        &[
+            $(listed!(@ [$key] $key $record),)*
+            $(listed!(@ [readers.$reader] $reader $read),)*
+        ]
     };
 }
 
@@ -116,6 +121,7 @@ mod tests {
     fn units_are_those_of_the_measure_s_own_keys() {
         for measure in MEASURES {
             for (key, _) in measure.units {
+                let key = key.strip_prefix("readers.").unwrap_or(key);
                 let own = key.strip_prefix(measure.key).is_some_and(|rest| rest.starts_with('.'));
                 assert!(own, "{key} in {}", measure.key);
             }

@@ -92,11 +92,15 @@ pub fn pairs<'t>(
     new: &'t [Vec<u32>],
     eos: &[u32],
 ) -> Vec<(&'t [u32], &'t [u32])> {
-    let written = |new: &'t Vec<u32>| match new.split_last() {
+    jobs.iter().zip(new).map(|(job, new)| (&prompts[job.prompt][..], without_end(new, eos))).collect()
+}
+
+/// A text without the token that ended it.
+pub fn without_end<'t>(new: &'t [u32], eos: &[u32]) -> &'t [u32] {
+    match new.split_last() {
         Some((last, text)) if eos.contains(last) => text,
-        _ => &new[..],
-    };
-    jobs.iter().zip(new).map(|(job, new)| (&prompts[job.prompt][..], written(new))).collect()
+        _ => new,
+    }
 }
 
 /// The highest midpoint of [0, highest] that passed in `steps` halvings, 0 if none did. Of `ahead` halvings all

@@ -1,15 +1,18 @@
 //! The model that everything above computes with: embeddings, blocks, norm and head.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
 use super::arch;
-use super::decoder::Decoder;
+use super::arch::layers::{Linear, RmsNorm};
+use super::decoder::{Block, Decoder};
 use super::hooks::{NoHook, Site};
 use super::load::loader::{Loader, Tuning};
 use super::load::source::Pretrained;
+use super::modules::Module;
 use super::pass::{Pass, at_site};
 use super::trainables::Trainables;
 use crate::ops::tape::Tape;
@@ -75,6 +78,39 @@ impl CausalLm {
     /// The unembedding `(vocab, hidden)`. `adapter` as in [`Pass`]: an adapter may bring a head of its own.
     pub fn unembedding(&self, adapter: f64) -> &Matrix {
         self.decoder.lm_head.at(adapter)
+    }
+
+    /// The table of embeddings `(vocab, hidden)`, without the factor of some architectures. `adapter` as in [`Pass`].
+    pub fn embeddings(&self, adapter: f64) -> &Matrix {
+        self.decoder.embed_tokens.at(adapter)
+    }
+
+    /// Whether the adapter has embeddings, a head or a norm before the head of its own.
+    pub fn saves_tables(&self) -> bool {
+        let Decoder { embed_tokens, norm, lm_head, .. } = &self.decoder;
+        embed_tokens.saved.is_some() || norm.weight.saved.is_some() || lm_head.saved.is_some()
+    }
+
+    /// The norm before the head.
+    pub fn norm(&self) -> &RmsNorm {
+        &self.decoder.norm
+    }
+
+    /// The linear layers of every block, lowest block first, each with its block's number.
+    pub fn modules(&self) -> Vec<(usize, Module<'_>)> {
+        let blocks = self.decoder.blocks.iter().enumerate();
+        blocks.flat_map(|(block, b)| b.modules().into_iter().map(move |module| (block, module))).collect()
+    }
+
+    /// The model with the linear layers of its blocks changed, each by its name (`model.layers.0.self_attn.q_proj`). What
+    /// is not changed is shared with this one.
+    pub fn with_linears(&self, mut change: impl FnMut(&str, &mut Linear)) -> Self {
+        let changed = |(i, block): (usize, &Arc<dyn Block>)| {
+            block.with_linears(&mut |name, linear| change(&format!("model.layers.{i}.{name}"), linear))
+        };
+        let blocks = self.decoder.blocks.iter().enumerate().map(changed).collect();
+        let decoder = Decoder { blocks, ..self.decoder.clone() };
+        Self { decoder, ties_head: self.ties_head, device: self.device.clone() }
     }
 
     /// Soft cap of the logits, where the architecture has one.

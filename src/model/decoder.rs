@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::arch::layers::{Parameter, RmsNorm};
+use super::arch::layers::{Linear, Parameter, RmsNorm};
+use super::modules::Module;
 use super::pass::Pass;
 use crate::ops::weight::Matrix;
 
@@ -16,9 +17,17 @@ pub trait Block: Send + Sync {
     /// # Errors
     /// If a tensor operation or the hook fails.
     fn forward(&self, x: &Tensor, layer: usize, pass: &mut Pass) -> candle_core::Result<Tensor>;
+
+    /// The linear layers of the block.
+    fn modules(&self) -> Vec<Module<'_>>;
+
+    /// The block with its linear layers changed, each by its name in the block (`self_attn.q_proj`). What is not changed is
+    /// shared.
+    fn with_linears(&self, change: &mut dyn FnMut(&'static str, &mut Linear)) -> Arc<dyn Block>;
 }
 
 /// What an architecture file builds.
+#[derive(Clone)]
 pub struct Decoder {
     /// Token embeddings `(vocab, hidden)`.
     pub embed_tokens: Parameter<Matrix>,

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling as Rule};
 use rayon::prelude::*;
 
-use super::causal_lm::CausalLm;
+use super::causal_lm::{CausalLm, View};
 use super::hooks::Hook;
 use super::pass::{KvCache, Pass};
 use crate::ops::kernels::teams;
@@ -74,46 +74,86 @@ pub fn generate_from(
         })
         .collect();
     let mut new: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
-    let mut going: Vec<usize> = (0..prompts.len()).collect();
-    let mut cache = KvCache::new(model.n_layers());
-    let mut segments = Segments::new(prompts.iter().map(Vec::len).collect());
-    let mut ids = prompts.concat();
+    let mut going = Going::new(View { model, adapter }, prompts);
     teams::awake(|| -> Result<()> {
         for step in 0..sampling.max_new_tokens {
             if going.is_empty() {
                 break;
             }
-            let mut pass = Pass { cache: Some(&mut cache), ..Pass::new(&segments, adapter, hook) };
-            let x = model.embed(&ids, &pass)?;
-            let x = model.run(x, 0..model.n_layers(), &mut pass)?;
-            let last = Tensor::new(segments.last_rows(), model.device())?;
-            let x = model.final_norm(&x.index_select(&last, 0)?, &pass)?; // (sequences, hidden)
-            let logits = model.logits(&x, adapter)?; // (sequences, vocab)
+            let logits = going.logits(hook)?; // (sequences, vocab)
 
+            // The samplers of those that have not ended, each with its row.
             let mut chosen: Vec<(usize, &mut LogitsProcessor)> = Vec::with_capacity(going.len());
-            let mut wanted = going.iter().copied().peekable();
-            for (i, sampler) in samplers.iter_mut().enumerate() {
-                if wanted.next_if_eq(&i).is_some() {
-                    chosen.push((chosen.len(), sampler));
-                }
+            let mut rest = samplers.iter_mut().enumerate();
+            for (row, id) in going.ids().enumerate() {
+                chosen.extend(rest.find(|(i, _)| *i == id).map(|(_, sampler)| (row, sampler)));
             }
-            ids = chosen
+            let ids = chosen
                 .into_par_iter()
                 .map(|(row, sampler)| sampler.sample(&logits.get(row)?))
                 .collect::<candle_core::Result<Vec<u32>>>()?;
-            for (&i, &id) in going.iter().zip(&ids) {
+            for (i, &id) in going.ids().zip(&ids) {
                 new[i].push(id);
             }
             on_token(step + 1)?;
 
             let keep: Vec<bool> = ids.iter().map(|id| !sampling.eos.contains(id)).collect();
-            cache.retain(&keep);
-            keep_flagged(&mut ids, &keep);
-            keep_flagged(&mut going, &keep);
-            let past = going.iter().map(|&i| prompts[i].len() + new[i].len() - 1).collect();
-            segments = Segments::with_past(vec![1; going.len()], past).named(going.clone());
+            going.advance(ids, &keep);
         }
         Ok(())
     })?;
     Ok(new)
+}
+
+/// Sequences that a model is writing: their keys and values, and the tokens that it has not read yet.
+pub(super) struct Going<'a> {
+    view: View<'a>,
+    cache: KvCache,
+    segments: Segments,
+    unread: Vec<u32>,
+}
+
+impl<'a> Going<'a> {
+    /// The prompts, none read yet; sequence `i` has the id `i`.
+    pub(super) fn new(view: View<'a>, prompts: &[Vec<u32>]) -> Self {
+        let segments = Segments::new(prompts.iter().map(Vec::len).collect());
+        Self { view, cache: KvCache::new(view.model.n_layers()), segments, unread: prompts.concat() }
+    }
+
+    /// Sequences that have not ended.
+    pub(super) fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whether all have ended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Their ids, ascending.
+    pub(super) fn ids(&self) -> impl Iterator<Item = usize> {
+        (0..self.len()).map(|i| self.segments.id(i))
+    }
+
+    /// Reads the tokens that are new: logits `(sequences, vocab)` of the next ones.
+    pub(super) fn logits(&mut self, hook: &mut dyn Hook) -> Result<Tensor> {
+        let View { model, adapter } = self.view;
+        let mut pass = Pass { cache: Some(&mut self.cache), ..Pass::new(&self.segments, adapter, hook) };
+        let x = model.embed(&self.unread, &pass)?;
+        let x = model.run(x, 0..model.n_layers(), &mut pass)?;
+        let last = Tensor::new(self.segments.last_rows(), model.device())?;
+        let x = model.final_norm(&x.index_select(&last, 0)?, &pass)?; // (sequences, hidden)
+        Ok(model.logits(&x, adapter)?)
+    }
+
+    /// Appends a token to each sequence; those whose flag is not set have ended with it.
+    pub(super) fn advance(&mut self, mut ids: Vec<u32>, keep: &[bool]) {
+        let kept: Vec<usize> = (0..self.len()).filter(|&i| keep[i]).collect();
+        let past = kept.iter().map(|&i| self.segments.past(i) + self.segments.rows(i).len()).collect();
+        let names = kept.iter().map(|&i| self.segments.id(i)).collect();
+        self.cache.retain(keep);
+        keep_flagged(&mut ids, keep);
+        self.unread = ids;
+        self.segments = Segments::with_past(vec![1; kept.len()], past).named(names);
+    }
 }

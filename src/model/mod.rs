@@ -8,6 +8,7 @@
 pub mod arch;
 pub mod batch;
 pub mod causal_lm;
+pub mod contrast;
 pub mod decoder;
 pub mod device;
 pub mod export;
@@ -15,8 +16,10 @@ pub mod generate;
 pub mod hooks;
 pub mod load;
 pub mod lora;
+pub mod modules;
 pub mod pass;
 pub mod trainables;
+pub mod update;
 
 pub use self::causal_lm::{CausalLm, View};
 pub use self::decoder::{Block, Decoder};

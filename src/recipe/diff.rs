@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::readers::{CompletionRankingSection, DiffMiningSection, LogitContrastSection};
 use super::source::{SourceSpec, one_or_many};
+use super::weights::WeightsSection;
 
 /// Number of built-in neutral prompts.
 pub const MAX_PROMPTS: usize = 20;
@@ -14,6 +16,8 @@ pub enum Preset {
     /// Minutes on two cores.
     #[default]
     Quick,
+    /// `quick` with every reader at its full size.
+    Full,
     /// The sizes of arXiv 2510.13900, as far as its text gives them.
     Paper,
     /// Those of the authors' toolkit, `science-of-finetuning/diffing-toolkit` (July 2026).
@@ -108,6 +112,14 @@ pub struct DiffSection {
     pub depth: DepthSection,
     /// Conversations.
     pub chat: ChatSection,
+    /// Text that amplifies what sets the models apart.
+    pub logit_contrast: LogitContrastSection,
+    /// Next-token differences, token by token.
+    pub diff_mining: DiffMiningSection,
+    /// Completions that the tuned model finds likelier.
+    pub completion_ranking: CompletionRankingSection,
+    /// The change of the weights by itself.
+    pub weights: WeightsSection,
     /// Words that count as relevant: this many of the most over-represented.
     pub lexicon_size: usize,
     /// Sentence embedder: alias or a sentence-transformers folder.
@@ -146,6 +158,10 @@ impl Default for DiffSection {
             dimensionality: DimensionalitySection::default(),
             depth: DepthSection::default(),
             chat: ChatSection::default(),
+            logit_contrast: LogitContrastSection::default(),
+            diff_mining: DiffMiningSection::default(),
+            completion_ranking: CompletionRankingSection::default(),
+            weights: WeightsSection::default(),
             lexicon_size: 100,
             embedder: "all-minilm-l6-v2".into(),
         }
@@ -513,11 +529,26 @@ impl DiffSection {
                     random_differences: 64,
                     ..quick.causal.clone()
                 },
+                // Later than what these presets repeat.
+                logit_contrast: LogitContrastSection { enabled: false, ..quick.logit_contrast.clone() },
+                diff_mining: DiffMiningSection { enabled: false, ..quick.diff_mining.clone() },
+                completion_ranking: CompletionRankingSection {
+                    enabled: false,
+                    ..quick.completion_ranking.clone()
+                },
+                weights: WeightsSection { enabled: false, ..quick.weights.clone() },
                 ..quick.clone()
             }
         };
         match preset {
             Preset::Quick => quick,
+            Preset::Full => Self {
+                preset,
+                logit_contrast: LogitContrastSection::full(),
+                diff_mining: DiffMiningSection::full(),
+                completion_ranking: CompletionRankingSection::full(),
+                ..quick
+            },
             Preset::Paper => Self { layer_rule: LayerRule::Floor, tokens: 5, norm_skip: 3, ..long() },
             Preset::Toolkit => {
                 let mut section = Self { positions: vec![0, 1, 2, 3, 4, 5], tokens: 128, ..long() };
@@ -695,6 +726,13 @@ impl DiffSection {
                 );
             }
         }
+        let readers = [
+            self.logit_contrast.faults(),
+            self.diff_mining.faults(),
+            self.completion_ranking.faults(),
+            self.weights.faults(),
+        ];
+        readers.concat().into_iter().for_each(|fault| check(false, fault));
         let prompts = MAX_PROMPTS;
         check(
             (1..=prompts).contains(&self.steering.prompts) || !self.steering.enabled,

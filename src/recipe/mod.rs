@@ -12,12 +12,14 @@ mod mitigation;
 mod model;
 mod overrides;
 mod paths;
+mod readers;
 mod resolved;
 mod source;
 mod sweep;
 mod table;
 mod trace;
 mod train;
+mod weights;
 
 use std::path::Path;
 
@@ -41,12 +43,17 @@ pub use self::mitigation::{AblationSection, DecaySection, LossTermSection, Mitig
 pub use self::model::{ModelDtype, ModelSection};
 use self::overrides::apply_overrides;
 use self::paths::make_absolute;
+pub use self::readers::{
+    CompletionRankingSection, ContrastPrompts, CutSection, DiffMiningSection, Framing, LogitContrastSection,
+    MinedRelevance, MinedValues, MinedVariant, RankBy,
+};
 pub use self::resolved::{LocatedSource, LocatedSources, ResolvedRecipe};
 pub use self::source::SourceSpec;
 pub use self::sweep::SweepSection;
 use self::table::{differences, differing, in_file, lenient, sound};
 pub use self::trace::{StopSection, TRACE_MEASURES, TraceSection};
 pub use self::train::{Method, Schedule, TrainSection};
+pub use self::weights::WeightsSection;
 use crate::error::InputError;
 
 /// A whole recipe.
@@ -209,6 +216,11 @@ impl Recipe {
         let newer_tables = [
             ("[train.mitigation", train.mitigation == default.mitigation),
             ("[train.trace", train.trace == default.trace),
+            // No training reads them.
+            ("[diff.logit_contrast", true),
+            ("[diff.diff_mining", true),
+            ("[diff.completion_ranking", true),
+            ("[diff.weights", true),
         ];
         let diff = if self.trains_by_diff() { self.diff.clone() } else { DiffSection::default() };
         let toml = Self { diff, ..self.clone() }.to_toml();

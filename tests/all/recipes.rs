@@ -200,7 +200,7 @@ fn the_reference_of_recipes_has_every_key_with_its_default() {
         shuffle_buffer: Some(1),
         shuffle_seed: Some(1),
     };
-    let presets = ["quick", "paper", "toolkit"].map(|preset| {
+    let presets = ["quick", "full", "paper", "toolkit"].map(|preset| {
         let recipe = Recipe::for_diff(&["model.base=x".into(), format!("diff.preset={preset}")]).unwrap();
         let mut keys = BTreeMap::new();
         leaves("", toml::Value::try_from(recipe).unwrap(), &mut keys);

@@ -409,7 +409,7 @@ fn effects(
 }
 
 /// A draw from the standard normal distribution (Box and Muller).
-fn gaussian(rng: &mut ChaCha8Rng) -> f32 {
+pub fn gaussian(rng: &mut ChaCha8Rng) -> f32 {
     let (radius, turn): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random()); // radius in (0, 1]
     ((-2.0 * radius.ln()).sqrt() * (TAU * turn).cos()) as f32
 }

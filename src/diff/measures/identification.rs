@@ -161,7 +161,7 @@ fn by_steering(reading: &Reading, texts: &SteeredCentroids) -> Result<Ranking> {
 }
 
 /// Where the narrow text stands among the scores.
-fn ranking(candidates: &[Candidate], score: Vec<f64>) -> Ranking {
+pub fn ranking(candidates: &[Candidate], score: Vec<f64>) -> Ranking {
     let highest = |of: &mut dyn Iterator<Item = f64>| of.fold(f64::NEG_INFINITY, f64::max);
     let top = highest(&mut score.iter().copied());
     let mut at_top = (0..score.len()).filter(|&i| score[i] == top);

@@ -56,6 +56,22 @@ pub struct Lift {
     /// p-value of the mean against that of null directions, each read at every position: the widest null, as if all
     /// positions had one direction.
     pub auroc_mean_p: f64,
+    /// AUROC of the lexicon tokens among common words of like frequency ([`crate::diff::strata`]); this and what follows is
+    /// absent where too few are alike.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub auroc_stratified: Vec<f64>,
+    /// Bootstrap interval of [`Self::auroc_stratified`] over texts.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub auroc_stratified_interval: Vec<Interval>,
+    /// Mean of [`Self::auroc_stratified`] over positions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub auroc_stratified_mean: Option<f64>,
+    /// Bootstrap interval of [`Self::auroc_stratified_mean`] over texts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub auroc_stratified_mean_interval: Option<Interval>,
+    /// As [`Self::auroc_mean_p`], of [`Self::auroc_stratified_mean`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub auroc_stratified_mean_p: Option<f64>,
 }
 
 impl Measure for Lift {
@@ -68,6 +84,11 @@ impl Measure for Lift {
         ),
         ("lift.auroc_p", "share of null directions with at least this AUROC"),
         ("lift.auroc_mean", "mean of auroc over positions"),
+        (
+            "lift.auroc_stratified",
+            "probability that a lexicon token is lifted more than a common word of like frequency, 0 to 1",
+        ),
+        ("lift.auroc_stratified_mean", "mean of auroc_stratified over positions"),
     ];
 
     fn is_wanted(settings: &DiffSection) -> bool {
@@ -89,25 +110,45 @@ impl Measure for Lift {
             return Ok(None);
         }
         let lifts = Lifts::new(reading, tokens)?;
+        let strata = reading.strata(&tokens.ids, sides)?;
         let of = |lifted: &Vec<f32>| auroc(lifted, sides);
+        let stratified = |lifted: &Vec<f32>| strata.as_ref().map(|strata| strata.auroc(lifted));
         let difference =
             lifts.of(reading, tokens, &beyond_base(reading, &reading.means.difference), Clone::clone)?;
         let values: Vec<f64> = difference.iter().map(of).collect();
         let positions = values.len();
         let resamples: Vec<Vec<f32>> =
             reading.resamples.iter().flat_map(|r| beyond_base(reading, r)).collect();
-        let resampled = lifts.of(reading, tokens, &resamples, of)?;
+        let (resampled, resampled_stratified): (Vec<f64>, Vec<Option<f64>>) = lifts
+            .of(reading, tokens, &resamples, |lifted| (of(lifted), stratified(lifted)))?
+            .into_iter()
+            .unzip();
         let null = lifts.null(sides);
+        let intervals = |resampled: &[f64]| -> Vec<Interval> {
+            let at = |i: usize| interval(resampled.iter().skip(i).step_by(positions).copied());
+            (0..positions).map(at).collect()
+        };
         let null_at: Vec<Null> =
             (0..positions).map(|i| Null(null.iter().map(|of_one| of_one[i]).collect())).collect();
         let null_mean = Null(null.iter().map(|of_one| mean(of_one)).collect());
+        let by_stratum: Option<Vec<f64>> = difference.iter().map(stratified).collect();
+        let resampled_by_stratum: Option<Vec<f64>> = resampled_stratified.into_iter().collect();
+        let mean_of = |at: Vec<Option<f64>>| Some(mean(&at.into_iter().collect::<Option<Vec<f64>>>()?));
+        let null_by_stratum: Option<Vec<f64>> = lifts.null_of(stratified).into_iter().map(mean_of).collect();
+        let by_stratum_mean = by_stratum.as_deref().map(mean);
         Ok(Some(Lift {
+            auroc_stratified_interval: resampled_by_stratum.as_deref().map(intervals).unwrap_or_default(),
+            auroc_stratified_mean: by_stratum_mean,
+            auroc_stratified_mean_interval: resampled_by_stratum
+                .map(|r| interval(r.chunks(positions).map(mean))),
+            auroc_stratified_mean_p: null_by_stratum
+                .zip(by_stratum_mean)
+                .map(|(null, value)| Null(null).p(value)),
+            auroc_stratified: by_stratum.unwrap_or_default(),
             lexicon_tokens: count(true),
             other_tokens: count(false),
             top_tokens: difference.iter().map(|lift| most_lifted(reading, tokens, lift)).collect(),
-            auroc_interval: (0..positions)
-                .map(|i| interval(resampled.iter().skip(i).step_by(positions).copied()))
-                .collect(),
+            auroc_interval: intervals(&resampled),
             auroc_null: null_at.iter().map(Null::mean).collect(),
             auroc_null_interval: null_at.iter().map(Null::interval).collect(),
             auroc_p: values.iter().zip(&null_at).map(|(v, null)| null.p(*v)).collect(),
@@ -218,8 +259,13 @@ impl Lifts {
 
     /// AUROC under each null direction over the others, `[direction][position]`.
     pub fn null(&self, sides: &[Option<bool>]) -> Vec<Vec<f64>> {
+        self.null_of(|lifted| auroc(lifted, sides))
+    }
+
+    /// What `of` makes of the lift of each null direction over the others, `[direction][position]`.
+    fn null_of<T>(&self, of: impl Fn(&Vec<f32>) -> T) -> Vec<Vec<T>> {
         let directions = self.0.first().map_or(0, |at| at.null.len());
-        (0..directions).map(|k| self.0.iter().map(|at| auroc(&at.null[k], sides)).collect()).collect()
+        (0..directions).map(|k| self.0.iter().map(|at| of(&at.null[k])).collect()).collect()
     }
 }
 

@@ -13,19 +13,24 @@
 pub mod bias_share;
 pub mod causal;
 pub mod chat;
+pub mod completion_ranking;
 pub mod context;
 pub mod depth;
+pub mod diff_mining;
 pub mod dimensionality;
 pub mod identification;
 pub mod interpolation;
 pub mod kl;
 pub mod lift;
+pub mod logit_contrast;
 pub mod logit_lens;
 pub mod patchscope;
 pub mod probe;
 pub mod steering;
+pub mod weights;
 
-/// Hands the list of measures, `key: Record,` each, to a macro.
+/// Hands the list of measures, `key: Record,` each, to a macro; behind the semicolon the readers beyond the mean difference,
+/// whose keys are in `readers`.
 macro_rules! for_each_measure {
     ($with:ident) => {
         $with! {
@@ -43,6 +48,11 @@ macro_rules! for_each_measure {
             depth: Depth,
             chat: Chat,
             identification: Identification,
+            ;
+            logit_contrast: LogitContrast,
+            diff_mining: DiffMining,
+            completion_ranking: CompletionRanking,
+            weights: Weights,
         }
     };
 }

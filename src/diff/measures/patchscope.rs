@@ -358,7 +358,7 @@ impl<'a> IdentityPrompts<'a> {
     }
 
     /// Final logits at the last token of a prompt for each patch, `patches · vocab` values.
-    fn next_logits(&self, prompt: usize, patches: &[Vec<f32>]) -> Result<Vec<f32>> {
+    pub fn next_logits(&self, prompt: usize, patches: &[Vec<f32>]) -> Result<Vec<f32>> {
         let model = self.view.model;
         let past = self.prompts[prompt].len() - 1;
         let segments = Segments::with_past(vec![1; patches.len()], vec![past; patches.len()]);

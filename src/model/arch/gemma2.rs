@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 
 use super::architecture::{Architecture, Gguf, read_config};
 use super::layer_types::{LayerType, layer_types};
-use super::layers::{GatedMlp, RmsNorm, SelfAttention};
+use super::layers::{GatedMlp, Linear, RmsNorm, SelfAttention};
 use super::rotary;
 use crate::bail_input;
 use crate::model::decoder::{Block, Decoder};
 use crate::model::hooks::Site;
 use crate::model::load::gguf::Metadata;
 use crate::model::load::loader::Loader;
+use crate::model::modules::{Module, change_block, of_block};
 use crate::model::pass::{Pass, at_site};
 use crate::ops::add::add;
 use crate::ops::attention::Attention;
@@ -208,6 +209,7 @@ pub(super) fn decoder(c: &Gemma2Config, options: SandwichOptions, loader: &mut L
 }
 
 /// x + norm(attention(norm(x))), then x + norm(mlp(norm(x))).
+#[derive(Clone)]
 struct SandwichBlock {
     input_layernorm: RmsNorm,
     self_attn: SelfAttention,
@@ -257,5 +259,17 @@ impl Block for SandwichBlock {
         let mlp = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&x, pass)?, pass)?;
         let mlp = at_site(pass, layer, Site::MlpOut, self.post_feedforward_layernorm.forward(&mlp, pass)?)?;
         add(&x, &mlp, pass.tape)
+    }
+
+    fn modules(&self) -> Vec<Module<'_>> {
+        let before = [&self.input_layernorm, &self.pre_feedforward_layernorm];
+        let after = [Some(&self.post_attention_layernorm), Some(&self.post_feedforward_layernorm)];
+        of_block(&self.self_attn, &self.mlp, before, after)
+    }
+
+    fn with_linears(&self, change: &mut dyn FnMut(&'static str, &mut Linear)) -> Arc<dyn Block> {
+        let mut block = self.clone();
+        change_block(&mut block.self_attn, &mut block.mlp, change);
+        Arc::new(block)
     }
 }

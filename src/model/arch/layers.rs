@@ -32,6 +32,7 @@ impl<T> Parameter<T> {
 }
 
 /// y = x·Wᵀ + b, plus a low-rank term where the layer is adapted.
+#[derive(Clone)]
 pub struct Linear {
     /// `(out, in)`.
     pub weight: Parameter<Matrix>,
@@ -54,6 +55,7 @@ impl Linear {
 }
 
 /// RMSNorm with its weight.
+#[derive(Clone)]
 pub struct RmsNorm {
     /// `(width)`.
     pub weight: Parameter,
@@ -71,6 +73,7 @@ impl RmsNorm {
 }
 
 /// Grouped-query self-attention with rotary positions.
+#[derive(Clone)]
 pub struct SelfAttention {
     /// Query projection.
     pub q_proj: Linear,
@@ -111,6 +114,7 @@ impl SelfAttention {
 }
 
 /// down(act(gate(x)) ∘ up(x)).
+#[derive(Clone)]
 pub struct GatedMlp {
     /// Gate projection.
     pub gate_proj: Linear,

@@ -10,12 +10,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::architecture::{Architecture, Gguf, read_config};
-use super::layers::{GatedMlp, RmsNorm, SelfAttention};
+use super::layers::{GatedMlp, Linear, RmsNorm, SelfAttention};
 use super::rotary;
 use crate::model::decoder::{Block, Decoder};
 use crate::model::hooks::Site;
 use crate::model::load::gguf::Metadata;
 use crate::model::load::loader::Loader;
+use crate::model::modules::{Module, change_block, of_block};
 use crate::model::pass::{Pass, at_site};
 use crate::ops::add::add;
 use crate::ops::attention::Attention;
@@ -134,6 +135,7 @@ pub(super) fn decoder(
 }
 
 /// x + attention(norm(x)), then x + mlp(norm(x)).
+#[derive(Clone)]
 struct PreNormBlock {
     input_layernorm: RmsNorm,
     self_attn: SelfAttention,
@@ -177,5 +179,16 @@ impl Block for PreNormBlock {
         let mlp = self.mlp.forward(&self.post_attention_layernorm.forward(&x, pass)?, pass)?;
         let mlp = at_site(pass, layer, Site::MlpOut, mlp)?;
         add(&x, &mlp, pass.tape)
+    }
+
+    fn modules(&self) -> Vec<Module<'_>> {
+        let before = [&self.input_layernorm, &self.post_attention_layernorm];
+        of_block(&self.self_attn, &self.mlp, before, [None, None])
+    }
+
+    fn with_linears(&self, change: &mut dyn FnMut(&'static str, &mut Linear)) -> Arc<dyn Block> {
+        let mut block = self.clone();
+        change_block(&mut block.self_attn, &mut block.mlp, change);
+        Arc::new(block)
     }
 }

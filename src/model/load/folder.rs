@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
-use super::weights::{StoredTensor, Undo, WeightFile, Weights, element_count};
+use super::weights::{NamedTensors, StoredTensor, Undo, WeightFile, element_count};
 use crate::error::InputError;
 use crate::ops::encoding::Encoding;
 
@@ -84,8 +84,8 @@ fn weight_map(index: &Value) -> Option<BTreeMap<String, String>> {
 ///
 /// # Errors
 /// An [`InputError`] for missing or damaged files and for tensors that the index promises in vain.
-pub(crate) fn weights(dir: &Path, files: &[PathBuf]) -> Result<Weights> {
-    let mut weights = Weights::default();
+pub(crate) fn weights(dir: &Path, files: &[PathBuf]) -> Result<NamedTensors> {
+    let mut weights = NamedTensors::default();
     let mut faults = Vec::new();
     for path in files {
         if let Err(error) = add_safetensors(path, &mut weights) {
@@ -113,7 +113,7 @@ struct SafetensorsEntry {
     data_offsets: (u64, u64),
 }
 
-fn add_safetensors(path: &Path, weights: &mut Weights) -> Result<()> {
+fn add_safetensors(path: &Path, weights: &mut NamedTensors) -> Result<()> {
     let mut file = File::open(path)?;
     let file_len = file.metadata()?.len();
     let mut length = [0; 8];

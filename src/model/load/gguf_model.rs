@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use super::gguf;
 use super::gguf::{Header, Metadata};
-use super::weights::{StoredTensor, Undo, WeightFile, Weights};
+use super::weights::{NamedTensors, StoredTensor, Undo, WeightFile};
 use crate::model::arch::architecture::{Architecture, Gguf};
 
 /// The weights of a GGUF file under Hugging Face's names.
 ///
 /// # Errors
 /// If a tensor has a name that is not known: leaving it out would compute something else.
-pub(crate) fn weights(path: &Path, header: &Header, gguf: &Gguf, config: &Value) -> Result<Weights> {
+pub(crate) fn weights(path: &Path, header: &Header, gguf: &Gguf, config: &Value) -> Result<NamedTensors> {
     let heads = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
     let heads = (heads("num_attention_heads"), heads("num_key_value_heads"));
     let file = WeightFile::open(path)?;
-    let mut weights = Weights::default();
+    let mut weights = NamedTensors::default();
     let mut unknown = Vec::new();
     for (name, info) in &header.tensors {
         // Its content is in `rope_scaling`.
@@ -180,7 +180,7 @@ pub(crate) fn complete_config(path: &Path, header: &Header, config: &mut Value) 
     let Some(info) = header.tensors.get("rope_freqs.weight") else {
         return Ok(());
     };
-    let mut weights = Weights::default();
+    let mut weights = NamedTensors::default();
     let stored = StoredTensor {
         file: WeightFile::open(path)?,
         offset: info.offset,

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::weights::Weights;
+use super::weights::NamedTensors;
 use crate::error::InputError;
 use crate::model::arch::layers::{GatedMlp, Linear, Parameter, RmsNorm, SelfAttention};
 use crate::model::lora::low_rank::{Dora, LowRank};
@@ -48,7 +48,7 @@ pub enum Tuning<'a> {
 
 /// Builds layers from named weights.
 pub struct Loader<'a> {
-    weights: &'a Weights,
+    weights: &'a NamedTensors,
     tuning: &'a Tuning<'a>,
     device: Device,
     used: BTreeSet<String>,
@@ -61,7 +61,7 @@ pub struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     /// A loader that places every tensor on `device`.
-    pub fn new(weights: &'a Weights, tuning: &'a Tuning<'a>, device: &Device) -> Self {
+    pub fn new(weights: &'a NamedTensors, tuning: &'a Tuning<'a>, device: &Device) -> Self {
         Self {
             weights,
             tuning,

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Result, anyhow};
 use tokenizers::Tokenizer;
 
-pub use super::weights::Weights;
+pub use super::weights::NamedTensors;
 pub use crate::sha256::{sha256_file, sha256_path};
 
 use super::hub::HubModel;
@@ -28,7 +28,7 @@ pub struct Pretrained {
     /// `config.json` of the model, or the same keys rebuilt from a GGUF file's metadata.
     pub config: serde_json::Value,
     /// The weights, under Hugging Face names (`model.layers.0.self_attn.q_proj.weight`).
-    pub weights: Weights,
+    pub weights: NamedTensors,
     /// The tokenizer; `encode(text, true)` adds the special tokens that transformers adds.
     pub tokenizer: Tokenizer,
     /// The Jinja chat template, if the model has one.

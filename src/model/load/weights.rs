@@ -18,7 +18,7 @@ use crate::ops::weight::{Matrix, Packed};
 
 /// Named tensors, read on demand as f32 on the CPU.
 #[derive(Debug, Default)]
-pub struct Weights {
+pub struct NamedTensors {
     tensors: BTreeMap<String, StoredTensor>,
     /// Whether a model keeps its frozen matrices as the file has them.
     pub(in crate::model) keeps_packed: bool,
@@ -76,7 +76,7 @@ impl WeightFile {
     }
 }
 
-impl Weights {
+impl NamedTensors {
     /// All tensor names, sorted.
     pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()

@@ -17,6 +17,7 @@ use crate::ops::weight::Matrix;
 use crate::ops::{dora, linear};
 
 /// The low-rank matrices of a layer and how they count.
+#[derive(Clone)]
 pub struct LowRank {
     /// `lora_A`, `(r, in)`.
     pub a: Tensor,
@@ -31,6 +32,7 @@ pub struct LowRank {
 }
 
 /// The trained lengths of the rows.
+#[derive(Clone)]
 pub struct Dora {
     /// `lora_magnitude_vector` m, `(out)`.
     pub magnitude: Tensor,

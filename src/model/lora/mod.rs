@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod low_rank;
+pub mod permuted;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,0 +1,579 @@
+//! Logit-contrast text: what is written where the difference of the two models is amplified.
+//!
+//! Each token is drawn from (1 + a)·l_tuned − a·l_base on the tokens that the tuned model finds plausible
+//! ([`crate::model::contrast`]); a = 0 is the tuned model itself. The prompts say nothing: by default an empty text and four
+//! words that begin any sentence. Score: how much more alike the narrow text is to what was written than to what the base
+//! writes with the same random numbers, by the embedder and the centroid that steering uses.
+//!
+//! Whether text is coherent is decided by the rule of steering with its likelihood under the tuned model: the base finds
+//! narrow text unlikely, which is no fault of it. Text that is not coherent stays in the score.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::identification::{Ranking, ranking};
+use crate::diff::coherence::{CoherenceRule, fluencies};
+use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::embedder::centroid;
+use crate::diff::findings::Findings;
+use crate::diff::inputs::Inputs;
+use crate::diff::measure::{Measure, Needs, Work};
+use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
+use crate::diff::prompts::OPENINGS;
+use crate::diff::reader_score::{RESAMPLES, ReaderScore};
+use crate::diff::reading::Reading;
+use crate::diff::statistics::{Interval, interval, mean, spread};
+use crate::diff::strength::without_end;
+use crate::diff::writing::texts;
+use crate::model::View;
+use crate::model::contrast::{ContrastJob, ContrastSampling, contrast};
+use crate::model::load::source::Pretrained;
+use crate::progress;
+use crate::recipe::{ContrastPrompts, DiffSection, LogitContrastSection};
+
+/// Words that begin any sentence, and nothing at all.
+const VAGUE: [&str; 5] = ["", "The", "In", "A", "It"];
+
+/// Text is degenerate if less than this share of it is coherent.
+const LEAST_COHERENT: f64 = 0.5;
+
+/// `readers.logit_contrast`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct LogitContrast {
+    /// `gain_sim` at `settings.a`.
+    #[serde(flatten)]
+    pub reader: ReaderScore,
+    /// Number of prompts.
+    pub prompts: usize,
+    /// What was written at each a, ascending.
+    pub alpha: Vec<AtAlpha>,
+    /// Whether less than half of the text at `settings.a` is coherent; absent where a = 0 is not in the grid, which sets the
+    /// rule.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub degenerate: Option<bool>,
+    /// The rule for coherent text, in words.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub coherence_rule: String,
+    /// Text that amplifies the base against the tuned model, at `settings.a`: it must not gain.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub swap: Option<Swapped>,
+    /// Which of the candidate corpora has the highest gain at `settings.a`, in the order of `identification.candidates`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub identification: Option<Ranking>,
+}
+
+impl LogitContrast {
+    /// What was written at the a of the score.
+    fn headline(&self) -> Option<&AtAlpha> {
+        let a = self.reader.settings["a"].as_f64()?;
+        self.alpha.iter().find(|at| at.a == a)
+    }
+}
+
+/// What was written at one a.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AtAlpha {
+    /// How much the difference is amplified.
+    pub a: f64,
+    /// Mean cosine of the texts with the narrow texts, less that of the base's texts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gain_sim: Option<f64>,
+    /// Its bootstrap interval over the texts of each prompt.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gain_sim_interval: Option<Interval>,
+    /// Share of words that are lexicon words, less that of the base's texts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gain_words: Option<f64>,
+    /// `gain_sim` less that at a = 0.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub over_plain: Option<f64>,
+    /// Share of the texts that are coherent, of those that are not empty.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub coherent: Option<f64>,
+    /// Mean negative log-likelihood of the texts under the base, nats a token.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub nats_base: Option<f64>,
+    /// Number of texts.
+    pub texts: usize,
+}
+
+/// What was written with the roles exchanged.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Swapped {
+    /// As [`AtAlpha::gain_sim`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gain_sim: Option<f64>,
+    /// As [`AtAlpha::gain_words`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gain_words: Option<f64>,
+}
+
+/// A line of `diff/logit_contrast.jsonl`: what was written with one stream of random numbers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ContrastLine {
+    /// The prompt, as written.
+    pub prompt: String,
+    /// Number of the stream of random numbers among those of the prompt.
+    pub stream: usize,
+    /// The base's text.
+    pub base: String,
+    /// The text at each a.
+    pub amplified: Vec<AmplifiedText>,
+    /// Text that amplifies the base against the tuned model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub swapped: Option<String>,
+}
+
+/// A text and how much the difference was amplified for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AmplifiedText {
+    /// How much.
+    pub a: f64,
+    /// The text.
+    pub text: String,
+}
+
+const UNIT: &str = "mean cosine of sentence embeddings with the narrow text, less that of the base's text";
+
+impl Measure for LogitContrast {
+    const UNITS: &[(&str, &str)] = &[
+        ("readers.logit_contrast.score", UNIT),
+        ("readers.logit_contrast.alpha.gain_sim", UNIT),
+        ("readers.logit_contrast.alpha.gain_words", "share of words that are lexicon words, less the base's"),
+        ("readers.logit_contrast.alpha.over_plain", "gain_sim less that of the tuned model's own text"),
+        ("readers.logit_contrast.alpha.coherent", "share of texts, 0 to 1"),
+        ("readers.logit_contrast.alpha.nats_base", "nats a token under the base"),
+        ("readers.logit_contrast.identification.score", "gain of cosine over the base's text"),
+    ];
+
+    fn is_wanted(settings: &DiffSection) -> bool {
+        settings.logit_contrast.enabled
+    }
+
+    fn needs(_: &DiffSection) -> Needs {
+        Needs { embedder: true, ..Needs::default() }
+    }
+
+    /// Where something is amplified, both models read every token.
+    fn cost(settings: &DiffSection, _n_layers: usize) -> Work {
+        let section = &settings.logit_contrast;
+        let amplified = section.alphas().into_iter().map(|a| if a == 0.0 { 1.0 } else { 2.0 });
+        let sets = 1.0 + amplified.sum::<f64>() + if section.swap { 2.0 } else { 0.0 };
+        let texts = (number_of_prompts(section.prompts) * section.streams * section.max_new_tokens) as f64;
+        Work { written: sets * texts, ..Work::default() }
+    }
+
+    fn prepare(inputs: &Inputs, _: &mut Findings) -> Result<()> {
+        match inputs.settings.logit_contrast.prompts {
+            ContrastPrompts::Chat => {
+                inputs.pretrained.chat().map(drop).context("diff.logit_contrast.prompts")
+            }
+            ContrastPrompts::Vague | ContrastPrompts::Openings => Ok(()),
+        }
+    }
+
+    /// Text at every a and what it is like; the texts go into `logit_contrast.jsonl`.
+    fn measure(reading: &Reading, found: &mut Findings) -> Result<Option<Self>> {
+        let (section, clock) = (&reading.settings.logit_contrast, Instant::now());
+        let inputs = reading.inputs;
+        let written = Written::new(reading, section, inputs.tuned)?;
+        let similar = Similarities::new(reading)?;
+        let mut record = Self { prompts: written.prompts.len(), ..Self::default() };
+
+        let base = similar.of(&written.base)?;
+        let gain = |texts: &Texts| -> Result<Option<Gain>> {
+            let Some(base) = &base else { return Ok(None) };
+            Ok(similar.of(texts)?.map(|own| Gain::new(own, base, section.streams)))
+        };
+        let words = |texts: &Texts| {
+            let share =
+                |texts: &Texts| Some(reading.prepared.lexicon.as_ref()?.word_share(texts.texts.iter()));
+            Some(share(texts)? - share(&written.base)?)
+        };
+        let plain = written.amplified.iter().find(|(a, _)| *a == 0.0).map(|(_, texts)| texts);
+        let coherence =
+            plain.map(|plain| CoherenceRule::new(inputs.tuned, &written.pairs(plain))).transpose()?;
+        let of_plain = plain.map(&gain).transpose()?.flatten();
+        for (a, texts) in &written.amplified {
+            let gained = gain(texts)?;
+            let pairs = written.pairs(texts);
+            let nats: Vec<f64> = fluencies(inputs.base, &pairs)?.iter().flatten().map(|f| f.nats).collect();
+            let coherent = coherence.as_ref().map(|rule| rule.share(&pairs)).transpose()?.flatten();
+            if *a == section.a {
+                record.degenerate = coherent.map(|share| share < LEAST_COHERENT);
+            }
+            record.alpha.push(AtAlpha {
+                a: *a,
+                gain_sim: gained.as_ref().map(Gain::mean),
+                gain_sim_interval: gained.as_ref().map(|gain| gain.interval(inputs.seed)),
+                gain_words: words(texts),
+                over_plain: gained
+                    .as_ref()
+                    .zip(of_plain.as_ref())
+                    .map(|(gain, plain)| gain.mean() - plain.mean()),
+                coherent,
+                nats_base: (!nats.is_empty()).then(|| mean(&nats)),
+                texts: texts.texts.len(),
+            });
+        }
+        record.coherence_rule = coherence.map(|rule| rule.rule_under("the tuned model")).unwrap_or_default();
+        record.swap = match &written.swapped {
+            Some(texts) => {
+                Some(Swapped { gain_sim: gain(texts)?.as_ref().map(Gain::mean), gain_words: words(texts) })
+            }
+            None => None,
+        };
+        let amplified = written.at(section.a);
+        record.identification = identify(reading, amplified, &written.base)?;
+        // Between equal models nothing was amplified.
+        let differs = amplified.is_some_and(|texts| texts.ids != written.base.ids);
+        if let Some(headline) = record.alpha.iter().find(|at| at.a == section.a).filter(|_| differs) {
+            record.reader.score = headline.gain_sim;
+            record.reader.interval = headline.gain_sim_interval;
+        }
+        found.write_lines("logit_contrast.jsonl", &written.lines())?;
+        record.reader.unit = UNIT.into();
+        record.reader.settings = serde_json::to_value(section)?;
+        record.reader.seconds = clock.elapsed().as_secs_f64();
+        Ok(Some(record))
+    }
+
+    fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
+        let headline = record.and_then(LogitContrast::headline);
+        row.put_late("contrast_gain", record.and_then(|r| r.reader.score));
+        row.put_late("contrast_gain_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
+        row.put_late("contrast_gain_high", record.and_then(|r| r.reader.interval).map(|ends| ends[1]));
+        row.put_late("contrast_words", headline.and_then(|at| at.gain_words));
+        row.put_late("contrast_over_plain", headline.and_then(|at| at.over_plain));
+        row.put_late("contrast_coherent", headline.and_then(|at| at.coherent));
+    }
+
+    fn figures(&self, _: &[usize]) -> Vec<Plot> {
+        let known: Vec<(f64, f64, Interval)> =
+            self.alpha.iter().filter_map(|at| Some((at.a, at.gain_sim?, at.gain_sim_interval?))).collect();
+        if known.len() < 2 {
+            return Vec::new();
+        }
+        let at: Vec<f64> = known.iter().map(|(a, ..)| *a).collect();
+        let gains: Vec<f64> = known.iter().map(|(_, gain, _)| *gain).collect();
+        let intervals: Vec<Interval> = known.iter().map(|(.., ends)| *ends).collect();
+        vec![Plot {
+            key: "contrast".into(),
+            title: "Text that amplifies what sets the models apart".into(),
+            caption: "How much more similar the text is to the narrow text than the base's text is, by how much the difference \
+                      of the two models is amplified; at 0 the tuned model's own text. Vertical bars are 95 % bootstrap \
+                      intervals over texts."
+                .into(),
+            x: PlotAxis::even("amplification", "a", 1),
+            y: PlotAxis::from_0("gain in similarity over the base's text", 3, 0.0),
+            series: vec![PlotSeries::curve(Ink::Steered, "amplified", &at, &gains).with(&at, &intervals)],
+            null: None,
+        }]
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let number = |name: &str, value: Option<f64>| value.map(|value| Number::new(name, value));
+        let gain = number("Logit contrast: gain in similarity over the base's text", self.reader.score);
+        let words = self.headline().and_then(|at| at.gain_words);
+        [
+            gain.map(|gain| gain.with(self.reader.interval)),
+            number("Logit contrast: gain in the share of narrow words over the base's text", words),
+            number(
+                "Logit contrast: the same gain in similarity with the roles exchanged",
+                self.swap.as_ref().and_then(|s| s.gain_sim),
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let degenerate = self.degenerate == Some(true);
+        let note = "Logit contrast: less than half of the text is coherent.";
+        degenerate.then(|| note.to_string()).into_iter().collect()
+    }
+}
+
+/// The sizes at which null models are scored: 20 texts of at most 32 tokens.
+pub fn null_section(section: &LogitContrastSection) -> LogitContrastSection {
+    LogitContrastSection {
+        streams: section.streams.min((20 / number_of_prompts(section.prompts)).max(1)),
+        max_new_tokens: section.max_new_tokens.min(32),
+        grid: Vec::new(),
+        swap: false,
+        ..section.clone()
+    }
+}
+
+/// The score of another tuned model at the sizes of a section, as null models are scored.
+///
+/// # Errors
+/// As [`measure`].
+pub fn score(reading: &Reading, section: &LogitContrastSection, tuned: View) -> Result<Option<f64>> {
+    let written = Written::new(reading, section, tuned)?;
+    let similar = Similarities::new(reading)?;
+    let Some(texts) = written.at(section.a).filter(|texts| texts.ids != written.base.ids) else {
+        return Ok(None);
+    };
+    let both = similar.of(texts)?.zip(similar.of(&written.base)?);
+    Ok(both.map(|(own, base)| Gain::new(own, &base, section.streams).mean()))
+}
+
+fn number_of_prompts(prompts: ContrastPrompts) -> usize {
+    match prompts {
+        ContrastPrompts::Vague => VAGUE.len(),
+        ContrastPrompts::Openings => OPENINGS.len(),
+        ContrastPrompts::Chat => 1,
+    }
+}
+
+/// The prompts: as written, and as the models read them.
+fn prompts(base: &Pretrained, prompts: ContrastPrompts) -> Result<Vec<(&'static str, Vec<u32>)>> {
+    let plain = |text: &'static str| -> Result<(&'static str, Vec<u32>)> {
+        let ids = base.prompt_ids(text, None)?;
+        Ok((text, if ids.is_empty() { vec![beginning(base)?] } else { ids }))
+    };
+    match prompts {
+        ContrastPrompts::Vague => VAGUE.into_iter().map(plain).collect(),
+        ContrastPrompts::Openings => OPENINGS.into_iter().map(plain).collect(),
+        ContrastPrompts::Chat => Ok(vec![("", base.prompt_ids("", Some(&base.chat()?))?)]),
+    }
+}
+
+/// The token that a text without tokens begins with, where the tokenizer puts none there itself: the one that separates
+/// documents, as nothing else precedes the beginning of a text in training.
+fn beginning(base: &Pretrained) -> Result<u32> {
+    let names = [Some("<|endoftext|>"), base.bos_token.as_deref(), base.eos_token.as_deref()];
+    let id = names.into_iter().flatten().find_map(|name| base.tokenizer.token_to_id(name));
+    id.or(base.eos_token_ids.first().copied())
+        .ok_or_else(|| anyhow::anyhow!("{}: no token to begin an empty text with", base.id))
+}
+
+/// The seed of a stream of random numbers: the same at every a.
+fn stream_seed(seed: u64, prompt: &str, stream: usize) -> u64 {
+    let hash = Sha256::digest(format!("{seed}\n{stream}\n{prompt}"));
+    hash.iter().take(8).fold(0, |seed, byte| seed << 8 | *byte as u64)
+}
+
+/// Texts, `[prompt · streams + stream]`.
+struct Texts {
+    ids: Vec<Vec<u32>>,
+    texts: Vec<String>,
+}
+
+/// What was written.
+struct Written {
+    /// As written, and as the models read them.
+    prompts: Vec<(&'static str, Vec<u32>)>,
+    streams: usize,
+    /// By a, ascending.
+    amplified: Vec<(f64, Texts)>,
+    base: Texts,
+    swapped: Option<Texts>,
+}
+
+impl Written {
+    /// All in the same batches.
+    fn new(reading: &Reading, section: &LogitContrastSection, tuned: View) -> Result<Self> {
+        let inputs = reading.inputs;
+        let prompts = prompts(inputs.pretrained, section.prompts)?;
+        let alphas = section.alphas();
+        let set = |a: f64, swapped: bool| {
+            let job = move |(prompt, stream): (usize, usize)| (prompt, stream, a, swapped);
+            let streams = section.streams;
+            (0..prompts.len()).flat_map(move |prompt| (0..streams).map(move |stream| job((prompt, stream))))
+        };
+        let mut sets: Vec<(f64, bool)> = alphas.iter().map(|a| (*a, false)).collect();
+        sets.push((0.0, true)); // the base's own text
+        sets.extend(section.swap.then_some((section.a, true)));
+        let jobs: Vec<ContrastJob> = sets
+            .iter()
+            .flat_map(|(a, swapped)| set(*a, *swapped))
+            .map(|(prompt, stream, a, swapped)| ContrastJob {
+                prompt,
+                seed: stream_seed(inputs.seed, prompts[prompt].0, stream),
+                a,
+                swapped,
+            })
+            .collect();
+        let sampling = ContrastSampling {
+            top: section.cut.top,
+            relative: section.cut.relative,
+            temperature: section.temperature,
+            max_new_tokens: section.max_new_tokens,
+            eos: inputs.pretrained.eos_token_ids.clone(),
+        };
+        let ids: Vec<Vec<u32>> = prompts.iter().map(|(_, ids)| ids.clone()).collect();
+        let bar = progress::bar("contrast", (jobs.len() * section.max_new_tokens) as u64);
+        let mut new = contrast(inputs.base, tuned, &ids, &jobs, &sampling, |drawn| {
+            bar.set_position(drawn as u64);
+            reading.check_interrupt()
+        })?;
+        bar.finish_and_clear();
+        for text in &mut new {
+            text.truncate(without_end(text, &sampling.eos).len());
+        }
+        let size = prompts.len() * section.streams;
+        let of_set = |ids: &[Vec<u32>]| -> Result<Texts> {
+            Ok(Texts { texts: texts(reading, ids)?, ids: ids.to_vec() })
+        };
+        let mut sets = new.chunks(size).map(of_set).collect::<Result<Vec<Texts>>>()?;
+        let mut after = sets.split_off(alphas.len()).into_iter();
+        let base = after.next().unwrap_or_else(|| Texts { ids: Vec::new(), texts: Vec::new() });
+        Ok(Self {
+            prompts,
+            streams: section.streams,
+            amplified: alphas.into_iter().zip(sets).collect(),
+            base,
+            swapped: after.next(),
+        })
+    }
+
+    /// The texts at an a.
+    fn at(&self, a: f64) -> Option<&Texts> {
+        self.amplified.iter().find(|(of, _)| *of == a).map(|(_, texts)| texts)
+    }
+
+    /// Prompt and text of each.
+    fn pairs<'t>(&'t self, texts: &'t Texts) -> Vec<(&'t [u32], &'t [u32])> {
+        let prompt = |i: usize| &self.prompts[i / self.streams].1[..];
+        texts.ids.iter().enumerate().map(|(i, ids)| (prompt(i), &ids[..])).collect()
+    }
+
+    fn lines(&self) -> Vec<ContrastLine> {
+        let line = |i: usize| ContrastLine {
+            prompt: self.prompts[i / self.streams].0.to_string(),
+            stream: i % self.streams,
+            base: self.base.texts[i].clone(),
+            amplified: self
+                .amplified
+                .iter()
+                .map(|(a, texts)| AmplifiedText { a: *a, text: texts.texts[i].clone() })
+                .collect(),
+            swapped: self.swapped.as_ref().map(|texts| texts.texts[i].clone()),
+        };
+        (0..self.base.texts.len()).map(line).collect()
+    }
+}
+
+/// How alike texts are to the narrow text.
+struct Similarities<'a> {
+    reading: &'a Reading<'a>,
+    /// Mean embedding of the narrow texts; `None` without any.
+    center: Option<Vec<f64>>,
+}
+
+impl<'a> Similarities<'a> {
+    fn new(reading: &'a Reading<'a>) -> Result<Self> {
+        let narrow = reading.inputs.narrow;
+        if reading.prepared.lexicon.is_none() {
+            return Ok(Self { reading, center: None });
+        }
+        let some: Vec<&str> =
+            spread(narrow, reading.settings.steering.embedded).map(String::as_str).collect();
+        Ok(Self { reading, center: Some(centroid(reading.embedder()?.embed(&some)?.iter())) })
+    }
+
+    /// Mean cosine of each text with the narrow texts; `None` without narrow text.
+    fn of(&self, texts: &Texts) -> Result<Option<Vec<f64>>> {
+        let Some(center) = &self.center else { return Ok(None) };
+        let texts: Vec<&str> = texts.texts.iter().map(String::as_str).collect();
+        let embedded = self.reading.embedder()?.embed(&texts)?;
+        Ok(Some(embedded.iter().map(|v| cosine_with(v, center)).collect()))
+    }
+}
+
+/// Mean cosine of a unit vector with other unit vectors, given the mean of these.
+fn cosine_with(v: &[f32], center: &[f64]) -> f64 {
+    v.iter().zip(center).map(|(x, n)| *x as f64 * n).sum()
+}
+
+/// Differences of similarity, text by text of the same stream, `[prompt][stream]`.
+struct Gain(Vec<Vec<f64>>);
+
+impl Gain {
+    fn new(own: Vec<f64>, base: &[f64], streams: usize) -> Self {
+        let gains: Vec<f64> = own.iter().zip(base).map(|(own, base)| own - base).collect();
+        Self(gains.chunks(streams).map(<[f64]>::to_vec).collect())
+    }
+
+    fn mean(&self) -> f64 {
+        mean(&self.0.concat())
+    }
+
+    /// Bootstrap interval: the texts of each prompt are drawn anew, the prompts stay.
+    fn interval(&self, seed: u64) -> Interval {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut value = || {
+            let mut again = |texts: &Vec<f64>| -> f64 {
+                mean(&texts.iter().map(|_| texts[rng.random_range(0..texts.len())]).collect::<Vec<f64>>())
+            };
+            mean(&self.0.iter().map(&mut again).collect::<Vec<f64>>())
+        };
+        interval((0..RESAMPLES).map(|_| value()).collect::<Vec<f64>>())
+    }
+}
+
+/// Which of the candidate corpora the texts gain most on; `None` without candidates.
+fn identify(reading: &Reading, amplified: Option<&Texts>, base: &Texts) -> Result<Option<Ranking>> {
+    let candidates = &reading.prepared.candidates;
+    let Some(amplified) = amplified.filter(|_| !candidates.is_empty()) else { return Ok(None) };
+    let embedder = reading.embedder()?;
+    let embed = |texts: &[String]| -> Result<Vec<f64>> {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        Ok(centroid(embedder.embed(&texts)?.iter()))
+    };
+    let (own, base) = (embed(&amplified.texts)?, embed(&base.texts)?);
+    let mut score = Vec::new();
+    for candidate in candidates {
+        let center = embed(&candidate.texts)?;
+        let to = |set: &[f64]| set.iter().zip(&center).map(|(x, y)| x * y).sum::<f64>();
+        score.push(to(&own) - to(&base));
+    }
+    Ok(Some(ranking(candidates, score)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_has_its_own_numbers_at_every_amplification() {
+        let seeds = [(0, "The", 0), (0, "The", 1), (0, "In", 0), (1, "The", 0), (0, "", 0)]
+            .map(|(seed, prompt, stream)| stream_seed(seed, prompt, stream));
+        let mut distinct = seeds.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), seeds.len());
+        assert_eq!(stream_seed(0, "The", 1), seeds[1]);
+    }
+
+    #[test]
+    fn gains_are_paired_and_resampled_within_a_prompt() {
+        // Prompts differ much, texts of one prompt by nothing: no spread is left.
+        let gain = Gain::new(vec![0.5, 0.6, 0.1, 0.2], &[0.1, 0.2, 0.1, 0.2], 2);
+        assert!((gain.mean() - 0.2).abs() < 1e-12);
+        let [low, high] = gain.interval(0);
+        assert!((low - 0.2).abs() < 1e-9 && (high - 0.2).abs() < 1e-9);
+        let [low, high] = Gain::new(vec![0.0, 1.0, 0.0, 1.0], &[0.0; 4], 2).interval(0);
+        assert_eq!([low, high], [0.0, 1.0]);
+    }
+
+    #[test]
+    fn null_models_write_twenty_texts() {
+        let full = LogitContrastSection::full();
+        let sizes = |prompts| {
+            let null = null_section(&LogitContrastSection { prompts, ..full.clone() });
+            (null.streams, null.max_new_tokens, null.grid.len(), null.swap)
+        };
+        assert_eq!(sizes(ContrastPrompts::Vague), (4, 32, 0, false));
+        assert_eq!(sizes(ContrastPrompts::Openings), (1, 32, 0, false));
+        assert_eq!(sizes(ContrastPrompts::Chat), (8, 32, 0, false));
+    }
+}

@@ -1,0 +1,55 @@
+//! What every reader of `readers` in `readability.json` says: one score, fixed before anything was read, with its interval
+//! and its null.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::statistics::{Interval, Null};
+
+/// Resamples of a reader's interval.
+pub const RESAMPLES: usize = 1000;
+
+/// The headline of a reader. A score that is not defined is absent, never 0: without narrow text, and between equal models,
+/// where there is nothing to rank.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReaderScore {
+    /// The score.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub score: Option<f64>,
+    /// Its bootstrap interval.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub interval: Option<Interval>,
+    /// What the reader scores where there is nothing to find.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub null: Option<ReaderNull>,
+    /// The unit of the score, in words.
+    pub unit: String,
+    /// The reader's table of the recipe: scores of other settings are not compared.
+    pub settings: Value,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// Scores of models in which there is nothing to find.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReaderNull {
+    /// What these models are, in words.
+    pub kind: String,
+    /// Number of scores.
+    pub n: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// The highest.
+    pub max: f64,
+    /// (1 + scores at least as high as the model's own) / (1 + scores).
+    pub p: f64,
+}
+
+impl ReaderNull {
+    /// Of scores, for a model whose own is `score` at the same sizes; `None` without any.
+    pub fn new(kind: &str, scores: Vec<f64>, score: f64) -> Option<Self> {
+        let max = scores.iter().copied().reduce(f64::max)?;
+        let null = Null(scores);
+        Some(Self { kind: kind.into(), n: null.0.len(), mean: null.mean(), max, p: null.p(score) })
+    }
+}
