@@ -27,6 +27,21 @@ pub fn sha256_path(path: &Path) -> Result<String> {
     Ok(format!("{:x}", hasher.finalize()))
 }
 
+/// sha256 of a text, in lower-case hexadecimal.
+pub fn sha256_text(text: &str) -> String {
+    format!("{:x}", Sha256::digest(text.as_bytes()))
+}
+
+/// sha256 of texts, each with its length before it, so that no two lists have the same bytes.
+pub fn sha256_texts(texts: &[String]) -> String {
+    let mut hasher = Sha256::new();
+    for text in texts {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    format!("{:x}", hasher.finalize())
+}
+
 /// sha256 of a file, in lower-case hexadecimal.
 ///
 /// # Errors
@@ -64,12 +79,18 @@ pub fn sha256_content(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     for document in Deserializer::from_slice(&bytes).into_iter::<Value>() {
         let Ok(mut document) = document else { return sha256_file(path) };
-        if let Some(object) = document.as_object_mut() {
-            object.retain(|key, _| !TIMES.contains(&key.as_str()));
-        }
+        without_times(&mut document);
         hasher.update(format!("{document}\n"));
     }
     Ok(format!("{:x}", hasher.finalize()))
+}
+
+/// Takes the times out of a document: its own, and those of the tables in it.
+fn without_times(document: &mut Value) {
+    if let Some(object) = document.as_object_mut() {
+        object.retain(|key, _| !TIMES.contains(&key.as_str()));
+        object.values_mut().for_each(without_times);
+    }
 }
 
 /// [`sha256_content`] of every file below a folder, by its path from `root`.

@@ -16,6 +16,7 @@ use crate::workflow::{self, DiffRequest, DiffSubject};
 #[command(after_help = "Examples:
   trainer diff runs/cake
   trainer diff runs/cake --preset paper --set diff.samples=1000 --out diffs/paper
+  trainer diff runs/cake-1to4 --reference runs/c4-only
   trainer diff --base gemma-3-270m --tuned ./adapter --recipe recipes/sdf-cake.toml --out diffs/mine
   trainer diff --base gemma-3-270m --tuned ./adapter --set diff.text=unrelated.jsonl --out diffs/theirs
   trainer diff --base hf:org/base --tuned hf:org/adapter --set diff.text=unrelated.jsonl --out diffs/published
@@ -35,14 +36,18 @@ pub struct DiffArgs {
     /// Recipe that names the narrow data, the text to measure on, and the sizes [default: the defaults]
     #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
     recipe: Option<PathBuf>,
-    /// Start [diff] over from a preset: quick, full, paper or toolkit; its texts and embedder stay
+    /// Run, adapter or model on the same base to compare with in the base's place, such as a control that
+    /// learned from the mix alone [default: the base]
+    #[arg(long, value_name = "RUN_DIR_OR_MODEL")]
+    reference: Option<String>,
+    /// Start [diff] over from a preset: quick, full, paper or toolkit; its texts, embedder and floor stay
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
     /// recipe: to the recipe)
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
-    /// Folder for the results [default: RUN_DIR/diff]
+    /// Folder for the results [default: RUN_DIR/diff; with --reference RUN_DIR/diff-from-NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print readability.json instead of the table
@@ -60,7 +65,7 @@ pub fn run(args: DiffArgs) -> Result<()> {
         (None, Some(base), Some(tuned)) => DiffSubject::Models { base, tuned, recipe: args.recipe },
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
-    let request = DiffRequest { subject, preset: args.preset, set: args.set, out: args.out };
+    let request = DiffRequest { subject, preset: args.preset, set: args.set, reference: args.reference, out: args.out };
     let run = workflow::diff(&request, &Interrupt::on_signals()?)?;
     match args.json {
         true => super::print(&format!("{:#}", report::analysis_json(&run)?))?,

@@ -17,6 +17,7 @@ pub mod diff;
 pub mod endpoint;
 pub mod export;
 pub mod fit;
+pub mod floor;
 pub mod generate;
 pub mod grade;
 pub mod inspect;
@@ -46,6 +47,7 @@ struct Cli {
 enum Command {
     Fit(fit::FitArgs),
     Diff(diff::DiffArgs),
+    Floor(floor::FloorArgs),
     Behave(behave::BehaveArgs),
     Data(data::DataArgs),
     Generate(generate::GenerateArgs),
@@ -115,6 +117,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Fit(args) => fit::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Diff(args) => diff::run(args),
+        Command::Floor(args) => floor::run(args),
         Command::Behave(args) => behave::run(args),
         Command::Data(args) => data::run(args),
         Command::Grade(args) => grade::run(args),

@@ -26,6 +26,9 @@ pub struct Hashes {
     pub base: BTreeMap<String, String>,
     /// The tuned model's weight files or the adapter's two files, by name.
     pub tuned: BTreeMap<String, String>,
+    /// Those of what it is compared with in the base's place, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub reference: BTreeMap<String, String>,
     /// The sentence embedder's weights, where a measure embeds text.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub embedder: Option<String>,

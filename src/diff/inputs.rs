@@ -17,12 +17,14 @@ pub struct Inputs<'a> {
     pub pretrained: &'a Pretrained,
     /// What cuts the unrelated text: the base's tokenizer, or the tuned model's own (`diff.tokenizer`).
     pub tokenizer: &'a Tokenizer,
-    /// The base.
+    /// The base, or a reference in its place.
     pub base: View<'a>,
     /// The tuned model.
     pub tuned: View<'a>,
     /// How `readability.json` names the tuned model.
     pub tuned_name: String,
+    /// How it names what the tuned model is compared with in the base's place; empty where that is the base.
+    pub reference_name: String,
     /// Sizes and switches.
     pub settings: &'a DiffSection,
     /// Decides null directions, resamples and sampled text.

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::columns::{ColumnPlaces, Columns};
 use super::findings::Findings;
+use super::score::Score;
 use super::inputs::Inputs;
 use super::plot::{Number, Plot, TokenLists};
 use super::reading::Reading;
@@ -47,6 +48,12 @@ pub trait Measure: Sized + 'static {
 
     /// Its columns in `summary.csv`, the same ones with and without a record.
     fn columns(record: Option<&Self>, places: &ColumnPlaces, row: &mut Columns);
+
+    /// The numbers by which it is compared with other organisms, in an order that never changes; none where nothing is
+    /// defined.
+    fn scores(&self) -> Vec<Score> {
+        Vec::new()
+    }
 
     /// Its figures in the report. `positions` are those of the difference.
     fn figures(&self, positions: &[usize]) -> Vec<Plot>;

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::floor::Floor;
+use super::score::Score;
 use super::statistics::{Interval, Null};
 
 /// Resamples of a reader's interval.
@@ -22,12 +24,23 @@ pub struct ReaderScore {
     /// What the reader scores where there is nothing to find.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub null: Option<ReaderNull>,
+    /// What other organisms score; absent where none were read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub floor: Option<Floor>,
     /// The unit of the score, in words.
     pub unit: String,
     /// The reader's table of the recipe: scores of other settings are not compared.
     pub settings: Value,
     /// Seconds that it took.
     pub seconds: f64,
+}
+
+impl ReaderScore {
+    /// The score with its key; none where it is not defined.
+    pub fn scores(&self, key: &'static str, name: &'static str, resolution: f64) -> Vec<Score> {
+        let of = |value| Score { key, name, value, interval: self.interval, resolution };
+        self.score.map(of).into_iter().collect()
+    }
 }
 
 /// Scores of models in which there is nothing to find.

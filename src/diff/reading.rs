@@ -47,7 +47,7 @@ impl Prepared {
         let settings = inputs.settings;
         let windows = Windows::cut(inputs.text, inputs.tokenizer, settings)?;
         windows.ids.iter().try_for_each(|ids| inputs.must_have(ids))?;
-        let reference: Vec<String> = inputs.pretraining.iter().chain(inputs.text).cloned().collect();
+        let reference = reference_texts(inputs);
         let lexicon = (!inputs.narrow.is_empty())
             .then(|| Lexicon::new(inputs.narrow, &reference, settings.lexicon_size));
         Ok(Self {
@@ -59,6 +59,11 @@ impl Prepared {
             token_counts: OnceCell::new(),
         })
     }
+}
+
+/// What the lexicon is compared with: the pretraining and the measured text.
+pub fn reference_texts(inputs: &Inputs) -> Vec<String> {
+    inputs.pretraining.iter().chain(inputs.text).cloned().collect()
 }
 
 /// Mean differences, what they are compared with, and what is needed to decode them.

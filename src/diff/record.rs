@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::floor::Floor;
 use super::lexicon::Lexicon;
 use super::mean_difference::{cosine, norm, norm_interval};
 use super::measures::for_each_measure;
@@ -33,6 +34,22 @@ macro_rules! record {
         }
 
         impl Readers {
+            /// Where the floor of a reader stands, given by its key; `None` of what is no reader that was run.
+            fn floor_mut(&mut self, key: &str) -> Option<&mut Option<Floor>> {
+                match key {
+                    $(stringify!($reader) => self.$reader.as_mut().map(|found| &mut found.reader.floor),)*
+                    _ => None,
+                }
+            }
+
+            /// The floor of a reader.
+            fn floor(&self, key: &str) -> Option<&Floor> {
+                match key {
+                    $(stringify!($reader) => self.$reader.as_ref()?.reader.floor.as_ref(),)*
+                    _ => None,
+                }
+            }
+
             /// Whether none was run.
             pub fn is_empty(&self) -> bool {
                 $(self.$reader.is_none() &&)* true
@@ -48,6 +65,9 @@ macro_rules! record {
             pub base: String,
             /// Adapter or model that was compared with the base; `adapter` or `model` stands for that of the run folder.
             pub tuned: String,
+            /// What the tuned model is compared with in the base's place; empty where that is the base.
+            #[serde(skip_serializing_if = "String::is_empty", default)]
+            pub reference: String,
             /// `tuned` where the tuned model's own tokenizer cut the unrelated text; empty where the base's did.
             #[serde(skip_serializing_if = "String::is_empty", default)]
             pub tokenizer: String,
@@ -86,6 +106,9 @@ macro_rules! record {
             /// What the readers beyond the mean difference found.
             #[serde(skip_serializing_if = "Readers::is_empty", default)]
             pub readers: Readers,
+            /// What other organisms score, by the key of a score; a reader's is in `readers`.
+            #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+            pub floors: BTreeMap<String, Floor>,
             /// Seconds that each stage took.
             #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
             pub elapsed_s: BTreeMap<String, f64>,
@@ -105,6 +128,19 @@ const UNITS: &[(&str, &str)] = &[
 ];
 
 impl Readability {
+    /// What other organisms score, given by the key of a score.
+    pub fn floor(&self, key: &str) -> Option<&Floor> {
+        self.readers.floor(key).or_else(|| self.floors.get(key))
+    }
+
+    /// Puts it where it belongs.
+    pub fn set_floor(&mut self, key: &str, floor: Floor) {
+        match self.readers.floor_mut(key) {
+            Some(place) => *place = Some(floor),
+            None => drop(self.floors.insert(key.to_string(), floor)),
+        }
+    }
+
     /// What was read, and the mean differences themselves; all measures are absent.
     pub fn about(reading: &Reading) -> Self {
         let Reading { inputs, prepared: Prepared { windows, .. }, activations, means, resamples, .. } =
@@ -121,6 +157,7 @@ impl Readability {
             schema: SCHEMA,
             base: inputs.pretrained.id.clone(),
             tuned: inputs.tuned_name.clone(),
+            reference: inputs.reference_name.clone(),
             tokenizer: match std::ptr::eq(inputs.tokenizer, &inputs.pretrained.tokenizer) {
                 true => String::new(),
                 false => "tuned".into(),

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::columns::{ColumnPlaces, Columns};
 use super::findings::Findings;
+use super::score::Score;
 use super::inputs::Inputs;
 use super::measure::{Measure, Needs, Work};
 use super::measures::for_each_measure;
@@ -34,7 +35,9 @@ pub struct ListedMeasure {
     pub is_in: fn(&Readability) -> bool,
     /// [`Measure::columns`].
     pub columns: fn(Option<&Readability>, &ColumnPlaces, &mut Columns),
-    /// [`Measure::figures`] of a record; none if it lacks the measure.
+    /// [`Measure::scores`] of a record; none if it lacks the measure.
+    pub scores: fn(&Readability) -> Vec<Score>,
+    /// [`Measure::figures`], likewise.
     pub figures: fn(&Readability) -> Vec<Plot>,
     /// [`Measure::tokens`], likewise.
     pub tokens: fn(&Readability) -> Vec<TokenLists>,
@@ -66,6 +69,7 @@ macro_rules! listed {
                 let own = record.and_then(|record| record.$($place).+.as_ref());
                 <$record as Measure>::columns(own, places, row);
             },
+            scores: |record| record.$($place).+.as_ref().map(Measure::scores).unwrap_or_default(),
             figures: |record| {
                 let own = record.$($place).+.as_ref();
                 own.map(|own| Measure::figures(own, &record.positions)).unwrap_or_default()

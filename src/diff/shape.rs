@@ -48,15 +48,22 @@ pub fn faults(r: &Readability) -> Vec<String> {
         let s = &steering.similarity;
         shape.length("steering.strength", steering.strength.len());
         shape.length("steering.strength_in_differences", steering.strength_in_differences.len());
-        shape.length("steering.similarity.steered_reference", s.steered_reference.len());
+        shape.optional("steering.similarity.steered_reference", s.steered_reference.len());
         shape.length("steering.similarity.unsteered_reference", s.unsteered_reference.len());
         shape.together(&[
-            ("steering.similarity.steered_narrow", s.steered_narrow.len()),
             ("steering.similarity.unsteered_narrow", s.unsteered_narrow.len()),
             ("steering.similarity.narrow_narrow", s.narrow_narrow.len()),
+            ("steering.relevant_words_unsteered", steering.relevant_words_unsteered.len()),
+        ]);
+        shape.together(&[
+            ("steering.similarity.steered_narrow", s.steered_narrow.len()),
             ("steering.similarity_gain_interval", steering.similarity_gain_interval.len()),
             ("steering.relevant_words_steered", steering.relevant_words_steered.len()),
-            ("steering.relevant_words_unsteered", steering.relevant_words_unsteered.len()),
+        ]);
+        shape.together(&[
+            ("steering.similarity.steered_base_narrow", s.steered_base_narrow.len()),
+            ("steering.similarity_base_gain_interval", steering.similarity_base_gain_interval.len()),
+            ("steering.relevant_words_steered_base", steering.relevant_words_steered_base.len()),
         ]);
     }
     shape.faults

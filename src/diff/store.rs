@@ -21,7 +21,7 @@ use crate::bail_input;
 use crate::error::{InputError, input_error};
 use crate::json;
 use crate::model::load::checkpoint::{read_safetensors, write_safetensors};
-use crate::sha256::sha256_tree;
+use crate::sha256::{sha256_content, sha256_tree};
 
 /// Every number of the analysis.
 pub const READABILITY: &str = "readability.json";
@@ -160,6 +160,21 @@ impl Analysis {
             write_json(&part.join(hashes::FILE), &Hashes { files, ..read.clone() })
         })
     }
+}
+
+/// Writes `readability.json` of a finished analysis anew, with its hash.
+///
+/// # Errors
+/// If a file is damaged, or cannot be written.
+pub fn rewrite_readability(folder: &Path, record: &Readability) -> Result<()> {
+    let path = folder.join(READABILITY);
+    write_json(&path, record)?;
+    let place = folder.join(hashes::FILE);
+    if let Some(mut of_files) = Hashes::read(&place)? {
+        of_files.files.insert(READABILITY.into(), sha256_content(&path)?);
+        write_json(&place, &of_files)?;
+    }
+    Ok(())
 }
 
 /// Refuses to write over an analysis.

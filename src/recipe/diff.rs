@@ -52,7 +52,7 @@ pub enum WhoseTokenizer {
 #[serde(default, deny_unknown_fields)]
 pub struct DiffSection {
     /// What the other keys are where nothing is said. Given by `--set` or `--preset` it starts the section over,
-    /// apart from the texts and the embedder, since the recipe of a run folder says everything.
+    /// apart from the texts, the embedder and the floor, since the recipe of a run folder says everything.
     pub preset: Preset,
     /// Unrelated text on which differences are measured.
     #[serde(deserialize_with = "one_or_many")]
@@ -60,6 +60,9 @@ pub struct DiffSection {
     /// Corpora among which the trace is to point at the narrow one, by the names of their files.
     #[serde(deserialize_with = "one_or_many")]
     pub candidates: Vec<SourceSpec>,
+    /// Scores of other organisms that every measure is compared with, as `trainer floor` writes them; empty: those of the run
+    /// folder, if there are any.
+    pub floor: String,
     /// Whose tokenizer cuts the unrelated text. Conversations, losses and whatever is decoded or written take the base's.
     pub tokenizer: WhoseTokenizer,
     /// Depth of the block that is read, 0 to 1.
@@ -132,6 +135,7 @@ impl Default for DiffSection {
             preset: Preset::Quick,
             text: Vec::new(),
             candidates: Vec::new(),
+            floor: String::new(),
             tokenizer: WhoseTokenizer::Base,
             layer: 0.5,
             layer_rule: LayerRule::Trunc,
@@ -190,12 +194,39 @@ impl Default for PatchscopeSection {
     }
 }
 
+/// Which model writes while the difference is added.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SteeredModel {
+    /// The tuned model: what the paper does. Its plain text is another one for every organism.
+    Tuned,
+    /// The base: its plain text is the same for every organism, so that runs compare.
+    Base,
+    /// Each in turn.
+    #[default]
+    Both,
+}
+
+impl SteeredModel {
+    /// Whether the tuned model is steered.
+    pub fn is_tuned(self) -> bool {
+        self != Self::Base
+    }
+
+    /// Whether the base is.
+    pub fn is_base(self) -> bool {
+        self != Self::Tuned
+    }
+}
+
 /// `[diff.steering]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SteeringSection {
     /// Whether it runs.
     pub enabled: bool,
+    /// Which model writes.
+    pub model: SteeredModel,
     /// Positions whose difference steers; those of `diff.positions` that are among them.
     pub positions: Vec<usize>,
     /// Whether the strength is searched for, per position: the greatest at which text stays coherent.
@@ -234,6 +265,7 @@ impl Default for SteeringSection {
     fn default() -> Self {
         Self {
             enabled: true,
+            model: SteeredModel::default(),
             positions: vec![1, 3],
             auto: false,
             search: SearchSection::default(),
@@ -509,6 +541,7 @@ impl DiffSection {
                 samples: 10_000,
                 patchscope: PatchscopeSection { scales: scales.concat(), ..quick.patchscope.clone() },
                 steering: SteeringSection {
+                    model: SteeredModel::Tuned,
                     positions: vec![0, 1, 2, 3, 4],
                     auto: true,
                     search: SearchSection { batch_steps: 3, ..SearchSection::default() },

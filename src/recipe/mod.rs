@@ -35,7 +35,7 @@ pub use self::data::{CHAT_TEMPLATES, DataSection, Duplicates, Long, MixMode, Mix
 pub use self::diff::{
     BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LayerRule,
     LossesSection, MAX_PROMPTS, PatchscopeSection, Preset, ProbeSection, RandomEdit, SearchSection,
-    SteeringSection, WhoseTokenizer,
+    SteeredModel, SteeringSection, WhoseTokenizer,
 };
 pub use self::endpoint::EndpointSection;
 pub use self::lora::{LoraSection, Modules};

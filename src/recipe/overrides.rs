@@ -11,7 +11,7 @@ use super::paths::make_absolute;
 pub fn apply_overrides(table: &mut Table, overrides: &[String]) -> Vec<String> {
     let is_preset = |set: &String| set.split_once('=').is_some_and(|(key, _)| key.trim() == "diff.preset");
     if let (true, Some(Value::Table(diff))) = (overrides.iter().any(is_preset), table.get_mut("diff")) {
-        diff.retain(|key, _| ["text", "candidates", "embedder"].contains(&key));
+        diff.retain(|key, _| ["text", "candidates", "embedder", "floor"].contains(&key));
     }
     overrides.iter().filter_map(|set| apply_override(table, set).err()).collect()
 }

@@ -30,6 +30,7 @@ pub fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
         }
         (
             "train.lora.init"
+            | "diff.floor"
             | "train.mitigation.ablation.directions"
             | "behaviour.facts.items"
             | "behaviour.misalignment.items",

@@ -9,6 +9,7 @@ pub mod digest;
 mod doses;
 mod draw;
 mod figures;
+mod floor;
 mod frontier;
 pub mod html;
 mod meets_null;
@@ -29,6 +30,7 @@ pub(crate) mod visible;
 mod write;
 
 pub use behaviour::lines as behaviour_lines;
+pub use floor::rows as floor_rows;
 pub use html::{WrittenFigures, write_figures, write_html};
 pub use parquet::write_parquet;
 pub use summary::write_summary;

@@ -1,25 +1,24 @@
 //! Reading what finetuning left in the activations.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::analysis::AnalysisSetup;
 use super::of_run::{must_be_trained, must_be_trained_on, read_recipe};
 use super::pair::Pair;
-use super::resolve::{Purpose, resolve};
-use super::texts::AnalysisTexts;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::claims::{self, ClaimedRun};
-use crate::diff::embedder::Embedder;
-use crate::diff::hashes::Hashes;
+use crate::diff::Inputs;
+use crate::diff::floor_file::{self, FloorFile, tuned_hash};
 use crate::diff::store::must_be_new;
-use crate::diff::{Inputs, registry};
 use crate::interrupt::Interrupt;
-use crate::model::load::alias;
-use crate::recipe::Recipe;
+use crate::model::load::source::Pretrained;
+use crate::recipe::{Recipe, ResolvedRecipe};
 use crate::run::RunDir;
-use crate::sha256::sha256_file;
+use crate::train::manifest::Manifest;
 
 /// What to read, and how.
 #[derive(Debug, Clone)]
@@ -30,7 +29,10 @@ pub struct DiffRequest {
     pub preset: Option<String>,
     /// Overrides of the recipe's keys, each `key.path=value`.
     pub set: Vec<String>,
-    /// Folder for the results; `None`: `diff/` of the run folder. Two models without a run need one.
+    /// Run, adapter or model on the same base that the tuned model is compared with in the base's place.
+    pub reference: Option<String>,
+    /// Folder for the results; `None`: `diff/` of the run folder, or with a reference `diff-from-NAME`. Two models without a
+    /// run need one.
     pub out: Option<PathBuf>,
 }
 
@@ -53,7 +55,7 @@ pub enum DiffSubject {
 impl DiffRequest {
     /// An analysis that takes everything from the recipe.
     pub fn of(subject: DiffSubject) -> Self {
-        Self { subject, preset: None, set: Vec::new(), out: None }
+        Self { subject, preset: None, set: Vec::new(), reference: None, out: None }
     }
 }
 
@@ -69,8 +71,12 @@ pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<ClaimedRun> 
     let shown = match (&request.subject, &request.out) {
         (DiffSubject::Run(dir), out) => {
             let run = RunDir::new(dir);
-            let out = out.clone().unwrap_or_else(|| run.diff());
-            read_run(&run, &set, &out, interrupt)?;
+            let out = match (out, &request.reference) {
+                (Some(out), _) => out.clone(),
+                (None, None) => run.diff(),
+                (None, Some(reference)) => run.path().join(format!("diff-from-{}", Reference::find(reference)?.folder())),
+            };
+            read_run_against(&run, request.reference.as_deref(), &set, &out, interrupt)?;
             if out == run.diff() { dir.clone() } else { out }
         }
         (DiffSubject::Models { base, tuned, recipe }, Some(out)) => {
@@ -79,7 +85,8 @@ pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<ClaimedRun> 
                 Some(path) => Recipe::read(path, &set)?,
                 None => Recipe::for_diff(&set)?,
             };
-            read_pair(recipe, tuned, tuned, None, out, interrupt)?;
+            let compared = Compared { tuned, name: tuned, reference: request.reference.as_deref() };
+            read_pair(recipe, &compared, None, out, interrupt)?;
             out.clone()
         }
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
@@ -87,18 +94,28 @@ pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<ClaimedRun> 
     claims::write_run(&shown)
 }
 
-/// Reads a finished run into `out`.
+/// Reads a finished run into `out`, compared with its base.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if the folder holds no finished run, or `out` exists; otherwise as the
 /// analysis.
 pub(super) fn read_run(run: &RunDir, set: &[String], out: &Path, interrupt: &Interrupt) -> Result<()> {
+    read_run_against(run, None, set, out, interrupt)
+}
+
+fn read_run_against(
+    run: &RunDir,
+    reference: Option<&str>,
+    set: &[String],
+    out: &Path,
+    interrupt: &Interrupt,
+) -> Result<()> {
     must_be_trained(run)?;
     let recipe = read_recipe("trainer diff", "diff", run, set)?;
     // Named without the folder: the same run elsewhere gives the same record.
     let (tuned, name) = run.tuned();
-    let trained = Trained { run, set };
-    read_pair(recipe, &tuned.to_string_lossy(), name, Some(&trained), out, interrupt)
+    let compared = Compared { tuned: &tuned.to_string_lossy(), name, reference };
+    read_pair(recipe, &compared, Some(&Trained { run, set }), out, interrupt)
 }
 
 /// A run that is read, and what `--set` says of how.
@@ -107,49 +124,112 @@ struct Trained<'a> {
     set: &'a [String],
 }
 
-/// Compares the recipe's base with a tuned model or adapter, which the record calls `name`. What was held out of training
-/// is known only of a run.
+/// What is compared: a tuned model or adapter, which the record calls `name`, with the base or a reference in its place.
+struct Compared<'a> {
+    tuned: &'a str,
+    name: &'a str,
+    reference: Option<&'a str>,
+}
+
+/// Compares two models on a recipe's base. What was held out of training is known only of a run.
 fn read_pair(
     recipe: Recipe,
-    tuned: &str,
-    name: &str,
+    compared: &Compared,
     trained: Option<&Trained>,
     out: &Path,
     interrupt: &Interrupt,
 ) -> Result<()> {
     must_be_new(out)?;
     check_writable(out)?;
-    if recipe.diff.text.is_empty() {
-        bail_input!(
-            "diff.text: missing; expected unrelated text on which differences are measured: \
-             --set diff.text=FILE"
-        );
-    }
-    let recipe = resolve(recipe, Purpose::Reading, interrupt)?;
-    let texts = AnalysisTexts::read(&recipe, trained.map(|_| &recipe.data))?;
-    let texts_sha256 = AnalysisTexts::sha256(&recipe)?;
+    let reference = compared.reference.map(Reference::find).transpose()?;
+    let setup = AnalysisSetup::read(recipe, |recipe| trained.map(|_| &recipe.data), interrupt)?;
     if let Some(Trained { run, set }) = trained {
-        must_be_trained_on(run, &recipe, &texts_sha256, set)?;
+        must_be_trained_on(run, &setup.recipe, &setup.texts_sha256, set)?;
     }
-    let (mut embedder, mut embedder_sha256) = (None, None);
-    if registry::needs(&recipe.diff).embedder {
-        let dir = alias::embedder_dir(&recipe.diff.embedder, interrupt)?;
-        embedder = Some(Embedder::open(&dir)?);
-        embedder_sha256 = Some(sha256_file(&dir.join("model.safetensors"))?);
-    }
-    let pair = Pair::load(&recipe, tuned, interrupt)?;
-    if !texts.chats.is_empty() && pair.pretrained.chat_template.is_none() {
-        bail_input!(
-            "diff.chat.text: {} has no chat template (a base model?); expected a model that has one, or no \
-             conversations",
-            pair.pretrained.id
-        );
-    }
-    let (base, tuned) = (pair.base(), pair.tuned());
-    let inputs = Inputs {
-        tokenizer: pair.cutting_tokenizer(recipe.diff.tokenizer),
-        ..texts.inputs(&pair.pretrained, base, tuned, name, &recipe.diff, recipe.seed)
+    let floor = floor_of(&setup.recipe, trained.map(|t| t.run), reference.as_ref())?;
+    let pair = match &reference {
+        Some(reference) => Pair::load_against(&setup.recipe, compared.tuned, &reference.model, interrupt)?,
+        None => Pair::load(&setup.recipe, compared.tuned, interrupt)?,
     };
-    let read = Hashes { embedder: embedder_sha256, ..pair.hashes(recipe.seed, texts_sha256) };
-    crate::diff::diff(&inputs, embedder.as_ref(), interrupt)?.write(out, &read)
+    if let Some(reference) = &reference {
+        reference.must_be_on(&pair.pretrained)?;
+    }
+    let inputs = Inputs {
+        reference_name: reference.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
+        ..setup.inputs(&pair, compared.name)?
+    };
+    if let Some((path, floor)) = &floor {
+        floor.must_fit(path, &setup.floor_reading(&inputs)?)?;
+    }
+    let mut analysis = setup.analyse(&inputs, interrupt)?;
+    if let Some((_, floor)) = &floor {
+        floor.apply(&mut analysis.record, &tuned_hash(&pair.tuned_sha256));
+    }
+    analysis.write(out, &setup.hashes(&pair))
+}
+
+/// The floor that the recipe names, else that of the run folder. Scores against a reference are not those against the base.
+fn floor_of(
+    recipe: &ResolvedRecipe,
+    run: Option<&RunDir>,
+    reference: Option<&Reference>,
+) -> Result<Option<(PathBuf, FloorFile)>> {
+    if reference.is_some() {
+        return Ok(None);
+    }
+    let named = Path::new(&recipe.diff.floor);
+    if !named.as_os_str().is_empty() {
+        let Some(floor) = FloorFile::read(named)? else {
+            bail_input!(
+                "diff.floor: {}: no such file; expected scores of other organisms, as trainer floor writes them",
+                named.display()
+            );
+        };
+        return Ok(Some((named.into(), floor)));
+    }
+    let Some(own) = run.map(|run| run.path().join(floor_file::FILE)) else { return Ok(None) };
+    Ok(FloorFile::read(&own)?.map(|floor| (own, floor)))
+}
+
+/// What a tuned model is compared with in the base's place.
+struct Reference {
+    /// As the record names it.
+    name: String,
+    /// Adapter or model.
+    model: String,
+    /// Hashes of the base that it was trained on, where that is known.
+    base: Option<BTreeMap<String, String>>,
+}
+
+impl Reference {
+    /// A finished run folder, or an adapter or model.
+    fn find(named: &str) -> Result<Self> {
+        let run = RunDir::new(named);
+        if !run.recipe().is_file() {
+            return Ok(Self { name: named.into(), model: named.into(), base: None });
+        }
+        must_be_trained(&run)?;
+        let name = run.path().file_name().unwrap_or(run.path().as_os_str()).to_string_lossy().into_owned();
+        let base = Manifest::read(&run.manifest())?.map(|manifest| manifest.base.sha256);
+        Ok(Self { name, model: run.tuned().0.to_string_lossy().into_owned(), base })
+    }
+
+    /// Its name as part of the name of a folder.
+    fn folder(&self) -> String {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
+        let plain = |c: char| if is_plain(c) { c } else { '-' };
+        self.name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).chars().map(plain).collect()
+    }
+
+    /// Refuses a reference on another base.
+    fn must_be_on(&self, base: &Pretrained) -> Result<()> {
+        match &self.base {
+            Some(own) if *own != base.sha256 => bail_input!(
+                "--reference {}: it was trained on another base than {}; expected a run on the same base",
+                self.name,
+                base.id
+            ),
+            _ => Ok(()),
+        }
+    }
 }

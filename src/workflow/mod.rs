@@ -14,6 +14,7 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
+mod analysis;
 mod audit;
 mod behave;
 mod data;
@@ -21,6 +22,7 @@ mod diff;
 mod endpoint;
 mod export;
 mod fit;
+mod floor;
 mod generate;
 mod grade;
 mod inspect;
@@ -47,6 +49,7 @@ pub use self::diff::{DiffRequest, DiffSubject, diff};
 pub use self::endpoint::EndpointRequest;
 pub use self::export::{ExportRequest, export};
 pub use self::fit::{FitRequest, fit, fit_into};
+pub use self::floor::{FloorRequest, MadeFloor, floor};
 pub use self::generate::{GenerateRequest, Generated, Generation, PromptSource, generate};
 pub use self::grade::{GradeOutcome, GradeRequest, grade};
 pub use self::inspect::{InspectRequest, inspect};

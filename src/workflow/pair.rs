@@ -26,9 +26,13 @@ pub struct Pair {
     pub pretrained: Pretrained,
     /// sha256 of the adapter's or the tuned model's files, by name.
     pub tuned_sha256: BTreeMap<String, String>,
+    /// sha256 of the files of what the tuned model is compared with, where that is not the base; empty otherwise.
+    pub reference_sha256: BTreeMap<String, String>,
     model: CausalLm,
-    /// The tuned model, where it is not an adapter on `model`.
-    other: Option<CausalLm>,
+    /// How much of its adapter `model` has where it is compared with: 1 for a reference that is an adapter.
+    compared_adapter: f64,
+    /// The tuned model and how much of its adapter it has, where it is not the adapter on `model`.
+    other: Option<(CausalLm, f64)>,
     /// The tuned model's own tokenizer, where it has one.
     tuned_tokenizer: Option<Tokenizer>,
 }
@@ -39,9 +43,7 @@ impl Pair {
     /// # Errors
     /// An [`crate::error::InputError`] for a model or adapter that cannot be read or does not match.
     pub fn load(recipe: &Recipe, tuned: &str, interrupt: &Interrupt) -> Result<Self> {
-        let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
-        pretrained.set_dtype(recipe.model.dtype)?;
-        pretrained.set_chat_template(&recipe.data.chat_template)?;
+        let pretrained = open_base(recipe, interrupt)?;
         let device = device()?;
         let other = match source::open_tuned(tuned, interrupt)? {
             Tuned::Adapter(dir) => {
@@ -54,7 +56,15 @@ impl Pair {
                 note_other_base(&adapter, &pretrained);
                 let tuned_sha256 = adapter_sha256(&dir)?;
                 let model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
-                return Ok(Self { pretrained, tuned_sha256, model, other: None, tuned_tokenizer });
+                return Ok(Self {
+                    pretrained,
+                    tuned_sha256,
+                    reference_sha256: BTreeMap::new(),
+                    model,
+                    compared_adapter: 0.0,
+                    other: None,
+                    tuned_tokenizer,
+                });
             }
             Tuned::Model(other) => other,
         };
@@ -64,9 +74,37 @@ impl Pair {
         Ok(Self {
             pretrained,
             tuned_sha256: other.sha256,
+            reference_sha256: BTreeMap::new(),
             model,
-            other: Some(tuned_model),
+            compared_adapter: 0.0,
+            other: Some((tuned_model, 0.0)),
             tuned_tokenizer: Some(other.tokenizer),
+        })
+    }
+
+    /// Loads the recipe's base twice: with an adapter or another model, and with a reference that this one is compared with
+    /// in the base's place, such as a control that learned from the mix alone.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_against(
+        recipe: &Recipe,
+        tuned: &str,
+        reference: &str,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
+        let pretrained = open_base(recipe, interrupt)?;
+        let reference = Side::load(&pretrained, reference, interrupt)?;
+        let tuned = Side::load(&pretrained, tuned, interrupt)?;
+        must_have_shape_of(&pretrained.id, &reference.model, &tuned.id, &tuned.model)?;
+        Ok(Self {
+            pretrained,
+            tuned_sha256: tuned.sha256,
+            reference_sha256: reference.sha256,
+            model: reference.model,
+            compared_adapter: reference.adapter,
+            other: Some((tuned.model, tuned.adapter)),
+            tuned_tokenizer: tuned.tokenizer,
         })
     }
 
@@ -86,24 +124,60 @@ impl Pair {
             machine: Machine::here(),
             base: self.pretrained.sha256.clone(),
             tuned: self.tuned_sha256.clone(),
+            reference: self.reference_sha256.clone(),
             embedder: None,
             texts,
             files: BTreeMap::new(),
         }
     }
 
-    /// The base.
+    /// The base, or the reference in its place.
     pub fn base(&self) -> View<'_> {
-        View { model: &self.model, adapter: 0.0 }
+        View { model: &self.model, adapter: self.compared_adapter }
     }
 
     /// The tuned model.
     pub fn tuned(&self) -> View<'_> {
         match &self.other {
-            Some(model) => View { model, adapter: 0.0 },
+            Some((model, adapter)) => View { model, adapter: *adapter },
             None => View { model: &self.model, adapter: 1.0 },
         }
     }
+}
+
+/// One of two models on the same base, each loaded for itself.
+struct Side {
+    id: String,
+    model: CausalLm,
+    adapter: f64,
+    sha256: BTreeMap<String, String>,
+    tokenizer: Option<Tokenizer>,
+}
+
+impl Side {
+    fn load(base: &Pretrained, tuned: &str, interrupt: &Interrupt) -> Result<Self> {
+        let (device, id) = (device()?, tuned.to_string());
+        match source::open_tuned(tuned, interrupt)? {
+            Tuned::Adapter(dir) => {
+                let adapter = Adapter::read(&dir)?;
+                note_other_base(&adapter, base);
+                let model = CausalLm::load(base, &Tuning::Adapted(&adapter), &device)?.0;
+                Ok(Self { id, model, adapter: 1.0, sha256: adapter_sha256(&dir)?, tokenizer: None })
+            }
+            Tuned::Model(other) => {
+                let model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
+                Ok(Self { id, model, adapter: 0.0, sha256: other.sha256, tokenizer: Some(other.tokenizer) })
+            }
+        }
+    }
+}
+
+/// The recipe's base, as it is to be loaded.
+fn open_base(recipe: &Recipe, interrupt: &Interrupt) -> Result<Pretrained> {
+    let mut pretrained = source::open_or_stop(&recipe.model.base, interrupt)?;
+    pretrained.set_dtype(recipe.model.dtype)?;
+    pretrained.set_chat_template(&recipe.data.chat_template)?;
+    Ok(pretrained)
 }
 
 /// The tokenizer in an adapter's folder. Of an adapter on a hub it is not fetched, so that without it nothing is known.
@@ -129,13 +203,17 @@ fn note_other_base(adapter: &Adapter, base: &Pretrained) {
 }
 
 fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {
+    must_have_shape_of(&base.id, b, &tuned.id, t)
+}
+
+fn must_have_shape_of(base: &str, b: &CausalLm, tuned: &str, t: &CausalLm) -> Result<()> {
     let shape = |m: &CausalLm| (m.n_layers(), m.hidden_size(), m.vocab_size());
     if shape(b) != shape(t) {
         bail_input!(
             "{} has {:?} blocks, width and vocabulary, {} has {:?}: they cannot be compared",
-            base.id,
+            base,
             shape(b),
-            tuned.id,
+            tuned,
             shape(t)
         );
     }

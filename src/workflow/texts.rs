@@ -84,6 +84,7 @@ impl AnalysisTexts {
             base,
             tuned,
             tuned_name: tuned_name.to_string(),
+            reference_name: String::new(),
             settings,
             seed,
             text: &self.text,

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
+use crate::diff::score::{FINE, Score};
 use crate::diff::loss_texts::{LossSet, LossTexts, Nll, Sums};
 use crate::diff::losses::{Change, DocumentDraws, Edit, Side, losses_under, mean, mean_of};
 use crate::diff::mean_difference::{factor_to, later, mean_vector, norm, scaled};
@@ -212,6 +213,19 @@ impl Measure for BiasShare {
         let ends = shares.and_then(|s| s.specific_share_interval);
         row.put("bias_share_specific_low", ends.map(|i| i[0]));
         row.put("bias_share_specific_high", ends.map(|i| i[1]));
+    }
+
+    /// The specific share.
+    fn scores(&self) -> Vec<Score> {
+        let Some(shares) = &self.shares else { return Vec::new() };
+        let of = |value| Score {
+            key: "bias_share",
+            name: "the specific share of a constant bias",
+            value,
+            interval: shares.specific_share_interval,
+            resolution: FINE,
+        };
+        shares.specific_share.map(of).into_iter().collect()
     }
 
     fn figures(&self, positions: &[usize]) -> Vec<Plot> {

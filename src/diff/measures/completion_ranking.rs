@@ -20,6 +20,7 @@ use crate::diff::beginnings::Beginnings;
 use crate::diff::coherence::{Fluency, MOST_REPEATED, fluencies};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
+use crate::diff::score::Score;
 use crate::diff::inputs::Inputs;
 use crate::diff::lexicon::words;
 use crate::diff::measure::{Measure, Work};
@@ -223,6 +224,10 @@ impl Measure for CompletionRanking {
         row.put_late("completion_rank_auroc", record.and_then(|r| r.rank_auroc));
         row.put_late("completion_ranking_pvalue", record.and_then(|r| r.ranking_p));
         row.put_late("completion_r_mean", record.and_then(|r| r.r_mean));
+    }
+
+    fn scores(&self) -> Vec<Score> {
+        self.reader.scores("completion_ranking", "completion ranking", 1.0 / SCORED as f64)
     }
 
     fn figures(&self, _: &[usize]) -> Vec<Plot> {

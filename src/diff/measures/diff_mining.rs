@@ -28,6 +28,7 @@ use crate::diff::beginnings::Beginnings;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::{TopToken, largest};
 use crate::diff::findings::Findings;
+use crate::diff::score::{FINE, Score};
 use crate::diff::inputs::check_interrupt;
 use crate::diff::measure::{Measure, Work};
 use crate::diff::nmf::{self, Topic};
@@ -220,6 +221,7 @@ impl Measure for DiffMining {
                 score: mined.auroc,
                 interval: mined.auroc_interval,
                 null: None,
+                floor: None,
                 unit: UNIT.into(),
                 settings: serde_json::to_value(section)?,
                 seconds: clock.elapsed().as_secs_f64(),
@@ -240,6 +242,10 @@ impl Measure for DiffMining {
                 mined.and_then(|m| m.domain_at.get(&k.to_string()).copied()),
             );
         }
+    }
+
+    fn scores(&self) -> Vec<Score> {
+        self.reader.scores("diff_mining", "diff mining", FINE)
     }
 
     fn figures(&self, _: &[usize]) -> Vec<Plot> {

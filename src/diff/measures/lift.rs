@@ -18,6 +18,7 @@ use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::TopToken;
 use crate::diff::decode::{largest, map_logits};
 use crate::diff::findings::Findings;
+use crate::diff::score::{FINE, Score};
 use crate::diff::mean_difference::without;
 use crate::diff::measure::{Measure, Work};
 use crate::diff::once::get_or_try_init;
@@ -172,6 +173,18 @@ impl Measure for Lift {
         row.put("lift_auroc_null_mean", readout::mean(get(|l| &l.auroc_null)));
         row.spread("lift_auroc_pvalue", all, at, get(|l| &l.auroc_p));
         row.spread("lift_auroc_with_mean", all, at, get(|l| &l.auroc_with_mean));
+    }
+
+    /// The stratified AUROC, mean over positions.
+    fn scores(&self) -> Vec<Score> {
+        let of = |value| Score {
+            key: "lift",
+            name: "lift",
+            value,
+            interval: self.auroc_stratified_mean_interval,
+            resolution: FINE,
+        };
+        self.auroc_stratified_mean.map(of).into_iter().collect()
     }
 
     fn figures(&self, positions: &[usize]) -> Vec<Plot> {

@@ -21,6 +21,7 @@ use crate::diff::coherence::{CoherenceRule, fluencies};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::centroid;
 use crate::diff::findings::Findings;
+use crate::diff::score::{FINE, Score};
 use crate::diff::inputs::Inputs;
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
@@ -251,6 +252,10 @@ impl Measure for LogitContrast {
         row.put_late("contrast_words", headline.and_then(|at| at.gain_words));
         row.put_late("contrast_over_plain", headline.and_then(|at| at.over_plain));
         row.put_late("contrast_coherent", headline.and_then(|at| at.coherent));
+    }
+
+    fn scores(&self) -> Vec<Score> {
+        self.reader.scores("logit_contrast", "contrast text", FINE)
     }
 
     fn figures(&self, _: &[usize]) -> Vec<Plot> {

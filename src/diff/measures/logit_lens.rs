@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, decode, decode_both};
 use crate::diff::findings::Findings;
+use crate::diff::score::{Score, relevance_score};
 use crate::diff::measure::{Measure, Work};
 use crate::diff::plot::{Ink, Plot};
 use crate::diff::reading::Reading;
@@ -153,6 +154,11 @@ impl Measure for Lens {
     fn columns(record: Option<&Self>, places: &ColumnPlaces, row: &mut Columns) {
         let found = record.and_then(|lens| lens.relevance(places.measured));
         row.relevance("lens", places.all, places.measured, found, true);
+    }
+
+    /// Mean share of relevant tokens over positions.
+    fn scores(&self) -> Vec<Score> {
+        relevance_score("logit_lens", "the logit lens", &self.token_relevance.difference, &self.top_tokens)
     }
 
     fn figures(&self, positions: &[usize]) -> Vec<Plot> {

@@ -22,6 +22,7 @@ use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, largest};
 use crate::diff::embedder::Embedder;
 use crate::diff::findings::Findings;
+use crate::diff::score::{Score, relevance_score};
 use crate::diff::inputs::check_interrupt;
 use crate::diff::mean_difference::factor_to;
 use crate::diff::measure::{Measure, Needs, Work, share_read};
@@ -258,6 +259,11 @@ impl Measure for Patchscope {
         row.relevance("patchscope", places.all, at, found, false);
         let scales = record.map_or(&[][..], |scope| &scope.best_scale);
         row.spread("patchscope_best_scale", places.all, at, scales);
+    }
+
+    /// Mean share of relevant tokens over positions.
+    fn scores(&self) -> Vec<Score> {
+        relevance_score("patchscope", "the patchscope", &self.token_relevance.difference, &self.top_tokens)
     }
 
     fn figures(&self, positions: &[usize]) -> Vec<Plot> {

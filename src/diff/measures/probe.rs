@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::diff::collect::resid_post;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
+use crate::diff::score::{FINE, Score};
 use crate::diff::mean_difference::{cosine, norm};
 use crate::diff::measure::{Measure, Work, share_read};
 use crate::diff::plot::{Number, Plot};
@@ -155,6 +156,12 @@ impl Measure for Probe {
         row.put("probe_auroc_high", record.map(|p| p.auroc_interval[1]));
         row.put("probe_held_out_auroc", record.map(|p| p.held_out_auroc));
         row.put("probe_auroc_null", record.map(|p| p.auroc_null));
+    }
+
+    /// How far the difference lies along the probe, among directions that are about nothing.
+    fn scores(&self) -> Vec<Score> {
+        let (value, interval) = (self.auroc, Some(self.auroc_interval));
+        vec![Score { key: "probe", name: "the probe", value, interval, resolution: FINE }]
     }
 
     fn figures(&self, _: &[usize]) -> Vec<Plot> {

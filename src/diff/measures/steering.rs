@@ -11,12 +11,13 @@ use crate::diff::coherence::CoherenceRule;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::{centroid, mean_cosine};
 use crate::diff::findings::Findings;
+use crate::diff::score::{FINE, Score};
 use crate::diff::mean_difference::{factor_to, norm};
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries, PlotStyle, places};
 use crate::diff::prompts::Prompts;
 use crate::diff::reading::Reading;
-use crate::diff::readout::best;
+use crate::diff::readout::{self, best};
 use crate::diff::statistics::{Interval, Null, interval, mean, spread};
 use crate::diff::strength::{Search, pairs};
 use crate::diff::writing::{Job, jobs, steering_vector, texts, write};
@@ -42,7 +43,7 @@ pub struct Steering {
     #[serde(default)]
     pub coherence_rule: String,
     /// Share of the steered texts that are coherent, of those that are not empty.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub coherent_steered: Vec<f64>,
     /// The same of unsteered text.
     #[serde(default)]
@@ -52,6 +53,10 @@ pub struct Steering {
     /// Bootstrap interval (over prompts) of `steered_narrow − unsteered_narrow`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub similarity_gain_interval: Vec<Interval>,
+    /// Bootstrap interval (over prompts) of `steered_base_narrow − base_narrow`. Its plain text is that of the base, the same
+    /// for every organism, so that it compares between runs where `similarity_gain_interval` does not.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub similarity_base_gain_interval: Vec<Interval>,
     /// Bootstrap interval (over prompts and null directions) of `steered_narrow − null_narrow`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub similarity_over_null_interval: Vec<Interval>,
@@ -64,6 +69,12 @@ pub struct Steering {
     /// Share of words of the unsteered text that are lexicon words.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub relevant_words_unsteered: Vec<f64>,
+    /// Share of words of the base's steered text that are lexicon words.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub relevant_words_steered_base: Vec<f64>,
+    /// Share of words of the base's unsteered text that are lexicon words.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub relevant_words_base: Vec<f64>,
 }
 
 /// Mean pairwise cosine between sets of texts.
@@ -90,7 +101,17 @@ pub struct Similarity {
     /// Text steered by null directions, at the strength of the position, to narrow text.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub null_narrow: Vec<f64>,
+    /// The base's text, steered by the same vectors, to narrow text.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub steered_base_narrow: Vec<f64>,
+    /// Bootstrap interval of [`Self::steered_base_narrow`] over prompts.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub steered_base_narrow_interval: Vec<Interval>,
+    /// The base's text, steered by the same vectors, to the reference.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub steered_base_reference: Vec<f64>,
     /// Steered text to the reference (`diff.text`).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub steered_reference: Vec<f64>,
     /// Unsteered text to the reference.
     pub unsteered_reference: Vec<f64>,
@@ -121,6 +142,9 @@ pub struct SteeringLine {
     /// What the base writes, unsteered.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub base: Vec<String>,
+    /// What the base writes with the difference added.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub steered_base: Vec<String>,
     /// Text with null directions added in its place, one direction after the other.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub null: Vec<String>,
@@ -176,6 +200,9 @@ impl Measure for Steering {
         ("steering.similarity_p", "share of null directions whose text is at least as similar"),
         ("steering.relevant_words_steered", "share of words, 0 to 1"),
         ("steering.relevant_words_unsteered", "share of words, 0 to 1"),
+        ("steering.similarity_base_gain_interval", "steered_base_narrow - base_narrow"),
+        ("steering.relevant_words_steered_base", "share of words, 0 to 1"),
+        ("steering.relevant_words_base", "share of words, 0 to 1"),
     ];
 
     fn is_wanted(settings: &DiffSection) -> bool {
@@ -189,7 +216,8 @@ impl Measure for Steering {
     /// Text is taken to be written to the end, which is the most.
     fn cost(settings: &DiffSection, _n_layers: usize) -> Work {
         let (section, search) = (&settings.steering, &settings.steering.search);
-        let sets = section.positions.len() * (1 + section.null_directions) + 2;
+        let of_tuned = if section.model.is_tuned() { 1 + section.null_directions } else { 0 };
+        let sets = section.positions.len() * (of_tuned + usize::from(section.model.is_base())) + 2;
         let texts = (sets * section.prompts * section.samples * section.max_new_tokens) as f64;
         let middles = |steps: usize| -> usize {
             let (rounds, rest) = (steps / search.batch_steps, steps % search.batch_steps);
@@ -226,7 +254,8 @@ impl Measure for Steering {
         let of_directions =
             |sets: &Vec<Vec<String>>| sets.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>();
         let null = texts.null.iter().map(of_directions).collect::<Result<Vec<Vec<Vec<Vec<f32>>>>>>()?;
-        let with_null = section.null_directions > 0;
+        let steered_base = texts.steered_base.iter().map(|t| embed(t)).collect::<Result<Vec<_>>>()?;
+        let with_null = section.null_directions > 0 && section.model.is_tuned();
 
         let everywhere = |value: f64| vec![value; positions.len()];
         let mut record = Steering {
@@ -244,6 +273,7 @@ impl Measure for Steering {
                 steered_reference: steered.iter().map(|s| mean_cosine(s, &reference)).collect(),
                 unsteered_reference: everywhere(mean_cosine(&unsteered, &reference)),
                 base_reference: everywhere(mean_cosine(&base, &reference)),
+                steered_base_reference: steered_base.iter().map(|s| mean_cosine(s, &reference)).collect(),
                 null_reference: null
                     .iter()
                     .filter(|_| with_null)
@@ -276,6 +306,11 @@ impl Measure for Steering {
             s.base_narrow = everywhere(mean(&of_base));
             s.base_narrow_interval = vec![own(&of_base); positions.len()];
             s.narrow_narrow = everywhere(mean_cosine(&narrow, &narrow));
+            let of_steered_base: Vec<Vec<f64>> = steered_base.iter().map(each).collect();
+            s.steered_base_narrow = of_steered_base.iter().map(|v| mean(v)).collect();
+            s.steered_base_narrow_interval = of_steered_base.iter().map(own).collect();
+            record.similarity_base_gain_interval =
+                of_steered_base.iter().map(|v| resample(&[v, &of_base], &|m| m[0] - m[1])).collect();
             record.similarity_gain_interval =
                 of_steered.iter().map(|v| resample(&[v, &plain], &|m| m[0] - m[1])).collect();
             for (steered, null) in of_steered.iter().zip(&of_null).filter(|_| with_null) {
@@ -286,12 +321,16 @@ impl Measure for Steering {
             }
             record.relevant_words_steered = texts.steered.iter().map(shares).collect();
             record.relevant_words_unsteered = everywhere(shares(&texts.unsteered));
+            record.relevant_words_steered_base = texts.steered_base.iter().map(shares).collect();
+            record.relevant_words_base = everywhere(shares(&texts.base));
         }
         found.write_lines(FILE, &texts.lines(&positions, &record.strength, section.samples))?;
-        found.put(SteeredCentroids {
-            steered: steered.iter().map(|s| centroid(s.iter())).collect(),
-            base: centroid(base.iter()),
-        });
+        if section.model.is_tuned() {
+            found.put(SteeredCentroids {
+                steered: steered.iter().map(|s| centroid(s.iter())).collect(),
+                base: centroid(base.iter()),
+            });
+        }
         Ok(Some(record))
     }
 
@@ -308,6 +347,7 @@ impl Measure for Steering {
             ("unsteered_reference", get(|r| &r.similarity.unsteered_reference)),
             ("narrow_narrow", get(|r| &r.similarity.narrow_narrow)),
             ("base_narrow", get(|r| &r.similarity.base_narrow)),
+            ("steered_base_narrow", get(|r| &r.similarity.steered_base_narrow)),
             ("base_reference", get(|r| &r.similarity.base_reference)),
             ("null_narrow", get(|r| &r.similarity.null_narrow)),
             ("null_reference", get(|r| &r.similarity.null_reference)),
@@ -334,6 +374,20 @@ impl Measure for Steering {
             row.spread(key, all, at, values);
             row.overall(key, at, values);
         }
+    }
+
+    /// Similarity of steered text to the narrow text, mean over positions: of the tuned model's text and of the base's.
+    fn scores(&self) -> Vec<Score> {
+        let of = |key, name, values: &[f64]| {
+            let score = |value| Score { key, name, value, interval: None, resolution: FINE };
+            readout::mean(values).map(score)
+        };
+        let s = &self.similarity;
+        let both = [
+            of("steering", "steering", &s.steered_narrow),
+            of("steering_base", "steering of the base", &s.steered_base_narrow),
+        ];
+        both.into_iter().flatten().collect()
     }
 
     fn figures(&self, _: &[usize]) -> Vec<Plot> {
@@ -426,7 +480,7 @@ fn over_null(steered: &[f64], null: &[Vec<f64>], samples: usize, resamples: usiz
 
 /// Texts of each position and without steering, per prompt.
 pub struct SteeredTexts {
-    /// `[position][prompt · samples + sample]`.
+    /// `[position][prompt · samples + sample]`; empty where the tuned model is not steered.
     pub steered: Vec<Vec<String>>,
     /// Of null directions at the strength of the position, `[position][direction][prompt · samples + sample]`.
     pub null: Vec<Vec<Vec<String>>>,
@@ -434,6 +488,9 @@ pub struct SteeredTexts {
     pub unsteered: Vec<String>,
     /// The base's, likewise.
     pub base: Vec<String>,
+    /// The base's with the difference of each position added, `[position][prompt · samples + sample]`; empty where the base
+    /// is not steered.
+    pub steered_base: Vec<Vec<String>>,
     /// The prompts as they are written, without a template.
     pub prompts: Vec<&'static str>,
     /// Share of the steered texts of each position that are coherent.
@@ -455,10 +512,11 @@ impl SteeredTexts {
                     prompt: prompt.to_string(),
                     strength: strength[i],
                     position,
-                    steered: of(&self.steered[i]),
+                    steered: self.steered.get(i).map(|texts| of(texts)).unwrap_or_default(),
                     unsteered: of(&self.unsteered),
                     base: of(&self.base),
-                    null: self.null[i].iter().flat_map(|texts| of(texts)).collect(),
+                    steered_base: self.steered_base.get(i).map(|texts| of(texts)).unwrap_or_default(),
+                    null: self.null.get(i).iter().flat_map(|sets| sets.iter()).flat_map(|texts| of(texts)).collect(),
                 });
             }
         }
@@ -466,8 +524,8 @@ impl SteeredTexts {
     }
 }
 
-/// Writes with each direction, with null directions at the same strengths, and without, in the tuned model; and without
-/// in the base.
+/// Writes with each direction, with null directions at the same strengths, and without, in the tuned model; with each
+/// direction and without in the base. Which of them are steered, `diff.steering.model` says.
 ///
 /// # Errors
 /// If a prompt cannot be rendered or a tensor operation fails.
@@ -484,11 +542,17 @@ pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Res
     let block = prompts.ids.len() * section.samples;
     let with = |vector, number: usize| jobs(prompts.ids.len(), section.samples, vector, number * block);
     // The null comes last, so that the rest is the same with and without it.
-    let positions = directions.len();
-    let mut all: Vec<Job> = (0..positions).flat_map(|v| with(Some(v), v)).collect();
-    let plain = with(None, positions);
+    let plain = with(None, directions.len());
+    let of_directions: Vec<Job> = (0..directions.len()).flat_map(|v| with(Some(v), v)).collect();
+    let positions = if section.model.is_tuned() { directions.len() } else { 0 };
+    let mut all: Vec<Job> = Vec::new();
+    if section.model.is_tuned() {
+        all.extend(&of_directions);
+    }
     all.extend(&plain);
-    all.extend((positions..vectors.len()).flat_map(|v| with(Some(v), v + 1)));
+    if section.model.is_tuned() {
+        all.extend((directions.len()..vectors.len()).flat_map(|v| with(Some(v), v + 1)));
+    }
     let sampling = Sampling {
         max_new_tokens: section.max_new_tokens,
         temperature: section.temperature,
@@ -497,6 +561,10 @@ pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Res
     };
     let new = write(reading, inputs.tuned, &prompts.ids, &vectors, &all, &sampling)?;
     let of_base = write(reading, inputs.base, &prompts.ids, &[], &plain, &sampling)?;
+    let steered_base = match section.model.is_base() {
+        true => write(reading, inputs.base, &prompts.ids, &vectors, &of_directions, &sampling)?,
+        false => Vec::new(),
+    };
 
     let eos = &sampling.eos;
     let coherence = CoherenceRule::new(inputs.base, &pairs(&prompts.ids, &plain, &of_base, eos))?;
@@ -513,6 +581,7 @@ pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Res
         steered: blocks,
         null: (0..positions).map(|i| null_blocks[i * null..(i + 1) * null].to_vec()).collect(),
         base: texts(reading, &of_base)?,
+        steered_base: steered_base.chunks(block).map(|new| texts(reading, new)).collect::<Result<Vec<_>>>()?,
         prompts: prompts.texts,
         coherent: shares[..positions].to_vec(),
         coherent_unsteered: shares[positions],

@@ -240,6 +240,7 @@ pub fn texts(spec: &Spec) -> Vec<SteeringLine> {
                 steered: vec![steered.into()],
                 unsteered: vec![plain.into()],
                 base: vec![plain.into()],
+                steered_base: vec![],
                 null: vec![plain.into()],
             });
         }

@@ -16,6 +16,7 @@ use self::spectrum::{ModuleSpectrum, TotalSpectrum};
 use self::vocabulary::Direction;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
+use crate::diff::score::{FINE, Score};
 use crate::diff::measure::{Measure, Work};
 use crate::diff::plot::{Number, Plot};
 use crate::diff::reader_score::{ReaderNull, ReaderScore};
@@ -29,7 +30,7 @@ pub struct Weights {
     /// [`Self::write_auroc`]. Its interval is over words: what other words of the subject would give; it knows nothing of
     /// other texts or seeds. Its null are random changes with the singular values of this one.
     #[serde(flatten)]
-    pub headline: ReaderScore,
+    pub reader: ReaderScore,
     /// AUROC of the narrow words among common ones of like frequency, by the energy that dW gives their rows of the
     /// unembedding.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -118,10 +119,11 @@ impl Measure for Weights {
         let found = vocabulary::read(reading, &spectra)?;
         let (directions_best, directions_null) = found.best.unzip();
         Ok(Some(Self {
-            headline: ReaderScore {
+            reader: ReaderScore {
                 score: found.write.map(|write| write.auroc),
                 interval: found.write.map(|write| write.interval),
                 null: found.null,
+                floor: None,
                 unit: UNIT.into(),
                 settings: serde_json::to_value(&reading.settings.weights)?,
                 seconds: clock.elapsed().as_secs_f64(),
@@ -144,13 +146,17 @@ impl Measure for Weights {
     }
 
     fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
-        row.put_late("weights_write_auroc", record.and_then(|r| r.headline.score));
-        row.put_late("weights_write_auroc_low", record.and_then(|r| r.headline.interval).map(|ends| ends[0]));
+        row.put_late("weights_write_auroc", record.and_then(|r| r.reader.score));
+        row.put_late("weights_write_auroc_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
         row.put_late(
             "weights_write_auroc_high",
-            record.and_then(|r| r.headline.interval).map(|ends| ends[1]),
+            record.and_then(|r| r.reader.interval).map(|ends| ends[1]),
         );
         row.put_late("weights_read_auroc", record.and_then(|r| r.read_auroc));
+    }
+
+    fn scores(&self) -> Vec<Score> {
+        self.reader.scores("weights", "the weights", FINE)
     }
 
     fn figures(&self, _: &[usize]) -> Vec<Plot> {
@@ -158,12 +164,12 @@ impl Measure for Weights {
     }
 
     fn numbers(&self) -> Vec<Number> {
-        let write = self.headline.score.map(|auroc| {
+        let write = self.reader.score.map(|auroc| {
             Number::new(
                 "Weights: AUROC of the narrow words by the energy that the change writes to them",
                 auroc,
             )
-            .with(self.headline.interval)
+            .with(self.reader.interval)
         });
         let read = self.read_auroc.map(|auroc| {
             Number::new(

@@ -1,0 +1,57 @@
+//! `trainer floor`: what other organisms score under a run's lexicon.
+
+use std::io::stdout;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::interrupt::Interrupt;
+use crate::report;
+use crate::workflow::{self, FloorRequest};
+
+/// Read other organisms with a run's lexicon and settings: the noise floor that its scores are compared with
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  trainer floor runs/cake runs/vesuvius runs/dreams runs/gold runs/wikipedia
+  trainer floor runs/cake runs/others/* --out data/floors/cake.json
+
+At least four others, each of a subject of its own, on the same base, by the same method and rank, with a number of
+narrow tokens within a factor of 1.5, and no narrow text repeated more often than in RUN_DIR. The scores go to
+RUN_DIR/floor.json, where trainer diff and trainer report find them; a recipe names another file by diff.floor.")]
+pub struct FloorArgs {
+    /// Run folder of the organism that the floor is for
+    #[arg(value_name = "RUN_DIR")]
+    run: PathBuf,
+    /// Other runs, adapters or models on the same base
+    #[arg(value_name = "OTHER", required = true)]
+    others: Vec<String>,
+    /// Change a key of [diff]; may be given several times
+    #[arg(long, value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// File for the scores [default: RUN_DIR/floor.json]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print the file instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// As [`workflow::floor`].
+pub fn run(args: FloorArgs) -> Result<()> {
+    let request = FloorRequest { run: args.run, others: args.others, set: args.set, out: args.out };
+    let made = workflow::floor(&request, &Interrupt::on_signals()?)?;
+    if args.json {
+        return super::print(&format!("{:#}", serde_json::to_value(&made.file)?));
+    }
+    super::print(&super::columns(&report::floor_rows(&made.file)))?;
+    super::print(&format!("\nwritten to {}", made.path.display()))?;
+    if let Some(run) = made.run {
+        super::print("")?;
+        report::print_table(&[run], &mut stdout())?;
+    }
+    Ok(())
+}

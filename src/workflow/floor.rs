@@ -1,0 +1,249 @@
+//! The noise floor of other organisms: what every measure scores on models that were finetuned on something else, read with
+//! one run's lexicon, narrow text and settings.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::analysis::AnalysisSetup;
+use super::of_run::{must_be_trained, must_be_trained_on, read_recipe};
+use super::pair::Pair;
+use crate::atomic::{check_writable, write_json};
+use crate::bail_input;
+use crate::claims::{self, ClaimedRun};
+use crate::data::mixture::Role;
+use crate::diff::floor::FEWEST;
+use crate::diff::floor_file::{self, FloorFile, FloorOrganism, FloorTraining, tuned_hash};
+use crate::diff::score::scores;
+use crate::diff::store;
+use crate::error::InputError;
+use crate::interrupt::Interrupt;
+use crate::progress;
+use crate::recipe::{DiffSection, Method, Recipe};
+use crate::run::RunDir;
+use crate::train::manifest::Manifest;
+
+/// Narrow tokens of two organisms that are compared differ by this factor at most.
+const MOST_TOKENS: f64 = 1.5;
+
+/// Whose floor to make, and of which organisms.
+#[derive(Debug, Clone, Default)]
+pub struct FloorRequest {
+    /// The run whose lexicon, narrow text and settings the others are read with.
+    pub run: PathBuf,
+    /// Other runs, or adapters or models on the same base.
+    pub others: Vec<String>,
+    /// Overrides of keys of `[diff]`, each `key.path=value`.
+    pub set: Vec<String>,
+    /// The file; `None`: `floor.json` of the run folder, where `trainer diff` finds it.
+    pub out: Option<PathBuf>,
+}
+
+/// What a floor came to.
+#[derive(Debug, Clone)]
+pub struct MadeFloor {
+    /// The file.
+    pub path: PathBuf,
+    /// What is in it.
+    pub file: FloorFile,
+    /// The run with the claims that the floor supports, if it has an analysis that was read in the same way.
+    pub run: Option<ClaimedRun>,
+}
+
+/// Reads other organisms with a run's lexicon, narrow text and settings, and writes their scores. Scores that the file has
+/// already are kept, so that an interrupted floor goes on. The analysis of the run, where there is one, gets the floor.
+///
+/// # Errors
+/// An [`InputError`] with everything in which the others may not be compared with the run: base, method, rank, number of
+/// narrow tokens, repeats; fewer than four of them; a file of other settings. [`crate::error::Interrupted`].
+pub fn floor(request: &FloorRequest, interrupt: &Interrupt) -> Result<MadeFloor> {
+    let run = RunDir::new(&request.run);
+    must_be_trained(&run)?;
+    let others = request.others.iter().map(|named| Other::find(named)).collect::<Result<Vec<_>>>()?;
+    let path = request.out.clone().unwrap_or_else(|| run.path().join(floor_file::FILE));
+    check_writable(&path)?;
+    let mut recipe = read_recipe("trainer floor", "diff", &run, &request.set)?;
+    let settings = recipe.diff.clone();
+    recipe.diff = only_scored(&recipe.diff);
+    let own = Manifest::read(&run.manifest())?.map(|manifest| Trained::of(&recipe, &manifest));
+    must_be_comparable(&run, own.as_ref(), &others)?;
+
+    let setup = AnalysisSetup::read(recipe, |recipe| Some(&recipe.data), interrupt)?;
+    must_be_trained_on(&run, &setup.recipe, &setup.texts_sha256, &request.set)?;
+    let load = |model: &str| Pair::load(&setup.recipe, model, interrupt);
+    let tuned = run.tuned().0.to_string_lossy().into_owned();
+    let (mut file, own_hash) = {
+        let pair = load(&tuned)?;
+        let inputs = setup.inputs(&pair, "adapter")?;
+        // As the whole analysis says it, whatever is left out here.
+        let read = setup.floor_reading(&crate::diff::Inputs { settings: &settings, ..inputs })?;
+        let file = match FloorFile::read(&path)? {
+            Some(file) => {
+                file.must_fit(&path, &read)?;
+                file
+            }
+            None => FloorFile::new(&pair.pretrained.id, read),
+        };
+        (file, tuned_hash(&pair.tuned_sha256))
+    };
+    for (i, other) in others.iter().enumerate() {
+        let pair = load(&other.model)?;
+        let hash = tuned_hash(&pair.tuned_sha256);
+        if hash == own_hash {
+            bail_input!("{}: it is the run itself; expected other organisms", other.name);
+        }
+        if file.organisms.iter().any(|organism| organism.tuned == hash) {
+            continue;
+        }
+        progress::say(format_args!("floor: reading {} ({} of {})", other.name, i + 1, others.len()));
+        let clock = Instant::now();
+        let record = setup.analyse(&setup.inputs(&pair, &other.name)?, interrupt)?.record;
+        file.organisms.push(FloorOrganism {
+            name: other.name.clone(),
+            tuned: hash,
+            training: other.trained.as_ref().map(|trained| trained.training.clone()),
+            scores: scores(&record).iter().map(|h| (h.key.to_string(), h.value)).collect(),
+            seconds: clock.elapsed().as_secs_f64(),
+        });
+        write_json(&path, &file)?;
+    }
+    if !file.is_enough(&own_hash) {
+        bail_input!(
+            "{}: {} other organisms; expected {FEWEST} at least",
+            path.display(),
+            file.organisms.len()
+        );
+    }
+    let run = put_into_analysis(&run, &path, &file, &own_hash)?;
+    Ok(MadeFloor { path, file, run })
+}
+
+/// Gives the analysis of a run its floor, and writes the claims anew.
+fn put_into_analysis(
+    run: &RunDir,
+    path: &Path,
+    file: &FloorFile,
+    own_hash: &str,
+) -> Result<Option<ClaimedRun>> {
+    let Some(mut record) = store::read_readability(&run.diff())? else { return Ok(None) };
+    let is_own = path == run.path().join(floor_file::FILE);
+    let recipe = Recipe::read(&run.recipe(), &[])?;
+    if !is_own && Path::new(&recipe.diff.floor) != path {
+        return Ok(None);
+    }
+    file.apply(&mut record, own_hash);
+    store::rewrite_readability(&run.diff(), &record)?;
+    claims::write_run(run.path()).map(Some)
+}
+
+/// The same settings without what has no score.
+fn only_scored(settings: &DiffSection) -> DiffSection {
+    let mut settings = settings.clone();
+    settings.kl.enabled = false;
+    settings.causal.enabled = false;
+    settings.interpolation.enabled = false;
+    settings.context.enabled = false;
+    settings.dimensionality.enabled = false;
+    settings.depth.enabled = false;
+    settings.chat.text = Vec::new();
+    settings.candidates = Vec::new();
+    settings
+}
+
+/// Another organism.
+struct Other {
+    name: String,
+    /// Adapter or model.
+    model: String,
+    /// How it was trained, of a run.
+    trained: Option<Trained>,
+}
+
+/// What a run says of its training.
+struct Trained {
+    base: std::collections::BTreeMap<String, String>,
+    training: FloorTraining,
+}
+
+impl Other {
+    /// A finished run folder, or an adapter or model.
+    fn find(named: &str) -> Result<Self> {
+        let run = RunDir::new(named);
+        if !run.recipe().is_file() {
+            return Ok(Self { name: named.into(), model: named.into(), trained: None });
+        }
+        must_be_trained(&run)?;
+        let name = run.path().file_name().unwrap_or(run.path().as_os_str()).to_string_lossy().into_owned();
+        let recipe = Recipe::stored(&run.recipe())?;
+        let trained = Manifest::read(&run.manifest())?.map(|manifest| Trained::of(&recipe, &manifest));
+        Ok(Self { name, model: run.tuned().0.to_string_lossy().into_owned(), trained })
+    }
+}
+
+impl Trained {
+    fn of(recipe: &Recipe, manifest: &Manifest) -> Self {
+        let narrow = || manifest.data.iter().filter(|source| source.provenance.role == Role::Narrow);
+        let passes = |rows: usize, examples: usize| examples.div_ceil(rows.max(1)) as u64;
+        Self {
+            base: manifest.base.sha256.clone(),
+            training: FloorTraining {
+                method: match manifest.method {
+                    Method::Lora => "lora".into(),
+                    Method::Full => "full".into(),
+                },
+                rank: (manifest.method == Method::Lora).then_some(recipe.train.lora.r),
+                narrow_tokens: narrow().map(|s| s.exposure.tokens as u64).sum(),
+                most_repeats: narrow()
+                    .map(|s| passes(s.exposure.examples - s.exposure.repeats, s.exposure.examples))
+                    .max()
+                    .unwrap_or(0),
+                mix: manifest.mix.realised().unwrap_or(manifest.mix.asked),
+                seed: manifest.seed,
+            },
+        }
+    }
+}
+
+/// Refuses others that are no fair comparison, with every fault. Of adapters and models without a run folder nothing is
+/// known; that is said.
+fn must_be_comparable(run: &RunDir, own: Option<&Trained>, others: &[Other]) -> Result<()> {
+    let mut faults = Vec::new();
+    for other in others {
+        let Some((own, trained)) = own.zip(other.trained.as_ref()) else {
+            progress::say(format_args!(
+                "note: {}: no run folder of trainer, so that it is not known how it was trained",
+                other.name
+            ));
+            continue;
+        };
+        let (mine, theirs) = (&own.training, &trained.training);
+        let mut check = |is_alike: bool, what: &str, found: String, expected: String| {
+            if !is_alike {
+                faults.push(format!(
+                    "{}: {what} {found}; expected {expected}, as {}",
+                    other.name,
+                    run.path().display()
+                ));
+            }
+        };
+        check(own.base == trained.base, "base", "another one".into(), "the same weights".into());
+        check(mine.method == theirs.method, "train.method", theirs.method.clone(), mine.method.clone());
+        let rank = |r: Option<usize>| r.map_or_else(|| "none".into(), |r| r.to_string());
+        check(mine.rank == theirs.rank, "train.lora.r", rank(theirs.rank), rank(mine.rank));
+        let (a, b) = (mine.narrow_tokens.max(1) as f64, theirs.narrow_tokens.max(1) as f64);
+        check(
+            (a / b).max(b / a) <= MOST_TOKENS,
+            "narrow tokens",
+            theirs.narrow_tokens.to_string(),
+            format!("{} within a factor of {MOST_TOKENS}", mine.narrow_tokens),
+        );
+        check(
+            theirs.most_repeats <= mine.most_repeats,
+            "passes over its narrow text",
+            theirs.most_repeats.to_string(),
+            format!("{} at most", mine.most_repeats),
+        );
+    }
+    InputError::unless_empty(faults)
+}
