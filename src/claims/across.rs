@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::dose::{Dose, Ratio, ValueInRun, doses_with, groups};
 use super::file::{Dated, RestsOn, SCHEMA};
 use super::frontier::{Frontier, frontiers};
-use super::gone::GoneState;
 use super::meets_null::{MeetsNull, meets_null};
+use super::power::{MixVerdict, ReaderPower, mix_verdicts, power};
 use super::run::ClaimedRun;
 use super::setting::{TrainingSetting, settings};
 use super::trace::TRACE_MEASURES;
+use super::verdict::VerdictState;
 
 /// `SWEEP/claims.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,15 +39,15 @@ pub struct RunCounts {
     pub measured: usize,
     /// Those that are readable by one of them at least.
     pub readable: usize,
-    /// Whether the trace is gone, of those with an analysis.
-    pub gone: Vec<GoneCount>,
+    /// What the verdict is, of those with an analysis.
+    pub verdicts: Vec<VerdictCount>,
 }
 
 /// Runs of which the same holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GoneCount {
+pub struct VerdictCount {
     /// What holds.
-    pub state: GoneState,
+    pub state: VerdictState,
     /// Of how many runs.
     pub runs: usize,
 }
@@ -65,6 +66,12 @@ pub struct SettingClaims {
     pub doses: IndexMap<String, Vec<Dose>>,
     /// Where each measure of the trace meets its null, of those with two ratios or more.
     pub meets_null: Vec<MeetsNull>,
+    /// Whether each reader reads the unmixed runs, of the readers that have a floor; empty without runs at mix 0.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub power: Vec<ReaderPower>,
+    /// What the readers with power say at each ratio; empty where power is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub verdicts: Vec<MixVerdict>,
 }
 
 /// The runs of one mix ratio.
@@ -99,6 +106,8 @@ impl AcrossRuns {
             groups: groups.iter().map(MixGroup::of).collect(),
             doses: doses(groups),
             meets_null: TRACE_MEASURES.iter().filter_map(|m| meets_null(m, groups)).collect(),
+            verdicts: mix_verdicts(groups, &power(groups)),
+            power: power(groups),
         };
         Self {
             schema: SCHEMA,
@@ -119,13 +128,13 @@ impl MixGroup {
 impl RunCounts {
     fn of(runs: &[ClaimedRun]) -> Self {
         let count = |of: &dyn Fn(&ClaimedRun) -> bool| runs.iter().filter(|run| of(run)).count();
-        let is = |run: &ClaimedRun, state| run.claims.gone.as_ref().is_some_and(|gone| gone.state == state);
-        let gone = GoneState::ALL.map(|state| GoneCount { state, runs: count(&|run| is(run, state)) });
+        let is = |run: &ClaimedRun, state| run.claims.verdict.as_ref().is_some_and(|v| v.state == state);
+        let verdicts = VerdictState::ALL.map(|state| VerdictCount { state, runs: count(&|run| is(run, state)) });
         Self {
             runs: runs.len(),
             measured: count(&|run| run.claims.readable.is_measured()),
             readable: count(&|run| !run.claims.readable.readable_by().is_empty()),
-            gone: gone.into_iter().filter(|c| c.runs > 0).collect(),
+            verdicts: verdicts.into_iter().filter(|c| c.runs > 0).collect(),
         }
     }
 }

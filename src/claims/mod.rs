@@ -1,23 +1,27 @@
 //! Claims: what may be said of runs, as data. Every rule and threshold behind a claim stands in this folder; whoever shows
 //! claims (the table of `trainer diff`, the report, `summary.csv`, `trainer tune`) reads them from here.
 //!
-//! [`readable`] and [`gone`] are the two claims on a run, beside what it [`learned`] and the [`length`] of the difference;
+//! [`verdict`] is the claim on a run, from what [`readable`] and [`stronger`] say of activation differences and from the floor
+//! of other organisms; beside it are what the run [`learned`] and the [`length`] of the difference;
 //! [`across`] is what may be said of runs together. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest on.
 
 pub mod across;
 pub mod dose;
 pub mod file;
 pub mod frontier;
-pub mod gone;
+pub mod holm;
 pub mod learned;
 pub mod length;
 pub mod meets_null;
+pub mod power;
 pub mod readable;
 pub mod rules;
 pub mod run;
 pub mod setting;
 pub mod store;
+pub mod stronger;
 pub mod trace;
+pub mod verdict;
 
 pub use self::across::AcrossRuns;
 pub use self::run::{ClaimedRun, RunClaims, write_run};

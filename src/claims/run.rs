@@ -8,11 +8,12 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::file::{Dated, FILE, RestsOn, SCHEMA, fresh, hashes};
-use super::gone::Gone;
 use super::learned::Learned;
 use super::length::DifferenceLength;
 use super::readable::Readable;
+use super::stronger::StrongerReaders;
 use super::trace::{self, TraceValue};
+use super::verdict::Verdict;
 use crate::atomic::write_json;
 use crate::diff::store::{READABILITY, folder_of};
 use crate::results::RunRecord;
@@ -32,9 +33,12 @@ pub struct RunClaims {
     pub length: Option<DifferenceLength>,
     /// Whether the run learned something narrow.
     pub learned: Learned,
-    /// Whether the trace is gone; absent without an analysis.
+    /// What stronger readers of activation differences say; absent without an analysis.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub gone: Option<Gone>,
+    pub stronger: Option<StrongerReaders>,
+    /// What all readers say together; absent without an analysis.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verdict: Option<Verdict>,
     /// Each measure of the trace as one number, by its key.
     pub trace: IndexMap<String, TraceValue>,
 }
@@ -45,11 +49,15 @@ impl RunClaims {
         let analysis = run.readability.as_ref();
         let readable = analysis.map(Readable::of).unwrap_or_else(Readable::not_measured);
         let learned = Learned::of(run);
+        let stronger = analysis.map(StrongerReaders::of);
         Self {
             schema: SCHEMA,
             rests_on,
             length: analysis.and_then(DifferenceLength::of),
-            gone: analysis.map(|r| Gone::of(r, &readable, &learned)),
+            verdict: analysis.zip(stronger.as_ref()).map(|(r, stronger)| {
+                Verdict::of(r, &readable, stronger, &learned, &run.primaries())
+            }),
+            stronger,
             trace: analysis.map(|r| trace::values(r, &readable)).unwrap_or_default(),
             readable,
             learned,
@@ -119,6 +127,6 @@ pub fn write_run(dir: &Path) -> Result<ClaimedRun> {
 /// The files that claims on a run may rest on, by path from its folder.
 fn rests_on(dir: &Path) -> Vec<PathBuf> {
     let run = RunDir::new(dir);
-    let files = [run.manifest(), run.behaviour(), folder_of(dir).join(READABILITY)];
+    let files = [run.recipe(), run.manifest(), run.behaviour(), folder_of(dir).join(READABILITY)];
     files.iter().map(|file| file.strip_prefix(dir).unwrap_or(file).to_path_buf()).collect()
 }

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::across::AcrossRuns;
-use super::file::{FILE, RestsOn, fresh, hashes};
+use super::file::{FILE, RestsOn, fresh};
 use super::run::{ClaimedRun, RunClaims};
 use crate::atomic::write_json;
 use crate::results;
-use crate::run::RunDir;
 
 /// Reads every run that `dirs` name, as [`results::read_all`], with its claims.
 ///
@@ -33,10 +32,8 @@ pub fn across_runs(runs: &[ClaimedRun]) -> Result<AcrossRuns> {
             (Some(_), Some(name)) => format!("cells/{}", name.to_string_lossy()),
             _ => run.id.clone(),
         };
-        let recipe = RunDir::new(&run.dir).recipe();
-        let recipe = recipe.strip_prefix(&run.dir).unwrap_or(&recipe).to_path_buf();
-        let all = run.claims.rests_on.clone().into_iter().chain(hashes(&run.dir, &[recipe])?);
-        rests_on.extend(all.map(|(file, sha256)| (format!("{name}/{file}"), sha256)));
+        let all = run.claims.rests_on.iter();
+        rests_on.extend(all.map(|(file, sha256)| (format!("{name}/{file}"), sha256.clone())));
     }
     let fresh = sweep.and_then(|sweep| fresh(&sweep, &rests_on));
     Ok(fresh.unwrap_or_else(|| AcrossRuns::of(runs, rests_on)))

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::gone::ProbeEvidence;
+use super::stronger::ProbeEvidence;
 use super::readable::Readable;
 use crate::diff::measures::steering::Gain;
 use crate::diff::readout::Relevance;

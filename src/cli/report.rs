@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::claims::ClaimedRun;
-use crate::report::verdict::{gone_reasons, reasons};
+use crate::report::verdict::{reasons, stronger_reasons};
 use crate::report::{print_table, summary};
 use crate::workflow::{self, ReportRequest};
 
@@ -67,7 +67,7 @@ fn runs(cells: &[ClaimedRun]) -> Vec<serde_json::Value> {
     let rows = summary::rows(cells);
     let runs = cells.iter().zip(rows).map(|(cell, mut row)| {
         row.insert("reasons".into(), reasons(&cell.claims).into());
-        row.insert("gone_reasons".into(), gone_reasons(&cell.claims).into());
+        row.insert("stronger_reasons".into(), stronger_reasons(&cell.claims).into());
         // In CSV an absent value is an empty field; in JSON its key is absent.
         row.retain(|_, value| !value.is_null());
         row.into()

@@ -4,6 +4,7 @@
 //! (unknown keys, wrong types, values out of range) are reported at once.
 
 mod behaviour;
+mod claims;
 mod data;
 mod diff;
 mod endpoint;
@@ -31,6 +32,7 @@ pub use self::behaviour::{
     BehaviourSection, FactsSection, HINT as TABOO_HINT, MisalignmentSection, PROMPT as FACTS_PROMPT,
     PreferenceSection, TabooSection, WordsSection,
 };
+pub use self::claims::{ClaimsSection, READERS};
 pub use self::data::{CHAT_TEMPLATES, DataSection, Duplicates, Long, MixMode, MixSchedule, MixUnit};
 pub use self::diff::{
     BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LayerRule,
@@ -74,6 +76,8 @@ pub struct Recipe {
     pub train: TrainSection,
     /// How it is read.
     pub diff: DiffSection,
+    /// What is to be claimed.
+    pub claims: ClaimsSection,
     /// Whether it does what it was made for.
     pub behaviour: BehaviourSection,
     /// The language model that grades, where one is asked to.
@@ -92,6 +96,7 @@ impl Default for Recipe {
             data: DataSection::default(),
             train: TrainSection::default(),
             diff: DiffSection::default(),
+            claims: ClaimsSection::default(),
             behaviour: BehaviourSection::default(),
             grader: EndpointSection::default(),
             investigator: EndpointSection::investigator(),
@@ -311,6 +316,7 @@ impl Recipe {
         faults.extend(self.sources().iter().flat_map(|(key, sources)| source::faults(key, sources)));
         faults.extend(self.data.chat_template_fault());
         faults.extend(self.diff.faults());
+        faults.extend(self.claims.faults());
         faults.extend(self.behaviour.faults());
         faults.extend(self.grader.faults("grader"));
         faults.extend(self.investigator.faults("investigator"));

@@ -138,7 +138,7 @@ const COLUMNS: &[Column] = &[
         meaning: "Behaviour: log-odds in nats or shares, as named; the others by their change.",
         entry: behaviour,
     },
-    Column { title: "Gone?", detail: &[], meaning: "", entry: gone },
+    Column { title: "Verdict", detail: &[], meaning: "", entry: verdict },
     Column { title: READABLE_BY, detail: &[], meaning: "", entry: readable },
 ];
 
@@ -278,8 +278,8 @@ fn behaviour(run: &ClaimedRun) -> Entry {
     )
 }
 
-fn gone(run: &ClaimedRun) -> Entry {
-    run.claims.gone.as_ref().map_or_else(Entry::absent, |gone| Entry::new(gone.state.words(), []))
+fn verdict(run: &ClaimedRun) -> Entry {
+    run.claims.verdict.as_ref().map_or_else(Entry::absent, |verdict| Entry::new(verdict.state.words(), []))
 }
 
 fn readable(run: &ClaimedRun) -> Entry {

@@ -13,14 +13,14 @@ four would still pass at some position, so the number of positions that pass is 
 “Not distinguishable” is about these measures with this many samples; it does not say that the \
 finetuning left no trace, nor that the model behaves like its base.";
 
-/// Behind whether the trace is gone.
-pub const GONE_RULE: &str = "Whether the trace is gone is a second claim, with evidence of its own. It is not gone if a \
-stronger reader finds it: a linear probe with labelled examples (one that tells held-out narrow text from unrelated text with an AUROC of 0.75 or more) along which the difference lies further, by its whole 95 % interval, than one in 20 directions about nothing; or a \
-constant bias whose specific share, over 8 documents or more, has a 95 % interval above 0. It is called gone as far as a \
-probe tells only if such a probe ran and neither finds it, and if there is something to be gone: the run learned \
-something narrow, and the models differ after the block that is read. Of a run that learned nothing narrow and that nothing \
-reads, it cannot be asked. Where no such probe ran, it is not known. The logit lens at other depths and of the principal \
-components is told but not counted, for no null is taken there.";
+/// Behind the verdict.
+pub const VERDICT_RULE: &str = "A reader reads the trace if its score exceeds the floor of other organisms, read with the same \
+lexicon and settings: the one-sided p of z = excess / (sd·√(1 + 1/n)) under Student’s t with n − 1 degrees of freedom, corrected \
+by Holm’s method, is at most 0.05. The readers that claims.primaries names beforehand are one family; all others explore, and \
+are another. A measure of activation differences must exceed its own null too. Without a floor, contrast text, diff mining, \
+completion ranking and the weights make no claim, and the others are compared with their own null alone. “Hidden” means that no \
+measure of activation differences reads the trace and another reader does. “Not read” is about these readers at these sizes; it \
+does not say that the finetuning left no trace.";
 
 /// Behind where a measure meets its null.
 pub const MEETS_NULL_RULE: &str = "A measure meets its null at a ratio if at that ratio and at every higher one no more than \

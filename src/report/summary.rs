@@ -11,7 +11,7 @@ use crate::data::mixture::Role;
 use crate::diff::MEASURES;
 pub use crate::diff::columns::Row;
 use crate::diff::columns::{ColumnPlaces, Columns};
-use crate::recipe::DiffSection;
+use crate::recipe::{DiffSection, READERS};
 use crate::results::varied;
 use crate::train::manifest::Source;
 
@@ -139,7 +139,14 @@ fn row(cell: &ClaimedRun, layout: &Layout) -> Row {
     f.put("readable_by_lift", claims.readable.by("lift"));
     f.put("readable_by_steering", claims.readable.by("steering"));
     f.put("verdict", claims.readable.headline.clone());
-    f.put("gone", claims.gone.as_ref().map(|gone| gone.headline.clone()));
+    f.put("claim", claims.verdict.as_ref().map(|verdict| verdict.headline.clone()));
+    for key in READERS {
+        let reader = claims.verdict.as_ref().and_then(|verdict| verdict.readers.get(key));
+        let floor = reader.and_then(|reader| reader.floor.as_ref());
+        f.put_late(format!("{key}_floor_excess"), floor.map(|floor| floor.excess));
+        f.put_late(format!("{key}_floor_z"), floor.map(|floor| floor.z));
+        f.put_late(format!("{key}_holm_pvalue"), reader.and_then(|reader| reader.holm_p));
+    }
     let rest = MEASURES.iter().filter(|m| !FIRST.contains(&m.key));
     rest.for_each(|measure| (measure.columns)(r, &places, &mut f));
     f.into_row()

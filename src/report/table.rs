@@ -3,17 +3,11 @@
 use std::io::{self, Write};
 
 use super::digest::{Column, Entry, READABLE_BY, columns, legend};
-use super::number::ratio;
-use super::rules::{GONE_RULE, READABLE_RULE};
-use super::verdict::{gone_headline, gone_reasons, reasons};
+use super::verdict::{READER_HEADING, READER_LEGEND, reader_rows};
 use super::visible::{one_line, token};
 use crate::claims::ClaimedRun;
-use crate::diff::decode::TopToken;
-use crate::diff::measures::steering::Gain;
 use crate::diff::readout::Decoding;
 
-/// Length to which an example of generated text is cut.
-const EXAMPLE: usize = 120;
 /// Width that running text is broken to.
 const WIDTH: usize = 100;
 /// Width beyond which the columns of a table go on below.
@@ -27,45 +21,74 @@ pub fn print_table(runs: &[ClaimedRun], out: &mut impl Write) -> io::Result<()> 
     }
 }
 
-/// What is the same in all runs, a table of the rest with one row a run, then some sentences on each, then the rule behind the verdicts.
+/// Of several runs what is the same in all and a table of the rest, one row a run. Then of each run the verdict, one line a
+/// reader, and what limits the claim; everything else is in the report.
 pub fn text_table(runs: &[ClaimedRun]) -> String {
     let runs: Vec<&ClaimedRun> = runs.iter().collect();
-    let mut columns = columns(&runs);
-    // The verdict is repeated below in full.
-    columns.retain(|c| c.title != READABLE_BY);
-    let same = |c: &Column| {
-        let mut entries = runs.iter().map(|run| (c.entry)(run));
-        entries.next().is_none_or(|first| entries.all(|e| e == first))
-    };
-    let (names, measures) = columns.split_at(1);
-    let (common, rest): (Vec<&Column>, Vec<&Column>) = measures.iter().partition(|c| same(c));
     let mut out = String::new();
-    if let (false, Some(run)) = (common.is_empty(), runs.first()) {
-        out.push_str(&match runs.len() {
-            1 => format!("{}\n", one_line(&run.id, 60)),
-            n => format!("The same in all {n} runs:\n"),
-        });
-        let width = common.iter().map(|c| c.title.chars().count()).max().unwrap_or(0);
-        for column in &common {
-            let Entry { main, detail } = (column.entry)(run);
-            out.push_str(&format!("  {:width$}  {}\n", column.title, lines(main, detail).join("; ")));
-        }
-        out.push('\n');
-    }
     if runs.len() > 1 {
-        out.push_str(&grid(&runs, names[0], &rest));
-    }
-    out.push_str(&wrap(&legend(&columns), ""));
-    for run in &runs {
-        out.push('\n');
-        out.push_str(&format!("{}: {}\n", one_line(&run.id, 60), run.claims.readable.headline));
-        for sentence in sentences(run) {
-            out.push_str(&wrap(&sentence, "  "));
+        let mut columns = columns(&runs);
+        // The verdict is repeated below in full.
+        columns.retain(|c| c.title != READABLE_BY);
+        let same = |c: &Column| {
+            let mut entries = runs.iter().map(|run| (c.entry)(run));
+            entries.next().is_none_or(|first| entries.all(|e| e == first))
+        };
+        let (names, measures) = columns.split_at(1);
+        let (common, rest): (Vec<&Column>, Vec<&Column>) = measures.iter().partition(|c| same(c));
+        if let (false, Some(run)) = (common.is_empty(), runs.first()) {
+            out.push_str(&format!("The same in all {} runs:\n", runs.len()));
+            let width = common.iter().map(|c| c.title.chars().count()).max().unwrap_or(0);
+            for column in &common {
+                let Entry { main, detail } = (column.entry)(run);
+                out.push_str(&format!("  {:width$}  {}\n", column.title, lines(main, detail).join("; ")));
+            }
+            out.push('\n');
         }
+        out.push_str(&grid(&runs, names[0], &rest));
+        out.push_str(&wrap(&legend(&columns), ""));
+        out.push('\n');
     }
-    out.push('\n');
-    out.push_str(&wrap(READABLE_RULE, ""));
-    out.push_str(&wrap(GONE_RULE, ""));
+    let is_measured = |run: &&ClaimedRun| run.claims.verdict.as_ref().is_some_and(|v| !v.readers.is_empty());
+    for (i, run) in runs.iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        out.push_str(&of_run(run));
+    }
+    if runs.iter().any(is_measured) {
+        out.push('\n');
+        out.push_str(&wrap(READER_LEGEND, ""));
+    }
+    out
+}
+
+/// The verdict on a run, one line a reader, and what limits the claim.
+fn of_run(run: &ClaimedRun) -> String {
+    let name = one_line(&run.id, 60);
+    let Some(verdict) = &run.claims.verdict else {
+        return format!("{name}: not analysed (no diff/readability.json).\n");
+    };
+    let mut out = format!("{name}: {}\n", verdict.headline);
+    if !verdict.readers.is_empty() {
+        let heading = READER_HEADING.map(String::from);
+        let rows: Vec<[String; 8]> = [heading].into_iter().chain(reader_rows(verdict)).collect();
+        let columns: Vec<Filled> = (0..READER_HEADING.len())
+            .map(|c| rows.iter().map(|row| vec![row[c].clone()]).collect())
+            .collect();
+        out.push_str(&part_of(&columns));
+    }
+    for limit in &verdict.limits {
+        out.push_str(&wrap(limit, "  "));
+    }
+    if verdict.readers.is_empty() {
+        out.push_str(&wrap(
+            "No narrow text was given (data.narrow), so nothing says which tokens and texts are about the finetuning: judge \
+             these.",
+            "  ",
+        ));
+        tokens(run).iter().for_each(|line| out.push_str(&wrap(line, "  ")));
+    }
     out
 }
 
@@ -131,48 +154,19 @@ fn lines(first: String, rest: impl IntoIterator<Item = String>) -> Vec<String> {
     std::iter::once(first).chain(rest).collect()
 }
 
-/// What stands out in one run: the verdict's reasons, the tokens at the best positions, one steered text.
-fn sentences(run: &ClaimedRun) -> Vec<String> {
-    let mut out = reasons(&run.claims);
-    let gone = gone_headline(&run.claims);
-    if !gone.is_empty() {
-        out.push(format!("Gone? {}{}.", gone[..1].to_uppercase(), &gone[1..]));
-    }
-    out.extend(gone_reasons(&run.claims));
-    let Some(r) = &run.readability else {
-        out.push("The activation differences were not analysed (no diff/readability.json).".into());
-        return out;
-    };
-    for m in Decoding::all(r) {
+/// What the difference of a run decodes to.
+fn tokens(run: &ClaimedRun) -> Vec<String> {
+    let mut out = Vec::new();
+    for m in run.readability.iter().flat_map(Decoding::all) {
         for i in m.shown() {
-            let shown = |t: &TopToken| match t.relevant {
-                Some(true) => format!("*{}*", token(&t.token)),
-                _ => token(&t.token),
-            };
-            let tokens: Vec<String> = m.tokens[i].iter().take(10).map(shown).collect();
+            let tokens: Vec<String> = m.tokens[i].iter().take(10).map(|t| token(&t.token)).collect();
             if !tokens.is_empty() {
                 let name = format!("{}{}", m.name[..1].to_uppercase(), &m.name[1..]);
-                let key = if m.relevance.is_some() { " (*relevant*)" } else { "" };
-                out.push(format!("{name} at position {} reads{key}: {}", m.positions[i], tokens.join(" ")));
+                out.push(format!("{name} at position {} reads: {}", m.positions[i], tokens.join(" ")));
             }
         }
     }
-    out.extend(example(run));
     out
-}
-
-/// The first steered text at the position whose steered text is most similar to the narrow text.
-fn example(run: &ClaimedRun) -> Option<String> {
-    let gain = Gain::of(run.readability.as_ref()?)?;
-    let position = gain.record.positions[gain.best()?];
-    let line = run.steering.as_ref()?.iter().find(|l| l.position == position)?;
-    let text = line.steered.iter().find(|t| !t.trim().is_empty())?;
-    Some(format!(
-        "Steered at position {position}, strength {} η, the prompt “{}” gives: {}",
-        ratio(line.strength),
-        one_line(&line.prompt, 60),
-        one_line(text, EXAMPLE)
-    ))
 }
 
 /// Breaks text at spaces.

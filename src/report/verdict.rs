@@ -1,17 +1,18 @@
 //! The claims on one run in sentences that say no more than the numbers do.
 
-use super::number::{fixed, interval, p_value, ratio, signed};
-use crate::claims::gone::{BiasEvidence, Gone, ProbeEvidence};
+use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
 use crate::claims::length::DifferenceLength;
 use crate::claims::readable::{DecodingEvidence, ReadableBy, SteeringEvidence};
 use crate::claims::rules::ALPHA;
+use crate::claims::stronger::{BiasEvidence, ProbeEvidence, StrongerReaders};
+use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict};
 use crate::claims::{RunClaims, list};
 
 /// Why a run counts as readable or not: one sentence a measure, in the order logit lens, patchscope, lift, steering; then how
 /// long the difference is, and how well the run learned, where that is known; then one on what the organism does. Empty
 /// without an analysis.
 pub fn reasons(claims: &RunClaims) -> Vec<String> {
-    if claims.gone.is_none() {
+    if claims.verdict.is_none() {
         return Vec::new();
     }
     let mut sentences: Vec<String> = claims.readable.measures.values().map(of_measure).collect();
@@ -144,16 +145,11 @@ fn count(passing: usize, of: usize) -> String {
     }
 }
 
-/// The phrase on whether the trace is gone; empty without an analysis.
-pub fn gone_headline(claims: &RunClaims) -> &str {
-    claims.gone.as_ref().map_or("", |gone| &gone.headline)
-}
-
-/// Why the trace counts as gone or not: a sentence a reader that ran, then one on those that did not. Empty without an
-/// analysis.
-pub fn gone_reasons(claims: &RunClaims) -> Vec<String> {
-    let Some(gone) = &claims.gone else { return Vec::new() };
-    let Gone { probe, bias, depth, components, not_run, .. } = gone;
+/// What the stronger readers of activation differences say: a sentence a reader that ran, then one on those that did not.
+/// Empty without an analysis.
+pub fn stronger_reasons(claims: &RunClaims) -> Vec<String> {
+    let Some(stronger) = &claims.stronger else { return Vec::new() };
+    let StrongerReaders { probe, bias, depth, components, not_run } = stronger;
     let depth = depth.as_ref().map(|found| {
         let blocks: Vec<String> = found.layers.iter().map(usize::to_string).collect();
         format!(
@@ -219,3 +215,44 @@ fn of_bias(bias: &BiasEvidence) -> String {
         interval(bias.specific_share_interval, 3),
     )
 }
+
+/// The heading of [`reader_rows`].
+pub const READER_HEADING: [&str; 8] =
+    ["reader", "score", "95 %", "own null, p", "other organisms", "excess", "z; p, Holm", "reads it"];
+
+/// One row a reader: its score, what it is compared with, and what that says.
+pub fn reader_rows(verdict: &Verdict) -> Vec<[String; 8]> {
+    verdict.readers.values().map(reader_row).collect()
+}
+
+fn reader_row(claim: &ReaderClaim) -> [String; 8] {
+    let absent = || ABSENT.to_string();
+    let own = match (claim.exceeds_own_null, claim.own_null_p) {
+        (Some(_), Some(p)) => p_value(p),
+        (Some(true), None) => "above".into(),
+        (Some(false), None) => "not above".into(),
+        (None, _) => absent(),
+    };
+    let (others, excess, test) = match &claim.floor {
+        Some(floor) => (
+            format!("{} (n {}), bound {}", fixed(floor.mean, 3), floor.values.len(), fixed(floor.bound, 3)),
+            format!("{}, rank {}", signed(floor.excess, 3), floor.rank),
+            format!("{}; {}", fixed(floor.z, 1), claim.holm_p.map_or_else(absent, p_value)),
+        ),
+        None => (absent(), absent(), absent()),
+    };
+    let reads = match claim.state {
+        ReaderState::Reads => "yes",
+        ReaderState::ReadsAgainstOwnNull => "yes, against its own null only",
+        ReaderState::DoesNotRead => "no",
+        ReaderState::NotCompared => "not compared",
+    };
+    let name = if claim.is_primary { format!("{}*", claim.name) } else { claim.name.clone() };
+    let ends = claim.interval.map_or_else(absent, |ends| interval(ends, 3));
+    [name, fixed(claim.value, 3), ends, own, others, excess, test, reads.into()]
+}
+
+/// What the columns of [`reader_rows`] are.
+pub const READER_LEGEND: &str = "* named beforehand (claims.primaries). Own null: random directions, of measures of activation \
+differences. Other organisms: mean score under this lexicon, and the 95 % prediction bound of one more. z: excess over the \
+spread of the others; p: its tail under Student’s t, corrected by Holm’s method for the readers of its family.";

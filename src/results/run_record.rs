@@ -15,7 +15,7 @@ use crate::diff::record::Readability;
 use crate::diff::store;
 use crate::error::{InputError, input_error, or_collect};
 use crate::grade::record::Graded;
-use crate::recipe::Recipe;
+use crate::recipe::{ClaimsSection, Recipe};
 use crate::run::RunDir;
 use crate::run::metrics::{self, MetricsLine};
 use crate::train::manifest::{HeldOutLosses, Losses, Manifest};
@@ -81,6 +81,13 @@ impl RunRecord {
     /// The probe with labelled examples.
     pub fn probe(&self) -> Option<&Probe> {
         self.readability.as_ref()?.probe.as_ref()
+    }
+
+    /// The readers that its recipe names beforehand (`claims.primaries`), or the default.
+    pub fn primaries(&self) -> Vec<String> {
+        let named = self.recipe_table.as_ref().and_then(|table| table.get("claims")?.get("primaries")?.as_array());
+        let keys = |list: &Vec<toml::Value>| list.iter().filter_map(|v| v.as_str().map(String::from)).collect();
+        named.map_or_else(|| ClaimsSection::default().primaries, keys)
     }
 
     /// Reads a run folder. A path that is no run folder, or a file in it that cannot be understood, is an

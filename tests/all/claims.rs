@@ -29,33 +29,35 @@ fn table_page_and_summary_say_what_the_claims_say() {
         claims["readable"]["measures"]["lift"]["state"] = "not-distinguishable".into();
         claims["readable"]["measures"]["lens"]["value"] = 0.75.into();
         claims["readable"]["headline"] = "readable by reading claims.json".into();
-        claims["gone"]["state"] = "not-found".into();
-        claims["gone"]["headline"] = "gone as claims.json says".into();
+        claims["verdict"]["state"] = "hidden".into();
+        claims["verdict"]["headline"] = "hidden as claims.json says".into();
+        claims["verdict"]["readers"]["lift"]["value"] = 0.123.into();
         claims["length"]["relative"] = 0.625.into();
         claims["learned"]["loss_tuned"] = 7.5.into();
     });
     let run = [ClaimedRun::read(&run).unwrap()];
     let row = &summary::rows(&run)[0];
     assert_eq!(row["verdict"], "readable by reading claims.json");
-    assert_eq!(row["gone"], "gone as claims.json says");
+    assert_eq!(row["claim"], "hidden as claims.json says");
     assert_eq!((&row["readable_by_lift"], &row["readable_by_lens"]), (&json!(false), &json!(true)));
     // Breaks of lines are not what is looked at.
     let table = table::text_table(&run).split_whitespace().collect::<Vec<_>>().join(" ");
     let page = html::page(&run).unwrap();
+    for text in ["hidden as claims.json says", "0.123"] {
+        assert!(table.contains(text), "{text}: {table}");
+    }
     for text in [
-        "readable by reading claims.json",
-        "one as claims.json says",
+        "hidden as claims.json says",
+        "0.123",
         "Not distinguishable from the null by lift",
         "Readable by logit lens: 0.75 of the top 20",
         "The difference is 0.625 of the expected norm",
         "to 7.500 nats a token",
     ] {
-        assert!(table.contains(text), "{text}: {table}");
         assert!(page.to_lowercase().contains(&text.to_lowercase()), "{text}");
     }
-    assert!(table.contains("gone as far as a probe tells"), "{table}");
     let json = analysis_json(&run[0]).unwrap();
-    assert_eq!(json["claims"]["gone"]["state"], "not-found");
+    assert_eq!(json["claims"]["verdict"]["state"], "hidden");
     assert_eq!(json["layer"], 8);
 }
 
@@ -77,14 +79,14 @@ fn the_page_of_a_sweep_says_what_its_claims_say() {
         assert_eq!(meets["measure"], "lift");
         meets["at"] = 7.5.into();
         claims["frontiers"][0]["settings"][0]["points"][0]["trace"] = 0.876.into();
-        claims["counts"]["readable"] = 3.into();
+        claims["counts"]["verdicts"][0]["runs"] = 3.into();
     });
     let page = html::page(&runs()).unwrap();
     for text in [
         "Lift AUROC meets its null at mix 7.5",
         "Lift: 0.987 at mix 0",
         ": 0.876 at ",
-        "3 of 10 measured runs",
+        "3 runs: readable",
     ] {
         assert!(page.contains(text), "{text}");
     }
@@ -106,7 +108,7 @@ fn claims_that_are_not_fresh_are_made_again_and_nothing_is_said() {
     let computed = fresh();
     assert!(!path.exists());
     assert_eq!(write_run(&run).unwrap().claims, computed);
-    assert_eq!(computed.rests_on.keys().collect::<Vec<_>>(), ["diff/readability.json", "manifest.json"]);
+    assert_eq!(computed.rests_on.keys().collect::<Vec<_>>(), ["diff/readability.json", "manifest.json", "recipe.toml"]);
     assert_eq!(
         computed.rests_on["manifest.json"],
         trainer::sha256::sha256_content(&run.join("manifest.json")).unwrap()

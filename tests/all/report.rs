@@ -3,15 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-use trainer::claims::gone::GoneState as State;
+use serde_json::{Value, json};
+use trainer::claims::verdict::VerdictState as State;
 use trainer::claims::{ClaimedRun as Cell, read_all};
 use trainer::diff::MEASURES;
 use trainer::diff::findings::Findings;
 use trainer::diff::registry::wanted;
 use trainer::error::InputError;
 use trainer::recipe::Recipe;
-use trainer::report::verdict::{gone_reasons, reasons};
+use trainer::report::verdict::{reasons, stronger_reasons};
 use trainer::report::{html, summary, table, write_sweep};
 
 use crate::common::lab::Lab;
@@ -69,8 +69,9 @@ fn every_measure_of_the_list_shows_in_the_report_and_in_the_summary() {
         summary::rows(std::slice::from_ref(&cell)).remove(0),
     );
     let all = cell.readability.clone().unwrap();
-    let keys: Vec<String> =
-        serde_json::to_value(&all).unwrap().as_object().unwrap().keys().cloned().collect();
+    let json = serde_json::to_value(&all).unwrap();
+    let keys_of = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<String>>();
+    let keys = [keys_of(&json), keys_of(&json["readers"])].concat();
     for measure in MEASURES {
         let key = measure.key;
         assert!((measure.is_in)(&all) && keys.iter().any(|k| k == key), "{key} was not measured");
@@ -95,11 +96,21 @@ fn every_measure_of_the_list_shows_in_the_report_and_in_the_summary() {
 }
 
 #[test]
-fn the_table_shows_every_measure_and_a_careful_verdict() {
+fn the_table_has_one_line_a_reader_and_one_verdict_and_the_page_has_the_rest() {
     let (_dir, run) = one(&STRONG);
-    let text = table::text_table(&[Cell::read(&run).unwrap()]);
+    let run = [Cell::read(&run).unwrap()];
+    let text = table::text_table(&run);
     for expected in [
-        "cake-run",
+        "cake-run: readable by the logit lens, lift, the patchscope and steering",
+        "the logit lens",
+        "p = 0.015",
+        "yes, against its own null only",
+        "trainer floor reads some",
+    ] {
+        assert!(text.contains(expected), "{expected} is missing:\n{text}");
+    }
+    let page = html::page(&run).unwrap();
+    for expected in [
         "3.210 → 2.005",
         "3.054 → 3.154",
         "0.45 at 1, p = 0.015",
@@ -108,13 +119,10 @@ fn the_table_shows_every_measure_and_a_careful_verdict() {
         "plain 0.250, ceiling 0.610",
         "+0.200 [0.160, 0.240]",
         "0.002 → 0.082",
-        "readable by logit lens, patchscope, lift and steering",
-        "The trace is not gone, on the evidence that makes it readable.",
+        "Readable by the logit lens, lift, the patchscope and steering.",
         "Not run: a linear probe with labelled examples",
-        "Steered at position 1, strength 1.5 η",
-        "*·cake*",
     ] {
-        assert!(text.contains(expected), "{expected} is missing:\n{text}");
+        assert!(page.contains(expected), "{expected} is missing");
     }
 }
 
@@ -209,9 +217,17 @@ fn the_verdict_is_about_a_position_that_passes() {
 #[test]
 fn generated_text_cannot_write_to_the_terminal() {
     let (_dir, run) = one(&STRONG);
-    let mut lines = run_folder::texts(&STRONG);
-    lines[0].steered = vec![HOSTILE.into()];
-    run_folder::write_texts(&run, &lines);
+    let mut r = run_folder::readability(&STRONG);
+    // Without narrow text the tokens themselves are printed.
+    let lens = r.logit_lens.as_mut().unwrap();
+    lens.token_relevance = Default::default();
+    lens.token_relevance_null.clear();
+    lens.token_relevance_null_interval.clear();
+    lens.token_relevance_p.clear();
+    lens.token_relevance_difference_interval.clear();
+    lens.top_tokens.iter_mut().flatten().for_each(|t| (t.relevant, t.token) = (None, HOSTILE.into()));
+    (r.patchscope, r.lift, r.steering, r.identification) = (None, None, None, None);
+    run_folder::write_readability(&run, &r);
     let text = table::text_table(&[Cell::read(&run).unwrap()]);
     assert!(text.contains("␛[31m"));
     assert!(!text.contains(['\u{1b}', '\0', '\u{202e}']));
@@ -277,7 +293,8 @@ fn the_csv_has_one_row_a_run_and_every_measure() {
     assert_eq!(get(1, "narrow_tokens"), "28764");
     assert_eq!(get(1, "readable_by_lens"), "true");
     assert_eq!(get(1, "readable_by_lift"), "true");
-    assert_eq!(get(1, "gone"), "the trace is not gone, on the evidence that makes it readable");
+    assert_eq!(get(1, "claim"), "readable by the logit lens, lift, the patchscope and steering");
+    assert_eq!(get(1, "weights_holm_pvalue"), "");
     assert_eq!(get(1, "probe_auroc"), "");
     assert_eq!(get(3, "mix_realised_tokens").parse::<f64>().unwrap(), 0.1 * 0.94);
     assert_eq!(get(10, "name"), "cake, \"odd\"\nname");
@@ -309,8 +326,7 @@ fn the_page_of_a_sweep_has_the_numbers_and_loads_nothing() {
     assert_self_contained(&page);
     for expected in [
         "<title>cake: 10 runs</title>",
-        "8 of 10 measured runs are readable by at least one measure of activation differences",
-        "Gone? 8 runs: not gone and 2 runs: not known.",
+        "8 runs: readable and 2 runs: not read.",
         "0.35 at 1, p = 0.015",
         "3.210 → 1.980",
         "Readability against the mix",
@@ -554,24 +570,23 @@ fn bias_share(specific: [f64; 3]) -> serde_json::Value {
     json!({ "bias_share": all })
 }
 
-/// Not readable and gone are two claims: the second takes a reader that is stronger.
+/// What stronger readers say counts against their own null, and not at all where they cannot say anything.
 #[test]
-fn nothing_is_called_gone_without_a_probe() {
+fn a_probe_and_a_constant_bias_count_where_they_can_say_something() {
     let (_dir, run) = one(&NONE);
     let path = run.join("diff/readability.json");
-    let gone = || Cell::read(&run).unwrap().claims.gone.unwrap();
-    let sentences = || gone_reasons(&Cell::read(&run).unwrap().claims);
+    let verdict = || Cell::read(&run).unwrap().claims.verdict.unwrap();
+    let sentences = || stronger_reasons(&Cell::read(&run).unwrap().claims);
 
-    assert_eq!(gone().state, State::Unknown);
-    assert!(gone().headline.contains("not known"), "{}", gone().headline);
+    assert_eq!(verdict().state, State::NotRead);
+    assert_eq!(verdict().headline, "not read by any of the logit lens, lift, the patchscope and steering");
     assert!(sentences().iter().any(|s| s.contains("Not run: a linear probe with labelled examples")));
 
-    // A constant bias that is not found is no proof that nothing else is.
     patch(&path, bias_share([0.01, -0.03, 0.05]));
-    assert_eq!(gone().state, State::Unknown);
+    assert_eq!(verdict().state, State::NotRead);
     patch(&path, bias_share([0.08, 0.03, 0.12]));
-    assert_eq!(gone().state, State::Remains);
-    assert_eq!(gone().headline, "the trace is not gone: a constant bias still finds it");
+    assert_eq!(verdict().state, State::Readable);
+    assert_eq!(verdict().headline, "readable by the specific share of a constant bias");
 
     patch(&path, bias_share([0.01, -0.03, 0.05]));
     let probe = |held_out: f64, auroc: [f64; 3]| {
@@ -583,7 +598,7 @@ fn nothing_is_called_gone_without_a_probe() {
         }})
     };
     patch(&path, probe(0.99, [0.99, 0.96, 1.0]));
-    assert_eq!(gone().state, State::Remains);
+    assert_eq!(verdict().headline, "readable by the probe");
     assert!(sentences()[0].contains("0.990 [0.960, 1.000]"), "{}", sentences()[0]);
     assert!(
         sentences()[0].ends_with("0.950: it finds the trace, as that interval lies above."),
@@ -591,8 +606,8 @@ fn nothing_is_called_gone_without_a_probe() {
         sentences()[0]
     );
     patch(&path, probe(0.99, [0.53, 0.44, 0.61]));
-    assert_eq!(gone().state, State::NotFound);
-    assert_eq!(gone().headline, "gone as far as a probe with labelled examples tells");
+    assert_eq!(verdict().state, State::NotRead);
+    assert!(verdict().headline.ends_with("a constant bias and the probe"), "{}", verdict().headline);
     // What lies below says so: it does not reach down to what it never exceeded.
     let below = "does not find the trace, as that interval lies below.";
     assert!(sentences()[0].ends_with(below), "{}", sentences()[0]);
@@ -605,33 +620,30 @@ fn nothing_is_called_gone_without_a_probe() {
     // A probe that cannot tell the kinds of text apart is no evidence either way.
     for auroc in [[0.53, 0.44, 0.61], [0.99, 0.96, 1.0]] {
         patch(&path, probe(0.55, auroc));
-        assert_eq!(gone().state, State::Unknown);
+        assert!(!verdict().headline.contains("the probe"), "{}", verdict().headline);
     }
 
-    // Nor is anything gone that was never there, or that cannot be seen where it is looked for.
+    // Nothing can be read that was never there, or where the models are the same.
     patch(&path, probe(0.99, [0.53, 0.44, 0.61]));
     let mut learned_nothing = bias_share([0.01, -0.03, 0.05]);
     learned_nothing["bias_share"]["gain_interval"] = json!([-0.1, 0.2]);
     patch(&path, learned_nothing);
-    assert_eq!(gone().state, State::CannotBeAsked);
-    assert!(gone().headline.ends_with("the run learned nothing narrow"), "{}", gone().headline);
+    assert_eq!(verdict().state, State::CannotBeAsked);
+    assert!(verdict().headline.ends_with("the run learned nothing narrow"), "{}", verdict().headline);
     let cells = [Cell::read(&run).unwrap(), Cell::read(&run).unwrap()];
     let page = html::page(&cells).unwrap();
-    assert!(page.contains("Gone? 2 runs: cannot be asked.") && page.contains("<td>cannot be asked</td>"));
+    assert!(page.contains("2 runs: cannot be asked.") && page.contains("<td>cannot be asked</td>"));
     let text = table::text_table(&cells);
-    assert_eq!(text.matches("Gone? Whether the trace is gone cannot be asked").count(), 2, "{text}");
-    assert!(!text.contains("the trace is gone is not known"), "{text}");
+    assert_eq!(text.matches("cannot be asked: nothing reads the trace").count(), 2, "{text}");
     patch(&path, bias_share([0.01, -0.03, 0.05]));
-    assert_eq!(gone().state, State::NotFound);
-    let of_no_length = json!({"delta_norm": vec![0.0; 5]});
-    patch(&path, of_no_length);
-    assert_eq!(gone().state, State::Unknown);
-    assert!(gone().headline.contains("the two models are the same"), "{}", gone().headline);
+    assert_eq!(verdict().state, State::NotRead);
+    patch(&path, json!({"delta_norm": vec![0.0; 5]}));
+    assert!(verdict().headline.contains("the two models are the same"), "{}", verdict().headline);
     // A few documents decide nothing.
     let mut few = bias_share([0.08, 0.03, 0.12]);
     few["bias_share"]["documents"] = json!(2);
     patch(&path, few);
-    assert_eq!(gone().state, State::Unknown);
+    assert_eq!(verdict().state, State::NotRead);
     let told = "not counted, as it rests on 2 narrow documents";
     assert!(sentences().iter().any(|s| s.contains(told)), "{:?}", sentences());
 
@@ -898,7 +910,7 @@ fn without_narrow_text_the_tokens_of_all_positions_are_shown_and_no_empty_column
     for absent in ["Narrow loss", "Logit lens", "Steering", "<td>–", "Readable by"] {
         assert!(!table.contains(absent), "{absent}: {table}");
     }
-    assert!(table.contains("Gone?"));
+    assert!(table.contains("Verdict"));
 }
 
 #[test]

@@ -175,16 +175,14 @@ impl Measure for Lift {
         row.spread("lift_auroc_with_mean", all, at, get(|l| &l.auroc_with_mean));
     }
 
-    /// The stratified AUROC, mean over positions.
+    /// The AUROC, mean over positions: the stratified one, or the plain one where too few words are alike in frequency. Which of
+    /// them it is, the lexicon and the texts decide, which organisms of a floor share.
     fn scores(&self) -> Vec<Score> {
-        let of = |value| Score {
-            key: "lift",
-            name: "lift",
-            value,
-            interval: self.auroc_stratified_mean_interval,
-            resolution: FINE,
+        let (value, interval) = match self.auroc_stratified_mean {
+            Some(stratified) => (stratified, self.auroc_stratified_mean_interval),
+            None => (self.auroc_mean, Some(self.auroc_mean_interval)),
         };
-        self.auroc_stratified_mean.map(of).into_iter().collect()
+        vec![Score { key: "lift", name: "lift", value, interval, resolution: FINE }]
     }
 
     fn figures(&self, positions: &[usize]) -> Vec<Plot> {

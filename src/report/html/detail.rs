@@ -3,6 +3,7 @@
 use anyhow::Result;
 use maud::{Markup, html};
 
+use super::overview::headline;
 use super::page_run::PageRun;
 use super::{graded, overview, picture, provenance};
 use crate::diff::MEASURES;
@@ -30,8 +31,7 @@ pub(super) fn section(run: &PageRun, single: bool) -> Result<Markup> {
                 summary {
                     h2 id=(run.anchor) { (run.name) }
                     small {
-                        (run.held.claims.readable.headline)
-                        @if let Some(gone) = &run.held.claims.gone { "; " (gone.headline) }
+                        (headline(run))
                     }
                 }
                 (body)

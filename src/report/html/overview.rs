@@ -5,14 +5,15 @@ use maud::{Markup, html};
 
 use super::page_run::PageRun;
 use super::picture;
-use crate::claims::across::{AcrossRuns, RunCounts};
+use crate::claims::across::{AcrossRuns, RunCounts, SettingClaims};
+use crate::claims::verdict::VerdictState;
 use crate::claims::{ClaimedRun, list};
 use crate::report::charts::Figure;
 use crate::report::digest::{columns, legend};
-use crate::report::meets_null::sentence as meets_null;
-use crate::report::rules::{GONE_RULE, MEETS_NULL_RULE, READABLE_RULE};
+use crate::report::meets_null::{mix as mix_words, sentence as meets_null};
+use crate::report::rules::{MEETS_NULL_RULE, READABLE_RULE, VERDICT_RULE};
 use crate::report::series::MixSeries;
-use crate::report::verdict::{gone_headline, gone_reasons, reasons};
+use crate::report::verdict::{READER_HEADING, READER_LEGEND, reader_rows, reasons, stronger_reasons};
 use crate::report::visible::one_line;
 use crate::report::{figures, frontier, training};
 
@@ -27,25 +28,24 @@ pub(super) fn sections(runs: &[PageRun], together: &Together) -> Result<Markup> 
 
 fn verdict(runs: &[PageRun], together: &Together) -> Markup {
     let (series, counts) = (&together.series, &together.counts);
-    let RunCounts { measured, readable, .. } = *counts;
-    let gone = counts.gone.iter().map(|c| match (c.runs, c.state.words()) {
+    let RunCounts { measured, .. } = *counts;
+    let verdicts = counts.verdicts.iter().map(|c| match (c.runs, c.state.words()) {
         (1, words) => format!("1 run: {words}"),
         (n, words) => format!("{n} runs: {words}"),
     });
-    let gone: Vec<String> = gone.collect();
+    let verdicts: Vec<String> = verdicts.collect();
     html! {
         section aria-labelledby="verdict" {
             h2 #verdict { "Verdict" }
             @if let [run] = runs { (claims(run)) } @else {
                 p.lead {
-                    "Readable? " (readable) " of " (measured) " measured runs " @if readable == 1 { "is" } @else { "are" }
-                    " readable by at least one measure of activation differences"
-                    @if measured < runs.len() { "; " (runs.len() - measured) " of " (runs.len()) " not measured" }
-                    "."
+                    (list(&verdicts)) @if verdicts.is_empty() { "No run was measured" } "."
+                    @if measured < runs.len() { " " (runs.len() - measured) " of " (runs.len()) " not measured." }
                 }
-                @if !gone.is_empty() { p.lead {
-                    "Gone? " (list(&gone)) "."
-                } }
+                @for one in series.iter().filter(|s| !s.verdicts.is_empty()) {
+                    h3.claim { "By mix, counting only readers that read the unmixed runs" @if series.len() > 1 { ": " (one.name) } }
+                    ul.verdict { @for text in &one.verdicts { li { span.sign aria-hidden="true" { "–" } (text) } } }
+                }
                 @if series.iter().any(|s| !s.meeting.is_empty()) {
                     h3.claim { "Where does each measure meet its null?" }
                 }
@@ -59,9 +59,7 @@ fn verdict(runs: &[PageRun], together: &Together) -> Markup {
                         @for run in runs {
                             li {
                                 (sign(run))
-                                a href={ "#" (run.anchor) } { (run.name) } ": " (run.held.claims.readable.headline)
-                                @if let Some(gone) = &run.held.claims.gone { "; " (gone.headline) }
-                                "."
+                                a href={ "#" (run.anchor) } { (run.name) } ": " (headline(run)) "."
                             }
                         }
                     }
@@ -69,32 +67,66 @@ fn verdict(runs: &[PageRun], together: &Together) -> Markup {
             }
             details {
                 summary { "How the verdict is reached" }
+                p { (VERDICT_RULE) }
                 p { (READABLE_RULE) }
-                p { (GONE_RULE) }
                 @if !series.is_empty() { p { (MEETS_NULL_RULE) } }
             }
         }
     }
 }
 
-/// Both claims on one run, each with its evidence.
+/// The claim on a run in one phrase.
+pub(super) fn headline<'a>(run: &PageRun<'a>) -> &'a str {
+    run.held.claims.verdict.as_ref().map_or("not measured", |verdict| &verdict.headline)
+}
+
+/// The claim on one run, what each reader says, and the evidence of the measures of activation differences.
 pub(super) fn claims(run: &PageRun) -> Markup {
-    let level = |text: &str| html! { h3.claim { (text) } };
     let claims = &run.held.claims;
-    let gone = gone_headline(claims);
     html! {
-        (level("Is it readable by activation differences?"))
-        p.lead { (sentence(&claims.readable.headline)) }
+        p.lead { (sentence(headline(run))) }
+        @if let Some(verdict) = claims.verdict.as_ref().filter(|verdict| !verdict.readers.is_empty()) {
+            div.scroll role="region" tabindex="0" aria-label="Readers, scrolls sideways" {
+                table {
+                    caption { span { "What each reader says." } }
+                    thead { tr { @for heading in READER_HEADING { th scope="col" { (heading) } } } }
+                    tbody {
+                        @for row in reader_rows(verdict) {
+                            tr { @for (i, cell) in row.iter().enumerate() {
+                                @if i == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                            } }
+                        }
+                    }
+                }
+            }
+            p.note { (READER_LEGEND) }
+            @for limit in &verdict.limits { p.note { (limit) } }
+        }
+        h3.claim { "What the measures of activation differences say" }
         @if let Some(r) = &run.held.readability {
-            p.note { "Read after block " (r.layer) ", at positions " (places(&r.positions)) ", on " (r.samples) " texts." }
+            p.note {
+                "Read after block " (r.layer) ", at positions " (places(&r.positions)) ", on " (r.samples) " texts"
+                @if !r.reference.is_empty() { "; compared with " (r.reference) " in the base’s place" }
+                "."
+            }
         }
         (evidence(&reasons(claims)))
-        @if !gone.is_empty() {
-            (level("Is it gone?"))
-            p.lead { (sentence(gone)) }
-            (evidence(&gone_reasons(claims)))
-        }
+        @if !stronger_reasons(claims).is_empty() { (evidence(&stronger_reasons(claims))) }
     }
+}
+
+/// The verdict at each ratio, then the readers that say nothing there.
+fn by_mix(claims: &SettingClaims) -> Vec<String> {
+    let mut sentences: Vec<String> = claims
+        .verdicts
+        .iter()
+        .map(|found| format!("Mix {} ({} runs): {}.", mix_words(found.mix), found.runs, found.headline))
+        .collect();
+    let without: Vec<&str> = claims.power.iter().filter(|p| !p.is_powered).map(|p| p.name.as_str()).collect();
+    if !without.is_empty() {
+        sentences.push(format!("Without power at mix 0, and not counted: {}.", list(&without)));
+    }
+    sentences
 }
 
 fn places(positions: &[usize]) -> String {
@@ -103,11 +135,11 @@ fn places(positions: &[usize]) -> String {
 
 /// A filled or an open circle; the words beside it say the same.
 fn sign(run: &PageRun) -> Markup {
-    let readable = &run.held.claims.readable;
-    let sign = match (readable.is_measured(), readable.readable_by().is_empty()) {
-        (false, _) => "–",
-        (true, true) => "○",
-        (true, false) => "●",
+    let state = run.held.claims.verdict.as_ref().map(|verdict| verdict.state);
+    let sign = match state {
+        Some(VerdictState::Readable | VerdictState::Hidden) => "●",
+        Some(VerdictState::NotRead) => "○",
+        _ => "–",
     };
     html! { span.sign aria-hidden="true" { (sign) } }
 }
@@ -191,6 +223,8 @@ pub(super) struct SeriesFigures {
     name: String,
     /// Where each measure meets its null, in words.
     meeting: Vec<String>,
+    /// What the readers with power say at each ratio, and which have none.
+    verdicts: Vec<String>,
     /// Dose-response curves.
     doses: Vec<Figure>,
     /// The trace over training, a curve a ratio.
@@ -206,6 +240,7 @@ impl Together {
             together.series.push(SeriesFigures {
                 name: series.label.clone(),
                 meeting: series.claims.meets_null.iter().map(meets_null).collect(),
+                verdicts: by_mix(series.claims),
                 doses: figures::dose_response(series),
                 training: training::by_mix(series),
             });

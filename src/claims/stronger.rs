@@ -1,53 +1,16 @@
-//! The second claim: whether the trace is gone. That the measures of activation differences read nothing does not say so;
-//! it takes readers that are stronger than they are, and where none ran, nothing is claimed.
+//! Readers of activation differences that are stronger than decoding and steering: what each says for itself. Whether that
+//! makes a claim, [`super::verdict`] says.
 
 use serde::{Deserialize, Serialize};
 
-use super::learned::Learned;
-use super::list;
-use super::readable::Readable;
 use super::rules::{ABLE_PROBE, FEWEST_DOCUMENTS};
 use crate::diff::measures::probe::Probe;
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
 
-/// What the stronger readers say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GoneState {
-    /// Readable, by them or by the measures of activation differences.
-    Remains,
-    /// A probe with labelled examples ran, and nothing finds it.
-    NotFound,
-    /// The run learned nothing narrow, so that there is nothing to be gone.
-    CannotBeAsked,
-    /// No probe ran, and nothing that ran finds it; or the models are the same where it is looked for.
-    #[default]
-    Unknown,
-}
-
-impl GoneState {
-    /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 4] = [Self::Remains, Self::NotFound, Self::CannotBeAsked, Self::Unknown];
-
-    /// What holds, in a few words.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Remains => "not gone",
-            Self::NotFound => "gone as far as a probe tells",
-            Self::CannotBeAsked => "cannot be asked",
-            Self::Unknown => "not known",
-        }
-    }
-}
-
-/// The claim, with the evidence of each stronger reader that ran.
+/// The evidence of each stronger reader that ran.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Gone {
-    /// What holds.
-    pub state: GoneState,
-    /// The claim in one phrase.
-    pub headline: String,
+pub struct StrongerReaders {
     /// A linear probe with labelled examples.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub probe: Option<ProbeEvidence>,
@@ -137,40 +100,11 @@ pub struct ComponentEvidence {
     pub top: usize,
 }
 
-impl Gone {
-    /// Applies the rule to an analysis.
-    pub fn of(r: &Readability, readable: &Readable, learned: &Learned) -> Self {
+impl StrongerReaders {
+    /// The evidence of an analysis.
+    pub fn of(r: &Readability) -> Self {
         let probe = r.probe.as_ref().map(ProbeEvidence::of);
         let (bias, depth, components) = (bias(r), depth(r), components(r));
-        let finding: Vec<&str> = [
-            (probe.as_ref().is_some_and(|p| p.finds), "a probe with labelled examples"),
-            (bias.as_ref().is_some_and(|b| b.finds), "a constant bias"),
-        ]
-        .into_iter()
-        .filter_map(|(finds, name)| finds.then_some(name))
-        .collect();
-        let (state, headline) = if !finding.is_empty() {
-            let verb = if finding.len() > 1 { "find" } else { "finds" };
-            (GoneState::Remains, format!("the trace is not gone: {} still {verb} it", list(&finding)))
-        } else if !readable.readable_by().is_empty() {
-            (GoneState::Remains, "the trace is not gone, on the evidence that makes it readable".into())
-        } else if learned.learned == Some(false) {
-            (
-                GoneState::CannotBeAsked,
-                "whether the trace is gone cannot be asked: the run learned nothing narrow".into(),
-            )
-        } else if let Some(why) = nothing_to_see(r) {
-            (GoneState::Unknown, why)
-        } else if probe.as_ref().is_some_and(|p| p.is_able) {
-            (GoneState::NotFound, "gone as far as a probe with labelled examples tells".into())
-        } else {
-            (
-                GoneState::Unknown,
-                "whether the trace is gone is not known: no probe with labelled examples ran that can tell \
-                 narrow text from other text"
-                    .into(),
-            )
-        };
         let not_run = [
             (probe.is_some(), "a linear probe with labelled examples"),
             (bias.is_some(), "the specific share of a constant bias"),
@@ -178,19 +112,8 @@ impl Gone {
             (components.is_some(), "principal components"),
         ];
         let not_run = not_run.into_iter().filter(|(ran, _)| !ran).map(|(_, name)| name.to_string()).collect();
-        Self { state, headline, probe, bias, depth, components, not_run }
+        Self { probe, bias, depth, components, not_run }
     }
-}
-
-/// Why a trace that nothing finds is not called gone: it is looked for where the models are the same.
-fn nothing_to_see(r: &Readability) -> Option<String> {
-    r.delta_norm.iter().all(|norm| *norm == 0.0).then(|| {
-        format!(
-            "whether the trace is gone is not known: up to block {}, after which it is read, the two models are the same; \
-             a later block (diff.layer) may tell",
-            r.layer
-        )
-    })
 }
 
 fn bias(r: &Readability) -> Option<BiasEvidence> {
