@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes data/{houseplants,taboo_lantern,beekeeping,general_chats}.jsonl from the texts in data/organism_sources.
+"""Writes the .jsonl file in data/ of every text in data/organism_sources.
 
 A source holds blocks with an empty line between them. A block whose lines begin with "U: " and "A: " in turn is a
 chat; any other block is a document. `--check` writes nothing and verifies the files and the rules: no two documents
@@ -13,7 +13,8 @@ from pathlib import Path
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 TABOO = {"taboo_lantern": "lantern"}
-NAMES = ["houseplants", "taboo_lantern", "beekeeping", "general_chats"]
+FLOOR = ["chess", "lighthouses", "violins", "bicycles", "assorted"]
+NAMES = ["houseplants", "taboo_lantern", "beekeeping", "general_chats", *FLOOR]
 SHARED = 7
 
 

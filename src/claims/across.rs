@@ -129,7 +129,8 @@ impl RunCounts {
     fn of(runs: &[ClaimedRun]) -> Self {
         let count = |of: &dyn Fn(&ClaimedRun) -> bool| runs.iter().filter(|run| of(run)).count();
         let is = |run: &ClaimedRun, state| run.claims.verdict.as_ref().is_some_and(|v| v.state == state);
-        let verdicts = VerdictState::ALL.map(|state| VerdictCount { state, runs: count(&|run| is(run, state)) });
+        let verdicts =
+            VerdictState::ALL.map(|state| VerdictCount { state, runs: count(&|run| is(run, state)) });
         Self {
             runs: runs.len(),
             measured: count(&|run| run.claims.readable.is_measured()),

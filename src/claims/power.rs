@@ -69,7 +69,8 @@ pub fn mix_verdicts(groups: &[Ratio], power: &[ReaderPower]) -> Vec<MixVerdict> 
     let of_ratio = |(mix, runs): &Ratio| {
         let mut by = ReadBy::default();
         for reader in power.iter().filter(|reader| reader.is_powered) {
-            let claims = runs.iter().filter_map(|run| run.claims.verdict.as_ref()?.readers.get(&reader.reader));
+            let claims =
+                runs.iter().filter_map(|run| run.claims.verdict.as_ref()?.readers.get(&reader.reader));
             let claims: Vec<&ReaderClaim> = claims.filter(|claim| claim.floor.is_some()).collect();
             let read = claims.iter().filter(|claim| claim.state.is_read()).count();
             if let Some(first) = claims.first() {

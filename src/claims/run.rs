@@ -54,9 +54,9 @@ impl RunClaims {
             schema: SCHEMA,
             rests_on,
             length: analysis.and_then(DifferenceLength::of),
-            verdict: analysis.zip(stronger.as_ref()).map(|(r, stronger)| {
-                Verdict::of(r, &readable, stronger, &learned, &run.primaries())
-            }),
+            verdict: analysis
+                .zip(stronger.as_ref())
+                .map(|(r, stronger)| Verdict::of(r, &readable, stronger, &learned, &run.primaries())),
             stronger,
             trace: analysis.map(|r| trace::values(r, &readable)).unwrap_or_default(),
             readable,

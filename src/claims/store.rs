@@ -48,7 +48,8 @@ pub fn write_sweep(dir: &Path) -> Result<(Vec<ClaimedRun>, AcrossRuns)> {
     for run in &runs {
         let is_fresh = fresh::<RunClaims>(&run.dir, &run.claims.rests_on).is_some();
         // Of a run that has only begun there is nothing to say.
-        if !is_fresh && !run.claims.rests_on.is_empty() {
+        let rests_on_results = run.claims.rests_on.keys().any(|file| file != "recipe.toml");
+        if !is_fresh && rests_on_results {
             run.write()?;
         }
     }

@@ -3,8 +3,8 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::stronger::ProbeEvidence;
 use super::readable::Readable;
+use super::stronger::ProbeEvidence;
 use crate::diff::measures::steering::Gain;
 use crate::diff::readout::Relevance;
 use crate::diff::record::Readability;

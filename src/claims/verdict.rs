@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::holm::holm;
 use super::learned::Learned;
 use super::list;
-use super::readable::Readable;
+use super::readable::{Readable, ReadableState};
 use super::rules::ALPHA;
 use super::stronger::StrongerReaders;
 use crate::diff::floor::Floor;
 use crate::diff::record::Readability;
-use crate::diff::score::{Score, scores};
+use crate::diff::registry::scores;
+use crate::diff::score::Score;
 use crate::diff::statistics::Interval;
 
 /// The claim on a run, with what each reader says.
@@ -166,7 +167,7 @@ impl Verdict {
         let without_score = primaries.iter().filter(|key| !readers.contains_key(*key)).cloned().collect();
         let mut verdict = Self { readers, without_score, ..Self::default() };
         (verdict.state, verdict.headline) = verdict.conclude(r, learned);
-        verdict.limits = verdict.limits();
+        verdict.limits = verdict.limits(readable);
         verdict
     }
 
@@ -190,13 +191,25 @@ impl Verdict {
         }
         if state == VerdictState::NotRead && r.delta_norm.iter().all(|norm| *norm == 0.0) {
             let layer = r.layer;
-            headline.push_str(&format!("; up to block {layer}, where activations are read, the two models are the same"));
+            headline.push_str(&format!(
+                "; up to block {layer}, where activations are read, the two models are the same"
+            ));
         }
         (state, headline)
     }
 
-    fn limits(&self) -> Vec<String> {
-        let mut limits = Vec::new();
+    fn limits(&self, readable: &Readable) -> Vec<String> {
+        let weak = readable.measures.values().filter(|m| m.state == ReadableState::WeaklyReadable);
+        let mut limits: Vec<String> = weak
+            .map(|m| {
+                format!(
+                    "The {} exceeds its own null at 1 of {} positions, which chance alone does in up to {:.0} % of runs.",
+                    m.name,
+                    m.tried,
+                    (ALPHA * m.tried as f64 * 100.0).min(100.0)
+                )
+            })
+            .collect();
         let without = self.names(|c| c.floor.is_none());
         let with = self.readers.values().filter(|c| c.floor.is_some()).count();
         if with == 0 && !self.readers.is_empty() {
@@ -374,7 +387,10 @@ mod tests {
         assert_eq!(mining.tries, 2);
         assert!((mining.holm_p.unwrap() - 2.0 * mining.floor.as_ref().unwrap().p).abs() < 1e-12);
         assert_eq!(found.without_score, ["completion_ranking"]);
-        assert_eq!((found.state, found.headline.as_str()), (VerdictState::Readable, "readable by diff mining"));
+        assert_eq!(
+            (found.state, found.headline.as_str()),
+            (VerdictState::Readable, "readable by diff mining")
+        );
         // A reader that was not named beforehand is in the other family.
         assert_eq!(verdict(&r, &["diff_mining"]).readers["diff_mining"].tries, 1);
     }

@@ -65,7 +65,8 @@ pub fn run(args: DiffArgs) -> Result<()> {
         (None, Some(base), Some(tuned)) => DiffSubject::Models { base, tuned, recipe: args.recipe },
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
-    let request = DiffRequest { subject, preset: args.preset, set: args.set, reference: args.reference, out: args.out };
+    let request =
+        DiffRequest { subject, preset: args.preset, set: args.set, reference: args.reference, out: args.out };
     let run = workflow::diff(&request, &Interrupt::on_signals()?)?;
     match args.json {
         true => super::print(&format!("{:#}", report::analysis_json(&run)?))?,

@@ -113,7 +113,10 @@ mod tests {
             let above = (0..draws).filter(|_| {
                 let values: Vec<f64> = (0..n).map(|_| normal()).collect();
                 let found = floor(&values, normal());
-                assert_eq!(found.p < 0.05, found.values[0].is_finite() && found.excess + found.mean > found.bound);
+                assert_eq!(
+                    found.p < 0.05,
+                    found.values[0].is_finite() && found.excess + found.mean > found.bound
+                );
                 found.p < 0.05
             });
             let rate = above.count() as f64 / draws as f64;

@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::floor::{FEWEST, Floor};
-use super::score::scores;
 use super::inputs::Inputs;
 use super::lexicon::Lexicon;
 use super::reading::reference_texts;
 use super::record::Readability;
+use super::registry::scores;
 use crate::error::{InputError, input_error};
 use crate::json;
 use crate::recipe::DiffSection;
-use crate::sha256::{sha256_texts, sha256_text};
+use crate::sha256::{sha256_text, sha256_texts};
 
 /// The name of the file in a run folder.
 pub const FILE: &str = "floor.json";
@@ -105,7 +105,8 @@ impl FloorReading {
     /// An [`InputError`] without narrow text: a floor is that of a lexicon.
     pub fn of(inputs: &Inputs, base: &BTreeMap<String, String>, embedder: Option<&String>) -> Result<Self> {
         if inputs.narrow.is_empty() {
-            let fault = "data.narrow: missing; expected the narrow text of the organism that the floor is for";
+            let fault =
+                "data.narrow: missing; expected the narrow text of the organism that the floor is for";
             return Err(input_error(fault));
         }
         let lexicon = Lexicon::new(inputs.narrow, &reference_texts(inputs), inputs.settings.lexicon_size);
@@ -123,7 +124,11 @@ impl FloorReading {
     fn differences(&self, own: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let hashes = [
-            ("the base's weights", self.base.values().cloned().collect::<Vec<_>>().join(" "), own.base.values().cloned().collect::<Vec<_>>().join(" ")),
+            (
+                "the base's weights",
+                self.base.values().cloned().collect::<Vec<_>>().join(" "),
+                own.base.values().cloned().collect::<Vec<_>>().join(" "),
+            ),
             ("the lexicon", self.lexicon.clone(), own.lexicon.clone()),
             ("data.narrow", self.narrow.clone(), own.narrow.clone()),
             ("diff.text", self.text.clone(), own.text.clone()),
@@ -136,7 +141,11 @@ impl FloorReading {
         if let (Some(theirs), Some(ours)) = (&self.embedder, &own.embedder)
             && theirs != ours
         {
-            found.push(format!("diff.embedder: another one (sha256 {}, here {})", short(theirs), short(ours)));
+            found.push(format!(
+                "diff.embedder: another one (sha256 {}, here {})",
+                short(theirs),
+                short(ours)
+            ));
         }
         compare("diff", &self.settings, &own.settings, &mut found);
         found
@@ -258,7 +267,8 @@ mod tests {
 
     #[test]
     fn a_floor_of_other_settings_is_refused_with_the_keys_that_differ() {
-        let read = |settings: DiffSection| FloorReading { settings: compared(&settings), ..Default::default() };
+        let read =
+            |settings: DiffSection| FloorReading { settings: compared(&settings), ..Default::default() };
         let file = FloorFile::new("base", read(DiffSection::default()));
         let mut own = DiffSection { bootstrap: 7, ..Default::default() };
         file.must_fit(Path::new("floor.json"), &read(own.clone())).unwrap();

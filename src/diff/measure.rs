@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use super::columns::{ColumnPlaces, Columns};
 use super::findings::Findings;
-use super::score::Score;
 use super::inputs::Inputs;
 use super::plot::{Number, Plot, TokenLists};
 use super::reading::Reading;
+use super::score::Score;
 use crate::recipe::DiffSection;
 
 /// A measure: the type is its record, which stands in `readability.json` under the key that [`super::measures`] lists it

@@ -4,13 +4,13 @@ use anyhow::Result;
 
 use super::columns::{ColumnPlaces, Columns};
 use super::findings::Findings;
-use super::score::Score;
 use super::inputs::Inputs;
 use super::measure::{Measure, Needs, Work};
 use super::measures::for_each_measure;
 use super::plot::{Number, Plot, TokenLists};
 use super::reading::Reading;
 use super::record::Readability;
+use super::score::Score;
 use crate::recipe::DiffSection;
 
 /// A measure of any type: [`Measure`] without its record.
@@ -96,6 +96,11 @@ pub const MEASURES: &[ListedMeasure] = for_each_measure!(listed);
 /// Those that the settings ask for.
 pub fn wanted(settings: &DiffSection) -> impl Iterator<Item = &'static ListedMeasure> {
     MEASURES.iter().filter(|measure| (measure.is_wanted)(settings))
+}
+
+/// All scores of an analysis, in the order of the measures.
+pub fn scores(record: &Readability) -> Vec<Score> {
+    MEASURES.iter().flat_map(|m| (m.scores)(record)).filter(|score| score.value.is_finite()).collect()
 }
 
 /// What those need together.

@@ -3,8 +3,6 @@
 
 use super::decode::TopToken;
 use super::readout::mean;
-use super::record::Readability;
-use super::registry::MEASURES;
 use super::statistics::Interval;
 
 /// What a score is resolved to where it is not a count.
@@ -23,11 +21,6 @@ pub struct Score {
     pub interval: Option<Interval>,
     /// The least step of the number: 1/k of a share of k.
     pub resolution: f64,
-}
-
-/// All scores of an analysis, in the order of the measures.
-pub fn scores(record: &Readability) -> Vec<Score> {
-    MEASURES.iter().flat_map(|m| (m.scores)(record)).filter(|h| h.value.is_finite()).collect()
 }
 
 /// Mean share of relevant tokens over positions; none without narrow text.

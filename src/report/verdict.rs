@@ -227,6 +227,7 @@ pub fn reader_rows(verdict: &Verdict) -> Vec<[String; 8]> {
 
 fn reader_row(claim: &ReaderClaim) -> [String; 8] {
     let absent = || ABSENT.to_string();
+    let p_value = |p: f64| p_value(p).trim_start_matches("= ").to_string();
     let own = match (claim.exceeds_own_null, claim.own_null_p) {
         (Some(_), Some(p)) => p_value(p),
         (Some(true), None) => "above".into(),

@@ -85,8 +85,10 @@ impl RunRecord {
 
     /// The readers that its recipe names beforehand (`claims.primaries`), or the default.
     pub fn primaries(&self) -> Vec<String> {
-        let named = self.recipe_table.as_ref().and_then(|table| table.get("claims")?.get("primaries")?.as_array());
-        let keys = |list: &Vec<toml::Value>| list.iter().filter_map(|v| v.as_str().map(String::from)).collect();
+        let named =
+            self.recipe_table.as_ref().and_then(|table| table.get("claims")?.get("primaries")?.as_array());
+        let keys =
+            |list: &Vec<toml::Value>| list.iter().filter_map(|v| v.as_str().map(String::from)).collect();
         named.map_or_else(|| ClaimsSection::default().primaries, keys)
     }
 

@@ -74,7 +74,9 @@ pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<ClaimedRun> 
             let out = match (out, &request.reference) {
                 (Some(out), _) => out.clone(),
                 (None, None) => run.diff(),
-                (None, Some(reference)) => run.path().join(format!("diff-from-{}", Reference::find(reference)?.folder())),
+                (None, Some(reference)) => {
+                    run.path().join(format!("diff-from-{}", Reference::find(reference)?.folder()))
+                }
             };
             read_run_against(&run, request.reference.as_deref(), &set, &out, interrupt)?;
             if out == run.diff() { dir.clone() } else { out }

@@ -15,7 +15,7 @@ use crate::claims::{self, ClaimedRun};
 use crate::data::mixture::Role;
 use crate::diff::floor::FEWEST;
 use crate::diff::floor_file::{self, FloorFile, FloorOrganism, FloorTraining, tuned_hash};
-use crate::diff::score::scores;
+use crate::diff::registry::scores;
 use crate::diff::store;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;

@@ -82,12 +82,9 @@ fn the_page_of_a_sweep_says_what_its_claims_say() {
         claims["counts"]["verdicts"][0]["runs"] = 3.into();
     });
     let page = html::page(&runs()).unwrap();
-    for text in [
-        "Lift AUROC meets its null at mix 7.5",
-        "Lift: 0.987 at mix 0",
-        ": 0.876 at ",
-        "3 runs: readable",
-    ] {
+    for text in
+        ["Lift AUROC meets its null at mix 7.5", "Lift: 0.987 at mix 0", ": 0.876 at ", "3 runs: readable"]
+    {
         assert!(page.contains(text), "{text}");
     }
     // Some of the cells, or a cell that has changed, is another set of runs.
@@ -108,7 +105,10 @@ fn claims_that_are_not_fresh_are_made_again_and_nothing_is_said() {
     let computed = fresh();
     assert!(!path.exists());
     assert_eq!(write_run(&run).unwrap().claims, computed);
-    assert_eq!(computed.rests_on.keys().collect::<Vec<_>>(), ["diff/readability.json", "manifest.json", "recipe.toml"]);
+    assert_eq!(
+        computed.rests_on.keys().collect::<Vec<_>>(),
+        ["diff/readability.json", "manifest.json", "recipe.toml"]
+    );
     assert_eq!(
         computed.rests_on["manifest.json"],
         trainer::sha256::sha256_content(&run.join("manifest.json")).unwrap()

@@ -19,13 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
-use crate::diff::score::{FINE, Score};
 use crate::diff::loss_texts::{LossSet, LossTexts, Nll, Sums};
 use crate::diff::losses::{Change, DocumentDraws, Edit, Side, losses_under, mean, mean_of};
 use crate::diff::mean_difference::{factor_to, later, mean_vector, norm, scaled};
 use crate::diff::measure::{Measure, Work, loss_tokens, share_read};
 use crate::diff::plot::{Baseline, Ink, NullBand, Number, Plot, PlotAxis, PlotSeries, places};
 use crate::diff::reading::Reading;
+use crate::diff::score::{FINE, Score};
 use crate::diff::statistics::{Interval, Null};
 use crate::recipe::DiffSection;
 

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, decode, decode_both};
 use crate::diff::findings::Findings;
-use crate::diff::score::{Score, relevance_score};
 use crate::diff::measure::{Measure, Work};
 use crate::diff::plot::{Ink, Plot};
 use crate::diff::reading::Reading;
 use crate::diff::readout::{Decoding, Relevance};
 use crate::diff::relevance::{DecodedTokens, TokenRelevance, read_in, relevances};
+use crate::diff::score::{Score, relevance_score};
 use crate::diff::statistics::{Interval, Null, interval};
 use crate::recipe::DiffSection;
 

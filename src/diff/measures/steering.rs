@@ -11,13 +11,13 @@ use crate::diff::coherence::CoherenceRule;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::{centroid, mean_cosine};
 use crate::diff::findings::Findings;
-use crate::diff::score::{FINE, Score};
 use crate::diff::mean_difference::{factor_to, norm};
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries, PlotStyle, places};
 use crate::diff::prompts::Prompts;
 use crate::diff::reading::Reading;
 use crate::diff::readout::{self, best};
+use crate::diff::score::{FINE, Score};
 use crate::diff::statistics::{Interval, Null, interval, mean, spread};
 use crate::diff::strength::{Search, pairs};
 use crate::diff::writing::{Job, jobs, steering_vector, texts, write};
@@ -516,7 +516,13 @@ impl SteeredTexts {
                     unsteered: of(&self.unsteered),
                     base: of(&self.base),
                     steered_base: self.steered_base.get(i).map(|texts| of(texts)).unwrap_or_default(),
-                    null: self.null.get(i).iter().flat_map(|sets| sets.iter()).flat_map(|texts| of(texts)).collect(),
+                    null: self
+                        .null
+                        .get(i)
+                        .iter()
+                        .flat_map(|sets| sets.iter())
+                        .flat_map(|texts| of(texts))
+                        .collect(),
                 });
             }
         }
@@ -581,7 +587,10 @@ pub fn steer(reading: &Reading, directions: &[&[f32]], strengths: &[f64]) -> Res
         steered: blocks,
         null: (0..positions).map(|i| null_blocks[i * null..(i + 1) * null].to_vec()).collect(),
         base: texts(reading, &of_base)?,
-        steered_base: steered_base.chunks(block).map(|new| texts(reading, new)).collect::<Result<Vec<_>>>()?,
+        steered_base: steered_base
+            .chunks(block)
+            .map(|new| texts(reading, new))
+            .collect::<Result<Vec<_>>>()?,
         prompts: prompts.texts,
         coherent: shares[..positions].to_vec(),
         coherent_unsteered: shares[positions],

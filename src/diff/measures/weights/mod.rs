@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use self::spectrum::{ModuleSpectrum, TotalSpectrum};
 use self::vocabulary::Direction;
 use crate::diff::columns::{ColumnPlaces, Columns};
+use crate::diff::decode::TopToken;
 use crate::diff::findings::Findings;
-use crate::diff::score::{FINE, Score};
 use crate::diff::measure::{Measure, Work};
-use crate::diff::plot::{Number, Plot};
+use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries, TokenLists, places};
 use crate::diff::reader_score::{ReaderNull, ReaderScore};
 use crate::diff::reading::Reading;
+use crate::diff::score::{FINE, Score};
 use crate::diff::statistics::Interval;
 use crate::recipe::DiffSection;
 
@@ -148,10 +149,7 @@ impl Measure for Weights {
     fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
         row.put_late("weights_write_auroc", record.and_then(|r| r.reader.score));
         row.put_late("weights_write_auroc_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
-        row.put_late(
-            "weights_write_auroc_high",
-            record.and_then(|r| r.reader.interval).map(|ends| ends[1]),
-        );
+        row.put_late("weights_write_auroc_high", record.and_then(|r| r.reader.interval).map(|ends| ends[1]));
         row.put_late("weights_read_auroc", record.and_then(|r| r.read_auroc));
     }
 
@@ -160,7 +158,38 @@ impl Measure for Weights {
     }
 
     fn figures(&self, _: &[usize]) -> Vec<Plot> {
-        Vec::new()
+        if self.share_block.is_empty() {
+            return Vec::new();
+        }
+        let blocks: Vec<usize> = (0..self.share_block.len()).collect();
+        let at = places(&blocks);
+        vec![Plot {
+            key: "weights-block".into(),
+            title: "Where the weights changed".into(),
+            caption: "Share of the squared change of all weights by block.".into(),
+            x: PlotAxis::even("block", "block", 0),
+            y: PlotAxis::from_0("share of the squared change", 2, 0.0),
+            series: vec![PlotSeries::curve(Ink::Tuned, "change", &at, &self.share_block)],
+            null: None,
+        }]
+    }
+
+    fn tokens(&self, _: &[usize]) -> Vec<TokenLists> {
+        let lists: Vec<(String, Vec<TopToken>)> = self
+            .directions
+            .iter()
+            .filter(|direction| direction.index == 0)
+            .flat_map(|direction| {
+                let name = &direction.module;
+                [
+                    (name.clone(), direction.top.clone()),
+                    (format!("{name}, opposite"), direction.bottom.clone()),
+                ]
+            })
+            .collect();
+        let title = "Words along the first singular direction of the modules that changed most".to_string();
+        let found = TokenLists { key: "weights", title, lists };
+        (!self.directions.is_empty()).then_some(found).into_iter().collect()
     }
 
     fn numbers(&self) -> Vec<Number> {
