@@ -2,9 +2,11 @@
 //! claims (the table of `trainer diff`, the report, `summary.csv`, `trainer tune`) reads them from here.
 //!
 //! [`readable`] and [`gone`] are the two claims on a run, beside what it [`learned`] and the [`length`] of the difference;
-//! [`across`] is what may be said of runs together. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest on.
+//! [`across`] is what may be said of runs together. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest
+//! on, and [`check`] computes them again.
 
 pub mod across;
+pub mod check;
 pub mod dose;
 pub mod file;
 pub mod frontier;
@@ -15,11 +17,15 @@ pub mod meets_null;
 pub mod readable;
 pub mod rules;
 pub mod run;
+pub mod seeds;
 pub mod setting;
 pub mod store;
+pub mod summary;
 pub mod trace;
+pub mod training;
 
 pub use self::across::AcrossRuns;
+pub use self::check::{ClaimsDifference, StoredClaims, check_run, check_sweep};
 pub use self::run::{ClaimedRun, RunClaims, write_run};
 pub use self::store::{across_runs, read_all, write_sweep};
 

@@ -40,6 +40,14 @@ pub struct RunClaims {
 }
 
 impl RunClaims {
+    /// The claims as the files of a run say today, whatever its `claims.json` says.
+    ///
+    /// # Errors
+    /// If a file that they rest on cannot be read.
+    pub(super) fn computed(run: &RunRecord) -> Result<Self> {
+        Ok(Self::of(run, hashes(&run.dir, &rests_on(&run.dir))?))
+    }
+
     /// Applies the rules to a run.
     fn of(run: &RunRecord, rests_on: RestsOn) -> Self {
         let analysis = run.readability.as_ref();
@@ -109,9 +117,7 @@ impl ClaimedRun {
 /// As [`RunRecord::read`]; if the folder cannot be written.
 pub fn write_run(dir: &Path) -> Result<ClaimedRun> {
     let record = RunRecord::read(dir)?;
-    let rests_on = hashes(dir, &rests_on(dir))?;
-    let claims = RunClaims::of(&record, rests_on);
-    let run = ClaimedRun { record, claims };
+    let run = ClaimedRun { claims: RunClaims::computed(&record)?, record };
     run.write()?;
     Ok(run)
 }

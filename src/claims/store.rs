@@ -25,6 +25,13 @@ pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<ClaimedRun>> {
 /// # Errors
 /// If a file that the claims rest on cannot be read.
 pub fn across_runs(runs: &[ClaimedRun]) -> Result<AcrossRuns> {
+    let (sweep, rests_on) = rests_on_runs(runs)?;
+    let fresh = sweep.and_then(|sweep| fresh(&sweep, &rests_on));
+    Ok(fresh.unwrap_or_else(|| AcrossRuns::of(runs, rests_on)))
+}
+
+/// What claims on some runs together rest on, and the sweep folder whose cells all of them are.
+pub(super) fn rests_on_runs(runs: &[ClaimedRun]) -> Result<(Option<PathBuf>, RestsOn)> {
     let mut rests_on = RestsOn::new();
     let sweep = sweep_of(runs);
     for run in runs {
@@ -33,13 +40,13 @@ pub fn across_runs(runs: &[ClaimedRun]) -> Result<AcrossRuns> {
             (Some(_), Some(name)) => format!("cells/{}", name.to_string_lossy()),
             _ => run.id.clone(),
         };
-        let recipe = RunDir::new(&run.dir).recipe();
-        let recipe = recipe.strip_prefix(&run.dir).unwrap_or(&recipe).to_path_buf();
-        let all = run.claims.rests_on.clone().into_iter().chain(hashes(&run.dir, &[recipe])?);
+        let folder = RunDir::new(&run.dir);
+        let beside = [folder.recipe(), folder.metrics()];
+        let beside = beside.map(|file| file.strip_prefix(&run.dir).unwrap_or(&file).to_path_buf());
+        let all = run.claims.rests_on.clone().into_iter().chain(hashes(&run.dir, &beside)?);
         rests_on.extend(all.map(|(file, sha256)| (format!("{name}/{file}"), sha256)));
     }
-    let fresh = sweep.and_then(|sweep| fresh(&sweep, &rests_on));
-    Ok(fresh.unwrap_or_else(|| AcrossRuns::of(runs, rests_on)))
+    Ok((sweep, rests_on))
 }
 
 /// Writes the claims on every cell of a sweep folder and on all of them together, where those there are not fresh.

@@ -16,6 +16,7 @@ pub mod embedder;
 pub mod estimate;
 pub mod findings;
 pub mod hashes;
+pub mod headline;
 pub mod inputs;
 pub mod lexicon;
 pub mod loss_texts;

@@ -8,8 +8,8 @@ use super::rules::{GONE_RULE, READABLE_RULE};
 use super::verdict::{gone_headline, gone_reasons, reasons};
 use super::visible::{one_line, token};
 use crate::claims::ClaimedRun;
+use crate::claims::trace::STEERING;
 use crate::diff::decode::TopToken;
-use crate::diff::measures::steering::Gain;
 use crate::diff::readout::Decoding;
 
 /// Length to which an example of generated text is cut.
@@ -163,8 +163,7 @@ fn sentences(run: &ClaimedRun) -> Vec<String> {
 
 /// The first steered text at the position whose steered text is most similar to the narrow text.
 fn example(run: &ClaimedRun) -> Option<String> {
-    let gain = Gain::of(run.readability.as_ref()?)?;
-    let position = gain.record.positions[gain.best()?];
+    let position = run.claims.trace.get(STEERING)?.position?;
     let line = run.steering.as_ref()?.iter().find(|l| l.position == position)?;
     let text = line.steered.iter().find(|t| !t.trim().is_empty())?;
     Some(format!(

@@ -9,7 +9,6 @@ use anyhow::Result;
 
 use crate::behaviour::Behaviour;
 use crate::corpus::mix::Mix;
-use crate::diff::measures::probe::Probe;
 use crate::diff::measures::steering::SteeringLine;
 use crate::diff::record::Readability;
 use crate::diff::store;
@@ -78,11 +77,6 @@ impl MixRatio {
 }
 
 impl RunRecord {
-    /// The probe with labelled examples.
-    pub fn probe(&self) -> Option<&Probe> {
-        self.readability.as_ref()?.probe.as_ref()
-    }
-
     /// Reads a run folder. A path that is no run folder, or a file in it that cannot be understood, is an
     /// [`InputError`] that lists every fault found.
     pub fn read(dir: impl AsRef<Path>) -> Result<Self> {

@@ -31,6 +31,14 @@ fn table_page_and_summary_say_what_the_claims_say() {
         claims["readable"]["headline"] = "readable by reading claims.json".into();
         claims["gone"]["state"] = "not-found".into();
         claims["gone"]["headline"] = "gone as claims.json says".into();
+        let lens = &mut claims["trace"]["lens"];
+        (lens["value"], lens["position"], lens["p"]) = (0.35.into(), 3.into(), 0.125.into());
+        lens["null"] = 0.45.into();
+        let steering = &mut claims["trace"]["steering"]["beside"];
+        assert!(steering["plain"]["value"].is_number(), "{steering}");
+        steering["plain"]["value"] = 0.255.into();
+        steering["ceiling"]["value"] = 0.265.into();
+        steering["gain"]["value"] = 0.275.into();
         claims["length"]["relative"] = 0.625.into();
         claims["learned"]["loss_tuned"] = 7.5.into();
     });
@@ -54,6 +62,11 @@ fn table_page_and_summary_say_what_the_claims_say() {
         assert!(page.to_lowercase().contains(&text.to_lowercase()), "{text}");
     }
     assert!(table.contains("gone as far as a probe tells"), "{table}");
+    // The row of the table too.
+    let text = table.clone() + &page;
+    for part in ["0.35 at 3, p 0.125", "null 0.45", "plain 0.255, ceiling 0.265", "+0.275"] {
+        assert!(text.contains(part), "{part}: {table}");
+    }
     let json = analysis_json(&run[0]).unwrap();
     assert_eq!(json["claims"]["gone"]["state"], "not-found");
     assert_eq!(json["layer"], 8);
@@ -73,6 +86,9 @@ fn the_page_of_a_sweep_says_what_its_claims_say() {
         let lift = &mut claims["settings"][0]["doses"]["lift"][0];
         assert_eq!(lift["runs"].as_array().unwrap().len(), 2);
         lift["mean"] = 0.987.into();
+        let doses = &mut claims["settings"][0]["doses"];
+        doses["steering.plain"][0]["mean"] = 0.654.into();
+        doses["steering.ceiling"][0]["mean"] = 0.765.into();
         let meets = &mut claims["settings"][0]["meets_null"][0];
         assert_eq!(meets["measure"], "lift");
         meets["at"] = 7.5.into();
@@ -83,6 +99,8 @@ fn the_page_of_a_sweep_says_what_its_claims_say() {
     for text in [
         "Lift AUROC meets its null at mix 7.5",
         "Lift: 0.987 at mix 0",
+        "Plain: 0.654 at mix 0",
+        "Narrow text to itself: 0.765 at mix 0",
         ": 0.876 at ",
         "3 of 10 measured runs",
     ] {
