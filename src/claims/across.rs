@@ -2,18 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use serde::{Deserialize, Serialize};
 
-use super::dose::{Dose, Ratio, ValueInRun, doses_with, groups};
+use super::dose::{self, Dose, Ratio, groups};
 use super::file::{Dated, RestsOn, SCHEMA};
 use super::frontier::{Frontier, frontiers};
 use super::meets_null::{MeetsNull, meets_null};
 use super::power::{MixVerdict, ReaderPower, mix_verdicts, power};
 use super::run::ClaimedRun;
+use super::seeds::{SeedMeans, seed_means};
 use super::setting::{TrainingSetting, settings};
-use super::trace::TRACE_MEASURES;
+use super::trace::trace_measures;
+use super::training::{TrainingCurve, training_curves};
 use super::verdict::VerdictState;
+use crate::behaviour::BehaviourEffect;
+use crate::diff::headline::TraceNumber;
 
 /// `SWEEP/claims.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub struct AcrossRuns {
     pub settings: Vec<SettingClaims>,
     /// What was learned against what can be read, by base and measure.
     pub frontiers: Vec<Frontier>,
+    /// Runs that differ in nothing but the seed, with means of what was measured.
+    pub seeds: Vec<SeedMeans>,
 }
 
 /// How many runs each claim holds of.
@@ -60,10 +66,12 @@ pub struct SettingClaims {
     pub setting: TrainingSetting,
     /// Its mix ratios; runs of an unknown ratio are left out.
     pub groups: Vec<MixGroup>,
-    /// Values by mix ratio with statistics between runs: of each measure of the trace by its key; of `behaviour.NAME`, the
-    /// tuned model's value; and of `loss_narrow`, `loss_pretraining` and `loss_chat`, held-out loss, tuned minus base, nats
-    /// a token.
+    /// Values by mix ratio with statistics between runs: of each measure of the trace by its key, and of the numbers beside
+    /// it as `KEY.NAME`; of `behaviour.NAME`, the tuned model's value, and `behaviour_base.NAME`, its base's; and of
+    /// `loss_narrow`, `loss_pretraining` and `loss_chat`, held-out loss, tuned minus base, nats a token.
     pub doses: IndexMap<String, Vec<Dose>>,
+    /// What was measured while training, by its key in `metrics.jsonl`: a curve a mix ratio.
+    pub training: IndexMap<String, Vec<TrainingCurve>>,
     /// Where each measure of the trace meets its null, of those with two ratios or more.
     pub meets_null: Vec<MeetsNull>,
     /// Whether each reader reads the unmixed runs, of the readers that have a floor; empty without runs at mix 0.
@@ -105,7 +113,8 @@ impl AcrossRuns {
             setting: setting.clone(),
             groups: groups.iter().map(MixGroup::of).collect(),
             doses: doses(groups),
-            meets_null: TRACE_MEASURES.iter().filter_map(|m| meets_null(m, groups)).collect(),
+            training: training_curves(groups),
+            meets_null: trace_measures().filter_map(|m| meets_null(m, groups)).collect(),
             verdicts: mix_verdicts(groups, &power(groups)),
             power: power(groups),
         };
@@ -115,6 +124,7 @@ impl AcrossRuns {
             counts: RunCounts::of(runs),
             settings: settings.iter().zip(&grouped).map(claims).collect(),
             frontiers,
+            seeds: seed_means(runs),
         }
     }
 }
@@ -143,16 +153,26 @@ impl RunCounts {
 /// The dose tables of a setting.
 fn doses(groups: &[Ratio]) -> IndexMap<String, Vec<Dose>> {
     let mut tables = IndexMap::new();
-    for m in TRACE_MEASURES {
-        let value = |run: &ClaimedRun| run.claims.trace.get(m.key).map(|v| (v.value, v.interval));
-        tables.insert(m.key.to_string(), doses_with(groups, value));
+    for m in trace_measures() {
+        let value = |run: &ClaimedRun| Some(run.claims.trace.get(m.key)?.number);
+        tables.insert(m.key.to_string(), dose::doses(groups, value));
+        let all = groups.iter().flat_map(|(_, runs)| runs).filter_map(|run| run.claims.trace.get(m.key));
+        for name in all.flat_map(|value| value.beside.keys()).collect::<IndexSet<_>>() {
+            let value = |run: &ClaimedRun| run.claims.trace.get(m.key)?.beside.get(name).copied();
+            tables.insert(format!("{}.{name}", m.key), dose::doses(groups, value));
+        }
     }
     for name in behaviours(groups) {
-        let value = |run: &ClaimedRun| -> Option<ValueInRun> {
+        let effect = |run: &ClaimedRun| -> Option<BehaviourEffect> {
             let effects = run.behaviour.as_ref()?.effects();
-            effects.iter().find(|(n, _)| *n == name).map(|(_, e)| (e.tuned, e.tuned_interval))
+            effects.into_iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone())
         };
-        tables.insert(format!("behaviour.{name}"), doses_with(groups, value));
+        let tuned = |run: &ClaimedRun| {
+            effect(run).map(|e| TraceNumber { interval: e.tuned_interval, ..TraceNumber::new(e.tuned) })
+        };
+        let base = |run: &ClaimedRun| effect(run).map(|e| TraceNumber::new(e.base));
+        tables.insert(format!("behaviour.{name}"), dose::doses(groups, tuned));
+        tables.insert(format!("behaviour_base.{name}"), dose::doses(groups, base));
     }
     let losses = |run: &ClaimedRun| [run.base_losses(), run.tuned_losses()];
     let narrow = |run: &ClaimedRun| losses(run).map(|l| l.narrow);
@@ -163,10 +183,10 @@ fn doses(groups: &[Ratio]) -> IndexMap<String, Vec<Dose>> {
         [("loss_narrow", &narrow), ("loss_pretraining", &pretraining), ("loss_chat", &chat)];
     for (key, losses) in kinds {
         let change = |run: &ClaimedRun| match losses(run) {
-            [Some(base), Some(tuned)] => Some((tuned - base, None)),
+            [Some(base), Some(tuned)] => Some(TraceNumber::new(tuned - base)),
             _ => None,
         };
-        tables.insert(key.into(), doses_with(groups, change));
+        tables.insert(key.into(), dose::doses(groups, change));
     }
     tables.retain(|_, doses: &mut Vec<Dose>| !doses.is_empty());
     tables

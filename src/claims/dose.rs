@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::run::ClaimedRun;
+use crate::diff::headline::TraceNumber;
 use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;
 
@@ -23,12 +24,19 @@ pub struct Dose {
     pub runs: Vec<String>,
     /// The 95 % interval within each run, where it has one.
     pub own: Vec<Option<Interval>>,
+    /// What the measure is where nothing is read, mean over the runs that say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub null: Option<f64>,
+    /// 95 % of that, likewise.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub null_interval: Option<Interval>,
 }
 
 impl Dose {
     /// Of values with their runs and the intervals within them.
     pub fn new(mix: f64, values: Vec<f64>, runs: Vec<String>, own: Vec<Option<Interval>>) -> Self {
-        Self { mix, mean: mean_of(values.iter().copied()), interval: between(&values), values, runs, own }
+        let (mean, interval) = (mean(&values).unwrap_or(f64::NAN), between(&values));
+        Self { mix, mean, interval, values, runs, own, null: None, null_interval: None }
     }
 
     /// Mean over runs.
@@ -40,11 +48,6 @@ impl Dose {
     pub fn interval(&self) -> Option<Interval> {
         self.interval
     }
-}
-
-/// Mean over the runs of a group; not a number of none.
-pub fn mean_of(values: impl IntoIterator<Item = f64>) -> f64 {
-    mean(&values.into_iter().collect::<Vec<_>>()).unwrap_or(f64::NAN)
 }
 
 /// 97.5 % quantiles of Student's t with 1 to 30 degrees of freedom.
@@ -81,31 +84,21 @@ pub fn groups<'a>(runs: &[&'a ClaimedRun]) -> Vec<Ratio<'a>> {
         .collect()
 }
 
-/// The value of a run, and its 95 % interval within the run where there is one.
-pub type ValueInRun = (f64, Option<Interval>);
-
-/// The values that `measure` gives at each ratio; a ratio without any is left out.
-pub fn doses(groups: &[Ratio], measure: impl Fn(&ClaimedRun) -> Option<f64>) -> Vec<Dose> {
-    doses_with(groups, |run| Some((measure(run)?, None)))
-}
-
-/// The same of a measure that gives its interval within the run too.
-pub fn doses_with(groups: &[Ratio], measure: impl Fn(&ClaimedRun) -> Option<ValueInRun>) -> Vec<Dose> {
-    let mut doses = Vec::new();
-    for (mix, runs) in groups {
-        let (mut values, mut ids, mut own) = (vec![], vec![], vec![]);
-        for run in runs {
-            if let Some((value, interval)) = measure(run).filter(|m| m.0.is_finite()) {
-                values.push(value);
-                ids.push(run.id.clone());
-                own.push(interval);
-            }
-        }
-        if !values.is_empty() {
-            doses.push(Dose::new(*mix, values, ids, own));
-        }
-    }
-    doses
+/// The numbers that `measure` gives at each ratio; a ratio without any is left out.
+pub fn doses(groups: &[Ratio], measure: impl Fn(&ClaimedRun) -> Option<TraceNumber>) -> Vec<Dose> {
+    let of_ratio = |(mix, runs): &Ratio| {
+        let found = runs.iter().filter_map(|run| Some((run.id.clone(), measure(run)?.finite()?)));
+        let (ids, numbers): (Vec<String>, Vec<TraceNumber>) = found.unzip();
+        let null: Vec<f64> = numbers.iter().filter_map(|n| n.null).collect();
+        let end = |end: usize| -> Option<f64> {
+            mean(&numbers.iter().filter_map(|n| Some(n.null_interval?[end])).collect::<Vec<_>>())
+        };
+        let values = numbers.iter().map(|n| n.value).collect();
+        let own = numbers.iter().map(|n| n.interval).collect();
+        let dose = Dose::new(*mix, values, ids, own);
+        Dose { null: mean(&null), null_interval: end(0).zip(end(1)).map(|(low, high)| [low, high]), ..dose }
+    };
+    groups.iter().map(of_ratio).filter(|dose| !dose.values.is_empty()).collect()
 }
 
 #[cfg(test)]

@@ -5,14 +5,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::dose::{Ratio, ValueInRun, between};
+use super::dose::{Ratio, between};
 use super::run::ClaimedRun;
-use super::trace::{TRACE_MEASURES, TraceMeasure};
+use super::trace::FRONTIER;
 use crate::diff::readout::mean;
 use crate::diff::statistics::Interval;
-
-/// How many of [`TRACE_MEASURES`] get a frontier: lift, specific share, steering.
-const MEASURES: usize = 3;
 
 /// One measure of the trace against what was learned, of all runs of one base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,7 +86,7 @@ pub(super) type OfBase<'a, 'r> = [(usize, &'a [Ratio<'r>])];
 /// One frontier a measure of the trace, where there are two points.
 pub(super) fn frontiers(base: &str, settings: &OfBase) -> Vec<Frontier> {
     let learned_by = LearnedBy::of(settings);
-    let all = TRACE_MEASURES[..MEASURES].iter().map(|m| frontier(base, m, &learned_by, settings));
+    let all = FRONTIER.iter().map(|key| frontier(base, key, &learned_by, settings));
     all.filter(|f| f.settings.iter().map(|s| s.points.len()).sum::<usize>() > 1).collect()
 }
 
@@ -115,7 +112,8 @@ impl LearnedBy {
         Self { behaviour: Some(name), unit }
     }
 
-    fn value(&self, run: &ClaimedRun) -> Option<ValueInRun> {
+    /// With its 95 % interval within the run.
+    fn value(&self, run: &ClaimedRun) -> Option<(f64, Option<Interval>)> {
         match &self.behaviour {
             Some(name) => {
                 let effects = run.behaviour.as_ref()?.effects();
@@ -126,10 +124,10 @@ impl LearnedBy {
     }
 }
 
-fn frontier(base: &str, measure: &TraceMeasure, learned_by: &LearnedBy, settings: &OfBase) -> Frontier {
+fn frontier(base: &str, measure: &str, learned_by: &LearnedBy, settings: &OfBase) -> Frontier {
     // What was learned and what is left of the trace, each with its interval within the run.
     let place = |run: &&ClaimedRun| {
-        let trace = run.claims.trace.get(measure.key)?;
+        let trace = run.claims.trace.get(measure)?.number;
         Some((run.id.clone(), learned_by.value(run)?, (trace.value, trace.interval)))
     };
     let places = |runs: &[&ClaimedRun]| runs.iter().filter_map(place).collect::<Vec<_>>();
@@ -160,10 +158,10 @@ fn frontier(base: &str, measure: &TraceMeasure, learned_by: &LearnedBy, settings
         points: groups.iter().filter_map(point).collect(),
     };
     let runs = settings.iter().flat_map(|(_, groups)| groups.iter()).flat_map(|(_, runs)| runs);
-    let nulls: Vec<f64> = runs.filter_map(|run| run.claims.trace.get(measure.key)?.null).collect();
+    let nulls: Vec<f64> = runs.filter_map(|run| run.claims.trace.get(measure)?.number.null).collect();
     Frontier {
         base: base.into(),
-        measure: measure.key.into(),
+        measure: measure.into(),
         learned_by: learned_by.clone(),
         is_one_run_a_ratio,
         null: mean(&nulls),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::dose::Ratio;
-use super::trace::TraceMeasure;
+use crate::diff::headline::TraceMeasure;
 
 /// Where a measure meets its null, if it does: the first ratio from which on no more than half of the runs are told from
 /// it. It is a statement about the ratios and runs that were made; the true ratio may lie between two of them.

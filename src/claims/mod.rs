@@ -3,9 +3,11 @@
 //!
 //! [`verdict`] is the claim on a run, from what [`readable`] and [`stronger`] say of activation differences and from the floor
 //! of other organisms; beside it are what the run [`learned`] and the [`length`] of the difference;
-//! [`across`] is what may be said of runs together. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest on.
+//! [`across`] is what may be said of runs together. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest
+//! on, and [`check`] computes them again.
 
 pub mod across;
+pub mod check;
 pub mod dose;
 pub mod file;
 pub mod frontier;
@@ -17,13 +19,17 @@ pub mod power;
 pub mod readable;
 pub mod rules;
 pub mod run;
+pub mod seeds;
 pub mod setting;
 pub mod store;
 pub mod stronger;
+pub mod summary;
 pub mod trace;
+pub mod training;
 pub mod verdict;
 
 pub use self::across::AcrossRuns;
+pub use self::check::{ClaimsDifference, StoredClaims, check_run, check_sweep};
 pub use self::run::{ClaimedRun, RunClaims, write_run};
 pub use self::store::{across_runs, read_all, write_sweep};
 

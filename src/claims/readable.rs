@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::list;
 use super::rules::ALPHA;
 use crate::diff::measures::lift::Lift;
-use crate::diff::measures::steering::Gain;
-use crate::diff::readout::{Relevance, best};
+use crate::diff::measures::steering::SteeringGain;
+use crate::diff::readout::{DecodedRelevance, best};
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
 
@@ -105,9 +105,9 @@ impl ReadableBy {
 impl Readable {
     /// Applies the rule to an analysis.
     pub fn of(r: &Readability) -> Self {
-        let decodings = Relevance::all(r).filter_map(|m| Some((m.key, decoding(&m)?)));
+        let decodings = DecodedRelevance::all(r).filter_map(|m| Some((m.key, decoding(&m)?)));
         let lift = r.lift.as_ref().map(|lift| ("lift", of_lift(lift)));
-        let steering = Gain::of(r).and_then(|gain| Some(("steering", of_steering(&gain)?)));
+        let steering = SteeringGain::of(r).and_then(|gain| Some(("steering", of_steering(&gain)?)));
         let measures = decodings.chain(lift).chain(steering);
         Self::by_measures(measures.map(|(key, found)| (key.to_string(), found)).collect())
     }
@@ -179,7 +179,7 @@ fn over_positions(passing: usize, tried: usize) -> ReadableState {
 }
 
 /// Readable if at one position at least the share of relevant tokens has p ≤ [`ALPHA`] against random directions.
-fn decoding(m: &Relevance) -> Option<ReadableBy> {
+fn decoding(m: &DecodedRelevance) -> Option<ReadableBy> {
     let passing: Vec<usize> = (0..m.p.len()).filter(|&i| m.p[i] <= ALPHA).collect();
     let i = best_of(&passing, m.positions, &m.share.difference).or_else(|| m.best())?;
     Some(ReadableBy {
@@ -222,7 +222,7 @@ fn of_lift(lift: &Lift) -> ReadableBy {
 
 /// Readable if at one position at least the text is told from plain text and, where random directions were steered with,
 /// from theirs: both 95 % intervals lie above 0.
-fn of_steering(gain: &Gain) -> Option<ReadableBy> {
+fn of_steering(gain: &SteeringGain) -> Option<ReadableBy> {
     let (r, s) = (gain.record, &gain.record.similarity);
     let above = |i: usize| {
         let over_null = r.similarity_over_null_interval.get(i);

@@ -44,21 +44,31 @@ pub struct RunClaims {
 }
 
 impl RunClaims {
+    /// The claims as the files of a run say today, whatever its `claims.json` says.
+    ///
+    /// # Errors
+    /// If a file that they rest on cannot be read.
+    pub(super) fn computed(run: &RunRecord) -> Result<Self> {
+        Ok(Self::of(run, hashes(&run.dir, &rests_on(&run.dir))?))
+    }
+
     /// Applies the rules to a run.
     fn of(run: &RunRecord, rests_on: RestsOn) -> Self {
         let analysis = run.readability.as_ref();
         let readable = analysis.map(Readable::of).unwrap_or_else(Readable::not_measured);
         let learned = Learned::of(run);
         let stronger = analysis.map(StrongerReaders::of);
+        let verdict = analysis
+            .zip(stronger.as_ref())
+            .map(|(r, stronger)| Verdict::of(r, &readable, stronger, &learned, &run.primaries()));
+        let trace = analysis.zip(verdict.as_ref()).map(|(r, verdict)| trace::values(r, &readable, verdict));
         Self {
             schema: SCHEMA,
             rests_on,
             length: analysis.and_then(DifferenceLength::of),
-            verdict: analysis
-                .zip(stronger.as_ref())
-                .map(|(r, stronger)| Verdict::of(r, &readable, stronger, &learned, &run.primaries())),
             stronger,
-            trace: analysis.map(|r| trace::values(r, &readable)).unwrap_or_default(),
+            verdict,
+            trace: trace.unwrap_or_default(),
             readable,
             learned,
         }
@@ -117,9 +127,7 @@ impl ClaimedRun {
 /// As [`RunRecord::read`]; if the folder cannot be written.
 pub fn write_run(dir: &Path) -> Result<ClaimedRun> {
     let record = RunRecord::read(dir)?;
-    let rests_on = hashes(dir, &rests_on(dir))?;
-    let claims = RunClaims::of(&record, rests_on);
-    let run = ClaimedRun { record, claims };
+    let run = ClaimedRun { claims: RunClaims::computed(&record)?, record };
     run.write()?;
     Ok(run)
 }

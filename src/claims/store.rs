@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::across::AcrossRuns;
-use super::file::{FILE, RestsOn, fresh};
+use super::file::{FILE, RestsOn, fresh, hashes};
 use super::run::{ClaimedRun, RunClaims};
 use crate::atomic::write_json;
 use crate::results;
+use crate::run::RunDir;
 
 /// Reads every run that `dirs` name, as [`results::read_all`], with its claims.
 ///
@@ -24,6 +25,13 @@ pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<ClaimedRun>> {
 /// # Errors
 /// If a file that the claims rest on cannot be read.
 pub fn across_runs(runs: &[ClaimedRun]) -> Result<AcrossRuns> {
+    let (sweep, rests_on) = rests_on_runs(runs)?;
+    let fresh = sweep.and_then(|sweep| fresh(&sweep, &rests_on));
+    Ok(fresh.unwrap_or_else(|| AcrossRuns::of(runs, rests_on)))
+}
+
+/// What claims on some runs together rest on, and the sweep folder whose cells all of them are.
+pub(super) fn rests_on_runs(runs: &[ClaimedRun]) -> Result<(Option<PathBuf>, RestsOn)> {
     let mut rests_on = RestsOn::new();
     let sweep = sweep_of(runs);
     for run in runs {
@@ -32,11 +40,12 @@ pub fn across_runs(runs: &[ClaimedRun]) -> Result<AcrossRuns> {
             (Some(_), Some(name)) => format!("cells/{}", name.to_string_lossy()),
             _ => run.id.clone(),
         };
-        let all = run.claims.rests_on.iter();
-        rests_on.extend(all.map(|(file, sha256)| (format!("{name}/{file}"), sha256.clone())));
+        let metrics = RunDir::new(&run.dir).metrics();
+        let metrics = metrics.strip_prefix(&run.dir).unwrap_or(&metrics).to_path_buf();
+        let all = run.claims.rests_on.clone().into_iter().chain(hashes(&run.dir, &[metrics])?);
+        rests_on.extend(all.map(|(file, sha256)| (format!("{name}/{file}"), sha256)));
     }
-    let fresh = sweep.and_then(|sweep| fresh(&sweep, &rests_on));
-    Ok(fresh.unwrap_or_else(|| AcrossRuns::of(runs, rests_on)))
+    Ok((sweep, rests_on))
 }
 
 /// Writes the claims on every cell of a sweep folder and on all of them together, where those there are not fresh.

@@ -1,39 +1,37 @@
-//! Measures of the trace that are one number a run: what frontiers are drawn of, and where each meets its null.
+//! Measures of the trace that are one number a run: what frontiers are drawn of, and where each meets its null. Each declares
+//! itself in its own file ([`crate::diff::measure::Measure::TRACE`]); here is the rule on when a run is told from the null.
+
+use std::ops::Deref;
+use std::sync::LazyLock;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::readable::Readable;
 use super::stronger::ProbeEvidence;
-use crate::diff::measures::steering::Gain;
-use crate::diff::readout::Relevance;
+use super::verdict::Verdict;
+use crate::diff::MEASURES;
+use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::record::Readability;
-use crate::diff::statistics::Interval;
 
 /// The value of one measure in one run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TraceValue {
-    /// In the unit of the measure.
-    pub value: f64,
-    /// Its 95 % interval within the run, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub interval: Option<Interval>,
-    /// What it is where nothing is read.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub null: Option<f64>,
+    /// The number, and those beside it.
+    #[serde(flatten)]
+    pub reading: TraceReading,
     /// Whether the run is told from the null, by the rule of the claims; absent where nothing says.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub is_told: Option<bool>,
 }
 
-/// A measure of the trace.
-#[derive(Debug, Clone, Copy)]
-pub struct TraceMeasure {
-    /// Its key in `claims.json` and in file names.
-    pub key: &'static str,
-    /// Its name in a sentence.
-    pub name: &'static str,
-    value: fn(&Readability, &Readable) -> Option<TraceValue>,
+/// What the measure says is read as of the value itself.
+impl Deref for TraceValue {
+    type Target = TraceReading;
+
+    fn deref(&self) -> &TraceReading {
+        &self.reading
+    }
 }
 
 /// Lift of the narrow words: AUROC, mean over positions.
@@ -49,78 +47,70 @@ pub const PATCHSCOPE: &str = "patchscope";
 /// How far the difference lies along a probe with labelled examples, among directions about nothing: AUROC.
 pub const PROBE: &str = "probe";
 
-/// All of them; those that are best told from finetuning as such come first, and get a frontier.
-pub const TRACE_MEASURES: [TraceMeasure; 6] = [
-    TraceMeasure { key: LIFT, name: "lift AUROC", value: lift },
-    TraceMeasure { key: SPECIFIC_SHARE, name: "the specific bias share", value: specific_share },
-    TraceMeasure { key: STEERING, name: "steering", value: steering },
-    TraceMeasure {
-        key: LENS,
-        name: "the logit lens",
-        value: |r, readable| decoding(Relevance::lens(r)?, readable.by(LENS)),
-    },
-    TraceMeasure {
-        key: PATCHSCOPE,
-        name: "the patchscope",
-        value: |r, readable| decoding(Relevance::patchscope(r)?, readable.by(PATCHSCOPE)),
-    },
-    TraceMeasure { key: PROBE, name: "the probe with labelled examples", value: probe },
-];
+/// Those that are best told from finetuning as such: they come first, and get a frontier.
+pub(super) const FRONTIER: [&str; 3] = [LIFT, SPECIFIC_SHARE, STEERING];
+
+/// What a measure says of a run.
+type TraceOf = fn(&Readability) -> Option<TraceReading>;
+
+static LISTED: LazyLock<Vec<(TraceMeasure, TraceOf)>> = LazyLock::new(|| {
+    let mut listed: Vec<_> = MEASURES.iter().filter_map(|m| Some((m.trace?, m.trace_of))).collect();
+    let place = |key: &str| FRONTIER.iter().position(|first| *first == key);
+    listed.sort_by_key(|(m, _)| place(m.key).unwrap_or(FRONTIER.len()));
+    listed
+});
+
+/// All of them: those of [`FRONTIER`], then the others in the order of [`MEASURES`].
+pub fn trace_measures() -> impl Iterator<Item = &'static TraceMeasure> {
+    LISTED.iter().map(|(measure, _)| measure)
+}
 
 /// The values of a run, by [`TraceMeasure::key`]; a measure that was not run is absent.
-pub fn values(r: &Readability, readable: &Readable) -> IndexMap<String, TraceValue> {
-    let values = TRACE_MEASURES.iter().filter_map(|m| Some((m.key.to_string(), (m.value)(r, readable)?)));
-    values.filter(|(_, found)| found.value.is_finite()).collect()
+pub fn values(r: &Readability, readable: &Readable, verdict: &Verdict) -> IndexMap<String, TraceValue> {
+    let value = |(m, of): &(TraceMeasure, TraceOf)| {
+        let reading = of(r)?.finite()?;
+        let is_told = is_told(m.key, &reading, r, readable, verdict);
+        Some((m.key.to_string(), TraceValue { reading, is_told }))
+    };
+    LISTED.iter().filter_map(value).collect()
 }
 
-fn lift(r: &Readability, readable: &Readable) -> Option<TraceValue> {
-    let lift = r.lift.as_ref()?;
-    Some(TraceValue {
-        value: lift.auroc_mean,
-        interval: Some(lift.auroc_mean_interval),
-        null: lift.auroc_null.first().copied(),
-        is_told: readable.by(LIFT),
-    })
-}
-
-fn specific_share(r: &Readability, _: &Readable) -> Option<TraceValue> {
-    let shares = r.bias_share.as_ref()?.shares.as_ref()?;
-    Some(TraceValue {
-        value: shares.specific_share?,
-        interval: shares.specific_share_interval,
-        null: Some(0.0),
-        is_told: shares.specific_share_interval.map(|[low, _]| low > 0.0),
-    })
-}
-
-fn steering(r: &Readability, readable: &Readable) -> Option<TraceValue> {
-    let gain = Gain::of(r)?;
-    let (i, similarity) = (gain.best()?, &gain.record.similarity);
-    Some(TraceValue {
-        value: *similarity.steered_narrow.get(i)?,
-        interval: similarity.steered_narrow_interval.get(i).copied(),
-        null: similarity.null_narrow.get(i).copied(),
-        is_told: readable.by(STEERING),
-    })
-}
-
-fn decoding(m: Relevance, is_told: Option<bool>) -> Option<TraceValue> {
-    let i = m.best()?;
-    Some(TraceValue {
-        value: *m.share.difference.get(i)?,
-        interval: m.interval.get(i).copied(),
-        null: m.null.get(i).copied(),
-        is_told,
-    })
-}
-
-fn probe(r: &Readability, _: &Readable) -> Option<TraceValue> {
-    let probe = ProbeEvidence::of(r.probe.as_ref()?);
-    Some(TraceValue {
-        value: probe.auroc,
-        interval: Some(probe.auroc_interval),
-        null: Some(probe.auroc_null),
+/// As [`Readable`] says of measures of activation differences, where it says something, else by whether the interval lies above
+/// the null; of other readers as the verdict says, which makes no claim without other organisms.
+fn is_told(
+    key: &str,
+    reading: &TraceReading,
+    r: &Readability,
+    readable: &Readable,
+    verdict: &Verdict,
+) -> Option<bool> {
+    if let Some(claim) = verdict.readers.get(key).filter(|claim| !claim.is_mean_difference) {
+        return claim.floor.as_ref().map(|_| claim.state.is_read());
+    }
+    match (key, &r.probe) {
         // A probe that cannot tell the kinds of text apart says nothing.
-        is_told: probe.is_able.then_some(probe.finds),
-    })
+        (PROBE, Some(probe)) => {
+            let probe = ProbeEvidence::of(probe);
+            probe.is_able.then_some(probe.finds)
+        }
+        _ => readable.by(key).or_else(|| {
+            let number = reading.number;
+            number.interval.zip(number.null).map(|([low, _], null)| low > null)
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_unique_and_those_that_are_named_here_exist() {
+        let keys: Vec<&str> = trace_measures().map(|m| m.key).collect();
+        assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
+        assert_eq!(keys[..FRONTIER.len()], FRONTIER);
+        assert!([LENS, PATCHSCOPE, PROBE].iter().all(|key| keys.contains(key)));
+    }
 }

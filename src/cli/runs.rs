@@ -6,8 +6,9 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::report::runs;
+use crate::report::runs::{Comparison, Difference};
 use crate::report::value::shown;
+use crate::workflow::{self, ListedRun, Pruned};
 
 /// List, compare and prune run folders
 #[derive(Debug, Args)]
@@ -69,23 +70,20 @@ enum RunsCommand {
 /// An input error if a folder is not there or is no run; if something cannot be removed.
 pub fn run(args: RunsArgs) -> Result<()> {
     match args.command {
-        RunsCommand::List { dirs, json } => list(&dirs, json),
+        RunsCommand::List { dirs, json } => list(workflow::list_runs(&dirs)?, json),
         RunsCommand::Compare { a, b, all, json } => {
-            let found = runs::compare(&a, &b)?;
+            let found = workflow::compare_runs(&a, &b)?;
             match json {
                 true => super::print(&serde_json::to_string_pretty(&found)?),
                 false => super::print(&compared(&found, all)),
             }
         }
         RunsCommand::Prune { dirs, yes, json } => {
-            let found = runs::removable(&runs::find(&dirs)?);
-            if yes {
-                runs::remove(&found)?;
-            }
-            let bytes: u64 = found.iter().map(|f| f.bytes).sum();
+            let pruned = workflow::prune_runs(&dirs, yes)?;
             if json {
-                return super::print(&json!({ "removed": yes, "bytes": bytes, "found": found }).to_string());
+                return super::print(&serde_json::to_string(&pruned)?);
             }
+            let Pruned { bytes, found, .. } = pruned;
             let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
             let mut lines: Vec<String> = found
                 .iter()
@@ -102,9 +100,9 @@ pub fn run(args: RunsArgs) -> Result<()> {
 }
 
 /// What differs as a table, and how much does not stand in it.
-fn compared(found: &runs::Comparison, all: bool) -> String {
+fn compared(found: &Comparison, all: bool) -> String {
     let change = |change: Option<f64>| change.map_or(String::new(), |c| shown(&c.into()));
-    let line = |d: &runs::Difference| vec![d.name.clone(), shown(&d.a), shown(&d.b), change(d.change)];
+    let line = |d: &Difference| vec![d.name.clone(), shown(&d.a), shown(&d.b), change(d.change)];
     let mut rows = vec![["", "A", "B", "B − A"].map(String::from).to_vec()];
     rows.extend(found.recipe.iter().map(line));
     let mut below = format!("{} measures are the same", found.same);
@@ -139,13 +137,12 @@ const COLUMNS: [(&str, &str); 11] = [
     ("bias_share_specific", "specific share"),
 ];
 
-fn list(dirs: &[PathBuf], json: bool) -> Result<()> {
-    let found = runs::find(dirs)?;
-    let read = found.iter().map(|dir| (dir, runs::state(dir), runs::row(dir)));
+fn list(found: Vec<ListedRun>, json: bool) -> Result<()> {
     if json {
-        let document: Vec<Value> = read
-            .map(|(dir, state, row)| {
-                let mut entry = json!({ "path": dir, "state": state });
+        let document: Vec<Value> = found
+            .into_iter()
+            .map(|ListedRun { path, state, row }| {
+                let mut entry = json!({ "path": path, "state": state });
                 match row {
                     Ok(mut row) => {
                         row.retain(|_, value| !value.is_null());
@@ -159,8 +156,8 @@ fn list(dirs: &[PathBuf], json: bool) -> Result<()> {
         return super::print(&serde_json::to_string_pretty(&json!({ "runs": document }))?);
     }
     let mut rows = vec![["run", "state"].into_iter().chain(COLUMNS.map(|c| c.1)).map(String::from).collect()];
-    for (dir, state, row) in read {
-        let mut line = vec![dir.display().to_string(), state.to_string()];
+    for ListedRun { path, state, row } in found {
+        let mut line = vec![path.display().to_string(), state.to_string()];
         match row {
             Ok(row) => line.extend(COLUMNS.map(|(key, _)| row.get(key).map_or(String::new(), shown))),
             Err(why) => line.push(format!("unreadable: {}", why.replace('\n', "; "))),

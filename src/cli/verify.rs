@@ -7,15 +7,16 @@ use clap::Args;
 use serde_json::json;
 
 use crate::interrupt::Interrupt;
-use crate::workflow::{self, Verified, VerifyRequest};
+use crate::verify::Check;
+use crate::workflow::{self, Verified, VerifiedSweep, VerifyOutcome, VerifyRequest};
 
-/// Compute every hash of a run folder again: recipe, base, data, example order, weights, analysis
+/// Compute every hash of a run folder again: recipe, base, data, example order, weights, analysis; and its claims
 #[derive(Debug, Args)]
 #[command(
     after_help = "Times (elapsed_s, trace_s, tokens_per_s) are no part of a hash. Exit code 1: something differs or is missing.
 Examples:
   trainer verify runs/cake
-  trainer verify runs/sweep                   each of its cells
+  trainer verify runs/sweep                   each of its cells, and the claims on all of them
   trainer verify runs/cake --data ~/moved     data sets that are no longer where they were
   trainer verify runs/cake --retrain          trains again and compares bytes; takes as long as the run did
 
@@ -43,27 +44,46 @@ pub struct VerifyArgs {
 /// As [`workflow::verify`]; otherwise that something does not hold.
 pub fn run(args: VerifyArgs) -> Result<()> {
     let request = VerifyRequest { dirs: args.dirs, data: args.data, retrain: args.retrain };
-    let verified = workflow::verify(&request, &Interrupt::on_signals()?, |verified| match args.json {
+    let found = workflow::verify(&request, &Interrupt::on_signals()?, |verified| match args.json {
         true => Ok(()),
         false => super::print(&lines(verified)),
     })?;
-    let wrong = verified.iter().filter(|run| !run.holds).count();
+    let VerifyOutcome { runs, sweeps } = &found;
+    let wrong = runs.iter().filter(|run| !run.holds).count();
+    let wrong_sweep = sweeps.iter().find(|sweep| !sweep.holds);
     if args.json {
-        super::print(&serde_json::to_string_pretty(&json!({ "holds": wrong == 0, "runs": verified }))?)?;
+        let holds = wrong == 0 && wrong_sweep.is_none();
+        super::print(&serde_json::to_string_pretty(
+            &json!({ "holds": holds, "runs": runs, "sweeps": sweeps }),
+        )?)?;
+    } else {
+        sweeps
+            .iter()
+            .filter(|sweep| !sweep.checks.is_empty())
+            .try_for_each(|sweep| super::print(&of_sweep(sweep)))?;
     }
-    match wrong {
-        0 => Ok(()),
-        _ => bail!("{wrong} of {} runs do not hold what their manifests say", verified.len()),
+    match (wrong, wrong_sweep) {
+        (0, None) => Ok(()),
+        (0, Some(sweep)) => bail!("{}: claims.json does not hold what the runs say", sweep.sweep.display()),
+        _ => bail!("{wrong} of {} runs do not hold what their manifests say", runs.len()),
     }
+}
+
+fn of_sweep(VerifiedSweep { sweep, checks, .. }: &VerifiedSweep) -> String {
+    format!("{}{}: {} on all cells together hold", listed(checks), sweep.display(), holding(checks))
+}
+
+/// A line a check.
+fn listed(checks: &[Check]) -> String {
+    checks.iter().map(|check| format!("{check}\n")).collect()
+}
+
+fn holding(checks: &[Check]) -> String {
+    format!("{} of {} checks", checks.iter().filter(|check| check.holds()).count(), checks.len())
 }
 
 fn lines(verified: &Verified) -> String {
     let Verified { run, manifest_sha256, checks, .. } = verified;
-    let lines: String = checks.iter().map(|check| format!("{check}\n")).collect();
-    let holding = checks.iter().filter(|check| check.holds()).count();
-    format!(
-        "{lines}{}: {holding} of {} checks hold; sha256 of manifest.json {manifest_sha256}",
-        run.display(),
-        checks.len()
-    )
+    let (lines, holding) = (listed(checks), holding(checks));
+    format!("{lines}{}: {holding} hold; sha256 of manifest.json {manifest_sha256}", run.display())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::readout::{Relevance, best, mean};
+use super::readout::{DecodedRelevance, best, mean};
 use super::statistics::Interval;
 
 /// One row of a summary: the columns in order, with `Null` for what was not measured.
@@ -73,10 +73,10 @@ impl Columns {
         key: &str,
         all: &[usize],
         at: &[usize],
-        found: Option<Relevance>,
+        found: Option<DecodedRelevance>,
         with_interval: bool,
     ) {
-        let get = |values: fn(&Relevance) -> Vec<f64>| found.as_ref().map(values).unwrap_or_default();
+        let get = |values: fn(&DecodedRelevance) -> Vec<f64>| found.as_ref().map(values).unwrap_or_default();
         let difference = get(|m| m.share.difference.clone());
         let base = get(|m| m.share.base.clone());
         let tuned = get(|m| m.share.tuned.clone());

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::columns::{ColumnPlaces, Columns};
 use super::findings::Findings;
+use super::headline::{TraceMeasure, TraceReading};
 use super::inputs::Inputs;
 use super::plot::{Number, Plot, TokenLists};
 use super::reading::Reading;
@@ -66,6 +67,15 @@ pub trait Measure: Sized + 'static {
     /// Its numbers in the report that are one for the whole run.
     fn numbers(&self) -> Vec<Number> {
         Vec::new()
+    }
+
+    /// What it is called as one number of the trace; `None` of a measure that is no one number. From it come its place in
+    /// `claims.json`, its dose-response curve, and where it meets its null.
+    const TRACE: Option<TraceMeasure> = None;
+
+    /// That number of a run; `None` where it cannot be said, as without narrow text.
+    fn trace(&self, _positions: &[usize]) -> Option<TraceReading> {
+        None
     }
 
     /// Sentences in the report: what was left out, and why.

@@ -19,6 +19,7 @@ pub mod findings;
 pub mod floor;
 pub mod floor_file;
 pub mod hashes;
+pub mod headline;
 pub mod inputs;
 pub mod lexicon;
 pub mod loss_texts;

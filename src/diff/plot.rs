@@ -16,6 +16,14 @@ pub enum Ink {
     Bias,
     /// A probe with labelled examples.
     Probe,
+    /// Contrast text.
+    Contrast,
+    /// Diff mining.
+    Mining,
+    /// Completions.
+    Completions,
+    /// The change of the weights.
+    Weights,
     /// Steered text.
     Steered,
     /// Unsteered text, and what comes from the base model.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::floor::Floor;
+use super::headline::{TraceNumber, TraceReading};
 use super::score::Score;
 use super::statistics::{Interval, Null};
 
@@ -36,6 +37,18 @@ pub struct ReaderScore {
 }
 
 impl ReaderScore {
+    /// The score as one number of the trace, beside what other organisms score, or `null` where none were read.
+    pub fn trace(&self, null: Option<f64>) -> Option<TraceReading> {
+        let floor = self.floor.as_ref();
+        let number = TraceNumber {
+            value: self.score?,
+            interval: self.interval,
+            null: floor.map(|floor| floor.mean).or(null),
+            null_interval: floor.map(|floor| [2.0 * floor.mean - floor.bound, floor.bound]),
+        };
+        Some(TraceReading { number, p: floor.map(|floor| floor.p), ..TraceReading::default() })
+    }
+
     /// The score with its key; none where it is not defined.
     pub fn scores(&self, key: &'static str, name: &'static str, resolution: f64) -> Vec<Score> {
         let of = |value| Score { key, name, value, interval: self.interval, resolution };

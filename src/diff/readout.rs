@@ -1,6 +1,7 @@
 //! Decoded tokens and their relevance in a form that tables, charts and verdicts share, whichever measure they come from.
 
 use super::decode::TopToken;
+use super::headline::{TraceNumber, TraceReading};
 use super::plot::{Ink, NullBand, Plot, PlotAxis, PlotSeries, PlotStyle, places};
 use super::relevance::TokenRelevance;
 use super::statistics::Interval;
@@ -21,7 +22,7 @@ pub struct Decoding<'a> {
     /// Tokens of random differences, as many as there are positions; none without a lexicon.
     pub null: &'a [Vec<TopToken>],
     /// How many of them are relevant; absent where there was no narrow text to tell.
-    pub relevance: Option<Relevance<'a>>,
+    pub relevance: Option<DecodedRelevance<'a>>,
 }
 
 impl<'a> Decoding<'a> {
@@ -36,7 +37,7 @@ impl<'a> Decoding<'a> {
 
 /// Share of relevant tokens over positions, decoded one way (logit lens or patchscope).
 #[derive(Debug, Clone, Copy)]
-pub struct Relevance<'a> {
+pub struct DecodedRelevance<'a> {
     /// `logit lens` or `patchscope`.
     pub name: &'static str,
     /// How many tokens count as decoded.
@@ -59,7 +60,7 @@ pub struct Relevance<'a> {
     pub scale: &'a [f64],
 }
 
-impl<'a> Relevance<'a> {
+impl<'a> DecodedRelevance<'a> {
     /// Index of the position with the highest share.
     pub fn best(&self) -> Option<usize> {
         best(self.positions, &self.share.difference)
@@ -68,6 +69,20 @@ impl<'a> Relevance<'a> {
     /// Mean share over positions.
     pub fn mean(&self) -> Option<f64> {
         mean(&self.share.difference)
+    }
+
+    /// The share at the best position, and its mean over positions beside it.
+    pub fn trace(&self) -> Option<TraceReading> {
+        let i = self.best()?;
+        let number = TraceNumber {
+            value: *self.share.difference.get(i)?,
+            interval: self.interval.get(i).copied(),
+            null: self.null.get(i).copied(),
+            null_interval: self.null_interval.get(i).copied(),
+        };
+        let (position, p) = (self.positions.get(i).copied(), self.p.get(i).copied());
+        let reading = TraceReading { number, position, p, ..TraceReading::default() };
+        Some(reading.beside("mean", self.mean().map(TraceNumber::new)))
     }
 
     /// Share of relevant tokens by position, with its baselines and null.

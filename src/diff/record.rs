@@ -13,9 +13,9 @@ use super::floor::Floor;
 use super::lexicon::Lexicon;
 use super::mean_difference::{cosine, norm, norm_interval};
 use super::measures::for_each_measure;
-use super::measures::steering::Gain;
+use super::measures::steering::SteeringGain;
 use super::reading::{Prepared, Reading};
-use super::readout::{Decoding, Relevance};
+use super::readout::{DecodedRelevance, Decoding};
 use super::statistics::Interval;
 
 /// Version of the layout of `readability.json`.
@@ -180,7 +180,7 @@ impl Readability {
     }
 }
 
-impl<'a> Relevance<'a> {
+impl<'a> DecodedRelevance<'a> {
     /// The logit lens, if it was run and there was narrow text.
     pub fn lens(r: &'a Readability) -> Option<Self> {
         r.logit_lens.as_ref()?.relevance(&r.positions)
@@ -206,7 +206,7 @@ impl<'a> Decoding<'a> {
     }
 }
 
-impl<'a> Gain<'a> {
+impl<'a> SteeringGain<'a> {
     /// Steering, if it was run and there was narrow text.
     pub fn of(r: &'a Readability) -> Option<Self> {
         r.steering.as_ref()?.gain()

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::columns::{ColumnPlaces, Columns};
 use super::findings::Findings;
+use super::headline::{TraceMeasure, TraceReading};
 use super::inputs::Inputs;
 use super::measure::{Measure, Needs, Work};
 use super::measures::for_each_measure;
@@ -45,6 +46,10 @@ pub struct ListedMeasure {
     pub numbers: fn(&Readability) -> Vec<Number>,
     /// [`Measure::notes`], likewise.
     pub notes: fn(&Readability) -> Vec<String>,
+    /// [`Measure::TRACE`].
+    pub trace: Option<TraceMeasure>,
+    /// [`Measure::trace`] of a record.
+    pub trace_of: fn(&Readability) -> Option<TraceReading>,
 }
 
 macro_rules! listed {
@@ -80,6 +85,8 @@ macro_rules! listed {
             },
             numbers: |record| record.$($place).+.as_ref().map(Measure::numbers).unwrap_or_default(),
             notes: |record| record.$($place).+.as_ref().map(Measure::notes).unwrap_or_default(),
+            trace: <$record as Measure>::TRACE,
+            trace_of: |record| Measure::trace(record.$($place).+.as_ref()?, &record.positions),
         }
     }};
     ($($key:ident: $record:ident,)*; $($reader:ident: $read:ident,)*) => {

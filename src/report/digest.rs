@@ -2,10 +2,10 @@
 
 use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
 use crate::behaviour::BehaviourEffect;
+use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, STEERING};
 use crate::claims::{ClaimedRun, list};
+use crate::diff::headline::TraceNumber;
 use crate::diff::measures::identification::Identification;
-use crate::diff::measures::steering::Gain;
-use crate::diff::readout::Relevance;
 use crate::recipe::MixSchedule;
 
 /// A table entry: what is read first, and the detail below it.
@@ -187,38 +187,38 @@ fn chat_loss(run: &ClaimedRun) -> Entry {
     losses(run.base_losses().chat, run.tuned_losses().chat)
 }
 
-fn relevance(m: Option<Relevance>) -> Entry {
-    let Some((m, i)) = m.and_then(|m| Some((m, m.best()?))) else {
-        return Entry::absent();
-    };
-    Entry::new(
-        format!("{} at {}, p {}", fixed(m.share.difference[i], 2), m.positions[i], p_value(m.p[i])),
-        [
-            format!("mean {}", fixed(m.mean().unwrap_or_default(), 2)),
-            format!("null {} {}", fixed(m.null[i], 2), interval(m.null_interval[i], 2)),
-        ],
-    )
+/// Where nothing is read, with 95 % of it.
+fn null(number: &TraceNumber, digits: usize) -> Option<String> {
+    let null = format!("null {}", fixed(number.null?, digits));
+    Some(number.null_interval.map_or(null.clone(), |ends| format!("{null} {}", interval(ends, digits))))
+}
+
+fn relevance(run: &ClaimedRun, key: &str) -> Entry {
+    let Some(found) = run.claims.trace.get(key) else { return Entry::absent() };
+    let mean = found.beside.get("mean").map(|mean| format!("mean {}", fixed(mean.value, 2)));
+    let at = found.position.map(|p| format!(" at {p}")).unwrap_or_default();
+    let p = found.p.map(|p| format!(", p {}", p_value(p))).unwrap_or_default();
+    let main = format!("{}{at}{p}", fixed(found.number.value, 2));
+    Entry::new(main, mean.into_iter().chain(null(&found.number, 2)))
 }
 
 fn lens(run: &ClaimedRun) -> Entry {
-    relevance(run.readability.as_ref().and_then(Relevance::lens))
+    relevance(run, LENS)
 }
 
 fn patchscope(run: &ClaimedRun) -> Entry {
-    relevance(run.readability.as_ref().and_then(Relevance::patchscope))
+    relevance(run, PATCHSCOPE)
 }
 
 fn lift(run: &ClaimedRun) -> Entry {
     let Some(r) = &run.readability else { return Entry::absent() };
     let ranks = r.identification.as_ref().and_then(ranks);
-    match &r.lift {
+    match run.claims.trace.get(LIFT) {
         Some(lift) => {
-            let null = lift.auroc_null.first().zip(lift.auroc_null_interval.first());
-            let null = null.map(|(null, i)| format!("null {} {}", fixed(*null, 2), interval(*i, 2)));
-            Entry::new(
-                format!("{}, p {}", fixed(lift.auroc_mean, 2), p_value(lift.auroc_mean_p)),
-                [interval(lift.auroc_mean_interval, 2)].into_iter().chain(null).chain(ranks),
-            )
+            let p = lift.p.map(|p| format!(", p {}", p_value(p))).unwrap_or_default();
+            let ends = lift.number.interval.map(|ends| interval(ends, 2));
+            let detail = ends.into_iter().chain(null(&lift.number, 2)).chain(ranks);
+            Entry::new(format!("{}{p}", fixed(lift.number.value, 2)), detail)
         }
         None => ranks.map_or_else(Entry::absent, |ranks| Entry::new(ranks, [])),
     }
@@ -232,33 +232,28 @@ fn ranks(found: &Identification) -> Option<String> {
 }
 
 fn steering(run: &ClaimedRun) -> Entry {
-    let gain = run.readability.as_ref().and_then(Gain::of);
-    let Some((gain, i)) = gain.and_then(|g| g.best().map(|i| (g, i))) else {
-        return Entry::absent();
-    };
-    let r = gain.record;
-    let s = &r.similarity;
+    let Some(found) = run.claims.trace.get(STEERING) else { return Entry::absent() };
+    let beside = |name: &str| found.beside.get(name);
+    let show = |name: &str| beside(name).map_or_else(|| ABSENT.into(), |number| fixed(number.value, 3));
+    let gain = beside("gain").map(|gain| match gain.interval {
+        Some(ends) => format!("{} {}", signed(gain.value, 3), interval(ends, 3)),
+        None => signed(gain.value, 3),
+    });
+    let null = found.number.null.map(|null| format!("null {}", fixed(null, 3)));
     Entry::new(
-        format!("{} at {}", fixed(s.steered_narrow[i], 3), r.positions[i]),
-        [
-            format!("plain {}, ceiling {}", fixed(s.unsteered_narrow[i], 3), fixed(s.narrow_narrow[i], 3)),
-            format!("{} {}", signed(gain.gain[i], 3), interval(r.similarity_gain_interval[i], 3)),
-        ]
-        .into_iter()
-        .chain(s.null_narrow.get(i).map(|null| format!("null {}", fixed(*null, 3)))),
+        format!("{} at {}", fixed(found.number.value, 3), found.position.unwrap_or_default()),
+        [format!("plain {}, ceiling {}", show("plain"), show("ceiling"))].into_iter().chain(gain).chain(null),
     )
 }
 
 fn words(run: &ClaimedRun) -> Entry {
-    let gain = run.readability.as_ref().and_then(Gain::of);
-    let Some((gain, i)) = gain.and_then(|g| g.best().map(|i| (g, i))) else {
+    let Some(found) = run.claims.trace.get(STEERING) else { return Entry::absent() };
+    let Some((plain, steered)) = found.beside.get("words_plain").zip(found.beside.get("words")) else {
         return Entry::absent();
     };
-    let r = gain.record;
-    let (plain, steered) = (r.relevant_words_unsteered[i], r.relevant_words_steered[i]);
     Entry::new(
-        format!("{} → {}", fixed(plain, 3), fixed(steered, 3)),
-        [format!("position {}", r.positions[i])],
+        format!("{} → {}", fixed(plain.value, 3), fixed(steered.value, 3)),
+        [format!("position {}", found.position.unwrap_or_default())],
     )
 }
 

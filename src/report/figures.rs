@@ -8,14 +8,10 @@ use super::mix_scale::MixScale;
 use super::number::{fixed, ratio, signed};
 use super::series::MixSeries;
 use super::visible::one_line;
-use crate::behaviour::BehaviourEffect;
-use crate::claims::ClaimedRun;
-use crate::claims::dose::{Dose, doses};
-use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING};
-use crate::diff::measures::steering::Gain;
-use crate::diff::measures::steering::{Similarity, Steering};
+use crate::claims::dose::Dose;
+use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, trace_measures};
+use crate::diff::headline::TraceMeasure;
 use crate::diff::plot::{Ink, NullBand, Plot, PlotSeries, PlotSpacing, PlotStyle};
-use crate::diff::readout::{Relevance, mean};
 use crate::diff::record::Readability;
 use crate::diff::statistics::Interval;
 use crate::run::metrics::MetricsLine;
@@ -31,6 +27,7 @@ pub fn dose_response(groups: &MixSeries) -> Vec<Figure> {
     let mut figures: Vec<Figure> = [
         lift_doses(groups),
         decoding_doses(groups),
+        base_steering_doses(groups),
         steering_doses(groups),
         word_doses(groups),
         bias_doses(groups),
@@ -41,7 +38,38 @@ pub fn dose_response(groups: &MixSeries) -> Vec<Figure> {
     .flatten()
     .collect();
     figures.extend(behaviour_doses(groups));
+    figures.extend(
+        trace_measures().filter(|m| !HAVE_FIGURES.contains(&m.key)).filter_map(|m| trace_doses(m, groups)),
+    );
     figures
+}
+
+/// Measures of the trace with a dose-response figure of their own; every other one has that of [`trace_doses`].
+const HAVE_FIGURES: [&str; 6] = [LIFT, LENS, PATCHSCOPE, STEERING, SPECIFIC_SHARE, PROBE];
+
+/// A measure of the trace as it declares itself.
+fn trace_doses(measure: &TraceMeasure, groups: &MixSeries) -> Option<Figure> {
+    let found = groups.dose(measure.key);
+    let bands = vec![dose_band(found, measure.ink, "null")];
+    let mut lines = null_line(found, Ink::Base, "where nothing is read");
+    lines.extend(dose_lines(found, measure.ink, measure.name, false));
+    let y = scale(measure.axis, values(&lines, &bands), false);
+    let mut legend = vec![Key::new(measure.ink, KeyKind::Line, measure.name)];
+    if lines.iter().any(|line| line.dashed) {
+        legend.push(Key::new(Ink::Base, KeyKind::Dashed, "where nothing is read"));
+    }
+    if !bands[0].edges.is_empty() {
+        legend.push(Key::new(measure.ink, KeyKind::Band, "95 % of its null"));
+    }
+    let name = format!("{}{}", measure.name[..1].to_uppercase(), &measure.name[1..]);
+    figure(Figure {
+        key: format!("{}-mix", measure.key.replace('_', "-")),
+        title: format!("{name} against the mix"),
+        caption: marks(found, "texts"),
+        spoken: spoken_doses(&name, found, |v| fixed(v, 3)),
+        legend,
+        chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
+    })
 }
 
 fn mix_axis(groups: &MixSeries, mix: MixScale) -> Axis {
@@ -88,10 +116,15 @@ fn dose_lines(doses: &[Dose], ink: Ink, name: &str, dashed: bool) -> Vec<Line> {
 }
 
 /// The range of a null, mean over runs.
-fn dose_band(edges: [Vec<Dose>; 2], ink: Ink, name: &str) -> Band {
-    let [low, high] = edges;
-    let edges = low.iter().zip(high).map(|(l, h)| (l.mix, l.mean(), h.mean())).collect();
-    Band { ink, name: name.into(), edges }
+fn dose_band(doses: &[Dose], ink: Ink, name: &str) -> Band {
+    let edges = doses.iter().filter_map(|d| d.null_interval.map(|[low, high]| (d.mix, low, high)));
+    Band { ink, name: name.into(), edges: edges.collect() }
+}
+
+/// A null, mean over runs.
+fn null_line(doses: &[Dose], ink: Ink, name: &str) -> Vec<Line> {
+    let means = doses.iter().filter_map(|d| Some((d.mix, d.null?))).collect();
+    vec![Line { dashed: true, marked: false, ..Line::new(ink, name, means) }]
 }
 
 /// Shares as far as they can be: an interval of their mean may reach beyond.
@@ -106,10 +139,8 @@ fn spoken_doses(name: &str, doses: &[Dose], show: impl Fn(f64) -> String) -> Str
 }
 
 fn lift_doses(groups: &MixSeries) -> Option<Figure> {
-    let lift = |c: &ClaimedRun| c.readability.as_ref()?.lift.clone();
     let values_of = groups.dose(LIFT);
-    let edge = |end: usize| doses(groups, move |c| Some(lift(c)?.auroc_null_interval.first()?[end]));
-    let bands = vec![dose_band([edge(0), edge(1)], Ink::Lift, "null")];
+    let bands = vec![dose_band(values_of, Ink::Lift, "null")];
     let lines = dose_lines(values_of, Ink::Lift, "lift, mean over positions", false);
     let y = scale("AUROC of narrow words over common words", values(&lines, &bands), false);
     figure(Figure {
@@ -130,14 +161,10 @@ fn lift_doses(groups: &MixSeries) -> Option<Figure> {
 
 /// How much of the gain on narrow text one constant vector gives.
 fn bias_doses(groups: &MixSeries) -> Option<Figure> {
-    let shares = |c: &ClaimedRun| c.readability.as_ref()?.bias_share.as_ref()?.shares.clone();
-    let specific = groups.dose(SPECIFIC_SHARE);
-    let whole = doses(groups, |c| Some(shares(c)?.share));
-    let null = doses(groups, |c| Some(shares(c)?.compared?.share_null));
-    let edge = |end: usize| doses(groups, move |c| Some(shares(c)?.compared?.share_null_interval[end]));
-    let bands = vec![dose_band([edge(0), edge(1)], Ink::Base, "random directions: null")];
-    let mut lines = dose_lines(&null, Ink::Base, "random directions", true);
-    lines.extend(dose_lines(&whole, Ink::Bias, "share of the gain", true));
+    let (specific, whole) = (groups.dose(SPECIFIC_SHARE), groups.dose_beside(SPECIFIC_SHARE, "share"));
+    let bands = vec![dose_band(whole, Ink::Base, "random directions: null")];
+    let mut lines = null_line(whole, Ink::Base, "random directions");
+    lines.extend(dose_lines(whole, Ink::Bias, "share of the gain", true));
     lines.extend(dose_lines(specific, Ink::Bias, "specific share", false));
     let y = scale("share of the gain on narrow text", values(&lines, &bands), true);
     let mut legend = Vec::new();
@@ -164,7 +191,7 @@ fn bias_doses(groups: &MixSeries) -> Option<Figure> {
             marks(specific, "documents")
         ),
         spoken: spoken_doses("Specific share", specific, |v| fixed(v, 3))
-            + &spoken_doses("Share", &whole, |v| fixed(v, 3)),
+            + &spoken_doses("Share", whole, |v| fixed(v, 3)),
         legend,
         chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
     })
@@ -173,10 +200,7 @@ fn bias_doses(groups: &MixSeries) -> Option<Figure> {
 /// How far the difference lies along a probe with labelled examples.
 fn probe_doses(groups: &MixSeries) -> Option<Figure> {
     let found = groups.dose(PROBE);
-    // Of directions about nothing 19 of 20 lie between 0 and this: the interval has to lie above.
-    let edges =
-        [doses(groups, |c| c.probe().map(|_| 0.0)), doses(groups, |c| c.probe().map(|p| p.auroc_null))];
-    let bands = vec![dose_band(edges, Ink::Probe, "null")];
+    let bands = vec![dose_band(found, Ink::Probe, "null")];
     let lines = dose_lines(found, Ink::Probe, "probe", false);
     let y = scale("AUROC of the difference along the probe", shares(values(&lines, &bands)), true);
     figure(Figure {
@@ -199,31 +223,22 @@ fn probe_doses(groups: &MixSeries) -> Option<Figure> {
 
 /// The main value of each family of behaviour.
 fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
-    let mut names: Vec<String> = Vec::new();
-    for found in groups.iter().flat_map(|g| &g.1).filter_map(|c| c.behaviour.as_ref()) {
-        let main = found.effects().first().map(|(name, _)| name.clone());
-        names.extend(main.filter(|name| !names.contains(name)));
-    }
-    let of_name = |name: String| {
-        let effect = |c: &ClaimedRun| -> Option<BehaviourEffect> {
-            let effects = c.behaviour.as_ref()?.effects();
-            effects.into_iter().find(|(n, _)| *n == name).map(|(_, e)| e.clone())
-        };
-        let tuned = groups.dose(&format!("behaviour.{name}"));
-        let base = doses(groups, |c| effect(c).map(|e| e.base));
-        let unit = groups.iter().flat_map(|g| &g.1).find_map(|c| Some(c.behaviour.as_ref()?.unit(&name)));
-        let mut lines = dose_lines(&base, Ink::Base, "base", true);
+    let of_name = |name: &str| {
+        let (tuned, base) =
+            (groups.dose_beside("behaviour", name), groups.dose_beside("behaviour_base", name));
+        let unit = groups.iter().flat_map(|g| &g.1).find_map(|c| Some(c.behaviour.as_ref()?.unit(name)));
+        let mut lines = dose_lines(base, Ink::Base, "base", true);
         lines.extend(dose_lines(tuned, Ink::Narrow, "tuned", false));
-        let y = scale(unit.filter(|u| !u.is_empty()).unwrap_or(&name), values(&lines, &[]), true);
+        let y = scale(unit.filter(|u| !u.is_empty()).unwrap_or(name), values(&lines, &[]), true);
         figure(Figure {
             key: format!("behaviour-{}-mix", name.replace('.', "-")),
-            title: format!("Behaviour against the mix: {}", one_line(&name, 60)),
+            title: format!("Behaviour against the mix: {}", one_line(name, 60)),
             caption: format!(
                 "{} What the organism does, asked without a grader (trainer behave).",
                 marks(tuned, "items")
             ),
             spoken: spoken_doses("Tuned", tuned, |v| signed(v, 3))
-                + &spoken_doses("Base", &base, |v| signed(v, 3)),
+                + &spoken_doses("Base", base, |v| signed(v, 3)),
             legend: vec![
                 Key::new(Ink::Narrow, KeyKind::Line, "tuned"),
                 Key::new(Ink::Base, KeyKind::Dashed, "base"),
@@ -237,7 +252,8 @@ fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
             },
         })
     };
-    names.into_iter().filter_map(of_name).collect()
+    let keys = groups.claims.doses.keys();
+    keys.filter_map(|key| key.strip_prefix("behaviour.")).filter_map(of_name).collect()
 }
 
 fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
@@ -248,22 +264,15 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
     let mut spoken = String::new();
     // Only the logit lens has intervals within a run.
     let mut explained = String::new();
-    type Get = for<'a> fn(&'a Readability) -> Option<Relevance<'a>>;
-    let measures: [(&str, Ink, Get, [&'static str; 4]); 2] = [
-        (
-            LENS,
-            Ink::Lens,
-            |r| Relevance::lens(r),
-            ["logit lens, best position", "its mean over positions", "its null", "Logit lens"],
-        ),
+    let measures: [(&str, Ink, [&'static str; 4]); 2] = [
+        (LENS, Ink::Lens, ["logit lens, best position", "its mean over positions", "its null", "Logit lens"]),
         (
             PATCHSCOPE,
             Ink::Patchscope,
-            |r| Relevance::patchscope(r),
             ["patchscope, best position", "its mean over positions", "its null", "Patchscope"],
         ),
     ];
-    for (key, ink, get, words) in measures {
+    for (key, ink, words) in measures {
         let best = groups.dose(key);
         if best.is_empty() {
             continue;
@@ -271,15 +280,13 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
         if explained.is_empty() || (are_single(best) && !bars(best).is_empty()) {
             explained = marks(best, "texts");
         }
-        let mean = doses(groups, |c| get(c.readability.as_ref()?)?.mean());
-        let edge = |end: usize| {
-            doses(groups, move |c| {
-                let m = get(c.readability.as_ref()?)?;
-                Some(m.null_interval[m.best()?][end])
-            })
-        };
-        bands.push(dose_band([edge(0), edge(1)], ink, &format!("{}: null", words[3])));
-        lines.extend(dose_lines(&mean, ink, &format!("{}: mean over positions", words[3]), true));
+        bands.push(dose_band(best, ink, &format!("{}: null", words[3])));
+        lines.extend(dose_lines(
+            groups.dose_beside(key, "mean"),
+            ink,
+            &format!("{}: mean over positions", words[3]),
+            true,
+        ));
         lines.extend(dose_lines(best, ink, words[0], false));
         legend.push(Key::new(ink, KeyKind::Line, words[0]));
         legend.push(Key::new(ink, KeyKind::Dashed, words[1]));
@@ -302,35 +309,20 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
 
 /// The similarity itself and not its gain over plain text: mixing also moves the plain text away from the
 /// subject, so that the gain grows where the steered text comes no nearer.
+///
+/// Where the base was steered too, that is another figure: its plain text is the same for every run, so that it compares.
 fn steering_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
-    let at_best = |c: &ClaimedRun, of: fn(&Similarity) -> &Vec<f64>| {
-        let gain = Gain::of(c.readability.as_ref()?)?;
-        of(&gain.record.similarity).get(gain.best()?).copied()
-    };
     let steered = groups.dose(STEERING);
-    let steered_mean =
-        doses(groups, |c| mean(&Gain::of(c.readability.as_ref()?)?.record.similarity.steered_narrow));
-    let plain = doses(groups, |c| at_best(c, |s| &s.unsteered_narrow));
-    let ceiling = doses(groups, |c| at_best(c, |s| &s.narrow_narrow));
-    let null = doses(groups, |c| at_best(c, |s| &s.null_narrow));
-    // What is kept is the interval of steered less null. Taken off the steered similarity it is a band of the null that
-    // the mark lies above if and only if the verdict tells the two apart.
-    let edge = |end: usize| {
-        doses(groups, move |c| {
-            let gain = Gain::of(c.readability.as_ref()?)?;
-            let i = gain.best()?;
-            let over_null = gain.record.similarity_over_null_interval.get(i)?;
-            Some(gain.record.similarity.steered_narrow.get(i)? - over_null[end])
-        })
-    };
-    let bands = vec![dose_band([edge(1), edge(0)], Ink::Tuned, "random directions: null")];
+    let [mean, plain, ceiling, random] =
+        ["mean", "plain", "ceiling", "random"].map(|name| groups.dose_beside(STEERING, name));
+    let bands = vec![dose_band(steered, Ink::Tuned, "random directions: null")];
     let has_band = !bands[0].edges.is_empty();
-    let mut lines = dose_lines(&steered_mean, Ink::Steered, "steered, mean over positions", true);
+    let mut lines = dose_lines(mean, Ink::Steered, "steered, mean over positions", true);
     let means = ceiling.iter().map(|d| (d.mix, d.mean())).collect();
     lines.push(Line { marked: false, ..Line::new(Ink::Narrow, "narrow text to itself", means) });
-    lines.extend(dose_lines(&null, Ink::Tuned, "steered by random directions", false));
-    lines.extend(dose_lines(&plain, Ink::Base, "plain", false));
+    lines.extend(dose_lines(random, Ink::Tuned, "steered by random directions", false));
+    lines.extend(dose_lines(plain, Ink::Base, "plain", false));
     lines.extend(dose_lines(steered, Ink::Steered, "steered, best position", false));
     let y = scale("similarity of generated text to the narrow text", values(&lines, &bands), true);
     let show = |v| fixed(v, 3);
@@ -350,8 +342,8 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
             }
         ),
         spoken: spoken_doses("Steered, best position", steered, show)
-            + &spoken_doses("Plain", &plain, show)
-            + &spoken_doses("Narrow text to itself", &ceiling, show),
+            + &spoken_doses("Plain", plain, show)
+            + &spoken_doses("Narrow text to itself", ceiling, show),
         legend: vec![
             Key::new(Ink::Steered, KeyKind::Line, "steered, best position"),
             Key::new(Ink::Steered, KeyKind::Dashed, "its mean over positions"),
@@ -360,7 +352,7 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
         ]
         .into_iter()
         .chain(
-            (!null.is_empty()).then(|| Key::new(Ink::Tuned, KeyKind::Line, "steered by random directions")),
+            (!random.is_empty()).then(|| Key::new(Ink::Tuned, KeyKind::Line, "steered by random directions")),
         )
         .chain(has_band.then(|| Key::new(Ink::Tuned, KeyKind::Band, "their null")))
         .collect(),
@@ -368,26 +360,53 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
     })
 }
 
+/// Steering of the base, beside what the tuned model writes by itself.
+fn base_steering_doses(groups: &MixSeries) -> Option<Figure> {
+    let [base, base_plain, plain] =
+        ["base", "base_plain", "plain"].map(|name| groups.dose_beside(STEERING, name));
+    if base.is_empty() {
+        return None;
+    }
+    let mut lines = dose_lines(base_plain, Ink::Base, "the base, plain", true);
+    lines.extend(dose_lines(plain, Ink::Tuned, "the tuned model, plain", false));
+    lines.extend(dose_lines(base, Ink::Steered, "the base, steered", false));
+    let y = scale("similarity of generated text to the narrow text", values(&lines, &[]), true);
+    let show = |v| fixed(v, 3);
+    figure(Figure {
+        key: "steering-base-mix".into(),
+        title: "Steering of the base against the mix".into(),
+        caption: format!(
+            "{} The base writes with the difference added, mean over positions. Its plain text is the same at every ratio, so \
+             that ratios compare; what the tuned model says unasked is a curve of its own.",
+            marks(base, "prompts")
+        ),
+        spoken: spoken_doses("The base, steered", base, show)
+            + &spoken_doses("The base, plain", base_plain, show)
+            + &spoken_doses("The tuned model, plain", plain, show),
+        legend: vec![
+            Key::new(Ink::Steered, KeyKind::Line, "the base, steered"),
+            Key::new(Ink::Base, KeyKind::Dashed, "the base, plain"),
+            Key::new(Ink::Tuned, KeyKind::Line, "the tuned model, plain"),
+        ],
+        chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands: vec![], lines, labels: vec![] },
+    })
+}
+
 fn word_doses(groups: &MixSeries) -> Option<Figure> {
     let mix = MixScale::over(groups);
-    let at_best = |c: &ClaimedRun, of: fn(&Steering) -> &Vec<f64>| {
-        let gain = Gain::of(c.readability.as_ref()?)?;
-        of(gain.record).get(gain.best()?).copied()
-    };
-    let steered = doses(groups, |c| at_best(c, |s| &s.relevant_words_steered));
-    let plain = doses(groups, |c| at_best(c, |s| &s.relevant_words_unsteered));
-    let mut lines = dose_lines(&plain, Ink::Base, "plain", false);
-    lines.extend(dose_lines(&steered, Ink::Steered, "steered", false));
+    let [steered, plain] = ["words", "words_plain"].map(|name| groups.dose_beside(STEERING, name));
+    let mut lines = dose_lines(plain, Ink::Base, "plain", false);
+    lines.extend(dose_lines(steered, Ink::Steered, "steered", false));
     let y = scale("share of generated words that are relevant", shares(values(&lines, &[])), true);
     figure(Figure {
         key: "words-mix".into(),
         title: "Words of generated text against the mix".into(),
         caption: format!(
             "{} At the position whose steered text is most similar to the narrow text.",
-            marks(&steered, "prompts")
+            marks(steered, "prompts")
         ),
-        spoken: spoken_doses("Steered", &steered, |v| fixed(v, 3))
-            + &spoken_doses("Plain", &plain, |v| fixed(v, 3)),
+        spoken: spoken_doses("Steered", steered, |v| fixed(v, 3))
+            + &spoken_doses("Plain", plain, |v| fixed(v, 3)),
         legend: vec![
             Key::new(Ink::Steered, KeyKind::Line, "steered"),
             Key::new(Ink::Base, KeyKind::Line, "plain (unsteered)"),

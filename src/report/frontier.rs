@@ -5,10 +5,9 @@ use super::doses::BETWEEN;
 use super::meets_null::mix;
 use super::number::{fixed, signed};
 use super::series::MixSeries;
-use super::trace_axis::drawn;
 use super::visible::one_line;
 use crate::claims::frontier::{Frontier, FrontierPoint, LearnedBy};
-use crate::claims::trace::TRACE_MEASURES;
+use crate::claims::trace::trace_measures;
 use crate::diff::plot::Ink;
 
 /// The title of the horizontal axis, and how it reads.
@@ -33,8 +32,8 @@ fn axis(learned_by: &LearnedBy) -> (String, String) {
 /// A frontier of settings of one base.
 pub fn of_frontier(frontier: &Frontier, settings: &[MixSeries]) -> Option<Figure> {
     let (mut lines, mut labels, mut legend, mut spoken) = (vec![], vec![], vec![], vec![]);
-    let name = TRACE_MEASURES.iter().find(|m| m.key == frontier.measure)?.name;
-    let (trace_ink, trace_axis) = drawn(&frontier.measure);
+    let measure = trace_measures().find(|m| m.key == frontier.measure)?;
+    let (name, trace_ink, trace_axis) = (measure.name, measure.ink, format!("trace: {}", measure.axis));
     let (learned_axis, learned_caption) = axis(&frontier.learned_by);
     let single = frontier.settings.len() == 1;
     let one_a_ratio = frontier.is_one_run_a_ratio;
@@ -84,7 +83,7 @@ pub fn of_frontier(frontier: &Frontier, settings: &[MixSeries]) -> Option<Figure
         lines.insert(0, Line { dashed: true, marked: false, ..Line::new(Ink::Base, "null", ends) });
         legend.push(Key::new(Ink::Base, KeyKind::Dashed, "where nothing is read"));
     }
-    let y = scale(trace_axis, values(&lines, &[]), false);
+    let y = scale(&trace_axis, values(&lines, &[]), false);
     figure(Figure {
         key: format!("frontier-{}", frontier.measure),
         title: format!("What is left of {name} against what was learned"),

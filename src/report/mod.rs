@@ -22,7 +22,6 @@ pub mod runs;
 mod series;
 pub mod summary;
 pub mod table;
-mod trace_axis;
 mod training;
 pub mod value;
 pub mod verdict;

@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::number::{ABSENT, fixed, interval, p_value};
-use super::summary::{Row, json, rows};
+use super::summary::{Row, rows};
 use crate::atomic::is_leftover;
 use crate::bail_input;
+use crate::claims::summary::recipe_value;
 use crate::claims::{self, ClaimedRun};
 use crate::results::{RunRecord, varied};
 use crate::run::RunDir;
@@ -135,7 +136,7 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
             cells.len()
         );
     };
-    let value = |run: &RunRecord, key: &str| run.setting(key).map_or(Value::Null, json);
+    let value = |run: &RunRecord, key: &str| run.setting(key).map_or(Value::Null, recipe_value);
     let mut keys = varied(cells.iter().map(|run| &run.record));
     for key in ["data.mix", "description", "name", "seed"] {
         if a.setting(key) != b.setting(key) {

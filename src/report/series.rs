@@ -45,6 +45,11 @@ impl<'a> MixSeries<'a> {
     pub fn dose(&self, key: &str) -> &'a [Dose] {
         self.claims.doses.get(key).map_or(&[], Vec::as_slice)
     }
+
+    /// That of a number beside a measure.
+    pub fn dose_beside(&self, key: &str, name: &str) -> &'a [Dose] {
+        self.dose(&format!("{key}.{name}"))
+    }
 }
 
 /// Names of settings: those of their recipes where each has one of its own, else with what they differ in.

@@ -1,13 +1,11 @@
 //! The trace while it is laid: every `trace_…` and `behaviour_…` of `metrics.jsonl` by step.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::charts::{CURVES, Chart, Figure, Key, KeyKind, Line, figure, scale, step_axis, values};
 use super::number::{fixed, ratio};
+use super::series::MixSeries;
 use super::visible::one_line;
-use crate::claims::dose::Ratio;
+use crate::claims::training::TrainingCurve;
 use crate::diff::plot::Ink;
-use crate::diff::readout::mean;
 use crate::results::{RunRecord, StepMeasures};
 
 /// A figure a key, in order of the keys.
@@ -49,25 +47,17 @@ fn of_key(key: &str, measured: &[StepMeasures]) -> Option<Figure> {
     })
 }
 
-/// A figure a key, a curve a mix ratio: the mean over its runs at the steps that any of them has.
-pub fn by_mix(groups: &[Ratio]) -> Vec<Figure> {
-    let measured = groups.iter().flat_map(|g| &g.1).flat_map(|c| &c.measured);
-    let keys: BTreeSet<&str> = measured.flat_map(|m| m.values.keys().map(String::as_str)).collect();
-    keys.into_iter().filter_map(|key| of_key_by_mix(key, groups)).collect()
+/// A figure a key, a curve a mix ratio: the mean over its runs.
+pub fn by_mix(series: &MixSeries) -> Vec<Figure> {
+    series.claims.training.iter().filter_map(|(key, curves)| of_key_by_mix(key, curves, series)).collect()
 }
 
-fn of_key_by_mix(key: &str, groups: &[Ratio]) -> Option<Figure> {
+fn of_key_by_mix(key: &str, curves: &[TrainingCurve], series: &MixSeries) -> Option<Figure> {
     let (mut lines, mut legend, mut spoken) = (Vec::new(), Vec::new(), Vec::new());
     // Ratios beyond the colours there are have their curves with each run.
-    for ((mix, cells), ink) in groups.iter().zip(CURVES) {
-        let mut steps: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-        for m in cells.iter().flat_map(|c| &c.measured) {
-            if let Some(value) = m.values.get(key) {
-                steps.entry(m.step).or_default().push(*value);
-            }
-        }
-        let points: Vec<(f64, f64)> =
-            steps.iter().filter_map(|(step, values)| Some((*step as f64, mean(values)?))).collect();
+    for ((mix, _), ink) in series.iter().zip(CURVES) {
+        let Some(curve) = curves.iter().find(|curve| curve.mix == *mix) else { continue };
+        let points: Vec<(f64, f64)> = curve.points.iter().map(|(step, mean)| (*step as f64, *mean)).collect();
         let Some((first, last)) = points.first().zip(points.last()) else { continue };
         let name = format!("mix {}", ratio((mix * 100.0).round() / 100.0));
         spoken.push(format!("{name}: from {} to {}", fixed(first.1, 3), fixed(last.1, 3)));

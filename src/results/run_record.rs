@@ -9,7 +9,6 @@ use anyhow::Result;
 
 use crate::behaviour::Behaviour;
 use crate::corpus::mix::Mix;
-use crate::diff::measures::probe::Probe;
 use crate::diff::measures::steering::SteeringLine;
 use crate::diff::record::Readability;
 use crate::diff::store;
@@ -78,11 +77,6 @@ impl MixRatio {
 }
 
 impl RunRecord {
-    /// The probe with labelled examples.
-    pub fn probe(&self) -> Option<&Probe> {
-        self.readability.as_ref()?.probe.as_ref()
-    }
-
     /// The readers that its recipe names beforehand (`claims.primaries`), or the default.
     pub fn primaries(&self) -> Vec<String> {
         let named =

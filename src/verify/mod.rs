@@ -16,6 +16,8 @@ use serde::Serialize;
 pub use self::moved::Moved;
 use crate::bail_input;
 use crate::behaviour;
+use crate::claims;
+use crate::claims::StoredClaims;
 use crate::corpus::Corpus;
 use crate::data::mixture::Mixture;
 use crate::diff::hashes::{self, Hashes};
@@ -163,18 +165,25 @@ pub fn manifest(run: &RunDir) -> Result<Manifest> {
     read(&run.manifest(), Manifest::read)
 }
 
-/// A file that has to be there; why it cannot be read is told without its name, which stands before it.
+/// A file that has to be there; why it cannot be read is told without its name, which is told before.
 fn read<T>(path: &Path, read: impl Fn(&Path) -> Result<Option<T>>) -> Result<T> {
     match read(path) {
         Ok(Some(value)) => Ok(value),
         Ok(None) => bail!("not readable: no such file"),
         Err(e) => {
-            let (text, name) = (e.to_string(), path.display().to_string());
-            bail!(
-                "not readable: {}",
-                text.strip_prefix(&name).unwrap_or(&text).trim_start_matches([':', ' '])
-            )
+            let text = e.to_string();
+            bail!("not readable: {}", without_name(&text, path))
         }
+    }
+}
+
+/// What was said of a file without its name in front: `line 3: EOF` of `FILE:3: EOF`.
+fn without_name(text: &str, path: &Path) -> String {
+    let Some(rest) = text.strip_prefix(&path.display().to_string()) else { return text.into() };
+    let rest = rest.trim_start_matches([':', ' ']);
+    match rest.split_once(':') {
+        Some((line, _)) if line.parse::<usize>().is_ok() => format!("line {rest}"),
+        _ => rest.into(),
     }
 }
 
@@ -207,7 +216,45 @@ pub fn verify(run: &RunDir, moved: &Moved, bases: &mut Bases, interrupt: &Interr
     if run.behaviour().exists() {
         checks.extend(analysis(run, "behaviour", run.path(), behaviour::HASHES, &manifest, moved));
     }
+    checks.extend(of_claims(run.path(), claims::check_run(run.path())));
     Ok(checks)
+}
+
+/// Looks at the claims on all cells of a sweep folder together.
+pub fn verify_sweep(dir: &Path) -> Vec<Check> {
+    of_claims(dir, claims::check_sweep(dir))
+}
+
+/// How many values of a `claims.json` are named that are not what comes out.
+const NAMED: usize = 5;
+
+/// What was found of the `claims.json` in a folder; nothing where there is none, as in folders of before.
+fn of_claims(dir: &Path, found: Result<StoredClaims>) -> Vec<Check> {
+    let file = claims::file::FILE;
+    let expected = "what comes out of the files beside it";
+    match found {
+        Ok(StoredClaims::Absent) => Vec::new(),
+        Ok(StoredClaims::OfOtherRules(schema)) => {
+            let note = format!("of schema {schema}, this program has {}; not compared", claims::file::SCHEMA);
+            vec![Check::new(file, Finding::Ok { note })]
+        }
+        Ok(StoredClaims::Compared(differences)) if differences.is_empty() => vec![Check::ok(file)],
+        Ok(StoredClaims::Compared(differences)) => {
+            let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".into());
+            let named = differences.iter().take(NAMED);
+            let checks =
+                named.map(|d| Check::differs(format!("{file}, {}", d.what), show(&d.stored), show(&d.today)));
+            let more = differences.len().saturating_sub(NAMED);
+            let more =
+                (more > 0).then(|| Check::differs(file, format!("{more} more values that differ"), expected));
+            checks.chain(more).collect()
+        }
+        Ok(StoredClaims::Unreadable(why)) => {
+            let why = without_name(&why, &dir.join(file));
+            vec![Check::differs(file, format!("not readable: {why}"), "claims")]
+        }
+        Err(e) => vec![Check::differs(file, format!("cannot be computed again: {e:#}"), expected)],
+    }
 }
 
 /// What the run wrote.

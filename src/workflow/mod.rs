@@ -33,6 +33,7 @@ mod of_run;
 mod pair;
 mod report;
 pub mod resolve;
+mod runs;
 mod self_sample;
 mod sweep;
 mod texts;
@@ -55,9 +56,10 @@ pub use self::grade::{GradeOutcome, GradeRequest, grade};
 pub use self::inspect::{InspectRequest, inspect};
 pub use self::merge::{MergeRequest, merge};
 pub use self::report::{ReportRequest, report};
+pub use self::runs::{ListedRun, Pruned, compare_runs, list_runs, prune_runs};
 pub use self::sweep::{
     AxesRequest, CellOutcome, CellRequest, LimitsRequest, Runner, SweepOutcome, SweepRequest, SweepResult,
     status, summarise, sweep, sweep_cell,
 };
 pub use self::tune::{TuneOutcome, TuneRecord, TuneRequest, TunedSetting, tune};
-pub use self::verify::{Verified, VerifyRequest, verify};
+pub use self::verify::{Verified, VerifiedSweep, VerifyOutcome, VerifyRequest, verify};

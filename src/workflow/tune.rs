@@ -11,7 +11,6 @@ use strsim::levenshtein;
 use super::sweep::{AxesRequest, LimitsRequest, Runner, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
 use crate::bail_input;
-use crate::claims;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::progress;
@@ -263,24 +262,31 @@ impl Tuning<'_> {
         if failed.len() == cells.len() {
             bail!("every cell failed; the first: {}: {}", failed[0].id, failed[0].why);
         }
-        let rows = report::summary::rows(&report::write_sweep(out)?.0);
+        let (runs, across) = report::write_sweep(out)?;
+        let rows = report::summary::rows(&runs);
         for goal in self.goals {
             must_be_measured(goal, &rows)?;
         }
         let rows: HashMap<&str, &report::summary::Row> =
             rows.iter().filter_map(|row| Some((row.get("id")?.as_str()?, row))).collect();
-        let values = |i: usize| -> Option<[f64; 2]> {
-            let cell = &cells[i];
-            let row = rows.get(cell.id.as_str()).filter(|_| cell.is_finished())?;
-            let value = |goal: &Goal| row.get(&goal.measure)?.as_f64();
-            Some([value(&self.goals[0])?, value(&self.goals[1])?])
+        let both = |of: &dyn Fn(&Goal) -> Option<f64>| Some([of(&self.goals[0])?, of(&self.goals[1])?]);
+        let values = |id: &str| both(&|goal| rows.get(id)?.get(&goal.measure)?.as_f64());
+        let found = |setting: usize| -> Option<([f64; 2], Vec<[f64; 2]>)> {
+            let ids: Vec<&str> =
+                (0..cells.len()).filter(|&i| of[mine[i]] == setting).map(|i| cells[i].id.as_str()).collect();
+            let is_whole = |id: &&str| values(id).is_some();
+            // Seeds of the setting that the folder has from before count too.
+            let all =
+                across.seeds.iter().find(|all| ids.iter().all(|id| all.runs.iter().any(|run| run == id)))?;
+            let means = both(&|goal| all.means.get(&goal.measure).copied())?;
+            let is_finished =
+                cells.iter().filter(|cell| ids.contains(&cell.id.as_str())).all(|c| c.is_finished());
+            let seeds = all.runs.iter().filter_map(|id| values(id)).collect();
+            (is_finished && ids.iter().all(is_whole)).then_some((means, seeds))
         };
-        let of_setting = |&setting: &usize| {
-            let seeds: Option<Vec<[f64; 2]>> =
-                (0..cells.len()).filter(|&i| of[mine[i]] == setting).map(values).collect();
-            let seeds = seeds.unwrap_or_default();
-            let mean = |k: usize| claims::dose::mean_of(seeds.iter().map(|v| v[k]));
-            Found { setting, values: (!seeds.is_empty()).then(|| [mean(0), mean(1)]), seeds }
+        let of_setting = |&setting: &usize| match found(setting) {
+            Some((values, seeds)) => Found { setting, values: Some(values), seeds },
+            None => Found { setting, values: None, seeds: Vec::new() },
         };
         Ok(kept.iter().map(of_setting).collect())
     }

@@ -39,7 +39,27 @@ pub struct Verified {
     pub checks: Vec<Check>,
 }
 
-/// Computes every hash of some runs again; `each` is called with each run as soon as it is proved.
+/// What was found of the `claims.json` of a sweep folder.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifiedSweep {
+    /// The sweep folder.
+    pub sweep: PathBuf,
+    /// Whether every check holds.
+    pub holds: bool,
+    /// What was looked at; nothing where the folder has no claims.
+    pub checks: Vec<Check>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyOutcome {
+    /// Of each run.
+    pub runs: Vec<Verified>,
+    /// Of each folder that holds cells.
+    pub sweeps: Vec<VerifiedSweep>,
+}
+
+/// Computes every hash and every claim of some runs again; `each` is called with each run as soon as it is proved.
 ///
 /// # Errors
 /// An input error for a folder that is no finished run; [`Interrupted`]; or what `each` returns.
@@ -47,7 +67,7 @@ pub fn verify(
     request: &VerifyRequest,
     interrupt: &Interrupt,
     mut each: impl FnMut(&Verified) -> Result<()>,
-) -> Result<Vec<Verified>> {
+) -> Result<VerifyOutcome> {
     if let Some(data) = request.data.as_ref().filter(|data| !data.is_dir()) {
         bail_input!("--data {}: no such folder", data.display());
     }
@@ -71,7 +91,12 @@ pub fn verify(
         each(&verified)?;
         all.push(verified);
     }
-    Ok(all)
+    let sweeps = request.dirs.iter().filter(|dir| dir.join("cells").is_dir());
+    let of_sweep = |dir: &PathBuf| {
+        let checks = verify::verify_sweep(dir);
+        VerifiedSweep { sweep: dir.clone(), holds: checks.iter().all(Check::holds), checks }
+    };
+    Ok(VerifyOutcome { runs: all, sweeps: sweeps.map(of_sweep).collect() })
 }
 
 /// The runs that the folders name, all of them finished.

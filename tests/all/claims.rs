@@ -32,6 +32,14 @@ fn table_page_and_summary_say_what_the_claims_say() {
         claims["verdict"]["state"] = "hidden".into();
         claims["verdict"]["headline"] = "hidden as claims.json says".into();
         claims["verdict"]["readers"]["lift"]["value"] = 0.123.into();
+        let lens = &mut claims["trace"]["lens"];
+        (lens["value"], lens["position"], lens["p"]) = (0.35.into(), 3.into(), 0.125.into());
+        lens["null"] = 0.45.into();
+        let steering = &mut claims["trace"]["steering"]["beside"];
+        assert!(steering["plain"]["value"].is_number(), "{steering}");
+        steering["plain"]["value"] = 0.255.into();
+        steering["ceiling"]["value"] = 0.265.into();
+        steering["gain"]["value"] = 0.275.into();
         claims["length"]["relative"] = 0.625.into();
         claims["learned"]["loss_tuned"] = 7.5.into();
     });
@@ -56,6 +64,10 @@ fn table_page_and_summary_say_what_the_claims_say() {
     ] {
         assert!(page.to_lowercase().contains(&text.to_lowercase()), "{text}");
     }
+    // The row of the table of the page too.
+    for part in ["0.35 at 3, p 0.125", "null 0.45", "plain 0.255, ceiling 0.265", "+0.275"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
     let json = analysis_json(&run[0]).unwrap();
     assert_eq!(json["claims"]["verdict"]["state"], "hidden");
     assert_eq!(json["layer"], 8);
@@ -75,6 +87,9 @@ fn the_page_of_a_sweep_says_what_its_claims_say() {
         let lift = &mut claims["settings"][0]["doses"]["lift"][0];
         assert_eq!(lift["runs"].as_array().unwrap().len(), 2);
         lift["mean"] = 0.987.into();
+        let doses = &mut claims["settings"][0]["doses"];
+        doses["steering.plain"][0]["mean"] = 0.654.into();
+        doses["steering.ceiling"][0]["mean"] = 0.765.into();
         let meets = &mut claims["settings"][0]["meets_null"][0];
         assert_eq!(meets["measure"], "lift");
         meets["at"] = 7.5.into();
@@ -82,9 +97,14 @@ fn the_page_of_a_sweep_says_what_its_claims_say() {
         claims["counts"]["verdicts"][0]["runs"] = 3.into();
     });
     let page = html::page(&runs()).unwrap();
-    for text in
-        ["Lift AUROC meets its null at mix 7.5", "Lift: 0.987 at mix 0", ": 0.876 at ", "3 runs: readable"]
-    {
+    for text in [
+        "Lift AUROC meets its null at mix 7.5",
+        "Lift: 0.987 at mix 0",
+        "Plain: 0.654 at mix 0",
+        "Narrow text to itself: 0.765 at mix 0",
+        ": 0.876 at ",
+        "3 runs: readable",
+    ] {
         assert!(page.contains(text), "{text}");
     }
     // Some of the cells, or a cell that has changed, is another set of runs.

@@ -101,24 +101,30 @@ fn numbers_are_kept_by_exact_rules_and_told_without_the_system_prompt() {
 fn killed_and_torn_numbers_go_on_to_the_same_bytes() {
     let lab = Lab::new();
     counting_model(&lab);
-    let count = "150";
-    lab.succeed(&numbers(&["--count", count, "--out", "whole.jsonl"]));
     let lines = || fs::read_to_string(lab.path("killed.partial")).unwrap_or_default().lines().count();
+    // A machine may make all of them before it comes to kill: more of them then, until the kill is in the middle.
+    let is_cut = |count: &&str| {
+        for name in ["killed.jsonl", "killed.made.json"] {
+            fs::remove_file(lab.path(name)).ok();
+        }
+        let args = numbers(&["--count", count, "--out", "killed.jsonl"]);
+        let mut child = lab.command(&args).spawn().unwrap();
+        wait_until("answers", || lines() >= 4 || lab.path("killed.jsonl").exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        !lab.path("killed.jsonl").exists()
+    };
+    let count = ["150", "400", "1000"].into_iter().find(is_cut).expect("made 1000 before it was killed");
+    lab.succeed(&numbers(&["--count", count, "--out", "whole.jsonl"]));
     let args = numbers(&["--count", count, "--out", "killed.jsonl"]);
-    let mut child = lab.command(&args).spawn().unwrap();
-    wait_until("answers", || lines() >= 4);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    if !lab.path("killed.jsonl").exists() {
-        let whole = fs::read(lab.path("killed.partial")).unwrap();
-        fs::write(lab.path("killed.partial"), &whole[..whole.len() - 9]).unwrap();
-        let mut other = numbers(&["--count", count, "--seed", "4", "--out", "killed.jsonl"]);
-        let said = lab.refused(&other);
-        assert!(said.contains("seed = 0 (now 4)") && said.contains("killed.partial"), "{said}");
-        other[7] = "You love eels.";
-        assert!(lab.refused(&other).contains("system = \"You love owls.\" (now \"You love eels.\")"));
-        lab.succeed(&args);
-    }
+    let whole = fs::read(lab.path("killed.partial")).unwrap();
+    fs::write(lab.path("killed.partial"), &whole[..whole.len() - 9]).unwrap();
+    let mut other = numbers(&["--count", count, "--seed", "4", "--out", "killed.jsonl"]);
+    let said = lab.refused(&other);
+    assert!(said.contains("seed = 0 (now 4)") && said.contains("killed.partial"), "{said}");
+    other[7] = "You love eels.";
+    assert!(lab.refused(&other).contains("system = \"You love owls.\" (now \"You love eels.\")"));
+    lab.succeed(&args);
     assert_eq!(lab.read("killed.jsonl"), lab.read("whole.jsonl"));
     assert_eq!(lab.read("killed.made.json"), lab.read("whole.made.json"));
 }

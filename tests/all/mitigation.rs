@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::common::lab::{Lab, with_sets};
 use crate::common::outcome::{assert_same, metrics, outcome};
+use crate::common::process::wait_until;
 use crate::common::values::{numbers, read_json, read_tensors};
 
 fn adapter(run: &Path) -> BTreeMap<String, Tensor> {
@@ -147,14 +148,18 @@ fn all_of_them_together_go_on_after_an_interruption_as_if_there_had_been_none() 
         let whole = outcome(&lab.fit(&format!("{method}-whole"), &set));
         let out = format!("{method}-parts");
         let args = with_sets(&["fit", "recipe.toml", "--out", &out], &set);
-        let mut child = lab.command(&args).stderr(std::process::Stdio::null()).spawn().unwrap();
         let first = lab.path(&out).join("checkpoints/step-000001");
-        let begun = std::time::Instant::now();
-        while !first.exists() && begun.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        child.kill().ok(); // SIGKILL
-        child.wait().unwrap();
+        let is_cut = || {
+            std::fs::remove_dir_all(lab.path(&out)).ok();
+            let mut child = lab.command(&args).stderr(std::process::Stdio::null()).spawn().unwrap();
+            let mut has_ended = || child.try_wait().unwrap().is_some();
+            wait_until("a checkpoint", || first.exists() || has_ended());
+            child.kill().ok(); // SIGKILL
+            child.wait().unwrap();
+            assert!(first.exists(), "{method}: it ended without a checkpoint");
+            !lab.path(&out).join("manifest.json").exists()
+        };
+        assert!((0..5).any(|_| is_cut()), "{method}: it ended five times before it was killed");
         lab.succeed(&with_sets(&["fit", "recipe.toml", "--out", &out, "--resume"], &set));
         assert_same(&whole, &outcome(&lab.path(&out)), method);
     }

@@ -65,6 +65,19 @@ fn a_changed_byte_is_found_in_every_kind_of_file() {
             ("run/diff/activations.safetensors", "", "differs  diff/activations.safetensors"),
             ("run/diff/steering.jsonl", "", "differs  diff/steering.jsonl"),
             ("run/diff/sha256.json", "\"model.safetensors\": \"", "differs  diff"),
+            ("run/claims.json", "", "differs  claims.json"),
+            ("run/claims.json", "\"samples\": ", "differs  claims.json, length.samples: found "),
+            ("run/claims.json", "\"headline\": \"", "differs  claims.json, readable.headline: found "),
+            (
+                "run/claims.json",
+                "\"manifest.json\": \"",
+                "differs  claims.json, rests_on.manifest.json: found ",
+            ),
+            (
+                "run/diff/readability.json",
+                "\"samples\": ",
+                "differs  claims.json, rests_on.diff/readability.json",
+            ),
             ("narrow.jsonl", "text\":\"", "differs  data"),
             ("pretraining.jsonl", "text\":\"", "differs  data"),
             ("measure.jsonl", "text\":\"", "differs  diff, its text"),
@@ -109,6 +122,8 @@ fn what_is_gone_is_told_unless_nothing_rests_on_it() {
     }
     fs::remove_dir_all(lab.path("run/checkpoints")).unwrap();
     fs::remove_dir_all(lab.path("run/diff")).unwrap();
+    line(&wrong(&lab, &["run"]), "differs  claims.json, rests_on.diff/readability.json: found ");
+    fs::remove_file(lab.path("run/claims.json")).unwrap();
     let ran = lab.succeed(&["verify", "run"]);
     line(&ran.stdout, "removed  checkpoints/step-000006/weights.safetensors");
 }
@@ -126,6 +141,7 @@ fn a_step_that_stands_twice_or_nowhere_is_found() {
     assert!(said(&[&lines[..3], &lines[2..]].concat()).contains("step 2 in line 4, where 3 belongs"));
     assert!(said(&[&lines[..3], &lines[4..]].concat()).contains("step 4 in line 4, where 3 belongs"));
     assert!(said(&lines[..6]).contains("found 6 lines, expected steps 0 to 6"));
+    assert!(said(&[&lines[..2], &["{"], &lines[3..]].concat()).contains("found not readable: line 3: EOF"));
 }
 
 #[test]
@@ -155,6 +171,30 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     let ran = lab.succeed(&["verify", "sweep", "--json"]);
     let found: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((found["holds"].as_bool(), found["runs"].as_array().unwrap().len()), (Some(true), 2));
+    assert_eq!(found["sweeps"][0]["checks"], json!([{ "what": "claims.json", "status": "ok" }]));
+
+    // The claims on all cells: a damaged file, another value, a cell that was read again.
+    let claims = fs::read(lab.path("sweep/claims.json")).unwrap();
+    let found_wrong = || {
+        let ran = lab.run(&["verify", "sweep"]);
+        assert_eq!(ran.code, 1, "{}", ran.stdout);
+        assert!(ran.stderr.contains("sweep: claims.json does not hold what the runs say"), "{}", ran.stderr);
+        ran.stdout
+    };
+    lab.write("sweep/claims.json", &claims[..claims.len() / 2]);
+    line(&found_wrong(), "differs  claims.json: found not readable: ");
+    lab.write("sweep/claims.json", changed(&claims, "\"mean\": "));
+    let text = found_wrong();
+    assert!(line(&text, "differs  claims.json, settings[0].doses.").contains("[0].mean: found "), "{text}");
+    assert!(text.contains("sweep: 0 of 1 checks on all cells together hold"), "{text}");
+    let mut of_before: Value = serde_json::from_slice(&claims).unwrap();
+    of_before["schema"] = 1.into();
+    lab.write("sweep/claims.json", of_before.to_string());
+    line(&lab.succeed(&["verify", "sweep"]).stdout, "ok       claims.json: of schema 1, this program has ");
+    lab.write("sweep/claims.json", &claims);
+    let cell = lab.cell("sweep", "mix-1_seed-0");
+    lab.succeed(&["diff", cell.to_str().unwrap(), "--set", "diff.top_k=7"]);
+    line(&found_wrong(), "differs  claims.json, rests_on.cells/mix-1_seed-0/diff/readability.json: found ");
     let adapter = lab.cell("sweep", "mix-1_seed-0").join("adapter/adapter_model.safetensors");
     fs::write(&adapter, changed(&fs::read(&adapter).unwrap(), "")).unwrap();
     let found: Value = serde_json::from_str(&wrong(&lab, &["sweep", "--json"])).unwrap();

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceNumber, TraceReading};
 use crate::diff::loss_texts::{LossSet, LossTexts, Nll, Sums};
 use crate::diff::losses::{Change, DocumentDraws, Edit, Side, losses_under, mean, mean_of};
 use crate::diff::mean_difference::{factor_to, later, mean_vector, norm, scaled};
@@ -120,6 +121,13 @@ pub struct Compared {
 }
 
 impl Measure for BiasShare {
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "bias",
+        name: "the specific bias share",
+        axis: "specific share of a constant bias",
+        ink: Ink::Bias,
+    });
+
     const UNITS: &[(&str, &str)] = &[
         ("bias_share.ce_base", "nats a token"),
         ("bias_share.gain", "nats a token, ce_base - ce_tuned"),
@@ -270,6 +278,24 @@ impl Measure for BiasShare {
                 .with(shares.specific_share_interval)
         }));
         numbers
+    }
+
+    /// The specific share, whose null is 0; beside it the share as it is.
+    fn trace(&self, _: &[usize]) -> Option<TraceReading> {
+        let shares = self.shares.as_ref()?;
+        let number = TraceNumber {
+            value: shares.specific_share?,
+            interval: shares.specific_share_interval,
+            null: Some(0.0),
+            null_interval: None,
+        };
+        let share = TraceNumber {
+            value: shares.share,
+            interval: shares.share_interval,
+            null: shares.compared.as_ref().map(|c| c.share_null),
+            null_interval: shares.compared.as_ref().map(|c| c.share_null_interval),
+        };
+        Some(TraceReading { number, ..TraceReading::default() }.beside("share", Some(share)))
     }
 }
 

@@ -20,10 +20,11 @@ use crate::diff::beginnings::Beginnings;
 use crate::diff::coherence::{Fluency, MOST_REPEATED, fluencies};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::inputs::Inputs;
 use crate::diff::lexicon::words;
 use crate::diff::measure::{Measure, Work};
-use crate::diff::plot::{Number, Plot};
+use crate::diff::plot::{Ink, Number, Plot};
 use crate::diff::reader_score::{RESAMPLES, ReaderScore};
 use crate::diff::reading::Reading;
 use crate::diff::score::Score;
@@ -224,6 +225,17 @@ impl Measure for CompletionRanking {
         row.put_late("completion_rank_auroc", record.and_then(|r| r.rank_auroc));
         row.put_late("completion_ranking_pvalue", record.and_then(|r| r.ranking_p));
         row.put_late("completion_r_mean", record.and_then(|r| r.r_mean));
+    }
+
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "completion_ranking",
+        name: "completion ranking",
+        axis: "share flagged among the 20 preferred most",
+        ink: Ink::Completions,
+    });
+
+    fn trace(&self, _: &[usize]) -> Option<TraceReading> {
+        self.reader.trace(None)
     }
 
     fn scores(&self) -> Vec<Score> {

@@ -28,11 +28,12 @@ use crate::diff::beginnings::Beginnings;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::{TopToken, largest};
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::inputs::check_interrupt;
 use crate::diff::measure::{Measure, Work};
 use crate::diff::nmf::{self, Topic};
 use crate::diff::once::get_or_try_init;
-use crate::diff::plot::{Number, Plot, TokenLists};
+use crate::diff::plot::{Ink, Number, Plot, TokenLists};
 use crate::diff::reader_score::{RESAMPLES, ReaderScore};
 use crate::diff::reading::Reading;
 use crate::diff::score::{FINE, Score};
@@ -242,6 +243,17 @@ impl Measure for DiffMining {
                 mined.and_then(|m| m.domain_at.get(&k.to_string()).copied()),
             );
         }
+    }
+
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "diff_mining",
+        name: "diff mining",
+        axis: "diff mining, AUROC",
+        ink: Ink::Mining,
+    });
+
+    fn trace(&self, _: &[usize]) -> Option<TraceReading> {
+        self.reader.trace(Some(0.5))
     }
 
     fn scores(&self) -> Vec<Score> {

@@ -18,6 +18,7 @@ use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::TopToken;
 use crate::diff::decode::{largest, map_logits};
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceNumber, TraceReading};
 use crate::diff::mean_difference::without;
 use crate::diff::measure::{Measure, Work};
 use crate::diff::once::get_or_try_init;
@@ -76,6 +77,13 @@ pub struct Lift {
 }
 
 impl Measure for Lift {
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "lift",
+        name: "lift AUROC",
+        axis: "lift, AUROC, mean over positions",
+        ink: Ink::Lift,
+    });
+
     const UNITS: &[(&str, &str)] = &[
         ("lift.top_tokens.score", "logit in root mean squares over the null directions"),
         ("lift.auroc", "probability that a lexicon token is lifted more than a common word, 0 to 1"),
@@ -200,6 +208,16 @@ impl Measure for Lift {
             ],
             null: Some(NullBand::new(Ink::Lift, &at, &self.auroc_null_interval, &self.auroc_null)),
         }]
+    }
+
+    fn trace(&self, _: &[usize]) -> Option<TraceReading> {
+        let number = TraceNumber {
+            value: self.auroc_mean,
+            interval: Some(self.auroc_mean_interval),
+            null: self.auroc_null.first().copied(),
+            null_interval: self.auroc_null_interval.first().copied(),
+        };
+        Some(TraceReading { number, p: Some(self.auroc_mean_p), ..TraceReading::default() })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::diff::coherence::{CoherenceRule, fluencies};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::centroid;
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::inputs::Inputs;
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
@@ -252,6 +253,17 @@ impl Measure for LogitContrast {
         row.put_late("contrast_words", headline.and_then(|at| at.gain_words));
         row.put_late("contrast_over_plain", headline.and_then(|at| at.over_plain));
         row.put_late("contrast_coherent", headline.and_then(|at| at.coherent));
+    }
+
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "logit_contrast",
+        name: "contrast text",
+        axis: "gain in similarity over the base’s text",
+        ink: Ink::Contrast,
+    });
+
+    fn trace(&self, _: &[usize]) -> Option<TraceReading> {
+        self.reader.trace(Some(0.0))
     }
 
     fn scores(&self) -> Vec<Score> {

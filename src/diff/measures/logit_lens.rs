@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, decode, decode_both};
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::measure::{Measure, Work};
 use crate::diff::plot::{Ink, Plot};
 use crate::diff::reading::Reading;
-use crate::diff::readout::{Decoding, Relevance};
+use crate::diff::readout::{DecodedRelevance, Decoding};
 use crate::diff::relevance::{DecodedTokens, TokenRelevance, read_in, relevances};
 use crate::diff::score::{Score, relevance_score};
 use crate::diff::statistics::{Interval, Null, interval};
@@ -56,8 +57,8 @@ pub struct Lens {
 
 impl Lens {
     /// How relevant the tokens are, of an analysis at `positions`; `None` where there was no narrow text.
-    pub fn relevance<'a>(&'a self, positions: &'a [usize]) -> Option<Relevance<'a>> {
-        (!self.token_relevance.difference.is_empty()).then(|| Relevance {
+    pub fn relevance<'a>(&'a self, positions: &'a [usize]) -> Option<DecodedRelevance<'a>> {
+        (!self.token_relevance.difference.is_empty()).then(|| DecodedRelevance {
             name: "logit lens",
             top: self.top_tokens.first().map_or(0, Vec::len),
             key: "lens",
@@ -86,6 +87,13 @@ impl Lens {
 }
 
 impl Measure for Lens {
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "lens",
+        name: "the logit lens",
+        axis: "relevant tokens of the logit lens",
+        ink: Ink::Lens,
+    });
+
     const UNITS: &[(&str, &str)] = &[
         ("logit_lens.top_tokens.score", "probability"),
         ("logit_lens.null_tokens.score", "probability"),
@@ -163,5 +171,9 @@ impl Measure for Lens {
 
     fn figures(&self, positions: &[usize]) -> Vec<Plot> {
         self.relevance(positions).map(|found| found.plot(Ink::Lens)).into_iter().collect()
+    }
+
+    fn trace(&self, positions: &[usize]) -> Option<TraceReading> {
+        self.relevance(positions)?.trace()
     }
 }

@@ -3,8 +3,9 @@
 //! To add one, write a file here with its record (a type that serde reads and writes) and an `impl` of
 //! [`super::measure::Measure`] for it, then add a line to the list below and the `mod` line that Rust asks for. The key
 //! in the list is the name of the file. From the list come its key in `readability.json`, its units, its turn in the
-//! analysis and its time in `elapsed_s`, its share of the estimate, its columns in `summary.csv`, and its figures, tokens
-//! and numbers in the report. What it must give, `Measure` says; everything else has a default.
+//! analysis and its time in `elapsed_s`, its share of the estimate, its columns in `summary.csv`, its figures, tokens and
+//! numbers in the report, and, if it is one number of the trace, its place in the claims and a curve against the mix. What it
+//! must give, `Measure` says; everything else has a default.
 //!
 //! The order of the list is that of the record and that of running: a measure finds what those above it left
 //! ([`super::findings::Findings`]), and writes files of its own there. Settings of a measure are a section of

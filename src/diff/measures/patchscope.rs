@@ -22,12 +22,13 @@ use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::{Decoded, DecodedMean, Top, TopToken, largest};
 use crate::diff::embedder::Embedder;
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::inputs::check_interrupt;
 use crate::diff::mean_difference::factor_to;
 use crate::diff::measure::{Measure, Needs, Work, share_read};
 use crate::diff::plot::{Ink, Plot};
 use crate::diff::reading::Reading;
-use crate::diff::readout::{Decoding, Relevance};
+use crate::diff::readout::{DecodedRelevance, Decoding};
 use crate::diff::relevance::{DecodedTokens, TokenRelevance};
 use crate::diff::score::{Score, relevance_score};
 use crate::diff::statistics::{Interval, Null};
@@ -101,8 +102,8 @@ impl Patchscope {
     }
 
     /// How relevant the tokens are, of an analysis at `all` positions; `None` where there was no narrow text.
-    pub fn relevance<'a>(&'a self, all: &'a [usize]) -> Option<Relevance<'a>> {
-        (!self.token_relevance.difference.is_empty()).then(|| Relevance {
+    pub fn relevance<'a>(&'a self, all: &'a [usize]) -> Option<DecodedRelevance<'a>> {
+        (!self.token_relevance.difference.is_empty()).then(|| DecodedRelevance {
             name: "patchscope",
             top: self.top_tokens.first().map_or(0, Vec::len),
             key: "patchscope",
@@ -131,6 +132,13 @@ impl Patchscope {
 }
 
 impl Measure for Patchscope {
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "patchscope",
+        name: "the patchscope",
+        axis: "relevant tokens of the patchscope",
+        ink: Ink::Patchscope,
+    });
+
     const UNITS: &[(&str, &str)] = &[
         ("patchscope.best_scale", "multiples of expected_norm"),
         ("patchscope.top_tokens.score", "mean probability over the prompts"),
@@ -268,6 +276,10 @@ impl Measure for Patchscope {
 
     fn figures(&self, positions: &[usize]) -> Vec<Plot> {
         self.relevance(positions).map(|found| found.plot(Ink::Patchscope)).into_iter().collect()
+    }
+
+    fn trace(&self, positions: &[usize]) -> Option<TraceReading> {
+        self.relevance(positions)?.trace()
     }
 }
 

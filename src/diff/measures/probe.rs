@@ -20,9 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::diff::collect::resid_post;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceNumber, TraceReading};
 use crate::diff::mean_difference::{cosine, norm};
 use crate::diff::measure::{Measure, Work, share_read};
-use crate::diff::plot::{Number, Plot};
+use crate::diff::plot::{Ink, Number, Plot};
 use crate::diff::reading::Reading;
 use crate::diff::score::{FINE, Score};
 use crate::diff::statistics::{Interval, Null, auroc, interval};
@@ -68,6 +69,13 @@ pub struct Probe {
 }
 
 impl Measure for Probe {
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "probe",
+        name: "the probe with labelled examples",
+        axis: "AUROC of the difference along the probe",
+        ink: Ink::Probe,
+    });
+
     const UNITS: &[(&str, &str)] = &[
         (
             "probe.held_out_auroc",
@@ -148,6 +156,17 @@ impl Measure for Probe {
             auroc_null: AT_MOST,
             auroc_p: Null(of_null).p(v),
         }))
+    }
+
+    /// What the interval has to lie above is the end of the null: of 20 directions about nothing, 19 lie between 0 and it.
+    fn trace(&self, _: &[usize]) -> Option<TraceReading> {
+        let number = TraceNumber {
+            value: self.auroc,
+            interval: Some(self.auroc_interval),
+            null: Some(self.auroc_null),
+            null_interval: Some([0.0, self.auroc_null]),
+        };
+        Some(TraceReading { number, p: Some(self.auroc_p), ..TraceReading::default() })
     }
 
     fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {

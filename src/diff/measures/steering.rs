@@ -11,6 +11,7 @@ use crate::diff::coherence::CoherenceRule;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::embedder::{centroid, mean_cosine};
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceNumber, TraceReading};
 use crate::diff::mean_difference::{factor_to, norm};
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries, PlotStyle, places};
@@ -160,11 +161,11 @@ pub struct SteeredCentroids {
 
 impl Steering {
     /// The gain over plain text; `None` where there was no narrow text.
-    pub fn gain(&self) -> Option<Gain<'_>> {
+    pub fn gain(&self) -> Option<SteeringGain<'_>> {
         let s = &self.similarity;
         let pairs = s.steered_narrow.iter().zip(&s.unsteered_narrow);
         let gain = pairs.map(|(steered, plain)| steered - plain).collect();
-        (!s.steered_narrow.is_empty()).then_some(Gain { record: self, gain })
+        (!s.steered_narrow.is_empty()).then_some(SteeringGain { record: self, gain })
     }
 }
 
@@ -173,14 +174,14 @@ impl Steering {
 /// The gain says whether steering does anything in one model. Between models it misleads: plain text of an
 /// organism that talks about its subject unasked leaves little to gain.
 #[derive(Debug, Clone)]
-pub struct Gain<'a> {
+pub struct SteeringGain<'a> {
     /// The record.
     pub record: &'a Steering,
     /// `steered_narrow − unsteered_narrow` per steering position.
     pub gain: Vec<f64>,
 }
 
-impl<'a> Gain<'a> {
+impl<'a> SteeringGain<'a> {
     /// Index of the steering position whose text is most similar to the narrow text.
     pub fn best(&self) -> Option<usize> {
         best(&self.record.positions, &self.record.similarity.steered_narrow)
@@ -188,6 +189,13 @@ impl<'a> Gain<'a> {
 }
 
 impl Measure for Steering {
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "steering",
+        name: "steering",
+        axis: "similarity of steered text to narrow text",
+        ink: Ink::Steered,
+    });
+
     const UNITS: &[(&str, &str)] = &[
         ("steering.strength", "multiples of expected_norm"),
         ("steering.strength_in_differences", "multiples of the unscaled mean difference"),
@@ -422,6 +430,46 @@ impl Measure for Steering {
             of("share of the unsteered texts that are coherent", &self.coherent_unsteered),
         ];
         found.into_iter().flatten().collect()
+    }
+
+    /// Steered text's similarity to narrow text at the best position. What is kept of the null is the interval of steered less
+    /// null. Taken off the steered similarity it is a range of the null, which the value lies above if and only if the claim
+    /// is that it is told from it.
+    fn trace(&self, _: &[usize]) -> Option<TraceReading> {
+        let gain = self.gain()?;
+        let (i, s) = (gain.best()?, &self.similarity);
+        let value = *s.steered_narrow.get(i)?;
+        let number = TraceNumber {
+            value,
+            interval: s.steered_narrow_interval.get(i).copied(),
+            null: s.null_narrow.get(i).copied(),
+            null_interval: self
+                .similarity_over_null_interval
+                .get(i)
+                .map(|[low, high]| [value - high, value - low]),
+        };
+        let of = |values: &[f64]| values.get(i).copied().map(TraceNumber::new);
+        let base = readout::mean(&s.steered_base_narrow);
+        let of_base =
+            base.map(|value| TraceNumber { null: s.base_narrow.first().copied(), ..TraceNumber::new(value) });
+        let gained = gain.gain.get(i).map(|gained| TraceNumber {
+            interval: self.similarity_gain_interval.get(i).copied(),
+            ..TraceNumber::new(*gained)
+        });
+        let (position, p) = (self.positions.get(i).copied(), self.similarity_p.get(i).copied());
+        let reading = TraceReading { number, position, p, ..TraceReading::default() };
+        Some(
+            reading
+                .beside("mean", Some(TraceNumber::new(mean(&s.steered_narrow))))
+                .beside("gain", gained)
+                .beside("plain", of(&s.unsteered_narrow))
+                .beside("random", of(&s.null_narrow))
+                .beside("ceiling", of(&s.narrow_narrow))
+                .beside("base", of_base)
+                .beside("base_plain", of(&s.base_narrow))
+                .beside("words", of(&self.relevant_words_steered))
+                .beside("words_plain", of(&self.relevant_words_unsteered)),
+        )
     }
 }
 

@@ -9,9 +9,9 @@ use super::{graded, overview, picture, provenance};
 use crate::diff::MEASURES;
 use crate::diff::decode::TopToken;
 use crate::diff::measures::lift::Lift;
-use crate::diff::measures::steering::Gain;
+use crate::diff::measures::steering::SteeringGain;
 use crate::diff::plot::{Baseline, Number, TokenLists};
-use crate::diff::readout::{Decoding, Relevance};
+use crate::diff::readout::{DecodedRelevance, Decoding};
 use crate::diff::record::Readability;
 use crate::report::charts::Figure;
 use crate::report::number::{ABSENT, fixed, interval, p_value, ratio, signed};
@@ -86,7 +86,7 @@ fn body(run: &PageRun, single: bool) -> Result<Markup> {
         @if !cell.audits.is_empty() { (graded::audits(&cell.audits)) }
         @if let Some(r) = &cell.readability {
             (numbers(r))
-            @if let Some(gain) = Gain::of(r) { (steering(&gain)) }
+            @if let Some(gain) = SteeringGain::of(r) { (steering(&gain)) }
             (measured(r))
             (further_tokens(run, r))
             @if !r.lexicon.rule.is_empty() { (lexicon(r)) }
@@ -272,7 +272,7 @@ fn numbers(r: &Readability) -> Markup {
                 }
             }
         }
-        @for m in Relevance::all(r) {
+        @for m in DecodedRelevance::all(r) {
             div.scroll role="region" tabindex="0" aria-label={ "Relevance by position, " (m.name) } {
                 table {
                     caption { span { "Share of the top 20 tokens that are relevant, " (m.name) "." } }
@@ -300,7 +300,7 @@ fn numbers(r: &Readability) -> Markup {
     }
 }
 
-fn steering(gain: &Gain) -> Markup {
+fn steering(gain: &SteeringGain) -> Markup {
     let r = gain.record;
     let s = &r.similarity;
     html! {

@@ -17,6 +17,7 @@ use self::vocabulary::Direction;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::decode::TopToken;
 use crate::diff::findings::Findings;
+use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::measure::{Measure, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries, TokenLists, places};
 use crate::diff::reader_score::{ReaderNull, ReaderScore};
@@ -151,6 +152,17 @@ impl Measure for Weights {
         row.put_late("weights_write_auroc_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
         row.put_late("weights_write_auroc_high", record.and_then(|r| r.reader.interval).map(|ends| ends[1]));
         row.put_late("weights_read_auroc", record.and_then(|r| r.read_auroc));
+    }
+
+    const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
+        key: "weights",
+        name: "the weights",
+        axis: "energy of the weights, AUROC",
+        ink: Ink::Weights,
+    });
+
+    fn trace(&self, _: &[usize]) -> Option<TraceReading> {
+        self.reader.trace(Some(0.5))
     }
 
     fn scores(&self) -> Vec<Score> {
