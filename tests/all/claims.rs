@@ -65,7 +65,7 @@ fn table_page_and_summary_say_what_the_claims_say() {
         assert!(page.to_lowercase().contains(&text.to_lowercase()), "{text}");
     }
     // The row of the table of the page too.
-    for part in ["0.35 at 3, p 0.125", "null 0.45", "plain 0.255, ceiling 0.265", "+0.275"] {
+    for part in ["0.35 at 3, p = 0.125", "null 0.45", "plain 0.255, ceiling 0.265", "+0.275"] {
         assert!(page.contains(part), "{part}: {page}");
     }
     let json = analysis_json(&run[0]).unwrap();

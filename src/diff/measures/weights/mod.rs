@@ -152,6 +152,8 @@ impl Measure for Weights {
         row.put_late("weights_write_auroc_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
         row.put_late("weights_write_auroc_high", record.and_then(|r| r.reader.interval).map(|ends| ends[1]));
         row.put_late("weights_read_auroc", record.and_then(|r| r.read_auroc));
+        row.put_late("weights_fro", record.map(|r| r.total.fro));
+        row.put_late("weights_relative", record.map(|r| r.total.relative));
     }
 
     const TRACE: Option<TraceMeasure> = Some(TraceMeasure {
