@@ -7,6 +7,8 @@
 //! no claim, and a measure of activation differences is compared with its own null only, which is said: random directions
 //! do not protect against "finetuned on something else".
 
+use std::collections::BTreeMap;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -332,6 +334,16 @@ impl ReaderClaim {
             (None, None) => ReaderState::NotCompared,
         };
     }
+}
+
+/// Whether each reader with a null of its own exceeds it in an analysis, by the key of the score.
+pub fn exceed_own_null(r: &Readability) -> BTreeMap<String, bool> {
+    let (readable, stronger) = (Readable::of(r), StrongerReaders::of(r));
+    let own = |score: Score| {
+        let key = score.key.to_string();
+        Some((key, ReaderClaim::new(r, &readable, &stronger, score, false).exceeds_own_null?))
+    };
+    scores(r).into_iter().filter_map(own).collect()
 }
 
 /// Corrects a family of readers for as many tries as were compared with a floor.

@@ -76,6 +76,9 @@ pub struct FloorOrganism {
     pub training: Option<FloorTraining>,
     /// Its scores, by key.
     pub scores: BTreeMap<String, f64>,
+    /// Whether each measure of activation differences exceeds its own null, by the key of the score.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub exceeds_own_null: BTreeMap<String, bool>,
     /// Seconds that it took to read.
     pub seconds: f64,
 }

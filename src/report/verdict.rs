@@ -218,7 +218,7 @@ fn of_bias(bias: &BiasEvidence) -> String {
 
 /// The heading of [`reader_rows`].
 pub const READER_HEADING: [&str; 8] =
-    ["reader", "score", "95 %", "own null, p", "other organisms", "excess", "z; p, Holm", "reads it"];
+    ["reader", "score", "95 %", "own null, p", "floor: mean, bound (n)", "excess", "z; p, Holm", "reads it"];
 
 /// One row a reader: its score, what it is compared with, and what that says.
 pub fn reader_rows(verdict: &Verdict) -> Vec<[String; 8]> {
@@ -236,15 +236,15 @@ fn reader_row(claim: &ReaderClaim) -> [String; 8] {
     };
     let (others, excess, test) = match &claim.floor {
         Some(floor) => (
-            format!("{} (n {}), bound {}", fixed(floor.mean, 3), floor.values.len(), fixed(floor.bound, 3)),
-            format!("{}, rank {}", signed(floor.excess, 3), floor.rank),
+            format!("{}, {} ({})", fixed(floor.mean, 3), fixed(floor.bound, 3), floor.values.len()),
+            signed(floor.excess, 3),
             format!("{}; {}", fixed(floor.z, 1), claim.holm_p.map_or_else(absent, p_value)),
         ),
         None => (absent(), absent(), absent()),
     };
     let reads = match claim.state {
         ReaderState::Reads => "yes",
-        ReaderState::ReadsAgainstOwnNull => "yes, against its own null only",
+        ReaderState::ReadsAgainstOwnNull => "own null only",
         ReaderState::DoesNotRead => "no",
         ReaderState::NotCompared => "not compared",
     };
@@ -255,5 +255,6 @@ fn reader_row(claim: &ReaderClaim) -> [String; 8] {
 
 /// What the columns of [`reader_rows`] are.
 pub const READER_LEGEND: &str = "* named beforehand (claims.primaries). Own null: random directions, of measures of activation \
-differences. Other organisms: mean score under this lexicon, and the 95 % prediction bound of one more. z: excess over the \
-spread of the others; p: its tail under Student’s t, corrected by Holm’s method for the readers of its family.";
+differences. Floor: what n other organisms score under this lexicon, and the bound that one more exceeds with probability .05. \
+z: excess over the spread of the floor; p: its tail under Student’s t, corrected by Holm’s method for the readers of its family. \
+Own null only: it exceeds random directions, and was not compared with other organisms.";

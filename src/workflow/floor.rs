@@ -11,6 +11,7 @@ use super::of_run::{must_be_trained, must_be_trained_on, read_recipe};
 use super::pair::Pair;
 use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
+use crate::claims::verdict::exceed_own_null;
 use crate::claims::{self, ClaimedRun};
 use crate::data::mixture::Role;
 use crate::diff::floor::FEWEST;
@@ -104,6 +105,7 @@ pub fn floor(request: &FloorRequest, interrupt: &Interrupt) -> Result<MadeFloor>
             tuned: hash,
             training: other.trained.as_ref().map(|trained| trained.training.clone()),
             scores: scores(&record).iter().map(|h| (h.key.to_string(), h.value)).collect(),
+            exceeds_own_null: exceed_own_null(&record),
             seconds: clock.elapsed().as_secs_f64(),
         });
         write_json(&path, &file)?;
@@ -148,6 +150,7 @@ fn only_scored(settings: &DiffSection) -> DiffSection {
     settings.depth.enabled = false;
     settings.chat.text = Vec::new();
     settings.candidates = Vec::new();
+    settings.weights.null_draws = 1; // a null of its own is not in a floor
     settings
 }
 

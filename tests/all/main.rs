@@ -15,6 +15,7 @@ mod cli;
 mod coherence;
 mod datasets;
 mod diffing;
+mod floor;
 mod grading;
 mod inspect;
 mod library;

@@ -104,7 +104,7 @@ fn the_table_has_one_line_a_reader_and_one_verdict_and_the_page_has_the_rest() {
         "cake-run: readable by the logit lens, lift, the patchscope and steering",
         "the logit lens",
         "  0.015  ",
-        "yes, against its own null only",
+        "own null only",
         "trainer floor reads some",
     ] {
         assert!(text.contains(expected), "{expected} is missing:\n{text}");
