@@ -64,7 +64,7 @@ fn table_page_and_summary_say_what_the_claims_say() {
     assert!(table.contains("gone as far as a probe tells"), "{table}");
     // The row of the table too.
     let text = table.clone() + &page;
-    for part in ["0.35 at 3, p 0.125", "null 0.45", "plain 0.255, ceiling 0.265", "+0.275"] {
+    for part in ["0.35 at 3, p = 0.125", "null 0.45", "plain 0.255, ceiling 0.265", "+0.275"] {
         assert!(text.contains(part), "{part}: {table}");
     }
     let json = analysis_json(&run[0]).unwrap();
