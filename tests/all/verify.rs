@@ -196,7 +196,10 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     fs::remove_dir_all(cell.join("diff")).unwrap();
     lab.succeed(&["diff", cell.to_str().unwrap(), "--set", "diff.top_k=7"]);
     let name = cell.file_name().unwrap().to_string_lossy();
-    line(&found_wrong(), &format!("differs  claims.json, rests_on.cells/{name}/diff/readability.json: found "));
+    line(
+        &found_wrong(),
+        &format!("differs  claims.json, rests_on.cells/{name}/diff/readability.json: found "),
+    );
     let adapter = lab.cell("sweep", "mix-1_seed-0").join("adapter/adapter_model.safetensors");
     fs::write(&adapter, changed(&fs::read(&adapter).unwrap(), "")).unwrap();
     let found: Value = serde_json::from_str(&wrong(&lab, &["sweep", "--json"])).unwrap();
