@@ -193,8 +193,13 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     line(&lab.succeed(&["verify", "sweep"]).stdout, "ok       claims.json: of schema 1, this program has ");
     lab.write("sweep/claims.json", &claims);
     let cell = lab.cell("sweep", "mix-1_seed-0");
+    fs::remove_dir_all(cell.join("diff")).unwrap();
     lab.succeed(&["diff", cell.to_str().unwrap(), "--set", "diff.top_k=7"]);
-    line(&found_wrong(), "differs  claims.json, rests_on.cells/mix-1_seed-0/diff/readability.json: found ");
+    let name = cell.file_name().unwrap().to_string_lossy();
+    line(
+        &found_wrong(),
+        &format!("differs  claims.json, rests_on.cells/{name}/diff/readability.json: found "),
+    );
     let adapter = lab.cell("sweep", "mix-1_seed-0").join("adapter/adapter_model.safetensors");
     fs::write(&adapter, changed(&fs::read(&adapter).unwrap(), "")).unwrap();
     let found: Value = serde_json::from_str(&wrong(&lab, &["sweep", "--json"])).unwrap();
