@@ -150,12 +150,12 @@ fn read_pair(
     }
     let floor = floor_of(&setup.recipe, trained.map(|t| t.run), reference.as_ref())?;
     let pair = match &reference {
-        Some(reference) => Pair::load_against(&setup.recipe, compared.tuned, &reference.model, interrupt)?,
+        Some(reference) => {
+            let must_fit = |base: &Pretrained| reference.must_be_on(base);
+            Pair::load_against(&setup.recipe, compared.tuned, &reference.model, must_fit, interrupt)?
+        }
         None => Pair::load(&setup.recipe, compared.tuned, interrupt)?,
     };
-    if let Some(reference) = &reference {
-        reference.must_be_on(&pair.pretrained)?;
-    }
     let inputs = Inputs {
         reference_name: reference.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         ..setup.inputs(&pair, compared.name)?

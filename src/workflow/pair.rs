@@ -83,7 +83,8 @@ impl Pair {
     }
 
     /// Loads the recipe's base twice: with an adapter or another model, and with a reference that this one is compared with
-    /// in the base's place, such as a control that learned from the mix alone.
+    /// in the base's place, such as a control that learned from the mix alone. `must_fit` refuses a base that is not the
+    /// reference's.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -91,9 +92,11 @@ impl Pair {
         recipe: &Recipe,
         tuned: &str,
         reference: &str,
+        must_fit: impl FnOnce(&Pretrained) -> Result<()>,
         interrupt: &Interrupt,
     ) -> Result<Self> {
         let pretrained = open_base(recipe, interrupt)?;
+        must_fit(&pretrained)?;
         let reference = Side::load(&pretrained, reference, interrupt)?;
         let tuned = Side::load(&pretrained, tuned, interrupt)?;
         must_have_shape_of(&pretrained.id, &reference.model, &tuned.id, &tuned.model)?;
