@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::arch;
 use super::decoder::Decoder;
 use super::hooks::{NoHook, Site};
-use super::load::loader::{Loader, Tuning};
+use super::load::loader::{HEAD, Loader, Tuning};
 use super::load::source::Pretrained;
 use super::pass::{Pass, at_site};
 use super::trainables::Trainables;
@@ -42,7 +42,7 @@ impl CausalLm {
         let mut loader = Loader::new(&from.weights, tuning, device);
         let architecture = arch::of_config(&from.id, &from.config)?;
         let decoder = (architecture.load)(&from.config, &mut loader).with_context(|| from.id.clone())?;
-        let ties_head = !loader.has_read("lm_head.weight");
+        let ties_head = !loader.has_read(HEAD);
         let trainables = loader.finish().with_context(|| from.id.clone())?;
         Ok((Self { decoder, ties_head, device: device.clone() }, trainables))
     }

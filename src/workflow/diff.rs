@@ -148,6 +148,7 @@ fn read_pair(
     let (base, tuned) = (pair.base(), pair.tuned());
     let inputs = Inputs {
         tokenizer: pair.cutting_tokenizer(recipe.diff.tokenizer),
+        shared_ids: pair.shared_ids,
         ..texts.inputs(&pair.pretrained, base, tuned, name, &recipe.diff, recipe.seed)
     };
     let read = Hashes { embedder: embedder_sha256, ..pair.hashes(recipe.seed, texts_sha256) };

@@ -8,6 +8,7 @@ use tokenizers::Tokenizer;
 
 use crate::bail_input;
 use crate::diff::hashes::Hashes;
+use crate::diff::inputs::SharedIds;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::model::View;
@@ -26,6 +27,8 @@ pub struct Pair {
     pub pretrained: Pretrained,
     /// sha256 of the adapter's or the tuned model's files, by name.
     pub tuned_sha256: BTreeMap<String, String>,
+    /// Ids that both have, where one has more.
+    pub shared_ids: Option<SharedIds>,
     model: CausalLm,
     /// The tuned model, where it is not an adapter on `model`.
     other: Option<CausalLm>,
@@ -54,16 +57,26 @@ impl Pair {
                 note_other_base(&adapter, &pretrained);
                 let tuned_sha256 = adapter_sha256(&dir)?;
                 let model = CausalLm::load(&pretrained, &Tuning::Adapted(&adapter), &device)?.0;
-                return Ok(Self { pretrained, tuned_sha256, model, other: None, tuned_tokenizer });
+                return Ok(Self {
+                    pretrained,
+                    tuned_sha256,
+                    shared_ids: None,
+                    model,
+                    other: None,
+                    tuned_tokenizer,
+                });
             }
             Tuned::Model(other) => other,
         };
+        let mut other = other;
+        let shared_ids = share_ids(&mut pretrained, &mut other);
         let model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
         let tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
         must_match(&pretrained, &model, &other, &tuned_model)?;
         Ok(Self {
             pretrained,
             tuned_sha256: other.sha256,
+            shared_ids,
             model,
             other: Some(tuned_model),
             tuned_tokenizer: Some(other.tokenizer),
@@ -126,6 +139,20 @@ fn note_other_base(adapter: &Adapter, base: &Pretrained) {
             base.id
         ));
     }
+}
+
+/// Leaves both models the ids that both have, where one has more (tokens that were added for finetuning, rows that pad the
+/// table), and says so.
+fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Option<SharedIds> {
+    let (of_base, of_tuned) = base.vocabulary().zip(tuned.vocabulary()).filter(|(b, t)| b != t)?;
+    let compared = of_base.min(of_tuned);
+    progress::say(format_args!(
+        "note: {} has {of_base} ids, {} has {of_tuned}: they are compared on the {compared} that both have",
+        base.id, tuned.id
+    ));
+    base.keep_vocabulary(compared);
+    tuned.keep_vocabulary(compared);
+    Some(SharedIds { compared, base: of_base, tuned: of_tuned })
 }
 
 fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {

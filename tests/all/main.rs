@@ -34,3 +34,4 @@ mod tiers;
 mod trace;
 mod training;
 mod verify;
+mod wild;

