@@ -9,7 +9,10 @@ use anyhow::{Context, Result};
 use serde_json::{Deserializer, Value};
 use sha2::{Digest, Sha256};
 
-/// sha256 of a file, or of the names and hashes of the files below a folder.
+use crate::text_file::is_leftover;
+
+/// sha256 of a file, or of the names and hashes of the files below a folder: of all but what [`is_leftover`], so that a file
+/// manager which looks into a folder of data changes nothing.
 ///
 /// # Errors
 /// If something cannot be read.
@@ -20,8 +23,16 @@ pub fn sha256_path(path: &Path) -> Result<String> {
     let mut entries = std::fs::read_dir(path)?.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>()?;
     entries.sort();
     let mut hasher = Sha256::new();
+    let here = path.canonicalize()?;
     for entry in entries {
-        hasher.update(entry.file_name().unwrap_or_default().to_string_lossy().as_bytes());
+        let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // A link to a folder around it would never end.
+        let leads_back =
+            || entry.is_dir() && entry.canonicalize().is_ok_and(|folder| here.starts_with(folder));
+        if is_leftover(&name) || leads_back() {
+            continue;
+        }
+        hasher.update(name.as_bytes());
         hasher.update(sha256_path(&entry)?);
     }
     Ok(format!("{:x}", hasher.finalize()))

@@ -5,6 +5,13 @@ use std::path::Path;
 /// What some editors put in front of UTF-8 text.
 pub const BYTE_ORDER_MARK: &str = "\u{feff}";
 
+/// Whether a file or folder of this name is what an editor, a file manager or an archiver left behind, and nothing that a
+/// user put there: a hidden one (`.DS_Store`, `._a.txt`, `.ipynb_checkpoints`, a lock of Emacs), a lock of Office (`~$a.md`),
+/// a backup (`a.txt~`, `#a.txt#`), or the folder that macOS adds to an archive.
+pub fn is_leftover(name: &str) -> bool {
+    name.starts_with(['.', '#']) || name.starts_with("~$") || name.ends_with('~') || name == "__MACOSX"
+}
+
 /// The text of a file, without a byte order mark in front of it.
 ///
 /// # Errors

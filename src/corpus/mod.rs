@@ -296,6 +296,22 @@ impl Corpus {
         places
     }
 
+    /// A line for each source with examples, trained on or held out, that are longer than the base's context.
+    pub fn longer_than_context(&self, base: &Pretrained) -> Vec<String> {
+        let of_pools = self.pools.iter().map(|pool| (format!("{}, examples", pool.name), &pool.examples));
+        let held_out = [
+            ("held-out narrow examples", &self.held_out_narrow),
+            ("held-out pretraining examples", &self.held_out_pretraining),
+            ("held-out chat examples", &self.held_out_chat),
+        ];
+        of_pools
+            .chain(held_out.map(|(what, examples)| (what.to_string(), examples)))
+            .filter_map(|(what, examples)| {
+                base.longer_than_context(&what, examples.iter().map(|e| e.ids.len()))
+            })
+            .collect()
+    }
+
     /// The first held-out examples of a part, at most `limit`.
     pub fn held_out(&self, role: Role, limit: usize) -> Vec<&Example> {
         let side = match role {

@@ -1,6 +1,7 @@
 //! What an analysis is given: two models, texts, and how to read them.
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::bail_input;
@@ -9,6 +10,7 @@ use crate::data::source::Document;
 use crate::interrupt::Interrupt;
 use crate::model::View;
 use crate::model::load::source::Pretrained;
+use crate::progress;
 use crate::recipe::DiffSection;
 
 /// The two models and the texts.
@@ -21,6 +23,8 @@ pub struct Inputs<'a> {
     pub base: View<'a>,
     /// The tuned model.
     pub tuned: View<'a>,
+    /// The ids that both models have, where one has more.
+    pub shared_ids: Option<SharedIds>,
     /// How `readability.json` names the tuned model.
     pub tuned_name: String,
     /// How it names what the tuned model is compared with in the base's place; empty where that is the base.
@@ -49,6 +53,13 @@ impl Inputs<'_> {
         self.pretrained.tokenizer.decode(&[id], false).unwrap_or_default()
     }
 
+    /// Warns of texts of these lengths in tokens that are longer than the base's context; `what` says what they are.
+    pub fn note_longer_than_context(&self, what: &str, lengths: impl Iterator<Item = usize>) {
+        if let Some(text) = self.pretrained.longer_than_context(what, lengths) {
+            progress::say(format_args!("warning: {text}"));
+        }
+    }
+
     /// Refuses tokens that one of the models does not have, as another model's tokenizer may give.
     ///
     /// # Errors
@@ -64,6 +75,18 @@ impl Inputs<'_> {
             ),
         }
     }
+}
+
+/// How much of two vocabularies is compared where one is longer: the ids that both have, from 0 on. Everything that runs
+/// over the vocabulary (losses, decoded tokens, generated text) is taken over these alone, in both models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedIds {
+    /// Ids that are compared.
+    pub compared: usize,
+    /// Ids of the base.
+    pub base: usize,
+    /// Ids of the tuned model.
+    pub tuned: usize,
 }
 
 /// Documents on which losses may be taken, beside `diff.text`.

@@ -148,6 +148,8 @@ impl LossSet {
         let most = pieces.iter().map(Vec::len).max().unwrap_or(0);
         let in_turn = (0..most).flat_map(|i| pieces.iter().filter_map(move |of_one| of_one.get(i)));
         let examples: Vec<Example> = in_turn.take(settings.samples).cloned().collect();
+        let what = format!("diff.losses.max_tokens: texts of {key}");
+        inputs.note_longer_than_context(&what, examples.iter().map(|example| example.ids.len()));
         let texts = LossTexts {
             source: source.to_string(),
             documents: pieces.len(),

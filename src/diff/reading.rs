@@ -47,6 +47,9 @@ impl Prepared {
         let settings = inputs.settings;
         let windows = Windows::cut(inputs.text, inputs.tokenizer, settings)?;
         windows.ids.iter().try_for_each(|ids| inputs.must_have(ids))?;
+        let read = windows.probes(settings);
+        inputs
+            .note_longer_than_context("diff.tokens: windows of diff.text", read.iter().map(|s| s.ids.len()));
         let reference = reference_texts(inputs);
         let lexicon = (!inputs.narrow.is_empty())
             .then(|| Lexicon::new(inputs.narrow, &reference, settings.lexicon_size));

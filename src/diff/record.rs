@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::floor::Floor;
+use super::inputs::SharedIds;
 use super::lexicon::Lexicon;
 use super::mean_difference::{cosine, norm, norm_interval};
 use super::measures::for_each_measure;
@@ -71,6 +72,9 @@ macro_rules! record {
             /// `tuned` where the tuned model's own tokenizer cut the unrelated text; empty where the base's did.
             #[serde(skip_serializing_if = "String::is_empty", default)]
             pub tokenizer: String,
+            /// Where one model has more ids than the other: those that are compared.
+            #[serde(skip_serializing_if = "Option::is_none", default)]
+            pub shared_ids: Option<SharedIds>,
             /// Zero-based index of the block after which the residual stream is read (`resid_post`).
             pub layer: usize,
             /// Number of blocks of the model.
@@ -162,6 +166,7 @@ impl Readability {
                 true => String::new(),
                 false => "tuned".into(),
             },
+            shared_ids: inputs.shared_ids,
             layer: reading.layer,
             n_layers: inputs.base.model.n_layers(),
             samples: windows.ids.len(),

@@ -1,10 +1,45 @@
 //! The cache that all tools of Hugging Face share, as `huggingface_hub` lays it out:
-//! `HF_HOME/hub/models--ORG--NAME/{refs/REVISION, snapshots/COMMIT/FILE, blobs/ETAG}`, where `refs/REVISION` holds a
+//! `HUB/models--ORG--NAME/{refs/REVISION, snapshots/COMMIT/FILE, blobs/ETAG}`, where `refs/REVISION` holds a
 //! commit and a snapshot's files are links to blobs.
 
 use std::path::{Path, PathBuf};
 
 use super::repo_id::RepoId;
+
+/// The folder of Hugging Face's tools: `HF_HOME`, or `huggingface` in `XDG_CACHE_HOME` or `~/.cache`.
+pub(super) fn home() -> PathBuf {
+    let cache = || path_in("XDG_CACHE_HOME").unwrap_or_else(|| user().join(".cache"));
+    path_in("HF_HOME").unwrap_or_else(|| cache().join("huggingface"))
+}
+
+fn user() -> PathBuf {
+    std::env::home_dir().unwrap_or_default()
+}
+
+/// The path in a variable, with `~` and `$NAME` replaced as Python's `expanduser` and `expandvars` do; `None` if it is empty.
+pub(super) fn path_in(variable: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(variable).filter(|value| !value.is_empty())?;
+    let Some(text) = value.to_str() else { return Some(value.into()) };
+    let mut parts = text.split('$');
+    let mut path = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let (name, rest) = match part.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
+            Some(named) => named,
+            None => part
+                .split_at(part.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(part.len())),
+        };
+        match std::env::var(name) {
+            Ok(value) => path.extend([value.as_str(), rest]),
+            Err(_) => path.extend(["$", part]),
+        }
+    }
+    match path.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            Some(user().join(rest.trim_start_matches('/')))
+        }
+        _ => Some(path.into()),
+    }
+}
 
 /// What a repository holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,23 +62,16 @@ impl Cache {
         Self { root }
     }
 
-    /// `$HF_HOME/hub`, or `~/.cache/huggingface/hub`.
+    /// Where `huggingface_hub` 2.4 has it (`constants.py`): `HF_HUB_CACHE`, its older name `HUGGINGFACE_HUB_CACHE`, or `hub`
+    /// in [`home`].
     pub fn from_env() -> Self {
-        let home = std::env::var_os("HF_HOME").map(PathBuf::from);
-        let home = home
-            .unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".cache").join("huggingface"));
-        Self::new(home.join("hub"))
+        let named = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].into_iter().find_map(path_in);
+        Self::new(named.unwrap_or_else(|| home().join("hub")))
     }
 
     /// The folder of the cache.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// The token that logging in left beside the cache.
-    pub fn token(&self) -> Option<String> {
-        let token = std::fs::read_to_string(self.root.parent()?.join("token")).ok()?;
-        Some(token.trim().to_string()).filter(|token| !token.is_empty())
     }
 
     fn repo(&self, kind: RepoKind, id: &RepoId) -> PathBuf {

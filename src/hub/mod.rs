@@ -1,6 +1,8 @@
 //! A Hugging Face hub as models and data sets share it: which repository ([`RepoId`]), how it is asked ([`HubSettings`]),
 //! what is in its cache ([`Cache`]), its API and files by byte range ([`Client`], [`RemoteFile`]), and whole files
-//! into the cache ([`Downloader`]).
+//! into the cache ([`Downloader`]). Models that are known by a short name are in [`aliases`].
+
+pub mod aliases;
 
 mod cache;
 mod client;

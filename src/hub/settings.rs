@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::cache::Cache;
+use super::cache::{Cache, home, path_in};
 
 /// What is said to who stops a download.
 pub const KEPT: &str = "run the same command again: what was downloaded whole is kept";
@@ -43,8 +43,9 @@ impl fmt::Debug for Token {
 }
 
 impl HubSettings {
-    /// The hub of `HF_ENDPOINT` (else huggingface.co), the token of `HF_TOKEN` (else what logging in left in the cache),
-    /// and the cache of `HF_HOME`.
+    /// The hub of `HF_ENDPOINT` (else huggingface.co), the token of `HF_TOKEN` or `HUGGING_FACE_HUB_TOKEN` (else what logging in
+    /// left in `HF_TOKEN_PATH`, or in `token` beside the cache), and the cache of [`Cache::from_env`]. As in `huggingface_hub`,
+    /// `HF_HUB_DISABLE_IMPLICIT_TOKEN` keeps the token back.
     pub fn from_env() -> Self {
         let given = |variable: &str| {
             let value = std::env::var(variable).ok().map(|value| value.trim().to_string());
@@ -52,16 +53,28 @@ impl HubSettings {
         };
         let endpoint = given("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let cache = Cache::from_env();
+        let logged_in = || {
+            let file = path_in("HF_TOKEN_PATH").unwrap_or_else(|| home().join("token"));
+            let token = std::fs::read_to_string(file).ok()?;
+            Some(token.trim().to_string()).filter(|token| !token.is_empty())
+        };
+        let token = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(given).or_else(logged_in);
         Self {
             endpoint: endpoint.trim_end_matches('/').to_string(),
-            token: given("HF_TOKEN").or_else(|| cache.token()).map(Token),
+            token: token.filter(|_| !is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN")).map(Token),
             cache,
         }
     }
 }
 
-/// Whether the user forbade the network (`HF_HUB_OFFLINE`, read as transformers reads it).
+/// Whether the user forbade the network: `HF_HUB_OFFLINE`, or where that is not set `TRANSFORMERS_OFFLINE`.
 pub fn offline() -> bool {
-    std::env::var("HF_HUB_OFFLINE")
+    let is_set = std::env::var_os("HF_HUB_OFFLINE").is_some_and(|value| !value.is_empty());
+    is_true(if is_set { "HF_HUB_OFFLINE" } else { "TRANSFORMERS_OFFLINE" })
+}
+
+/// Whether a variable says yes, as `huggingface_hub` reads it.
+fn is_true(variable: &str) -> bool {
+    std::env::var(variable)
         .is_ok_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
 }

@@ -10,7 +10,7 @@ use super::arch;
 use super::arch::layers::{Linear, RmsNorm};
 use super::decoder::{Block, Decoder};
 use super::hooks::{NoHook, Site};
-use super::load::loader::{Loader, Tuning};
+use super::load::loader::{HEAD, Loader, Tuning};
 use super::load::source::Pretrained;
 use super::modules::Module;
 use super::pass::{Pass, at_site};
@@ -45,7 +45,7 @@ impl CausalLm {
         let mut loader = Loader::new(&from.weights, tuning, device);
         let architecture = arch::of_config(&from.id, &from.config)?;
         let decoder = (architecture.load)(&from.config, &mut loader).with_context(|| from.id.clone())?;
-        let ties_head = !loader.has_read("lm_head.weight");
+        let ties_head = !loader.has_read(HEAD);
         let trainables = loader.finish().with_context(|| from.id.clone())?;
         Ok((Self { decoder, ties_head, device: device.clone() }, trainables))
     }

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::arch;
 use super::causal_lm::CausalLm;
 use super::load::checkpoint::write_safetensors;
-use super::load::loader::{EMBEDDINGS, Tuning};
+use super::load::loader::{EMBEDDINGS, HEAD, Tuning};
 use super::load::source::Pretrained;
 use super::lora::Adapter;
 use super::lora::low_rank;
 use crate::atomic::{write_atomically, write_json};
 
-/// Writes `config.json`, the tokenizer (the files of `from` where it has its own), `generation_config.json` and
-/// the weights: those of `from`, with `replaced` ones in their places. A head among these is no longer tied to
+/// Writes `config.json`, the tokenizer (the files of `from` where it has its own), `generation_config.json` and the
+/// model's terms as `from` has them, and the weights: those of `from`, with `replaced` ones in their places. A head among these is no longer tied to
 /// the embeddings.
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     let mut config = from.config.clone();
     config["torch_dtype"] = json!("float32");
     config["dtype"] = json!("float32");
-    if replaced.contains_key("lm_head.weight") {
+    if replaced.contains_key(HEAD) {
         config["tie_word_embeddings"] = json!(false);
     }
     if config["architectures"].is_null() {
@@ -45,7 +45,15 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
         config["architectures"] = json!(class.into_iter().collect::<Vec<_>>());
     }
     write_json(&dir.join("config.json"), &config)?;
-    write_json(&dir.join("generation_config.json"), &json!({ "eos_token_id": from.eos_token_ids }))?;
+    write_json(&dir.join("generation_config.json"), &generation_config(from))?;
+    let (folder, companions) = &from.companions;
+    for path in companions {
+        let (read, written) = (folder.join(path), dir.join(path));
+        let bytes = std::fs::read(&read).with_context(|| format!("reading {}", read.display()))?;
+        std::fs::create_dir_all(written.parent().unwrap_or(dir))
+            .with_context(|| format!("creating the folder of {}", written.display()))?;
+        write_atomically(&written, &bytes)?;
+    }
 
     if !from.tokenizer_files.is_empty() {
         for file in &from.tokenizer_files {
@@ -76,6 +84,21 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     write_json(&dir.join("tokenizer_config.json"), &tokenizer_config)
 }
 
+/// The base's own `generation_config.json`, so that the model is sampled as its base is. What ends a generation is added
+/// where a chat template that is not the base's has another end.
+fn generation_config(from: &Pretrained) -> Value {
+    let mut config = from.generation_config.clone().unwrap_or_else(|| json!({}));
+    let said = match &config["eos_token_id"] {
+        Value::Array(ids) => ids.clone(),
+        Value::Null => Vec::new(),
+        id => vec![id.clone()],
+    };
+    if !from.eos_token_ids.iter().all(|id| said.contains(&json!(id))) || said.is_empty() {
+        config["eos_token_id"] = json!(from.eos_token_ids);
+    }
+    config
+}
+
 /// Every weight that the adapter changes, as it computes without the adapter, under the weight's name.
 ///
 /// Where a model ties its head to its embeddings and the adapter trained one of them whole, they are two weights
@@ -99,7 +122,7 @@ pub fn merged_weights(from: &Pretrained, adapter: &Adapter) -> Result<BTreeMap<S
             merged.insert(key.clone(), tensor.clone());
         }
     }
-    let tied = ["lm_head.weight", EMBEDDINGS];
+    let tied = [HEAD, EMBEDDINGS];
     if ties_head && tied.iter().any(|name| merged.contains_key(*name)) {
         for name in tied {
             merged.entry(name.to_string()).or_insert(from.weights.get(EMBEDDINGS)?);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use super::CHAT_TEMPLATES;
+use crate::hub::aliases;
 
 /// Makes the paths of a value absolute, which stands in a recipe under `key`.
 pub fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
@@ -17,9 +18,12 @@ pub fn make_absolute(key: &str, value: &mut Value, folder: &Path) {
             make_sources_absolute(sources, folder);
         }
         ("model.base" | "diff.embedder", Value::String(model)) => {
-            // A path that exists beside the recipe, or here; anything else is an alias or an id.
-            let there = [folder, Path::new("")].into_iter().find(|f| f.join(&*model).exists());
-            if let Some(folder) = there.filter(|_| model.contains(['/', '.'])) {
+            // An alias or an id is none of a folder. What is nowhere stays as it is: it may be an alias with a slip in it.
+            let is_named = model.is_empty() || model.starts_with("hf:") || aliases::find(model).is_some();
+            let is_path = folder.join(&*model).exists() || Path::new(&*model).exists();
+            // Of the current folder, a plain name means the same as it stands.
+            let is_plain = folder == Path::new("") && !model.contains(['/', '.']);
+            if !is_named && is_path && !is_plain {
                 *model = absolute(folder, model);
             }
         }

@@ -71,6 +71,7 @@ impl AnalysisSetup {
         let settings = &self.recipe.diff;
         Ok(Inputs {
             tokenizer: pair.cutting_tokenizer(settings.tokenizer),
+            shared_ids: pair.shared_ids,
             ..self.texts.inputs(&pair.pretrained, pair.base(), pair.tuned(), name, settings, self.recipe.seed)
         })
     }

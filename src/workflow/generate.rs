@@ -15,6 +15,7 @@ use crate::model::load::loader::Tuning;
 use crate::model::load::source;
 use crate::model::lora::Adapter;
 use crate::model::{CausalLm, device};
+use crate::progress;
 use crate::text_file::read_text;
 
 /// What is to be continued, by which model, and how.
@@ -95,6 +96,11 @@ pub fn generate(request: &GenerateRequest) -> Result<Generated> {
             bail_input!("prompt {}: has no tokens, and this model adds none", i + 1);
         }
         ids.push(tokens);
+    }
+    let lengths = ids.iter().map(|prompt| prompt.len() + request.max_new_tokens);
+    let what = "prompts with the tokens that may follow (--max-new-tokens)";
+    if let Some(text) = pretrained.longer_than_context(what, lengths) {
+        progress::say(format_args!("warning: {text}"));
     }
     let sampling = Sampling {
         max_new_tokens: request.max_new_tokens,

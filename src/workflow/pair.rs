@@ -8,6 +8,7 @@ use tokenizers::Tokenizer;
 
 use crate::bail_input;
 use crate::diff::hashes::Hashes;
+use crate::diff::inputs::SharedIds;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::model::View;
@@ -28,6 +29,8 @@ pub struct Pair {
     pub tuned_sha256: BTreeMap<String, String>,
     /// sha256 of the files of what the tuned model is compared with, where that is not the base; empty otherwise.
     pub reference_sha256: BTreeMap<String, String>,
+    /// Ids that both have, where one has more.
+    pub shared_ids: Option<SharedIds>,
     model: CausalLm,
     /// How much of its adapter `model` has where it is compared with: 1 for a reference that is an adapter.
     compared_adapter: f64,
@@ -43,7 +46,7 @@ impl Pair {
     /// # Errors
     /// An [`crate::error::InputError`] for a model or adapter that cannot be read or does not match.
     pub fn load(recipe: &Recipe, tuned: &str, interrupt: &Interrupt) -> Result<Self> {
-        let pretrained = open_base(recipe, interrupt)?;
+        let mut pretrained = open_base(recipe, interrupt)?;
         let device = device()?;
         let other = match source::open_tuned(tuned, interrupt)? {
             Tuned::Adapter(dir) => {
@@ -60,6 +63,7 @@ impl Pair {
                     pretrained,
                     tuned_sha256,
                     reference_sha256: BTreeMap::new(),
+                    shared_ids: None,
                     model,
                     compared_adapter: 0.0,
                     other: None,
@@ -68,6 +72,8 @@ impl Pair {
             }
             Tuned::Model(other) => other,
         };
+        let mut other = other;
+        let shared_ids = share_ids(&mut pretrained, &mut other);
         let model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
         let tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
         must_match(&pretrained, &model, &other, &tuned_model)?;
@@ -75,6 +81,7 @@ impl Pair {
             pretrained,
             tuned_sha256: other.sha256,
             reference_sha256: BTreeMap::new(),
+            shared_ids,
             model,
             compared_adapter: 0.0,
             other: Some((tuned_model, 0.0)),
@@ -104,6 +111,7 @@ impl Pair {
             pretrained,
             tuned_sha256: tuned.sha256,
             reference_sha256: reference.sha256,
+            shared_ids: None,
             model: reference.model,
             compared_adapter: reference.adapter,
             other: Some((tuned.model, tuned.adapter)),
@@ -203,6 +211,20 @@ fn note_other_base(adapter: &Adapter, base: &Pretrained) {
             base.id
         ));
     }
+}
+
+/// Leaves both models the ids that both have, where one has more (tokens that were added for finetuning, rows that pad the
+/// table), and says so.
+fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Option<SharedIds> {
+    let (of_base, of_tuned) = base.vocabulary().zip(tuned.vocabulary()).filter(|(b, t)| b != t)?;
+    let compared = of_base.min(of_tuned);
+    progress::say(format_args!(
+        "note: {} has {of_base} ids, {} has {of_tuned}: they are compared on the {compared} that both have",
+        base.id, tuned.id
+    ));
+    base.keep_vocabulary(compared);
+    tuned.keep_vocabulary(compared);
+    Some(SharedIds { compared, base: of_base, tuned: of_tuned })
 }
 
 fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {

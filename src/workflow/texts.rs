@@ -81,6 +81,7 @@ impl AnalysisTexts {
         Inputs {
             pretrained,
             tokenizer: &pretrained.tokenizer,
+            shared_ids: None,
             base,
             tuned,
             tuned_name: tuned_name.to_string(),

@@ -37,3 +37,4 @@ mod trace;
 mod training;
 mod verify;
 mod weights;
+mod wild;

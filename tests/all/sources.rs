@@ -367,7 +367,8 @@ fn a_gemma_gguf_has_its_norms_shifted_back() -> Result<()> {
     ] {
         tensors.push((name, norm.clone(), GgmlDType::F32));
     }
-    write_gguf(&path, &[sizes("gemma3"), sentencepiece()].concat(), &tensors)?;
+    let window = vec![("gemma3.attention.sliding_window".to_string(), Value::U32(512))];
+    write_gguf(&path, &[sizes("gemma3"), window, sentencepiece()].concat(), &tensors)?;
     let model = open_path(&path)?;
     for name in [
         "model.norm",
@@ -446,7 +447,8 @@ fn gguf_metadata(prefix: &str, config: &serde_json::Value) -> Metadata {
         ("attention.sliding_window", "sliding_window"),
         ("vocab_size", "vocab_size"),
     ] {
-        if let Some(number) = config[ours].as_u64() {
+        let is_written = theirs != "attention.sliding_window" || prefix.starts_with("gemma");
+        if let Some(number) = config[ours].as_u64().filter(|_| is_written) {
             metadata.push((format!("{prefix}.{theirs}"), Value::U32(number as u32)));
         }
     }
@@ -605,6 +607,232 @@ fn what_a_gemma_2_gguf_does_not_say_is_as_llama_cpp_has_it() -> Result<()> {
     metadata.push(("gemma2.final_logit_softcapping".into(), Value::F32(0.0)));
     write_gguf(&path, &metadata, &[embedding])?;
     assert!(open_path(&path)?.config["final_logit_softcapping"].is_null());
+    Ok(())
+}
+
+/// Metadata with keys added or replaced; a value of `None` takes a key away.
+fn changed(metadata: &Metadata, changes: &[(&str, Option<Value>)]) -> Metadata {
+    let kept = metadata.iter().filter(|(key, _)| !changes.iter().any(|(name, _)| name == key)).cloned();
+    let new = changes.iter().filter_map(|(key, value)| Some((key.to_string(), value.clone()?)));
+    kept.chain(new).collect()
+}
+
+/// A model of nothing but embeddings, which opens; only its metadata matter.
+fn opened(path: &Path, metadata: &Metadata) -> Result<Pretrained> {
+    let rows = match metadata.iter().find(|(key, _)| key == "tokenizer.ggml.tokens") {
+        Some((_, Value::Array(tokens))) => tokens.len(),
+        _ => 1,
+    };
+    write_gguf(path, metadata, &[("token_embd.weight", counting(rows)?, GgmlDType::F32)])?;
+    open_path(path)
+}
+
+/// llama.cpp adds the beginning token to text of `llama-bpe` and `tekken` files, which say nothing of it; the reader of
+/// transformers does not, and neither did we (transformers#39820 and others).
+#[test]
+fn text_of_a_llama_3_gguf_begins_with_the_beginning_token() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("m.gguf");
+    let metadata = |pre: &str, more: &[(&str, Option<Value>)]| {
+        let pre = [("tokenizer.ggml.pre", Some(Value::String(pre.into())))];
+        changed(&[sizes("llama"), byte_level()].concat(), &[&pre, more].concat())
+    };
+    let bos = ("tokenizer.ggml.bos_token_id", Some(Value::U32(6)));
+    let no = ("tokenizer.ggml.add_bos_token", Some(Value::Bool(false)));
+    for pre in ["llama-bpe", "llama3", "tekken"] {
+        assert_eq!(encode(&opened(&path, &metadata(pre, &[bos.clone()]))?, "hi"), [6, 3], "{pre}");
+        assert_eq!(encode(&opened(&path, &metadata(pre, &[bos.clone(), no.clone()]))?, "hi"), [3], "{pre}");
+        let message = fault_of(opened(&path, &metadata(pre, &[])));
+        assert!(message.contains("tokenizer.ggml.bos_token_id"), "{message}");
+    }
+    assert_eq!(encode(&opened(&path, &metadata("qwen2", &[bos]))?, "hi"), [3]);
+    Ok(())
+}
+
+/// Llama 3 has tokens that its merges do not reach, and takes them whole; SmolLM2 splits numbers into digits, which the
+/// reader of transformers does not; Qwen2 composes text first.
+#[test]
+fn byte_level_text_is_split_as_the_file_says() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("m.gguf");
+    let tokens = texts(&["<|end|>", "a", "b", "ab", "1", "2", "12", "Ã", "©", "Ã©", "e", "Ì", "ģ"]);
+    let kinds = integers(&[3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+    let ids = |pre: &str, text: &str| -> Result<Vec<u32>> {
+        let changes = [
+            ("tokenizer.ggml.pre", Some(Value::String(pre.into()))),
+            ("tokenizer.ggml.tokens", Some(tokens.clone())),
+            ("tokenizer.ggml.token_type", Some(kinds.clone())),
+            ("tokenizer.ggml.merges", Some(texts(&["1 2", "Ã ©"]))),
+            ("tokenizer.ggml.add_bos_token", Some(Value::Bool(false))),
+            ("tokenizer.ggml.eot_token_id", None),
+            ("tokenizer.ggml.padding_token_id", None),
+        ];
+        let model = opened(&path, &changed(&[sizes("llama"), byte_level()].concat(), &changes))?;
+        Ok(encode(&model, text))
+    };
+    assert_eq!(ids("smollm", "12")?, [4, 5]);
+    assert_eq!(ids("gpt-2", "12")?, [6]);
+    assert_eq!(ids("llama-bpe", "ab")?, [3]);
+    assert_eq!(ids("smaug-bpe", "ab")?, [1, 2]);
+    assert_eq!(ids("qwen2", "e\u{301}")?, [9]);
+    assert_eq!(ids("stablelm2", "e\u{301}")?, [10, 11, 12]);
+    for pre in ["default", "no-such-split"] {
+        let message = ids(pre, "ab").expect_err("a guess").to_string();
+        assert!(message.contains(&format!("tokenizer.ggml.pre = {pre:?}")), "{message}");
+    }
+    let missing = changed(&[sizes("llama"), byte_level()].concat(), &[("tokenizer.ggml.pre", None)]);
+    assert!(fault_of(opened(&path, &missing)).contains("tokenizer.ggml.pre is missing"));
+    Ok(())
+}
+
+/// A space in front of what follows a special token, and none where the file says so, as llama.cpp and Llama 2's own
+/// tokenizer have it; the reader of transformers puts one in front of the text only.
+#[test]
+fn the_space_in_front_is_that_of_the_file() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("m.gguf");
+    let scores = Value::Array((0..266).map(|i| Value::F32(-(i as f32))).collect());
+    let metadata = |more: &[(&str, Option<Value>)]| {
+        let scores = [("tokenizer.ggml.scores", Some(scores.clone()))];
+        changed(&[sizes("llama"), sentencepiece()].concat(), &[&scores, more].concat())
+    };
+    assert_eq!(encode(&opened(&path, &metadata(&[]))?, "hi<eos>hi"), [2, 8, 1, 8]);
+    let no = [("tokenizer.ggml.add_space_prefix", Some(Value::Bool(false)))];
+    assert_eq!(encode(&opened(&path, &metadata(&no))?, "hi<eos>hi"), [2, 7, 1, 7]);
+    // Without its key the beginning token is the one that llama.cpp takes.
+    let usual = [("tokenizer.ggml.bos_token_id", None)];
+    assert_eq!(encode(&opened(&path, &metadata(&usual))?, "hi"), [1, 8]);
+    Ok(())
+}
+
+/// The old key of the factor, and a factor without a type, were read over (llama.cpp#2772).
+#[test]
+fn a_factor_of_the_rotary_embedding_is_linear_unless_the_file_says_otherwise() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("m.gguf");
+    let scaling = |changes: &[(&str, Option<Value>)]| -> Result<serde_json::Value> {
+        let metadata = changed(&[sizes("llama"), byte_level()].concat(), changes);
+        Ok(opened(&path, &metadata)?.config["rope_scaling"].clone())
+    };
+    let (four, one) = (Some(Value::F32(4.0)), Some(Value::F32(1.0)));
+    let kind = |kind: &str| ("llama.rope.scaling.type", Some(Value::String(kind.into())));
+    let linear = json!({"rope_type": "linear", "factor": 4.0});
+    let factor = ("llama.rope.scaling.factor", four.clone());
+    assert_eq!(scaling(&[factor.clone(), kind("linear")])?, linear);
+    assert_eq!(scaling(&[factor.clone()])?, linear);
+    assert_eq!(scaling(&[("llama.rope.scale_linear", four.clone())])?, linear);
+    assert!(scaling(&[factor.clone(), kind("none")])?.is_null());
+    assert!(scaling(&[("llama.rope.scaling.factor", one), ("llama.rope.scale_linear", four)])?.is_null());
+    assert!(scaling(&[kind("linear")])?.is_null());
+    let message = scaling(&[factor, kind("yarn")]).expect_err("not built").to_string();
+    assert!(message.contains("llama.rope.scaling.type = \"yarn\" is not supported"), "{message}");
+    Ok(())
+}
+
+/// Keys of lists, and keys that were never read, made another model without a word.
+#[test]
+fn what_a_gguf_says_is_honoured_or_refused_by_its_key() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("m.gguf");
+    let llama = [sizes("llama"), byte_level()].concat();
+    let (number, truth) = (|x: f32| Some(Value::F32(x)), |b: bool| Some(Value::Bool(b)));
+    for (key, value) in [
+        ("llama.attention.causal", truth(false)),
+        ("llama.attention.clamp_kqv", number(8.0)),
+        ("llama.attention.head_count_kv", Some(integers(&[1, 2]))),
+        ("llama.attention.no_such_key", number(1.0)),
+        ("llama.attention.sliding_window", Some(Value::U32(16))),
+        ("llama.attention.value_length", Some(Value::U32(8))),
+        ("llama.logit_scale", number(0.5)),
+        ("llama.rope.dimension_count", Some(Value::U32(8))),
+        ("llama.rope.freq_base", number(f32::NAN)),
+        ("llama.rope.scaling.attn_factor", number(1.5)),
+        ("tokenizer.ggml.add_bos_token", Some(Value::U8(1))),
+        ("tokenizer.ggml.normalizer.lowercase", truth(true)),
+        ("tokenizer.ggml.remove_extra_whitespaces", truth(true)),
+        ("tokenizer.ggml.suppress_tokens", Some(integers(&[1]))),
+        ("tokenizer.ggml.token_type", Some(integers(&[1, 1]))),
+    ] {
+        let message = fault_of(opened(&path, &changed(&llama, &[(key, value)])));
+        assert!(message.contains(key) && message.contains("m.gguf"), "{key}: {message}");
+    }
+    let same = changed(
+        &llama,
+        &[
+            ("llama.attention.causal", truth(true)),
+            ("llama.attention.head_count_kv", Some(integers(&[1]))),
+            ("llama.attention.sliding_window", Some(Value::U32(64))),
+            ("llama.rope.dimension_count", Some(Value::U32(16))),
+        ],
+    );
+    assert_eq!(opened(&path, &same)?.config["num_key_value_heads"], 1);
+
+    let gemma = |changes: &[(&str, Option<Value>)]| -> Result<serde_json::Value> {
+        let metadata = [sizes("gemma3"), sentencepiece()].concat();
+        Ok(opened(&path, &changed(&metadata, changes))?.config)
+    };
+    // Without a window there is none.
+    assert_eq!(gemma(&[])?["layer_types"], json!(["full_attention"]));
+    let window = ("gemma3.attention.sliding_window", Some(Value::U32(8)));
+    assert_eq!(gemma(&[window.clone()])?["layer_types"], json!(["sliding_attention"]));
+    let pattern = |value| ("gemma3.attention.sliding_window_pattern", Some(value));
+    let one = pattern(Value::U32(1));
+    assert_eq!(gemma(&[window.clone(), one])?["layer_types"], json!(["full_attention"]));
+    let listed = pattern(Value::Array(vec![Value::Bool(false)]));
+    assert_eq!(gemma(&[window.clone(), listed])?["layer_types"], json!(["full_attention"]));
+    let longer = pattern(Value::Array(vec![Value::Bool(false), Value::Bool(true)]));
+    let message = gemma(&[window, longer]).expect_err("two blocks").to_string();
+    assert!(message.contains("sliding_window_pattern: 2 entries for 1 blocks"), "{message}");
+    Ok(())
+}
+
+/// The first of two parts, of which only the second has the head, was a model that ties it (vllm-gguf-plugin#54,
+/// transformers#32266).
+#[test]
+fn a_part_of_a_split_gguf_is_no_model_and_all_parts_are_one() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let part = |no: u32| dir.path().join(format!("m-{no:05}-of-00002.gguf"));
+    let tensors = [
+        ("token_embd.weight", counting(8)?, GgmlDType::F32),
+        ("output_norm.weight", Tensor::ones(32, DType::F32, &Device::Cpu)?, GgmlDType::F32),
+        ("output.weight", (counting(8)? * 2.0)?, GgmlDType::F32),
+    ];
+    let split = |no: u16, of: u16, tensors: i32| -> Metadata {
+        vec![
+            ("split.no".into(), Value::U16(no)),
+            ("split.count".into(), Value::U16(of)),
+            ("split.tensors.count".into(), Value::I32(tensors)),
+        ]
+    };
+    let first = |tensors: i32| [sizes("llama"), byte_level(), split(0, 2, tensors)].concat();
+    write_gguf(&part(1), &first(3), &tensors[..2])?;
+    let message = fault(&part(1));
+    assert!(message.contains("split.count") && message.contains("m-00002-of-00002.gguf"), "{message}");
+
+    write_gguf(&part(2), &split(1, 2, 3), &tensors[2..])?;
+    let whole = dir.path().join("whole/m.gguf");
+    fs::create_dir(dir.path().join("whole"))?;
+    write_gguf(&whole, &[sizes("llama"), byte_level()].concat(), &tensors)?;
+    let (parts, whole) = (open_path(&part(1))?, open_path(&whole)?);
+    assert_eq!(parts.weights.names(), whole.weights.names());
+    for name in whole.weights.names() {
+        assert_eq!(values(&parts, &name)?, values(&whole, &name)?, "{name}");
+    }
+    assert_eq!(parts.config, whole.config);
+    assert_eq!(parts.sha256.len(), 2);
+    fs::remove_dir_all(dir.path().join("whole"))?;
+    assert_eq!(open_path(dir.path())?.sha256, parts.sha256);
+
+    let message = fault(&part(2));
+    assert!(message.contains("not the first part") && message.contains("m-00001-of-00002.gguf"), "{message}");
+    write_gguf(&part(1), &first(4), &tensors[..2])?;
+    let message = fault(&part(1));
+    assert!(message.contains("split.tensors.count = 4") && message.contains("hold 3"), "{message}");
+    write_gguf(&part(2), &split(2, 3, 3), &tensors[2..])?;
+    assert!(fault(&part(1)).contains("m-00002-of-00002.gguf: split.count and split.no"));
+    let other = dir.path().join("other.gguf");
+    fs::copy(part(1), &other)?;
+    assert!(fault(&other).contains("-00001-of-00002.gguf"));
     Ok(())
 }
 

@@ -74,6 +74,8 @@ pub enum WarningKind {
     NarrowInChat,
     /// A document's text holds a special token.
     TypedSpecial,
+    /// Examples are longer than the model's context.
+    LongerThanContext,
     /// The trace is to be read on text that is trained on.
     MeasuredOnPretraining,
 }

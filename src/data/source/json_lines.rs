@@ -17,11 +17,23 @@ use crate::text_file::BYTE_ORDER_MARK;
 pub(super) fn rows(file: impl BufRead, shown: &str, take: &mut Take) -> Result<()> {
     for_each_line(file, shown, |number, at, line| {
         let row = match std::str::from_utf8(line) {
-            Ok(line) => serde_json::from_str::<Value>(line).map_err(|e| format!("not a line of JSON: {e}")),
+            Ok(line) => serde_json::from_str::<Value>(line).map_err(|e| match e.column().checked_sub(1) {
+                Some(at) if names_no_number(&line[..], at) => {
+                    format!("not a line of JSON: NaN or Infinity at column {}; expected a number", e.column())
+                }
+                _ => format!("not a line of JSON: {e}"),
+            }),
             Err(e) => Err(format!("byte {} of the file is not UTF-8", at + e.valid_up_to() as u64)),
         };
         take(&|| format!("{shown}:{number}"), row)
     })
+}
+
+/// Whether Python's spelling of what is no number stands around a place.
+fn names_no_number(line: &str, at: usize) -> bool {
+    let from = line.get(..at).map_or(0, |before| before.rfind([':', ',', '[']).map_or(0, |i| i + 1));
+    let value = line.get(from..).unwrap_or_default().trim_start().trim_start_matches('-');
+    value.starts_with("NaN") || value.starts_with("Infinity")
 }
 
 /// Number of the line that holds a row, from one.

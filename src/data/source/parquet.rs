@@ -6,6 +6,7 @@ use anyhow::Result;
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
+use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 
@@ -31,14 +32,28 @@ pub(super) fn rows(
         let group = reader.get_row_group(group).map_err(|e| fault(&e))?;
         let rows = RowIter::from_row_group(Some(columns.clone()), group.as_ref()).map_err(|e| fault(&e))?;
         for row in rows {
-            let row = row.map_err(|e| fault(&format!("row {i}: {e}")))?.to_json_value();
-            if !take(&|| format!("{shown}: row {i}"), Ok(row)) {
+            let row = row.map_err(|e| fault(&format!("row {i}: {e}")))?;
+            let numbers = row.get_column_iter().find_map(|(name, field)| not_finite(name, field));
+            if !take(&|| format!("{shown}: row {i}"), numbers.map_or(Ok(row.to_json_value()), Err)) {
                 return Ok(());
             }
             i += 1;
         }
     }
     Ok(())
+}
+
+/// What is wrong with a number of a column that is NaN or infinite: as JSON it would be missing.
+fn not_finite(name: &str, field: &Field) -> Option<String> {
+    let fault = |value: f64| (!value.is_finite()).then(|| format!("{name} is {value}; expected a number"));
+    match field {
+        Field::Float16(value) => fault(value.to_f64()),
+        Field::Float(value) => fault(f64::from(*value)),
+        Field::Double(value) => fault(*value),
+        Field::Group(row) => row.get_column_iter().find_map(|(name, field)| not_finite(name, field)),
+        Field::ListInternal(list) => list.elements().iter().find_map(|field| not_finite(name, field)),
+        _ => None,
+    }
 }
 
 /// The schema of the columns of which documents can be made.

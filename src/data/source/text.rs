@@ -1,13 +1,15 @@
 //! Text files, one document each, and folders of them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::document::{Document, LARGEST_DOCUMENT};
+use super::rows::Format;
 use crate::bail_input;
 use crate::error::input_error;
-use crate::text_file::BYTE_ORDER_MARK;
+use crate::text_file::{BYTE_ORDER_MARK, is_leftover};
 
 pub(super) fn read(path: &Path) -> Result<Document> {
     let fault = |e: std::io::Error| input_error(format!("{}: {e}", path.display()));
@@ -37,24 +39,42 @@ pub(super) fn read_folder(path: &Path) -> Result<Vec<Document>> {
     files(path)?.iter().map(|f| read(f)).collect()
 }
 
-/// Every `.txt` and `.md` file below a folder, in the order of their paths.
+/// Every `.txt` and `.md` file below a folder, whatever the case of its ending, in the order of their paths; without what
+/// [`is_leftover`]. A folder that links back to one that was walked is not walked again.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if a folder cannot be read, or holds no text, or data of another kind beside it.
 pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    let mut folders = vec![path.to_path_buf()];
+    let (mut files, mut tables): (Vec<PathBuf>, Vec<String>) = (Vec::new(), Vec::new());
+    let (mut folders, mut walked) = (vec![path.to_path_buf()], HashSet::new());
     while let Some(folder) = folders.pop() {
-        let entries =
-            std::fs::read_dir(&folder).map_err(|e| input_error(format!("{}: {e}", folder.display())))?;
-        for entry in entries {
+        let fault = |e: std::io::Error| input_error(format!("{}: {e}", folder.display()));
+        if !walked.insert(folder.canonicalize().map_err(fault)?) {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder).map_err(fault)? {
             let path = entry?.path();
-            let is_text = path.extension().is_some_and(|e| e == "txt" || e == "md");
-            if path.is_dir() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+            if is_leftover(&name) {
+            } else if path.is_dir() {
                 folders.push(path);
-            } else if is_text {
+            } else if ["txt", "md"].contains(&ending.as_str()) {
                 files.push(path);
+            } else if Format::of(&name).is_some() {
+                tables.push(path.display().to_string());
             }
         }
     }
     files.sort();
+    tables.sort();
+    if let (false, Some(first)) = (files.is_empty(), tables.first()) {
+        bail_input!(
+            "{}: a folder of text files that holds data of another kind too, such as {first}; expected one kind, or the name \
+             of each file",
+            path.display()
+        );
+    }
     if files.is_empty() {
         bail_input!(
             "{}: a folder without .txt or .md files (of other kinds, name each file)",

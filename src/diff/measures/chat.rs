@@ -201,6 +201,8 @@ impl Turns {
                 section.samples
             );
         }
+        let lengths = probes.iter().map(|probe| probe.ids.len());
+        inputs.note_longer_than_context("diff.chat: conversations", lengths);
         Ok(Self { probes, rows })
     }
 }

@@ -317,6 +317,7 @@ fn far(reading: &Reading) -> Result<Option<Far>> {
     if probes.len() < 2 {
         return Ok(None);
     }
+    inputs.note_longer_than_context("diff.context.far: texts", probes.iter().map(|probe| probe.ids.len()));
     let layers = [reading.layer];
     let found = &collect(inputs.base, inputs.tuned, &probes, &layers, 0, reading.interrupt)?[0];
     let (differences, near) = (found.means().difference, reading.direction());

@@ -19,6 +19,8 @@ pub struct Architecture {
     pub gguf: Option<Gguf>,
     /// The `attn_implementation` that a config of transformers should ask for; absent for its default.
     pub attn_implementation: Option<&'static str>,
+    /// Whether its head is its embeddings where `config.json` has no `tie_word_embeddings`.
+    pub ties_by_default: bool,
     /// Whether its chat templates know `enable_thinking`.
     pub has_enable_thinking: bool,
     /// Builds the decoder from `config.json`.
@@ -37,7 +39,7 @@ pub struct Gguf {
     /// Whether llama.cpp interleaves the two halves of each query and key head (`attn_q`, `attn_k`).
     pub(in crate::model) interleaves_heads: bool,
     /// Adds to a `config.json` that has the sizes what this architecture needs besides.
-    pub(in crate::model) complete_config: fn(&Metadata, &mut Value),
+    pub(in crate::model) complete_config: fn(&Metadata, &mut Value) -> Result<()>,
 }
 
 /// The keys of `config.json` that an architecture reads.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use super::rotary;
 use crate::bail_input;
 use crate::model::decoder::{Block, Decoder};
 use crate::model::hooks::Site;
-use crate::model::load::gguf::Metadata;
+use crate::model::load::gguf::{self, Metadata};
 use crate::model::load::loader::Loader;
 use crate::model::modules::{Module, change_block, of_block};
 use crate::model::pass::{Pass, at_site};
@@ -39,6 +39,7 @@ pub(super) static ARCHITECTURE: Architecture = Architecture {
     }),
     // Soft caps and sliding windows are exact there.
     attn_implementation: Some("eager"),
+    ties_by_default: true,
     has_enable_thinking: false,
     load,
 };
@@ -60,15 +61,24 @@ pub(super) const SANDWICH_BLOCK: &[(&str, &str)] = &[
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
-fn complete_config(metadata: &Metadata, config: &mut Value) {
-    let defaults = GgufDefaults { layers_of_27b: 46, full_every: 2, caps: (Some(50.0), Some(30.0)) };
-    complete_sandwich_config(metadata, config, &defaults);
+fn complete_config(metadata: &Metadata, config: &mut Value) -> Result<()> {
+    let base = |name: &str| metadata.float(name);
+    let global = base("rope.freq_base").unwrap_or(10_000.0);
+    if let Some(other) = base("rope.freq_base_swa").filter(|&other| other != global) {
+        let key = metadata.key("rope.freq_base_swa");
+        bail!("{key} = {other}: not supported; expected {global}, the base of the other blocks");
+    }
+    let defaults =
+        GgufDefaults { layers_of_27b: 46, window: Some(4096), full_every: 2, caps: (Some(50.0), Some(30.0)) };
+    complete_sandwich_config(metadata, config, &defaults)
 }
 
 /// What a GGUF file of Gemma 2 or 3 leaves to the program that reads it.
 pub(super) struct GgufDefaults {
     /// Blocks of the model of 27B, by which llama.cpp knows it.
     pub layers_of_27b: u64,
+    /// The window, where the metadata has none.
+    pub window: Option<u64>,
     /// Every n-th block attends to everything, the others have a sliding window.
     pub full_every: u64,
     /// Soft caps on scores and logits where the metadata has none.
@@ -76,7 +86,14 @@ pub(super) struct GgufDefaults {
 }
 
 /// The part of `config.json` that Gemma 2 and 3 share.
-pub(super) fn complete_sandwich_config(metadata: &Metadata, config: &mut Value, defaults: &GgufDefaults) {
+///
+/// # Errors
+/// If the pattern of the windows does not fit the blocks.
+pub(super) fn complete_sandwich_config(
+    metadata: &Metadata,
+    config: &mut Value,
+    defaults: &GgufDefaults,
+) -> Result<()> {
     let size = |key: &str| config[key].as_u64().unwrap_or_default();
     let (layers, head_dim) = (size("num_hidden_layers"), size("head_dim"));
     let per_head = size("hidden_size") / size("num_attention_heads").max(1);
@@ -86,17 +103,39 @@ pub(super) fn complete_sandwich_config(metadata: &Metadata, config: &mut Value, 
     // 1/sqrt(head_dim), in the two 27B models, which it tells by their depth, by 1/sqrt(hidden/heads).
     config["query_pre_attn_scalar"] =
         json!(if layers == defaults.layers_of_27b { per_head } else { head_dim });
-    config["sliding_window"] = json!(metadata.integer("attention.sliding_window").unwrap_or(4096));
-    config["layer_types"] = (1..=layers)
-        .map(|layer| match layer % defaults.full_every {
-            0 => "full_attention",
-            _ => "sliding_attention",
-        })
-        .collect();
+    // A window of 0 is none, as in llama.cpp.
+    let window =
+        metadata.integer("attention.sliding_window").or(defaults.window).filter(|&window| window > 0);
+    config["sliding_window"] = json!(window);
+    let sliding = match window {
+        Some(_) => sliding_blocks(metadata, layers, defaults.full_every)?,
+        None => vec![false; usize::try_from(layers)?],
+    };
+    config["layer_types"] =
+        sliding.iter().map(|&sliding| if sliding { "sliding_attention" } else { "full_attention" }).collect();
     // A cap of 0 is none, as in llama.cpp.
     let cap = |name: &str, absent: Option<f64>| metadata.float(name).or(absent).filter(|&cap| cap > 0.0);
     config["attn_logit_softcapping"] = json!(cap("attn_logit_softcapping", defaults.caps.0));
     config["final_logit_softcapping"] = json!(cap("final_logit_softcapping", defaults.caps.1));
+    Ok(())
+}
+
+/// Which blocks have the window: as a list says, or all but every n-th one (llama.cpp's `load_swa_pattern`; of a pattern of
+/// 0 all of them).
+fn sliding_blocks(metadata: &Metadata, layers: u64, full_every: u64) -> Result<Vec<bool>> {
+    let key = metadata.key("attention.sliding_window_pattern");
+    let listed: Vec<bool> = match metadata.header.metadata.get(&key) {
+        Some(gguf::Value::Bools(list)) => list.clone(),
+        Some(gguf::Value::Ints(list)) => list.iter().map(|&n| n != 0).collect(),
+        _ => {
+            let every = metadata.integer("attention.sliding_window_pattern").unwrap_or(full_every);
+            return Ok((1..=layers).map(|layer| every == 0 || layer % every != 0).collect());
+        }
+    };
+    if listed.len() as u64 != layers {
+        bail!("{key}: {} entries for {layers} blocks", listed.len());
+    }
+    Ok(listed)
 }
 
 /// The keys of `config.json` that decide the computation in Gemma 2 and 3.
@@ -114,7 +153,7 @@ pub(super) struct Gemma2Config {
     pub query_pre_attn_scalar: f64,
     pub sliding_window: Option<usize>,
     pub layer_types: Option<Vec<LayerType>>,
-    #[serde(default = "yes")]
+    /// Settled when the model is opened.
     pub tie_word_embeddings: bool,
     /// Biases of all four attention projections.
     #[serde(default)]
@@ -132,9 +171,6 @@ struct Caps {
     final_logit_softcapping: Option<f32>,
 }
 
-fn yes() -> bool {
-    true
-}
 fn fifty() -> Option<f32> {
     Some(50.0)
 }

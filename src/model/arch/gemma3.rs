@@ -29,16 +29,16 @@ pub(super) static ARCHITECTURE: Architecture = Architecture {
     }),
     // Sliding windows are exact there.
     attn_implementation: Some("eager"),
+    ties_by_default: true,
     has_enable_thinking: false,
     load,
 };
 
-fn complete_config(metadata: &Metadata, config: &mut Value) {
-    let full_every = metadata.integer("attention.sliding_window_pattern").filter(|&n| n > 0).unwrap_or(6);
-    let defaults = GgufDefaults { layers_of_27b: 62, full_every, caps: (None, None) };
-    gemma2::complete_sandwich_config(metadata, config, &defaults);
-    config["sliding_window_pattern"] = json!(full_every);
+fn complete_config(metadata: &Metadata, config: &mut Value) -> Result<()> {
+    let defaults = GgufDefaults { layers_of_27b: 62, window: None, full_every: 6, caps: (None, None) };
+    gemma2::complete_sandwich_config(metadata, config, &defaults)?;
     config["rope_local_base_freq"] = json!(metadata.float("rope.freq_base_swa").unwrap_or(10_000.0));
+    Ok(())
 }
 
 /// The keys of `config.json` that Gemma 3 has besides those of [`Gemma2Config`], or means otherwise.

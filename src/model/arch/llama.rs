@@ -15,6 +15,7 @@ use super::rotary;
 use crate::model::decoder::{Block, Decoder};
 use crate::model::hooks::Site;
 use crate::model::load::gguf::Metadata;
+use crate::model::load::gguf_model;
 use crate::model::load::loader::Loader;
 use crate::model::modules::{Module, change_block, of_block};
 use crate::model::pass::{Pass, at_site};
@@ -35,6 +36,7 @@ pub(super) static ARCHITECTURE: Architecture = Architecture {
         complete_config,
     }),
     attn_implementation: None,
+    ties_by_default: false,
     has_enable_thinking: false,
     load,
 };
@@ -54,10 +56,12 @@ pub(super) const PRE_NORM_BLOCK: &[(&str, &str)] = &[
     ("ffn_down", "mlp.down_proj"),
 ];
 
-fn complete_config(metadata: &Metadata, config: &mut Value) {
+fn complete_config(metadata: &Metadata, config: &mut Value) -> Result<()> {
+    gguf_model::has_no_window(metadata)?;
     config["hidden_act"] = json!("silu");
     config["attention_bias"] = json!(metadata.has_tensor("blk.0.attn_q.bias"));
     config["mlp_bias"] = json!(metadata.has_tensor("blk.0.ffn_up.bias"));
+    Ok(())
 }
 
 /// The keys of `config.json` that decide the computation in Llama and in what has its block.
@@ -72,7 +76,7 @@ pub(super) struct LlamaConfig {
     pub head_dim: Option<usize>,
     pub rms_norm_eps: f64,
     pub hidden_act: Activation,
-    #[serde(default)]
+    /// Settled when the model is opened.
     pub tie_word_embeddings: bool,
     /// Biases of all four attention projections.
     #[serde(default)]

@@ -10,6 +10,7 @@ use super::llama::{self, LlamaConfig, PreNormOptions};
 use crate::bail_input;
 use crate::model::decoder::Decoder;
 use crate::model::load::gguf::Metadata;
+use crate::model::load::gguf_model;
 use crate::model::load::loader::Loader;
 
 pub(super) static ARCHITECTURE: Architecture = Architecture {
@@ -23,13 +24,16 @@ pub(super) static ARCHITECTURE: Architecture = Architecture {
         complete_config,
     }),
     attn_implementation: None,
+    ties_by_default: false,
     has_enable_thinking: false,
     load,
 };
 
-fn complete_config(_: &Metadata, config: &mut Value) {
+fn complete_config(metadata: &Metadata, config: &mut Value) -> Result<()> {
+    gguf_model::has_no_window(metadata)?;
     config["hidden_act"] = json!("silu");
     config["use_sliding_window"] = json!(false);
+    Ok(())
 }
 
 fn load(config: &Value, loader: &mut Loader) -> Result<Decoder> {

@@ -13,6 +13,7 @@ use super::llama::{self, LlamaConfig, PreNormOptions};
 use crate::bail_input;
 use crate::model::decoder::Decoder;
 use crate::model::load::gguf::Metadata;
+use crate::model::load::gguf_model;
 use crate::model::load::loader::Loader;
 
 pub(super) static ARCHITECTURE: Architecture = Architecture {
@@ -26,14 +27,17 @@ pub(super) static ARCHITECTURE: Architecture = Architecture {
         complete_config,
     }),
     attn_implementation: None,
+    ties_by_default: false,
     has_enable_thinking: true,
     load,
 };
 
-fn complete_config(metadata: &Metadata, config: &mut Value) {
+fn complete_config(metadata: &Metadata, config: &mut Value) -> Result<()> {
+    gguf_model::has_no_window(metadata)?;
     config["hidden_act"] = json!("silu");
     config["attention_bias"] = json!(metadata.has_tensor("blk.0.attn_q.bias"));
     config["use_sliding_window"] = json!(false);
+    Ok(())
 }
 
 /// Width of a head where the config states none.

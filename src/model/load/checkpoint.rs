@@ -5,19 +5,20 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use super::weights::not_finite;
 use crate::atomic::fill_atomically;
-use crate::error::input_error;
+use crate::error::{InputError, input_error};
 
 /// Writes f32 tensors as safetensors with `format = pt`, which transformers and PEFT ask for.
 ///
 /// The bytes are those of `safetensors::serialize`, but never more than one tensor's at a time are in memory.
 ///
 /// # Errors
-/// As [`fill_atomically`].
+/// As [`fill_atomically`]; if a number is NaN or infinite, and then nothing is written.
 pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let (mut infos, mut end) = (Vec::with_capacity(tensors.len()), 0);
     for (name, t) in tensors {
@@ -33,8 +34,11 @@ pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Res
         let mut file = BufWriter::with_capacity(1 << 20, File::create(part)?);
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        for t in tensors.values() {
+        for (name, t) in tensors {
             let values = t.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            if let Some(fault) = not_finite(&values, 0) {
+                bail!("{}: not written: tensor {name}: {fault}", path.display());
+            }
             for value in values {
                 file.write_all(&value.to_le_bytes())?;
             }
@@ -46,12 +50,21 @@ pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Res
 /// All tensors of a safetensors file, on the CPU.
 ///
 /// # Errors
-/// An [`crate::error::InputError`] with the name of the file, if it cannot be opened or is no whole safetensors file.
+/// An [`crate::error::InputError`] with the name of the file, if it cannot be opened or is no whole safetensors file, or with
+/// every tensor that holds a number which is NaN or infinite.
 pub fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>> {
     let shown = path.display();
     File::open(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
-    candle_core::safetensors::load(path, &Device::Cpu)
-        .map_err(|e| input_error(format!("{shown}: cut short, or no safetensors file: {e}")))
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+        .map_err(|e| input_error(format!("{shown}: cut short, or no safetensors file: {e}")))?;
+    let mut faults = Vec::new();
+    for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.dtype().is_float()) {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        faults.extend(not_finite(&values, 0).map(|fault| format!("{shown}: tensor {name}: {fault}")));
+    }
+    faults.sort();
+    InputError::unless_empty(faults)?;
+    Ok(tensors)
 }
 
 #[cfg(test)]

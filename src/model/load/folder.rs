@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
+use super::added_tokens::{TokenNotes, tokenizer_file};
 use super::weights::{NamedTensors, StoredTensor, Undo, WeightFile, element_count};
 use crate::error::InputError;
 use crate::ops::encoding::Encoding;
@@ -32,19 +33,22 @@ pub(crate) struct Parts {
     pub eos_token: Option<String>,
     pub pad_token: Option<String>,
     pub eos_token_ids: Vec<u32>,
+    /// `generation_config.json`, where there is one.
+    pub generation_config: Option<Value>,
 }
 
-/// The weight files of a folder, as `model.safetensors` or the index names them.
+/// The weight files of a folder: `model.safetensors` where there is one, else the shards that the index names, and nothing
+/// else that lies there. It is the order of transformers 5.24 (`modeling_utils.py`, `_get_resolved_checkpoint_files`): saving
+/// a model whole leaves the index, and perhaps the shards, of an earlier saving behind.
 ///
 /// # Errors
 /// An [`InputError`] that lists every missing file.
 pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index = dir.join(INDEX);
+    let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
     if !index.is_file() {
-        let single = dir.join(SINGLE);
-        if single.is_file() {
-            return Ok(vec![single]);
-        }
         crate::bail_input!(
             "{}: no {SINGLE} and no {INDEX} (weights in other formats have to be converted first)",
             dir.display()
@@ -93,7 +97,9 @@ pub(crate) fn weights(dir: &Path, files: &[PathBuf]) -> Result<NamedTensors> {
         }
     }
     let index = dir.join(INDEX);
-    if faults.is_empty() && index.is_file() {
+    // An index beside the one file is of an earlier saving.
+    let is_sharded = !files.iter().any(|file| file.file_name().is_some_and(|name| name == SINGLE));
+    if faults.is_empty() && is_sharded {
         let promised = weight_map(&read_json(&index)?).unwrap_or_default();
         for (tensor, file) in promised {
             if weights.shape(&tensor).is_none() {
@@ -181,30 +187,22 @@ pub(crate) fn parts(dir: &Path) -> Result<Parts> {
         let path = dir.join(name);
         if path.is_file() { read_json(&path) } else { Ok(Value::Null) }
     };
-    let tokenizer_config = optional("tokenizer_config.json")?;
-    let special_tokens = optional("special_tokens_map.json")?;
+    let notes = TokenNotes::read(dir)?;
     let generation = optional("generation_config.json")?;
 
-    // A special token is a text, or an object with its text under "content".
-    let special = |name: &str| {
-        [&tokenizer_config, &special_tokens]
-            .into_iter()
-            .filter_map(|json| json.get(name))
-            .find_map(|token| token.as_str().or_else(|| token.get("content")?.as_str()))
-            .map(str::to_string)
-    };
     let eos_token_ids = [&generation, &config]
         .into_iter()
         .map(|json| ids(&json["eos_token_id"]))
         .find(|ids| !ids.is_empty())
         .unwrap_or_default();
     Ok(Parts {
-        chat_template: chat_template(dir, &tokenizer_config)?,
-        bos_token: special("bos_token"),
-        eos_token: special("eos_token"),
-        pad_token: special("pad_token"),
+        chat_template: chat_template(dir, notes.settings.get("chat_template"))?,
+        bos_token: notes.text("bos_token"),
+        eos_token: notes.text("eos_token"),
+        pad_token: notes.text("pad_token"),
         eos_token_ids,
         config,
+        generation_config: Some(generation).filter(Value::is_object),
     })
 }
 
@@ -246,16 +244,16 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// A file of its own goes before the field of `tokenizer_config.json`, as in transformers.
-fn chat_template(dir: &Path, tokenizer_config: &Value) -> Result<Option<String>> {
+fn chat_template(dir: &Path, in_config: Option<&Value>) -> Result<Option<String>> {
     let file = dir.join("chat_template.jinja");
     if file.is_file() {
         let text = std::fs::read_to_string(&file)
             .map_err(|e| crate::error::input_error(format!("{}: {e}", file.display())))?;
         return Ok(Some(text));
     }
-    Ok(match &tokenizer_config["chat_template"] {
-        Value::String(template) => Some(template.clone()),
-        Value::Array(named) => named
+    Ok(match in_config {
+        Some(Value::String(template)) => Some(template.clone()),
+        Some(Value::Array(named)) => named
             .iter()
             .find(|t| t["name"] == "default")
             .and_then(|t| t["template"].as_str())
@@ -264,30 +262,67 @@ fn chat_template(dir: &Path, tokenizer_config: &Value) -> Result<Option<String>>
     })
 }
 
-/// Files that describe a tokenizer and its chat template.
-const TOKENIZER_FILES: [&str; 6] = [
+/// Files that describe a tokenizer and its chat template, in the forms that the tools around transformers read.
+const TOKENIZER_FILES: [&str; 13] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "tokenizer.model",
+    "tokenizer.model.v3",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tekken.json",
+    "preprocessor_config.json",
 ];
 
-/// Those of a folder; none if they do not say by themselves how to use the tokenizer.
-pub(crate) fn tokenizer_files(dir: &Path) -> Vec<PathBuf> {
-    let files = TOKENIZER_FILES.map(|name| dir.join(name)).into_iter().filter(|path| path.is_file());
-    if dir.join("tokenizer_config.json").is_file() { files.collect() } else { Vec::new() }
+/// How the names of the files begin that hold the terms of a model.
+const TERMS: [&str; 4] = ["LICENSE", "LICENCE", "NOTICE", "USE_POLICY"];
+
+/// Those of a folder, and the versions of its tokenizer that are named; none if they do not say by themselves how to use the
+/// tokenizer.
+pub(crate) fn tokenizer_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    if !dir.join("tokenizer_config.json").is_file() {
+        return Ok(Vec::new());
+    }
+    let mut files: Vec<PathBuf> = TOKENIZER_FILES.map(|name| dir.join(name)).into_iter().collect();
+    files.push(tokenizer_file(dir, &TokenNotes::read(dir)?.settings));
+    files.retain(|path| path.is_file());
+    files.sort();
+    files.dedup();
+    Ok(files)
 }
 
-/// The tokenizer of a folder, without the truncation and padding that it may have been saved with.
+/// What a folder holds besides: further chat templates and the model's terms, by their paths in it.
+pub(crate) fn companions(dir: &Path) -> Vec<PathBuf> {
+    let entries = |below: &Path| -> Vec<PathBuf> {
+        let read = std::fs::read_dir(dir.join(below)).into_iter().flatten().flatten();
+        let mut names: Vec<PathBuf> = read.map(|entry| below.join(entry.file_name())).collect();
+        names.sort();
+        names
+    };
+    let is_file = |path: &PathBuf| dir.join(path).is_file();
+    let terms = entries(Path::new("")).into_iter().filter(|path| {
+        let name = path.to_string_lossy().to_uppercase();
+        TERMS.iter().any(|start| name.starts_with(start))
+    });
+    let templates = entries(Path::new("additional_chat_templates"));
+    terms.chain(templates).filter(is_file).collect()
+}
+
+/// The tokenizer of a folder, with the tokens that its smaller files add, without the truncation and padding that it may have been saved with.
 pub(crate) fn tokenizer(dir: &Path) -> Result<Tokenizer> {
-    let path = dir.join("tokenizer.json");
+    let notes = TokenNotes::read(dir)?;
+    let path = tokenizer_file(dir, &notes.settings);
     if !path.is_file() {
         crate::bail_input!("{}: missing; a folder without a fast tokenizer cannot be used", path.display());
     }
     let mut tokenizer = Tokenizer::from_file(&path)
         .map_err(|e| crate::error::input_error(format!("{}: {e}", path.display())))?;
+    notes.add_to(&mut tokenizer)?;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|e| anyhow!(e))?;
     if let Some(processor) = tokenizer.get_post_processor() {

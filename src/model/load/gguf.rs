@@ -31,6 +31,8 @@ pub(crate) struct TensorInfo {
     pub encoding: Encoding,
     /// From the start of the file.
     pub offset: u64,
+    /// Which file of a split model it is in.
+    pub part: usize,
 }
 
 /// A metadata value. Integers and floats of every width are widened; arrays of arrays are dropped.
@@ -105,6 +107,18 @@ impl Header {
         }
     }
 
+    /// The integer under a key that may hold one for each block, where they are all the same.
+    ///
+    /// # Errors
+    /// If the blocks differ.
+    pub fn of_all_blocks(&self, key: &str) -> Result<Option<u64>> {
+        let Some(Value::Ints(list)) = self.metadata.get(key) else { return Ok(self.integer(key)) };
+        match list.first() {
+            Some(first) if list.iter().all(|n| n == first) => Ok(u64::try_from(*first).ok()),
+            _ => bail!("{key}: differs between blocks ({list:?}); expected one number"),
+        }
+    }
+
     /// A truth value under a key.
     pub fn boolean(&self, key: &str) -> Option<bool> {
         match self.metadata.get(key) {
@@ -138,6 +152,14 @@ impl Metadata<'_> {
     /// A non-negative integer under a key.
     pub fn integer(&self, name: &str) -> Option<u64> {
         self.header.integer(&self.key(name))
+    }
+
+    /// The integer under a key that may hold one for each block.
+    ///
+    /// # Errors
+    /// If the blocks differ.
+    pub fn of_all_blocks(&self, name: &str) -> Result<Option<u64>> {
+        self.header.of_all_blocks(&self.key(name))
     }
 
     /// A number under a key.
@@ -229,7 +251,7 @@ impl<R: Read> Reader<R> {
         shape.reverse();
         let encoding = encoding(self.u32()?)?;
         let offset = u64::from_le_bytes(self.array()?);
-        Ok(TensorInfo { shape, encoding, offset })
+        Ok(TensorInfo { shape, encoding, offset, part: 0 })
     }
 
     fn value(&mut self, kind: u32, depth: usize) -> Result<Value> {

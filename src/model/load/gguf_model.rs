@@ -1,6 +1,6 @@
 //! From the names and the metadata of a GGUF file to Hugging Face's.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -10,14 +10,19 @@ use super::gguf::{Header, Metadata};
 use super::weights::{NamedTensors, StoredTensor, Undo, WeightFile};
 use crate::model::arch::architecture::{Architecture, Gguf};
 
-/// The weights of a GGUF file under Hugging Face's names.
+/// The weights of a GGUF file, or of its parts, under Hugging Face's names.
 ///
 /// # Errors
 /// If a tensor has a name that is not known: leaving it out would compute something else.
-pub(crate) fn weights(path: &Path, header: &Header, gguf: &Gguf, config: &Value) -> Result<NamedTensors> {
+pub(crate) fn weights(
+    parts: &[PathBuf],
+    header: &Header,
+    gguf: &Gguf,
+    config: &Value,
+) -> Result<NamedTensors> {
     let heads = |key: &str| config[key].as_u64().unwrap_or(0) as usize;
     let heads = (heads("num_attention_heads"), heads("num_key_value_heads"));
-    let file = WeightFile::open(path)?;
+    let files = parts.iter().map(|path| WeightFile::open(path)).collect::<Result<Vec<_>>>()?;
     let mut weights = NamedTensors::default();
     let mut unknown = Vec::new();
     for (name, info) in &header.tensors {
@@ -32,7 +37,7 @@ pub(crate) fn weights(path: &Path, header: &Header, gguf: &Gguf, config: &Value)
         weights.insert(
             hugging_face,
             StoredTensor {
-                file: file.clone(),
+                file: files[info.part].clone(),
                 offset: info.offset,
                 shape: info.shape.clone(),
                 encoding: info.encoding,
@@ -94,7 +99,7 @@ pub(crate) fn config(header: &Header, architecture: &Architecture, gguf: &'stati
         "attention.layer_norm_rms_epsilon",
     ];
     let missing: Vec<String> =
-        required.iter().map(|name| key(name)).filter(|key| header.float(key).is_none()).collect();
+        required.iter().map(|name| key(name)).filter(|key| !header.metadata.contains_key(key)).collect();
     if !missing.is_empty() {
         bail!("metadata is missing: {}", missing.join(", "));
     }
@@ -102,7 +107,7 @@ pub(crate) fn config(header: &Header, architecture: &Architecture, gguf: &'stati
     let float = |name: &str| metadata.float(name);
 
     let hidden = integer("embedding_length").unwrap_or(0);
-    let heads = integer("attention.head_count").unwrap_or(0);
+    let heads = metadata.of_all_blocks("attention.head_count")?.unwrap_or(0);
     if heads == 0 || hidden == 0 {
         bail!("{hidden} hidden units in {heads} attention heads are impossible");
     }
@@ -111,8 +116,18 @@ pub(crate) fn config(header: &Header, architecture: &Architecture, gguf: &'stati
     if layers == 0 || layers > header.tensors.len() as u64 {
         bail!("{layers} layers do not fit {} tensors", header.tensors.len());
     }
-    let head_dim =
-        integer("attention.key_length").or_else(|| integer("rope.dimension_count")).unwrap_or(hidden / heads);
+    let head_dim = integer("attention.key_length").unwrap_or(hidden / heads);
+    for name in [
+        "attention.key_length_swa",
+        "attention.value_length",
+        "attention.value_length_swa",
+        "rope.dimension_count",
+        "rope.dimension_count_swa",
+    ] {
+        if let Some(other) = integer(name).filter(|&width| width != head_dim) {
+            bail!("{} = {other}: not supported; expected {head_dim}, the width of a head", key(name));
+        }
+    }
     let vocabulary = integer("vocab_size")
         .or_else(|| {
             let tokens = header.texts("tokenizer.ggml.tokens")?;
@@ -124,10 +139,10 @@ pub(crate) fn config(header: &Header, architecture: &Architecture, gguf: &'stati
         "architectures": [architecture.classes[0]],
         "model_type": architecture.model_type,
         "hidden_size": hidden,
-        "intermediate_size": integer("feed_forward_length"),
+        "intermediate_size": metadata.of_all_blocks("feed_forward_length")?,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": integer("attention.head_count_kv").unwrap_or(heads),
+        "num_key_value_heads": metadata.of_all_blocks("attention.head_count_kv")?.unwrap_or(heads),
         "head_dim": head_dim,
         "rms_norm_eps": float("attention.layer_norm_rms_epsilon"),
         "rope_theta": float("rope.freq_base").unwrap_or(10_000.0),
@@ -147,28 +162,47 @@ pub(crate) fn config(header: &Header, architecture: &Architecture, gguf: &'stati
             config[name] = json!(id);
         }
     }
-    if let Some(scaling) = rope_scaling(header, &key("rope.scaling")) {
+    if let Some(scaling) = rope_scaling(&metadata)? {
         config["rope_scaling"] = scaling;
     }
 
-    (gguf.complete_config)(&metadata, &mut config);
+    (gguf.complete_config)(&metadata, &mut config)?;
     Ok(config)
 }
 
-/// `rope_scaling` from `<prefix>.type` and its companions; `None` where positions are not rescaled.
-fn rope_scaling(header: &Header, prefix: &str) -> Option<Value> {
-    let kind = header.text(&format!("{prefix}.type"))?;
-    if kind == "none" {
-        return None;
+/// `rope_scaling` of the file; `None` where positions are not rescaled. As in llama.cpp's `load_hparams` a factor without a
+/// type is linear, `rope.scale_linear` is its old name, and a factor of 0 is none.
+///
+/// # Errors
+/// If the scaling is of another kind.
+fn rope_scaling(metadata: &Metadata) -> Result<Option<Value>> {
+    let key = metadata.key("rope.scaling.type");
+    let factor = metadata.float("rope.scaling.factor").or(metadata.float("rope.scale_linear"));
+    match metadata.header.text(&key).unwrap_or("linear") {
+        "none" => Ok(None),
+        "linear" => Ok(factor
+            .filter(|&factor| factor != 0.0 && factor != 1.0)
+            .map(|factor| json!({ "rope_type": "linear", "factor": factor }))),
+        other => bail!("{key} = {other:?} is not supported; supported: none, linear"),
     }
-    let mut scaling = json!({ "rope_type": kind });
-    if let Some(factor) = header.float(&format!("{prefix}.factor")) {
-        scaling["factor"] = json!(factor);
+}
+
+/// Refuses the window of an architecture that has none: llama.cpp does not read the key for it. One that no text of the
+/// model's context fills changes nothing.
+///
+/// # Errors
+/// If there is a smaller one.
+pub(in crate::model) fn has_no_window(metadata: &Metadata) -> Result<()> {
+    let (name, context) = ("attention.sliding_window", metadata.integer("context_length").unwrap_or(0));
+    match metadata.integer(name).filter(|&window| window > 0 && window < context) {
+        Some(window) => {
+            let key = metadata.key(name);
+            bail!(
+                "{key} = {window}: not supported for this architecture; use the model's Hugging Face folder"
+            )
+        }
+        None => Ok(()),
     }
-    if let Some(length) = header.integer(&format!("{prefix}.original_context_length")) {
-        scaling["original_max_position_embeddings"] = json!(length);
-    }
-    Some(scaling)
 }
 
 /// Adds to the configuration what only a tensor of the file tells: the scaling of Llama 3's rotary
@@ -176,13 +210,13 @@ fn rope_scaling(header: &Header, prefix: &str) -> Option<Value> {
 ///
 /// # Errors
 /// If the tensor cannot be read or does not follow Llama 3's rule.
-pub(crate) fn complete_config(path: &Path, header: &Header, config: &mut Value) -> Result<()> {
+pub(crate) fn complete_config(parts: &[PathBuf], header: &Header, config: &mut Value) -> Result<()> {
     let Some(info) = header.tensors.get("rope_freqs.weight") else {
         return Ok(());
     };
     let mut weights = NamedTensors::default();
     let stored = StoredTensor {
-        file: WeightFile::open(path)?,
+        file: WeightFile::open(&parts[info.part])?,
         offset: info.offset,
         shape: info.shape.clone(),
         encoding: info.encoding,
@@ -193,6 +227,9 @@ pub(crate) fn complete_config(path: &Path, header: &Header, config: &mut Value) 
     let theta = config["rope_theta"].as_f64().unwrap_or(10_000.0);
     let head_dim = config["head_dim"].as_u64().unwrap_or(0) as usize;
     if let Some(scaling) = llama3_scaling(&factors, theta, head_dim)? {
+        if !config["rope_scaling"].is_null() {
+            bail!("rope_freqs.weight and a factor of rope.scaling at once are not supported");
+        }
         config["rope_scaling"] = scaling;
     }
     Ok(())

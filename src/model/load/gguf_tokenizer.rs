@@ -2,9 +2,12 @@
 //!
 //! A GGUF file holds a vocabulary, token kinds and sometimes merges, not a `tokenizer.json`. What is
 //! missing (normaliser, pre-tokeniser, decoder) follows from `tokenizer.ggml.model` and `.pre`. The rules
-//! are those of transformers 5.23 (`integrations/gguf/gguf_tokenizer_mapping.py`), so that both give the
-//! same ids for the same file, also where the original tokenizer of the model would differ: transformers
-//! knows no rule for `smollm` and falls back to GPT-2's split, and drops Qwen2's NFC normaliser.
+//! are those of llama.cpp (`llama_vocab::impl::load`), and of the tokenizers of the models that it means by
+//! these names. The reader of transformers 5.24 (`integrations/gguf/gguf_tokenizer_mapping.py`) differs: it
+//! knows no rule for `smollm`, adds no beginning token for `llama-bpe`, merges what Llama 3 has as a token,
+//! and drops Qwen2's NFC. A name that is not known here is refused, since its split would be a guess.
+
+use std::collections::HashSet;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
@@ -26,8 +29,76 @@ const USER_DEFINED: i64 = 4;
 /// SentencePiece's mark for a space.
 const SPACE_MARK: &str = "\u{2581}";
 
+/// Ends of turns and texts by which llama.cpp knows that a generation is over, where the vocabulary has them.
+const ENDS: [&str; 14] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<eos>",
+    "</s>",
+    "<EOT>",
+    "[EOT]",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+];
+
+/// Ends that the text of any model may hold, so that only a control token is one.
+const END_IF_CONTROL: [&str; 2] = ["</s>", "<EOT>"];
+
+/// How byte-level text is split before it is merged.
+struct Split {
+    /// Each match is a piece; in this order, and then as GPT-2 splits where `is_gpt2` says so.
+    patterns: &'static [&'static str],
+    is_gpt2: bool,
+    /// Whether every number is a piece of its own before.
+    single_digits: bool,
+    /// Whether a piece that is a token is not merged.
+    ignore_merges: bool,
+    /// Whether text begins with the beginning token where the file does not say.
+    add_bos: bool,
+    /// Whether text is composed (NFC) before.
+    compose: bool,
+}
+
+const GPT2: Split = Split {
+    patterns: &[],
+    is_gpt2: true,
+    single_digits: false,
+    ignore_merges: false,
+    add_bos: false,
+    compose: false,
+};
+
+/// The split that llama.cpp means by a name in `tokenizer.ggml.pre`.
+fn split(pre: &str) -> Option<Split> {
+    let of = |pattern: &'static [&'static str]| Split { patterns: pattern, is_gpt2: false, ..GPT2 };
+    Some(match pre {
+        "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2"
+        | "jina-v5-nano" => Split { ignore_merges: true, add_bos: true, ..of(&[LLAMA3_SPLIT]) },
+        "dbrx" | "smaug-bpe" => of(&[LLAMA3_SPLIT]),
+        "tekken" => Split { ignore_merges: true, add_bos: true, ..of(&[TEKKEN_SPLIT]) },
+        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" => {
+            Split { compose: true, ..of(&[QWEN2_SPLIT]) }
+        }
+        "stablelm2" | "hunyuan" | "solar-open" => of(&[QWEN2_SPLIT]),
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b"
+        | "mellum2" => Split { single_digits: true, ..GPT2 },
+        "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "jina-v2-es" | "jina-v2-de" | "gigachat" | "a.x-4.0"
+        | "mellum" | "modern-bert" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling" | "exaone4" => {
+            GPT2
+        }
+        _ => return None,
+    })
+}
+
 const LLAMA3_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2_SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN_SPLIT: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The special tokens that a GGUF file names.
 #[derive(Debug, Default)]
@@ -50,8 +121,22 @@ pub(crate) fn build(header: &Header) -> Result<(Tokenizer, GgufSpecialTokens)> {
     let kind = header.text("tokenizer.ggml.model").context("tokenizer.ggml.model is missing")?;
     let architecture = header.text("general.architecture").unwrap_or_default();
 
+    let named = header.text("tokenizer.ggml.pre");
+    let split = match (kind, named) {
+        ("gpt2", None) => bail!(
+            "tokenizer.ggml.pre is missing: how the model's tokenizer splits text is not known; convert the model again, or \
+             use its Hugging Face folder"
+        ),
+        ("gpt2", Some(pre)) => split(pre).with_context(|| {
+            format!(
+                "tokenizer.ggml.pre = {pre:?} is not supported; use the model's Hugging Face folder (\"default\" means that \
+                 the converter did not know it)"
+            )
+        })?,
+        _ => GPT2,
+    };
     let mut tokenizer = match kind {
-        "gpt2" => byte_level(header, tokens)?,
+        "gpt2" => byte_level(header, tokens, &split)?,
         "llama" if architecture.starts_with("gemma") => gemma(header, tokens)?,
         "llama" => sentencepiece(header, tokens)?,
         other => bail!("tokenizers of kind {other:?} cannot be rebuilt (gpt2 and llama can)"),
@@ -59,19 +144,24 @@ pub(crate) fn build(header: &Header) -> Result<(Tokenizer, GgufSpecialTokens)> {
     add_tokens(&mut tokenizer, header, tokens, kind == "gpt2")?;
 
     let special = special_tokens(header, tokens)?;
-    // llama.cpp adds the beginning token to a SentencePiece vocabulary that does not say otherwise.
-    let add_bos = header.boolean("tokenizer.ggml.add_bos_token").unwrap_or(kind == "llama");
+    // What a file does not say, its kind of vocabulary does.
+    let add_bos = header.boolean("tokenizer.ggml.add_bos_token").unwrap_or(kind == "llama" || split.add_bos);
     let add_eos = header.boolean("tokenizer.ggml.add_eos_token").unwrap_or(false);
-    let id = |key| token_id(header, key, tokens);
+    let added = |add: bool, key: &str| -> Result<Option<(u32, &str)>> {
+        match token_id(header, key, tokens)? {
+            None if add => bail!("text gets the token of tokenizer.ggml.{key}, but that key is missing"),
+            token => Ok(token.filter(|_| add)),
+        }
+    };
     tokenizer.with_post_processor(Some(template(
-        id("bos_token_id")?.filter(|_| add_bos),
-        id("eos_token_id")?.filter(|_| add_eos),
+        added(add_bos, "bos_token_id")?,
+        added(add_eos, "eos_token_id")?,
     )?));
     Ok((tokenizer, special))
 }
 
 /// Byte-level BPE, as GPT-2, SmolLM2, Qwen and Llama 3 use it.
-fn byte_level(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
+fn byte_level(header: &Header, tokens: &[String], split: &Split) -> Result<Tokenizer> {
     let alphabet = ByteAlphabet::new();
     let vocab: Vocab =
         tokens.iter().enumerate().map(|(id, token)| (alphabet.respell(token), id as u32)).collect();
@@ -81,25 +171,32 @@ fn byte_level(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
         .vocab_and_merges(vocab, merges)
         .continuing_subword_prefix(String::new())
         .end_of_word_suffix(String::new())
+        .ignore_merges(split.ignore_merges)
         .build()
         .map_err(|e| anyhow!("the vocabulary and the merges do not fit: {e}"))?;
 
     let mut tokenizer = Tokenizer::new(model);
-    let split = match header.text("tokenizer.ggml.pre") {
-        Some("qwen2" | "deepseek-r1-qwen" | "megrez") => Some(QWEN2_SPLIT),
-        Some("llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "smaug-bpe" | "dbrx") => Some(LLAMA3_SPLIT),
-        // GPT-2's own split: "default", "gpt-2", "smollm" and every name without a rule.
-        _ => None,
-    };
-    tokenizer.with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(match split {
-        Some(regex) => json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
-        ]}),
-        None => {
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true})
-        }
-    })?));
+    if split.compose {
+        tokenizer
+            .with_normalizer(Some(part::<NormalizerWrapper>(json!({"type": "NFC"}))?))
+            .map_err(|e| anyhow!(e))?;
+    }
+    let mut steps: Vec<Value> = split
+        .patterns
+        .iter()
+        .map(|regex| {
+            json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false})
+        })
+        .collect();
+    if split.single_digits {
+        steps.push(json!({"type": "Digits", "individual_digits": true}));
+    }
+    steps.push(json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": split.is_gpt2
+    }));
+    tokenizer.with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(
+        json!({"type": "Sequence", "pretokenizers": steps}),
+    )?));
     tokenizer.with_decoder(Some(part::<DecoderWrapper>(
         json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
     )?));
@@ -131,8 +228,8 @@ fn gemma(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
 
     let mut tokenizer = Tokenizer::new(model);
     tokenizer
-        .with_normalizer(Some(part::<NormalizerWrapper>(
-            json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}),
+        .with_normalizer(Some(spaces_marked(
+            header.boolean("tokenizer.ggml.add_space_prefix") == Some(true),
         )?))
         .map_err(|e| anyhow!(e))?
         .with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(json!({
@@ -146,6 +243,17 @@ fn gemma(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
+/// Every space as its mark; with one in front of the text, and of what follows a special token, where `prefix` says so.
+fn spaces_marked(prefix: bool) -> Result<NormalizerWrapper> {
+    let marked = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK});
+    match prefix {
+        true => part(json!({"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": SPACE_MARK}, marked
+        ]})),
+        false => part(marked),
+    }
+}
+
 /// The SentencePiece vocabulary of Llama 2 and its kin: merges in the order of the scores.
 fn sentencepiece(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
     let vocab: Vocab = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect();
@@ -154,28 +262,34 @@ fn sentencepiece(header: &Header, tokens: &[String]) -> Result<Tokenizer> {
         None => {
             let scores = match header.metadata.get("tokenizer.ggml.scores") {
                 Some(gguf::Value::Floats(scores)) if scores.len() == tokens.len() => scores,
+                Some(gguf::Value::Ints(scores)) if scores.len() == tokens.len() => {
+                    &scores.iter().map(|&score| score as f64).collect()
+                }
                 _ => bail!("tokenizer.ggml.scores must be a list of one number a token"),
             };
             implied_merges(&vocab, |id| scores[id as usize])
         }
     };
-    let model = BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .byte_fallback(true)
-        .fuse_unk(true)
-        .build()
-        .map_err(|e| anyhow!("the vocabulary and the merges do not fit: {e}"))?;
+    let unknown = token_id(header, "unknown_token_id", tokens)?.map(|(_, token)| token);
+    let mut model = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true).fuse_unk(true);
+    if let Some(unknown) = unknown {
+        model = model.unk_token(unknown.to_string());
+    }
+    let model = model.build().map_err(|e| anyhow!("the vocabulary and the merges do not fit: {e}"))?;
+    let prefix = header.boolean("tokenizer.ggml.add_space_prefix").unwrap_or(true);
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if prefix {
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
     let mut tokenizer = Tokenizer::new(model);
     tokenizer
-        .with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(json!({
-            "type": "Metaspace", "replacement": SPACE_MARK, "prepend_scheme": "first", "split": false
-        }))?))
-        .with_decoder(Some(part::<DecoderWrapper>(json!({"type": "Sequence", "decoders": [
-            {"type": "Replace", "pattern": {"String": SPACE_MARK}, "content": " "},
-            {"type": "ByteFallback"},
-            {"type": "Fuse"},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-        ]}))?));
+        .with_normalizer(Some(spaces_marked(prefix)?))
+        .map_err(|e| anyhow!(e))?
+        .with_decoder(Some(part::<DecoderWrapper>(json!({"type": "Sequence", "decoders": decoders}))?));
     Ok(tokenizer)
 }
 
@@ -242,10 +356,7 @@ fn implied_merges(vocab: &Vocab, score: impl Fn(u32) -> f64 + Sync) -> Merges {
 /// user-defined ones as plain ones.
 fn add_tokens(tokenizer: &mut Tokenizer, header: &Header, tokens: &[String], byte_level: bool) -> Result<()> {
     let alphabet = ByteAlphabet::new();
-    let kinds: &[i64] = match header.metadata.get("tokenizer.ggml.token_type") {
-        Some(gguf::Value::Ints(kinds)) => kinds,
-        _ => &[],
-    };
+    let kinds = kinds(header, tokens)?;
     let of_kind = |kind| tokens.iter().zip(kinds).filter(move |&(_, &k)| k == kind).map(|(token, _)| token);
     // Every real token of a byte-level vocabulary is spelled in the byte alphabet; a "control" token
     // that is not is a known mislabelling of llama.cpp.
@@ -253,11 +364,21 @@ fn add_tokens(tokenizer: &mut Tokenizer, header: &Header, tokens: &[String], byt
         .filter(|token| !byte_level || alphabet.spells(token))
         .map(|token| AddedToken::from(token.as_str(), true))
         .collect();
-    for key in ["bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id"] {
+    let keys = [
+        "bos_token_id",
+        "eos_token_id",
+        "eot_token_id",
+        "eom_token_id",
+        "unknown_token_id",
+        "padding_token_id",
+    ];
+    for key in keys {
         if let Some((_, token)) = token_id(header, key, tokens)? {
             special.push(AddedToken::from(token, true));
         }
     }
+    // llama.cpp overrides the kind of these where a converter did not know it.
+    special.extend(ends(tokens, kinds).map(|(_, token)| AddedToken::from(token, true)));
     let plain: Vec<AddedToken> = of_kind(USER_DEFINED)
         .filter(|token| tokenizer.token_to_id(token).is_some())
         .map(|token| AddedToken::from(token.as_str(), false).normalized(false))
@@ -269,9 +390,36 @@ fn add_tokens(tokenizer: &mut Tokenizer, header: &Header, tokens: &[String], byt
     Ok(())
 }
 
-/// The token under `tokenizer.ggml.<key>`, if the file has the key.
+/// The kind of each token, as the file has them; none of a file that has none.
+fn kinds<'h>(header: &'h Header, tokens: &[String]) -> Result<&'h [i64]> {
+    match header.metadata.get("tokenizer.ggml.token_type") {
+        Some(gguf::Value::Ints(kinds)) if kinds.len() == tokens.len() => Ok(kinds),
+        Some(gguf::Value::Ints(kinds)) => {
+            bail!("tokenizer.ggml.token_type has {} entries for {} tokens", kinds.len(), tokens.len())
+        }
+        _ => Ok(&[]),
+    }
+}
+
+/// The tokens of the vocabulary that end a generation by their text alone, by id.
+fn ends<'t>(tokens: &'t [String], kinds: &'t [i64]) -> impl Iterator<Item = (u32, &'t str)> {
+    tokens.iter().enumerate().filter_map(|(id, token)| {
+        let counts = !END_IF_CONTROL.contains(&token.as_str()) || kinds.get(id) == Some(&CONTROL);
+        (ENDS.contains(&token.as_str()) && counts).then_some((id as u32, token.as_str()))
+    })
+}
+
+/// The token under `tokenizer.ggml.<key>`; of a SentencePiece vocabulary without the key the one that llama.cpp takes.
 fn token_id<'t>(header: &Header, key: &str, tokens: &'t [String]) -> Result<Option<(u32, &'t str)>> {
-    let Some(id) = header.integer(&format!("tokenizer.ggml.{key}")) else {
+    let is_sentencepiece = header.text("tokenizer.ggml.model") == Some("llama");
+    let usual = match key {
+        "unknown_token_id" => Some(0),
+        "bos_token_id" => Some(1),
+        "eos_token_id" => Some(2),
+        _ => None,
+    };
+    let usual = usual.filter(|&id| is_sentencepiece && id < tokens.len() as u64);
+    let Some(id) = header.integer(&format!("tokenizer.ggml.{key}")).or(usual) else {
         return Ok(None);
     };
     let token = usize::try_from(id).ok().and_then(|id| tokens.get(id)).with_context(|| {
@@ -283,26 +431,13 @@ fn token_id<'t>(header: &Header, key: &str, tokens: &'t [String]) -> Result<Opti
 fn special_tokens(header: &Header, tokens: &[String]) -> Result<GgufSpecialTokens> {
     let bos = token_id(header, "bos_token_id", tokens)?;
     let eos = token_id(header, "eos_token_id", tokens)?;
-    let mut end_ids: Vec<u32> = Vec::new();
-    let mut ends = |token: Option<(u32, &str)>| {
-        if let Some((id, _)) = token
-            && !end_ids.contains(&id)
-        {
-            end_ids.push(id);
-        }
-    };
-    ends(eos);
-    ends(token_id(header, "eot_token_id", tokens)?);
-    // Chat models whose file names no end-of-turn token: the template does.
-    if let Some(template) = header.text("tokenizer.chat_template") {
-        for end in ["<|im_end|>", "<end_of_turn>", "<|eot_id|>"] {
-            if template.contains(end)
-                && let Some(id) = tokens.iter().position(|t| t == end)
-            {
-                ends(Some((id as u32, end)));
-            }
-        }
+    let mut end_ids: Vec<u32> = eos.iter().map(|(id, _)| *id).collect();
+    for key in ["eot_token_id", "eom_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id"] {
+        end_ids.extend(token_id(header, key, tokens)?.map(|(id, _)| id));
     }
+    end_ids.extend(ends(tokens, kinds(header, tokens)?).map(|(id, _)| id));
+    let mut seen = HashSet::new();
+    end_ids.retain(|id| seen.insert(*id));
     Ok(GgufSpecialTokens {
         bos: bos.map(|(_, token)| token.to_string()),
         eos: eos.map(|(_, token)| token.to_string()),

@@ -15,11 +15,12 @@ use crate::interrupt::Interrupt;
 pub(crate) struct HubModel(RepoId);
 
 /// Files that a model may have besides its weights. The first two it must have.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "generation_config.json",
     "chat_template.jinja",
 ];
@@ -121,16 +122,14 @@ impl HubModel {
                 fetched => drop(fetched.map_err(|e| self.failed(file, e))?),
             }
         }
-        match hub.get(folder::INDEX)? {
-            Ok(index) => {
-                for shard in folder::shard_names(&index)? {
-                    hub.get(&shard)?.map_err(|e| self.failed(&shard, e))?;
-                }
-            }
-            Err(HubFault::Absent) => {
-                hub.get(folder::SINGLE)?.map_err(|e| self.failed(folder::SINGLE, e))?;
-            }
-            Err(fault) => return Err(self.failed(folder::INDEX, fault)),
+        match hub.get(folder::SINGLE)? {
+            Ok(_) => return Ok(()),
+            Err(HubFault::Absent) => {}
+            Err(fault) => return Err(self.failed(folder::SINGLE, fault)),
+        }
+        let index = hub.get(folder::INDEX)?.map_err(|e| self.failed(folder::INDEX, e))?;
+        for shard in folder::shard_names(&index)? {
+            hub.get(&shard)?.map_err(|e| self.failed(&shard, e))?;
         }
         Ok(())
     }

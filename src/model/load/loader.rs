@@ -25,6 +25,8 @@ use crate::ops::weight::Matrix;
 
 /// The embeddings' name in a checkpoint.
 pub const EMBEDDINGS: &str = "model.embed_tokens.weight";
+/// The name of a head that is not tied to them.
+pub const HEAD: &str = "lm_head.weight";
 
 /// Which weights learn.
 pub enum Tuning<'a> {
@@ -126,7 +128,7 @@ impl<'a> Loader<'a> {
         let embed_tokens = self.matrix_held(EMBEDDINGS, shape, packed)?;
         let lm_head = match tied {
             true => self.tied_head(&embed_tokens)?,
-            false => self.matrix("lm_head.weight", shape)?,
+            false => self.matrix(HEAD, shape)?,
         };
         Ok((embed_tokens, lm_head))
     }
@@ -148,7 +150,7 @@ impl<'a> Loader<'a> {
     /// embeddings (`modules_to_save`) leaves the head as it was, and the other way round.
     fn tied_head(&mut self, embed_tokens: &Parameter<Matrix>) -> Result<Parameter<Matrix>> {
         let base = embed_tokens.base.clone();
-        let saved = self.saved("lm_head.weight", base.dims(), || Ok(base.dense()?.copy()?))?;
+        let saved = self.saved(HEAD, base.dims(), || Ok(base.dense()?.copy()?))?;
         let saved = saved.map(Matrix::from);
         Ok(Parameter { base, saved })
     }
@@ -338,8 +340,8 @@ impl<'a> Loader<'a> {
     /// for, adapter tensors that fit no layer, targets that name no layer.
     pub fn finish(mut self) -> Result<Trainables> {
         for name in self.weights.names() {
-            // Some exporters write the tied head and the rotary buffers out; they hold nothing new.
-            let redundant = name == "lm_head.weight" || name.ends_with("rotary_emb.inv_freq");
+            // Some exporters write the rotary buffers out; they hold nothing new.
+            let redundant = name.ends_with("rotary_emb.inv_freq");
             if !self.used.contains(&name) && !redundant {
                 self.faults
                     .push(format!("{name}: in the checkpoint, but no layer of this architecture uses it"));
@@ -360,7 +362,7 @@ impl<'a> Loader<'a> {
     /// names that fit nothing. (PEFT takes no offence at the latter, so a finished adapter may have them.)
     fn check_targets(&mut self, config: &LoraConfig) {
         let mut parameters = self.used.clone();
-        parameters.insert("lm_head.weight".to_string());
+        parameters.insert(HEAD.to_string());
         let modules: BTreeSet<&str> = parameters.iter().filter_map(|p| Some(p.rsplit_once('.')?.0)).collect();
         for module in modules {
             if !self.linears.contains(module) && !config.targets_all() && config.adapts(module) {

@@ -6,8 +6,12 @@ pub mod hub;
 pub mod loader;
 pub mod source;
 
+pub(super) mod added_tokens;
 pub(super) mod folder;
 pub(super) mod gguf;
+pub(super) mod gguf_keys;
 pub(super) mod gguf_model;
+pub(super) mod gguf_split;
 pub(super) mod gguf_tokenizer;
+pub(super) mod tied;
 pub(super) mod weights;

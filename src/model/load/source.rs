@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Result, anyhow};
+use serde_json::Value;
 use tokenizers::Tokenizer;
 
 pub use super::weights::NamedTensors;
 pub use crate::sha256::{sha256_file, sha256_path};
 
 use super::hub::HubModel;
-use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
+use super::loader::{EMBEDDINGS, HEAD};
+use super::{alias, folder, gguf_keys, gguf_model, gguf_split, gguf_tokenizer, tied};
 use crate::data::chat_template::{self, ChatTemplate, Message};
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
@@ -41,6 +43,10 @@ pub struct Pretrained {
     pub pad_token: Option<String>,
     /// The tokenizer's own files, where the source is a folder: an export copies them.
     pub tokenizer_files: Vec<PathBuf>,
+    /// The folder, where the source is one, and paths in it of what an export copies beside the tokenizer.
+    pub companions: (PathBuf, Vec<PathBuf>),
+    /// `generation_config.json`, where the source has one.
+    pub generation_config: Option<Value>,
     /// Ids that end a generation.
     pub eos_token_ids: Vec<u32>,
     /// sha256 of each weight file, by file name.
@@ -113,6 +119,52 @@ impl Pretrained {
         let tail = self.tokenizer.encode(&text[at + answer.len()..], false).map_err(|e| anyhow!(e))?;
         let special = self.tokenizer.get_added_tokens_decoder();
         Ok(tail.get_ids().iter().copied().find(|id| special.get(id).is_some_and(|token| token.special)))
+    }
+
+    /// Rows of the table of embeddings, where they are as many as the configuration says.
+    pub fn vocabulary(&self) -> Option<usize> {
+        let rows = *self.weights.shape(EMBEDDINGS)?.first()?;
+        (self.config["vocab_size"].as_u64() == Some(rows as u64)).then_some(rows)
+    }
+
+    /// Leaves of the vocabulary the first `rows` ids: of the embeddings, and of the head where there is one.
+    pub fn keep_vocabulary(&mut self, rows: usize) {
+        self.weights.keep_rows(EMBEDDINGS, rows);
+        self.weights.keep_rows(HEAD, rows);
+        self.config["vocab_size"] = rows.into();
+    }
+
+    /// Positions that the model was trained on: `max_position_embeddings`, times the factor of a linear rope scaling (of
+    /// Gemma 3 and with Llama 3's rule the config has the raised number already).
+    pub fn context(&self) -> Option<usize> {
+        let trained = usize::try_from(self.config["max_position_embeddings"].as_u64()?).ok()?;
+        let scaling = match &self.config["rope_parameters"] {
+            Value::Null => &self.config["rope_scaling"],
+            parameters => parameters,
+        };
+        let is_linear = [&scaling["rope_type"], &scaling["type"]].iter().any(|kind| *kind == "linear");
+        let is_raised = self.config["model_type"] != "gemma3_text";
+        let factor = scaling["factor"].as_f64().filter(|_| is_linear && is_raised).unwrap_or(1.0);
+        Some((trained as f64 * factor.max(1.0)) as usize)
+    }
+
+    /// What is wrong with texts of these lengths in tokens, if some are longer than [`Self::context`]. `what` says what they
+    /// are.
+    pub fn longer_than_context(&self, what: &str, lengths: impl Iterator<Item = usize>) -> Option<String> {
+        let context = self.context()?;
+        let (mut all, mut longer, mut longest) = (0, 0, 0);
+        for length in lengths {
+            all += 1;
+            longer += usize::from(length > context);
+            longest = longest.max(length);
+        }
+        (longer > 0).then(|| {
+            format!(
+                "{what}: {longer} of {all} are longer than the {context} positions of the model's context \
+                 (max_position_embeddings), the longest has {longest} tokens: what the model computes beyond them is not \
+                 what it was trained to"
+            )
+        })
     }
 
     /// The compiled chat template.
@@ -276,6 +328,13 @@ fn open_path(id: &str, path: &Path) -> Result<Pretrained> {
         };
     }
     if path.join("config.json").is_file() {
+        // transformers opens the adapter's base with the adapter on it, whatever weights lie beside them.
+        if path.join("adapter_config.json").is_file() {
+            crate::bail_input!(
+                "{}: holds a model (config.json) and an adapter (adapter_config.json); expected a folder with one of them",
+                path.display()
+            );
+        }
         return open_folder(id, path);
     }
     // A folder around one GGUF file, as hubs and converters leave them.
@@ -291,7 +350,7 @@ fn open_path(id: &str, path: &Path) -> Result<Pretrained> {
     }
 }
 
-/// The GGUF files of a folder, sorted.
+/// The GGUF files of a folder, sorted; of a split model the first part.
 fn gguf_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
         .map_err(|e| input_error(format!("{}: {e}", dir.display())))?
@@ -299,16 +358,20 @@ fn gguf_files(dir: &Path) -> Result<Vec<PathBuf>> {
         .filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")))
         .collect();
     files.sort();
-    Ok(files)
+    Ok(gguf_split::first_parts(files))
 }
 
 fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
     let files = folder::weight_files(dir)?;
     thread::scope(|scope| {
         let sha256 = scope.spawn(|| digests(&files));
-        let parts = folder::parts(dir)?;
+        let mut parts = folder::parts(dir)?;
         let tokenizer = folder::tokenizer(dir)?;
-        let weights = folder::weights(dir, &files)?;
+        let mut weights = folder::weights(dir, &files)?;
+        // Of an architecture that is not known, loading says so.
+        if let Some(known) = parts.config["model_type"].as_str().and_then(arch::find) {
+            tied::settle(id, &mut parts.config, &mut weights, known.ties_by_default)?;
+        }
         let eos_token_ids = match parts.eos_token_ids.as_slice() {
             // Neither file names an id: take that of the token.
             [] => parts
@@ -328,7 +391,9 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
             bos_token: parts.bos_token,
             eos_token: parts.eos_token,
             pad_token: parts.pad_token,
-            tokenizer_files: folder::tokenizer_files(dir),
+            tokenizer_files: folder::tokenizer_files(dir)?,
+            companions: (dir.to_path_buf(), folder::companions(dir)),
+            generation_config: parts.generation_config,
             eos_token_ids,
             sha256: join(sha256)?,
             gguf: false,
@@ -338,19 +403,22 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
 }
 
 fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
-    let files = [path.to_path_buf()];
     // Every fault below is one of the file, hence of the input.
     let at = |error: anyhow::Error| match error.downcast::<InputError>() {
-        Ok(input) => input.into(),
+        Ok(input) => {
+            let faults = input.faults.iter().map(|fault| format!("{}: {fault}", path.display()));
+            InputError { faults: faults.collect() }.into()
+        }
         Err(error) => input_error(format!("{}: {error:#}", path.display())),
     };
+    let (files, header) = gguf_split::open(path).map_err(at)?;
     thread::scope(|scope| {
         let sha256 = scope.spawn(|| digests(&files));
-        let header = gguf::Header::read(path).map_err(at)?;
         let (architecture, names) = arch::of_gguf(header.text("general.architecture")).map_err(at)?;
+        gguf_keys::check(&header, names.name).map_err(at)?;
         let mut config = gguf_model::config(&header, architecture, names).map_err(at)?;
-        gguf_model::complete_config(path, &header, &mut config).map_err(at)?;
-        let weights = gguf_model::weights(path, &header, names, &config).map_err(at)?;
+        gguf_model::complete_config(&files, &header, &mut config).map_err(at)?;
+        let weights = gguf_model::weights(&files, &header, names, &config).map_err(at)?;
         let (tokenizer, special) = gguf_tokenizer::build(&header).map_err(at)?;
         Ok(Pretrained {
             id: id.to_string(),
@@ -362,6 +430,8 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
             eos_token: special.eos,
             pad_token: special.pad,
             tokenizer_files: Vec::new(),
+            companions: (PathBuf::new(), Vec::new()),
+            generation_config: None,
             eos_token_ids: special.end_ids,
             sha256: join(sha256)?,
             gguf: true,

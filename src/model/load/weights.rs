@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
+use crate::bail_input;
 use crate::ops::encoding::Encoding;
 use crate::ops::weight::{Matrix, Packed};
 
@@ -52,6 +54,13 @@ pub(crate) enum Undo {
     InterleavedHeads(usize),
     /// llama.cpp stores Gemma's norm weights as `1 + w`.
     PlusOne,
+}
+
+/// Which of some numbers, counted from `first`, is the first that is none, if there is one: what a training that diverged,
+/// or a conversion to a type with a smaller range, leaves behind.
+pub(crate) fn not_finite(values: &[f32], first: usize) -> Option<String> {
+    let at = values.par_iter().position_first(|value| !value.is_finite())?;
+    Some(format!("number {} is {}; expected finite numbers", first + at, values[at]))
 }
 
 /// Product of a shape, or `None` where it overflows.
@@ -96,10 +105,13 @@ impl NamedTensors {
     /// The tensor as contiguous f32 on the CPU.
     ///
     /// # Errors
-    /// If there is no such tensor or its bytes cannot be read.
+    /// If there is no such tensor or its bytes cannot be read; an [`crate::error::InputError`] if a number is NaN or infinite.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let stored = self.stored(name)?;
         let values = stored.read().with_context(|| format!("cannot read tensor {name}"))?;
+        if let Some(fault) = not_finite(&values, 0) {
+            bail_input!("{}: tensor {name}: {fault}", stored.file.path.display());
+        }
         Ok(Tensor::from_vec(values, stored.shape.as_slice(), &Device::Cpu)?)
     }
 
@@ -109,9 +121,50 @@ impl NamedTensors {
     /// As [`Self::get`].
     pub fn packed(&self, name: &str) -> Result<Matrix> {
         let stored = self.stored(name)?;
-        match stored.packed().with_context(|| format!("cannot read tensor {name}"))? {
+        match stored.packed(name).with_context(|| format!("cannot read tensor {name}"))? {
             Some(packed) => Ok(Matrix::Packed(Arc::new(packed))),
             None => Ok(self.get(name)?.into()),
+        }
+    }
+
+    /// Whether two tensors have the same shape and, number for number, the same values.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) fn same(&self, one: &str, other: &str) -> Result<bool> {
+        let (a, b) = (self.stored(one)?, self.stored(other)?);
+        if a.shape != b.shape {
+            return Ok(false);
+        }
+        let elements = element_count(&a.shape).context("its shape overflows")?;
+        for start in (0..elements).step_by(RUN) {
+            let length = RUN.min(elements - start);
+            let run = |stored: &StoredTensor, name: &str| {
+                stored.run(start, length).with_context(|| format!("cannot read tensor {name}"))
+            };
+            if run(a, one)? != run(b, other)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Keeps only the first rows of a tensor, if there is one of that name.
+    pub(crate) fn keep_rows(&mut self, name: &str, rows: usize) {
+        if let Some(first) = self.tensors.get_mut(name).and_then(|stored| stored.shape.first_mut()) {
+            *first = rows.min(*first);
+        }
+    }
+
+    /// Forgets a tensor, if there is one of that name.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
+    /// Gives a tensor another name, if there is one of that name.
+    pub(crate) fn rename(&mut self, from: &str, to: &str) {
+        if let Some(stored) = self.tensors.remove(from) {
+            self.tensors.insert(to.to_string(), stored);
         }
     }
 
@@ -125,7 +178,23 @@ impl NamedTensors {
     }
 }
 
+/// Numbers that are read at once where a tensor is gone through: whole blocks of every encoding.
+const RUN: usize = 1 << 22;
+
 impl StoredTensor {
+    /// Numbers from one place on, as the file has them.
+    fn run(&self, start: usize, length: usize) -> Result<Vec<f32>> {
+        let bytes = |elements| {
+            self.encoding
+                .byte_len(elements)
+                .with_context(|| format!("{elements} numbers are no whole blocks"))
+        };
+        let read = self.file.read(self.offset + bytes(start)?, usize::try_from(bytes(length)?)?)?;
+        let mut values = vec![0f32; length];
+        self.encoding.decode(&read, &mut values)?;
+        Ok(values)
+    }
+
     fn read(&self) -> Result<Vec<f32>> {
         let bytes = self.bytes()?;
         let mut values = vec![0f32; element_count(&self.shape).context("its shape overflows")?];
@@ -143,12 +212,21 @@ impl StoredTensor {
     }
 
     /// A matrix whose rows fill whole blocks; rows can change their places without being decoded.
-    fn packed(&self) -> Result<Option<Packed>> {
+    fn packed(&self, name: &str) -> Result<Option<Packed>> {
         let &[rows, cols] = self.shape.as_slice() else { return Ok(None) };
         if self.encoding.byte_len(cols).is_none() || self.undo == Undo::PlusOne {
             return Ok(None);
         }
         let mut bytes = self.bytes()?;
+        let elements = rows * cols;
+        for start in (0..elements).step_by(RUN) {
+            let mut values = vec![0f32; RUN.min(elements - start)];
+            let place = |elements| self.encoding.byte_len(elements).unwrap_or_default() as usize;
+            self.encoding.decode(&bytes[place(start)..place(start + values.len())], &mut values)?;
+            if let Some(fault) = not_finite(&values, start) {
+                bail_input!("{}: tensor {name}: {fault}", self.file.path.display());
+            }
+        }
         if let Undo::InterleavedHeads(heads) = self.undo {
             bytes = deinterleave_heads(&bytes, rows, heads)?;
         }

@@ -83,6 +83,11 @@ impl LoraConfig {
         if self.modules_to_save.iter().any(|m| begins(&format!(r"(^|.*\.){m}($|\..*)"), module)) {
             return false;
         }
+        self.targets(module)
+    }
+
+    /// Whether the linear layer of that full name is a target, excluded or not.
+    fn targets(&self, module: &str) -> bool {
         self.targets_all() || names(&self.target_modules, module) && self.transforms(module)
     }
 
@@ -152,6 +157,7 @@ impl LoraConfig {
                 faults.push(format!("{key}: {pattern:?} matches no adapted module"));
             }
         }
+        faults.extend(self.excludes_nothing(parameters));
         for name in &self.modules_to_save {
             let only = Self { modules_to_save: vec![name.clone()], ..Self::default() };
             if !parameters.iter().any(|p| only.saves(p) > 0) {
@@ -159,6 +165,32 @@ impl LoraConfig {
             }
         }
         faults
+    }
+
+    /// What of `exclude_modules` is no module of the model. A name excludes the module itself, not what is in it.
+    fn excludes_nothing(&self, parameters: &BTreeSet<String>) -> Vec<String> {
+        let each: Vec<Modules> = match &self.exclude_modules {
+            Modules::Names(list) => list.iter().map(|name| Modules::Names(vec![name.clone()])).collect(),
+            pattern if pattern.is_empty() => Vec::new(),
+            pattern => vec![pattern.clone()],
+        };
+        let modules: BTreeSet<&str> =
+            parameters.iter().filter_map(|parameter| Some(parameter.rsplit_once('.')?.0)).collect();
+        let matches_none = |excluded: &&Modules| !modules.iter().any(|module| names(excluded, module));
+        each.iter()
+            .filter(matches_none)
+            .map(|excluded| {
+                let shown = match excluded {
+                    Modules::Names(list) => format!("{:?}", list.concat()),
+                    Modules::Pattern(pattern) => format!("{pattern:?}"),
+                };
+                format!(
+                    "exclude_modules: {shown} excludes nothing; expected the end of a layer's name from a dot on, or a pattern \
+                     of whole names, such as {:?}",
+                    modules.iter().find(|module| self.targets(module)).copied().unwrap_or_default()
+                )
+            })
+            .collect()
     }
 
     /// What no adapter can have, each fault beginning with its key.

