@@ -4,7 +4,7 @@ use anyhow::Result;
 use tokenizers::Tokenizer;
 
 use crate::bail_input;
-use crate::data::chat_template::Message;
+use crate::data::conversation::Message;
 use crate::data::source::Document;
 use crate::interrupt::Interrupt;
 use crate::model::View;

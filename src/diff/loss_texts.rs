@@ -139,7 +139,8 @@ impl LossSet {
         let mut pieces: Vec<Vec<Example>> = Vec::new();
         let documents: Vec<_> = documents.into_iter().enumerate().collect();
         for &(row, document) in spread(&documents, settings.samples) {
-            let (examples, _) = encoder.encode(key, std::iter::once((row, document)))?;
+            let place = |row| format!("{key}: row {row}");
+            let (examples, _) = encoder.encode(&place, std::iter::once((row, document)))?;
             if !examples.is_empty() {
                 let document = pieces.len();
                 pieces.push(examples.into_iter().map(|e| Example { row: document, ..e }).collect());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use trainer::data::chat_template::Message;
+use trainer::data::conversation::Message;
 use trainer::error::Interrupted;
 use trainer::grade::endpoint::{Ask, ChatAnswer, Endpoint, Usage};
 use trainer::grade::exchanges::Exchanges;

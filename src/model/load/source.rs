@@ -13,7 +13,8 @@ pub use crate::sha256::{sha256_file, sha256_path};
 
 use super::hub::HubModel;
 use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
-use crate::data::chat_template::{self, ChatTemplate, Message};
+use crate::data::chat_template::{self, ChatTemplate};
+use crate::data::conversation::{Conversation, Message};
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
 use crate::model::arch;
@@ -104,7 +105,7 @@ impl Pretrained {
     pub fn end_of_turn(&self) -> Result<Option<u32>> {
         // A word that no template holds.
         let answer = "qzjxv";
-        let chat = [Message::new("user", "a"), Message::new("assistant", answer)];
+        let chat = Conversation::of(vec![Message::new("user", "a"), Message::new("assistant", answer)]);
         let text = match self.chat()?.render(&chat, false) {
             Ok(text) => text,
             Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
@@ -128,7 +129,12 @@ impl Pretrained {
                 CHAT_TEMPLATES.join(", ")
             )
         };
-        match ChatTemplate::compile(source, self.bos_token.as_deref(), self.eos_token.as_deref()) {
+        let special_tokens = [
+            ("bos_token", self.bos_token.as_deref()),
+            ("eos_token", self.eos_token.as_deref()),
+            ("pad_token", self.pad_token.as_deref()),
+        ];
+        match ChatTemplate::compile(source, special_tokens) {
             Ok(template) => Ok(template),
             Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
         }
