@@ -1,6 +1,7 @@
 //! The data of a run: pools to train on, held-out examples to evaluate on, and where each came from.
 
 pub mod inspection;
+pub mod measured;
 pub mod mix;
 
 use std::collections::{BTreeMap, HashSet};

@@ -60,6 +60,18 @@ pub struct Encoder<'a> {
     tag: Vec<u32>,
 }
 
+/// Special tokens that a tokenizer puts in front of a text.
+///
+/// # Errors
+/// If the tokenizer fails.
+pub fn front_of(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let with = tokenizer.encode("a", true).map_err(|e| anyhow!(e))?;
+    let without = tokenizer.encode("a", false).map_err(|e| anyhow!(e))?;
+    let added = with.len().saturating_sub(without.len());
+    let marked = with.get_ids().iter().zip(with.get_special_tokens_mask()).take(added);
+    Ok(marked.take_while(|(_, special)| **special == 1).map(|(id, _)| *id).collect())
+}
+
 /// Token ids, and the weight of each in the loss.
 type Weighed = (Vec<u32>, Vec<f32>);
 
@@ -75,17 +87,9 @@ impl<'a> Encoder<'a> {
         max_seq_len: usize,
         long: Long,
     ) -> Result<Self> {
+        let front = front_of(tokenizer)?;
         let with = tokenizer.encode("a", true).map_err(|e| anyhow!(e))?;
         let without = tokenizer.encode("a", false).map_err(|e| anyhow!(e))?;
-        let added = with.len().saturating_sub(without.len());
-        let front: Vec<u32> = with
-            .get_ids()
-            .iter()
-            .zip(with.get_special_tokens_mask())
-            .take(added)
-            .take_while(|(_, special)| **special == 1)
-            .map(|(id, _)| *id)
-            .collect();
         if front.len() >= max_seq_len {
             bail_input!("data.max_seq_len = {max_seq_len}: no room beside the special tokens in front");
         }

@@ -11,12 +11,14 @@ use super::texts::AnalysisTexts;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::claims::{self, ClaimedRun};
+use crate::corpus::measured::MeasuredText;
 use crate::diff::embedder::Embedder;
 use crate::diff::hashes::Hashes;
 use crate::diff::store::must_be_new;
 use crate::diff::{Inputs, registry};
 use crate::interrupt::Interrupt;
 use crate::model::load::alias;
+use crate::progress;
 use crate::recipe::Recipe;
 use crate::run::RunDir;
 use crate::sha256::sha256_file;
@@ -144,6 +146,11 @@ fn read_pair(
              conversations",
             pair.pretrained.id
         );
+    }
+    let measured = MeasuredText::of(&recipe, &pair.pretrained)?;
+    measured.refuse()?;
+    for typed in &measured.typed_specials {
+        progress::say(format_args!("warning: diff.text: {}", typed.text()));
     }
     let (base, tuned) = (pair.base(), pair.tuned());
     let inputs = Inputs {

@@ -683,7 +683,7 @@ fn investigator(seen: &Seen) -> Reply {
         return say("1: yes\nSCORE: 4");
     }
     let messages: Vec<Message> = serde_json::from_value(seen.body["messages"].clone()).unwrap();
-    say(TURNS[messages.iter().filter(|m| m.role == "assistant").count()])
+    say(TURNS[messages.iter().filter(|m| m.role() == "assistant").count()])
 }
 
 fn audit(lab: &Lab, server: &Server, args: &[&str]) -> Ran {

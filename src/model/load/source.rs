@@ -15,6 +15,7 @@ use super::hub::HubModel;
 use super::{alias, folder, gguf, gguf_model, gguf_tokenizer};
 use crate::data::chat_template::{self, ChatTemplate};
 use crate::data::conversation::{Conversation, Message};
+use crate::data::examples::front_of;
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
 use crate::model::arch;
@@ -142,6 +143,14 @@ impl Pretrained {
 }
 
 impl Pretrained {
+    /// Special tokens that the tokenizer puts in front of a text.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn front(&self) -> Result<Vec<u32>> {
+        front_of(&self.tokenizer)
+    }
+
     /// Ids of a prompt: as a user's turn where a template is given, else as text with the special tokens that
     /// the tokenizer adds.
     ///
