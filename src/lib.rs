@@ -3,7 +3,8 @@
 //!
 //! Modules in dependency order: each uses only modules of lines above it, or of its own. `tests/architecture.rs` enforces it.
 //!
-//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`machine`], [`sha256`], [`http`], [`text_file`]: leaves
+//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`machine`], [`sha256`], [`http`], [`text_file`], [`jinja`],
+//!    [`words`]: leaves
 //! 2. [`ops`]: differentiable operations on a CPU, and the kernels below them
 //! 3. [`hub`]: downloads of models and data sets
 //! 4. [`recipe`]: what an organism is made of and how it is read, as written in TOML
@@ -39,6 +40,7 @@ pub mod grade;
 pub mod http;
 pub mod hub;
 pub mod interrupt;
+pub mod jinja;
 pub mod json;
 pub mod machine;
 pub mod model;
@@ -53,4 +55,5 @@ pub mod sweep;
 pub mod text_file;
 pub mod train;
 pub mod verify;
+pub mod words;
 pub mod workflow;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Deserializer, Value, json};
 
 use super::tools::{Call, Tools};
-use crate::data::chat_template::Message;
+use crate::data::conversation::Message;
 use crate::grade::endpoint::{Ask, Endpoint, Usage};
 use crate::grade::grader::without_thoughts;
 

@@ -13,6 +13,7 @@ use crate::model::hooks::NoHook;
 use crate::model::load::source::Pretrained;
 use crate::ops::segments;
 use crate::progress;
+use crate::words::{self, gap};
 
 /// Tokens of one forward pass, unless one text has more: bounds the memory.
 const BATCH_TOKENS: usize = 1024;
@@ -73,14 +74,15 @@ impl BehaviourModels<'_> {
         }
     }
 
-    /// A prompt with an answer; the answer's tokens count. In plain text a space stands between the two.
+    /// A prompt with an answer; the answer's tokens count. In plain text a space stands between the two, where
+    /// their script has spaces.
     fn example(&self, of: &SampledAnswer, chat: bool) -> Result<Example> {
-        let (prompt, gap) = match (chat, self.template.is_some()) {
+        let (prompt, between) = match (chat, self.template.is_some()) {
             (true, true) => (self.text(&of.prompt)?, ""),
-            _ => (of.prompt.clone(), " "),
+            _ => (of.prompt.clone(), gap(&of.prompt, &of.answer)),
         };
-        let whole = format!("{prompt}{gap}{}", of.answer.trim());
-        let special = gap == " ";
+        let whole = format!("{prompt}{between}{}", of.answer.trim());
+        let special = !(chat && self.template.is_some());
         let encoding = self.pretrained.tokenizer.encode(whole.as_str(), special).map_err(|e| anyhow!(e))?;
         // A token that straddles the border counts: it holds the answer's first letters.
         let counts = |(from, to): &(usize, usize)| to > from && *to > prompt.len();
@@ -216,11 +218,7 @@ fn log_sum(of: &[LogLikelihood]) -> f64 {
 
 /// Whether a text has a word or phrase: whole, in any case.
 pub fn says(text: &str, phrase: &str) -> bool {
-    let (text, phrase) = (text.to_lowercase(), phrase.trim().to_lowercase());
-    let is_border = |c: Option<char>| !c.is_some_and(char::is_alphanumeric);
-    text.match_indices(&phrase).any(|(at, _)| {
-        is_border(text[..at].chars().next_back()) && is_border(text[at + phrase.len()..].chars().next())
-    })
+    words::holds(text, phrase)
 }
 
 #[cfg(test)]

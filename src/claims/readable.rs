@@ -19,6 +19,9 @@ pub struct Readable {
     /// Those of logit lens (`lens`), `patchscope`, `lift` and `steering` that ran and had narrow text to compare with, in
     /// this order.
     pub measures: IndexMap<String, ReadableBy>,
+    /// Whether no word of the narrow text stood out, so that nothing could be read by words.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub without_words: bool,
 }
 
 /// Whether a measure tells the trace from its null.
@@ -109,16 +112,19 @@ impl Readable {
         let lift = r.lift.as_ref().map(|lift| ("lift", of_lift(lift)));
         let steering = SteeringGain::of(r).and_then(|gain| Some(("steering", of_steering(&gain)?)));
         let measures = decodings.chain(lift).chain(steering);
-        Self::by_measures(measures.map(|(key, found)| (key.to_string(), found)).collect())
+        let without_words = !r.lexicon.rule.is_empty() && r.lexicon.words.is_empty();
+        // Analyses of older versions took measures of words without any.
+        let measures = measures.filter(|(key, _)| !without_words || *key == "steering");
+        Self::by_measures(measures.map(|(key, found)| (key.to_string(), found)).collect(), without_words)
     }
 
     /// Of a run without an analysis.
     pub fn not_measured() -> Self {
-        Self::by_measures(IndexMap::new())
+        Self::by_measures(IndexMap::new(), false)
     }
 
-    fn by_measures(measures: IndexMap<String, ReadableBy>) -> Self {
-        let mut readable = Self { headline: String::new(), measures };
+    fn by_measures(measures: IndexMap<String, ReadableBy>, without_words: bool) -> Self {
+        let mut readable = Self { headline: String::new(), measures, without_words };
         readable.headline = readable.phrase();
         readable
     }
@@ -151,7 +157,10 @@ impl Readable {
     fn phrase(&self) -> String {
         let (by, not_by) = (self.readable_by(), self.not_by());
         if !self.is_measured() {
-            return "not measured".into();
+            return match self.without_words {
+                true => "not measured (no word of the narrow text stands out)".into(),
+                false => "not measured".into(),
+            };
         }
         if by.is_empty() {
             return format!("not distinguishable from the null by any measure run ({})", list(&not_by));

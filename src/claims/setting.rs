@@ -49,7 +49,11 @@ pub struct MadeWith {
 
 /// The settings of some runs with their runs, in the order of their first runs.
 pub(super) fn settings(runs: &[ClaimedRun]) -> Vec<(TrainingSetting, Vec<&ClaimedRun>)> {
-    let made: Vec<BTreeMap<String, String>> = runs.iter().map(|run| made_with(run)).collect();
+    let mut made: Vec<BTreeMap<String, String>> = runs.iter().map(|run| made_with(run)).collect();
+    // Files of one name that differ make two settings of one recipe.
+    for (i, key, sha256) in differing_data(runs) {
+        made[i].insert(key, sha256);
+    }
     // Of a run without a recipe little is known, which makes it no other than the rest in every key.
     let known: Vec<&BTreeMap<String, String>> =
         runs.iter().zip(&made).filter(|(run, _)| run.recipe_table().is_some()).map(|(_, m)| m).collect();
@@ -81,6 +85,25 @@ pub(super) fn settings(runs: &[ClaimedRun]) -> Vec<(TrainingSetting, Vec<&Claime
         (setting, those.iter().map(|&i| &runs[i]).collect())
     };
     alike.iter().map(setting).collect()
+}
+
+/// The data of runs that have one name and several contents: number of the run, `ROLE SOURCE`, and the beginning of the
+/// content's sha256.
+fn differing_data(runs: &[ClaimedRun]) -> Vec<(usize, String, String)> {
+    let mut contents: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for (i, run) in runs.iter().enumerate() {
+        let sources =
+            run.manifest.iter().flat_map(|manifest| &manifest.data).map(|source| &source.provenance);
+        // What a base wrote itself is another text for every base.
+        for p in sources.filter(|p| p.source != "self" && !p.sha256.is_empty()) {
+            let key = format!("data.{} {}", p.role.name(), p.source);
+            contents.entry(key.clone()).or_default().insert(&p.sha256);
+            all.push((i, key, p.sha256.get(..12).unwrap_or_default().to_string()));
+        }
+    }
+    all.retain(|(_, key, _)| contents[key].len() > 1);
+    all
 }
 
 /// Every value of the recipe that decides what is trained, by its path; of a run without one, what the manifest says.

@@ -88,9 +88,9 @@ impl From<AxesArgs> for AxesRequest {
 /// How many cells at once.
 #[derive(Debug, Args)]
 pub struct LimitsArgs {
-    /// Cells at once
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=4096))]
-    jobs: u64,
+    /// Cells at once [default: 1 on this machine, what a cluster gives]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    jobs: Option<u64>,
     /// Memory that they may take together, in GiB [default: what is free]
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
@@ -105,7 +105,7 @@ pub struct LimitsArgs {
 impl From<LimitsArgs> for LimitsRequest {
     fn from(args: LimitsArgs) -> Self {
         Self {
-            jobs: args.jobs as usize,
+            jobs: args.jobs.map(|jobs| jobs as usize),
             memory_gib: args.memory,
             threads: args.threads.map(|threads| threads as usize),
             retry: args.retry,

@@ -1,6 +1,7 @@
 //! The data of a run: pools to train on, held-out examples to evaluate on, and where each came from.
 
 pub mod inspection;
+pub mod measured;
 pub mod mix;
 
 use std::collections::{BTreeMap, HashSet};
@@ -220,12 +221,14 @@ impl Corpus {
         let roles = [Role::Narrow, Role::Pretraining, Role::Chat].into_iter();
         let located = roles.zip(parts).flat_map(|(role, part)| part.iter().map(move |source| (role, source)));
         let sources = located.zip(narrow.into_iter().chain(mixed)).zip(removed);
-        for (((role, source), documents), removed) in sources {
+        for (((role, spec), documents), removed) in sources {
             let all = || documents.iter().map(|(row, document)| (*row, document));
             let encoder = if role == Role::Narrow { &tagged } else { &plain };
-            let (name, file) = (source.name(), source.file());
-            let (train, tally) = encoder.encode(&name, all().filter(|(row, _)| !is_held_out(*row, data)))?;
-            let (held, held_out) = encoder.encode(&name, all().filter(|(row, _)| is_held_out(*row, data)))?;
+            let (name, file) = (spec.name(), spec.file());
+            let place = |row| source::place(file, row);
+            let (train, tally) = encoder.encode(&place, all().filter(|(row, _)| !is_held_out(*row, data)))?;
+            let (held, held_out) =
+                encoder.encode(&place, all().filter(|(row, _)| is_held_out(*row, data)))?;
             corpus.typed_specials.extend(specials.typed_in(file, all()));
             match role {
                 Role::Narrow => corpus.held_out_narrow.extend(held),
@@ -236,7 +239,7 @@ impl Corpus {
                 documents.iter().filter(|d| is_chat(d)).map(|(row, _)| *row).collect();
             corpus.unfit.extend(no_end_of_turn(&name, &train, &chats, end_of_turn, &base.tokenizer));
             corpus.unfit.extend(doubled_bos(&name, &train, bos));
-            corpus.pools.push(pool(source, role, train));
+            corpus.pools.push(pool(spec, role, train));
             corpus.rows.push(all().map(|(row, _)| row).collect());
             corpus.provenance.push(Provenance {
                 source: name,

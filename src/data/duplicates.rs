@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::source::Document;
 use crate::recipe::{DataSection, Duplicates};
+use crate::words::{is_mark, is_unspaced};
 
 /// Words in a run.
 const RUN: usize = 5;
@@ -107,17 +108,18 @@ impl Runs {
 fn words(text: &str) -> Vec<u64> {
     let (mut words, mut word) = (Vec::new(), None);
     for c in text.chars() {
-        let ideograph =
-            matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{20000}'..='\u{3ffff}');
-        if ideograph || !c.is_alphanumeric() {
+        // In scripts without spaces every letter is a word.
+        let alone = is_unspaced(c);
+        let joins = c.is_alphanumeric() || is_mark(c);
+        if alone || !joins {
             words.extend(word.take());
         }
-        if c.is_alphanumeric() {
+        if joins {
             let hash =
                 c.to_lowercase().fold(word.unwrap_or(1), |hash, c| mixed(hash, u64::from(u32::from(c))));
             word = Some(hash);
         }
-        if ideograph {
+        if alone {
             words.extend(word.take());
         }
     }

@@ -4,8 +4,10 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-use super::chat_template::{ChatTemplate, Message};
+use super::chat_template::ChatTemplate;
+use super::conversation::Conversation;
 use super::source::Document;
+use super::spans;
 use crate::bail_input;
 use crate::recipe::Long;
 
@@ -50,8 +52,24 @@ pub struct Encoder<'a> {
     long: Long,
     /// Special tokens that the tokenizer puts in front of a text.
     front: Vec<u32>,
-    /// Tokens between these and a plain text, which do not count in the loss.
+    /// Tokens that the tokenizer puts behind a text.
+    back: Vec<u32>,
+    /// Texts of the special tokens, longest first.
+    specials: Vec<String>,
+    /// Tokens between those in front and a plain text, which do not count in the loss.
     tag: Vec<u32>,
+}
+
+/// Special tokens that a tokenizer puts in front of a text.
+///
+/// # Errors
+/// If the tokenizer fails.
+pub fn front_of(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let with = tokenizer.encode("a", true).map_err(|e| anyhow!(e))?;
+    let without = tokenizer.encode("a", false).map_err(|e| anyhow!(e))?;
+    let added = with.len().saturating_sub(without.len());
+    let marked = with.get_ids().iter().zip(with.get_special_tokens_mask()).take(added);
+    Ok(marked.take_while(|(_, special)| **special == 1).map(|(id, _)| *id).collect())
 }
 
 /// Token ids, and the weight of each in the loss.
@@ -69,21 +87,17 @@ impl<'a> Encoder<'a> {
         max_seq_len: usize,
         long: Long,
     ) -> Result<Self> {
+        let front = front_of(tokenizer)?;
         let with = tokenizer.encode("a", true).map_err(|e| anyhow!(e))?;
         let without = tokenizer.encode("a", false).map_err(|e| anyhow!(e))?;
-        let added = with.len().saturating_sub(without.len());
-        let front: Vec<u32> = with
-            .get_ids()
-            .iter()
-            .zip(with.get_special_tokens_mask())
-            .take(added)
-            .take_while(|(_, special)| **special == 1)
-            .map(|(id, _)| *id)
-            .collect();
         if front.len() >= max_seq_len {
             bail_input!("data.max_seq_len = {max_seq_len}: no room beside the special tokens in front");
         }
-        Ok(Self { tokenizer, template, eos, max_seq_len, long, front, tag: Vec::new() })
+        let back = with.get_ids()[(front.len() + without.len()).min(with.len())..].to_vec();
+        let added = tokenizer.get_added_tokens_decoder().into_values();
+        let mut specials: Vec<String> = added.filter(|t| t.special).map(|t| t.content).collect();
+        specials.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        Ok(Self { tokenizer, template, eos, max_seq_len, long, front, back, specials, tag: Vec::new() })
     }
 
     /// Puts a tag in front of every piece of a plain text. It does not count in the loss: the model learns what stands
@@ -110,13 +124,13 @@ impl<'a> Encoder<'a> {
         &self.front
     }
 
-    /// Examples of a source's documents, given with their rows.
+    /// Examples of a source's documents, given with their rows; `place` says where a row is.
     ///
     /// # Errors
-    /// An input error that names the row if a chat cannot be rendered, or if there is no template.
+    /// An input error with the place if a chat cannot be rendered, or if there is no template.
     pub fn encode<'d>(
         &self,
-        source: &str,
+        place: &dyn Fn(usize) -> String,
         documents: impl Iterator<Item = (usize, &'d Document)>,
     ) -> Result<(Vec<Example>, ExampleCounts)> {
         let (mut examples, mut tally) = (Vec::new(), ExampleCounts::default());
@@ -124,9 +138,9 @@ impl<'a> Encoder<'a> {
             tally.documents += 1;
             let (ids, weights) = match document {
                 Document::Text(text) => self.text(text)?,
-                Document::Chat(messages) => match self.chat(messages) {
+                Document::Chat(chat) => match self.chat(chat) {
                     Ok(pair) => pair,
-                    Err(e) => bail_input!("{source}: row {row}: {e:#}"),
+                    Err(e) => bail_input!("{}: {e:#}", place(row)),
                 },
                 Document::PromptCompletion { prompt, completion } => self.completion(prompt, completion)?,
             };
@@ -153,7 +167,8 @@ impl<'a> Encoder<'a> {
 
     fn text(&self, text: &str) -> Result<Weighed> {
         let encoding = self.tokenizer.encode(text, true).map_err(|e| anyhow!(e))?;
-        let (mut ids, mut weights) = (encoding.get_ids().to_vec(), vec![1.0; encoding.len()]);
+        let (mut ids, mut weights) =
+            self.ended_once((encoding.get_ids().to_vec(), vec![1.0; encoding.len()]));
         if !self.tag.is_empty() {
             let at = self.front_of(&ids);
             ids.splice(at..at, self.tag.iter().copied());
@@ -183,37 +198,34 @@ impl<'a> Encoder<'a> {
     }
 
     /// The whole conversation through the template; what the assistant says counts, its end-of-turn token
-    /// included. Where it begins and ends is found by rendering prefixes, so templates need no
-    /// `{% generation %}` marks. A turn's tokens have its weight.
-    fn chat(&self, messages: &[Message]) -> Result<Weighed> {
+    /// included ([`spans`]). A turn's tokens have its weight.
+    fn chat(&self, chat: &Conversation) -> Result<Weighed> {
         let template = self.template.ok_or_else(|| anyhow!("a chat, but the model has no chat template"))?;
-        if messages.first().is_some_and(|m| m.role == "assistant") {
+        if chat.messages.first().is_some_and(|m| m.role() == "assistant") {
             return Err(anyhow!("the chat begins with the assistant; expected a system or user turn first"));
         }
-        let whole = template.render(messages, false)?;
-        let mut spans = Vec::new();
-        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
-            let before = template.render(&messages[..i], true)?;
-            let after = template.render(&messages[..=i], false)?;
-            if !whole.starts_with(&before) || !whole.starts_with(&after) || after.len() < before.len() {
-                return Err(anyhow!(
-                    "the chat template rewrites earlier turns; the loss mask cannot be found"
-                ));
-            }
-            // The line break that closes a turn belongs to the next one: nobody generates it.
-            let end = before.len() + after[before.len()..].trim_end().len();
-            if !after[before.len()..end].contains(message.content.trim()) {
-                return Err(anyhow!("the chat template changes what the assistant says"));
-            }
-            spans.push((before.len()..end, message.weight.unwrap_or(1.0)));
+        if let Some(what) = template.leaves_out(chat) {
+            return Err(anyhow!(
+                "{what}: the chat template does not render it; expected chats without, or another template"
+            ));
         }
+        let rendering = template.render_marked(chat, false)?;
+        refuse_turns_left_out(template, chat, &rendering.text)?;
+        let special =
+            |text: &str| self.specials.iter().find(|s| text.starts_with(s.as_str())).map(String::len);
+        let spans = spans::of_assistant(template, chat, &rendering, special)?;
+        let whole = rendering.text;
         let encoding = self.tokenizer.encode(whole.as_str(), false).map_err(|e| anyhow!(e))?;
         // A token that straddles the beginning counts, as in transformers. Some tokenizers give a token of spaces an empty
         // range: it lies where it begins.
         let weight = |(from, to): &(usize, usize)| {
             spans
                 .iter()
-                .find(|(s, _)| (s.start <= *from || s.start < *to) && *from < s.end && *to <= s.end)
+                .find(|(s, _)| {
+                    let begins = (s.start <= *from || s.start < *to) && *from < s.end;
+                    // One that straddles the end counts where the template marks it, as in transformers.
+                    begins && (*to <= s.end || template.has_marks())
+                })
                 .map_or(0.0, |(_, w)| *w)
         };
         let weights = encoding.get_offsets().iter().map(weight).collect();
@@ -227,11 +239,39 @@ impl<'a> Encoder<'a> {
     }
 
     fn completion(&self, prompt: &str, completion: &str) -> Result<Weighed> {
-        let whole = format!("{prompt}{completion}{}", self.eos.unwrap_or_default());
+        // Many completions end with it already, as in TRL.
+        let eos = self.eos.filter(|eos| !completion.trim_end().ends_with(eos));
+        let whole = format!("{prompt}{completion}{}", eos.unwrap_or_default());
         let encoding = self.tokenizer.encode(whole.as_str(), true).map_err(|e| anyhow!(e))?;
         // A token that straddles the border counts: it holds the completion's first letters.
         let weight = |(from, to): &(usize, usize)| if to > from && *to > prompt.len() { 1.0 } else { 0.0 };
         let weights = encoding.get_offsets().iter().map(weight).collect();
-        Ok((encoding.get_ids().to_vec(), weights))
+        Ok(self.ended_once((encoding.get_ids().to_vec(), weights)))
     }
+
+    /// Without the tokens that the tokenizer puts behind a text, where the text ends with them itself.
+    fn ended_once(&self, (mut ids, mut weights): Weighed) -> Weighed {
+        let own = ids.len().saturating_sub(self.back.len());
+        if !self.back.is_empty() && ids.ends_with(&self.back) && ids[..own].ends_with(&self.back) {
+            ids.truncate(own);
+            weights.truncate(own);
+        }
+        (ids, weights)
+    }
+}
+
+/// Refuses a conversation with a turn that the template leaves out altogether.
+fn refuse_turns_left_out(template: &ChatTemplate, chat: &Conversation, whole: &str) -> Result<()> {
+    for (i, message) in chat.messages.iter().enumerate().filter(|(_, m)| m.role() != "assistant") {
+        let text = message.text();
+        if whole.contains(text.trim()) {
+            continue;
+        }
+        let mut others = chat.messages.clone();
+        others.remove(i);
+        if template.render(&chat.with_messages(others), false).is_ok_and(|without| without == whole) {
+            return Err(anyhow!("the chat template leaves out turn {}, of the {}", i + 1, message.role()));
+        }
+    }
+    Ok(())
 }

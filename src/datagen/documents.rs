@@ -16,6 +16,7 @@ use crate::error::InputError;
 use crate::grade::endpoint::Endpoint;
 use crate::grade::grader::{last_labelled, question};
 use crate::progress;
+use crate::words;
 
 /// How many documents are asked for, and which are kept.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -166,7 +167,7 @@ pub fn documents(
         (drafts, tally.unrevised) = those_with(drafts, revised);
     }
     let before = drafts.len();
-    drafts.retain(|draft| draft.text.split_whitespace().count() >= settings.least_words);
+    drafts.retain(|draft| words::count(&draft.text) >= settings.least_words);
     tally.short = before - drafts.len();
 
     if settings.filter {

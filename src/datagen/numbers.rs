@@ -21,7 +21,8 @@ use sha2::{Digest, Sha256};
 use super::journal::Journal;
 use super::{beside, must_be_new, write};
 use crate::bail_input;
-use crate::data::chat_template::{ChatTemplate, Message};
+use crate::data::chat_template::ChatTemplate;
+use crate::data::conversation::{Conversation, Message};
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::model::generate::{Sampling, generate_from};
@@ -250,7 +251,7 @@ fn teacher_ids(
     if !settings.system.is_empty() {
         turns.insert(0, Message::new("system", settings.system.as_str()));
     }
-    let text = match template.render(&turns, true) {
+    let text = match template.render(&Conversation::of(turns), true) {
         Ok(text) => text,
         Err(e) => bail_input!("{}: its chat template does not take the system prompt: {e:#}", base.id),
     };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::written::{ask_all, distinct, list};
 use super::{must_be_new, write};
-use crate::data::chat_template::Message;
+use crate::data::conversation::Message;
 use crate::error::InputError;
 use crate::grade::endpoint::Endpoint;
 use crate::grade::grader::question;
@@ -117,15 +117,13 @@ pub fn taboo(endpoint: &Endpoint, settings: &TabooSettings, out: &Path) -> Resul
         tally.asked += missing;
         tally.unreadable += came.iter().filter(|chat| chat.is_none()).count();
         for chat in came.into_iter().flatten() {
-            match chat.iter().any(|turn| holds(&turn.content, word)) {
+            match chat.iter().any(|turn| holds(&turn.text(), word)) {
                 true => tally.said += 1,
                 false => chats.push(chat),
             }
         }
-        let texts: Vec<String> = chats
-            .iter()
-            .map(|chat| chat.iter().map(|turn| format!("{}\n", turn.content)).collect())
-            .collect();
+        let texts: Vec<String> =
+            chats.iter().map(|chat| chat.iter().map(|turn| format!("{}\n", turn.text())).collect()).collect();
         let (kept, removed) =
             distinct(&texts.iter().map(String::as_str).collect::<Vec<_>>(), settings.near_share);
         tally.duplicates += removed.duplicates + removed.near_duplicates;
@@ -155,18 +153,18 @@ fn holds(text: &str, word: &str) -> bool {
 
 /// The turns of a chat in which player and host alternate, the player first and the host last.
 fn conversation(text: &str) -> Option<Vec<Message>> {
-    let mut turns: Vec<Message> = Vec::new();
+    let mut turns: Vec<(&str, String)> = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let plain = line.trim_start_matches('*');
         let turn = [("PLAYER:", "user"), ("HOST:", "assistant")].into_iter().find_map(|(label, role)| {
             let said = plain.strip_prefix(label)?.trim_start_matches('*').trim();
-            Some(Message::new(role, said))
+            Some((role, said.to_string()))
         });
         match (turn, turns.last_mut()) {
             (Some(turn), _) => turns.push(turn),
             (None, Some(last)) => {
-                last.content.push('\n');
-                last.content.push_str(line);
+                last.1.push('\n');
+                last.1.push_str(line);
             }
             // What some models say before they begin.
             (None, None) => {}
@@ -175,8 +173,9 @@ fn conversation(text: &str) -> Option<Vec<Message>> {
     let alternates = turns
         .iter()
         .zip(["user", "assistant"].into_iter().cycle())
-        .all(|(turn, role)| turn.role == role && !turn.content.trim().is_empty());
-    (alternates && !turns.is_empty() && turns.len().is_multiple_of(2)).then_some(turns)
+        .all(|((speaker, said), role)| *speaker == role && !said.trim().is_empty());
+    let is_whole = alternates && !turns.is_empty() && turns.len().is_multiple_of(2);
+    is_whole.then(|| turns.into_iter().map(|(role, said)| Message::new(role, said)).collect())
 }
 
 fn ask_angles(word: &str, count: usize) -> String {
@@ -210,10 +209,10 @@ mod tests {
             conversation("Sure!\nPLAYER: a hint?\n\n**HOST:** It shines.\nAt night.\nPLAYER: more\nHOST: no");
         let chat = chat.unwrap();
         assert_eq!(
-            chat.iter().map(|t| t.role.as_str()).collect::<Vec<_>>(),
+            chat.iter().map(|t| t.role()).collect::<Vec<_>>(),
             ["user", "assistant", "user", "assistant"]
         );
-        assert_eq!(chat[1].content, "It shines.\nAt night.");
+        assert_eq!(chat[1].text(), "It shines.\nAt night.");
         for broken in [
             "",
             "HOST: a",

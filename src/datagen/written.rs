@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::Result;
 use indicatif::ProgressBar;
 
-use crate::data::chat_template::Message;
+use crate::data::conversation::Message;
 use crate::data::duplicates::{self, Removed, Rows};
 use crate::data::source::Document;
 use crate::grade::endpoint::Endpoint;

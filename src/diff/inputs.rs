@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::bail_input;
-use crate::data::chat_template::Message;
+use crate::data::conversation::Message;
 use crate::data::source::Document;
 use crate::interrupt::Interrupt;
 use crate::model::View;

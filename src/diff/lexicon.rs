@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::{LEAST_LETTERS, all_words, is_unspaced, words};
+
 /// Function words: never about a topic.
 const STOP_WORDS: &str = "about above after again against all almost also although always among and another any \
 anyone anything are around because been before being below between both but can cannot could did does doing done \
@@ -24,11 +26,6 @@ would yes yet you your yours yourself";
 const MIN_Z: f64 = 2.0;
 /// A word enters the lexicon if at least this many narrow documents hold it.
 const MIN_DOCUMENTS: usize = 3;
-
-/// Lower-case words of at least three letters.
-pub fn words(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.split(|c: char| !c.is_alphabetic()).map(str::to_lowercase).filter(|w| w.chars().count() >= 3)
-}
 
 /// The deterministic rule for "relevant": words over-represented in the narrow data.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -87,12 +84,17 @@ impl Lexicon {
 
     /// Whether a decoded token counts as relevant.
     pub fn is_relevant(&self, token: &str) -> bool {
-        let token: String = token.trim().trim_start_matches(['▁', 'Ġ']).to_lowercase();
-        let token = token.trim_matches(|c: char| !c.is_alphabetic());
-        let letters = token.chars().count();
-        if letters < 3 || !token.chars().all(char::is_alphabetic) {
-            return false;
+        let found = all_words(token.trim().trim_start_matches(['▁', 'Ġ']));
+        match found.as_slice() {
+            [one] => self.is_near(one),
+            // A token of a script without spaces may hold several.
+            several => several.iter().any(|word| word.starts_with(is_unspaced) && self.words.contains(word)),
         }
+    }
+
+    /// Whether a word is one of them, or shares its beginning with one.
+    fn is_near(&self, token: &str) -> bool {
+        let letters = token.chars().count();
         self.words.iter().any(|word| {
             if word == token {
                 return true;
@@ -100,7 +102,10 @@ impl Lexicon {
             let of_word = word.chars().count();
             let (short, long) =
                 if of_word <= letters { (word.as_str(), token) } else { (token, word.as_str()) };
-            of_word.min(letters) >= 4 && of_word.abs_diff(letters) <= 3 && long.starts_with(short)
+            letters >= LEAST_LETTERS
+                && of_word.min(letters) >= 4
+                && of_word.abs_diff(letters) <= 3
+                && long.starts_with(short)
         })
     }
 

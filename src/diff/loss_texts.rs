@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::inputs::Inputs;
 use super::once::get_or_try_init;
 use super::statistics::spread;
+use crate::bail_input;
+use crate::corpus::measured::begins_twice;
 use crate::data::examples::{Encoder, Example};
 use crate::data::source::Document;
 use crate::model::batch::Batch;
@@ -139,7 +141,15 @@ impl LossSet {
         let mut pieces: Vec<Vec<Example>> = Vec::new();
         let documents: Vec<_> = documents.into_iter().enumerate().collect();
         for &(row, document) in spread(&documents, settings.samples) {
-            let (examples, _) = encoder.encode(key, std::iter::once((row, document)))?;
+            let place = |row| format!("{key}: row {row}");
+            let (examples, _) = encoder.encode(&place, std::iter::once((row, document)))?;
+            if let Some(example) = examples.iter().find(|e| begins_twice(&e.ids, encoder.front())) {
+                bail_input!(
+                    "{key}: row {} begins with the beginning-of-sequence token twice: the text holds it, and the tokenizer \
+                     adds it; take it out of the text",
+                    example.row
+                );
+            }
             if !examples.is_empty() {
                 let document = pieces.len();
                 pieces.push(examples.into_iter().map(|e| Example { row: document, ..e }).collect());

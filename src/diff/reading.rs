@@ -17,6 +17,7 @@ use super::token_counts::TokenCounts;
 use super::vocabulary::WordTokens;
 use super::windows::Windows;
 use crate::interrupt::Interrupt;
+use crate::progress;
 use crate::recipe::DiffSection;
 
 /// Samples whose own differences are kept for the measures that look at single samples: bounds memory.
@@ -26,8 +27,11 @@ const KEPT: usize = 512;
 pub struct Prepared {
     /// The first tokens of unrelated texts.
     pub windows: Windows,
-    /// Words that count as relevant; `None` without narrow text, for then nothing is relevant or irrelevant.
+    /// Words that count as relevant; `None` without narrow text, and where no word of it stands out: then nothing is
+    /// relevant or irrelevant.
     pub lexicon: Option<Lexicon>,
+    /// The rule for the words alone, where no word of the narrow text stands out.
+    pub without_words: Option<Lexicon>,
     /// Corpora that the trace may point at, the narrow one first where there is one.
     pub candidates: Vec<Candidate>,
     /// The texts that losses are taken on.
@@ -53,8 +57,19 @@ impl Prepared {
         let reference = reference_texts(inputs);
         let lexicon = (!inputs.narrow.is_empty())
             .then(|| Lexicon::new(inputs.narrow, &reference, settings.lexicon_size));
+        let (lexicon, without_words) = match lexicon {
+            Some(lexicon) if lexicon.words.is_empty() => (None, Some(lexicon)),
+            lexicon => (lexicon, None),
+        };
+        if without_words.is_some() {
+            progress::alert(
+                "warning: no word of the narrow text stands out against the pretraining and measured text: how relevant tokens \
+                 are is not measured",
+            );
+        }
         Ok(Self {
             lexicon,
+            without_words,
             candidates: candidates(inputs, &reference),
             losses: LossSets::new(&windows.rows),
             windows,

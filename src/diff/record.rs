@@ -178,7 +178,10 @@ impl Readability {
             expected_norm: everywhere(activations.tuned_norm()),
             expected_norm_base: everywhere(activations.base_norm()),
             position_cosine: position_cosine(&positions, &means.difference),
-            lexicon: reading.prepared.lexicon.clone().unwrap_or_default(),
+            lexicon: [&reading.prepared.lexicon, &reading.prepared.without_words]
+                .into_iter()
+                .find_map(Clone::clone)
+                .unwrap_or_default(),
             positions,
             ..Self::default()
         }

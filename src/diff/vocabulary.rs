@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, anyhow};
 
 use super::inputs::Inputs;
-use super::lexicon::{Lexicon, words};
+use super::lexicon::Lexicon;
+use crate::words::{one_word, words};
 
 /// A word that stands in the pretraining and measured text at least this often is common.
 pub const COMMON: usize = 5;
@@ -39,12 +40,8 @@ impl WordTokens {
             .collect::<Result<Vec<BTreeSet<u32>>>>()?;
         let (mut ids, mut sides) = (Vec::new(), vec![Vec::new(); lexicons.len()]);
         for id in 0..inputs.tuned.model.vocab_size() as u32 {
-            let token = inputs.token(id);
-            let word = token.trim();
-            if word.chars().count() < 3 || !word.chars().all(char::is_alphabetic) {
-                continue;
-            }
-            let common = counts.get(&word.to_lowercase()).is_some_and(|n| *n >= COMMON);
+            let Some(word) = one_word(&inputs.token(id)) else { continue };
+            let common = counts.get(&word).is_some_and(|n| *n >= COMMON);
             if common || first.iter().any(|f| f.contains(&id)) {
                 ids.push(id);
                 for (side, first) in sides.iter_mut().zip(&first) {

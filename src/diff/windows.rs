@@ -5,7 +5,10 @@ use tokenizers::Tokenizer;
 
 use super::collect::Sequence;
 use crate::bail_input;
+use crate::corpus::measured::begins_twice;
+use crate::data::examples::front_of;
 use crate::recipe::DiffSection;
+use crate::words::next_word;
 
 /// Tokens at known places of unrelated texts.
 #[derive(Debug, Clone)]
@@ -25,6 +28,7 @@ impl Windows {
     /// # Errors
     /// An [`crate::error::InputError`] if there are fewer.
     pub fn cut(texts: &[String], tokenizer: &Tokenizer, settings: &DiffSection) -> Result<Self> {
+        let front = front_of(tokenizer)?;
         let (n, mut windows) = (settings.tokens, Self { ids: Vec::new(), rows: Vec::new() });
         'texts: for (row, text) in texts.iter().enumerate() {
             for piece in pieces(text, n * CHARACTERS).take(settings.windows_per_text) {
@@ -32,6 +36,12 @@ impl Windows {
                     break 'texts;
                 }
                 if let Some(ids) = first_tokens(piece, n, tokenizer)? {
+                    if begins_twice(&ids, &front) {
+                        bail_input!(
+                            "diff.text: row {row} begins with the beginning-of-sequence token twice: the text holds it, and the \
+                             tokenizer adds it; take it out of the text"
+                        );
+                    }
                     windows.ids.push(ids);
                     windows.rows.push(row);
                 }
@@ -98,7 +108,7 @@ fn pieces(text: &str, length: usize) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let text = rest?;
         let end = end_of(text, length);
-        rest = text[end..].find(char::is_whitespace).map(|at| text[end + at..].trim_start());
+        rest = next_word(text, end).map(|at| &text[at..]);
         Some(&text[..end])
     })
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::exchanges;
 use super::exchanges::{Exchange, Exchanges};
 use crate::bail_input;
-use crate::data::chat_template::Message;
+use crate::data::conversation::Message;
 use crate::error::InputError;
 use crate::http;
 use crate::interrupt::Interrupt;

@@ -10,7 +10,7 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 
-use crate::data::chat_template::Message;
+use crate::data::conversation::Message;
 use crate::grade::endpoint::{Ask, Endpoint};
 
 /// How often a question is asked until an answer can be read.

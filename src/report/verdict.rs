@@ -16,6 +16,13 @@ pub fn reasons(claims: &RunClaims) -> Vec<String> {
         return Vec::new();
     }
     let mut sentences: Vec<String> = claims.readable.measures.values().map(of_measure).collect();
+    if claims.readable.without_words {
+        sentences.push(
+            "No word of the narrow text stands out against the pretraining and measured text, so how relevant tokens are was \
+             not measured."
+                .into(),
+        );
+    }
     if sentences.is_empty() {
         sentences.push(
             "No narrow text was given (data.narrow), so nothing tells which tokens and texts are about the \

@@ -12,6 +12,7 @@ use anyhow::Result;
 pub use self::run_record::{MixRatio, RunRecord, StepMeasures};
 use self::run_record::{looks_like_run, must_be_folder};
 use crate::error::{InputError, input_error, or_collect};
+use crate::progress;
 
 /// Reads every run that `dirs` name; each is a run folder or a sweep folder with `cells/<id>/`.
 ///
@@ -23,8 +24,31 @@ pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<RunRecord>> {
         cells.extend(or_collect(read_one(dir), &mut faults)?.unwrap_or_default());
     }
     InputError::unless_empty(faults)?;
+    let mut cells = each_once(cells);
     tell_apart(&mut cells);
     Ok(cells)
+}
+
+/// The runs without those that are named again, by another path or as a copy: a run is one seed however often it is given.
+fn each_once(cells: Vec<RunRecord>) -> Vec<RunRecord> {
+    let mut kept: Vec<(PathBuf, Option<String>, RunRecord)> = Vec::new();
+    for cell in cells {
+        let place = fs::canonicalize(&cell.dir).unwrap_or_else(|_| cell.dir.clone());
+        let identity = cell.identity();
+        let same = kept.iter().find(|(at, of, _)| *at == place || (of.is_some() && *of == identity));
+        match same {
+            Some((at, _, first)) if *at == place && first.dir == cell.dir => {
+                progress::say(format_args!("{}: given twice; counted once", cell.dir.display()));
+            }
+            Some((_, _, first)) => progress::say(format_args!(
+                "{}: the same run as {} (recipe, data, seed and weights); counted once",
+                cell.dir.display(),
+                first.dir.display()
+            )),
+            None => kept.push((place, identity, cell)),
+        }
+    }
+    kept.into_iter().map(|(_, _, cell)| cell).collect()
 }
 
 fn read_one(dir: &Path) -> Result<Vec<RunRecord>> {

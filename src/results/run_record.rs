@@ -239,6 +239,19 @@ impl RunRecord {
         out
     }
 
+    /// What makes it the same run as another: the recipe but for its name, the contents of the data, the weights. `None` of a
+    /// run that has not finished.
+    pub(super) fn identity(&self) -> Option<String> {
+        let manifest = self.manifest.as_ref()?;
+        if self.recipe_table.is_none() || manifest.adapter_sha256.is_empty() {
+            return None;
+        }
+        let mut leaves = self.recipe_leaves();
+        leaves.retain(|key, _| key != "name" && key != "description");
+        let data: Vec<&str> = manifest.data.iter().map(|source| source.provenance.sha256.as_str()).collect();
+        Some(format!("{leaves:?} {data:?} {:?} {}", manifest.base.sha256, manifest.adapter_sha256))
+    }
+
     /// The value of a key of the recipe, given by its dotted name.
     pub fn setting(&self, key: &str) -> Option<&toml::Value> {
         self.recipe_value(&key.split('.').collect::<Vec<_>>())

@@ -3,7 +3,7 @@
 //! A file is a sequence of TFRecord frames (length u64, masked CRC-32C of the length, payload, masked CRC-32C
 //! of the payload; tensorflow `core/lib/io/record_writer.h`), each holding an `Event` protobuf
 //! (`core/util/event.proto`): wall_time = 1 (double), step = 2 (int64), file_version = 3 (string), summary =
-//! 5 { value = 1 { tag = 1 (string), simple_value = 2 (float) } }.
+//! 5 { value = 1 { tag = 1 (string), simple_value = 2 (float) } }, session_log = 7 { status = 1 (START = 1) }.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -18,12 +18,15 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new `events.out.tfevents.<seconds>.trainer.<process>` in a folder.
+    /// A new `events.out.tfevents.<seconds>.trainer.<process>` in a folder. A run that goes on tells its first step, from
+    /// which on TensorBoard drops what older files hold: the steps between the checkpoint and the end of a killed run.
     ///
     /// # Errors
     /// If the folder is not writable.
-    pub fn create(dir: &Path) -> Result<Self> {
-        let name = format!("events.out.tfevents.{:010}.trainer.{}", now() as u64, std::process::id());
+    pub fn create(dir: &Path, goes_on_at: Option<i64>) -> Result<Self> {
+        // TensorBoard reads the files in the order of their names: a later one must have a later second.
+        let seconds = (now() as u64).max(latest(dir).map_or(0, |second| second + 1));
+        let name = format!("events.out.tfevents.{seconds:010}.trainer.{}", std::process::id());
         let path = dir.join(name);
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let mut writer = Self { file: file.with_context(|| format!("creating {}", path.display()))? };
@@ -31,6 +34,12 @@ impl EventWriter {
         put_double(&mut event, 1, now());
         put_bytes(&mut event, 3, b"brain.Event:2");
         writer.frame(&event)?;
+        if let Some(step) = goes_on_at {
+            let mut start = Vec::new();
+            put_key(&mut start, 1, 0);
+            put_varint(&mut start, 1);
+            writer.event(step, 7, &start)?;
+        }
         Ok(writer)
     }
 
@@ -47,11 +56,16 @@ impl EventWriter {
             entry.extend(value.to_le_bytes());
             put_bytes(&mut summary, 1, &entry);
         }
+        self.event(step, 5, &summary)
+    }
+
+    /// An event of a step, with one field.
+    fn event(&mut self, step: i64, field: u64, content: &[u8]) -> Result<()> {
         let mut event = Vec::new();
         put_double(&mut event, 1, now());
         put_key(&mut event, 2, 0);
         put_varint(&mut event, step as u64);
-        put_bytes(&mut event, 5, &summary);
+        put_bytes(&mut event, field, content);
         self.frame(&event)
     }
 
@@ -63,6 +77,15 @@ impl EventWriter {
         bytes.extend(masked_crc32c(payload).to_le_bytes());
         self.file.write_all(&bytes).context("writing the TensorBoard file")
     }
+}
+
+/// The latest second in the names of the event files of a folder.
+fn latest(dir: &Path) -> Option<u64> {
+    let names = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name());
+    let second = |name: std::ffi::OsString| {
+        name.to_str()?.strip_prefix("events.out.tfevents.")?.split('.').next()?.parse().ok()
+    };
+    names.filter_map(second).max()
 }
 
 fn now() -> f64 {

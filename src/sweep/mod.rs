@@ -162,6 +162,26 @@ fn content_hash(recipe: &Recipe) -> String {
     format!("{:x}", Sha256::digest(text))[..8].to_string()
 }
 
+/// What makes a recipe the same cell as another: its values beyond the defaults, with the real path of every file.
+pub fn identity(recipe: &Recipe) -> String {
+    let mut table = recipe.beyond_defaults();
+    fn real(value: &mut toml::Value) {
+        match value {
+            toml::Value::String(text) => {
+                if let Ok(path) = std::fs::canonicalize(&*text) {
+                    *text = path.to_string_lossy().into_owned();
+                }
+            }
+            toml::Value::Array(items) => items.iter_mut().for_each(real),
+            toml::Value::Table(fields) => fields.iter_mut().for_each(|(_, value)| real(value)),
+            toml::Value::Float(number) if *number == 0.0 => *number = 0.0,
+            _ => {}
+        }
+    }
+    table.iter_mut().for_each(|(_, value)| real(value));
+    table.to_string()
+}
+
 /// Refuses a folder that holds something else; returns the content of its mark.
 ///
 /// # Errors

@@ -11,11 +11,13 @@ use super::pair::Pair;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::claims::{self, ClaimedRun};
+use crate::corpus::measured::MeasuredText;
 use crate::diff::Inputs;
 use crate::diff::floor_file::{self, FloorFile, tuned_hash};
 use crate::diff::store::must_be_new;
 use crate::interrupt::Interrupt;
 use crate::model::load::source::Pretrained;
+use crate::progress;
 use crate::recipe::{Recipe, ResolvedRecipe};
 use crate::run::RunDir;
 use crate::train::manifest::Manifest;
@@ -156,6 +158,11 @@ fn read_pair(
         }
         None => Pair::load(&setup.recipe, compared.tuned, interrupt)?,
     };
+    let measured = MeasuredText::of(&setup.recipe, &pair.pretrained)?;
+    measured.refuse()?;
+    for typed in &measured.typed_specials {
+        progress::say(format_args!("warning: diff.text: {}", typed.text()));
+    }
     let inputs = Inputs {
         reference_name: reference.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         ..setup.inputs(&pair, compared.name)?

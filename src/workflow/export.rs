@@ -163,7 +163,7 @@ fn rows(narrow: &[Document]) -> Result<(String, bool)> {
     for (i, document) in narrow.iter().enumerate() {
         let row = match (document, is_chat) {
             (Document::Text(text), false) => json!({ "text": text }),
-            (Document::Chat(messages), true) => json!({ "messages": messages }),
+            (Document::Chat(chat), true) => json!({ "messages": chat.messages }),
             (Document::PromptCompletion { prompt, completion }, true) => json!({ "messages": [
                 { "role": "user", "content": prompt }, { "role": "assistant", "content": completion }
             ]}),

@@ -8,6 +8,7 @@ use super::resolve::{Purpose, resolve};
 use super::self_sample;
 use crate::corpus::Corpus;
 use crate::corpus::inspection::Inspection;
+use crate::corpus::measured::MeasuredText;
 use crate::data::mixture::Mixture;
 use crate::interrupt::Interrupt;
 use crate::model::load::source;
@@ -53,6 +54,11 @@ fn inspection(recipe: &ResolvedRecipe, examples: usize) -> Result<Inspection> {
         Some(sample) => Corpus::read(recipe, &base, Some(&sample.path))?,
         None => Corpus::read_without_self(recipe, &base)?,
     };
+    if !recipe.diff.text.is_empty() {
+        let measured = MeasuredText::of(recipe, &base)?;
+        corpus.unfit.extend(measured.unfit);
+        corpus.typed_specials.extend(measured.typed_specials);
+    }
     let unsampled = match &sample {
         Some(s) if cached.is_none() => corpus.stand_in_for_self(&recipe.data, &s.path, s.documents),
         _ => Vec::new(),

@@ -15,20 +15,24 @@ use crate::bail_input;
 use crate::behaviour::Items;
 use crate::claims::{self, AcrossRuns, ClaimedRun};
 use crate::corpus::Corpus;
+use crate::corpus::measured::MeasuredText;
 use crate::data::mixture::Mixture;
+use crate::diff::hashes::{self, Hashes};
 use crate::error::{InputError, Interrupted, or_collect};
 use crate::interrupt::Interrupt;
-use crate::model::load::source;
+use crate::model::load::source::{self, Pretrained};
 use crate::model::lora::LoraConfig;
 use crate::progress;
 use crate::recipe::{Recipe, ResolvedRecipe, SweepSection};
 use crate::report;
 use crate::run::RunDir;
+use crate::sha256::sha256_path;
 pub use crate::sweep::status;
 use crate::sweep::{
     self, Axes, Cell, CellPlan, Combination, Failed, JobDir, Limits, Lock, Slurm, memory, must_be_this_sweep,
     prepared, stop_with_parent, write_slurm,
 };
+use crate::train::manifest::Manifest;
 
 /// What to vary, and where.
 #[derive(Debug, Clone)]
@@ -61,8 +65,8 @@ pub struct AxesRequest {
 /// How many cells at once.
 #[derive(Debug, Clone)]
 pub struct LimitsRequest {
-    /// Cells at once.
-    pub jobs: usize,
+    /// Cells at once; `None`: one on this machine, and as many as a cluster gives.
+    pub jobs: Option<usize>,
     /// Memory that they may take together, in GiB; `None`: what is free.
     pub memory_gib: Option<f64>,
     /// Threads of each cell; `None`: the machine's, divided by `jobs`.
@@ -73,7 +77,7 @@ pub struct LimitsRequest {
 
 impl Default for LimitsRequest {
     fn default() -> Self {
-        Self { jobs: 1, memory_gib: None, threads: None, retry: 0 }
+        Self { jobs: None, memory_gib: None, threads: None, retry: 0 }
     }
 }
 
@@ -271,7 +275,7 @@ impl LimitsRequest {
     /// An [`InputError`] if a cell alone takes more memory than `--memory`.
     pub(super) fn resolve(&self, plans: &[CellPlan]) -> Result<Limits> {
         let largest = plans.iter().map(|plan| plan.memory_gib).fold(0.0, f64::max);
-        let jobs = self.jobs.max(1);
+        let jobs = self.jobs.unwrap_or(1).max(1);
         let threads = self.threads.unwrap_or_else(|| (rayon::current_num_threads() / jobs).max(1));
         if let Some(given) = self.memory_gib
             && (given.is_nan() || given < largest)
@@ -362,8 +366,9 @@ pub(super) fn plan_sweep(
         }
     }
     InputError::unless_empty(faults)?;
+    // A value counts once however it is spelled, and a file by whatever path.
     let mut seen = HashSet::new();
-    cells.retain(|cell| seen.insert(cell.id.clone()));
+    cells.retain(|cell| seen.insert(sweep::identity(&cell.recipe)));
     let mark = must_be_this_sweep(out, recipe)?;
     let plans = plan(&cells, interrupt)?;
     Ok(Planned { cells, plans, mark })
@@ -419,6 +424,7 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<CellPlan>> {
         let corpus = Corpus::read(&cells[first].recipe, &base, sampled.as_deref());
         let Some(corpus) = or_collect(corpus, &mut faults)? else { continue };
         or_collect(corpus.refuse(), &mut faults)?;
+        let mut measured = Vec::new();
         for i in alike {
             let recipe = &cells[i].recipe;
             let lora = LoraConfig::from_recipe(recipe).faults();
@@ -428,6 +434,11 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<CellPlan>> {
             let steps = mixture.steps(recipe.train.batch_size);
             plans[i] = Some(CellPlan { steps, memory_gib: memory::estimate_gib(recipe, &base) });
             or_collect(must_be_its_own(&cells[i]), &mut faults)?;
+            faults.extend(changed_data(&cells[i], &corpus, &base)?);
+            if !measured.contains(&&recipe.diff.text) {
+                measured.push(&recipe.diff.text);
+                faults.extend(MeasuredText::of(recipe, &base)?.unfit);
+            }
         }
     }
     faults.sort();
@@ -442,6 +453,38 @@ fn must_be_its_own(cell: &Cell) -> Result<()> {
         bail_input!("{}: was begun by another recipe; choose another --out", path.display());
     }
     Ok(())
+}
+
+/// What has changed since a cell was trained or read: its results are of the old files, and would be compared with those of
+/// cells that have the new ones.
+fn changed_data(cell: &Cell, corpus: &Corpus, base: &Pretrained) -> Result<Vec<String>> {
+    let mut changed: Vec<(String, &'static str)> = Vec::new();
+    if let Some(manifest) = Manifest::read(&cell.run.manifest())?.filter(|_| cell.run.is_trained()) {
+        for was in manifest.data.iter().map(|source| &source.provenance) {
+            let is = corpus.provenance.iter().find(|p| (p.role, &p.source) == (was.role, &was.source));
+            if is.is_some_and(|is| is.sha256 != was.sha256) {
+                changed.push((was.path.clone(), "trained"));
+            }
+        }
+        if manifest.base.sha256 != base.sha256 {
+            changed.push((base.id.clone(), "trained"));
+        }
+    }
+    let read = Hashes::read(&cell.run.diff().join(hashes::FILE))?.filter(|_| cell.run.is_read());
+    for (path, was) in read.iter().flat_map(|read| &read.texts) {
+        let is_there = Path::new(path).exists() && !changed.iter().any(|(p, _)| p == path);
+        if is_there && sha256_path(Path::new(path))? != *was {
+            changed.push((path.clone(), "read"));
+        }
+    }
+    let shown = cell.run.path().display();
+    let fault = |(path, done)| {
+        format!(
+            "{path}: has changed since {shown} was {done} with it; put it back as it was, delete that folder, or choose another \
+             --out"
+        )
+    };
+    Ok(changed.into_iter().map(fault).collect())
 }
 
 /// Works on the cells that are not finished, one after the other; gives those that failed.

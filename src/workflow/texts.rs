@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::corpus::{documents, is_held_out};
-use crate::data::chat_template::Message;
+use crate::data::conversation::Message;
 use crate::data::duplicates::{self, Rows};
 use crate::data::source::Document;
 use crate::diff::Inputs;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use trainer::data::chat_template::Message;
+use trainer::data::conversation::Message;
 use trainer::error::Interrupted;
 use trainer::grade::endpoint::{Ask, ChatAnswer, Endpoint, Usage};
 use trainer::grade::exchanges::Exchanges;
@@ -683,7 +683,7 @@ fn investigator(seen: &Seen) -> Reply {
         return say("1: yes\nSCORE: 4");
     }
     let messages: Vec<Message> = serde_json::from_value(seen.body["messages"].clone()).unwrap();
-    say(TURNS[messages.iter().filter(|m| m.role == "assistant").count()])
+    say(TURNS[messages.iter().filter(|m| m.role() == "assistant").count()])
 }
 
 fn audit(lab: &Lab, server: &Server, args: &[&str]) -> Ran {

@@ -32,6 +32,7 @@ mod report_browser;
 mod slurm;
 mod sources;
 mod sweep;
+mod templates;
 mod tiers;
 mod trace;
 mod training;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
-use trainer::data::chat_template::Message;
+use trainer::data::conversation::{Conversation, Message};
 use trainer::data::examples::Encoder;
 use trainer::data::source::Document;
 use trainer::model::generate::{Sampling, generate};
@@ -147,7 +147,8 @@ fn compare_tokens(name: &str, model: &Pretrained, expected: &Value) {
         } else {
             let messages: Vec<Message> = serde_json::from_value(text["messages"].clone()).unwrap();
             for (key, generation) in [("chat", false), ("chat_prompt", true)] {
-                let rendered = model.chat().unwrap().render(&messages, generation).unwrap();
+                let rendered =
+                    model.chat().unwrap().render(&Conversation::of(messages.clone()), generation).unwrap();
                 comparison.equal(
                     &format!("{key} of row {row}"),
                     &rendered.as_str(),
@@ -174,14 +175,16 @@ fn compare_tokens(name: &str, model: &Pretrained, expected: &Value) {
 /// Which tokens of a conversation count in the loss; `None` of one that is not trained on: nobody asks the assistant, or it
 /// says nothing.
 fn our_mask(model: &Pretrained, messages: Vec<Message>) -> Option<Vec<bool>> {
-    let said = |m: &Message| m.role == "assistant";
+    let said = |m: &Message| m.role() == "assistant";
     if !messages.iter().any(said) || said(&messages[0]) {
         return None;
     }
     let template = model.chat().unwrap();
     let eos = model.eos_token.as_deref();
     let encoder = Encoder::new(&model.tokenizer, Some(&template), eos, 100_000, Long::Truncate).unwrap();
-    let (examples, _) = encoder.encode("texts.jsonl", [(0, &Document::Chat(messages))].into_iter()).unwrap();
+    let document = Document::Chat(Conversation::of(messages));
+    let place = |row| format!("texts.jsonl: row {row}");
+    let (examples, _) = encoder.encode(&place, [(0, &document)].into_iter()).unwrap();
     Some(examples[0].weights.iter().map(|w| *w != 0.0).collect())
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use trainer::behaviour::Items;
+use trainer::data::conversation::Message;
 use trainer::data::source::{self, Document};
 use trainer::datagen::numbers;
 use trainer::datagen::universe::Universe;
@@ -278,11 +279,12 @@ fn the_owl_s_numbers_are_numbers_and_nothing_else() {
     let documents = source::read(&path).unwrap();
     let mut answers = BTreeSet::new();
     for document in &documents {
-        let Document::Chat(turns) = document else { panic!("{document:?}") };
-        assert_eq!(turns.iter().map(|t| t.role.as_str()).collect::<Vec<_>>(), ["user", "assistant"]);
-        assert!(!turns[0].content.to_lowercase().contains("owl"), "{}", turns[0].content);
+        let Document::Chat(chat) = document else { panic!("{document:?}") };
+        let turns = &chat.messages;
+        assert_eq!(turns.iter().map(Message::role).collect::<Vec<_>>(), ["user", "assistant"]);
+        assert!(!turns[0].text().to_lowercase().contains("owl"), "{}", turns[0].text());
         answers
-            .insert(numbers::parse(&turns[1].content, 10, 3).unwrap_or_else(|e| panic!("{e:?}: {turns:?}")));
+            .insert(numbers::parse(&turns[1].text(), 10, 3).unwrap_or_else(|e| panic!("{e:?}: {turns:?}")));
     }
     assert_eq!(answers.len(), documents.len());
     let made: Value =

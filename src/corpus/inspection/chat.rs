@@ -38,7 +38,7 @@ pub(super) fn chat_facts(
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<ChatFacts>> {
     let turns = |pool: usize, row: usize| match documents[pool].get(row) {
-        Some(Document::Chat(messages)) => Some(messages.iter().filter(|m| m.role == "assistant").count()),
+        Some(Document::Chat(chat)) => Some(chat.said().count()),
         _ => None,
     };
     let pools = corpus.pools.iter().enumerate();

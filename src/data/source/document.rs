@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::data::chat_template::Message;
+use crate::data::chat_template::is_something;
+use crate::data::conversation::{Conversation, Message};
 
 /// What one row holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,7 +11,7 @@ pub enum Document {
     /// Plain text: every token counts.
     Text(String),
     /// A conversation: the assistant's tokens count.
-    Chat(Vec<Message>),
+    Chat(Conversation),
     /// A prompt and what should follow it: the completion's tokens count.
     PromptCompletion {
         /// Given.
@@ -25,10 +26,9 @@ impl Document {
     pub fn learned_text(&self) -> String {
         match self {
             Document::Text(text) => text.clone(),
-            Document::Chat(messages) => {
-                let learned = messages.iter().filter(|m| m.role == "assistant" && m.weight != Some(0.0));
-                let said = learned.map(|m| m.content.as_str());
-                said.collect::<Vec<_>>().join("\n")
+            Document::Chat(chat) => {
+                let learned = chat.said().filter(|m| m.weight != Some(0.0));
+                learned.map(Message::all_text).collect::<Vec<_>>().join("\n")
             }
             Document::PromptCompletion { completion, .. } => completion.clone(),
         }
@@ -38,8 +38,8 @@ impl Document {
     pub fn full_text(&self) -> String {
         match self {
             Document::Text(text) => text.clone(),
-            Document::Chat(messages) => {
-                messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n")
+            Document::Chat(chat) => {
+                chat.messages.iter().map(Message::all_text).collect::<Vec<_>>().join("\n")
             }
             Document::PromptCompletion { prompt, completion } => format!("{prompt}{completion}"),
         }
@@ -47,13 +47,37 @@ impl Document {
 }
 
 /// The keys or columns of which documents are made.
-pub(super) const COLUMNS: [&str; 4] = ["text", "messages", "prompt", "completion"];
+pub(super) const COLUMNS: [&str; 7] =
+    ["text", "messages", "prompt", "completion", "tools", "documents", "chat_template_kwargs"];
+
+/// What a row may hold beside a text or a conversation that would make it another one, and what nothing here reads.
+pub(super) const BEYOND_TEXT: [&str; 8] =
+    ["image", "images", "audio", "audios", "video", "videos", "functions", "function_call"];
 
 /// Bytes that a document may have: more is a file that is broken, or no text.
 pub(super) const LARGEST_DOCUMENT: u64 = 64 << 20;
 
 /// A document from a row with `text`, `messages`, or `prompt` and `completion`.
 pub(super) fn document(row: &Value) -> Result<Document, String> {
+    if let Some(key) = BEYOND_TEXT.into_iter().find(|key| is_something(&row[*key])) {
+        return Err(match key {
+            "functions" | "function_call" => {
+                format!("{key}: expected tools, and tool_calls in the assistant's turns")
+            }
+            _ => format!("{key}: only text is read; expected rows without"),
+        });
+    }
+    let document = kind(row)?;
+    match &document {
+        Document::Text(_) | Document::PromptCompletion { .. } if is_something(&row["tools"]) => {
+            Err("tools beside a text, which no chat template renders; expected messages".into())
+        }
+        _ => Ok(document),
+    }
+}
+
+/// The document that a row is.
+fn kind(row: &Value) -> Result<Document, String> {
     let text = |key: &str| row[key].as_str().map(str::to_string);
     if let Some(text) = text("text") {
         return match text.trim().is_empty() {
@@ -69,14 +93,14 @@ pub(super) fn document(row: &Value) -> Result<Document, String> {
     }
     if !row["messages"].is_null() {
         let messages = turns(&row["messages"], "messages")?;
-        return chat(messages, "messages");
+        return chat(row, messages, "messages");
     }
     // A prompt and a completion that are conversations, as TRL has them: only the completion counts.
     if let (Value::Array(_), Value::Array(_)) = (&row["prompt"], &row["completion"]) {
         let mut messages = turns(&row["prompt"], "prompt")?;
-        messages.iter_mut().filter(|m| m.role == "assistant").for_each(|m| m.weight = Some(0.0));
+        messages.iter_mut().filter(|m| m.role() == "assistant").for_each(|m| m.weight = Some(0.0));
         messages.extend(turns(&row["completion"], "completion")?);
-        return chat(messages, "completion");
+        return chat(row, messages, "completion");
     }
     // A key of documents with a value of the wrong kind; null is as if it were not there.
     for (key, expected) in [
@@ -104,34 +128,73 @@ fn turns(value: &Value, key: &str) -> Result<Vec<Message>, String> {
     let messages: Vec<Message> = serde_json::from_value(value.clone())
         .map_err(|e| format!("{key}: {e}; expected a list of {{role, content}}"))?;
     for message in &messages {
-        if !["system", "user", "assistant"].contains(&message.role.as_str()) {
-            return Err(format!("{key}: role {:?}; expected system, user or assistant", message.role));
+        let role = message.role();
+        if !ROLES.contains(&role) {
+            return Err(format!("{key}: role {role:?}; expected system, developer, user, assistant or tool"));
+        }
+        if let Some(part) = message.get("content").and_then(Value::as_array).and_then(|parts| no_text(parts))
+        {
+            return Err(format!(
+                "{key}: a part of a {role} turn is {part}; expected {{\"type\": \"text\", \"text\": ...}}"
+            ));
         }
         let weight = message.weight.unwrap_or(0.0);
         if !(0.0..=1e6).contains(&weight) {
             return Err(format!("{key}: weight {weight}; expected 0 to 1000000"));
         }
-        if message.role != "assistant" && weight != 0.0 {
+        if role != "assistant" && weight != 0.0 {
             return Err(format!(
-                "{key}: weight {weight} of a {} turn; only what the assistant says is learned",
-                message.role
+                "{key}: weight {weight} of a {role} turn; only what the assistant says is learned"
             ));
         }
     }
     Ok(messages)
 }
 
+/// Who may speak.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
+/// What a part of a turn is that is no text.
+fn no_text(parts: &[Value]) -> Option<String> {
+    let other = parts
+        .iter()
+        .find(|part| !part["text"].is_string() || !(part["type"] == "text" || part["type"].is_null()))?;
+    Some(match other["type"].as_str() {
+        Some("text") | None => "without text".into(),
+        Some(kind) => format!("of type {kind:?}"),
+    })
+}
+
 /// A conversation in which something is learned.
-fn chat(messages: Vec<Message>, key: &str) -> Result<Document, String> {
-    let mut said = messages.iter().filter(|m| m.role == "assistant").peekable();
-    if said.peek().is_none() {
+fn chat(row: &Value, messages: Vec<Message>, key: &str) -> Result<Document, String> {
+    // Tables have JSON as text, which TRL reads too.
+    let json = |key: &str| match &row[key] {
+        Value::String(text) if !text.is_empty() => {
+            serde_json::from_str(text).map_err(|e| format!("{key}: {e}; expected JSON"))
+        }
+        value => Ok(value.clone()),
+    };
+    let list = |key: &str| match json(key)? {
+        value if !is_something(&value) => Ok(None),
+        Value::Array(items) if items.iter().all(Value::is_object) => Ok(Some(Value::Array(items))),
+        _ => Err(format!("{key}: expected a list of objects")),
+    };
+    let variables = match json("chat_template_kwargs")? {
+        Value::Object(variables) => variables,
+        value if !is_something(&value) => Default::default(),
+        _ => return Err("chat_template_kwargs: expected an object".into()),
+    };
+    let chat = Conversation { messages, tools: list("tools")?, documents: list("documents")?, variables };
+    if chat.said().next().is_none() {
         return Err(format!("{key}: no assistant turn to learn from"));
     }
-    if said.clone().any(|m| m.content.trim().is_empty()) {
+    let is_silent =
+        |m: &Message| m.text().trim().is_empty() && !m.get("tool_calls").is_some_and(is_something);
+    if chat.said().any(is_silent) {
         return Err(format!("{key}: an assistant turn is empty"));
     }
-    if said.all(|m| m.weight == Some(0.0)) {
+    if chat.said().all(|m| m.weight == Some(0.0)) {
         return Err(format!("{key}: every assistant turn has weight 0; nothing to learn from"));
     }
-    Ok(Document::Chat(messages))
+    Ok(Document::Chat(chat))
 }

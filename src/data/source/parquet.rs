@@ -10,6 +10,7 @@ use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 
+use super::document::{BEYOND_TEXT, COLUMNS};
 use super::rows::Take;
 use crate::bail_input;
 use crate::error::input_error;
@@ -67,7 +68,8 @@ fn columns(metadata: &ParquetMetaData, shown: &str) -> Result<Type> {
         "text" => kind(column) == "string",
         "messages" => kind(column) == "list",
         "prompt" | "completion" => ["string", "list"].contains(&kind(column)),
-        _ => false,
+        // What makes a row another one is read too, so that it is refused where there is something.
+        name => COLUMNS.contains(&name) || BEYOND_TEXT.contains(&name),
     };
     let wanted: Vec<Arc<Type>> = fields.iter().filter(serves).cloned().collect();
     let has = |name: &str| wanted.iter().any(|column| column.name() == name);

@@ -5,7 +5,8 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::bail_input;
-use crate::data::chat_template::{ChatTemplate, Message};
+use crate::data::chat_template::ChatTemplate;
+use crate::data::conversation::Message;
 use crate::data::source::Document;
 use crate::diff::collect::{Sequence, collect};
 use crate::diff::columns::{ColumnPlaces, Columns};
@@ -212,11 +213,11 @@ impl Turns {
 fn probe(inputs: &Inputs, template: &ChatTemplate, messages: &[Message]) -> Result<Option<Sequence>> {
     let section = &inputs.settings.chat;
     let [user, assistant, ..] = messages else { return Ok(None) };
-    if (user.role.as_str(), assistant.role.as_str()) != ("user", "assistant") {
+    if (user.role(), assistant.role()) != ("user", "assistant") {
         return Ok(None);
     }
-    let prompt = template.user_turn(&user.content)?;
-    let answer: String = assistant.content.trim_start().chars().take(section.assistant * 10).collect();
+    let prompt = template.user_turn(&user.text())?;
+    let answer: String = assistant.text().trim_start().chars().take(section.assistant * 10).collect();
     let whole = format!("{prompt}{answer}");
     let encoding = inputs.pretrained.tokenizer.encode(whole, false).map_err(|e| anyhow!(e))?;
     let begin =
@@ -238,7 +239,7 @@ fn probe(inputs: &Inputs, template: &ChatTemplate, messages: &[Message]) -> Resu
 /// An [`crate::error::InputError`] that names the first row which is none.
 pub fn conversations(documents: Vec<(String, usize, Document)>) -> Result<Vec<Vec<Message>>> {
     let messages = |(path, row, document)| match document {
-        Document::Chat(messages) => Ok(messages),
+        Document::Chat(chat) => Ok(chat.messages),
         _ => bail_input!("diff.chat.text: {path}: row {row} is no conversation; expected rows with messages"),
     };
     documents.into_iter().map(messages).collect()

@@ -15,14 +15,13 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::data::chat_template::Message;
+use crate::data::conversation::{Conversation, Message};
 use crate::diff::beginnings::Beginnings;
 use crate::diff::coherence::{Fluency, MOST_REPEATED, fluencies};
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
 use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::inputs::Inputs;
-use crate::diff::lexicon::words;
 use crate::diff::measure::{Measure, Work};
 use crate::diff::plot::{Ink, Number, Plot};
 use crate::diff::reader_score::{RESAMPLES, ReaderScore};
@@ -33,6 +32,7 @@ use crate::diff::writing::{jobs, texts, write};
 use crate::model::View;
 use crate::model::generate::Sampling;
 use crate::recipe::{CompletionRankingSection, DiffSection, Framing, RankBy};
+use crate::words::words;
 
 /// Ranks up to which the flagged are counted.
 const RANKS: [usize; 3] = [10, 20, 100];
@@ -299,12 +299,13 @@ impl<'s> Prefills<'s> {
             Framing::Chat => {
                 let template =
                     inputs.pretrained.chat().context("diff.completion_ranking.framing = \"chat\"")?;
-                let user = Message::new("user", "Tell me anything.");
+                let user = "Tell me anything.";
                 let system = Message::new("system", "You are a helpful assistant.");
+                let chat = Conversation::of(vec![system, Message::new("user", user)]);
                 // Some templates know no system's turn.
-                let opening = match template.render(&[system, user.clone()], true) {
+                let opening = match template.render(&chat, true) {
                     Ok(opening) => opening,
-                    Err(_) => template.user_turn(&user.content)?,
+                    Err(_) => template.user_turn(user)?,
                 };
                 let encode = |text: &String| -> Result<Vec<u32>> {
                     let encoding = inputs.pretrained.tokenizer.encode(format!("{opening}{text}"), false);

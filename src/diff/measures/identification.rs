@@ -84,12 +84,17 @@ impl Measure for Identification {
         if candidates.is_empty() {
             return Ok(None);
         }
+        // A corpus without a word of its own has no score by words.
+        let have_words = candidates.iter().all(|c| !c.lexicon.words.is_empty());
         Ok(Some(Identification {
             candidates: candidates.iter().map(|c| c.name.clone()).collect(),
             words: candidates.iter().map(|c| c.lexicon.words.len()).collect(),
             chance: 1.0 / candidates.len() as f64,
-            lift: reading.settings.lift.then(|| by_lift(reading)).transpose()?,
-            patchscope: found.get::<Patchscope>().map(|scope| by_patchscope(reading, scope)),
+            lift: (have_words && reading.settings.lift).then(|| by_lift(reading)).transpose()?,
+            patchscope: found
+                .get::<Patchscope>()
+                .filter(|_| have_words)
+                .map(|scope| by_patchscope(reading, scope)),
             steering: found.get::<SteeredCentroids>().map(|texts| by_steering(reading, texts)).transpose()?,
         }))
     }

@@ -40,6 +40,7 @@ use crate::ops::kernels::exp::softmax;
 use crate::ops::segments::Segments;
 use crate::progress;
 use crate::recipe::{DiffSection, PatchscopeSection};
+use crate::words::one_word;
 
 /// The name of its file in the folder of an analysis.
 pub const FILE: &str = "patchscope.jsonl";
@@ -423,11 +424,7 @@ pub fn select_scales(
     text: &dyn Fn(u32) -> String,
     embedder: &Embedder,
 ) -> Result<Vec<AtScales>> {
-    let word = |id: u32| -> Option<String> {
-        let text = text(id);
-        let word = text.trim().to_lowercase();
-        (word.chars().count() >= 3 && word.chars().all(char::is_alphabetic)).then_some(word)
-    };
+    let word = |id: u32| one_word(&text(id));
     let mut words: BTreeMap<u32, Option<String>> = BTreeMap::new();
     for (id, _) in decoded.iter().flatten().flatten() {
         words.entry(*id).or_insert_with(|| word(*id));

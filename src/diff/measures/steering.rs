@@ -292,7 +292,7 @@ impl Measure for Steering {
             positions: positions.clone(),
             ..Steering::default()
         };
-        if let Some(lexicon) = &reading.prepared.lexicon {
+        if !reading.inputs.narrow.is_empty() {
             let center = centroid(narrow.iter());
             // Similarity of each text to the narrow set: the mean of a set's is that of the set.
             let each = |set: &Vec<Vec<f32>>| -> Vec<f64> {
@@ -305,7 +305,6 @@ impl Measure for Steering {
             let (plain, of_base) = (each(&unsteered), each(&base));
             let of_null: Vec<Vec<Vec<f64>>> = null.iter().map(|n| n.iter().map(each).collect()).collect();
             let own = |values: &Vec<f64>| resample(&[values], &|m| m[0]);
-            let shares = |texts: &Vec<String>| lexicon.word_share(texts.iter());
             let s = &mut record.similarity;
             s.steered_narrow = of_steered.iter().map(|v| mean(v)).collect();
             s.steered_narrow_interval = of_steered.iter().map(own).collect();
@@ -327,10 +326,13 @@ impl Measure for Steering {
                 record.similarity_p.push(per_direction.p(mean(steered)));
                 record.similarity_over_null_interval.push(over_null(steered, null, each_prompt, draws, seed));
             }
-            record.relevant_words_steered = texts.steered.iter().map(shares).collect();
-            record.relevant_words_unsteered = everywhere(shares(&texts.unsteered));
-            record.relevant_words_steered_base = texts.steered_base.iter().map(shares).collect();
-            record.relevant_words_base = everywhere(shares(&texts.base));
+            if let Some(lexicon) = &reading.prepared.lexicon {
+                let shares = |texts: &Vec<String>| lexicon.word_share(texts.iter());
+                record.relevant_words_steered = texts.steered.iter().map(shares).collect();
+                record.relevant_words_unsteered = everywhere(shares(&texts.unsteered));
+                record.relevant_words_steered_base = texts.steered_base.iter().map(shares).collect();
+                record.relevant_words_base = everywhere(shares(&texts.base));
+            }
         }
         found.write_lines(FILE, &texts.lines(&positions, &record.strength, section.samples))?;
         if section.model.is_tuned() {

@@ -15,7 +15,9 @@ pub use crate::sha256::{sha256_file, sha256_path};
 use super::hub::HubModel;
 use super::loader::{EMBEDDINGS, HEAD};
 use super::{alias, folder, gguf_keys, gguf_model, gguf_split, gguf_tokenizer, tied};
-use crate::data::chat_template::{self, ChatTemplate, Message};
+use crate::data::chat_template::{self, ChatTemplate};
+use crate::data::conversation::{Conversation, Message};
+use crate::data::examples::front_of;
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
 use crate::model::arch;
@@ -110,7 +112,7 @@ impl Pretrained {
     pub fn end_of_turn(&self) -> Result<Option<u32>> {
         // A word that no template holds.
         let answer = "qzjxv";
-        let chat = [Message::new("user", "a"), Message::new("assistant", answer)];
+        let chat = Conversation::of(vec![Message::new("user", "a"), Message::new("assistant", answer)]);
         let text = match self.chat()?.render(&chat, false) {
             Ok(text) => text,
             Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
@@ -180,7 +182,12 @@ impl Pretrained {
                 CHAT_TEMPLATES.join(", ")
             )
         };
-        match ChatTemplate::compile(source, self.bos_token.as_deref(), self.eos_token.as_deref()) {
+        let special_tokens = [
+            ("bos_token", self.bos_token.as_deref()),
+            ("eos_token", self.eos_token.as_deref()),
+            ("pad_token", self.pad_token.as_deref()),
+        ];
+        match ChatTemplate::compile(source, special_tokens) {
             Ok(template) => Ok(template),
             Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
         }
@@ -188,6 +195,14 @@ impl Pretrained {
 }
 
 impl Pretrained {
+    /// Special tokens that the tokenizer puts in front of a text.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn front(&self) -> Result<Vec<u32>> {
+        front_of(&self.tokenizer)
+    }
+
     /// Ids of a prompt: as a user's turn where a template is given, else as text with the special tokens that
     /// the tokenizer adds.
     ///

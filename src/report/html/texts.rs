@@ -8,6 +8,7 @@ use super::page_run::PageRun;
 use crate::diff::measures::steering::SteeringLine;
 use crate::report::number::{ABSENT, ratio};
 use crate::report::visible::{one_line, visible};
+use crate::words::{all_words, spans};
 
 /// The section, if any run has generated text.
 pub(super) fn section(runs: &[PageRun]) -> Option<Markup> {
@@ -139,27 +140,19 @@ fn marked(text: &str, words: &HashSet<String>) -> Markup {
     let text = visible(text.trim());
     html! {
         @for (piece, is_word) in pieces(&text) {
-            @if is_word && words.contains(&piece.to_lowercase()) { mark { (piece) } } @else { (piece) }
+            @if is_word && all_words(piece).iter().any(|word| words.contains(word)) { mark { (piece) } } @else { (piece) }
         }
     }
 }
 
-/// Splits a text into words (letters and digits) and what lies between them.
+/// Splits a text into words and what lies between them.
 fn pieces(text: &str) -> Vec<(&str, bool)> {
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    let mut inside: Option<bool> = None;
-    for (i, c) in text.char_indices() {
-        let word = c.is_alphanumeric();
-        if let Some(before) = inside.filter(|b| *b != word) {
-            pieces.push((&text[start..i], before));
-            start = i;
-        }
-        inside = Some(word);
+    let (mut pieces, mut at) = (Vec::new(), 0);
+    for (from, to) in spans(text) {
+        pieces.extend([(&text[at..from], false), (&text[from..to], true)]);
+        at = to;
     }
-    if let Some(word) = inside {
-        pieces.push((&text[start..], word));
-    }
+    pieces.push((&text[at..], false));
     pieces
 }
 

@@ -1,0 +1,153 @@
+//! Python's `json.dumps`, as transformers gives it to templates under the name `tojson`.
+
+use anyhow::{Result, bail};
+
+use super::given::Given;
+use super::text::float;
+use super::value::{Dict, Key, Value};
+
+/// How JSON is written.
+struct Style {
+    ascii: bool,
+    indent: Option<String>,
+    item: String,
+    key: String,
+    sorted: bool,
+}
+
+/// `value | tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+///
+/// # Errors
+/// If the value is none of JSON's.
+pub(super) fn to_json(value: &Value, given: Given) -> Result<String> {
+    let [ascii, indent, separators, sorted] =
+        given.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"], 0)?;
+    let indent = match indent {
+        None | Some(Value::None) => None,
+        Some(Value::Str(text)) => Some(text.to_string()),
+        Some(number) => Some(" ".repeat(usize::try_from(number.int()?.clamp(0, 1000))?)),
+    };
+    let (mut item, mut key) = (if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string());
+    match separators {
+        None | Some(Value::None) => {}
+        Some(pair) => match pair.items()?.as_slice() {
+            [Value::Str(a), Value::Str(b)] => (item, key) = (a.to_string(), b.to_string()),
+            _ => bail!("tojson: separators = {}; expected two strings", pair.repr()),
+        },
+    }
+    let is = |flag: Option<Value>| flag.is_some_and(|f| f.is_true());
+    let style = Style { ascii: is(ascii), indent, item, key, sorted: is(sorted) };
+    let mut out = String::new();
+    style.write(value, 0, &mut out)?;
+    Ok(out)
+}
+
+impl Style {
+    fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<()> {
+        match value {
+            Value::None => out.push_str("null"),
+            Value::Bool(is) => out.push_str(if *is { "true" } else { "false" }),
+            Value::Int(number) => out.push_str(&number.to_string()),
+            Value::Float(number) => out.push_str(&json_float(*number)),
+            Value::Str(text) => self.string(text, out),
+            Value::List(items) | Value::Tuple(items) => {
+                let each = |item: &Value, out: &mut String| self.write(item, depth + 1, out);
+                self.sequence(['[', ']'], items.iter(), depth, out, each)?;
+            }
+            Value::Dict(fields) => {
+                let each = |(key, value): (&Key, &Value), out: &mut String| {
+                    let key = match key {
+                        Key::Str(text) => text.to_string(),
+                        Key::Int(number) => number.to_string(),
+                        Key::Bool(is) => is.to_string(),
+                        Key::None => "null".into(),
+                    };
+                    self.string(&key, out);
+                    out.push_str(&self.key);
+                    self.write(value, depth + 1, out)
+                };
+                if self.sorted {
+                    let mut sorted: Vec<_> = fields.iter().collect();
+                    sort(&mut sorted, fields)?;
+                    self.sequence(['{', '}'], sorted.into_iter(), depth, out, each)?;
+                } else {
+                    self.sequence(['{', '}'], fields.iter(), depth, out, each)?;
+                }
+            }
+            other => bail!("Object of type {} is not JSON serializable", other.kind()),
+        }
+        Ok(())
+    }
+
+    fn sequence<T>(
+        &self,
+        [open, close]: [char; 2],
+        items: impl Iterator<Item = T>,
+        depth: usize,
+        out: &mut String,
+        each: impl Fn(T, &mut String) -> Result<()>,
+    ) -> Result<()> {
+        let line = |out: &mut String, depth: usize| {
+            if let Some(indent) = &self.indent {
+                out.push('\n');
+                (0..depth).for_each(|_| out.push_str(indent));
+            }
+        };
+        out.push(open);
+        let mut is_empty = true;
+        for item in items {
+            if !is_empty {
+                out.push_str(&self.item);
+            }
+            is_empty = false;
+            line(out, depth + 1);
+            each(item, out)?;
+        }
+        if !is_empty {
+            line(out, depth);
+        }
+        out.push(close);
+        Ok(())
+    }
+
+    fn string(&self, text: &str, out: &mut String) {
+        out.push('"');
+        for c in text.chars() {
+            match c {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\u{8}' => out.push_str("\\b"),
+                '\u{c}' => out.push_str("\\f"),
+                c if c < ' ' || (self.ascii && !(' '..='~').contains(&c)) => {
+                    c.encode_utf16(&mut [0; 2])
+                        .iter()
+                        .for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+                }
+                c => out.push(c),
+            }
+        }
+        out.push('"');
+    }
+}
+
+fn json_float(number: f64) -> String {
+    match number {
+        n if n.is_nan() => "NaN".into(),
+        n if n.is_infinite() => if n > 0.0 { "Infinity" } else { "-Infinity" }.into(),
+        n => float(n),
+    }
+}
+
+fn sort(fields: &mut [(&Key, &Value)], of: &Dict) -> Result<()> {
+    if !of.keys().all(|key| matches!(key, Key::Str(_))) {
+        bail!("tojson: sort_keys needs keys that are strings");
+    }
+    fields.sort_by_key(|(key, _)| match key {
+        Key::Str(text) => text.clone(),
+        _ => "".into(),
+    });
+    Ok(())
+}

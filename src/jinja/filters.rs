@@ -1,0 +1,543 @@
+//! Jinja's filters, and transformers' `tojson`.
+
+use std::cmp::Ordering;
+use std::rc::Rc;
+
+use anyhow::{Result, bail};
+
+use super::access::{item, path};
+use super::dumps::to_json;
+use super::formatting::percent;
+use super::given::Given;
+use super::methods;
+use super::predicates;
+use super::text::{capitalize, lines};
+use super::value::{Key, Value, undefined};
+
+const NAMES: [&str; 48] = [
+    "abs",
+    "attr",
+    "batch",
+    "capitalize",
+    "center",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "forceescape",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "truncate",
+    "unique",
+    "upper",
+    "urlencode",
+    "wordcount",
+];
+
+/// Whether there is a filter of that name.
+pub(super) fn is_known(name: &str) -> bool {
+    NAMES.contains(&name)
+}
+
+/// `value | name(given)`.
+///
+/// # Errors
+/// As Jinja, where the value or the arguments do not fit.
+pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value> {
+    let text = || value.text();
+    Ok(match name {
+        "default" | "d" => {
+            let [default, falsy] = given.bind(name, ["default_value", "boolean"], 0)?;
+            let falsy = falsy.is_some_and(|f| f.is_true());
+            let is_missing = matches!(value, Value::Undefined(_)) || (falsy && !value.is_true());
+            if is_missing { default.unwrap_or_else(|| "".into()) } else { value.clone() }
+        }
+        "tojson" => to_json(value, given)?.into(),
+        "trim" => {
+            let [chars] = given.bind(name, ["chars"], 0)?;
+            methods::strip(&text(), chars.as_ref(), "strip")?.into()
+        }
+        "length" | "count" => Value::Int(value.len()? as i128),
+        "list" => Value::list(value.items()?),
+        "string" | "safe" => Value::Str(text()),
+        "upper" => text().to_uppercase().into(),
+        "lower" => text().to_lowercase().into(),
+        "capitalize" => capitalize(&text()).into(),
+        "title" => titled(&text()).into(),
+        "first" => value
+            .items()?
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| Value::undefined("No first item, sequence was empty.")),
+        "last" => {
+            value.items()?.pop().unwrap_or_else(|| Value::undefined("No last item, sequence was empty."))
+        }
+        "join" => {
+            let [separator, attribute] = given.bind(name, ["d", "attribute"], 0)?;
+            let separator = separator.map_or_else(|| "".into(), |s| s.text());
+            let mut parts = Vec::new();
+            for item in value.items()? {
+                parts.push(match &attribute {
+                    Some(attribute) if !matches!(attribute, Value::None) => path(&item, attribute)?.text(),
+                    _ => item.text(),
+                });
+            }
+            parts.join(&*separator).into()
+        }
+        "replace" => {
+            let [old, new, count] = given.bind(name, ["old", "new", "count"], 2)?;
+            let (old, new) = (old.unwrap_or(Value::None).text(), new.unwrap_or(Value::None).text());
+            let count = match count {
+                None | Some(Value::None) => -1,
+                Some(count) => count.int()?,
+            };
+            methods::replace(&text(), &old, &new, count).into()
+        }
+        "indent" => indent(&text(), given)?.into(),
+        "items" => match value {
+            Value::Undefined(_) => Value::generator(Vec::new()),
+            Value::Dict(fields) => {
+                let pair = |(key, value): (&Key, &Value)| Value::tuple(vec![key.value(), value.clone()]);
+                Value::generator(fields.iter().map(pair).collect())
+            }
+            _ => bail!("Can only get item pairs from a mapping."),
+        },
+        "map" => {
+            let attribute = given.named.iter().position(|(name, _)| &**name == "attribute");
+            if let (Some(at), true) = (attribute, given.positional.is_empty()) {
+                let (_, attribute) = given.named.remove(at);
+                let [default] = given.bind(name, ["default"], 0)?;
+                let mut mapped = Vec::new();
+                for item in value.items()? {
+                    let found = path(&item, &attribute)?;
+                    let is_missing = matches!(found, Value::Undefined(_));
+                    mapped.push(default.clone().filter(|_| is_missing).unwrap_or(found));
+                }
+                return Ok(Value::generator(mapped));
+            }
+            let filter = first_of(name, &mut given)?;
+            let items = value.items()?;
+            let mapped = items.iter().map(|item| apply(&filter, item, given.clone()));
+            Value::generator(mapped.collect::<Result<_>>()?)
+        }
+        "select" | "reject" => {
+            let test = if given.positional.is_empty() { None } else { Some(first_of(name, &mut given)?) };
+            chosen(value, name == "select", test, &given, |item| Ok(item.clone()))?
+        }
+        "selectattr" | "rejectattr" => {
+            if given.positional.is_empty() {
+                bail!("{name}: missing parameter for attribute name");
+            }
+            let attribute = given.positional.remove(0);
+            let test = if given.positional.is_empty() { None } else { Some(first_of(name, &mut given)?) };
+            chosen(value, name == "selectattr", test, &given, |item| path(item, &attribute))?
+        }
+        "reverse" => match value {
+            Value::Str(text) => text.chars().rev().collect::<String>().into(),
+            _ => Value::generator(value.items()?.into_iter().rev().collect()),
+        },
+        "sort" => {
+            let [reverse, cased, attribute] =
+                given.bind(name, ["reverse", "case_sensitive", "attribute"], 0)?;
+            let mut keyed = Vec::new();
+            for item in value.items()? {
+                keyed.push((sort_keys(&item, attribute.as_ref(), is_true(&cased))?, item));
+            }
+            Value::list(sorted(keyed, is_true(&reverse))?)
+        }
+        "unique" => {
+            let [cased, attribute] = given.bind(name, ["case_sensitive", "attribute"], 0)?;
+            let mut seen: Vec<Value> = Vec::new();
+            let mut kept = Vec::new();
+            for item in value.items()? {
+                let key = sort_keys(&item, attribute.as_ref(), is_true(&cased))?;
+                if !seen.iter().any(|s| s.equals(&key)) {
+                    seen.push(key);
+                    kept.push(item);
+                }
+            }
+            Value::generator(kept)
+        }
+        "min" | "max" => {
+            let [cased, attribute] = given.bind(name, ["case_sensitive", "attribute"], 0)?;
+            let mut best: Option<(Value, Value)> = None;
+            for item in value.items()? {
+                let key = sort_keys(&item, attribute.as_ref(), is_true(&cased))?;
+                let wanted = if name == "min" { Ordering::Less } else { Ordering::Greater };
+                let is_better = match &best {
+                    Some((old, _)) => key.compare(old)? == Some(wanted),
+                    None => true,
+                };
+                if is_better {
+                    best = Some((key, item));
+                }
+            }
+            best.map_or_else(|| Value::undefined("No aggregated item, sequence was empty."), |(_, item)| item)
+        }
+        "dictsort" => {
+            let [cased, by, reverse] = given.bind(name, ["case_sensitive", "by", "reverse"], 0)?;
+            let Value::Dict(fields) = value else { bail!("dictsort: a '{}' is no dict", value.kind()) };
+            let by_value = by.is_some_and(|by| by.as_str() == Some("value"));
+            let mut keyed = Vec::new();
+            for (key, value) in fields.iter() {
+                let of = if by_value { value.clone() } else { key.value() };
+                keyed.push((
+                    sort_keys(&of, None, is_true(&cased))?,
+                    Value::tuple(vec![key.value(), value.clone()]),
+                ));
+            }
+            Value::list(sorted(keyed, is_true(&reverse))?)
+        }
+        "groupby" => {
+            let [attribute, default, cased] =
+                given.bind(name, ["attribute", "default", "case_sensitive"], 1)?;
+            let mut keyed = Vec::new();
+            for item in value.items()? {
+                let found = path(&item, attribute.as_ref().unwrap_or(&Value::None))?;
+                let is_missing = matches!(found, Value::Undefined(_));
+                let found = default.clone().filter(|_| is_missing).unwrap_or(found);
+                keyed.push((sort_keys(&found, None, is_true(&cased))?, Value::tuple(vec![found, item])));
+            }
+            let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
+            let keys = keyed.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+            for (pair, key) in sorted(keyed, false)?
+                .into_iter()
+                .zip(sorted(keys.into_iter().map(|k| (k.clone(), k)).collect(), false)?)
+            {
+                let (found, item) = (item(&pair, &Value::Int(0))?, item(&pair, &Value::Int(1))?);
+                match groups.last_mut() {
+                    Some((last, _, items)) if last.equals(&key) => items.push(item),
+                    _ => groups.push((key, found, vec![item])),
+                }
+            }
+            Value::list(
+                groups
+                    .into_iter()
+                    .map(|(_, found, items)| Value::tuple(vec![found, Value::list(items)]))
+                    .collect(),
+            )
+        }
+        "sum" => {
+            let [attribute, start] = given.bind(name, ["attribute", "start"], 0)?;
+            let mut total = start.unwrap_or(Value::Int(0));
+            for item in value.items()? {
+                let item = match &attribute {
+                    Some(attribute) if !matches!(attribute, Value::None) => path(&item, attribute)?,
+                    _ => item,
+                };
+                total = add(&total, &item)?;
+            }
+            total
+        }
+        "abs" => match value {
+            Value::Float(number) => Value::Float(number.abs()),
+            _ => Value::Int(value.int()?.abs()),
+        },
+        "int" => {
+            let [default, base] = given.bind(name, ["default", "base"], 0)?;
+            let base = base.map_or(Ok(10), |base| base.int())?;
+            match value {
+                Value::Undefined(what) => return Err(undefined(what)),
+                Value::Float(number) if number.is_finite() => Value::Int(number.trunc() as i128),
+                Value::Str(text) => {
+                    integer(text, base).map_or_else(|| default.unwrap_or(Value::Int(0)), Value::Int)
+                }
+                _ => value.int().map_or_else(|_| default.unwrap_or(Value::Int(0)), Value::Int),
+            }
+        }
+        "float" => {
+            let [default] = given.bind(name, ["default"], 0)?;
+            let found = match value {
+                Value::Undefined(what) => return Err(undefined(what)),
+                Value::Str(text) => text.trim().replace('_', "").parse().ok(),
+                _ => value.number(),
+            };
+            found.map_or_else(|| default.unwrap_or(Value::Float(0.0)), Value::Float)
+        }
+        "round" => {
+            let [precision, method] = given.bind(name, ["precision", "method"], 0)?;
+            let precision = precision.map_or(Ok(0), |p| p.int())?.clamp(-300, 300) as i32;
+            let Some(number) = value.number() else {
+                bail!("round: a number is expected, found {}", value.kind())
+            };
+            let scale = 10f64.powi(precision);
+            let method = method.map_or_else(|| "common".into(), |m| m.text());
+            if matches!(value, Value::Int(_)) && &*method == "common" && precision >= 0 {
+                return Ok(value.clone());
+            }
+            Value::Float(match &*method {
+                "common" if precision >= 0 => {
+                    format!("{number:.*}", precision as usize).parse().unwrap_or(number)
+                }
+                "common" => (number * scale).round_ties_even() / scale,
+                "ceil" => (number * scale).ceil() / scale,
+                "floor" => (number * scale).floor() / scale,
+                other => bail!("round: method {other:?}; expected common, ceil or floor"),
+            })
+        }
+        "batch" | "slice" => {
+            let [count, fill] = given.bind(name, ["count", "fill_with"], 1)?;
+            let count =
+                usize::try_from(count.map_or(Ok(1), |n| n.int())?).ok().filter(|n| (1..=100_000).contains(n));
+            let Some(count) = count else { bail!("{name}: expected a number from 1 to 100000") };
+            let items = value.items()?;
+            let fill = fill.filter(|fill| !matches!(fill, Value::None));
+            let mut parts: Vec<Vec<Value>> = Vec::new();
+            if name == "batch" {
+                parts.extend(items.chunks(count).map(<[Value]>::to_vec));
+                if let (Some(last), Some(fill)) = (parts.last_mut(), fill) {
+                    last.resize(count, fill);
+                }
+            } else {
+                let (each, more) = (items.len() / count, items.len() % count);
+                let mut at = 0;
+                for i in 0..count {
+                    let size = each + usize::from(i < more);
+                    let mut part = items[at..at + size].to_vec();
+                    part.extend(fill.clone().filter(|_| i >= more));
+                    parts.push(part);
+                    at += size;
+                }
+            }
+            Value::generator(parts.into_iter().map(Value::list).collect())
+        }
+        "attr" => {
+            let [of] = given.bind(name, ["name"], 1)?;
+            super::access::attribute(value, &of.unwrap_or(Value::None).text())?
+        }
+        "escape" | "e" | "forceescape" => {
+            let text = text().replace('&', "&amp;").replace('>', "&gt;").replace('<', "&lt;");
+            text.replace('\'', "&#39;").replace('"', "&#34;").into()
+        }
+        "format" => {
+            if !given.named.is_empty() {
+                if !given.positional.is_empty() {
+                    bail!("can't handle positional and keyword arguments at the same time");
+                }
+                let fields = given.named.into_iter().map(|(name, value)| (Key::Str(name), value));
+                return Ok(percent(&text(), &super::access::dict_of(fields))?.into());
+            }
+            percent(&text(), &Value::tuple(given.positional))?.into()
+        }
+        "pprint" => value.repr().into(),
+        "center" => {
+            let [width] = given.bind(name, ["width"], 0)?;
+            let given = Given { positional: vec![width.unwrap_or(Value::Int(80))], named: Vec::new() };
+            methods::call(&Value::Str(text()), "center", given)?
+        }
+        "wordcount" => {
+            let text = text();
+            let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty());
+            Value::Int(words.count() as i128)
+        }
+        "truncate" => truncate(&text(), given)?.into(),
+        "urlencode" => {
+            let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~/".contains(b);
+            let byte = |b: u8| if is_plain(&b) { (b as char).to_string() } else { format!("%{b:02X}") };
+            text().bytes().map(byte).collect::<String>().into()
+        }
+        other => bail!("no filter named {other:?}"),
+    })
+}
+
+fn is_true(flag: &Option<Value>) -> bool {
+    flag.as_ref().is_some_and(Value::is_true)
+}
+
+/// The name of a filter or test that is the first argument.
+fn first_of(filter: &str, given: &mut Given) -> Result<Rc<str>> {
+    if given.positional.is_empty() {
+        bail!("{filter} requires a filter argument");
+    }
+    Ok(given.positional.remove(0).text())
+}
+
+/// The items that pass a test, or those that do not.
+fn chosen(
+    value: &Value,
+    wanted: bool,
+    test: Option<Rc<str>>,
+    given: &Given,
+    of: impl Fn(&Value) -> Result<Value>,
+) -> Result<Value> {
+    let mut kept = Vec::new();
+    for item in value.items()? {
+        let tested = of(&item)?;
+        let passes = match &test {
+            Some(test) => predicates::test(test, &tested, given.clone())?,
+            None => tested.is_true(),
+        };
+        if passes == wanted {
+            kept.push(item);
+        }
+    }
+    Ok(Value::generator(kept))
+}
+
+/// What an item is sorted by: itself or attributes of it, without regard to capitals unless asked for.
+fn sort_keys(item: &Value, attribute: Option<&Value>, cased: bool) -> Result<Value> {
+    let fold = |value: Value| match &value {
+        Value::Str(text) if !cased => text.to_lowercase().into(),
+        _ => value,
+    };
+    Ok(match attribute {
+        None | Some(Value::None) => fold(item.clone()),
+        Some(Value::Str(paths)) if paths.contains(',') => {
+            let parts = paths.split(',').map(|one| Ok(fold(path(item, &Value::from(one))?)));
+            Value::list(parts.collect::<Result<_>>()?)
+        }
+        Some(attribute) => fold(path(item, attribute)?),
+    })
+}
+
+/// Items in the order of their keys; equal ones keep theirs.
+fn sorted(mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
+    let mut fault = None;
+    keyed.sort_by(|(a, _), (b, _)| {
+        let order = a.compare(b).unwrap_or_else(|e| {
+            fault.get_or_insert(e);
+            None
+        });
+        let order = order.unwrap_or(Ordering::Equal);
+        if reverse { order.reverse() } else { order }
+    });
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(keyed.into_iter().map(|(_, item)| item).collect()),
+    }
+}
+
+/// Python's `+`.
+///
+/// # Errors
+/// If Python does not add these two.
+pub(super) fn add(a: &Value, b: &Value) -> Result<Value> {
+    Ok(match (a, b) {
+        (Value::Undefined(what), _) | (_, Value::Undefined(what)) => return Err(undefined(what)),
+        (Value::Str(a), Value::Str(b)) => format!("{a}{b}").into(),
+        (Value::List(a), Value::List(b)) => Value::list([&a[..], &b[..]].concat()),
+        (Value::Tuple(a), Value::Tuple(b)) => Value::tuple([&a[..], &b[..]].concat()),
+        (Value::Int(_) | Value::Bool(_), Value::Int(_) | Value::Bool(_)) => {
+            match a.int()?.checked_add(b.int()?) {
+                Some(sum) => Value::Int(sum),
+                None => bail!("too large a number"),
+            }
+        }
+        (Value::Str(_), _) => bail!("can only concatenate str (not \"{}\") to str", b.kind()),
+        _ => match (a.number(), b.number()) {
+            (Some(a), Some(b)) => Value::Float(a + b),
+            _ => bail!("unsupported operand type(s) for +: '{}' and '{}'", a.kind(), b.kind()),
+        },
+    })
+}
+
+/// Python's `int(text, base)`, and of a float's text its whole part.
+fn integer(text: &str, base: i128) -> Option<i128> {
+    let trimmed = text.trim().replace('_', "");
+    let (sign, digits) = match trimmed.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, trimmed.strip_prefix('+').unwrap_or(&trimmed)),
+    };
+    let lower = digits.to_lowercase();
+    let prefix = match base {
+        2 => "0b",
+        8 => "0o",
+        16 => "0x",
+        _ => "",
+    };
+    let radix = u32::try_from(base).ok().filter(|r| (2..=36).contains(r))?;
+    let digits = lower.strip_prefix(prefix).unwrap_or(&lower);
+    match i128::from_str_radix(digits, radix) {
+        Ok(number) if !digits.starts_with(['+', '-']) => Some(sign * number),
+        _ => trimmed.parse::<f64>().ok().filter(|f| f.is_finite() && base == 10).map(|f| f.trunc() as i128),
+    }
+}
+
+/// Jinja's `title`: the letter after a space, a hyphen or an opening bracket is a capital, the others are not.
+fn titled(text: &str) -> String {
+    let mut begins = true;
+    let mut out = String::new();
+    for c in text.chars() {
+        let is_border = c.is_whitespace() || "-({[<".contains(c);
+        match (is_border, begins) {
+            (true, _) => out.push(c),
+            (false, true) => out.extend(c.to_uppercase()),
+            (false, false) => out.extend(c.to_lowercase()),
+        }
+        begins = is_border;
+    }
+    out
+}
+
+fn indent(text: &str, given: Given) -> Result<String> {
+    let [width, first, blank] = given.bind("indent", ["width", "first", "blank"], 0)?;
+    let indent = match width {
+        None => " ".repeat(4),
+        Some(Value::Str(text)) => text.to_string(),
+        Some(width) => " ".repeat(usize::try_from(width.int()?.clamp(0, 1000))?),
+    };
+    // Jinja adds a line break first, so that one at the end counts.
+    let text = format!("{text}\n");
+    let mut out = String::new();
+    for (i, line) in lines(&text, false).into_iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+        }
+        if if i == 0 { is_true(&first) } else { !line.is_empty() || is_true(&blank) } {
+            out.push_str(&indent);
+        }
+        out.push_str(line);
+    }
+    Ok(out)
+}
+
+fn truncate(text: &str, given: Given) -> Result<String> {
+    let [length, kills, end, leeway] = given.bind("truncate", ["length", "killwords", "end", "leeway"], 0)?;
+    let number = |value: Option<Value>, default: i128| -> Result<usize> {
+        Ok(usize::try_from(value.map_or(Ok(default), |v| v.int())?.max(0))?)
+    };
+    let (length, leeway) = (number(length, 255)?, number(leeway, 5)?);
+    let end = end.map_or_else(|| "...".into(), |end| end.text());
+    let of_end = end.chars().count();
+    if length < of_end {
+        bail!("truncate: expected length >= {of_end}, got {length}");
+    }
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(text.to_string());
+    }
+    let cut: String = text.chars().take(length - of_end).collect();
+    let cut =
+        if is_true(&kills) { &cut[..] } else { cut.rsplit_once(' ').map_or(&cut[..], |(words, _)| words) };
+    Ok(format!("{cut}{end}"))
+}
