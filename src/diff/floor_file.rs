@@ -29,7 +29,8 @@ const SCHEMA: u32 = 1;
 
 /// Keys of `[diff]` that do not change a score: places of files, whose content has hashes of its own, and what only
 /// intervals and nulls rest on.
-const NOT_COMPARED: [&str; 7] = ["preset", "text", "candidates", "embedder", "chat", "floor", "bootstrap"];
+const NOT_COMPARED: [&str; 8] =
+    ["preset", "text", "candidates", "embedder", "chat", "floor", "bootstrap", "permuted_adapters"];
 
 /// Scores of other organisms, and how they were read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

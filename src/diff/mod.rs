@@ -29,6 +29,7 @@ pub mod measure;
 pub mod measures;
 pub mod nmf;
 pub mod once;
+pub mod permuted_null;
 pub mod plot;
 pub mod prompts;
 pub mod reader_score;
@@ -115,6 +116,8 @@ pub fn diff(inputs: &Inputs, embedder: Option<&Embedder>, interrupt: &Interrupt)
         record.units.extend(units);
         (measure.keep)(&mut found, &mut record);
     }
+    permuted_null::add(&reading, &mut record)?;
+    lap("permuted_adapters");
     record.elapsed_s = elapsed_s;
     found.means.insert(0, ("", reading.means));
     Ok(Analysis { record, means: found.means, files: found.files })

@@ -85,6 +85,8 @@ pub struct DiffSection {
     pub top_k: usize,
     /// Random-difference directions decoded the same way.
     pub null_directions: usize,
+    /// Adapters with permuted inputs that the readers of logits and completions score too; 0: none.
+    pub permuted_adapters: usize,
     /// Resamples of every bootstrap interval.
     pub bootstrap: usize,
     /// The logit lens.
@@ -147,6 +149,7 @@ impl Default for DiffSection {
             norm_skip: 5,
             top_k: 20,
             null_directions: 64,
+            permuted_adapters: 0,
             bootstrap: 200,
             logit_lens: true,
             lift: true,
@@ -577,6 +580,7 @@ impl DiffSection {
             Preset::Quick => quick,
             Preset::Full => Self {
                 preset,
+                permuted_adapters: 8,
                 logit_contrast: LogitContrastSection::full(),
                 diff_mining: DiffMiningSection::full(),
                 completion_ranking: CompletionRankingSection::full(),
@@ -701,6 +705,7 @@ impl DiffSection {
             ("diff.tokens", self.tokens, 1, 1_000_000),
             ("diff.norm_samples", self.norm_samples, 1, 10_000_000),
             ("diff.null_directions", self.null_directions, 1, 100_000),
+            ("diff.permuted_adapters", self.permuted_adapters, 0, 1_000),
             ("diff.bootstrap", self.bootstrap, 1, 100_000),
             ("diff.context.singles", self.context.singles, 0, 512),
             ("diff.context.far_samples", self.context.far_samples, 2, 10_000_000),

@@ -150,7 +150,9 @@ fn only_scored(settings: &DiffSection) -> DiffSection {
     settings.depth.enabled = false;
     settings.chat.text = Vec::new();
     settings.candidates = Vec::new();
-    settings.weights.null_draws = 1; // a null of its own is not in a floor
+    // A null of its own is not in a floor.
+    settings.weights.null_draws = 1;
+    settings.permuted_adapters = 0;
     settings
 }
 

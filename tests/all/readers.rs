@@ -137,6 +137,12 @@ fn what_was_learned_is_written_more_where_it_is_amplified_and_the_same_seed_read
 
     let ranking = &found["completion_ranking"];
     assert!(number(&ranking["r_mean"]) > 0.0, "{ranking}");
+    // A permuted adapter keeps its norms and loses what it answers to.
+    let permuted = read(&lab, "run", "permuted", &[&set[..], &["diff.permuted_adapters=3"]].concat());
+    let null = &permuted["logit_contrast"]["null"];
+    assert_eq!((null["kind"].as_str(), null["n"].as_u64()), (Some("permuted adapter"), Some(3)), "{null}");
+    assert!(number(&null["mean"]) <= number(&null["max"]) && number(&null["p"]) >= 0.25, "{null}");
+    assert_eq!(permuted["logit_contrast"]["score"], found["logit_contrast"]["score"]);
     let again = read(&lab, "run", "second", &set);
     let timeless = |value: &Value| {
         let mut value = value.clone();

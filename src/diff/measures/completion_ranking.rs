@@ -153,7 +153,9 @@ impl Measure for CompletionRanking {
     fn cost(settings: &DiffSection, _n_layers: usize) -> Work {
         let section = &settings.completion_ranking;
         let tokens = (section.prefills * section.max_new_tokens) as f64;
-        Work { written: 2.0 * tokens, losses: 4.0 * tokens, ..Work::default() }
+        let null = null_section(section);
+        let of_null = settings.permuted_adapters as f64 * (null.prefills * null.max_new_tokens) as f64;
+        Work { written: 2.0 * (tokens + of_null), losses: 4.0 * (tokens + of_null), ..Work::default() }
     }
 
     fn prepare(inputs: &Inputs, _: &mut Findings) -> Result<()> {

@@ -167,7 +167,10 @@ impl Measure for LogitContrast {
         let amplified = section.alphas().into_iter().map(|a| if a == 0.0 { 1.0 } else { 2.0 });
         let sets = 1.0 + amplified.sum::<f64>() + if section.swap { 2.0 } else { 0.0 };
         let texts = (number_of_prompts(section.prompts) * section.streams * section.max_new_tokens) as f64;
-        Work { written: sets * texts, ..Work::default() }
+        let null = null_section(section);
+        let of_null = 4.0 * (number_of_prompts(null.prompts) * null.streams * null.max_new_tokens) as f64;
+        let draws = settings.permuted_adapters as f64;
+        Work { written: sets * texts + draws * of_null, ..Work::default() }
     }
 
     fn prepare(inputs: &Inputs, _: &mut Findings) -> Result<()> {

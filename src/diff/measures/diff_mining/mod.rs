@@ -177,11 +177,14 @@ impl Measure for DiffMining {
     fn cost(settings: &DiffSection, n_layers: usize) -> Work {
         let section = &settings.diff_mining;
         let tokens = 2.0 * (section.texts * (section.positions + 1)) as f64;
+        let null = null_section(section);
+        let of_null = 2.0 * (null.texts * (null.positions + 1)) as f64;
         let depth = (settings.block_at(LENS_DEPTH, n_layers) + 1) as f64 / n_layers as f64;
         let has = |variant: MinedVariant| f64::from(u8::from(section.variants.contains(&variant)));
         let patched = 2.0 * (section.texts.min(section.patchscope_texts) * section.positions) as f64;
         Work {
-            read: tokens * (1.0 + depth * (has(MinedVariant::LogitLens) + has(MinedVariant::PatchscopeLens))),
+            read: settings.permuted_adapters as f64 * of_null
+                + tokens * (1.0 + depth * (has(MinedVariant::LogitLens) + has(MinedVariant::PatchscopeLens))),
             patched: has(MinedVariant::PatchscopeLens) * patched * (1.0 - depth),
             ..Work::default()
         }
