@@ -167,7 +167,12 @@ fn print_summary(out: &Path, (cells, claims): &(Vec<ClaimedRun>, AcrossRuns), js
         true => super::print(
             &serde_json::json!({ "cells": report::summary::rows(cells), "claims": claims }).to_string(),
         )?,
-        false => report::print_table(cells, &mut stdout())?,
+        false => {
+            report::print_table(cells, &mut stdout())?;
+            for sentence in claims.settings.iter().flat_map(report::verdict::by_mix) {
+                super::print(&sentence)?;
+            }
+        }
     }
     progress::say(out.join("report.html").display());
     Ok(())

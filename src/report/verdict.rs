@@ -1,6 +1,8 @@
 //! The claims on one run in sentences that say no more than the numbers do.
 
+use super::meets_null::mix;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
+use crate::claims::across::SettingClaims;
 use crate::claims::length::DifferenceLength;
 use crate::claims::readable::{DecodingEvidence, ReadableBy, SteeringEvidence};
 use crate::claims::rules::ALPHA;
@@ -265,3 +267,31 @@ pub const READER_LEGEND: &str = "* named beforehand (claims.primaries). Own null
 differences. Floor: what n other organisms score under this lexicon, and the bound that one more exceeds with probability .05. \
 z: excess over the spread of the floor; p: its tail under Student’s t, corrected by Holm’s method for the readers of its family. \
 Own null only: it exceeds random directions, and was not compared with other organisms.";
+
+/// What each other organism scores by each reader, and the rank of the run among them.
+pub fn floors(verdict: &Verdict) -> Vec<String> {
+    let with_floor = verdict.readers.values().filter_map(|claim| Some((claim, claim.floor.as_ref()?)));
+    with_floor
+        .map(|(claim, floor)| {
+            let others = floor.names.iter().zip(&floor.values);
+            let others: Vec<String> =
+                others.map(|(name, value)| format!("{name} {}", fixed(*value, 3))).collect();
+            let (rank, of) = (floor.rank, floor.values.len() + 1);
+            format!("{}: {}; {}, rank {rank} of {of}.", claim.name, fixed(claim.value, 3), others.join(", "))
+        })
+        .collect()
+}
+
+/// The verdict at each mix ratio, then the readers that say nothing there; empty where power is not known.
+pub fn by_mix(claims: &SettingClaims) -> Vec<String> {
+    let mut sentences: Vec<String> = claims
+        .verdicts
+        .iter()
+        .map(|found| format!("Mix {} ({} runs): {}.", mix(found.mix), found.runs, found.headline))
+        .collect();
+    let without: Vec<&str> = claims.power.iter().filter(|p| !p.is_powered).map(|p| p.name.as_str()).collect();
+    if !without.is_empty() {
+        sentences.push(format!("Without power at mix 0, and not counted: {}.", list(&without)));
+    }
+    sentences
+}

@@ -5,15 +5,17 @@ use maud::{Markup, html};
 
 use super::page_run::PageRun;
 use super::picture;
-use crate::claims::across::{AcrossRuns, RunCounts, SettingClaims};
+use crate::claims::across::{AcrossRuns, RunCounts};
 use crate::claims::verdict::VerdictState;
 use crate::claims::{ClaimedRun, list};
 use crate::report::charts::Figure;
 use crate::report::digest::{columns, legend};
-use crate::report::meets_null::{mix as mix_words, sentence as meets_null};
+use crate::report::meets_null::sentence as meets_null;
 use crate::report::rules::{MEETS_NULL_RULE, READABLE_RULE, VERDICT_RULE};
 use crate::report::series::MixSeries;
-use crate::report::verdict::{READER_HEADING, READER_LEGEND, reader_rows, reasons, stronger_reasons};
+use crate::report::verdict::{
+    READER_HEADING, READER_LEGEND, by_mix, floors, reader_rows, reasons, stronger_reasons,
+};
 use crate::report::visible::one_line;
 use crate::report::{figures, frontier, training};
 
@@ -101,6 +103,10 @@ pub(super) fn claims(run: &PageRun) -> Markup {
             }
             p.note { (READER_LEGEND) }
             @for limit in &verdict.limits { p.note { (limit) } }
+            @let floors = floors(verdict);
+            @if !floors.is_empty() {
+                details { summary { "The other organisms, one by one" } ul.verdict { @for line in &floors { li { (line) } } } }
+            }
         }
         h3.claim { "What the measures of activation differences say" }
         @if let Some(r) = &run.held.readability {
@@ -113,20 +119,6 @@ pub(super) fn claims(run: &PageRun) -> Markup {
         (evidence(&reasons(claims)))
         @if !stronger_reasons(claims).is_empty() { (evidence(&stronger_reasons(claims))) }
     }
-}
-
-/// The verdict at each ratio, then the readers that say nothing there.
-fn by_mix(claims: &SettingClaims) -> Vec<String> {
-    let mut sentences: Vec<String> = claims
-        .verdicts
-        .iter()
-        .map(|found| format!("Mix {} ({} runs): {}.", mix_words(found.mix), found.runs, found.headline))
-        .collect();
-    let without: Vec<&str> = claims.power.iter().filter(|p| !p.is_powered).map(|p| p.name.as_str()).collect();
-    if !without.is_empty() {
-        sentences.push(format!("Without power at mix 0, and not counted: {}.", list(&without)));
-    }
-    sentences
 }
 
 fn places(positions: &[usize]) -> String {
