@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 # Keys and columns that no two runs share.
 LEFT_OUT = {
-    "elapsed_s", "trace_s", "tokens_per_s", "created", "version",
+    "elapsed_s", "seconds", "trace_s", "tokens_per_s", "created", "version",
     "time",  # of a request to a language model
     "manifest_sha256",  # of a file with times
     "bytes",  # that pruning frees, times among them

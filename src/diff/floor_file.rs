@@ -124,6 +124,11 @@ impl FloorReading {
         })
     }
 
+    /// Whether the scores were read by these settings and with this lexicon, whatever the models and texts are.
+    pub fn is_of(&self, settings: &DiffSection, lexicon: &Lexicon) -> bool {
+        self.settings == compared(settings) && self.lexicon == sha256_texts(&lexicon.words)
+    }
+
     /// What differs from another reading, one line a key.
     fn differences(&self, own: &Self) -> Vec<String> {
         let mut found = Vec::new();

@@ -11,9 +11,13 @@ use trainer::data::conversation::Message;
 use trainer::data::source::{self, Document};
 use trainer::datagen::numbers;
 use trainer::datagen::universe::Universe;
+use trainer::diff::floor_file::{FloorFile, FloorOrganism};
+use trainer::diff::lexicon::Lexicon;
 use trainer::model::load::alias;
 use trainer::recipe::{Recipe, SourceSpec, SweepSection};
 use trainer::sha256::sha256_file;
+
+use crate::common::values::json_lines;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -291,4 +295,31 @@ fn the_owl_s_numbers_are_numbers_and_nothing_else() {
         serde_json::from_str(&fs::read_to_string(path.with_extension("made.json")).unwrap()).unwrap();
     assert_eq!(made["sha256"].as_str().unwrap(), sha256_file(&path).unwrap());
     assert_eq!(made["rows"].as_u64().unwrap() as usize, documents.len());
+}
+
+/// A demo whose settings, texts or lexicon change needs a new floor: scripts/make_floor.
+#[test]
+fn the_floors_of_the_demos_fit_their_recipes() {
+    let texts = |specs: &[SourceSpec]| -> Vec<String> {
+        let of_file = |spec: &SourceSpec| {
+            let rows = json_lines(&fs::read_to_string(&spec.path).unwrap());
+            rows.into_iter().map(|row| row["text"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+        };
+        specs.iter().filter(|spec| !spec.is_self()).flat_map(of_file).collect()
+    };
+    let mut found = 0;
+    for path in files("recipes", "toml").into_iter().filter(|path| name(path).starts_with("demo-")) {
+        let recipe = Recipe::read(&path, &[]).unwrap();
+        let floor = FloorFile::read(Path::new(&recipe.diff.floor)).unwrap();
+        let floor = floor.unwrap_or_else(|| panic!("{}: no {}", path.display(), recipe.diff.floor));
+        let reference = [texts(&recipe.data.pretraining), texts(&recipe.diff.text)].concat();
+        let lexicon = Lexicon::new(&texts(&recipe.data.narrow), &reference, recipe.diff.lexicon_size);
+        assert!(floor.read.is_of(&recipe.diff, &lexicon), "{}: of other settings", recipe.diff.floor);
+        assert!(floor.is_enough(""), "{}", recipe.diff.floor);
+        assert_eq!(floor.base, recipe.model.base);
+        let trained = |o: &FloorOrganism| o.training.as_ref().map(|t| (t.rank, t.mix));
+        assert!(floor.organisms.iter().all(|o| trained(o) == Some((Some(recipe.train.lora.r), 0.0))));
+        found += 1;
+    }
+    assert_eq!(found, 2);
 }
