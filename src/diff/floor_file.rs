@@ -102,6 +102,36 @@ pub struct FloorTraining {
     pub seed: u64,
 }
 
+/// Narrow tokens of two organisms that are compared differ by this factor at most.
+const MOST_TOKENS: f64 = 1.5;
+
+impl FloorTraining {
+    /// Why an organism that was trained so is no fair comparison with another: what was found, and what was expected.
+    pub fn differences(&self, own: &Self) -> Vec<String> {
+        let rank = |r: Option<usize>| r.map_or_else(|| "none".into(), |r| r.to_string());
+        let (a, b) = (own.narrow_tokens.max(1) as f64, self.narrow_tokens.max(1) as f64);
+        let checks = [
+            (own.method == self.method, format!("train.method {}; expected {}", self.method, own.method)),
+            (own.rank == self.rank, format!("train.lora.r {}; expected {}", rank(self.rank), rank(own.rank))),
+            (
+                (a / b).max(b / a) <= MOST_TOKENS,
+                format!(
+                    "narrow tokens {}; expected {} within a factor of {MOST_TOKENS}",
+                    self.narrow_tokens, own.narrow_tokens
+                ),
+            ),
+            (
+                self.most_repeats <= own.most_repeats,
+                format!(
+                    "passes over its narrow text {}; expected {} at most",
+                    self.most_repeats, own.most_repeats
+                ),
+            ),
+        ];
+        checks.into_iter().filter(|(is_alike, _)| !is_alike).map(|(_, fault)| fault).collect()
+    }
+}
+
 impl FloorReading {
     /// How an analysis reads.
     ///
@@ -209,6 +239,18 @@ impl FloorFile {
             )
         };
         Err(InputError::of(differences.into_iter().map(line).collect()))
+    }
+
+    /// The same without organisms that are no fair comparison with one that was trained so, and why those were left out.
+    pub fn comparable_with(mut self, own: &FloorTraining) -> (Self, Vec<String>) {
+        let mut reasons = Vec::new();
+        self.organisms.retain(|organism| {
+            let differences = organism.training.iter().flat_map(|training| training.differences(own));
+            let differences: Vec<String> = differences.collect();
+            reasons.extend(differences.iter().map(|difference| format!("{}: {difference}", organism.name)));
+            differences.is_empty()
+        });
+        (self, reasons)
     }
 
     /// Puts the floor of each score into a record. `tuned` is the hash of the organism itself, which is left out.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::analysis::AnalysisSetup;
+use super::floor::FloorRun;
 use super::of_run::{must_be_trained, must_be_trained_on, read_recipe};
 use super::pair::Pair;
 use crate::atomic::check_writable;
@@ -167,11 +168,15 @@ fn read_pair(
         reference_name: reference.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         ..setup.inputs(&pair, compared.name)?
     };
-    if let Some((path, floor)) = &floor {
-        floor.must_fit(path, &setup.floor_reading(&inputs)?)?;
-    }
+    let floor = match floor {
+        Some((path, floor)) => {
+            floor.must_fit(&path, &setup.floor_reading(&inputs)?)?;
+            fair_floor(floor, &path, &setup.recipe, trained.map(|t| t.run), &tuned_hash(&pair.tuned_sha256))?
+        }
+        None => None,
+    };
     let mut analysis = setup.analyse(&inputs, interrupt)?;
-    if let Some((_, floor)) = &floor {
+    if let Some(floor) = &floor {
         floor.apply(&mut analysis.record, &tuned_hash(&pair.tuned_sha256));
     }
     analysis.write(out, &setup.hashes(&pair))
@@ -198,6 +203,29 @@ fn floor_of(
     }
     let Some(own) = run.map(|run| run.path().join(floor_file::FILE)) else { return Ok(None) };
     Ok(FloorFile::read(&own)?.map(|floor| (own, floor)))
+}
+
+/// The organisms of a floor that are a fair comparison with a run; `None`, and a note, where too few are. How a model without a
+/// run folder was trained is not known.
+fn fair_floor(
+    floor: FloorFile,
+    path: &Path,
+    recipe: &ResolvedRecipe,
+    run: Option<&RunDir>,
+    tuned: &str,
+) -> Result<Option<FloorFile>> {
+    let manifest = run.map(|run| Manifest::read(&run.manifest())).transpose()?.flatten();
+    let Some(manifest) = manifest else { return Ok(Some(floor)) };
+    let (floor, reasons) = floor.comparable_with(&FloorRun::of(recipe, &manifest).training);
+    if floor.is_enough(tuned) {
+        return Ok(Some(floor));
+    }
+    progress::say(format_args!(
+        "note: {}: too few organisms to compare this run with: {}",
+        path.display(),
+        reasons.join("; ")
+    ));
+    Ok(None)
 }
 
 /// What a tuned model is compared with in the base's place.

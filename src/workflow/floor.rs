@@ -1,6 +1,7 @@
 //! The noise floor of other organisms: what every measure scores on models that were finetuned on something else, read with
 //! one run's lexicon, narrow text and settings.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -24,9 +25,6 @@ use crate::progress;
 use crate::recipe::{DiffSection, Method, Recipe};
 use crate::run::RunDir;
 use crate::train::manifest::Manifest;
-
-/// Narrow tokens of two organisms that are compared differ by this factor at most.
-const MOST_TOKENS: f64 = 1.5;
 
 /// Whose floor to make, and of which organisms.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +65,7 @@ pub fn floor(request: &FloorRequest, interrupt: &Interrupt) -> Result<MadeFloor>
     let mut recipe = read_recipe("trainer floor", "diff", &run, &request.set)?;
     let settings = recipe.diff.clone();
     recipe.diff = only_scored(&recipe.diff);
-    let own = Manifest::read(&run.manifest())?.map(|manifest| Trained::of(&recipe, &manifest));
+    let own = Manifest::read(&run.manifest())?.map(|manifest| FloorRun::of(&recipe, &manifest));
     must_be_comparable(&run, own.as_ref(), &others)?;
 
     let setup = AnalysisSetup::read(recipe, |recipe| Some(&recipe.data), interrupt)?;
@@ -162,13 +160,15 @@ struct Other {
     /// Adapter or model.
     model: String,
     /// How it was trained, of a run.
-    trained: Option<Trained>,
+    trained: Option<FloorRun>,
 }
 
 /// What a run says of its training.
-struct Trained {
-    base: std::collections::BTreeMap<String, String>,
-    training: FloorTraining,
+pub(super) struct FloorRun {
+    /// sha256 of the base's weight files, by name.
+    base: BTreeMap<String, String>,
+    /// What organisms of a floor must have in common with it.
+    pub training: FloorTraining,
 }
 
 impl Other {
@@ -181,13 +181,13 @@ impl Other {
         must_be_trained(&run)?;
         let name = run.path().file_name().unwrap_or(run.path().as_os_str()).to_string_lossy().into_owned();
         let recipe = Recipe::stored(&run.recipe())?;
-        let trained = Manifest::read(&run.manifest())?.map(|manifest| Trained::of(&recipe, &manifest));
+        let trained = Manifest::read(&run.manifest())?.map(|manifest| FloorRun::of(&recipe, &manifest));
         Ok(Self { name, model: run.tuned().0.to_string_lossy().into_owned(), trained })
     }
 }
 
-impl Trained {
-    fn of(recipe: &Recipe, manifest: &Manifest) -> Self {
+impl FloorRun {
+    pub fn of(recipe: &Recipe, manifest: &Manifest) -> Self {
         let narrow = || manifest.data.iter().filter(|source| source.provenance.role == Role::Narrow);
         let passes = |rows: usize, examples: usize| examples.div_ceil(rows.max(1)) as u64;
         Self {
@@ -212,7 +212,7 @@ impl Trained {
 
 /// Refuses others that are no fair comparison, with every fault. Of adapters and models without a run folder nothing is
 /// known; that is said.
-fn must_be_comparable(run: &RunDir, own: Option<&Trained>, others: &[Other]) -> Result<()> {
+fn must_be_comparable(run: &RunDir, own: Option<&FloorRun>, others: &[Other]) -> Result<()> {
     let mut faults = Vec::new();
     for other in others {
         let Some((own, trained)) = own.zip(other.trained.as_ref()) else {
@@ -222,33 +222,12 @@ fn must_be_comparable(run: &RunDir, own: Option<&Trained>, others: &[Other]) -> 
             ));
             continue;
         };
-        let (mine, theirs) = (&own.training, &trained.training);
-        let mut check = |is_alike: bool, what: &str, found: String, expected: String| {
-            if !is_alike {
-                faults.push(format!(
-                    "{}: {what} {found}; expected {expected}, as {}",
-                    other.name,
-                    run.path().display()
-                ));
-            }
-        };
-        check(own.base == trained.base, "base", "another one".into(), "the same weights".into());
-        check(mine.method == theirs.method, "train.method", theirs.method.clone(), mine.method.clone());
-        let rank = |r: Option<usize>| r.map_or_else(|| "none".into(), |r| r.to_string());
-        check(mine.rank == theirs.rank, "train.lora.r", rank(theirs.rank), rank(mine.rank));
-        let (a, b) = (mine.narrow_tokens.max(1) as f64, theirs.narrow_tokens.max(1) as f64);
-        check(
-            (a / b).max(b / a) <= MOST_TOKENS,
-            "narrow tokens",
-            theirs.narrow_tokens.to_string(),
-            format!("{} within a factor of {MOST_TOKENS}", mine.narrow_tokens),
-        );
-        check(
-            theirs.most_repeats <= mine.most_repeats,
-            "passes over its narrow text",
-            theirs.most_repeats.to_string(),
-            format!("{} at most", mine.most_repeats),
-        );
+        let mut differences = trained.training.differences(&own.training);
+        if own.base != trained.base {
+            differences.insert(0, "base another one; expected the same weights".into());
+        }
+        let fault = |difference: String| format!("{}: {difference}, as {}", other.name, run.path().display());
+        faults.extend(differences.into_iter().map(fault));
     }
     InputError::unless_empty(faults)
 }
