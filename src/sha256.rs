@@ -27,7 +27,8 @@ pub fn sha256_path(path: &Path) -> Result<String> {
     for entry in entries {
         let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // A link to a folder around it would never end.
-        let leads_back = || entry.is_dir() && entry.canonicalize().is_ok_and(|folder| here.starts_with(folder));
+        let leads_back =
+            || entry.is_dir() && entry.canonicalize().is_ok_and(|folder| here.starts_with(folder));
         if is_leftover(&name) || leads_back() {
             continue;
         }

@@ -43,7 +43,8 @@ impl Prepared {
         let windows = Windows::cut(inputs.text, inputs.tokenizer, settings)?;
         windows.ids.iter().try_for_each(|ids| inputs.must_have(ids))?;
         let read = windows.probes(settings);
-        inputs.note_longer_than_context("diff.tokens: windows of diff.text", read.iter().map(|s| s.ids.len()));
+        inputs
+            .note_longer_than_context("diff.tokens: windows of diff.text", read.iter().map(|s| s.ids.len()));
         let reference: Vec<String> = inputs.pretraining.iter().chain(inputs.text).cloned().collect();
         let lexicon = (!inputs.narrow.is_empty())
             .then(|| Lexicon::new(inputs.narrow, &reference, settings.lexicon_size));

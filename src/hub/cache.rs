@@ -25,9 +25,8 @@ pub(super) fn path_in(variable: &str) -> Option<PathBuf> {
     for part in parts {
         let (name, rest) = match part.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
             Some(named) => named,
-            None => {
-                part.split_at(part.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(part.len()))
-            }
+            None => part
+                .split_at(part.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(part.len())),
         };
         match std::env::var(name) {
             Ok(value) => path.extend([value.as_str(), rest]),

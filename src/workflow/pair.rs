@@ -49,7 +49,15 @@ impl Pair {
         let other = match source::open_tuned(tuned, interrupt)? {
             Tuned::Adapter(dir) => {
                 // One loaded model: the adapter is switched off for the base.
-                let adapter = Adapter::read(&dir)?;
+                let mut adapter = Adapter::read(&dir)?;
+                let shared_ids = match pretrained.vocabulary() {
+                    Some(rows) => adapter.keep_vocabulary(rows)?.map(|of_tuned| {
+                        let shared = SharedIds { compared: rows, base: rows, tuned: of_tuned };
+                        note_shared(&shared, &pretrained.id, tuned);
+                        shared
+                    }),
+                    None => None,
+                };
                 let tuned_tokenizer = match recipe.diff.tokenizer {
                     WhoseTokenizer::Base => None,
                     WhoseTokenizer::Tuned => adapter_tokenizer(tuned, &dir)?,
@@ -60,7 +68,7 @@ impl Pair {
                 return Ok(Self {
                     pretrained,
                     tuned_sha256,
-                    shared_ids: None,
+                    shared_ids,
                     model,
                     other: None,
                     tuned_tokenizer,
@@ -146,13 +154,18 @@ fn note_other_base(adapter: &Adapter, base: &Pretrained) {
 fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Option<SharedIds> {
     let (of_base, of_tuned) = base.vocabulary().zip(tuned.vocabulary()).filter(|(b, t)| b != t)?;
     let compared = of_base.min(of_tuned);
-    progress::say(format_args!(
-        "note: {} has {of_base} ids, {} has {of_tuned}: they are compared on the {compared} that both have",
-        base.id, tuned.id
-    ));
+    let shared = SharedIds { compared, base: of_base, tuned: of_tuned };
+    note_shared(&shared, &base.id, &tuned.id);
     base.keep_vocabulary(compared);
     tuned.keep_vocabulary(compared);
-    Some(SharedIds { compared, base: of_base, tuned: of_tuned })
+    Some(shared)
+}
+
+fn note_shared(shared: &SharedIds, base: &str, tuned: &str) {
+    progress::say(format_args!(
+        "note: {base} has {} ids, {tuned} has {}: they are compared on the {} that both have",
+        shared.base, shared.tuned, shared.compared
+    ));
 }
 
 fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {

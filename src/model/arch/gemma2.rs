@@ -67,12 +67,8 @@ fn complete_config(metadata: &Metadata, config: &mut Value) -> Result<()> {
         let key = metadata.key("rope.freq_base_swa");
         bail!("{key} = {other}: not supported; expected {global}, the base of the other blocks");
     }
-    let defaults = GgufDefaults {
-        layers_of_27b: 46,
-        window: Some(4096),
-        full_every: 2,
-        caps: (Some(50.0), Some(30.0)),
-    };
+    let defaults =
+        GgufDefaults { layers_of_27b: 46, window: Some(4096), full_every: 2, caps: (Some(50.0), Some(30.0)) };
     complete_sandwich_config(metadata, config, &defaults)
 }
 
@@ -107,7 +103,8 @@ pub(super) fn complete_sandwich_config(
     config["query_pre_attn_scalar"] =
         json!(if layers == defaults.layers_of_27b { per_head } else { head_dim });
     // A window of 0 is none, as in llama.cpp.
-    let window = metadata.integer("attention.sliding_window").or(defaults.window).filter(|&window| window > 0);
+    let window =
+        metadata.integer("attention.sliding_window").or(defaults.window).filter(|&window| window > 0);
     config["sliding_window"] = json!(window);
     let sliding = match window {
         Some(_) => sliding_blocks(metadata, layers, defaults.full_every)?,

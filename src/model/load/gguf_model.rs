@@ -192,7 +192,9 @@ pub(in crate::model) fn has_no_window(metadata: &Metadata) -> Result<()> {
     match metadata.integer(name).filter(|&window| window > 0 && window < context) {
         Some(window) => {
             let key = metadata.key(name);
-            bail!("{key} = {window}: not supported for this architecture; use the model's Hugging Face folder")
+            bail!(
+                "{key} = {window}: not supported for this architecture; use the model's Hugging Face folder"
+            )
         }
         None => Ok(()),
     }

@@ -18,6 +18,11 @@ use crate::bail_input;
 use crate::ops::encoding::Encoding;
 use crate::ops::weight::{Matrix, Packed};
 
+/// The embeddings' name in a checkpoint.
+pub const EMBEDDINGS: &str = "model.embed_tokens.weight";
+/// The name of a head that is not tied to them.
+pub const HEAD: &str = "lm_head.weight";
+
 /// Named tensors, read on demand as f32 on the CPU.
 #[derive(Debug, Default)]
 pub struct Weights {
@@ -185,7 +190,9 @@ impl StoredTensor {
     /// Numbers from one place on, as the file has them.
     fn run(&self, start: usize, length: usize) -> Result<Vec<f32>> {
         let bytes = |elements| {
-            self.encoding.byte_len(elements).with_context(|| format!("{elements} numbers are no whole blocks"))
+            self.encoding
+                .byte_len(elements)
+                .with_context(|| format!("{elements} numbers are no whole blocks"))
         };
         let read = self.file.read(self.offset + bytes(start)?, usize::try_from(bytes(length)?)?)?;
         let mut values = vec![0f32; length];

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
-pub use crate::hub::aliases as table;
-pub use crate::hub::aliases::{ALIASES, Alias, AliasKind, Wheel, find, nearest};
 use super::hub;
 use crate::error::input_error;
+pub use crate::hub::aliases as table;
+pub use crate::hub::aliases::{ALIASES, Alias, AliasKind, Wheel, find, nearest};
 use crate::interrupt::Interrupt;
 
 /// An alias as `trainer models` lists it.

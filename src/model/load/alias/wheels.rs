@@ -14,9 +14,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use crate::hub::aliases::{Alias, AliasKind, Wheel};
 use crate::error::{InputError, Interrupted, input_error};
 use crate::hub::KEPT;
+use crate::hub::aliases::{Alias, AliasKind, Wheel};
 use crate::interrupt::Interrupt;
 use crate::model::load::hub;
 use crate::progress;
