@@ -405,6 +405,16 @@ fn a_tuned_model_with_added_tokens_is_compared_on_the_ids_that_both_have() {
     assert_eq!(found, expected, "the added rows change nothing");
     let (_, other) = diff("longer", &llama, "d2");
     assert_eq!(other["shared_ids"], json!({"compared": 288, "base": 296, "tuned": 288}));
+    // Two vocabularies that have nothing in common are not compared.
+    let path = lab.path("longer/tokenizer.json");
+    let mut tokenizer = read_json(&path);
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    for id in vocabulary.values_mut().filter(|id| (100..200).contains(&id.as_u64().unwrap())) {
+        *id = json!(299 - id.as_u64().unwrap());
+    }
+    fs::write(&path, tokenizer.to_string()).unwrap();
+    let args = ["diff", "--base", &llama, "--tuned", "longer", "--recipe", "recipe.toml", "--out", "d3"];
+    assert_says(&lab.refused(&args), &["100 of the 288", "other tokens", "cannot be compared"]);
     lab.succeed(&["report", "d1", "--out", "page.html"]);
     assert_says(&lab.read("page.html"), &["288 ids that both models have"]);
 }

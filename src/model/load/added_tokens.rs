@@ -12,8 +12,8 @@ use anyhow::{Result, anyhow};
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::folder::read_json;
 use crate::bail_input;
+use crate::json;
 
 /// The keys under which every tokenizer may name a token.
 const NAMED: [&str; 7] =
@@ -37,7 +37,7 @@ fn object(path: &Path) -> Result<Map<String, Value>> {
     if !path.is_file() {
         return Ok(Map::new());
     }
-    match read_json(path)? {
+    match json::must_read(path)? {
         Value::Object(map) => Ok(map),
         _ => bail_input!("{}: not an object", path.display()),
     }

@@ -384,7 +384,9 @@ fn add_tokens(tokenizer: &mut Tokenizer, header: &Header, tokens: &[String]) -> 
     }
     // llama.cpp overrides the kind of these where a converter did not know it.
     special.extend(ends(tokens, kinds).map(|(_, token)| AddedToken::from(token, true)));
+    // Gemma's runs of spaces are spelled with marks, and need no match of their own.
     let plain: Vec<AddedToken> = of_kind(USER_DEFINED)
+        .filter(|token| tokenizer.token_to_id(token).is_some())
         .map(|token| AddedToken::from(token.as_str(), false).normalized(false))
         .collect();
     tokenizer
