@@ -26,6 +26,15 @@ pub fn text(path: &Path) -> Result<Option<String>> {
     })
 }
 
+/// The document in a file that has to be there.
+///
+/// # Errors
+/// An [`crate::error::InputError`] if it cannot be read or is not JSON.
+pub fn must_read(path: &Path) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{}: {e}", path.display())))?;
+    serde_json::from_str(&text).map_err(|e| input_error(format!("{}: not JSON: {e}", path.display())))
+}
+
 /// The document in a file; `None` if there is no such file.
 ///
 /// # Errors

@@ -299,9 +299,11 @@ impl Corpus {
         places
     }
 
-    /// A line for each source with examples, trained on or held out, that are longer than the base's context.
-    pub fn longer_than_context(&self, base: &Pretrained) -> Vec<String> {
-        let of_pools = self.pools.iter().map(|pool| (format!("{}, examples", pool.name), &pool.examples));
+    /// A line for each source with examples, trained on or held out, that are longer than the base's context. The lengths of
+    /// the pools `unsampled`, which [`Self::stand_in_for_self`] made, are none of texts.
+    pub fn longer_than_context(&self, base: &Pretrained, unsampled: &[usize]) -> Vec<String> {
+        let pools = self.pools.iter().enumerate().filter(|(i, _)| !unsampled.contains(i));
+        let of_pools = pools.map(|(_, pool)| (format!("{}, examples", pool.name), &pool.examples));
         let held_out = [
             ("held-out narrow examples", &self.held_out_narrow),
             ("held-out pretraining examples", &self.held_out_pretraining),

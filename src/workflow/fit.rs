@@ -77,7 +77,7 @@ pub fn fit_into(recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrup
     for typed in &corpus.typed_specials {
         progress::say(format_args!("warning: {}", typed.text()));
     }
-    for text in corpus.longer_than_context(&base) {
+    for text in corpus.longer_than_context(&base, &[]) {
         progress::say(format_args!("warning: {text}"));
     }
     for text in recipe.measured_on_pretraining() {

@@ -51,7 +51,15 @@ impl Pair {
         let other = match source::open_tuned(tuned, interrupt)? {
             Tuned::Adapter(dir) => {
                 // One loaded model: the adapter is switched off for the base.
-                let adapter = Adapter::read(&dir)?;
+                let mut adapter = Adapter::read(&dir)?;
+                let shared_ids = match pretrained.vocabulary() {
+                    Some(rows) => adapter.keep_vocabulary(rows)?.map(|of_tuned| {
+                        let shared = SharedIds { compared: rows, base: rows, tuned: of_tuned };
+                        note_shared(&shared, &pretrained.id, tuned);
+                        shared
+                    }),
+                    None => None,
+                };
                 let tuned_tokenizer = match recipe.diff.tokenizer {
                     WhoseTokenizer::Base => None,
                     WhoseTokenizer::Tuned => adapter_tokenizer(tuned, &dir)?,
@@ -63,7 +71,7 @@ impl Pair {
                     pretrained,
                     tuned_sha256,
                     reference_sha256: BTreeMap::new(),
-                    shared_ids: None,
+                    shared_ids,
                     model,
                     compared_adapter: 0.0,
                     other: None,
@@ -73,7 +81,7 @@ impl Pair {
             Tuned::Model(other) => other,
         };
         let mut other = other;
-        let shared_ids = share_ids(&mut pretrained, &mut other);
+        let shared_ids = share_ids(&mut pretrained, &mut other)?;
         let model = CausalLm::load(&pretrained, &Tuning::Frozen, &device)?.0;
         let tuned_model = CausalLm::load(&other, &Tuning::Frozen, &device)?.0;
         must_match(&pretrained, &model, &other, &tuned_model)?;
@@ -213,18 +221,56 @@ fn note_other_base(adapter: &Adapter, base: &Pretrained) {
     }
 }
 
+/// Of so many ids one may stand for another token where vocabularies differ in length: a reserved token that got a name.
+const SAME_OF: usize = 20;
+
 /// Leaves both models the ids that both have, where one has more (tokens that were added for finetuning, rows that pad the
 /// table), and says so.
-fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Option<SharedIds> {
-    let (of_base, of_tuned) = base.vocabulary().zip(tuned.vocabulary()).filter(|(b, t)| b != t)?;
+///
+/// # Errors
+/// An [`crate::error::InputError`] if the models are of two architectures, or the ids are those of other tokens: one is no
+/// finetune of the other.
+fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Result<Option<SharedIds>> {
+    let vocabularies = base.vocabulary().zip(tuned.vocabulary());
+    let Some((of_base, of_tuned)) = vocabularies.filter(|(b, t)| b != t) else { return Ok(None) };
     let compared = of_base.min(of_tuned);
-    progress::say(format_args!(
-        "note: {} has {of_base} ids, {} has {of_tuned}: they are compared on the {compared} that both have",
-        base.id, tuned.id
-    ));
+    let kind = |model: &Pretrained| model.config["model_type"].as_str().unwrap_or_default().to_string();
+    if kind(base) != kind(tuned) {
+        bail_input!(
+            "{} is a {} of {of_base} ids, {} a {} of {of_tuned}: they cannot be compared",
+            base.id,
+            kind(base),
+            tuned.id,
+            kind(tuned)
+        );
+    }
+    let token = |model: &Pretrained, id: usize| model.tokenizer.id_to_token(id as u32);
+    let others: Vec<usize> = (0..compared)
+        .filter(|&id| token(base, id).zip(token(tuned, id)).is_some_and(|(b, t)| b != t))
+        .collect();
+    if let (Some(&first), true) = (others.first(), others.len() * SAME_OF > compared) {
+        bail_input!(
+            "{} has {of_base} ids and {} has {of_tuned}, and {} of the {compared} that both have stand for other tokens (the \
+             first: {first}, {:?} and {:?}): they cannot be compared",
+            base.id,
+            tuned.id,
+            others.len(),
+            token(base, first).unwrap_or_default(),
+            token(tuned, first).unwrap_or_default()
+        );
+    }
+    let shared = SharedIds { compared, base: of_base, tuned: of_tuned };
+    note_shared(&shared, &base.id, &tuned.id);
     base.keep_vocabulary(compared);
     tuned.keep_vocabulary(compared);
-    Some(SharedIds { compared, base: of_base, tuned: of_tuned })
+    Ok(Some(shared))
+}
+
+fn note_shared(shared: &SharedIds, base: &str, tuned: &str) {
+    progress::say(format_args!(
+        "note: {base} has {} ids, {tuned} has {}: they are compared on the {} that both have",
+        shared.base, shared.tuned, shared.compared
+    ));
 }
 
 fn must_match(base: &Pretrained, b: &CausalLm, tuned: &Pretrained, t: &CausalLm) -> Result<()> {

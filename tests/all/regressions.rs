@@ -272,7 +272,7 @@ fn paths_of_the_command_line_are_those_of_the_current_folder() {
     change_model(&tiny("llama"), &lab.path("plain"), |_| {});
     fs::create_dir(lab.path("recipes")).unwrap();
     let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
-    let recipe = recipe.replace(tiny("llama").to_str().unwrap(), "bases/small");
+    let recipe = recipe.replace(tiny("llama").to_str().unwrap(), "../bases/small");
     let recipe = recipe.replace("[\"", "[\"../").replace("./embedder", "../embedder");
     lab.write("recipes/recipe.toml", recipe);
     for (out, set) in

@@ -685,6 +685,29 @@ fn byte_level_text_is_split_as_the_file_says() -> Result<()> {
     Ok(())
 }
 
+/// Control tokens that are not spelled in GPT-2's alphabet (DeepSeek's are not) were cut to pieces; so were user-defined ones.
+#[test]
+fn a_token_that_stays_whole_may_have_any_letters() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("m.gguf");
+    let tokens = texts(&["<|end|>", "h", "i", "hi", "Ġ", "Ġhi", "<｜User▁x｜>", "é é"]);
+    let changes = [
+        ("tokenizer.ggml.tokens", Some(tokens.clone())),
+        ("tokenizer.ggml.token_type", Some(integers(&[3, 1, 1, 1, 1, 1, 3, 4]))),
+        ("tokenizer.ggml.eot_token_id", None),
+        ("tokenizer.ggml.padding_token_id", None),
+    ];
+    let metadata = changed(&[sizes("qwen2"), byte_level()].concat(), &changes);
+    let model = opened(&path, &metadata)?;
+    let text = "hi<｜User▁x｜> hié é";
+    assert_eq!(encode(&model, text), [3, 6, 5, 7]);
+    assert_eq!(model.tokenizer.decode(&[3, 6, 5, 7], false).expect("decodes"), text);
+    let twice = texts(&["<|end|>", "h", "i", "hi", "Ġ", "Ġhi", "h", "é é"]);
+    let message = fault_of(opened(&path, &changed(&metadata, &[("tokenizer.ggml.tokens", Some(twice))])));
+    assert!(message.contains("\"h\" is listed twice"), "{message}");
+    Ok(())
+}
+
 /// A space in front of what follows a special token, and none where the file says so, as llama.cpp and Llama 2's own
 /// tokenizer have it; the reader of transformers puts one in front of the text only.
 #[test]

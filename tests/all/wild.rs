@@ -232,7 +232,7 @@ fn a_number_that_is_none_is_named_before_anything_is_written() {
     let e = lab.refused(&fit_with(&["data.narrow=nan.jsonl"]));
     assert_says(&e, &["nan.jsonl:2", "NaN or Infinity at column"]);
     write_weighted_turn(&lab.path("nan.parquet"), f64::NAN);
-    let e = lab.refused(&fit_with(&["data.narrow=nan.parquet", "data.chat_template=chatml"]));
+    let e = lab.refused(&fit_with(&["data.narrow=nan.parquet"]));
     assert_says(&e, &["nan.parquet: row 0: weight is NaN"]);
 }
 
@@ -405,8 +405,48 @@ fn a_tuned_model_with_added_tokens_is_compared_on_the_ids_that_both_have() {
     assert_eq!(found, expected, "the added rows change nothing");
     let (_, other) = diff("longer", &llama, "d2");
     assert_eq!(other["shared_ids"], json!({"compared": 288, "base": 296, "tuned": 288}));
+    // Two vocabularies that have nothing in common are not compared.
+    let path = lab.path("longer/tokenizer.json");
+    let mut tokenizer = read_json(&path);
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    for id in vocabulary.values_mut().filter(|id| (100..200).contains(&id.as_u64().unwrap())) {
+        *id = json!(299 - id.as_u64().unwrap());
+    }
+    fs::write(&path, tokenizer.to_string()).unwrap();
+    let args = ["diff", "--base", &llama, "--tuned", "longer", "--recipe", "recipe.toml", "--out", "d3"];
+    assert_says(&lab.refused(&args), &["100 of the 288", "other tokens", "cannot be compared"]);
     lab.succeed(&["report", "d1", "--out", "page.html"]);
     assert_says(&lab.read("page.html"), &["288 ids that both models have"]);
+}
+
+/// An adapter that was trained after tokens were added brings the longer embeddings and head, which its config does not name.
+#[test]
+fn an_adapter_with_added_tokens_is_compared_on_the_ids_that_both_have() {
+    let lab = Lab::new();
+    let run = lab.fit("run", &["train.lora.modules_to_save=['embed_tokens', 'lm_head']"]);
+    copy_folder(&run.join("adapter"), &lab.path("a"));
+    let mut tensors = read_tensors(&lab.path("a/adapter_model.safetensors"));
+    for name in [EMBEDDINGS, HEAD] {
+        let name = format!("base_model.model.{name}");
+        let more = Tensor::full(3f32, (8, tensors[&name].dims()[1]), &Device::Cpu).unwrap();
+        let longer = Tensor::cat(&[&tensors[&name], &more], 0).unwrap();
+        tensors.insert(name, longer);
+    }
+    candle_core::safetensors::save(&tensors, lab.path("a/adapter_model.safetensors")).unwrap();
+    change_json(&lab.path("a/adapter_config.json"), &[("modules_to_save", Value::Null)]);
+    let llama = tiny("llama").to_string_lossy().into_owned();
+    let diff = |tuned: &str, out: &str| {
+        let args = ["diff", "--base", &llama, "--tuned", tuned, "--recipe", "recipe.toml", "--out", out];
+        let said = lab.succeed(&args).stderr;
+        (said, read_json(&lab.path(out).join("readability.json")))
+    };
+    let (_, expected) = diff("run/adapter", "d0");
+    let (said, found) = diff("a", "d1");
+    assert_says(&said, &["has 288 ids", "a has 296", "288 that both have"]);
+    assert_eq!(found["shared_ids"], json!({"compared": 288, "base": 288, "tuned": 296}));
+    for key in ["delta_norm", "logit_lens", "steering"] {
+        assert_eq!(found[key], expected[key], "{key}");
+    }
 }
 
 /// Texts of several contexts were trained on, and generated from, without a word (alignment-handbook#32,

@@ -153,7 +153,7 @@ impl Inspection {
         for typed in &corpus.typed_specials {
             warnings.push(Warning { kind: WarningKind::TypedSpecial, text: typed.text() });
         }
-        let longer = corpus.longer_than_context(base).into_iter();
+        let longer = corpus.longer_than_context(base, unsampled).into_iter();
         warnings.extend(longer.map(|text| Warning { kind: WarningKind::LongerThanContext, text }));
         let texts = recipe.measured_on_pretraining().into_iter();
         warnings.extend(texts.map(|text| Warning { kind: WarningKind::MeasuredOnPretraining, text }));

@@ -12,8 +12,8 @@ use anyhow::{Result, anyhow};
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::folder::read_json;
 use crate::bail_input;
+use crate::json;
 
 /// The keys under which every tokenizer may name a token.
 const NAMED: [&str; 7] =
@@ -37,7 +37,7 @@ fn object(path: &Path) -> Result<Map<String, Value>> {
     if !path.is_file() {
         return Ok(Map::new());
     }
-    match read_json(path)? {
+    match json::must_read(path)? {
         Value::Object(map) => Ok(map),
         _ => bail_input!("{}: not an object", path.display()),
     }
@@ -52,6 +52,13 @@ impl TokenNotes {
     pub fn read(dir: &Path) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
         let mut settings = object(&config_path)?;
+        // The older key is renamed before other files count.
+        if is_nothing(settings.get("extra_special_tokens"))
+            && let Some(list) = settings.remove("additional_special_tokens")
+        {
+            settings.insert("extra_special_tokens".into(), list);
+        }
+        let mut tabled = take_table(&mut settings);
         let mut listed = BTreeMap::new();
         let decoder = settings.get("added_tokens_decoder").cloned();
         if let Some(decoder) = &decoder {
@@ -69,9 +76,10 @@ impl TokenNotes {
             }
         } else {
             merge_map(&mut settings, object(&dir.join("special_tokens_map.json"))?);
+            tabled.extend(take_table(&mut settings));
         }
         let extra = extra(&settings, &config_path)?;
-        let named = named(&settings, &config_path)?;
+        let named = named(&settings, &tabled, &config_path)?;
         if decoder.is_none() {
             let path = dir.join("added_tokens.json");
             for (text, id) in object(&path)? {
@@ -110,11 +118,12 @@ impl TokenNotes {
         for token in &mut tokens {
             token.special |= names(&token.content);
         }
-        for token in self.named.iter().chain(&self.extra) {
-            if !is_known(tokenizer, &token.content) && !tokens.iter().any(|t| t.content == token.content) {
-                tokens.push(token.clone());
-            }
-        }
+        // Of a token that is named twice the last one decides how it is matched.
+        let is_listed = |text: &str| tokens.iter().any(|token| token.content == text);
+        let more = self.named.iter().chain(&self.extra);
+        let more = more.filter(|token| !is_listed(&token.content) && !is_known(tokenizer, &token.content));
+        let more: Vec<AddedToken> = more.cloned().collect();
+        tokens.extend(more);
         tokenizer
             .add_tokens(tokens)
             .map_err(|e| anyhow!("cannot add the tokens of tokenizer_config.json: {e}"))?;
@@ -139,33 +148,47 @@ fn merge_map(settings: &mut Map<String, Value>, map: Map<String, Value>) {
     }
 }
 
-/// The special tokens without a name: `extra_special_tokens`, or the older `additional_special_tokens`.
-fn extra(settings: &Map<String, Value>, path: &Path) -> Result<Vec<AddedToken>> {
-    let is_given = |value: &&Value| match value {
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(names) => !names.is_empty(),
-        value => !value.is_null(),
-    };
-    let keys = ["extra_special_tokens", "additional_special_tokens"];
-    let Some(key) = keys.into_iter().find(|key| settings.get(*key).filter(is_given).is_some()) else {
-        return Ok(Vec::new());
-    };
-    let list: Vec<&Value> = match &settings[key] {
-        Value::Array(list) => list.iter().collect(),
-        Value::Object(names) => names.values().collect(),
-        found => bail_input!("{}: {key} is {found}; expected a list of tokens", path.display()),
-    };
-    list.into_iter().map(|token| named_token(token, key, path)).collect()
+/// Takes tokens with names of the tokenizer's own out of the settings: a table in place of the list.
+fn take_table(settings: &mut Map<String, Value>) -> Map<String, Value> {
+    let Some(Value::Object(table)) = settings.get("extra_special_tokens") else { return Map::new() };
+    let table = table.clone();
+    settings.remove("extra_special_tokens");
+    table
 }
 
-/// The tokens under names: those that every tokenizer may have, and other texts under keys that end in `_token`.
-fn named(settings: &Map<String, Value>, path: &Path) -> Result<Vec<AddedToken>> {
-    let is_own = |key: &str, value: &Value| key.ends_with("_token") && value.is_string();
-    settings
-        .iter()
-        .filter(|(key, value)| !value.is_null() && (NAMED.contains(&key.as_str()) || is_own(key, value)))
-        .map(|(key, token)| named_token(token, key, path))
-        .collect()
+/// Whether a list or table of tokens is missing or empty.
+fn is_nothing(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(Value::Object(names)) => names.is_empty(),
+        Some(_) => false,
+    }
+}
+
+/// The special tokens without a name: the list `extra_special_tokens`, or where that key is missing the older
+/// `additional_special_tokens`.
+fn extra(settings: &Map<String, Value>, path: &Path) -> Result<Vec<AddedToken>> {
+    let keys = ["extra_special_tokens", "additional_special_tokens"];
+    let Some(key) = keys.into_iter().find(|key| settings.contains_key(*key)) else { return Ok(Vec::new()) };
+    match &settings[key] {
+        Value::Array(list) => list.iter().map(|token| named_token(token, key, path)).collect(),
+        Value::Null => Ok(Vec::new()),
+        found => bail_input!("{}: {key} is {found}; expected a list of tokens", path.display()),
+    }
+}
+
+/// The tokens under names: those that every tokenizer may have, then other texts under keys that end in `_token`, and those
+/// that stood in a table.
+fn named(settings: &Map<String, Value>, tabled: &Map<String, Value>, path: &Path) -> Result<Vec<AddedToken>> {
+    let usual = NAMED.iter().filter_map(|key| Some((*key, settings.get(*key)?)));
+    let is_own = |(key, value): &(&String, &Value)| {
+        key.ends_with("_token") && value.is_string() && !NAMED.contains(&key.as_str())
+    };
+    let own = settings.iter().filter(is_own).map(|(key, value)| (key.as_str(), value));
+    let tabled = tabled.iter().map(|(key, value)| (key.as_str(), value));
+    let given = usual.chain(own).chain(tabled).filter(|(_, token)| !token.is_null());
+    given.map(|(key, token)| named_token(token, key, path)).collect()
 }
 
 fn named_token(token: &Value, key: &str, path: &Path) -> Result<AddedToken> {

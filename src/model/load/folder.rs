@@ -14,6 +14,7 @@ use tokenizers::{PostProcessorWrapper, Tokenizer};
 use super::added_tokens::{TokenNotes, tokenizer_file};
 use super::weights::{NamedTensors, StoredTensor, Undo, WeightFile, element_count};
 use crate::error::InputError;
+use crate::json;
 use crate::ops::encoding::Encoding;
 
 /// A safetensors header is JSON of at most this many bytes (the limit of the format's own library).
@@ -66,7 +67,7 @@ pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Names of the shards that an index file lists, sorted, each once.
 pub(crate) fn shard_names(index: &Path) -> Result<Vec<String>> {
-    let json = read_json(index)?;
+    let json = json::must_read(index)?;
     let map = weight_map(&json)
         .ok_or_else(|| crate::error::input_error(format!("{}: no \"weight_map\"", index.display())))?;
     let mut names: Vec<String> = map.into_values().collect();
@@ -100,7 +101,7 @@ pub(crate) fn weights(dir: &Path, files: &[PathBuf]) -> Result<NamedTensors> {
     // An index beside the one file is of an earlier saving.
     let is_sharded = !files.iter().any(|file| file.file_name().is_some_and(|name| name == SINGLE));
     if faults.is_empty() && is_sharded {
-        let promised = weight_map(&read_json(&index)?).unwrap_or_default();
+        let promised = weight_map(&json::must_read(&index)?).unwrap_or_default();
         for (tensor, file) in promised {
             if weights.shape(&tensor).is_none() {
                 faults.push(format!("{}: tensor {tensor} is not in {file}", index.display()));
@@ -178,14 +179,14 @@ fn add_safetensors(path: &Path, weights: &mut NamedTensors) -> Result<()> {
 /// # Errors
 /// An [`InputError`] if `config.json` is missing or a file is not JSON.
 pub(crate) fn parts(dir: &Path) -> Result<Parts> {
-    let mut config = read_json(&dir.join("config.json"))?;
+    let mut config = json::must_read(&dir.join("config.json"))?;
     if !config.is_object() {
         crate::bail_input!("{}: not an object", dir.join("config.json").display());
     }
     spell_out_rope(&mut config);
     let optional = |name: &str| -> Result<Value> {
         let path = dir.join(name);
-        if path.is_file() { read_json(&path) } else { Ok(Value::Null) }
+        if path.is_file() { json::must_read(&path) } else { Ok(Value::Null) }
     };
     let notes = TokenNotes::read(dir)?;
     let generation = optional("generation_config.json")?;
@@ -344,17 +345,6 @@ fn keep_whitespace(processor: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(keep_whitespace),
         _ => {}
     }
-}
-
-/// Reads a JSON file.
-///
-/// # Errors
-/// An [`InputError`] if it is missing or not JSON.
-pub(crate) fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| crate::error::input_error(format!("{}: {e}", path.display())))?;
-    serde_json::from_str(&text)
-        .map_err(|e| crate::error::input_error(format!("{}: not JSON: {e}", path.display())))
 }
 
 #[cfg(test)]

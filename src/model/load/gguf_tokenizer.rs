@@ -4,7 +4,7 @@
 //! missing (normaliser, pre-tokeniser, decoder) follows from `tokenizer.ggml.model` and `.pre`. The rules
 //! are those of llama.cpp (`llama_vocab::impl::load`), and of the tokenizers of the models that it means by
 //! these names. The reader of transformers 5.24 (`integrations/gguf/gguf_tokenizer_mapping.py`) differs: it
-//! knows no rule for `smollm`, adds no beginning token for `llama-bpe`, merges what Llama 3 has as a token,
+//! knows no rule for `smollm`, cuts control tokens with letters that GPT-2's alphabet lacks (DeepSeek's), adds no beginning token for `llama-bpe`, merges what Llama 3 has as a token,
 //! and drops Qwen2's NFC. A name that is not known here is refused, since its split would be a guess.
 
 use std::collections::HashSet;
@@ -121,6 +121,10 @@ pub(crate) fn build(header: &Header) -> Result<(Tokenizer, GgufSpecialTokens)> {
     let kind = header.text("tokenizer.ggml.model").context("tokenizer.ggml.model is missing")?;
     let architecture = header.text("general.architecture").unwrap_or_default();
 
+    let mut seen = HashSet::new();
+    if let Some(twice) = tokens.iter().find(|token| !seen.insert(token.as_str())) {
+        bail!("tokenizer.ggml.tokens: {twice:?} is listed twice");
+    }
     let named = header.text("tokenizer.ggml.pre");
     let split = match (kind, named) {
         ("gpt2", None) => bail!(
@@ -141,7 +145,7 @@ pub(crate) fn build(header: &Header) -> Result<(Tokenizer, GgufSpecialTokens)> {
         "llama" => sentencepiece(header, tokens)?,
         other => bail!("tokenizers of kind {other:?} cannot be rebuilt (gpt2 and llama can)"),
     };
-    add_tokens(&mut tokenizer, header, tokens, kind == "gpt2")?;
+    add_tokens(&mut tokenizer, header, tokens)?;
 
     let special = special_tokens(header, tokens)?;
     // What a file does not say, its kind of vocabulary does.
@@ -163,8 +167,14 @@ pub(crate) fn build(header: &Header) -> Result<(Tokenizer, GgufSpecialTokens)> {
 /// Byte-level BPE, as GPT-2, SmolLM2, Qwen and Llama 3 use it.
 fn byte_level(header: &Header, tokens: &[String], split: &Split) -> Result<Tokenizer> {
     let alphabet = ByteAlphabet::new();
-    let vocab: Vocab =
-        tokens.iter().enumerate().map(|(id, token)| (alphabet.respell(token), id as u32)).collect();
+    // What stays whole is written as it stands in a text, the others in the byte alphabet.
+    let kinds = kinds(header, tokens)?;
+    let is_whole = |id: usize| kinds.get(id).is_some_and(|kind| [CONTROL, USER_DEFINED].contains(kind));
+    let spelled = |id: usize, token: &str| match is_whole(id) {
+        true => token.to_string(),
+        false => alphabet.respell(token),
+    };
+    let vocab: Vocab = tokens.iter().enumerate().map(|(id, token)| (spelled(id, token), id as u32)).collect();
     let merges = stated_merges(header, &vocab)?
         .context("tokenizer.ggml.merges is missing (byte-level BPE needs it)")?;
     let model = BPE::builder()
@@ -354,16 +364,11 @@ fn implied_merges(vocab: &Vocab, score: impl Fn(u32) -> f64 + Sync) -> Merges {
 
 /// Makes the tokens that must stay whole known to the tokenizer: control tokens as special ones,
 /// user-defined ones as plain ones.
-fn add_tokens(tokenizer: &mut Tokenizer, header: &Header, tokens: &[String], byte_level: bool) -> Result<()> {
-    let alphabet = ByteAlphabet::new();
+fn add_tokens(tokenizer: &mut Tokenizer, header: &Header, tokens: &[String]) -> Result<()> {
     let kinds = kinds(header, tokens)?;
     let of_kind = |kind| tokens.iter().zip(kinds).filter(move |&(_, &k)| k == kind).map(|(token, _)| token);
-    // Every real token of a byte-level vocabulary is spelled in the byte alphabet; a "control" token
-    // that is not is a known mislabelling of llama.cpp.
-    let mut special: Vec<AddedToken> = of_kind(CONTROL)
-        .filter(|token| !byte_level || alphabet.spells(token))
-        .map(|token| AddedToken::from(token.as_str(), true))
-        .collect();
+    let mut special: Vec<AddedToken> =
+        of_kind(CONTROL).map(|token| AddedToken::from(token.as_str(), true)).collect();
     let keys = [
         "bos_token_id",
         "eos_token_id",
@@ -379,6 +384,7 @@ fn add_tokens(tokenizer: &mut Tokenizer, header: &Header, tokens: &[String], byt
     }
     // llama.cpp overrides the kind of these where a converter did not know it.
     special.extend(ends(tokens, kinds).map(|(_, token)| AddedToken::from(token, true)));
+    // Gemma's runs of spaces are spelled with marks, and need no match of their own.
     let plain: Vec<AddedToken> = of_kind(USER_DEFINED)
         .filter(|token| tokenizer.token_to_id(token).is_some())
         .map(|token| AddedToken::from(token.as_str(), false).normalized(false))

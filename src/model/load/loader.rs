@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use super::weights::NamedTensors;
+pub use super::weights::{EMBEDDINGS, HEAD};
 use crate::error::InputError;
 use crate::model::arch::layers::{GatedMlp, Linear, Parameter, RmsNorm, SelfAttention};
 use crate::model::lora::low_rank::{Dora, LowRank};
@@ -22,11 +23,6 @@ use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::Activation;
 use crate::ops::rope::Rotary;
 use crate::ops::weight::Matrix;
-
-/// The embeddings' name in a checkpoint.
-pub const EMBEDDINGS: &str = "model.embed_tokens.weight";
-/// The name of a head that is not tied to them.
-pub const HEAD: &str = "lm_head.weight";
 
 /// Which weights learn.
 pub enum Tuning<'a> {

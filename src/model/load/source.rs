@@ -13,7 +13,7 @@ pub use super::weights::NamedTensors;
 pub use crate::sha256::{sha256_file, sha256_path};
 
 use super::hub::HubModel;
-use super::loader::{EMBEDDINGS, HEAD};
+use super::weights::{EMBEDDINGS, HEAD};
 use super::{alias, folder, gguf_keys, gguf_model, gguf_split, gguf_tokenizer, tied};
 use crate::data::chat_template::{self, ChatTemplate};
 use crate::data::conversation::{Conversation, Message};
@@ -23,6 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::model::arch;
 use crate::model::device::device;
 use crate::recipe::{CHAT_TEMPLATES, ModelDtype};
+use crate::text_file::is_leftover;
 
 /// A pretrained model as every source delivers it.
 #[derive(Debug)]
@@ -371,6 +372,7 @@ fn gguf_files(dir: &Path) -> Result<Vec<PathBuf>> {
         .map_err(|e| input_error(format!("{}: {e}", dir.display())))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|file| file.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")))
+        .filter(|file| file.file_name().is_some_and(|name| !is_leftover(&name.to_string_lossy())))
         .collect();
     files.sort();
     Ok(gguf_split::first_parts(files))

@@ -7,8 +7,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::loader::{EMBEDDINGS, HEAD};
-use super::weights::NamedTensors;
+use super::weights::{EMBEDDINGS, HEAD, NamedTensors};
 use crate::progress;
 
 /// Makes configuration and weights of the model `id` agree: afterwards `tie_word_embeddings` is true or false, and where it

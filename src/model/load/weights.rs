@@ -18,6 +18,11 @@ use crate::bail_input;
 use crate::ops::encoding::Encoding;
 use crate::ops::weight::{Matrix, Packed};
 
+/// The embeddings' name in a checkpoint.
+pub const EMBEDDINGS: &str = "model.embed_tokens.weight";
+/// The name of a head that is not tied to them.
+pub const HEAD: &str = "lm_head.weight";
+
 /// Named tensors, read on demand as f32 on the CPU.
 #[derive(Debug, Default)]
 pub struct NamedTensors {

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
 use super::load::checkpoint::read_safetensors;
+use super::load::weights::{EMBEDDINGS, HEAD};
 pub use super::lora::config::LoraConfig;
 use super::trainables::Trainables;
 use crate::bail_input;
@@ -57,8 +58,32 @@ impl Adapter {
             let short = name.strip_prefix(PREFIX).unwrap_or(&name).replace(".default.weight", ".weight");
             tensors.insert(short, tensor.to_dtype(candle_core::DType::F32)?);
         }
+        // Where tokens were added before training, PEFT stores embeddings and head whole without a word in the config
+        // (`save_embedding_layers`): to the model it is as if they were among the modules to save.
+        let mut config = config;
+        for (name, module) in [(EMBEDDINGS, "embed_tokens"), (HEAD, "lm_head")] {
+            if tensors.contains_key(name) && config.saves(name) == 0 {
+                config.modules_to_save.push(module.to_string());
+            }
+        }
         let base_model = json["base_model_name_or_path"].as_str().map(str::to_string);
         Ok(Self { config, base_model, tensors })
+    }
+
+    /// Leaves of embeddings and head that the adapter brings the first `rows` ids; gives how many it has, where it has more.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn keep_vocabulary(&mut self, rows: usize) -> Result<Option<usize>> {
+        let mut had = None;
+        for name in [EMBEDDINGS, HEAD] {
+            let Some(tensor) = self.tensors.get_mut(name).filter(|t| t.dims().first() > Some(&rows)) else {
+                continue;
+            };
+            had = had.max(tensor.dims().first().copied());
+            *tensor = tensor.narrow(0, 0, rows)?.contiguous()?;
+        }
+        Ok(had)
     }
 
     /// Reads the adapter that training with `config` starts from. Tensors that `config` does not ask for, and
