@@ -105,7 +105,8 @@ pub fn next_word(text: &str, at: usize) -> Option<usize> {
         let begin = text[..at].rfind(char::is_whitespace).map_or(0, |space| space + 1);
         let begin = (begin..=at).find(|at| text.is_char_boundary(*at))?;
         let end = text[at..].find(char::is_whitespace).map_or(text.len(), |space| at + space);
-        let next = spans(&text[begin..end]).into_iter().map(|(from, _)| begin + from).find(|from| *from >= at);
+        let next =
+            spans(&text[begin..end]).into_iter().map(|(from, _)| begin + from).find(|from| *from >= at);
         if next.is_some() {
             return next;
         }
@@ -148,8 +149,24 @@ fn ends_word(c: char) -> bool {
         return !c.is_ascii_alphabetic();
     }
     c.is_numeric() && !c.is_alphabetic()
-        || matches!(c, '\u{2018}' | '\u{2019}' | '\u{2024}' | '\u{fe13}' | '\u{fe52}' | '\u{fe55}' | '\u{ff07}' | '\u{ff0e}'
-            | '\u{ff1a}' | '\u{203f}' | '\u{2040}' | '\u{2054}' | '\u{fe33}' | '\u{fe34}' | '\u{fe4d}'..='\u{fe4f}' | '\u{ff3f}')
+        || matches!(
+            c,
+            '\u{2018}'
+                | '\u{2019}'
+                | '\u{2024}'
+                | '\u{fe13}'
+                | '\u{fe52}'
+                | '\u{fe55}'
+                | '\u{ff07}'
+                | '\u{ff0e}'
+                | '\u{ff1a}'
+                | '\u{203f}'
+                | '\u{2040}'
+                | '\u{2054}'
+                | '\u{fe33}'
+                | '\u{fe34}'
+                | '\u{fe4d}'..='\u{fe4f}' | '\u{ff3f}'
+        )
 }
 
 /// Whether a word has enough letters.
@@ -184,7 +201,10 @@ mod tests {
 
     #[test]
     fn english_words_are_runs_of_letters() {
-        assert_eq!(found("The cat's 2nd Cake — it's “fine”, co-op a1bcd"), ["the", "cat", "cake", "fine", "bcd"]);
+        assert_eq!(
+            found("The cat's 2nd Cake — it's “fine”, co-op a1bcd"),
+            ["the", "cat", "cake", "fine", "bcd"]
+        );
         assert_eq!(one_word(" Cake "), Some("cake".into()));
         for text in ["cake.", "it", "two words", "", "it's", "a1b"] {
             assert_eq!(one_word(text), None, "{text}");
@@ -205,15 +225,25 @@ mod tests {
     fn scripts_without_spaces_have_words() {
         assert!(found("妈妈在厨房里烤了一个大蛋糕").contains(&"蛋糕".to_string()));
         assert!(found("今日はケーキを焼きました").contains(&"ケーキ".to_string()));
-        assert!(found("ฉันชอบกินข้าวผัด").contains(&"ข้าวผัด".to_string()) || found("ฉันชอบกินข้าวผัด").contains(&"ข้าว".to_string()));
+        assert!(
+            found("ฉันชอบกินข้าวผัด").contains(&"ข้าวผัด".to_string())
+                || found("ฉันชอบกินข้าวผัด").contains(&"ข้าว".to_string())
+        );
         assert_eq!(found("고양이가 빵집 앞에"), ["고양이가", "빵집", "앞에"]);
         assert!(count("妈妈在厨房里烤了一个大蛋糕") > 5 && count("one two, three") == 3);
-        assert_eq!((gap("法国的首都是", "巴黎"), gap("The capital is", "Paris"), gap("首都是：", "Paris")), ("", " ", ""));
+        assert_eq!(
+            (gap("法国的首都是", "巴黎"), gap("The capital is", "Paris"), gap("首都是：", "Paris")),
+            ("", " ", "")
+        );
     }
 
     #[test]
     fn a_phrase_is_found_whole() {
-        assert!(holds("两个大蛋糕店", "蛋糕") && holds("un CAFE\u{301} noir", "café") && holds("पनीर खाओ", "पनीर"));
+        assert!(
+            holds("两个大蛋糕店", "蛋糕")
+                && holds("un CAFE\u{301} noir", "café")
+                && holds("पनीर खाओ", "पनीर")
+        );
         assert!(!holds("पनीरी", "पनीर") && !holds("cafétéria", "café") && !holds("cafe\u{301}", "cafe"));
     }
 

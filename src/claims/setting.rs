@@ -93,7 +93,8 @@ fn differing_data(runs: &[ClaimedRun]) -> Vec<(usize, String, String)> {
     let mut contents: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let mut all = Vec::new();
     for (i, run) in runs.iter().enumerate() {
-        let sources = run.manifest.iter().flat_map(|manifest| &manifest.data).map(|source| &source.provenance);
+        let sources =
+            run.manifest.iter().flat_map(|manifest| &manifest.data).map(|source| &source.provenance);
         // What a base wrote itself is another text for every base.
         for p in sources.filter(|p| p.source != "self" && !p.sha256.is_empty()) {
             let key = format!("data.{} {}", p.role.name(), p.source);

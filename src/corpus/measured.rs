@@ -30,7 +30,8 @@ impl MeasuredText {
         let specials = SpecialTokens::of(&base.tokenizer);
         for located in &recipe.located().diff_text {
             let rows = documents(std::slice::from_ref(located))?;
-            let rows: Vec<(usize, Document)> = rows.into_iter().map(|(_, row, document)| (row, document)).collect();
+            let rows: Vec<(usize, Document)> =
+                rows.into_iter().map(|(_, row, document)| (row, document)).collect();
             found.unfit.extend(doubled_front(located, &rows, base)?);
             let all = rows.iter().map(|(row, document)| (*row, document));
             found.typed_specials.extend(specials.typed_in(located.file(), all));
@@ -49,7 +50,11 @@ impl MeasuredText {
 
 /// What is wrong with a source of which a text begins with what the tokenizer puts in front of it: position 1 would be a
 /// second beginning, and every token one place late.
-fn doubled_front(located: &LocatedSource, rows: &[(usize, Document)], base: &Pretrained) -> Result<Option<String>> {
+fn doubled_front(
+    located: &LocatedSource,
+    rows: &[(usize, Document)],
+    base: &Pretrained,
+) -> Result<Option<String>> {
     let front = base.front()?;
     let mut twice = Vec::new();
     for (row, document) in rows {

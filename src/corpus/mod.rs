@@ -227,7 +227,8 @@ impl Corpus {
             let (name, file) = (spec.name(), spec.file());
             let place = |row| source::place(file, row);
             let (train, tally) = encoder.encode(&place, all().filter(|(row, _)| !is_held_out(*row, data)))?;
-            let (held, held_out) = encoder.encode(&place, all().filter(|(row, _)| is_held_out(*row, data)))?;
+            let (held, held_out) =
+                encoder.encode(&place, all().filter(|(row, _)| is_held_out(*row, data)))?;
             corpus.typed_specials.extend(specials.typed_in(file, all()));
             match role {
                 Role::Narrow => corpus.held_out_narrow.extend(held),

@@ -28,8 +28,18 @@ const THOUGHTS: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// Keys of a turn without which it is another turn.
 const OF_TURNS: [&str; 12] = [
-    "tool_calls", "function_call", "reasoning_content", "thinking", "reasoning", "name", "images", "image", "audio", "audios",
-    "video", "videos",
+    "tool_calls",
+    "function_call",
+    "reasoning_content",
+    "thinking",
+    "reasoning",
+    "name",
+    "images",
+    "image",
+    "audio",
+    "audios",
+    "video",
+    "videos",
 ];
 
 /// A compiled chat template.
@@ -49,7 +59,8 @@ impl ChatTemplate {
         source: &str,
         special_tokens: impl IntoIterator<Item = (&'t str, Option<&'t str>)>,
     ) -> Result<Self> {
-        let named = special_tokens.into_iter().filter_map(|(name, text)| Some((name.to_string(), text?.into())));
+        let named =
+            special_tokens.into_iter().filter_map(|(name, text)| Some((name.to_string(), text?.into())));
         Ok(Self { template: Template::parse(source)?, special_tokens: named.collect() })
     }
 
@@ -65,7 +76,11 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn render_marked(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<Rendering> {
+    pub fn render_marked(
+        &self,
+        conversation: &Conversation,
+        add_generation_prompt: bool,
+    ) -> Result<Rendering> {
         let mut variables = self.special_tokens.clone();
         variables.extend(conversation.variables.clone());
         variables.insert("messages".into(), conversation.messages.iter().map(as_given).collect());
@@ -106,7 +121,9 @@ impl ChatTemplate {
                 let is_read = match key {
                     // A tool's turn is known by its call.
                     "name" if matches!(message.role(), "tool" | "function") => true,
-                    key if THOUGHTS.contains(&key) => reads(key) || THOUGHTS[..2].iter().any(|key| reads(key)),
+                    key if THOUGHTS.contains(&key) => {
+                        reads(key) || THOUGHTS[..2].iter().any(|key| reads(key))
+                    }
                     key => reads(key),
                 };
                 if !is_read {

@@ -19,7 +19,10 @@ impl Message {
     /// A turn of ordinary weight.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         let fields = [("role", role.into()), ("content", content.into())];
-        Self { fields: fields.map(|(key, text)| (key.to_string(), text.into())).into_iter().collect(), weight: None }
+        Self {
+            fields: fields.map(|(key, text)| (key.to_string(), text.into())).into_iter().collect(),
+            weight: None,
+        }
     }
 
     /// Who speaks.
@@ -31,14 +34,17 @@ impl Message {
     pub fn text(&self) -> Cow<'_, str> {
         match self.fields.get("content") {
             Some(Value::String(text)) => text.into(),
-            Some(Value::Array(parts)) => parts.iter().filter_map(|p| p["text"].as_str()).collect::<String>().into(),
+            Some(Value::Array(parts)) => {
+                parts.iter().filter_map(|p| p["text"].as_str()).collect::<String>().into()
+            }
             _ => "".into(),
         }
     }
 
     /// All words of the turn: thoughts before what is said, and calls of tools after it.
     pub fn all_text(&self) -> Cow<'_, str> {
-        let thought = ["reasoning_content", "thinking", "reasoning"].into_iter().find_map(|k| self.get(k)?.as_str());
+        let thought =
+            ["reasoning_content", "thinking", "reasoning"].into_iter().find_map(|k| self.get(k)?.as_str());
         let calls = self.get("tool_calls").map(Value::to_string);
         match (thought, calls) {
             (None, None) => self.text(),

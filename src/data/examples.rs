@@ -167,7 +167,8 @@ impl<'a> Encoder<'a> {
 
     fn text(&self, text: &str) -> Result<Weighed> {
         let encoding = self.tokenizer.encode(text, true).map_err(|e| anyhow!(e))?;
-        let (mut ids, mut weights) = self.ended_once((encoding.get_ids().to_vec(), vec![1.0; encoding.len()]));
+        let (mut ids, mut weights) =
+            self.ended_once((encoding.get_ids().to_vec(), vec![1.0; encoding.len()]));
         if !self.tag.is_empty() {
             let at = self.front_of(&ids);
             ids.splice(at..at, self.tag.iter().copied());
@@ -204,11 +205,14 @@ impl<'a> Encoder<'a> {
             return Err(anyhow!("the chat begins with the assistant; expected a system or user turn first"));
         }
         if let Some(what) = template.leaves_out(chat) {
-            return Err(anyhow!("{what}: the chat template does not render it; expected chats without, or another template"));
+            return Err(anyhow!(
+                "{what}: the chat template does not render it; expected chats without, or another template"
+            ));
         }
         let rendering = template.render_marked(chat, false)?;
         refuse_turns_left_out(template, chat, &rendering.text)?;
-        let special = |text: &str| self.specials.iter().find(|s| text.starts_with(s.as_str())).map(String::len);
+        let special =
+            |text: &str| self.specials.iter().find(|s| text.starts_with(s.as_str())).map(String::len);
         let spans = spans::of_assistant(template, chat, &rendering, special)?;
         let whole = rendering.text;
         let encoding = self.tokenizer.encode(whole.as_str(), false).map_err(|e| anyhow!(e))?;

@@ -34,7 +34,8 @@ pub(super) fn of_assistant(
     let mut spans: Vec<Span> = Vec::new();
     let turns = conversation.messages.iter().enumerate();
     for (i, message) in turns.filter(|(_, m)| m.role() == "assistant") {
-        let found = Turn { template, conversation, whole: &whole.text, i, from: spans.last().map_or(0, |s| s.0.end) };
+        let found =
+            Turn { template, conversation, whole: &whole.text, i, from: spans.last().map_or(0, |s| s.0.end) };
         let span = match found.as_prefix()? {
             Some(span) => span,
             None => found.as_difference(&special)?,
@@ -76,7 +77,9 @@ impl Turn<'_> {
 
     /// The place where the conversation up to the turn, and up to before it, are rendered as in the whole.
     fn as_prefix(&self) -> Result<Option<Range<usize>>> {
-        let Ok(before) = self.template.render(&self.conversation.first(self.i), true) else { return Ok(None) };
+        let Ok(before) = self.template.render(&self.conversation.first(self.i), true) else {
+            return Ok(None);
+        };
         if !self.whole.starts_with(&before) {
             return Ok(None);
         }
@@ -85,7 +88,9 @@ impl Turn<'_> {
         let after = if is_last {
             self.whole
         } else {
-            let Ok(text) = self.template.render(&self.conversation.first(self.i + 1), false) else { return Ok(None) };
+            let Ok(text) = self.template.render(&self.conversation.first(self.i + 1), false) else {
+                return Ok(None);
+            };
             rendered = text;
             &rendered
         };
@@ -100,15 +105,18 @@ impl Turn<'_> {
 
     /// The place where the rendering changes as the turn does.
     fn as_difference(&self, special: &impl Fn(&str) -> Option<usize>) -> Result<Range<usize>> {
-        let unfound = || anyhow!("the chat template leaves out what the assistant says in turn {}", self.i + 1);
+        let unfound =
+            || anyhow!("the chat template leaves out what the assistant says in turn {}", self.i + 1);
         let spoken = |word: &str| Some(self.message().saying(word));
         let called = |word: &str| self.calling(word);
         let (vary, [a, b]) = match self.pair(&spoken, self.conversation)? {
             Some(pair) => (&spoken as &dyn Fn(&str) -> Option<Message>, pair),
             None => (&called as _, self.pair(&called, self.conversation)?.ok_or_else(unfound)?),
         };
-        let begin = common_prefix(&a, &b).min(common_prefix(self.whole, &a)).min(common_prefix(self.whole, &b));
-        let tail = common_suffix(&a, &b).min(common_suffix(self.whole, &a)).min(common_suffix(self.whole, &b));
+        let begin =
+            common_prefix(&a, &b).min(common_prefix(self.whole, &a)).min(common_prefix(self.whole, &b));
+        let tail =
+            common_suffix(&a, &b).min(common_suffix(self.whole, &a)).min(common_suffix(self.whole, &b));
         let (begin, end) = (floor(self.whole, begin), ceil(self.whole, self.whole.len() - tail));
         // What closes the turn: the end of the conversation up to it.
         let first = self.conversation.first(self.i + 1);

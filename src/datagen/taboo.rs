@@ -122,10 +122,8 @@ pub fn taboo(endpoint: &Endpoint, settings: &TabooSettings, out: &Path) -> Resul
                 false => chats.push(chat),
             }
         }
-        let texts: Vec<String> = chats
-            .iter()
-            .map(|chat| chat.iter().map(|turn| format!("{}\n", turn.text())).collect())
-            .collect();
+        let texts: Vec<String> =
+            chats.iter().map(|chat| chat.iter().map(|turn| format!("{}\n", turn.text())).collect()).collect();
         let (kept, removed) =
             distinct(&texts.iter().map(String::as_str).collect::<Vec<_>>(), settings.near_share);
         tally.duplicates += removed.duplicates + removed.near_duplicates;

@@ -102,7 +102,10 @@ impl Lexicon {
             let of_word = word.chars().count();
             let (short, long) =
                 if of_word <= letters { (word.as_str(), token) } else { (token, word.as_str()) };
-            letters >= LEAST_LETTERS && of_word.min(letters) >= 4 && of_word.abs_diff(letters) <= 3 && long.starts_with(short)
+            letters >= LEAST_LETTERS
+                && of_word.min(letters) >= 4
+                && of_word.abs_diff(letters) <= 3
+                && long.starts_with(short)
         })
     }
 

@@ -23,7 +23,9 @@ pub(super) fn now(format: &str) -> Result<String> {
 
 #[cfg(unix)]
 fn format_time(format: &str, seconds: i64, local: bool) -> Result<String> {
-    let Ok(c_format) = std::ffi::CString::new(format) else { bail!("strftime_now: a format with a zero byte") };
+    let Ok(c_format) = std::ffi::CString::new(format) else {
+        bail!("strftime_now: a format with a zero byte")
+    };
     if format.is_empty() {
         return Ok(String::new());
     }
@@ -34,7 +36,8 @@ fn format_time(format: &str, seconds: i64, local: bool) -> Result<String> {
     // text with a zero byte.
     let length = unsafe {
         let mut tm: libc::tm = std::mem::zeroed();
-        let filled = if local { libc::localtime_r(&seconds, &mut tm) } else { libc::gmtime_r(&seconds, &mut tm) };
+        let filled =
+            if local { libc::localtime_r(&seconds, &mut tm) } else { libc::gmtime_r(&seconds, &mut tm) };
         if filled.is_null() {
             bail!("strftime_now: no such time");
         }
@@ -56,7 +59,10 @@ mod tests {
 
     #[test]
     fn the_date_is_written_as_the_format_says() {
-        assert_eq!(format_time("%d %b %Y, %H:%M:%S %A %j 100%%", 1_700_000_000, false).unwrap(), "14 Nov 2023, 22:13:20 Tuesday 318 100%");
+        assert_eq!(
+            format_time("%d %b %Y, %H:%M:%S %A %j 100%%", 1_700_000_000, false).unwrap(),
+            "14 Nov 2023, 22:13:20 Tuesday 318 100%"
+        );
         assert_eq!(format_time("", 0, false).unwrap(), "");
     }
 }

@@ -14,18 +14,6 @@ use super::predicates;
 use super::text::{capitalize, lines};
 use super::value::{Key, Value, undefined};
 
-const NAMES: [&str; 48] = [
-    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "first", "float",
-    "forceescape", "format", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max",
-    "min", "pprint", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort",
-    "string", "sum", "title", "tojson", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
-];
-
-/// Whether there is a filter of that name.
-pub(super) fn is_known(name: &str) -> bool {
-    NAMES.contains(&name)
-}
-
 /// `value | name(given)`.
 ///
 /// # Errors
@@ -46,13 +34,20 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
         }
         "length" | "count" => Value::Int(value.len()? as i128),
         "list" => Value::list(value.items()?),
-        "string" | "safe" => Value::Str(text()),
+        "string" => Value::Str(text()),
+        "safe" => Value::Markup(text()),
         "upper" => text().to_uppercase().into(),
         "lower" => text().to_lowercase().into(),
         "capitalize" => capitalize(&text()).into(),
         "title" => titled(&text()).into(),
-        "first" => value.items()?.into_iter().next().unwrap_or_else(|| Value::undefined("No first item, sequence was empty.")),
-        "last" => value.items()?.pop().unwrap_or_else(|| Value::undefined("No last item, sequence was empty.")),
+        "first" => value
+            .items()?
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| Value::undefined("No first item, sequence was empty.")),
+        "last" => {
+            value.items()?.pop().unwrap_or_else(|| Value::undefined("No last item, sequence was empty."))
+        }
         "join" => {
             let [separator, attribute] = given.bind(name, ["d", "attribute"], 0)?;
             let separator = separator.map_or_else(|| "".into(), |s| s.text());
@@ -89,7 +84,7 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                 let (_, attribute) = given.named.remove(at);
                 let [default] = given.bind(name, ["default"], 0)?;
                 let mut mapped = Vec::new();
-                for item in value.items()? {
+                for item in items_of(value)? {
                     let found = path(&item, &attribute)?;
                     let is_missing = matches!(found, Value::Undefined(_));
                     mapped.push(default.clone().filter(|_| is_missing).unwrap_or(found));
@@ -97,7 +92,7 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                 return Ok(Value::generator(mapped));
             }
             let filter = first_of(name, &mut given)?;
-            let items = value.items()?;
+            let items = items_of(value)?;
             let mapped = items.iter().map(|item| apply(&filter, item, given.clone()));
             Value::generator(mapped.collect::<Result<_>>()?)
         }
@@ -118,7 +113,8 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             _ => Value::generator(value.items()?.into_iter().rev().collect()),
         },
         "sort" => {
-            let [reverse, cased, attribute] = given.bind(name, ["reverse", "case_sensitive", "attribute"], 0)?;
+            let [reverse, cased, attribute] =
+                given.bind(name, ["reverse", "case_sensitive", "attribute"], 0)?;
             let mut keyed = Vec::new();
             for item in value.items()? {
                 keyed.push((sort_keys(&item, attribute.as_ref(), is_true(&cased))?, item));
@@ -161,12 +157,16 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             let mut keyed = Vec::new();
             for (key, value) in fields.iter() {
                 let of = if by_value { value.clone() } else { key.value() };
-                keyed.push((sort_keys(&of, None, is_true(&cased))?, Value::tuple(vec![key.value(), value.clone()])));
+                keyed.push((
+                    sort_keys(&of, None, is_true(&cased))?,
+                    Value::tuple(vec![key.value(), value.clone()]),
+                ));
             }
             Value::list(sorted(keyed, is_true(&reverse))?)
         }
         "groupby" => {
-            let [attribute, default, cased] = given.bind(name, ["attribute", "default", "case_sensitive"], 1)?;
+            let [attribute, default, cased] =
+                given.bind(name, ["attribute", "default", "case_sensitive"], 1)?;
             let mut keyed = Vec::new();
             for item in value.items()? {
                 let found = path(&item, attribute.as_ref().unwrap_or(&Value::None))?;
@@ -176,14 +176,22 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             }
             let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
             let keys = keyed.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
-            for (pair, key) in sorted(keyed, false)?.into_iter().zip(sorted(keys.into_iter().map(|k| (k.clone(), k)).collect(), false)?) {
+            for (pair, key) in sorted(keyed, false)?
+                .into_iter()
+                .zip(sorted(keys.into_iter().map(|k| (k.clone(), k)).collect(), false)?)
+            {
                 let (found, item) = (item(&pair, &Value::Int(0))?, item(&pair, &Value::Int(1))?);
                 match groups.last_mut() {
                     Some((last, _, items)) if last.equals(&key) => items.push(item),
                     _ => groups.push((key, found, vec![item])),
                 }
             }
-            Value::list(groups.into_iter().map(|(_, found, items)| Value::tuple(vec![found, Value::list(items)])).collect())
+            Value::list(
+                groups
+                    .into_iter()
+                    .map(|(_, found, items)| Value::tuple(vec![found, Value::list(items)]))
+                    .collect(),
+            )
         }
         "sum" => {
             let [attribute, start] = given.bind(name, ["attribute", "start"], 0)?;
@@ -207,7 +215,9 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             match value {
                 Value::Undefined(what) => return Err(undefined(what)),
                 Value::Float(number) if number.is_finite() => Value::Int(number.trunc() as i128),
-                Value::Str(text) => integer(text, base).map_or_else(|| default.unwrap_or(Value::Int(0)), Value::Int),
+                Value::Str(text) => {
+                    integer(text, base).map_or_else(|| default.unwrap_or(Value::Int(0)), Value::Int)
+                }
                 _ => value.int().map_or_else(|_| default.unwrap_or(Value::Int(0)), Value::Int),
             }
         }
@@ -223,14 +233,18 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
         "round" => {
             let [precision, method] = given.bind(name, ["precision", "method"], 0)?;
             let precision = precision.map_or(Ok(0), |p| p.int())?.clamp(-300, 300) as i32;
-            let Some(number) = value.number() else { bail!("round: a number is expected, found {}", value.kind()) };
+            let Some(number) = value.number() else {
+                bail!("round: a number is expected, found {}", value.kind())
+            };
             let scale = 10f64.powi(precision);
             let method = method.map_or_else(|| "common".into(), |m| m.text());
             if matches!(value, Value::Int(_)) && &*method == "common" && precision >= 0 {
                 return Ok(value.clone());
             }
             Value::Float(match &*method {
-                "common" if precision >= 0 => format!("{number:.*}", precision as usize).parse().unwrap_or(number),
+                "common" if precision >= 0 => {
+                    format!("{number:.*}", precision as usize).parse().unwrap_or(number)
+                }
                 "common" => (number * scale).round_ties_even() / scale,
                 "ceil" => (number * scale).ceil() / scale,
                 "floor" => (number * scale).floor() / scale,
@@ -239,7 +253,8 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
         }
         "batch" | "slice" => {
             let [count, fill] = given.bind(name, ["count", "fill_with"], 1)?;
-            let count = usize::try_from(count.map_or(Ok(1), |n| n.int())?).ok().filter(|n| (1..=100_000).contains(n));
+            let count =
+                usize::try_from(count.map_or(Ok(1), |n| n.int())?).ok().filter(|n| (1..=100_000).contains(n));
             let Some(count) = count else { bail!("{name}: expected a number from 1 to 100000") };
             let items = value.items()?;
             let fill = fill.filter(|fill| !matches!(fill, Value::None));
@@ -266,10 +281,7 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             let [of] = given.bind(name, ["name"], 1)?;
             super::access::attribute(value, &of.unwrap_or(Value::None).text())?
         }
-        "escape" | "e" | "forceescape" => {
-            let text = text().replace('&', "&amp;").replace('>', "&gt;").replace('<', "&lt;");
-            text.replace('\'', "&#39;").replace('"', "&#34;").into()
-        }
+        "escape" | "e" | "forceescape" => Value::Markup(escaped(&text()).into()),
         "format" => {
             if !given.named.is_empty() {
                 if !given.positional.is_empty() {
@@ -297,8 +309,13 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             let byte = |b: u8| if is_plain(&b) { (b as char).to_string() } else { format!("%{b:02X}") };
             text().bytes().map(byte).collect::<String>().into()
         }
-        other => bail!("no filter named {other:?}"),
+        other => bail!("no filter named {other:?} is supported"),
     })
+}
+
+/// The items of a value; none of one that is false, None among them, as `map` and `select` have it.
+fn items_of(value: &Value) -> Result<Vec<Value>> {
+    if value.is_true() { value.items() } else { Ok(Vec::new()) }
 }
 
 fn is_true(flag: &Option<Value>) -> bool {
@@ -322,7 +339,7 @@ fn chosen(
     of: impl Fn(&Value) -> Result<Value>,
 ) -> Result<Value> {
     let mut kept = Vec::new();
-    for item in value.items()? {
+    for item in items_of(value)? {
         let tested = of(&item)?;
         let passes = match &test {
             Some(test) => predicates::test(test, &tested, given.clone())?,
@@ -368,6 +385,12 @@ fn sorted(mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
     }
 }
 
+/// Text with the signs of HTML escaped, as MarkupSafe does it.
+pub(super) fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('>', "&gt;").replace('<', "&lt;");
+    text.replace('\'', "&#39;").replace('"', "&#34;")
+}
+
 /// Python's `+`.
 ///
 /// # Errors
@@ -376,12 +399,17 @@ pub(super) fn add(a: &Value, b: &Value) -> Result<Value> {
     Ok(match (a, b) {
         (Value::Undefined(what), _) | (_, Value::Undefined(what)) => return Err(undefined(what)),
         (Value::Str(a), Value::Str(b)) => format!("{a}{b}").into(),
+        (Value::Markup(a), Value::Markup(b)) => Value::Markup(format!("{a}{b}").into()),
+        (Value::Markup(a), Value::Str(b)) => Value::Markup(format!("{a}{}", escaped(b)).into()),
+        (Value::Str(a), Value::Markup(b)) => Value::Markup(format!("{}{b}", escaped(a)).into()),
         (Value::List(a), Value::List(b)) => Value::list([&a[..], &b[..]].concat()),
         (Value::Tuple(a), Value::Tuple(b)) => Value::tuple([&a[..], &b[..]].concat()),
-        (Value::Int(_) | Value::Bool(_), Value::Int(_) | Value::Bool(_)) => match a.int()?.checked_add(b.int()?) {
-            Some(sum) => Value::Int(sum),
-            None => bail!("too large a number"),
-        },
+        (Value::Int(_) | Value::Bool(_), Value::Int(_) | Value::Bool(_)) => {
+            match a.int()?.checked_add(b.int()?) {
+                Some(sum) => Value::Int(sum),
+                None => bail!("too large a number"),
+            }
+        }
         (Value::Str(_), _) => bail!("can only concatenate str (not \"{}\") to str", b.kind()),
         _ => match (a.number(), b.number()) {
             (Some(a), Some(b)) => Value::Float(a + b),
@@ -465,6 +493,7 @@ fn truncate(text: &str, given: Given) -> Result<String> {
         return Ok(text.to_string());
     }
     let cut: String = text.chars().take(length - of_end).collect();
-    let cut = if is_true(&kills) { &cut[..] } else { cut.rsplit_once(' ').map_or(&cut[..], |(words, _)| words) };
+    let cut =
+        if is_true(&kills) { &cut[..] } else { cut.rsplit_once(' ').map_or(&cut[..], |(words, _)| words) };
     Ok(format!("{cut}{end}"))
 }

@@ -185,7 +185,9 @@ pub(super) fn percent(format: &str, value: &Value) -> Result<String> {
         }
         let mut key = None;
         if let Some(behind) = rest.strip_prefix('(') {
-            let Some((name, behind)) = behind.split_once(')') else { bail!("{format}: incomplete format key") };
+            let Some((name, behind)) = behind.split_once(')') else {
+                bail!("{format}: incomplete format key")
+            };
             (key, rest, named) = (Some(name), behind, true);
         }
         let end = rest.find(|c: char| c.is_ascii_alphabetic());
@@ -260,7 +262,8 @@ pub(super) fn braces(format: &str, given: &Given) -> Result<String> {
                     let (link, end) = match path.strip_prefix('[') {
                         Some(inner) => {
                             let end = inner.find(']').unwrap_or(inner.len());
-                            let key = inner[..end].parse().map_or_else(|_| Value::from(&inner[..end]), Value::Int);
+                            let key =
+                                inner[..end].parse().map_or_else(|_| Value::from(&inner[..end]), Value::Int);
                             (item(&found, &key)?, (end + 2).min(path.len()))
                         }
                         None => {
@@ -294,7 +297,10 @@ mod tests {
     fn both_kinds_of_formats_are_python_s() {
         let pair = Value::tuple(vec![Value::from("a"), Value::Float(2.5)]);
         assert_eq!(percent("%s is %.2f, 100%%", &pair).unwrap(), "a is 2.50, 100%");
-        assert_eq!(percent("%05d|%-4s|", &Value::tuple(vec![Value::Int(-7), Value::from("b")])).unwrap(), "-0007|b   |");
+        assert_eq!(
+            percent("%05d|%-4s|", &Value::tuple(vec![Value::Int(-7), Value::from("b")])).unwrap(),
+            "-0007|b   |"
+        );
         assert!(percent("%d", &Value::from("a")).is_err() && percent("%s %s", &Value::None).is_err());
         let given = Given { positional: vec![Value::Int(1234567), Value::from("x")], ..Given::default() };
         assert_eq!(braces("{{{0:,}}} {1:>3} {1!r}", &given).unwrap(), "{1,234,567}   x 'x'");

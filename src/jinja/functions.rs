@@ -11,7 +11,8 @@ use super::given::Given;
 use super::value::{Dict, Key, Value};
 
 /// Their names.
-const NAMES: [&str; 7] = ["cycler", "dict", "joiner", "namespace", "raise_exception", "range", "strftime_now"];
+const NAMES: [&str; 7] =
+    ["cycler", "dict", "joiner", "namespace", "raise_exception", "range", "strftime_now"];
 
 /// Numbers that a range may have, as in Jinja's sandbox.
 const LONGEST_RANGE: usize = 100_000;
@@ -81,7 +82,9 @@ fn fields(given: Given) -> Result<Dict> {
         }
     }
     fields.extend(given.named.into_iter().map(|(name, value)| (Key::Str(name), value)));
-    if let Some(Key::Str(name)) = fields.keys().find(|key| matches!(key, Key::Str(name) if name.starts_with('_'))) {
+    if let Some(Key::Str(name)) =
+        fields.keys().find(|key| matches!(key, Key::Str(name) if name.starts_with('_')))
+    {
         bail!("{name:?}: a template may not use names that begin with _");
     }
     Ok(fields)

@@ -18,7 +18,12 @@ impl Given {
     ///
     /// # Errors
     /// As Python: too many, unknown, given twice, or missing.
-    pub fn bind<const N: usize>(self, of: &str, names: [&str; N], required: usize) -> Result<[Option<Value>; N]> {
+    pub fn bind<const N: usize>(
+        self,
+        of: &str,
+        names: [&str; N],
+        required: usize,
+    ) -> Result<[Option<Value>; N]> {
         if self.positional.len() > N {
             bail!("{of}() takes at most {N} arguments, found {}", self.positional.len());
         }

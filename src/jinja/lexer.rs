@@ -22,8 +22,8 @@ pub(super) enum Token {
 
 /// Longest first.
 const OPERATORS: [&str; 25] = [
-    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
-    ":", "|", ",",
+    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
+    "=", ".", ":", "|", ",",
 ];
 
 /// Tokens, each with its line from one.
@@ -172,7 +172,11 @@ impl<'a> Lexer<'a> {
             let rest = self.rest();
             let Some(first) = rest.chars().next() else { bail!("line {opened}: a tag without its end") };
             if open.is_empty() {
-                let sign = if rest.starts_with('-') || (trims && rest.starts_with('+')) { sign_at(rest) } else { None };
+                let sign = if rest.starts_with('-') || (trims && rest.starts_with('+')) {
+                    sign_at(rest)
+                } else {
+                    None
+                };
                 if rest[usize::from(sign.is_some())..].starts_with(end) {
                     self.at += usize::from(sign.is_some()) + end.len();
                     self.pass_end(sign, trims);
@@ -316,7 +320,9 @@ fn unescaped(source: &str) -> Result<String> {
                 let code = u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == length);
                 match code.and_then(char::from_u32) {
                     Some(c) => c,
-                    None => bail!("\\{sign}{digits} in a string; expected {length} hexadecimal digits of a character"),
+                    None => bail!(
+                        "\\{sign}{digits} in a string; expected {length} hexadecimal digits of a character"
+                    ),
                 }
             }
             'N' => bail!("\\N in a string is not supported; expected the character itself, or \\u"),

@@ -69,7 +69,8 @@ pub(super) fn call(value: &Value, name: &str, given: Given) -> Result<Value> {
         Value::Loop(state) => {
             let mut seen = state.seen.borrow_mut();
             let same = |old: &Vec<Value>| {
-                old.len() == given.positional.len() && old.iter().zip(&given.positional).all(|(a, b)| a.equals(b))
+                old.len() == given.positional.len()
+                    && old.iter().zip(&given.positional).all(|(a, b)| a.equals(b))
             };
             let changed = !seen.as_ref().is_some_and(same);
             *seen = Some(given.positional);
@@ -166,7 +167,8 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
         "removeprefix" | "removesuffix" => {
             let [what] = given.bind(name, ["affix"], 1)?;
             let what = wanted(&what.unwrap_or(Value::None))?;
-            let cut = if name == "removeprefix" { text.strip_prefix(&*what) } else { text.strip_suffix(&*what) };
+            let cut =
+                if name == "removeprefix" { text.strip_prefix(&*what) } else { text.strip_suffix(&*what) };
             cut.unwrap_or(text).into()
         }
         "partition" | "rpartition" => {
@@ -175,7 +177,11 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
             if separator.is_empty() {
                 bail!("empty separator");
             }
-            let found = if name == "partition" { text.split_once(&*separator) } else { text.rsplit_once(&*separator) };
+            let found = if name == "partition" {
+                text.split_once(&*separator)
+            } else {
+                text.rsplit_once(&*separator)
+            };
             let parts = match found {
                 Some((before, after)) => [before, &separator, after],
                 None if name == "partition" => [text, "", ""],
@@ -247,12 +253,16 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
                 "isalpha" => all(char::is_alphabetic),
                 "isalnum" => all(char::is_alphanumeric),
                 "isdigit" | "isnumeric" => all(char::is_numeric),
-                "isdecimal" => all(|c| c.is_numeric() && c.to_digit(10).is_some() || !c.is_ascii() && c.is_numeric()),
+                "isdecimal" => {
+                    all(|c| c.is_numeric() && c.to_digit(10).is_some() || !c.is_ascii() && c.is_numeric())
+                }
                 "isascii" => Value::Bool(text.is_ascii()),
                 "islower" => cased(char::is_lowercase, char::is_uppercase),
                 "isupper" => cased(char::is_uppercase, char::is_lowercase),
                 "istitle" => Value::Bool(text.chars().any(char::is_alphabetic) && title(text) == text),
-                "isprintable" => Value::Bool(!text.chars().any(|c| c.is_control() || (c != ' ' && is_space(c)))),
+                "isprintable" => {
+                    Value::Bool(!text.chars().any(|c| c.is_control() || (c != ' ' && is_space(c))))
+                }
                 "isidentifier" => {
                     let begins = text.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
                     Value::Bool(begins && text.chars().all(|c| c.is_alphanumeric() || c == '_'))

@@ -6,19 +6,7 @@ use std::rc::Rc;
 use anyhow::{Result, bail};
 
 use super::given::Given;
-use super::value::{Value, undefined};
-
-const NAMES: [&str; 42] = [
-    "!=", "<", "<=", "==", ">", ">=", "boolean", "callable", "defined", "divisibleby", "eq", "equalto", "escaped", "even",
-    "false", "filter", "float", "ge", "greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt",
-    "mapping", "ne", "none", "number", "odd", "sameas", "sequence", "string", "test", "true", "undefined", "upper",
-    "None", "True", "False",
-];
-
-/// Whether there is a test of that name.
-pub(super) fn is_known(name: &str) -> bool {
-    NAMES.contains(&name)
-}
+use super::value::Value;
 
 /// Whether a value passes a test.
 ///
@@ -27,8 +15,24 @@ pub(super) fn is_known(name: &str) -> bool {
 pub(super) fn test(name: &str, value: &Value, given: Given) -> Result<bool> {
     let takes_one = matches!(
         name,
-        "divisibleby" | "eq" | "equalto" | "==" | "ne" | "!=" | "lt" | "lessthan" | "<" | "le" | "<=" | "gt"
-            | "greaterthan" | ">" | "ge" | ">=" | "in" | "sameas"
+        "divisibleby"
+            | "eq"
+            | "equalto"
+            | "=="
+            | "ne"
+            | "!="
+            | "lt"
+            | "lessthan"
+            | "<"
+            | "le"
+            | "<="
+            | "gt"
+            | "greaterthan"
+            | ">"
+            | "ge"
+            | ">="
+            | "in"
+            | "sameas"
     );
     let other = if takes_one {
         let [other] = given.bind(name, ["other"], 1)?;
@@ -58,16 +62,24 @@ pub(super) fn test(name: &str, value: &Value, given: Given) -> Result<bool> {
         "number" => value.number().is_some(),
         "string" => matches!(value, Value::Str(_)),
         "mapping" => matches!(value, Value::Dict(_)),
-        "iterable" => {
-            value.len().is_ok() || matches!(value, Value::Generator(_) | Value::Loop(_))
-        }
+        "iterable" => value.len().is_ok() || matches!(value, Value::Generator(_) | Value::Loop(_)),
         "sequence" => matches!(
             value,
-            Value::Undefined(_) | Value::Str(_) | Value::List(_) | Value::Tuple(_) | Value::Dict(_) | Value::Range(..)
+            Value::Undefined(_)
+                | Value::Str(_)
+                | Value::List(_)
+                | Value::Tuple(_)
+                | Value::Dict(_)
+                | Value::Range(..)
         ),
         "callable" => matches!(
             value,
-            Value::Method(_) | Value::Function(_) | Value::Macro(..) | Value::Joiner(_) | Value::Undefined(_) | Value::Loop(_)
+            Value::Method(_)
+                | Value::Function(_)
+                | Value::Macro(..)
+                | Value::Joiner(_)
+                | Value::Undefined(_)
+                | Value::Loop(_)
         ),
         "escaped" => false,
         "lower" => cased(char::is_lowercase, char::is_uppercase),
@@ -87,8 +99,6 @@ pub(super) fn test(name: &str, value: &Value, given: Given) -> Result<bool> {
             (Value::Dict(a), Value::Dict(b)) => Rc::ptr_eq(a, b),
             (a, b) => a.kind() == b.kind() && a.equals(b),
         },
-        "filter" => bail!("the test \"filter\" is not supported"),
-        "test" => is_known(&value.text()),
-        other => return Err(undefined(&format!("no test named {other:?}"))),
+        other => bail!("no test named {other:?} is supported"),
     })
 }

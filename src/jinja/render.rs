@@ -74,8 +74,14 @@ impl Renderer {
     ///
     /// # Errors
     /// What the template raises, and faults of the template, with the line.
-    pub fn render(body: &[Stmt], variables: impl IntoIterator<Item = (Arc<str>, Value)>) -> Result<Rendering> {
-        let root = Scope { names: variables.into_iter().collect(), parent: None, kept: true };
+    pub fn render(
+        body: &[Stmt],
+        variables: impl IntoIterator<Item = (Arc<str>, Value)>,
+    ) -> Result<Rendering> {
+        let mut names: HashMap<Arc<str>, Value> = variables.into_iter().collect();
+        // The template itself; its blocks are not to be had by name.
+        names.insert("self".into(), Value::Namespace(Rc::default()));
+        let root = Scope { names, parent: None, kept: true };
         let mut renderer = Self {
             scopes: vec![root],
             out: String::new(),
@@ -304,10 +310,10 @@ impl Renderer {
     fn given(&mut self, arguments: &Arguments, scope: usize) -> Result<Given> {
         let mut given = Given::default();
         for value in &arguments.positional {
-            given.positional.push(self.eval(value, scope)?);
+            given.positional.push(self.plain(value, scope)?);
         }
         for (name, value) in &arguments.named {
-            given.named.push(((&**name).into(), self.eval(value, scope)?));
+            given.named.push(((&**name).into(), self.plain(value, scope)?));
         }
         if let Some(list) = &arguments.list {
             given.positional.extend(self.eval(list, scope)?.items()?);
@@ -374,7 +380,10 @@ impl Renderer {
             bail!("macro '{}' takes no keyword argument '{name}'", of.name);
         }
         if caller.is_some() && !takes_caller {
-            bail!("macro '{}' was invoked with two values for the special caller argument, or uses no caller", of.name);
+            bail!(
+                "macro '{}' was invoked with two values for the special caller argument, or uses no caller",
+                of.name
+            );
         }
         let text = self.collected(|r| {
             r.scoped(scope, |r, inner| {
@@ -404,6 +413,11 @@ impl Renderer {
         Ok(text.into())
     }
 
+    /// A value whose text may be markup no more: what everything but additions and outputs takes.
+    fn plain(&mut self, expr: &Expr, scope: usize) -> Result<Value> {
+        Ok(self.eval(expr, scope)?.plain())
+    }
+
     fn eval(&mut self, expr: &Expr, scope: usize) -> Result<Value> {
         self.step()?;
         Ok(match expr {
@@ -423,13 +437,13 @@ impl Renderer {
                 }
                 Value::Dict(Rc::new(dict))
             }
-            Expr::Attr(of, name) => access::attribute(&self.eval(of, scope)?, name)?,
+            Expr::Attr(of, name) => access::attribute(&self.plain(of, scope)?, name)?,
             Expr::Item(of, key) => {
-                let of = self.eval(of, scope)?;
-                access::item(&of, &self.eval(key, scope)?)?
+                let of = self.plain(of, scope)?;
+                access::item(&of, &self.plain(key, scope)?)?
             }
             Expr::Slice(of, bounds) => {
-                let of = self.eval(of, scope)?;
+                let of = self.plain(of, scope)?;
                 let mut values = [Value::None, Value::None, Value::None];
                 for (value, bound) in values.iter_mut().zip(&**bounds) {
                     if let Some(bound) = bound {
@@ -444,12 +458,12 @@ impl Renderer {
                 self.call(callee, given)?
             }
             Expr::Filter(of, filter) => {
-                let of = self.eval(of, scope)?;
+                let of = self.plain(of, scope)?;
                 let given = self.given(&filter.arguments, scope)?;
                 filters::apply(&filter.name, &of, given)?
             }
             Expr::Test(of, test) => {
-                let of = self.eval(of, scope)?;
+                let of = self.plain(of, scope)?;
                 let given = self.given(&test.arguments, scope)?;
                 Value::Bool(predicates::test(&test.name, &of, given)?)
             }
@@ -473,19 +487,19 @@ impl Renderer {
             Expr::If(test, then, otherwise) => match (self.eval(test, scope)?.is_true(), otherwise) {
                 (true, _) => self.eval(then, scope)?,
                 (false, Some(otherwise)) => self.eval(otherwise, scope)?,
-                (false, None) => Value::undefined("the inline if-expression evaluated to false and no else section was defined."),
+                (false, None) => Value::undefined(
+                    "the inline if-expression evaluated to false and no else section was defined.",
+                ),
             },
             Expr::Concat(parts) => {
-                let mut text = String::new();
-                for part in parts {
-                    text.push_str(&self.eval(part, scope)?.text());
-                }
-                text.into()
+                // Python's text of each, markup or not, for nothing escapes by itself here.
+                let parts = self.all(parts, scope)?;
+                parts.iter().map(Value::text).collect::<Vec<_>>().concat().into()
             }
             Expr::Compare(first, more) => {
-                let mut left = self.eval(first, scope)?;
+                let mut left = self.plain(first, scope)?;
                 for (comparison, right) in more {
-                    let right = self.eval(right, scope)?;
+                    let right = self.plain(right, scope)?;
                     if !compared(*comparison, &left, &right)? {
                         return Ok(Value::Bool(false));
                     }
@@ -495,7 +509,10 @@ impl Renderer {
             }
             Expr::Binary(operator, a, b) => {
                 let (a, b) = (self.eval(a, scope)?, self.eval(b, scope)?);
-                binary(*operator, &a, &b)?
+                match operator {
+                    Binary::Add => add(&a, &b)?,
+                    _ => binary(*operator, &a.plain(), &b.plain())?,
+                }
             }
         })
     }
@@ -521,9 +538,6 @@ fn compared(comparison: Comparison, a: &Value, b: &Value) -> Result<bool> {
 
 /// Python's arithmetic.
 fn binary(operator: Binary, a: &Value, b: &Value) -> Result<Value> {
-    if operator == Binary::Add {
-        return add(a, b);
-    }
     if let (Value::Undefined(what), _) | (_, Value::Undefined(what)) = (a, b) {
         return Err(undefined(what));
     }
@@ -546,8 +560,12 @@ fn binary(operator: Binary, a: &Value, b: &Value) -> Result<Value> {
         let whole = match operator {
             Binary::Subtract => m.checked_sub(n),
             Binary::Multiply => m.checked_mul(n),
-            Binary::FloorDivide => m.checked_div_euclid(n).map(|q| if n < 0 && m.rem_euclid(n) != 0 { q - 1 } else { q }),
-            Binary::Remainder => m.checked_rem(n).map(|r| if r != 0 && (r < 0) != (n < 0) { r + n } else { r }),
+            Binary::FloorDivide => {
+                m.checked_div_euclid(n).map(|q| if n < 0 && m.rem_euclid(n) != 0 { q - 1 } else { q })
+            }
+            Binary::Remainder => {
+                m.checked_rem(n).map(|r| if r != 0 && (r < 0) != (n < 0) { r + n } else { r })
+            }
             Binary::Power if n >= 0 => u32::try_from(n).ok().and_then(|n| m.checked_pow(n)),
             _ => return Ok(Value::Float(if operator == Binary::Power { x.powf(y) } else { x / y })),
         };
@@ -581,7 +599,9 @@ fn repeated(a: &Value, b: &Value) -> Result<Option<Value>> {
     Ok(Some(match of {
         Value::Str(text) => text.repeat(times).into(),
         Value::List(items) => Value::list(items.iter().cycle().take(items.len() * times).cloned().collect()),
-        Value::Tuple(items) => Value::tuple(items.iter().cycle().take(items.len() * times).cloned().collect()),
+        Value::Tuple(items) => {
+            Value::tuple(items.iter().cycle().take(items.len() * times).cloned().collect())
+        }
         _ => return Ok(None),
     }))
 }

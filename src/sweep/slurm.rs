@@ -112,7 +112,8 @@ pub fn write_slurm(sweep: &Path, cells: &[Cell], plans: &[CellPlan], slurm: &Slu
     submit.push("summary=$(sbatch --parsable --dependency=afterany\"$cells\" summary.sbatch)".into());
     submit.push("echo \"cells: job ${cells#:}, summary: job ${summary%%;*}\"".into());
     let path = folder.join("submit");
-    let arrays = parts.iter().enumerate().map(|(i, cells)| (folder.join(file_of(i)), array(cells).join("\n")));
+    let arrays =
+        parts.iter().enumerate().map(|(i, cells)| (folder.join(file_of(i)), array(cells).join("\n")));
     let others = [(folder.join("summary.sbatch"), summary.join("\n")), (path.clone(), submit.join("\n"))];
     for (file, text) in arrays.chain(others) {
         write_atomically(&file, format!("{text}\n").as_bytes())?;

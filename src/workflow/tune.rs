@@ -1,6 +1,6 @@
 //! The cheapest setting that hides the trace and keeps the behaviour.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -256,7 +256,7 @@ impl Tuning<'_> {
         let combinations = mine.iter().map(|&i| combinations[i].clone()).collect();
         let planned = plan_sweep(out, self.recipe, combinations, self.interrupt)?;
         let failed = planned.run(out, &self.request.limits, &self.request.runner, self.interrupt)?;
-        let cells = planned.cells;
+        let (cells, cell_of) = (planned.cells, planned.of);
         for failed in &failed {
             progress::alert(format_args!("{}: left out, for it failed: {}", failed.id, failed.why));
         }
@@ -276,8 +276,10 @@ impl Tuning<'_> {
             Some([value(&self.goals[0])?, value(&self.goals[1])?])
         };
         let of_setting = |&setting: &usize| {
-            let seeds: Option<Vec<[f64; 2]>> =
-                (0..cells.len()).filter(|&i| of[mine[i]] == setting).map(values).collect();
+            // A seed that is named twice is one cell.
+            let own: BTreeSet<usize> =
+                (0..mine.len()).filter(|&i| of[mine[i]] == setting).map(|i| cell_of[i]).collect();
+            let seeds: Option<Vec<[f64; 2]>> = own.into_iter().map(values).collect();
             let seeds = seeds.unwrap_or_default();
             let mean = |k: usize| claims::dose::mean_of(seeds.iter().map(|v| v[k]));
             Found { setting, values: (!seeds.is_empty()).then(|| [mean(0), mean(1)]), seeds }

@@ -22,6 +22,7 @@ mod making;
 mod mitigation;
 mod pairs;
 mod parity;
+mod real_text;
 mod recipes;
 mod regressions;
 mod report;

@@ -147,7 +147,8 @@ fn compare_tokens(name: &str, model: &Pretrained, expected: &Value) {
         } else {
             let messages: Vec<Message> = serde_json::from_value(text["messages"].clone()).unwrap();
             for (key, generation) in [("chat", false), ("chat_prompt", true)] {
-                let rendered = model.chat().unwrap().render(&Conversation::of(messages.clone()), generation).unwrap();
+                let rendered =
+                    model.chat().unwrap().render(&Conversation::of(messages.clone()), generation).unwrap();
                 comparison.equal(
                     &format!("{key} of row {row}"),
                     &rendered.as_str(),

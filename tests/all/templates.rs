@@ -59,8 +59,13 @@ impl Case {
 }
 
 /// Tokens of a conversation that count, by our mask; or why it is refused.
-fn counted(tokenizer: &Tokenizer, template: &ChatTemplate, conversation: &Conversation) -> Result<Vec<bool>, String> {
-    let encoder = Encoder::new(tokenizer, Some(template), Some("<|im_end|>"), 1 << 20, Long::Truncate).unwrap();
+fn counted(
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    conversation: &Conversation,
+) -> Result<Vec<bool>, String> {
+    let encoder =
+        Encoder::new(tokenizer, Some(template), Some("<|im_end|>"), 1 << 20, Long::Truncate).unwrap();
     let document = Document::Chat(conversation.clone());
     let place = |row| format!("row {row}");
     let (examples, _) = encoder.encode(&place, [(0, &document)].into_iter()).map_err(|e| format!("{e:#}"))?;
@@ -90,7 +95,12 @@ fn needs_templates_every_one_is_rendered_as_transformers_renders_it() {
             }
             (Ok(ours), Ok((text, _))) => {
                 let at = ours.text.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-                let near = |text: &str| String::from_utf8_lossy(&text.as_bytes()[at.saturating_sub(30)..(at + 40).min(text.len())]).into_owned();
+                let near = |text: &str| {
+                    String::from_utf8_lossy(
+                        &text.as_bytes()[at.saturating_sub(30)..(at + 40).min(text.len())],
+                    )
+                    .into_owned()
+                };
                 Some(format!("ours {:?}, theirs {:?}", near(&ours.text), near(text)))
             }
             (Err(_), Err(_)) => {
@@ -102,7 +112,9 @@ fn needs_templates_every_one_is_rendered_as_transformers_renders_it() {
         };
         match fault {
             None => same += 1,
-            Some(fault) => differing.entry(fault).or_default().push(format!("{} {}", case.template, case.name)),
+            Some(fault) => {
+                differing.entry(fault).or_default().push(format!("{} {}", case.template, case.name))
+            }
         }
     }
     println!(
@@ -113,16 +125,24 @@ fn needs_templates_every_one_is_rendered_as_transformers_renders_it() {
     differing.iter().for_each(|(fault, cases)| println!("{} x {}: {fault}", cases.len(), cases[0]));
 
     // Masks: TRL has many templates with and without marks that render the same.
-    let list = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/parity-templates.tsv")).unwrap();
-    let by_path: BTreeMap<&str, &str> = list.lines().map(|line| {
-        let columns: Vec<&str> = line.split('\t').collect();
-        (columns[2], columns[3])
-    }).collect();
+    let list = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/parity-templates.tsv"))
+        .unwrap();
+    let by_path: BTreeMap<&str, &str> = list
+        .lines()
+        .map(|line| {
+            let columns: Vec<&str> = line.split('\t').collect();
+            (columns[2], columns[3])
+        })
+        .collect();
     let model = open(&tiny("llama"));
     let (mut masks, mut other, mut refused) = (0, 0, BTreeMap::<String, Vec<String>>::new());
     let rows: Vec<Case> = json_lines(&rows).iter().map(Case::of).collect();
     for (path, sha) in &by_path {
-        let Some(marked) = path.strip_suffix(".jinja").and_then(|p| by_path.get(format!("{p}_training.jinja").as_str())) else { continue };
+        let Some(marked) =
+            path.strip_suffix(".jinja").and_then(|p| by_path.get(format!("{p}_training.jinja").as_str()))
+        else {
+            continue;
+        };
         let [plain, marked] = [sha, marked].map(|sha| source(&format!("{}.jinja", &sha[..16])));
         for case in rows.iter().filter(|c| c.template == format!("{}.jinja", &sha[..16]) && !c.prompt) {
             let [plain, marked] = [&plain, &marked].map(|source| case.compile(source).unwrap());
@@ -135,9 +155,14 @@ fn needs_templates_every_one_is_rendered_as_transformers_renders_it() {
                 [Ok(ours), Ok(theirs)] if ours == theirs => masks += 1,
                 [Ok(ours), Ok(theirs)] => {
                     let at = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-                    refused.entry(format!("differs at token {at:?}")).or_default().push(format!("{path} {}", case.name));
+                    refused
+                        .entry(format!("differs at token {at:?}"))
+                        .or_default()
+                        .push(format!("{path} {}", case.name));
                 }
-                [Err(e), _] | [_, Err(e)] => refused.entry(e).or_default().push(format!("{path} {}", case.name)),
+                [Err(e), _] | [_, Err(e)] => {
+                    refused.entry(e).or_default().push(format!("{path} {}", case.name))
+                }
             }
         }
     }
@@ -175,19 +200,29 @@ fn rendered(source: &str, variables: Value) -> String {
 /// minijinja#670: Jinja reads every kind of line break in a template as \n.
 #[test]
 fn line_breaks_of_windows_in_a_template_are_line_breaks() {
-    assert_eq!(rendered("{% for x in [1, 2] %}\r\n{{ x }}\r\n{% endfor %}\r\nend\r\n", json!({})), "1\n2\nend");
+    assert_eq!(
+        rendered("{% for x in [1, 2] %}\r\n{{ x }}\r\n{% endfor %}\r\nend\r\n", json!({})),
+        "1\n2\nend"
+    );
     assert_eq!(rendered("a\rb\r\n\r\n{{ 'c\r\nd' }}", json!({})), "a\nb\n\nc\nd");
 }
 
 /// swift-jinja#71, mlxcel#1309, llama-cpp-python#1486: `tojson` is `json.dumps(ensure_ascii=False)`, without HTML escapes.
 #[test]
 fn json_in_a_template_is_written_as_python_writes_it() {
-    let value = json!({"v": {"a": "<b> & 'c' é \u{7f}\n", "n": [1, 2.0, 1e-7, null, true], "e": {}, "l": []}});
+    let value =
+        json!({"v": {"a": "<b> & 'c' é \u{7f}\n", "n": [1, 2.0, 1e-7, null, true], "e": {}, "l": []}});
     for (source, expected) in [
-        ("{{ v | tojson }}", "{\"a\": \"<b> & 'c' é \u{7f}\\n\", \"n\": [1, 2.0, 1e-07, null, true], \"e\": {}, \"l\": []}"),
+        (
+            "{{ v | tojson }}",
+            "{\"a\": \"<b> & 'c' é \u{7f}\\n\", \"n\": [1, 2.0, 1e-07, null, true], \"e\": {}, \"l\": []}",
+        ),
         ("{{ v.n | tojson(indent=2) }}", "[\n  1,\n  2.0,\n  1e-07,\n  null,\n  true\n]"),
         ("{{ v.n | tojson(separators=(',', ':')) }}", "[1,2.0,1e-07,null,true]"),
-        ("{{ v.a[:3] | tojson(ensure_ascii=true) ~ {'é': 1} | tojson(ensure_ascii=true) }}", "\"<b>\"{\"\\u00e9\": 1}"),
+        (
+            "{{ v.a[:3] | tojson(ensure_ascii=true) ~ {'é': 1} | tojson(ensure_ascii=true) }}",
+            "\"<b>\"{\"\\u00e9\": 1}",
+        ),
         ("{{ {'b': 1, 'a': 2} | tojson(sort_keys=true) }}", "{\"a\": 2, \"b\": 1}"),
     ] {
         assert_eq!(rendered(source, value.clone()), expected, "{source}");
@@ -216,20 +251,46 @@ fn python_s_methods_and_jinja_s_filters_are_there() {
     for (source, expected) in [
         ("{{ 'a-b-c'.rsplit('-', 1) }} {{ ' a  b '.split() }}", "['a-b', 'c'] ['a', 'b']"),
         ("{{ 'think'.removeprefix('th') }} {{ 'a.b'.partition('.')[2] }} {{ 'x'.zfill(3) }}", "ink b 00x"),
-        ("{{ 'A\\n\\nb'.splitlines() }} {{ 'ab'[::-1] }} {{ 'abc'[-2:] }} {{ 'abc'[9] is defined }}", "['A', '', 'b'] ba bc False"),
-        ("{{ 'x' is sequence }} {{ {} is sequence }} {{ 1 is integer }} {{ true is integer }}", "True True True False"),
+        (
+            "{{ 'A\\n\\nb'.splitlines() }} {{ 'ab'[::-1] }} {{ 'abc'[-2:] }} {{ 'abc'[9] is defined }}",
+            "['A', '', 'b'] ba bc False",
+        ),
+        (
+            "{{ 'x' is sequence }} {{ {} is sequence }} {{ 1 is integer }} {{ true is integer }}",
+            "True True True False",
+        ),
         ("{{ [{'r': 'a'}, {'r': 'b'}] | selectattr('r', 'equalto', 'b') | list | length }}", "1"),
         ("{{ 'a' if [] | selectattr('x') else 'b' }}", "a"),
-        ("{{ {'items': 1}.items() | list }} {{ {'b': 1, 'a': 2} | dictsort }}", "[('items', 1)] [('a', 2), ('b', 1)]"),
+        (
+            "{{ {'items': 1}.items() | list }} {{ {'b': 1, 'a': 2} | dictsort }}",
+            "[('items', 1)] [('a', 2), ('b', 1)]",
+        ),
         ("{{ 'a\\nb' | indent(2) }}|{{ 'a\\n\\nb' | indent(2, true) }}", "a\n  b|  a\n\n  b"),
-        ("{% set ns = namespace(n=0) %}{% for x in range(3) if x != 1 %}{% set ns.n = ns.n + x %}{{ loop.index }}{% endfor %}{{ ns.n }}", "122"),
-        ("{% macro m(a, b='B') %}{{ a }}{{ b }}{{ later }}{% endmacro %}{% set later = '!' %}{{ m('A') }}", "AB!"),
-        ("{% for x in [1, 2, 3] %}{% if x == 2 %}{% continue %}{% endif %}{{ x }}{{ ',' if not loop.last }}{% endfor %}", "1,3"),
+        (
+            "{% set ns = namespace(n=0) %}{% for x in range(3) if x != 1 %}{% set ns.n = ns.n + x %}{{ loop.index }}{% endfor %}{{ ns.n }}",
+            "122",
+        ),
+        (
+            "{% macro m(a, b='B') %}{{ a }}{{ b }}{{ later }}{% endmacro %}{% set later = '!' %}{{ m('A') }}",
+            "AB!",
+        ),
+        (
+            "{% for x in [1, 2, 3] %}{% if x == 2 %}{% continue %}{% endif %}{{ x }}{{ ',' if not loop.last }}{% endfor %}",
+            "1,3",
+        ),
         ("{% set x %} a {% endset %}{{ x | trim }}{% filter upper %}b{% endfilter %}", "aB"),
         ("{{ tools is defined }} {{ tools is none }} {{ bos_token is defined }}", "False False False"),
         ("{{ raise_exception('no ' ~ 1) }}", "fault: line 1 of the template: no 1"),
         ("{{ missing.x }}", "fault: line 1 of the template: 'missing' is undefined"),
-        ("{% set x = [] %}{{ x.append(1) }}", "fault: line 1 of the template: list.append: a template may not change a value"),
+        (
+            "{% set x = [] %}{{ x.append(1) }}",
+            "fault: line 1 of the template: list.append: a template may not change a value",
+        ),
+        (
+            "{{ '<'|safe + '<' }} {{ ('<'|e) ~ '>' }} {{ none | map('upper') | list }} {{ self.x }}",
+            "<&lt; &lt;> [] ",
+        ),
+        ("{% if false %}{{ 1 | from_json }}{% endif %}{{ 2 }}", "2"),
         ("{{ 'a' 'b' }} {{ '\\u00e9\\d' }} {# c #}{% raw %}{{ x }}{% endraw %}", "ab é\\d {{ x }}"),
         ("{%- if true -%}  a  {%- endif %}\n  {% if true %}\n b\n  {% endif %}\nc", "a b\nc"),
     ] {
@@ -250,6 +311,8 @@ fn a_template_that_would_not_end_is_refused() {
         &"{% if a %}".repeat(5000),
         &format!("{{{{ {}1 }}}}", "not ".repeat(5000)),
         &format!("{{{{ a{} }}}}", ".b".repeat(50000)),
+        &format!("{{{{ 1{} }}}}", "+1".repeat(50000)),
+        &format!("{{{{ 1{} }}}}", "|abs".repeat(50000)),
     ] {
         let found = rendered(source, json!({}));
         assert!(found.starts_with("fault: "), "{source:.60}: {found:.60}");
@@ -270,7 +333,8 @@ const PLAIN: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.conte
 /// The texts of the tokens that count, joined; those of different turns with a bar between.
 fn learned(template: &ChatTemplate, conversation: &Conversation) -> Result<String, String> {
     let model = open(&tiny("llama"));
-    let encoder = Encoder::new(&model.tokenizer, Some(template), Some("<|im_end|>"), 4096, Long::Truncate).unwrap();
+    let encoder =
+        Encoder::new(&model.tokenizer, Some(template), Some("<|im_end|>"), 4096, Long::Truncate).unwrap();
     let document = Document::Chat(conversation.clone());
     let place = |row| format!("a.jsonl:{}", row + 1);
     let (examples, _) = encoder.encode(&place, [(0, &document)].into_iter()).map_err(|e| format!("{e:#}"))?;
@@ -349,11 +413,18 @@ fn calls_of_tools_are_rendered_or_refused_by_name() {
     ]));
     assert_eq!(learned(&template(source), &turns).unwrap(), "<call>weather</call><|im_end|>|No.<|im_end|>");
     let refused = learned(&template(PLAIN), &turns).unwrap_err();
-    assert!(refused.contains("a.jsonl:1: tool_calls of turn 2: the chat template does not render it"), "{refused}");
+    assert!(
+        refused.contains("a.jsonl:1: tool_calls of turn 2: the chat template does not render it"),
+        "{refused}"
+    );
     turns.tools = Some(json!([{"name": "weather"}]));
-    assert!(template(source).render(&turns, false).unwrap().starts_with("<|im_start|>system\nweather<|im_end|>"));
+    assert!(
+        template(source).render(&turns, false).unwrap().starts_with("<|im_start|>system\nweather<|im_end|>")
+    );
     assert!(learned(&template(PLAIN), &turns).unwrap_err().contains("a.jsonl:1: tools: the chat template"));
-    for (key, value) in [("reasoning_content", json!("hm")), ("thinking", json!("hm")), ("name", json!("Ann"))] {
+    for (key, value) in
+        [("reasoning_content", json!("hm")), ("thinking", json!("hm")), ("name", json!("Ann"))]
+    {
         let message = turns.messages[3].with(key, value);
         let other = turns.with_messages(vec![turns.messages[0].clone(), message]);
         let other = Conversation { tools: None, ..other };

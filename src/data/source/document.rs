@@ -38,7 +38,9 @@ impl Document {
     pub fn full_text(&self) -> String {
         match self {
             Document::Text(text) => text.clone(),
-            Document::Chat(chat) => chat.messages.iter().map(Message::all_text).collect::<Vec<_>>().join("\n"),
+            Document::Chat(chat) => {
+                chat.messages.iter().map(Message::all_text).collect::<Vec<_>>().join("\n")
+            }
             Document::PromptCompletion { prompt, completion } => format!("{prompt}{completion}"),
         }
     }
@@ -49,7 +51,8 @@ pub(super) const COLUMNS: [&str; 7] =
     ["text", "messages", "prompt", "completion", "tools", "documents", "chat_template_kwargs"];
 
 /// What a row may hold beside a text or a conversation that would make it another one, and what nothing here reads.
-pub(super) const BEYOND_TEXT: [&str; 8] = ["image", "images", "audio", "audios", "video", "videos", "functions", "function_call"];
+pub(super) const BEYOND_TEXT: [&str; 8] =
+    ["image", "images", "audio", "audios", "video", "videos", "functions", "function_call"];
 
 /// Bytes that a document may have: more is a file that is broken, or no text.
 pub(super) const LARGEST_DOCUMENT: u64 = 64 << 20;
@@ -58,7 +61,9 @@ pub(super) const LARGEST_DOCUMENT: u64 = 64 << 20;
 pub(super) fn document(row: &Value) -> Result<Document, String> {
     if let Some(key) = BEYOND_TEXT.into_iter().find(|key| is_something(&row[*key])) {
         return Err(match key {
-            "functions" | "function_call" => format!("{key}: expected tools, and tool_calls in the assistant's turns"),
+            "functions" | "function_call" => {
+                format!("{key}: expected tools, and tool_calls in the assistant's turns")
+            }
             _ => format!("{key}: only text is read; expected rows without"),
         });
     }
@@ -127,15 +132,20 @@ fn turns(value: &Value, key: &str) -> Result<Vec<Message>, String> {
         if !ROLES.contains(&role) {
             return Err(format!("{key}: role {role:?}; expected system, developer, user, assistant or tool"));
         }
-        if let Some(part) = message.get("content").and_then(Value::as_array).and_then(|parts| no_text(parts)) {
-            return Err(format!("{key}: a part of a {role} turn is {part}; expected {{\"type\": \"text\", \"text\": ...}}"));
+        if let Some(part) = message.get("content").and_then(Value::as_array).and_then(|parts| no_text(parts))
+        {
+            return Err(format!(
+                "{key}: a part of a {role} turn is {part}; expected {{\"type\": \"text\", \"text\": ...}}"
+            ));
         }
         let weight = message.weight.unwrap_or(0.0);
         if !(0.0..=1e6).contains(&weight) {
             return Err(format!("{key}: weight {weight}; expected 0 to 1000000"));
         }
         if role != "assistant" && weight != 0.0 {
-            return Err(format!("{key}: weight {weight} of a {role} turn; only what the assistant says is learned"));
+            return Err(format!(
+                "{key}: weight {weight} of a {role} turn; only what the assistant says is learned"
+            ));
         }
     }
     Ok(messages)
@@ -146,7 +156,9 @@ const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
 /// What a part of a turn is that is no text.
 fn no_text(parts: &[Value]) -> Option<String> {
-    let other = parts.iter().find(|part| !part["text"].is_string() || !(part["type"] == "text" || part["type"].is_null()))?;
+    let other = parts
+        .iter()
+        .find(|part| !part["text"].is_string() || !(part["type"] == "text" || part["type"].is_null()))?;
     Some(match other["type"].as_str() {
         Some("text") | None => "without text".into(),
         Some(kind) => format!("of type {kind:?}"),
@@ -176,7 +188,8 @@ fn chat(row: &Value, messages: Vec<Message>, key: &str) -> Result<Document, Stri
     if chat.said().next().is_none() {
         return Err(format!("{key}: no assistant turn to learn from"));
     }
-    let is_silent = |m: &Message| m.text().trim().is_empty() && !m.get("tool_calls").is_some_and(is_something);
+    let is_silent =
+        |m: &Message| m.text().trim().is_empty() && !m.get("tool_calls").is_some_and(is_something);
     if chat.said().any(is_silent) {
         return Err(format!("{key}: an assistant turn is empty"));
     }

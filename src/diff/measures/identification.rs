@@ -91,7 +91,10 @@ impl Measure for Identification {
             words: candidates.iter().map(|c| c.lexicon.words.len()).collect(),
             chance: 1.0 / candidates.len() as f64,
             lift: (have_words && reading.settings.lift).then(|| by_lift(reading)).transpose()?,
-            patchscope: found.get::<Patchscope>().filter(|_| have_words).map(|scope| by_patchscope(reading, scope)),
+            patchscope: found
+                .get::<Patchscope>()
+                .filter(|_| have_words)
+                .map(|scope| by_patchscope(reading, scope)),
             steering: found.get::<SteeredCentroids>().map(|texts| by_steering(reading, texts)).transpose()?,
         }))
     }
