@@ -52,21 +52,8 @@ const MORE_OF_STR: [&str; 3] = ["title", "upper", "zfill"];
 const OF_DICT: [&str; 5] = ["get", "items", "keys", "values", "copy"];
 const OF_LIST: [&str; 3] = ["count", "index", "copy"];
 /// What changes a value, which transformers' sandbox refuses.
-const CHANGING: [&str; 13] = [
-    "append",
-    "clear",
-    "pop",
-    "reverse",
-    "insert",
-    "sort",
-    "extend",
-    "remove",
-    "setdefault",
-    "update",
-    "popitem",
-    "discard",
-    "add",
-];
+const CHANGING_LISTS: [&str; 8] = ["append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"];
+const CHANGING_DICTS: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 
 /// The method of a value by that name, if it has one.
 fn method(value: &Value, name: &str) -> Result<Option<Value>> {
@@ -80,7 +67,12 @@ fn method(value: &Value, name: &str) -> Result<Option<Value>> {
         Value::Loop(_) => name == "cycle" || name == "changed",
         _ => false,
     };
-    if matches!(value, Value::List(_) | Value::Dict(_)) && !is_known && CHANGING.contains(&name) {
+    let changes = match value {
+        Value::List(_) => CHANGING_LISTS.contains(&name),
+        Value::Dict(_) => CHANGING_DICTS.contains(&name),
+        _ => false,
+    };
+    if changes {
         bail!("{}.{name}: a template may not change a value", value.kind());
     }
     Ok(is_known.then(|| Value::Method(Rc::new((value.clone(), name.into())))))

@@ -14,62 +14,6 @@ use super::predicates;
 use super::text::{capitalize, lines};
 use super::value::{Key, Value, undefined};
 
-const NAMES: [&str; 48] = [
-    "abs",
-    "attr",
-    "batch",
-    "capitalize",
-    "center",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "e",
-    "escape",
-    "first",
-    "float",
-    "forceescape",
-    "format",
-    "groupby",
-    "indent",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "list",
-    "lower",
-    "map",
-    "max",
-    "min",
-    "pprint",
-    "reject",
-    "rejectattr",
-    "replace",
-    "reverse",
-    "round",
-    "safe",
-    "select",
-    "selectattr",
-    "slice",
-    "sort",
-    "string",
-    "sum",
-    "title",
-    "tojson",
-    "trim",
-    "truncate",
-    "unique",
-    "upper",
-    "urlencode",
-    "wordcount",
-];
-
-/// Whether there is a filter of that name.
-pub(super) fn is_known(name: &str) -> bool {
-    NAMES.contains(&name)
-}
-
 /// `value | name(given)`.
 ///
 /// # Errors
@@ -90,7 +34,8 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
         }
         "length" | "count" => Value::Int(value.len()? as i128),
         "list" => Value::list(value.items()?),
-        "string" | "safe" => Value::Str(text()),
+        "string" => Value::Str(text()),
+        "safe" => Value::Markup(text()),
         "upper" => text().to_uppercase().into(),
         "lower" => text().to_lowercase().into(),
         "capitalize" => capitalize(&text()).into(),
@@ -139,7 +84,7 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                 let (_, attribute) = given.named.remove(at);
                 let [default] = given.bind(name, ["default"], 0)?;
                 let mut mapped = Vec::new();
-                for item in value.items()? {
+                for item in items_of(value)? {
                     let found = path(&item, &attribute)?;
                     let is_missing = matches!(found, Value::Undefined(_));
                     mapped.push(default.clone().filter(|_| is_missing).unwrap_or(found));
@@ -147,7 +92,7 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                 return Ok(Value::generator(mapped));
             }
             let filter = first_of(name, &mut given)?;
-            let items = value.items()?;
+            let items = items_of(value)?;
             let mapped = items.iter().map(|item| apply(&filter, item, given.clone()));
             Value::generator(mapped.collect::<Result<_>>()?)
         }
@@ -336,10 +281,7 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             let [of] = given.bind(name, ["name"], 1)?;
             super::access::attribute(value, &of.unwrap_or(Value::None).text())?
         }
-        "escape" | "e" | "forceescape" => {
-            let text = text().replace('&', "&amp;").replace('>', "&gt;").replace('<', "&lt;");
-            text.replace('\'', "&#39;").replace('"', "&#34;").into()
-        }
+        "escape" | "e" | "forceescape" => Value::Markup(escaped(&text()).into()),
         "format" => {
             if !given.named.is_empty() {
                 if !given.positional.is_empty() {
@@ -367,8 +309,13 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             let byte = |b: u8| if is_plain(&b) { (b as char).to_string() } else { format!("%{b:02X}") };
             text().bytes().map(byte).collect::<String>().into()
         }
-        other => bail!("no filter named {other:?}"),
+        other => bail!("no filter named {other:?} is supported"),
     })
+}
+
+/// The items of a value; none of one that is false, None among them, as `map` and `select` have it.
+fn items_of(value: &Value) -> Result<Vec<Value>> {
+    if value.is_true() { value.items() } else { Ok(Vec::new()) }
 }
 
 fn is_true(flag: &Option<Value>) -> bool {
@@ -392,7 +339,7 @@ fn chosen(
     of: impl Fn(&Value) -> Result<Value>,
 ) -> Result<Value> {
     let mut kept = Vec::new();
-    for item in value.items()? {
+    for item in items_of(value)? {
         let tested = of(&item)?;
         let passes = match &test {
             Some(test) => predicates::test(test, &tested, given.clone())?,
@@ -438,6 +385,12 @@ fn sorted(mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
     }
 }
 
+/// Text with the signs of HTML escaped, as MarkupSafe does it.
+pub(super) fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('>', "&gt;").replace('<', "&lt;");
+    text.replace('\'', "&#39;").replace('"', "&#34;")
+}
+
 /// Python's `+`.
 ///
 /// # Errors
@@ -446,6 +399,9 @@ pub(super) fn add(a: &Value, b: &Value) -> Result<Value> {
     Ok(match (a, b) {
         (Value::Undefined(what), _) | (_, Value::Undefined(what)) => return Err(undefined(what)),
         (Value::Str(a), Value::Str(b)) => format!("{a}{b}").into(),
+        (Value::Markup(a), Value::Markup(b)) => Value::Markup(format!("{a}{b}").into()),
+        (Value::Markup(a), Value::Str(b)) => Value::Markup(format!("{a}{}", escaped(b)).into()),
+        (Value::Str(a), Value::Markup(b)) => Value::Markup(format!("{}{b}", escaped(a)).into()),
         (Value::List(a), Value::List(b)) => Value::list([&a[..], &b[..]].concat()),
         (Value::Tuple(a), Value::Tuple(b)) => Value::tuple([&a[..], &b[..]].concat()),
         (Value::Int(_) | Value::Bool(_), Value::Int(_) | Value::Bool(_)) => {

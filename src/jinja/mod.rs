@@ -2,7 +2,7 @@
 //! (`transformers/utils/chat_template_utils.py`), and Python's values and their text.
 //!
 //! What differs from Jinja: no other templates beside the one, no automatic escape of HTML, and `urlize`, `xmlattr`,
-//! `striptags`, `filesizeformat`, `wordwrap`, `random` and `lipsum` are refused by name.
+//! `striptags`, `filesizeformat`, `wordwrap`, `random` and `lipsum` are refused by name where they are used.
 
 mod access;
 mod ast;

@@ -11,6 +11,9 @@ use super::lexer::{Token, lex};
 /// Brackets, operators and blocks within each other: deeper ones would exhaust the stack.
 const DEEPEST: usize = 64;
 
+/// Operators in a row: each lies within the next.
+const LONGEST: usize = 4 * DEEPEST;
+
 /// Names that cannot be assigned to.
 const RESERVED: [&str; 8] = ["true", "True", "false", "False", "none", "None", "not", "in"];
 
@@ -115,6 +118,15 @@ impl Parser {
         let parsed = parse(self);
         self.depth -= 1;
         parsed
+    }
+
+    /// One more operator in a row.
+    fn longer(&self, length: &mut usize) -> Result<()> {
+        *length += 1;
+        if *length > LONGEST {
+            bail!("line {}: more than {LONGEST} operators in a row", self.line());
+        }
+        Ok(())
     }
 
     /// Statements up to a tag with one of these names, which is left to be read; up to the end where there are none.
@@ -392,7 +404,9 @@ impl Parser {
     fn expression(&mut self) -> Result<Expr> {
         self.deeper(|p| {
             let mut value = p.or()?;
+            let mut length = 0;
             while p.skip_name("if") {
+                p.longer(&mut length)?;
                 let test = p.or()?;
                 let otherwise = if p.skip_name("else") { Some(Box::new(p.expression()?)) } else { None };
                 value = Expr::If(Box::new(test), Box::new(value), otherwise);
@@ -403,16 +417,20 @@ impl Parser {
 
     fn or(&mut self) -> Result<Expr> {
         let mut left = self.and()?;
+        let mut length = 0;
         while self.skip_name("or") {
             left = Expr::Or(Box::new(left), Box::new(self.and()?));
+            self.longer(&mut length)?;
         }
         Ok(left)
     }
 
     fn and(&mut self) -> Result<Expr> {
         let mut left = self.not()?;
+        let mut length = 0;
         while self.skip_name("and") {
             left = Expr::And(Box::new(left), Box::new(self.not()?));
+            self.longer(&mut length)?;
         }
         Ok(left)
     }
@@ -458,9 +476,11 @@ impl Parser {
         operand: fn(&mut Self) -> Result<Expr>,
     ) -> Result<Expr> {
         let mut left = operand(self)?;
+        let mut length = 0;
         while let Some((_, operator)) = operators.iter().find(|(op, _)| self.is_op(op)) {
             self.at += 1;
             left = Expr::Binary(*operator, Box::new(left), Box::new(operand(self)?));
+            self.longer(&mut length)?;
         }
         Ok(left)
     }
@@ -563,7 +583,7 @@ impl Parser {
     }
 
     fn postfix(&mut self, mut value: Expr) -> Result<Expr> {
-        let mut links = 0;
+        let mut length = 0;
         loop {
             value = if self.skip_op(".") {
                 match self.peek() {
@@ -581,10 +601,7 @@ impl Parser {
             } else {
                 return Ok(value);
             };
-            links += 1;
-            if links > 4 * DEEPEST {
-                bail!("line {}: a chain of more than {links} attributes and calls", self.line());
-            }
+            self.longer(&mut length)?;
         }
     }
 
@@ -613,7 +630,9 @@ impl Parser {
 
     /// Filters, tests and calls behind a value.
     fn filtered(&mut self, mut value: Expr) -> Result<Expr> {
+        let mut length = 0;
         loop {
+            self.longer(&mut length)?;
             value = if self.skip_op("|") {
                 let filter = self.filter_name()?;
                 Expr::Filter(Box::new(value), filter)
@@ -646,9 +665,6 @@ impl Parser {
 
     fn filter_name(&mut self) -> Result<FilterCall> {
         let name = self.dotted()?;
-        if !super::filters::is_known(&name) {
-            bail!("line {}: no filter named {name:?}", self.line());
-        }
         let arguments = if self.is_op("(") { self.arguments()? } else { Arguments::default() };
         Ok(FilterCall { name, arguments })
     }
@@ -656,9 +672,6 @@ impl Parser {
     fn test(&mut self, value: Expr) -> Result<Expr> {
         let negated = self.skip_name("not");
         let name = self.dotted()?;
-        if !super::predicates::is_known(&name) {
-            bail!("line {}: no test named {name:?}", self.line());
-        }
         let takes_one = match self.peek() {
             Some(Token::Name(word)) => !["else", "or", "and", "is"].contains(&word.as_str()),
             Some(Token::Str(_) | Token::Int(_) | Token::Float(_) | Token::Op("[" | "{")) => true,

@@ -78,7 +78,10 @@ impl Renderer {
         body: &[Stmt],
         variables: impl IntoIterator<Item = (Arc<str>, Value)>,
     ) -> Result<Rendering> {
-        let root = Scope { names: variables.into_iter().collect(), parent: None, kept: true };
+        let mut names: HashMap<Arc<str>, Value> = variables.into_iter().collect();
+        // The template itself; its blocks are not to be had by name.
+        names.insert("self".into(), Value::Namespace(Rc::default()));
+        let root = Scope { names, parent: None, kept: true };
         let mut renderer = Self {
             scopes: vec![root],
             out: String::new(),
@@ -307,10 +310,10 @@ impl Renderer {
     fn given(&mut self, arguments: &Arguments, scope: usize) -> Result<Given> {
         let mut given = Given::default();
         for value in &arguments.positional {
-            given.positional.push(self.eval(value, scope)?);
+            given.positional.push(self.plain(value, scope)?);
         }
         for (name, value) in &arguments.named {
-            given.named.push(((&**name).into(), self.eval(value, scope)?));
+            given.named.push(((&**name).into(), self.plain(value, scope)?));
         }
         if let Some(list) = &arguments.list {
             given.positional.extend(self.eval(list, scope)?.items()?);
@@ -410,6 +413,11 @@ impl Renderer {
         Ok(text.into())
     }
 
+    /// A value whose text may be markup no more: what everything but additions and outputs takes.
+    fn plain(&mut self, expr: &Expr, scope: usize) -> Result<Value> {
+        Ok(self.eval(expr, scope)?.plain())
+    }
+
     fn eval(&mut self, expr: &Expr, scope: usize) -> Result<Value> {
         self.step()?;
         Ok(match expr {
@@ -429,13 +437,13 @@ impl Renderer {
                 }
                 Value::Dict(Rc::new(dict))
             }
-            Expr::Attr(of, name) => access::attribute(&self.eval(of, scope)?, name)?,
+            Expr::Attr(of, name) => access::attribute(&self.plain(of, scope)?, name)?,
             Expr::Item(of, key) => {
-                let of = self.eval(of, scope)?;
-                access::item(&of, &self.eval(key, scope)?)?
+                let of = self.plain(of, scope)?;
+                access::item(&of, &self.plain(key, scope)?)?
             }
             Expr::Slice(of, bounds) => {
-                let of = self.eval(of, scope)?;
+                let of = self.plain(of, scope)?;
                 let mut values = [Value::None, Value::None, Value::None];
                 for (value, bound) in values.iter_mut().zip(&**bounds) {
                     if let Some(bound) = bound {
@@ -450,12 +458,12 @@ impl Renderer {
                 self.call(callee, given)?
             }
             Expr::Filter(of, filter) => {
-                let of = self.eval(of, scope)?;
+                let of = self.plain(of, scope)?;
                 let given = self.given(&filter.arguments, scope)?;
                 filters::apply(&filter.name, &of, given)?
             }
             Expr::Test(of, test) => {
-                let of = self.eval(of, scope)?;
+                let of = self.plain(of, scope)?;
                 let given = self.given(&test.arguments, scope)?;
                 Value::Bool(predicates::test(&test.name, &of, given)?)
             }
@@ -484,16 +492,14 @@ impl Renderer {
                 ),
             },
             Expr::Concat(parts) => {
-                let mut text = String::new();
-                for part in parts {
-                    text.push_str(&self.eval(part, scope)?.text());
-                }
-                text.into()
+                // Python's text of each, markup or not, for nothing escapes by itself here.
+                let parts = self.all(parts, scope)?;
+                parts.iter().map(Value::text).collect::<Vec<_>>().concat().into()
             }
             Expr::Compare(first, more) => {
-                let mut left = self.eval(first, scope)?;
+                let mut left = self.plain(first, scope)?;
                 for (comparison, right) in more {
-                    let right = self.eval(right, scope)?;
+                    let right = self.plain(right, scope)?;
                     if !compared(*comparison, &left, &right)? {
                         return Ok(Value::Bool(false));
                     }
@@ -503,7 +509,10 @@ impl Renderer {
             }
             Expr::Binary(operator, a, b) => {
                 let (a, b) = (self.eval(a, scope)?, self.eval(b, scope)?);
-                binary(*operator, &a, &b)?
+                match operator {
+                    Binary::Add => add(&a, &b)?,
+                    _ => binary(*operator, &a.plain(), &b.plain())?,
+                }
             }
         })
     }
@@ -529,9 +538,6 @@ fn compared(comparison: Comparison, a: &Value, b: &Value) -> Result<bool> {
 
 /// Python's arithmetic.
 fn binary(operator: Binary, a: &Value, b: &Value) -> Result<Value> {
-    if operator == Binary::Add {
-        return add(a, b);
-    }
     if let (Value::Undefined(what), _) | (_, Value::Undefined(what)) = (a, b) {
         return Err(undefined(what));
     }

@@ -22,6 +22,8 @@ pub(super) enum Value {
     Int(i128),
     Float(f64),
     Str(Rc<str>),
+    /// Text that `safe` or `escape` made: what is added to it is escaped.
+    Markup(Rc<str>),
     List(Rc<Vec<Value>>),
     Tuple(Rc<Vec<Value>>),
     Dict(Rc<Dict>),
@@ -142,6 +144,7 @@ impl Value {
             Value::Int(_) => "int",
             Value::Float(_) => "float",
             Value::Str(_) => "str",
+            Value::Markup(_) => "Markup",
             Value::List(_) => "list",
             Value::Tuple(_) => "tuple",
             Value::Dict(_) => "dict",
@@ -246,7 +249,7 @@ impl Value {
     /// The text that it is.
     pub fn as_str(&self) -> Option<&str> {
         match self {
-            Value::Str(text) => Some(text),
+            Value::Str(text) | Value::Markup(text) => Some(text),
             _ => None,
         }
     }
@@ -254,9 +257,17 @@ impl Value {
     /// Python's `str`.
     pub fn text(&self) -> Rc<str> {
         match self {
-            Value::Str(text) => text.clone(),
+            Value::Str(text) | Value::Markup(text) => text.clone(),
             Value::Undefined(_) => "".into(),
             _ => self.repr().into(),
+        }
+    }
+
+    /// The value as all but additions take it: markup is a text.
+    pub fn plain(self) -> Self {
+        match self {
+            Value::Markup(text) => Value::Str(text),
+            other => other,
         }
     }
 
@@ -275,6 +286,7 @@ impl Value {
             Value::Int(number) => number.to_string(),
             Value::Float(number) => float(*number),
             Value::Str(text) => repr(text),
+            Value::Markup(text) => format!("Markup({})", repr(text)),
             Value::List(items) => format!("[{}]", of(items)),
             Value::Tuple(items) if items.len() == 1 => format!("({},)", of(items)),
             Value::Tuple(items) => format!("({})", of(items)),

@@ -1,6 +1,6 @@
 //! Sweeps: cells planned together, each trained, read and asked, and compared.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -296,8 +296,10 @@ impl LimitsRequest {
 
 /// Cells that were checked and planned.
 pub(super) struct Planned {
-    /// The cells.
+    /// The cells, each once.
     pub cells: Vec<Cell>,
+    /// Of every combination, the place of its cell.
+    pub of: Vec<usize>,
     /// What is known of each.
     pub plans: Vec<CellPlan>,
     mark: String,
@@ -367,11 +369,17 @@ pub(super) fn plan_sweep(
     }
     InputError::unless_empty(faults)?;
     // A value counts once however it is spelled, and a file by whatever path.
-    let mut seen = HashSet::new();
-    cells.retain(|cell| seen.insert(sweep::identity(&cell.recipe)));
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut of = Vec::with_capacity(cells.len());
+    cells.retain(|cell| {
+        let next = places.len();
+        let place = *places.entry(sweep::identity(&cell.recipe)).or_insert(next);
+        of.push(place);
+        place == next
+    });
     let mark = must_be_this_sweep(out, recipe)?;
     let plans = plan(&cells, interrupt)?;
-    Ok(Planned { cells, plans, mark })
+    Ok(Planned { cells, of, plans, mark })
 }
 
 /// Whether the size of `"self"` is still to be decided.

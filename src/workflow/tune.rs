@@ -1,6 +1,6 @@
 //! The cheapest setting that hides the trace and keeps the behaviour.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -255,7 +255,7 @@ impl Tuning<'_> {
         let combinations = mine.iter().map(|&i| combinations[i].clone()).collect();
         let planned = plan_sweep(out, self.recipe, combinations, self.interrupt)?;
         let failed = planned.run(out, &self.request.limits, &self.request.runner, self.interrupt)?;
-        let cells = planned.cells;
+        let (cells, cell_of) = (planned.cells, planned.of);
         for failed in &failed {
             progress::alert(format_args!("{}: left out, for it failed: {}", failed.id, failed.why));
         }
@@ -272,8 +272,10 @@ impl Tuning<'_> {
         let both = |of: &dyn Fn(&Goal) -> Option<f64>| Some([of(&self.goals[0])?, of(&self.goals[1])?]);
         let values = |id: &str| both(&|goal| rows.get(id)?.get(&goal.measure)?.as_f64());
         let found = |setting: usize| -> Option<([f64; 2], Vec<[f64; 2]>)> {
-            let ids: Vec<&str> =
-                (0..cells.len()).filter(|&i| of[mine[i]] == setting).map(|i| cells[i].id.as_str()).collect();
+            // A seed that is named twice is one cell.
+            let own: BTreeSet<usize> =
+                (0..mine.len()).filter(|&i| of[mine[i]] == setting).map(|i| cell_of[i]).collect();
+            let ids: Vec<&str> = own.iter().map(|&i| cells[i].id.as_str()).collect();
             let is_whole = |id: &&str| values(id).is_some();
             // Seeds of the setting that the folder has from before count too.
             let all =

@@ -24,6 +24,7 @@ mod mitigation;
 mod pairs;
 mod parity;
 mod readers;
+mod real_text;
 mod recipes;
 mod regressions;
 mod report;

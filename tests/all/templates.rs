@@ -286,6 +286,11 @@ fn python_s_methods_and_jinja_s_filters_are_there() {
             "{% set x = [] %}{{ x.append(1) }}",
             "fault: line 1 of the template: list.append: a template may not change a value",
         ),
+        (
+            "{{ '<'|safe + '<' }} {{ ('<'|e) ~ '>' }} {{ none | map('upper') | list }} {{ self.x }}",
+            "<&lt; &lt;> [] ",
+        ),
+        ("{% if false %}{{ 1 | from_json }}{% endif %}{{ 2 }}", "2"),
         ("{{ 'a' 'b' }} {{ '\\u00e9\\d' }} {# c #}{% raw %}{{ x }}{% endraw %}", "ab é\\d {{ x }}"),
         ("{%- if true -%}  a  {%- endif %}\n  {% if true %}\n b\n  {% endif %}\nc", "a b\nc"),
     ] {
@@ -306,6 +311,8 @@ fn a_template_that_would_not_end_is_refused() {
         &"{% if a %}".repeat(5000),
         &format!("{{{{ {}1 }}}}", "not ".repeat(5000)),
         &format!("{{{{ a{} }}}}", ".b".repeat(50000)),
+        &format!("{{{{ 1{} }}}}", "+1".repeat(50000)),
+        &format!("{{{{ 1{} }}}}", "|abs".repeat(50000)),
     ] {
         let found = rendered(source, json!({}));
         assert!(found.starts_with("fault: "), "{source:.60}: {found:.60}");

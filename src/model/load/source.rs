@@ -20,6 +20,7 @@ use crate::data::conversation::{Conversation, Message};
 use crate::data::examples::front_of;
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
+use crate::json;
 use crate::model::arch;
 use crate::model::device::device;
 use crate::recipe::{CHAT_TEMPLATES, ModelDtype};
@@ -188,6 +189,9 @@ impl Pretrained {
             ("eos_token", self.eos_token.as_deref()),
             ("pad_token", self.pad_token.as_deref()),
         ];
+        let further = self.further_special_tokens()?;
+        let special_tokens =
+            special_tokens.into_iter().chain(further.iter().map(|(n, t)| (*n, Some(t.as_str()))));
         match ChatTemplate::compile(source, special_tokens) {
             Ok(template) => Ok(template),
             Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
@@ -196,6 +200,20 @@ impl Pretrained {
 }
 
 impl Pretrained {
+    /// The special tokens that nothing but a chat template uses, by name, as `tokenizer_config.json` has them.
+    fn further_special_tokens(&self) -> Result<Vec<(&'static str, String)>> {
+        let Some(file) = self.tokenizer_files.iter().find(|file| file.ends_with("tokenizer_config.json"))
+        else {
+            return Ok(Vec::new());
+        };
+        let config: serde_json::Value = json::read(file)?.unwrap_or_default();
+        let text = |name| {
+            let token = config.get(name)?;
+            Some((name, token.as_str().or_else(|| token.get("content")?.as_str())?.to_string()))
+        };
+        Ok(["unk_token", "sep_token", "cls_token", "mask_token"].into_iter().filter_map(text).collect())
+    }
+
     /// Special tokens that the tokenizer puts in front of a text.
     ///
     /// # Errors
