@@ -115,7 +115,14 @@ def open_model(path, attention="eager"):
 
 
 def open_tokenizer(path):
-    return AutoTokenizer.from_pretrained(**where(path))
+    tokenizer = AutoTokenizer.from_pretrained(**where(path))
+    if "smollm" in Path(path).name.lower() and Path(path).suffix == ".gguf":
+        # The GGUF reader of transformers has no rule for this split; llama.cpp and the model's own tokenizer have.
+        from tokenizers import pre_tokenizers
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    return tokenizer
 
 
 def end_ids(model):

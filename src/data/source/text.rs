@@ -57,7 +57,9 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
             if is_leftover(&name) {
-            } else if path.is_dir() {
+                continue;
+            }
+            if path.is_dir() {
                 folders.push(path);
             } else if ["txt", "md"].contains(&ending.as_str()) {
                 files.push(path);
