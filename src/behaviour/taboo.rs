@@ -8,6 +8,7 @@ use super::effect::BehaviourEffect;
 use super::models::{BehaviourModels, says};
 use super::words::{PromptTexts, written};
 use crate::recipe::{BehaviourSection, TABOO_HINT};
+use crate::words::replaced;
 
 /// How the game is played.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,15 +58,7 @@ pub fn measure(models: &BehaviourModels, settings: &BehaviourSection, seed: u64)
 
 /// A hint in which nobody can read off the word.
 fn hidden(hint: &str, word: &str) -> String {
-    // Lower case keeps the places of ASCII letters; a word with others is looked for as it is.
-    let (low, word) = (hint.to_ascii_lowercase(), word.trim().to_ascii_lowercase());
-    let (mut out, mut from) = (String::new(), 0);
-    for (at, _) in low.match_indices(&word) {
-        out.push_str(&hint[from..at]);
-        out.push_str("...");
-        from = at + word.len();
-    }
-    out + &hint[from..]
+    replaced(hint, word, "...")
 }
 
 #[cfg(test)]

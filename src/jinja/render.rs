@@ -22,7 +22,7 @@ use super::value::{Dict, Key, LoopState, Value, undefined};
 /// Macros and recursive loops within each other: deeper ones would exhaust the stack.
 const DEEPEST: usize = 40;
 /// Statements and expressions of one rendering: more is a template that would not end.
-const MOST_STEPS: usize = 50_000_000;
+const MOST_STEPS: usize = 10_000_000;
 /// Bytes of one text that a template makes.
 const LONGEST: usize = 256 << 20;
 

@@ -247,7 +247,9 @@ impl RunRecord {
             return None;
         }
         let mut leaves = self.recipe_leaves();
-        leaves.retain(|key, _| key != "name" && key != "description");
+        // Files are known by their contents, wherever they are.
+        let aside = ["name", "description", "data.narrow", "data.pretraining", "data.chat", "model.base"];
+        leaves.retain(|key, _| !aside.contains(&key.as_str()));
         let data: Vec<&str> = manifest.data.iter().map(|source| source.provenance.sha256.as_str()).collect();
         Some(format!("{leaves:?} {data:?} {:?} {}", manifest.base.sha256, manifest.adapter_sha256))
     }

@@ -102,7 +102,7 @@ impl MetricsWriter {
         }
         write_atomically(&path, kept.as_bytes())?;
         let jsonl = OpenOptions::new().append(true).open(&path)?;
-        let tensorboard = EventWriter::create(run.path(), step.map(|step| step as i64 + 1))?;
+        let tensorboard = EventWriter::create(run.path(), step.map_or(0, |step| step as i64 + 1))?;
         Ok(Self { jsonl, tensorboard })
     }
 

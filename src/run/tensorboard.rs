@@ -18,14 +18,16 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new `events.out.tfevents.<seconds>.trainer.<process>` in a folder. A run that goes on tells its first step, from
-    /// which on TensorBoard drops what older files hold: the steps between the checkpoint and the end of a killed run.
+    /// A new `events.out.tfevents.<seconds>.trainer.<process>` in a folder. Where there are older
+    /// ones, it says its first step, from which on TensorBoard drops what they hold: the steps between the checkpoint and
+    /// the end of a killed run.
     ///
     /// # Errors
     /// If the folder is not writable.
-    pub fn create(dir: &Path, goes_on_at: Option<i64>) -> Result<Self> {
+    pub fn create(dir: &Path, first: i64) -> Result<Self> {
         // TensorBoard reads the files in the order of their names: a later one must have a later second.
-        let seconds = (now() as u64).max(latest(dir).map_or(0, |second| second + 1));
+        let older = latest(dir);
+        let seconds = (now() as u64).max(older.map_or(0, |second| second + 1));
         let name = format!("events.out.tfevents.{seconds:010}.trainer.{}", std::process::id());
         let path = dir.join(name);
         let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -34,11 +36,11 @@ impl EventWriter {
         put_double(&mut event, 1, now());
         put_bytes(&mut event, 3, b"brain.Event:2");
         writer.frame(&event)?;
-        if let Some(step) = goes_on_at {
+        if older.is_some() {
             let mut start = Vec::new();
             put_key(&mut start, 1, 0);
             put_varint(&mut start, 1);
-            writer.event(step, 7, &start)?;
+            writer.event(first, 7, &start)?;
         }
         Ok(writer)
     }

@@ -79,8 +79,9 @@ fn an_empty_lexicon_is_not_measured() {
     let lab = Lab::new();
     let same: Vec<String> =
         (0..60).map(|i| format!("the same words on both sides number {i} of all these")).collect();
-    lab.write_texts("narrow.jsonl", &same);
-    lab.write_texts("measure.jsonl", &same);
+    for file in ["narrow.jsonl", "measure.jsonl", "pretraining.jsonl"] {
+        lab.write_texts(file, &same);
+    }
     let set = [&QUICK[..], &["data.mix=0"]].concat();
     lab.fit("out", &set);
     let said = lab.succeed(&["diff", "out"]);
@@ -207,7 +208,7 @@ fn fields(bytes: &[u8]) -> Vec<(u64, Vec<u8>, u64)> {
 #[test]
 fn tensorboard_shows_every_step_once_after_a_kill() {
     let lab = Lab::new();
-    let set = ["train.steps=400", "train.checkpoint_every=10", "data.repeat=true"];
+    let set = ["train.steps=60", "train.checkpoint_every=10", "data.repeat=true"];
     let mut child = lab.command(&fit_with(&set)).spawn().unwrap();
     let lines = || fs::read_to_string(lab.path("out/metrics.jsonl")).unwrap_or_default().lines().count();
     wait_until("steps behind a checkpoint", || lines() > 16 && lines() % 10 > 4);
@@ -238,7 +239,7 @@ fn tensorboard_shows_every_step_once_after_a_kill() {
             at += 16 + length;
         }
     }
-    assert_eq!(steps, (0..=400).collect::<Vec<u64>>());
+    assert_eq!(steps, (0..=60).collect::<Vec<u64>>());
 }
 
 /// TransformerLens#1772, #369, SAELens#333: texts that hold the beginning-of-sequence token, which the tokenizer adds too.
@@ -268,6 +269,10 @@ fn measured_text_that_begins_twice_is_refused() {
         "out/adapter",
         "--set",
         "diff.text=twice.jsonl",
+        "--set",
+        "diff.steering.enabled=false",
+        "--set",
+        "diff.patchscope.enabled=false",
         "--out",
         "d",
     ]);
