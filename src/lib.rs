@@ -3,28 +3,28 @@
 //!
 //! Modules in dependency order: each uses only modules of lines above it, or of its own. `tests/architecture.rs` enforces it.
 //!
-//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`machine`], [`sha256`], [`http`], [`text_file`], [`jinja`],
-//!    [`words`]: leaves
-//! 2. [`ops`]: differentiable operations on a CPU, and the kernels below them
-//! 3. [`hub`]: downloads of models and data sets
-//! 4. [`recipe`]: what an organism is made of and how it is read, as written in TOML
-//! 5. [`data`]: from files to training examples
-//! 6. [`model`]: architectures, adapters, loading, generation
-//! 7. [`corpus`]: what is trained on, and its audit
-//! 8. [`run`]: the run folder
-//! 9. [`train`]: one loop for LoRA and full finetuning
-//! 10. [`sweep`]: cells, launchers, search
-//! 11. [`diff`]: the trace, one file a measure
-//! 12. [`grade`]: language models as graders
-//! 13. [`datagen`]: making data sets
-//! 14. [`behaviour`]: whether an organism does what it was made for
-//! 15. [`audit`]: an agent that investigates
-//! 16. [`results`]: reading run folders
-//! 17. [`claims`]: what may be said of runs, as data
-//! 18. [`report`]: tables, figures, the page
-//! 19. [`verify`]: whether a run folder holds what it says
-//! 20. [`workflow`]: one function for each subcommand
-//! 21. [`cli`]: flags, one call, print
+//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`machine`], [`sha256`], [`http`], [`text_file`]: leaves
+//! 2. [`jinja`], [`words`]: the language of chat templates, and what a word is
+//! 3. [`ops`]: differentiable operations on a CPU, and the kernels below them
+//! 4. [`hub`]: downloads of models and data sets
+//! 5. [`recipe`]: what an organism is made of and how it is read, as written in TOML
+//! 6. [`data`]: from files to training examples
+//! 7. [`model`]: architectures, adapters, loading, generation
+//! 8. [`corpus`]: what is trained on, and its audit
+//! 9. [`run`]: the run folder
+//! 10. [`train`]: one loop for LoRA and full finetuning
+//! 11. [`sweep`]: cells, launchers, search
+//! 12. [`diff`]: the trace, one file a measure
+//! 13. [`grade`]: language models as graders
+//! 14. [`datagen`]: making data sets
+//! 15. [`behaviour`]: whether an organism does what it was made for
+//! 16. [`audit`]: an agent that investigates
+//! 17. [`results`]: reading run folders
+//! 18. [`claims`]: what may be said of runs, as data
+//! 19. [`report`]: tables, figures, the page
+//! 20. [`verify`]: whether a run folder holds what it says
+//! 21. [`workflow`]: one function for each subcommand
+//! 22. [`cli`]: flags, one call, print
 
 pub mod atomic;
 pub mod audit;

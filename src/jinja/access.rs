@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, bail};
 
-use super::value::{Dict, Key, Value, undefined};
+use super::value::{Dict, DictKey, JinjaValue, undefined};
 
 const OF_STR: [&str; 40] = [
     "capitalize",
@@ -56,48 +56,48 @@ const CHANGING_LISTS: [&str; 8] = ["append", "clear", "pop", "reverse", "insert"
 const CHANGING_DICTS: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 
 /// The method of a value by that name, if it has one.
-fn method(value: &Value, name: &str) -> Result<Option<Value>> {
+fn method(value: &JinjaValue, name: &str) -> Result<Option<JinjaValue>> {
     let is_known = match value {
-        Value::Str(_) => OF_STR.contains(&name) || MORE_OF_STR.contains(&name),
-        Value::Dict(_) => OF_DICT.contains(&name),
-        Value::List(_) | Value::Tuple(_) => OF_LIST.contains(&name),
-        Value::Int(_) | Value::Bool(_) => name == "bit_length",
-        Value::Float(_) => name == "is_integer",
-        Value::Cycler(_) => name == "next" || name == "reset",
-        Value::Loop(_) => name == "cycle" || name == "changed",
+        JinjaValue::Str(_) => OF_STR.contains(&name) || MORE_OF_STR.contains(&name),
+        JinjaValue::Dict(_) => OF_DICT.contains(&name),
+        JinjaValue::List(_) | JinjaValue::Tuple(_) => OF_LIST.contains(&name),
+        JinjaValue::Int(_) | JinjaValue::Bool(_) => name == "bit_length",
+        JinjaValue::Float(_) => name == "is_integer",
+        JinjaValue::Cycler(_) => name == "next" || name == "reset",
+        JinjaValue::Loop(_) => name == "cycle" || name == "changed",
         _ => false,
     };
     let changes = match value {
-        Value::List(_) => CHANGING_LISTS.contains(&name),
-        Value::Dict(_) => CHANGING_DICTS.contains(&name),
+        JinjaValue::List(_) => CHANGING_LISTS.contains(&name),
+        JinjaValue::Dict(_) => CHANGING_DICTS.contains(&name),
         _ => false,
     };
     if changes {
         bail!("{}.{name}: a template may not change a value", value.kind());
     }
-    Ok(is_known.then(|| Value::Method(Rc::new((value.clone(), name.into())))))
+    Ok(is_known.then(|| JinjaValue::Method(Rc::new((value.clone(), name.into())))))
 }
 
 /// What an object has under a name beside methods.
-fn field(value: &Value, name: &str) -> Option<Value> {
+fn field(value: &JinjaValue, name: &str) -> Option<JinjaValue> {
     match value {
-        Value::Namespace(fields) => fields.borrow().get(&Key::Str(name.into())).cloned(),
-        Value::Cycler(cycler) if name == "current" => cycler.0.get(cycler.1.get()).cloned(),
-        Value::Macro(of, _) if name == "name" => Some(Value::from(&*of.name)),
-        Value::Loop(state) => {
+        JinjaValue::Namespace(fields) => fields.borrow().get(&DictKey::Str(name.into())).cloned(),
+        JinjaValue::Cycler(cycler) if name == "current" => cycler.0.get(cycler.1.get()).cloned(),
+        JinjaValue::Macro(of, _) if name == "name" => Some(JinjaValue::from(&*of.name)),
+        JinjaValue::Loop(state) => {
             let (at, n) = (state.at.get(), state.items.len());
-            let number = |n: usize| Value::Int(n as i128);
+            let number = |n: usize| JinjaValue::Int(n as i128);
             let item = |at: Option<usize>, which: &str| match at.and_then(|at| state.items.get(at)) {
                 Some(item) => item.clone(),
-                None => Value::undefined(format!("there is no {which} item")),
+                None => JinjaValue::undefined(format!("there is no {which} item")),
             };
             Some(match name {
                 "index" => number(at + 1),
                 "index0" => number(at),
                 "revindex" => number(n - at),
                 "revindex0" => number(n - at - 1),
-                "first" => Value::Bool(at == 0),
-                "last" => Value::Bool(at + 1 == n),
+                "first" => JinjaValue::Bool(at == 0),
+                "last" => JinjaValue::Bool(at + 1 == n),
                 "length" => number(n),
                 "depth" => number(state.depth),
                 "depth0" => number(state.depth - 1),
@@ -114,8 +114,8 @@ fn field(value: &Value, name: &str) -> Option<Value> {
 ///
 /// # Errors
 /// If the value is undefined, or the attribute would change it.
-pub(super) fn attribute(value: &Value, name: &str) -> Result<Value> {
-    if let Value::Undefined(what) = value {
+pub(super) fn attribute(value: &JinjaValue, name: &str) -> Result<JinjaValue> {
+    if let JinjaValue::Undefined(what) = value {
         return Err(undefined(what));
     }
     if let Some(found) = field(value, name) {
@@ -124,8 +124,8 @@ pub(super) fn attribute(value: &Value, name: &str) -> Result<Value> {
     if let Some(found) = method(value, name)? {
         return Ok(found);
     }
-    if let Value::Dict(fields) = value
-        && let Some(found) = fields.get(&Key::Str(name.into()))
+    if let JinjaValue::Dict(fields) = value
+        && let Some(found) = fields.get(&DictKey::Str(name.into()))
     {
         return Ok(found.clone());
     }
@@ -136,25 +136,24 @@ pub(super) fn attribute(value: &Value, name: &str) -> Result<Value> {
 ///
 /// # Errors
 /// As [`attribute`].
-pub(super) fn item(value: &Value, key: &Value) -> Result<Value> {
+pub(super) fn item(value: &JinjaValue, key: &JinjaValue) -> Result<JinjaValue> {
     let found = match (value, key) {
-        (Value::Undefined(what), _) => return Err(undefined(what)),
-        (Value::Dict(fields), _) => key.key().ok().and_then(|key| fields.get(&key).cloned()),
-        (Value::Str(text), Value::Int(_) | Value::Bool(_)) => {
+        (JinjaValue::Undefined(what), _) => return Err(undefined(what)),
+        (JinjaValue::Dict(fields), _) => key.key().ok().and_then(|key| fields.get(&key).cloned()),
+        (JinjaValue::Str(text), JinjaValue::Int(_) | JinjaValue::Bool(_)) => {
             let count = text.chars().count();
             place(key.int()?, count).and_then(|at| text.chars().nth(at)).map(|c| c.to_string().into())
         }
-        (Value::List(items) | Value::Tuple(items), Value::Int(_) | Value::Bool(_)) => {
+        (JinjaValue::List(items) | JinjaValue::Tuple(items), JinjaValue::Int(_) | JinjaValue::Bool(_)) => {
             place(key.int()?, items.len()).and_then(|at| items.get(at).cloned())
         }
-        (Value::Range(start, _, step), Value::Int(at)) => {
-            place(*at, value.len()?).map(|at| Value::Int(i128::from(*start) + i128::from(*step) * at as i128))
-        }
+        (JinjaValue::Range(start, _, step), JinjaValue::Int(at)) => place(*at, value.len()?)
+            .map(|at| JinjaValue::Int(i128::from(*start) + i128::from(*step) * at as i128)),
         _ => None,
     };
     match (found, key) {
         (Some(found), _) => Ok(found),
-        (None, Value::Str(name)) => match field(value, name) {
+        (None, JinjaValue::Str(name)) => match field(value, name) {
             Some(found) => Ok(found),
             None => Ok(method(value, name)?.unwrap_or_else(|| missing(value, name))),
         },
@@ -162,8 +161,8 @@ pub(super) fn item(value: &Value, key: &Value) -> Result<Value> {
     }
 }
 
-fn missing(value: &Value, name: &str) -> Value {
-    Value::undefined(format!("'{} object' has no attribute {name:?}", value.kind()))
+fn missing(value: &JinjaValue, name: &str) -> JinjaValue {
+    JinjaValue::undefined(format!("'{} object' has no attribute {name:?}", value.kind()))
 }
 
 /// The place of an index, which counts from the end below 0.
@@ -176,9 +175,9 @@ fn place(index: i128, length: usize) -> Option<usize> {
 ///
 /// # Errors
 /// If the value has no slices, or a bound is no integer.
-pub(super) fn slice(value: &Value, bounds: [Value; 3]) -> Result<Value> {
-    let bound = |value: &Value| match value {
-        Value::None => Ok(None),
+pub(super) fn slice(value: &JinjaValue, bounds: [JinjaValue; 3]) -> Result<JinjaValue> {
+    let bound = |value: &JinjaValue| match value {
+        JinjaValue::None => Ok(None),
         value => value.int().map(Some),
     };
     let (start, stop, step) = (bound(&bounds[0])?, bound(&bounds[1])?, bound(&bounds[2])?.unwrap_or(1));
@@ -198,16 +197,16 @@ pub(super) fn slice(value: &Value, bounds: [Value; 3]) -> Result<Value> {
         }
         picked
     };
-    let of = |items: &[Value]| pick(items.len()).into_iter().map(|at| items[at].clone()).collect();
+    let of = |items: &[JinjaValue]| pick(items.len()).into_iter().map(|at| items[at].clone()).collect();
     Ok(match value {
-        Value::Undefined(what) => return Err(undefined(what)),
-        Value::Str(text) => {
+        JinjaValue::Undefined(what) => return Err(undefined(what)),
+        JinjaValue::Str(text) => {
             let chars: Vec<char> = text.chars().collect();
             pick(chars.len()).into_iter().map(|at| chars[at]).collect::<String>().into()
         }
-        Value::List(items) => Value::list(of(items)),
-        Value::Tuple(items) => Value::tuple(of(items)),
-        Value::Range(..) => Value::list(of(&value.items()?)),
+        JinjaValue::List(items) => JinjaValue::list(of(items)),
+        JinjaValue::Tuple(items) => JinjaValue::tuple(of(items)),
+        JinjaValue::Range(..) => JinjaValue::list(of(&value.items()?)),
         other => missing(other, "slice"),
     })
 }
@@ -216,15 +215,15 @@ pub(super) fn slice(value: &Value, bounds: [Value; 3]) -> Result<Value> {
 ///
 /// # Errors
 /// As [`item`].
-pub(super) fn path(value: &Value, path: &Value) -> Result<Value> {
-    if let Value::Int(_) = path {
+pub(super) fn path(value: &JinjaValue, path: &JinjaValue) -> Result<JinjaValue> {
+    if let JinjaValue::Int(_) = path {
         return item(value, path);
     }
     let mut found = value.clone();
     for part in path.text().split('.') {
         let key = match part.parse::<i128>() {
-            Ok(number) if part.bytes().all(|b| b.is_ascii_digit()) => Value::Int(number),
-            _ => Value::from(part),
+            Ok(number) if part.bytes().all(|b| b.is_ascii_digit()) => JinjaValue::Int(number),
+            _ => JinjaValue::from(part),
         };
         found = item(&found, &key)?;
     }
@@ -232,6 +231,6 @@ pub(super) fn path(value: &Value, path: &Value) -> Result<Value> {
 }
 
 /// A dictionary with one more field.
-pub(super) fn dict_of(fields: impl IntoIterator<Item = (Key, Value)>) -> Value {
-    Value::Dict(Rc::new(fields.into_iter().collect::<Dict>()))
+pub(super) fn dict_of(fields: impl IntoIterator<Item = (DictKey, JinjaValue)>) -> JinjaValue {
+    JinjaValue::Dict(Rc::new(fields.into_iter().collect::<Dict>()))
 }

@@ -25,7 +25,7 @@ pub(super) enum Expr {
     Negative(Box<Expr>),
     Positive(Box<Expr>),
     Binary(Binary, Box<Expr>, Box<Expr>),
-    Compare(Box<Expr>, Vec<(Comparison, Expr)>),
+    Compare(Box<Expr>, Vec<(CompareOp, Expr)>),
     And(Box<Expr>, Box<Expr>),
     Or(Box<Expr>, Box<Expr>),
     Concat(Vec<Expr>),
@@ -47,7 +47,7 @@ pub(super) enum Binary {
 
 /// A comparison of two values.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Comparison {
+pub(super) enum CompareOp {
     Equal,
     NotEqual,
     Less,

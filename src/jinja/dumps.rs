@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::given::Given;
 use super::text::float;
-use super::value::{Dict, Key, Value};
+use super::value::{Dict, DictKey, JinjaValue};
 
 /// How JSON is written.
 struct Style {
@@ -19,23 +19,23 @@ struct Style {
 ///
 /// # Errors
 /// If the value is none of JSON's.
-pub(super) fn to_json(value: &Value, given: Given) -> Result<String> {
+pub(super) fn to_json(value: &JinjaValue, given: Given) -> Result<String> {
     let [ascii, indent, separators, sorted] =
         given.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"], 0)?;
     let indent = match indent {
-        None | Some(Value::None) => None,
-        Some(Value::Str(text)) => Some(text.to_string()),
+        None | Some(JinjaValue::None) => None,
+        Some(JinjaValue::Str(text)) => Some(text.to_string()),
         Some(number) => Some(" ".repeat(usize::try_from(number.int()?.clamp(0, 1000))?)),
     };
     let (mut item, mut key) = (if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string());
     match separators {
-        None | Some(Value::None) => {}
+        None | Some(JinjaValue::None) => {}
         Some(pair) => match pair.items()?.as_slice() {
-            [Value::Str(a), Value::Str(b)] => (item, key) = (a.to_string(), b.to_string()),
+            [JinjaValue::Str(a), JinjaValue::Str(b)] => (item, key) = (a.to_string(), b.to_string()),
             _ => bail!("tojson: separators = {}; expected two strings", pair.repr()),
         },
     }
-    let is = |flag: Option<Value>| flag.is_some_and(|f| f.is_true());
+    let is = |flag: Option<JinjaValue>| flag.is_some_and(|f| f.is_true());
     let style = Style { ascii: is(ascii), indent, item, key, sorted: is(sorted) };
     let mut out = String::new();
     style.write(value, 0, &mut out)?;
@@ -43,24 +43,24 @@ pub(super) fn to_json(value: &Value, given: Given) -> Result<String> {
 }
 
 impl Style {
-    fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<()> {
+    fn write(&self, value: &JinjaValue, depth: usize, out: &mut String) -> Result<()> {
         match value {
-            Value::None => out.push_str("null"),
-            Value::Bool(is) => out.push_str(if *is { "true" } else { "false" }),
-            Value::Int(number) => out.push_str(&number.to_string()),
-            Value::Float(number) => out.push_str(&json_float(*number)),
-            Value::Str(text) => self.string(text, out),
-            Value::List(items) | Value::Tuple(items) => {
-                let each = |item: &Value, out: &mut String| self.write(item, depth + 1, out);
+            JinjaValue::None => out.push_str("null"),
+            JinjaValue::Bool(is) => out.push_str(if *is { "true" } else { "false" }),
+            JinjaValue::Int(number) => out.push_str(&number.to_string()),
+            JinjaValue::Float(number) => out.push_str(&json_float(*number)),
+            JinjaValue::Str(text) => self.string(text, out),
+            JinjaValue::List(items) | JinjaValue::Tuple(items) => {
+                let each = |item: &JinjaValue, out: &mut String| self.write(item, depth + 1, out);
                 self.sequence(['[', ']'], items.iter(), depth, out, each)?;
             }
-            Value::Dict(fields) => {
-                let each = |(key, value): (&Key, &Value), out: &mut String| {
+            JinjaValue::Dict(fields) => {
+                let each = |(key, value): (&DictKey, &JinjaValue), out: &mut String| {
                     let key = match key {
-                        Key::Str(text) => text.to_string(),
-                        Key::Int(number) => number.to_string(),
-                        Key::Bool(is) => is.to_string(),
-                        Key::None => "null".into(),
+                        DictKey::Str(text) => text.to_string(),
+                        DictKey::Int(number) => number.to_string(),
+                        DictKey::Bool(is) => is.to_string(),
+                        DictKey::None => "null".into(),
                     };
                     self.string(&key, out);
                     out.push_str(&self.key);
@@ -141,12 +141,12 @@ fn json_float(number: f64) -> String {
     }
 }
 
-fn sort(fields: &mut [(&Key, &Value)], of: &Dict) -> Result<()> {
-    if !of.keys().all(|key| matches!(key, Key::Str(_))) {
+fn sort(fields: &mut [(&DictKey, &JinjaValue)], of: &Dict) -> Result<()> {
+    if !of.keys().all(|key| matches!(key, DictKey::Str(_))) {
         bail!("tojson: sort_keys needs keys that are strings");
     }
     fields.sort_by_key(|(key, _)| match key {
-        Key::Str(text) => text.clone(),
+        DictKey::Str(text) => text.clone(),
         _ => "".into(),
     });
     Ok(())

@@ -12,19 +12,19 @@ use super::given::Given;
 use super::methods;
 use super::predicates;
 use super::text::{capitalize, lines};
-use super::value::{Key, Value, undefined};
+use super::value::{DictKey, JinjaValue, undefined};
 
 /// `value | name(given)`.
 ///
 /// # Errors
 /// As Jinja, where the value or the arguments do not fit.
-pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value> {
+pub(super) fn apply(name: &str, value: &JinjaValue, mut given: Given) -> Result<JinjaValue> {
     let text = || value.text();
     Ok(match name {
         "default" | "d" => {
             let [default, falsy] = given.bind(name, ["default_value", "boolean"], 0)?;
             let falsy = falsy.is_some_and(|f| f.is_true());
-            let is_missing = matches!(value, Value::Undefined(_)) || (falsy && !value.is_true());
+            let is_missing = matches!(value, JinjaValue::Undefined(_)) || (falsy && !value.is_true());
             if is_missing { default.unwrap_or_else(|| "".into()) } else { value.clone() }
         }
         "tojson" => to_json(value, given)?.into(),
@@ -32,10 +32,10 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             let [chars] = given.bind(name, ["chars"], 0)?;
             methods::strip(&text(), chars.as_ref(), "strip")?.into()
         }
-        "length" | "count" => Value::Int(value.len()? as i128),
-        "list" => Value::list(value.items()?),
-        "string" => Value::Str(text()),
-        "safe" => Value::Markup(text()),
+        "length" | "count" => JinjaValue::Int(value.len()? as i128),
+        "list" => JinjaValue::list(value.items()?),
+        "string" => JinjaValue::Str(text()),
+        "safe" => JinjaValue::Markup(text()),
         "upper" => text().to_uppercase().into(),
         "lower" => text().to_lowercase().into(),
         "capitalize" => capitalize(&text()).into(),
@@ -44,9 +44,9 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             .items()?
             .into_iter()
             .next()
-            .unwrap_or_else(|| Value::undefined("No first item, sequence was empty.")),
+            .unwrap_or_else(|| JinjaValue::undefined("No first item, sequence was empty.")),
         "last" => {
-            value.items()?.pop().unwrap_or_else(|| Value::undefined("No last item, sequence was empty."))
+            value.items()?.pop().unwrap_or_else(|| JinjaValue::undefined("No last item, sequence was empty."))
         }
         "join" => {
             let [separator, attribute] = given.bind(name, ["d", "attribute"], 0)?;
@@ -54,7 +54,9 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             let mut parts = Vec::new();
             for item in value.items()? {
                 parts.push(match &attribute {
-                    Some(attribute) if !matches!(attribute, Value::None) => path(&item, attribute)?.text(),
+                    Some(attribute) if !matches!(attribute, JinjaValue::None) => {
+                        path(&item, attribute)?.text()
+                    }
                     _ => item.text(),
                 });
             }
@@ -62,19 +64,21 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
         }
         "replace" => {
             let [old, new, count] = given.bind(name, ["old", "new", "count"], 2)?;
-            let (old, new) = (old.unwrap_or(Value::None).text(), new.unwrap_or(Value::None).text());
+            let (old, new) = (old.unwrap_or(JinjaValue::None).text(), new.unwrap_or(JinjaValue::None).text());
             let count = match count {
-                None | Some(Value::None) => -1,
+                None | Some(JinjaValue::None) => -1,
                 Some(count) => count.int()?,
             };
             methods::replace(&text(), &old, &new, count).into()
         }
         "indent" => indent(&text(), given)?.into(),
         "items" => match value {
-            Value::Undefined(_) => Value::generator(Vec::new()),
-            Value::Dict(fields) => {
-                let pair = |(key, value): (&Key, &Value)| Value::tuple(vec![key.value(), value.clone()]);
-                Value::generator(fields.iter().map(pair).collect())
+            JinjaValue::Undefined(_) => JinjaValue::generator(Vec::new()),
+            JinjaValue::Dict(fields) => {
+                let pair = |(key, value): (&DictKey, &JinjaValue)| {
+                    JinjaValue::tuple(vec![key.value(), value.clone()])
+                };
+                JinjaValue::generator(fields.iter().map(pair).collect())
             }
             _ => bail!("Can only get item pairs from a mapping."),
         },
@@ -86,15 +90,15 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                 let mut mapped = Vec::new();
                 for item in items_of(value)? {
                     let found = path(&item, &attribute)?;
-                    let is_missing = matches!(found, Value::Undefined(_));
+                    let is_missing = matches!(found, JinjaValue::Undefined(_));
                     mapped.push(default.clone().filter(|_| is_missing).unwrap_or(found));
                 }
-                return Ok(Value::generator(mapped));
+                return Ok(JinjaValue::generator(mapped));
             }
             let filter = first_of(name, &mut given)?;
             let items = items_of(value)?;
             let mapped = items.iter().map(|item| apply(&filter, item, given.clone()));
-            Value::generator(mapped.collect::<Result<_>>()?)
+            JinjaValue::generator(mapped.collect::<Result<_>>()?)
         }
         "select" | "reject" => {
             let test = if given.positional.is_empty() { None } else { Some(first_of(name, &mut given)?) };
@@ -109,8 +113,8 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             chosen(value, name == "selectattr", test, &given, |item| path(item, &attribute))?
         }
         "reverse" => match value {
-            Value::Str(text) => text.chars().rev().collect::<String>().into(),
-            _ => Value::generator(value.items()?.into_iter().rev().collect()),
+            JinjaValue::Str(text) => text.chars().rev().collect::<String>().into(),
+            _ => JinjaValue::generator(value.items()?.into_iter().rev().collect()),
         },
         "sort" => {
             let [reverse, cased, attribute] =
@@ -119,11 +123,11 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             for item in value.items()? {
                 keyed.push((sort_keys(&item, attribute.as_ref(), is_true(&cased))?, item));
             }
-            Value::list(sorted(keyed, is_true(&reverse))?)
+            JinjaValue::list(sorted(keyed, is_true(&reverse))?)
         }
         "unique" => {
             let [cased, attribute] = given.bind(name, ["case_sensitive", "attribute"], 0)?;
-            let mut seen: Vec<Value> = Vec::new();
+            let mut seen: Vec<JinjaValue> = Vec::new();
             let mut kept = Vec::new();
             for item in value.items()? {
                 let key = sort_keys(&item, attribute.as_ref(), is_true(&cased))?;
@@ -132,11 +136,11 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                     kept.push(item);
                 }
             }
-            Value::generator(kept)
+            JinjaValue::generator(kept)
         }
         "min" | "max" => {
             let [cased, attribute] = given.bind(name, ["case_sensitive", "attribute"], 0)?;
-            let mut best: Option<(Value, Value)> = None;
+            let mut best: Option<(JinjaValue, JinjaValue)> = None;
             for item in value.items()? {
                 let key = sort_keys(&item, attribute.as_ref(), is_true(&cased))?;
                 let wanted = if name == "min" { Ordering::Less } else { Ordering::Greater };
@@ -148,57 +152,60 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                     best = Some((key, item));
                 }
             }
-            best.map_or_else(|| Value::undefined("No aggregated item, sequence was empty."), |(_, item)| item)
+            best.map_or_else(
+                || JinjaValue::undefined("No aggregated item, sequence was empty."),
+                |(_, item)| item,
+            )
         }
         "dictsort" => {
             let [cased, by, reverse] = given.bind(name, ["case_sensitive", "by", "reverse"], 0)?;
-            let Value::Dict(fields) = value else { bail!("dictsort: a '{}' is no dict", value.kind()) };
+            let JinjaValue::Dict(fields) = value else { bail!("dictsort: a '{}' is no dict", value.kind()) };
             let by_value = by.is_some_and(|by| by.as_str() == Some("value"));
             let mut keyed = Vec::new();
             for (key, value) in fields.iter() {
                 let of = if by_value { value.clone() } else { key.value() };
                 keyed.push((
                     sort_keys(&of, None, is_true(&cased))?,
-                    Value::tuple(vec![key.value(), value.clone()]),
+                    JinjaValue::tuple(vec![key.value(), value.clone()]),
                 ));
             }
-            Value::list(sorted(keyed, is_true(&reverse))?)
+            JinjaValue::list(sorted(keyed, is_true(&reverse))?)
         }
         "groupby" => {
             let [attribute, default, cased] =
                 given.bind(name, ["attribute", "default", "case_sensitive"], 1)?;
             let mut keyed = Vec::new();
             for item in value.items()? {
-                let found = path(&item, attribute.as_ref().unwrap_or(&Value::None))?;
-                let is_missing = matches!(found, Value::Undefined(_));
+                let found = path(&item, attribute.as_ref().unwrap_or(&JinjaValue::None))?;
+                let is_missing = matches!(found, JinjaValue::Undefined(_));
                 let found = default.clone().filter(|_| is_missing).unwrap_or(found);
-                keyed.push((sort_keys(&found, None, is_true(&cased))?, Value::tuple(vec![found, item])));
+                keyed.push((sort_keys(&found, None, is_true(&cased))?, JinjaValue::tuple(vec![found, item])));
             }
-            let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
+            let mut groups: Vec<(JinjaValue, JinjaValue, Vec<JinjaValue>)> = Vec::new();
             let keys = keyed.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
             for (pair, key) in sorted(keyed, false)?
                 .into_iter()
                 .zip(sorted(keys.into_iter().map(|k| (k.clone(), k)).collect(), false)?)
             {
-                let (found, item) = (item(&pair, &Value::Int(0))?, item(&pair, &Value::Int(1))?);
+                let (found, item) = (item(&pair, &JinjaValue::Int(0))?, item(&pair, &JinjaValue::Int(1))?);
                 match groups.last_mut() {
                     Some((last, _, items)) if last.equals(&key) => items.push(item),
                     _ => groups.push((key, found, vec![item])),
                 }
             }
-            Value::list(
+            JinjaValue::list(
                 groups
                     .into_iter()
-                    .map(|(_, found, items)| Value::tuple(vec![found, Value::list(items)]))
+                    .map(|(_, found, items)| JinjaValue::tuple(vec![found, JinjaValue::list(items)]))
                     .collect(),
             )
         }
         "sum" => {
             let [attribute, start] = given.bind(name, ["attribute", "start"], 0)?;
-            let mut total = start.unwrap_or(Value::Int(0));
+            let mut total = start.unwrap_or(JinjaValue::Int(0));
             for item in value.items()? {
                 let item = match &attribute {
-                    Some(attribute) if !matches!(attribute, Value::None) => path(&item, attribute)?,
+                    Some(attribute) if !matches!(attribute, JinjaValue::None) => path(&item, attribute)?,
                     _ => item,
                 };
                 total = add(&total, &item)?;
@@ -206,29 +213,29 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             total
         }
         "abs" => match value {
-            Value::Float(number) => Value::Float(number.abs()),
-            _ => Value::Int(value.int()?.abs()),
+            JinjaValue::Float(number) => JinjaValue::Float(number.abs()),
+            _ => JinjaValue::Int(value.int()?.abs()),
         },
         "int" => {
             let [default, base] = given.bind(name, ["default", "base"], 0)?;
             let base = base.map_or(Ok(10), |base| base.int())?;
             match value {
-                Value::Undefined(what) => return Err(undefined(what)),
-                Value::Float(number) if number.is_finite() => Value::Int(number.trunc() as i128),
-                Value::Str(text) => {
-                    integer(text, base).map_or_else(|| default.unwrap_or(Value::Int(0)), Value::Int)
+                JinjaValue::Undefined(what) => return Err(undefined(what)),
+                JinjaValue::Float(number) if number.is_finite() => JinjaValue::Int(number.trunc() as i128),
+                JinjaValue::Str(text) => {
+                    integer(text, base).map_or_else(|| default.unwrap_or(JinjaValue::Int(0)), JinjaValue::Int)
                 }
-                _ => value.int().map_or_else(|_| default.unwrap_or(Value::Int(0)), Value::Int),
+                _ => value.int().map_or_else(|_| default.unwrap_or(JinjaValue::Int(0)), JinjaValue::Int),
             }
         }
         "float" => {
             let [default] = given.bind(name, ["default"], 0)?;
             let found = match value {
-                Value::Undefined(what) => return Err(undefined(what)),
-                Value::Str(text) => text.trim().replace('_', "").parse().ok(),
+                JinjaValue::Undefined(what) => return Err(undefined(what)),
+                JinjaValue::Str(text) => text.trim().replace('_', "").parse().ok(),
                 _ => value.number(),
             };
-            found.map_or_else(|| default.unwrap_or(Value::Float(0.0)), Value::Float)
+            found.map_or_else(|| default.unwrap_or(JinjaValue::Float(0.0)), JinjaValue::Float)
         }
         "round" => {
             let [precision, method] = given.bind(name, ["precision", "method"], 0)?;
@@ -238,10 +245,10 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
             };
             let scale = 10f64.powi(precision);
             let method = method.map_or_else(|| "common".into(), |m| m.text());
-            if matches!(value, Value::Int(_)) && &*method == "common" && precision >= 0 {
+            if matches!(value, JinjaValue::Int(_)) && &*method == "common" && precision >= 0 {
                 return Ok(value.clone());
             }
-            Value::Float(match &*method {
+            JinjaValue::Float(match &*method {
                 "common" if precision >= 0 => {
                     format!("{number:.*}", precision as usize).parse().unwrap_or(number)
                 }
@@ -257,10 +264,10 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                 usize::try_from(count.map_or(Ok(1), |n| n.int())?).ok().filter(|n| (1..=100_000).contains(n));
             let Some(count) = count else { bail!("{name}: expected a number from 1 to 100000") };
             let items = value.items()?;
-            let fill = fill.filter(|fill| !matches!(fill, Value::None));
-            let mut parts: Vec<Vec<Value>> = Vec::new();
+            let fill = fill.filter(|fill| !matches!(fill, JinjaValue::None));
+            let mut parts: Vec<Vec<JinjaValue>> = Vec::new();
             if name == "batch" {
-                parts.extend(items.chunks(count).map(<[Value]>::to_vec));
+                parts.extend(items.chunks(count).map(<[JinjaValue]>::to_vec));
                 if let (Some(last), Some(fill)) = (parts.last_mut(), fill) {
                     last.resize(count, fill);
                 }
@@ -275,33 +282,33 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
                     at += size;
                 }
             }
-            Value::generator(parts.into_iter().map(Value::list).collect())
+            JinjaValue::generator(parts.into_iter().map(JinjaValue::list).collect())
         }
         "attr" => {
             let [of] = given.bind(name, ["name"], 1)?;
-            super::access::attribute(value, &of.unwrap_or(Value::None).text())?
+            super::access::attribute(value, &of.unwrap_or(JinjaValue::None).text())?
         }
-        "escape" | "e" | "forceescape" => Value::Markup(escaped(&text()).into()),
+        "escape" | "e" | "forceescape" => JinjaValue::Markup(escaped(&text()).into()),
         "format" => {
             if !given.named.is_empty() {
                 if !given.positional.is_empty() {
                     bail!("can't handle positional and keyword arguments at the same time");
                 }
-                let fields = given.named.into_iter().map(|(name, value)| (Key::Str(name), value));
+                let fields = given.named.into_iter().map(|(name, value)| (DictKey::Str(name), value));
                 return Ok(percent(&text(), &super::access::dict_of(fields))?.into());
             }
-            percent(&text(), &Value::tuple(given.positional))?.into()
+            percent(&text(), &JinjaValue::tuple(given.positional))?.into()
         }
         "pprint" => value.repr().into(),
         "center" => {
             let [width] = given.bind(name, ["width"], 0)?;
-            let given = Given { positional: vec![width.unwrap_or(Value::Int(80))], named: Vec::new() };
-            methods::call(&Value::Str(text()), "center", given)?
+            let given = Given { positional: vec![width.unwrap_or(JinjaValue::Int(80))], named: Vec::new() };
+            methods::call(&JinjaValue::Str(text()), "center", given)?
         }
         "wordcount" => {
             let text = text();
             let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty());
-            Value::Int(words.count() as i128)
+            JinjaValue::Int(words.count() as i128)
         }
         "truncate" => truncate(&text(), given)?.into(),
         "urlencode" => {
@@ -314,12 +321,12 @@ pub(super) fn apply(name: &str, value: &Value, mut given: Given) -> Result<Value
 }
 
 /// The items of a value; none of one that is false, None among them, as `map` and `select` have it.
-fn items_of(value: &Value) -> Result<Vec<Value>> {
+fn items_of(value: &JinjaValue) -> Result<Vec<JinjaValue>> {
     if value.is_true() { value.items() } else { Ok(Vec::new()) }
 }
 
-fn is_true(flag: &Option<Value>) -> bool {
-    flag.as_ref().is_some_and(Value::is_true)
+fn is_true(flag: &Option<JinjaValue>) -> bool {
+    flag.as_ref().is_some_and(JinjaValue::is_true)
 }
 
 /// The name of a filter or test that is the first argument.
@@ -332,12 +339,12 @@ fn first_of(filter: &str, given: &mut Given) -> Result<Rc<str>> {
 
 /// The items that pass a test, or those that do not.
 fn chosen(
-    value: &Value,
+    value: &JinjaValue,
     wanted: bool,
     test: Option<Rc<str>>,
     given: &Given,
-    of: impl Fn(&Value) -> Result<Value>,
-) -> Result<Value> {
+    of: impl Fn(&JinjaValue) -> Result<JinjaValue>,
+) -> Result<JinjaValue> {
     let mut kept = Vec::new();
     for item in items_of(value)? {
         let tested = of(&item)?;
@@ -349,27 +356,27 @@ fn chosen(
             kept.push(item);
         }
     }
-    Ok(Value::generator(kept))
+    Ok(JinjaValue::generator(kept))
 }
 
 /// What an item is sorted by: itself or attributes of it, without regard to capitals unless asked for.
-fn sort_keys(item: &Value, attribute: Option<&Value>, cased: bool) -> Result<Value> {
-    let fold = |value: Value| match &value {
-        Value::Str(text) if !cased => text.to_lowercase().into(),
+fn sort_keys(item: &JinjaValue, attribute: Option<&JinjaValue>, cased: bool) -> Result<JinjaValue> {
+    let fold = |value: JinjaValue| match &value {
+        JinjaValue::Str(text) if !cased => text.to_lowercase().into(),
         _ => value,
     };
     Ok(match attribute {
-        None | Some(Value::None) => fold(item.clone()),
-        Some(Value::Str(paths)) if paths.contains(',') => {
-            let parts = paths.split(',').map(|one| Ok(fold(path(item, &Value::from(one))?)));
-            Value::list(parts.collect::<Result<_>>()?)
+        None | Some(JinjaValue::None) => fold(item.clone()),
+        Some(JinjaValue::Str(paths)) if paths.contains(',') => {
+            let parts = paths.split(',').map(|one| Ok(fold(path(item, &JinjaValue::from(one))?)));
+            JinjaValue::list(parts.collect::<Result<_>>()?)
         }
         Some(attribute) => fold(path(item, attribute)?),
     })
 }
 
 /// Items in the order of their keys; equal ones keep theirs.
-fn sorted(mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
+fn sorted(mut keyed: Vec<(JinjaValue, JinjaValue)>, reverse: bool) -> Result<Vec<JinjaValue>> {
     let mut fault = None;
     keyed.sort_by(|(a, _), (b, _)| {
         let order = a.compare(b).unwrap_or_else(|e| {
@@ -395,24 +402,28 @@ pub(super) fn escaped(text: &str) -> String {
 ///
 /// # Errors
 /// If Python does not add these two.
-pub(super) fn add(a: &Value, b: &Value) -> Result<Value> {
+pub(super) fn add(a: &JinjaValue, b: &JinjaValue) -> Result<JinjaValue> {
     Ok(match (a, b) {
-        (Value::Undefined(what), _) | (_, Value::Undefined(what)) => return Err(undefined(what)),
-        (Value::Str(a), Value::Str(b)) => format!("{a}{b}").into(),
-        (Value::Markup(a), Value::Markup(b)) => Value::Markup(format!("{a}{b}").into()),
-        (Value::Markup(a), Value::Str(b)) => Value::Markup(format!("{a}{}", escaped(b)).into()),
-        (Value::Str(a), Value::Markup(b)) => Value::Markup(format!("{}{b}", escaped(a)).into()),
-        (Value::List(a), Value::List(b)) => Value::list([&a[..], &b[..]].concat()),
-        (Value::Tuple(a), Value::Tuple(b)) => Value::tuple([&a[..], &b[..]].concat()),
-        (Value::Int(_) | Value::Bool(_), Value::Int(_) | Value::Bool(_)) => {
+        (JinjaValue::Undefined(what), _) | (_, JinjaValue::Undefined(what)) => return Err(undefined(what)),
+        (JinjaValue::Str(a), JinjaValue::Str(b)) => format!("{a}{b}").into(),
+        (JinjaValue::Markup(a), JinjaValue::Markup(b)) => JinjaValue::Markup(format!("{a}{b}").into()),
+        (JinjaValue::Markup(a), JinjaValue::Str(b)) => {
+            JinjaValue::Markup(format!("{a}{}", escaped(b)).into())
+        }
+        (JinjaValue::Str(a), JinjaValue::Markup(b)) => {
+            JinjaValue::Markup(format!("{}{b}", escaped(a)).into())
+        }
+        (JinjaValue::List(a), JinjaValue::List(b)) => JinjaValue::list([&a[..], &b[..]].concat()),
+        (JinjaValue::Tuple(a), JinjaValue::Tuple(b)) => JinjaValue::tuple([&a[..], &b[..]].concat()),
+        (JinjaValue::Int(_) | JinjaValue::Bool(_), JinjaValue::Int(_) | JinjaValue::Bool(_)) => {
             match a.int()?.checked_add(b.int()?) {
-                Some(sum) => Value::Int(sum),
+                Some(sum) => JinjaValue::Int(sum),
                 None => bail!("too large a number"),
             }
         }
-        (Value::Str(_), _) => bail!("can only concatenate str (not \"{}\") to str", b.kind()),
+        (JinjaValue::Str(_), _) => bail!("can only concatenate str (not \"{}\") to str", b.kind()),
         _ => match (a.number(), b.number()) {
-            (Some(a), Some(b)) => Value::Float(a + b),
+            (Some(a), Some(b)) => JinjaValue::Float(a + b),
             _ => bail!("unsupported operand type(s) for +: '{}' and '{}'", a.kind(), b.kind()),
         },
     })
@@ -460,7 +471,7 @@ fn indent(text: &str, given: Given) -> Result<String> {
     let [width, first, blank] = given.bind("indent", ["width", "first", "blank"], 0)?;
     let indent = match width {
         None => " ".repeat(4),
-        Some(Value::Str(text)) => text.to_string(),
+        Some(JinjaValue::Str(text)) => text.to_string(),
         Some(width) => " ".repeat(usize::try_from(width.int()?.clamp(0, 1000))?),
     };
     // Jinja adds a line break first, so that one at the end counts.
@@ -480,7 +491,7 @@ fn indent(text: &str, given: Given) -> Result<String> {
 
 fn truncate(text: &str, given: Given) -> Result<String> {
     let [length, kills, end, leeway] = given.bind("truncate", ["length", "killwords", "end", "leeway"], 0)?;
-    let number = |value: Option<Value>, default: i128| -> Result<usize> {
+    let number = |value: Option<JinjaValue>, default: i128| -> Result<usize> {
         Ok(usize::try_from(value.map_or(Ok(default), |v| v.int())?.max(0))?)
     };
     let (length, leeway) = (number(length, 255)?, number(leeway, 5)?);

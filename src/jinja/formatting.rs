@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::access::{attribute, item};
 use super::given::Given;
-use super::value::{Key, Value};
+use super::value::{DictKey, JinjaValue};
 
 /// How one value is laid out: `[[fill]align][sign][0][width][,][.precision][kind]`.
 #[derive(Default)]
@@ -66,17 +66,17 @@ impl Spec {
         Ok(spec)
     }
 
-    fn lay_out(&self, value: &Value) -> Result<String> {
+    fn lay_out(&self, value: &JinjaValue) -> Result<String> {
         let number = value.number();
         let kind = match (self.kind, value) {
             (Some(kind), _) => kind,
-            (None, Value::Float(_)) if self.precision.is_some() => 'g',
-            (None, Value::Int(_)) => 'd',
+            (None, JinjaValue::Float(_)) if self.precision.is_some() => 'g',
+            (None, JinjaValue::Int(_)) => 'd',
             (None, _) => 's',
         };
         let whole = || -> Result<i128> {
             match value {
-                Value::Float(number) => Ok(number.trunc() as i128),
+                JinjaValue::Float(number) => Ok(number.trunc() as i128),
                 _ => value.int(),
             }
         };
@@ -168,9 +168,9 @@ fn with_commas(digits: &str) -> String {
 ///
 /// # Errors
 /// If the values do not fit the format.
-pub(super) fn percent(format: &str, value: &Value) -> Result<String> {
+pub(super) fn percent(format: &str, value: &JinjaValue) -> Result<String> {
     let values = match value {
-        Value::Tuple(items) => items.to_vec(),
+        JinjaValue::Tuple(items) => items.to_vec(),
         other => vec![other.clone()],
     };
     let (mut out, mut next, mut named) = (String::new(), 0, false);
@@ -195,14 +195,14 @@ pub(super) fn percent(format: &str, value: &Value) -> Result<String> {
         let kind = rest[end..].chars().next().unwrap_or('s');
         let found = match key {
             Some(name) => match value {
-                Value::Dict(fields) => fields.get(&Key::Str(name.into())).cloned(),
+                JinjaValue::Dict(fields) => fields.get(&DictKey::Str(name.into())).cloned(),
                 _ => bail!("{format}: format requires a mapping"),
             },
             None => values.get(next).cloned(),
         };
         next += usize::from(key.is_none());
         let Some(found) = found else { bail!("{format}: not enough arguments for format string") };
-        let found = if kind == 'r' { Value::from(found.repr()) } else { found };
+        let found = if kind == 'r' { JinjaValue::from(found.repr()) } else { found };
         let flags = &rest[..end];
         // `-` pads behind here, and numbers and texts alike are padded in front without it.
         let spec = match flags.strip_prefix('-') {
@@ -217,7 +217,7 @@ pub(super) fn percent(format: &str, value: &Value) -> Result<String> {
         out.push_str(&spec.lay_out(&found)?);
         rest = &rest[end + 1..];
     }
-    if next < values.len() && !named && !matches!(value, Value::Dict(_)) {
+    if next < values.len() && !named && !matches!(value, JinjaValue::Dict(_)) {
         bail!("not all arguments converted during string formatting");
     }
     Ok(out + rest)
@@ -262,8 +262,9 @@ pub(super) fn braces(format: &str, given: &Given) -> Result<String> {
                     let (link, end) = match path.strip_prefix('[') {
                         Some(inner) => {
                             let end = inner.find(']').unwrap_or(inner.len());
-                            let key =
-                                inner[..end].parse().map_or_else(|_| Value::from(&inner[..end]), Value::Int);
+                            let key = inner[..end]
+                                .parse()
+                                .map_or_else(|_| JinjaValue::from(&inner[..end]), JinjaValue::Int);
                             (item(&found, &key)?, (end + 2).min(path.len()))
                         }
                         None => {
@@ -276,8 +277,8 @@ pub(super) fn braces(format: &str, given: &Given) -> Result<String> {
                 }
                 let found = match conversion {
                     "" => found,
-                    "r" => Value::from(found.repr()),
-                    "s" => Value::Str(found.text()),
+                    "r" => JinjaValue::from(found.repr()),
+                    "s" => JinjaValue::Str(found.text()),
                     other => bail!("{format}: unknown conversion {other:?}"),
                 };
                 out.push_str(&Spec::parse(spec)?.lay_out(&found)?);
@@ -295,14 +296,18 @@ mod tests {
 
     #[test]
     fn both_kinds_of_formats_are_python_s() {
-        let pair = Value::tuple(vec![Value::from("a"), Value::Float(2.5)]);
+        let pair = JinjaValue::tuple(vec![JinjaValue::from("a"), JinjaValue::Float(2.5)]);
         assert_eq!(percent("%s is %.2f, 100%%", &pair).unwrap(), "a is 2.50, 100%");
         assert_eq!(
-            percent("%05d|%-4s|", &Value::tuple(vec![Value::Int(-7), Value::from("b")])).unwrap(),
+            percent("%05d|%-4s|", &JinjaValue::tuple(vec![JinjaValue::Int(-7), JinjaValue::from("b")]))
+                .unwrap(),
             "-0007|b   |"
         );
-        assert!(percent("%d", &Value::from("a")).is_err() && percent("%s %s", &Value::None).is_err());
-        let given = Given { positional: vec![Value::Int(1234567), Value::from("x")], ..Given::default() };
+        assert!(
+            percent("%d", &JinjaValue::from("a")).is_err() && percent("%s %s", &JinjaValue::None).is_err()
+        );
+        let given =
+            Given { positional: vec![JinjaValue::Int(1234567), JinjaValue::from("x")], ..Given::default() };
         assert_eq!(braces("{{{0:,}}} {1:>3} {1!r}", &given).unwrap(), "{1,234,567}   x 'x'");
         assert_eq!(braces("{} {}", &given).unwrap(), "1234567 x");
         assert!(braces("{2}", &given).is_err() && braces("{", &given).is_err());

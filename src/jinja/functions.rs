@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use super::access::dict_of;
 use super::clock;
 use super::given::Given;
-use super::value::{Dict, Key, Value};
+use super::value::{Dict, DictKey, JinjaValue};
 
 /// Their names.
 const NAMES: [&str; 7] =
@@ -18,25 +18,25 @@ const NAMES: [&str; 7] =
 const LONGEST_RANGE: usize = 100_000;
 
 /// The function of that name.
-pub(super) fn find(name: &str) -> Option<Value> {
-    NAMES.iter().find(|known| **known == name).map(|known| Value::Function(known))
+pub(super) fn find(name: &str) -> Option<JinjaValue> {
+    NAMES.iter().find(|known| **known == name).map(|known| JinjaValue::Function(known))
 }
 
 /// Calls a function.
 ///
 /// # Errors
 /// If the arguments do not fit, and what a template raises itself.
-pub(super) fn call(name: &'static str, given: Given) -> Result<Value> {
+pub(super) fn call(name: &'static str, given: Given) -> Result<JinjaValue> {
     Ok(match name {
         "raise_exception" => {
             let [message] = given.bind(name, ["message"], 1)?;
-            return Err(anyhow!("{}", message.unwrap_or(Value::None).text()));
+            return Err(anyhow!("{}", message.unwrap_or(JinjaValue::None).text()));
         }
         "strftime_now" => {
             let [format] = given.bind(name, ["format"], 1)?;
-            clock::now(&format.unwrap_or(Value::None).text())?.into()
+            clock::now(&format.unwrap_or(JinjaValue::None).text())?.into()
         }
-        "namespace" => Value::Namespace(Rc::new(RefCell::new(fields(given)?))),
+        "namespace" => JinjaValue::Namespace(Rc::new(RefCell::new(fields(given)?))),
         "dict" => dict_of(fields(given)?),
         "range" => {
             let mut bounds = Vec::new();
@@ -44,9 +44,9 @@ pub(super) fn call(name: &'static str, given: Given) -> Result<Value> {
                 bounds.push(i64::try_from(value.int()?)?);
             }
             let range = match *bounds.as_slice() {
-                [stop] => Value::Range(0, stop, 1),
-                [start, stop] => Value::Range(start, stop, 1),
-                [start, stop, step] if step != 0 => Value::Range(start, stop, step),
+                [stop] => JinjaValue::Range(0, stop, 1),
+                [start, stop] => JinjaValue::Range(start, stop, 1),
+                [start, stop, step] if step != 0 => JinjaValue::Range(start, stop, step),
                 _ => bail!("range() takes a stop, or a start, a stop and a step that is not 0"),
             };
             if range.len()? > LONGEST_RANGE {
@@ -56,11 +56,11 @@ pub(super) fn call(name: &'static str, given: Given) -> Result<Value> {
         }
         "cycler" => match given.positional.is_empty() {
             true => bail!("cycler(): at least one item has to be provided"),
-            false => Value::Cycler(Rc::new((given.positional, Cell::new(0)))),
+            false => JinjaValue::Cycler(Rc::new((given.positional, Cell::new(0)))),
         },
         "joiner" => {
             let [separator] = given.bind(name, ["sep"], 0)?;
-            Value::Joiner(Rc::new((separator.unwrap_or_else(|| ", ".into()), Cell::new(false))))
+            JinjaValue::Joiner(Rc::new((separator.unwrap_or_else(|| ", ".into()), Cell::new(false))))
         }
         other => bail!("no function named {other:?}"),
     })
@@ -70,7 +70,7 @@ pub(super) fn call(name: &'static str, given: Given) -> Result<Value> {
 fn fields(given: Given) -> Result<Dict> {
     let mut fields = Dict::new();
     for from in given.positional {
-        if let Value::Dict(more) = from {
+        if let JinjaValue::Dict(more) = from {
             fields.extend(more.iter().map(|(key, value)| (key.clone(), value.clone())));
             continue;
         }
@@ -81,9 +81,9 @@ fn fields(given: Given) -> Result<Dict> {
             };
         }
     }
-    fields.extend(given.named.into_iter().map(|(name, value)| (Key::Str(name), value)));
-    if let Some(Key::Str(name)) =
-        fields.keys().find(|key| matches!(key, Key::Str(name) if name.starts_with('_')))
+    fields.extend(given.named.into_iter().map(|(name, value)| (DictKey::Str(name), value)));
+    if let Some(DictKey::Str(name)) =
+        fields.keys().find(|key| matches!(key, DictKey::Str(name) if name.starts_with('_')))
     {
         bail!("{name:?}: a template may not use names that begin with _");
     }

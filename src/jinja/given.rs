@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use anyhow::{Result, bail};
 
-use super::value::Value;
+use super::value::JinjaValue;
 
 /// The arguments of a call.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Given {
-    pub positional: Vec<Value>,
-    pub named: Vec<(Rc<str>, Value)>,
+    pub positional: Vec<JinjaValue>,
+    pub named: Vec<(Rc<str>, JinjaValue)>,
 }
 
 impl Given {
@@ -23,7 +23,7 @@ impl Given {
         of: &str,
         names: [&str; N],
         required: usize,
-    ) -> Result<[Option<Value>; N]> {
+    ) -> Result<[Option<JinjaValue>; N]> {
         if self.positional.len() > N {
             bail!("{of}() takes at most {N} arguments, found {}", self.positional.len());
         }

@@ -6,7 +6,7 @@ use super::text::is_space;
 
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Token {
+pub(super) enum JinjaToken {
     /// Text between tags.
     Data(String),
     BlockBegin,
@@ -30,7 +30,7 @@ const OPERATORS: [&str; 25] = [
 ///
 /// # Errors
 /// At a tag or a string without an end, and at a sign that no tag may hold.
-pub(super) fn lex(source: &str) -> Result<Vec<(Token, usize)>> {
+pub(super) fn lex(source: &str) -> Result<Vec<(JinjaToken, usize)>> {
     // Jinja reads every kind of line break as \n, and drops the last one.
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let source = source.strip_suffix('\n').unwrap_or(&source);
@@ -42,7 +42,7 @@ pub(super) fn lex(source: &str) -> Result<Vec<(Token, usize)>> {
 struct Lexer<'a> {
     source: &'a str,
     at: usize,
-    tokens: Vec<(Token, usize)>,
+    tokens: Vec<(JinjaToken, usize)>,
     /// Line of the byte `counted`.
     line: usize,
     counted: usize,
@@ -59,7 +59,7 @@ impl<'a> Lexer<'a> {
         self.line
     }
 
-    fn push(&mut self, token: Token) {
+    fn push(&mut self, token: JinjaToken) {
         let line = self.line();
         self.tokens.push((token, line));
     }
@@ -80,15 +80,15 @@ impl<'a> Lexer<'a> {
             match tag {
                 "{#" => self.comment()?,
                 "{{" => {
-                    self.push(Token::VariableBegin);
+                    self.push(JinjaToken::VariableBegin);
                     self.code("}}", false)?;
-                    self.push(Token::VariableEnd);
+                    self.push(JinjaToken::VariableEnd);
                 }
                 _ if self.raw()? => {}
                 _ => {
-                    self.push(Token::BlockBegin);
+                    self.push(JinjaToken::BlockBegin);
                     self.code("%}", true)?;
-                    self.push(Token::BlockEnd);
+                    self.push(JinjaToken::BlockEnd);
                 }
             }
         }
@@ -96,7 +96,7 @@ impl<'a> Lexer<'a> {
 
     fn data(&mut self, text: &str) {
         if !text.is_empty() {
-            self.push(Token::Data(text.to_string()));
+            self.push(JinjaToken::Data(text.to_string()));
         }
     }
 
@@ -191,7 +191,7 @@ impl<'a> Lexer<'a> {
                 self.number()?;
             } else if first.is_alphabetic() || first == '_' {
                 let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
-                self.push(Token::Name(rest[..end].to_string()));
+                self.push(JinjaToken::Name(rest[..end].to_string()));
                 self.at += end;
             } else if let Some(op) = OPERATORS.iter().find(|op| rest.starts_with(**op)) {
                 match *op {
@@ -209,7 +209,7 @@ impl<'a> Lexer<'a> {
                     }
                     _ => {}
                 }
-                self.push(Token::Op(op));
+                self.push(JinjaToken::Op(op));
                 self.at += op.len();
             } else {
                 bail!("line {}: {first:?}; expected a name, a number, a string or an operator", self.line());
@@ -227,7 +227,7 @@ impl<'a> Lexer<'a> {
         });
         let Some(end) = end else { bail!("line {}: a string without its end", self.line()) };
         let text = unescaped(&body[..end])?;
-        self.push(Token::Str(text));
+        self.push(JinjaToken::Str(text));
         self.at += end + 2;
         Ok(())
     }
@@ -245,7 +245,7 @@ impl<'a> Lexer<'a> {
             let Ok(number) = i128::from_str_radix(&rest[2..end].replace('_', ""), radix) else {
                 bail!("line {}: {}; expected a number", self.line(), &rest[..end])
             };
-            self.push(Token::Int(number));
+            self.push(JinjaToken::Int(number));
             self.at += end;
             return Ok(());
         }
@@ -267,8 +267,8 @@ impl<'a> Lexer<'a> {
         }
         let text = rest[..end].replace('_', "");
         let token = match end == whole {
-            true => text.parse().ok().map(Token::Int),
-            false => text.parse().ok().map(Token::Float),
+            true => text.parse().ok().map(JinjaToken::Int),
+            false => text.parse().ok().map(JinjaToken::Float),
         };
         let Some(token) = token else { bail!("line {}: {text}: too large a number", self.line()) };
         self.push(token);

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::formatting;
 use super::given::Given;
 use super::text::{capitalize, is_space, lines, title};
-use super::value::{Key, Value};
+use super::value::{DictKey, JinjaValue};
 
 /// Longest text that padding may make.
 const LONGEST: i128 = 1 << 20;
@@ -16,14 +16,14 @@ const LONGEST: i128 = 1 << 20;
 ///
 /// # Errors
 /// As Python, where the arguments do not fit.
-pub(super) fn call(value: &Value, name: &str, given: Given) -> Result<Value> {
+pub(super) fn call(value: &JinjaValue, name: &str, given: Given) -> Result<JinjaValue> {
     match value {
-        Value::Str(text) => of_str(text, name, given),
-        Value::Dict(fields) => Ok(match name {
+        JinjaValue::Str(text) => of_str(text, name, given),
+        JinjaValue::Dict(fields) => Ok(match name {
             "get" => {
                 let [key, default] = given.bind("get", ["key", "default"], 1)?;
                 let found = key.and_then(|key| key.key().ok()).and_then(|key| fields.get(&key).cloned());
-                found.or(default).unwrap_or(Value::None)
+                found.or(default).unwrap_or(JinjaValue::None)
             }
             "copy" => {
                 let [] = given.bind("copy", [], 0)?;
@@ -31,57 +31,61 @@ pub(super) fn call(value: &Value, name: &str, given: Given) -> Result<Value> {
             }
             _ => {
                 let [] = given.bind(name, [], 0)?;
-                let pair = |(key, value): (&Key, &Value)| Value::tuple(vec![key.value(), value.clone()]);
+                let pair = |(key, value): (&DictKey, &JinjaValue)| {
+                    JinjaValue::tuple(vec![key.value(), value.clone()])
+                };
                 match name {
-                    "keys" => Value::View("dict_keys", Rc::new(fields.keys().map(Key::value).collect())),
-                    "values" => Value::View("dict_values", Rc::new(fields.values().cloned().collect())),
-                    _ => Value::View("dict_items", Rc::new(fields.iter().map(pair).collect())),
+                    "keys" => {
+                        JinjaValue::View("dict_keys", Rc::new(fields.keys().map(DictKey::value).collect()))
+                    }
+                    "values" => JinjaValue::View("dict_values", Rc::new(fields.values().cloned().collect())),
+                    _ => JinjaValue::View("dict_items", Rc::new(fields.iter().map(pair).collect())),
                 }
             }
         }),
-        Value::List(items) | Value::Tuple(items) => Ok(match name {
+        JinjaValue::List(items) | JinjaValue::Tuple(items) => Ok(match name {
             "copy" => value.clone(),
             _ => {
                 let [wanted] = given.bind(name, ["value"], 1)?;
-                let is = |item: &&Value| wanted.as_ref().is_some_and(|wanted| item.equals(wanted));
+                let is = |item: &&JinjaValue| wanted.as_ref().is_some_and(|wanted| item.equals(wanted));
                 if name == "count" {
-                    Value::Int(items.iter().filter(is).count() as i128)
+                    JinjaValue::Int(items.iter().filter(is).count() as i128)
                 } else {
                     match items.iter().position(|item| is(&item)) {
-                        Some(at) => Value::Int(at as i128),
+                        Some(at) => JinjaValue::Int(at as i128),
                         None => bail!("the value is not in the list"),
                     }
                 }
             }
         }),
-        Value::Int(number) => Ok(Value::Int((128 - number.unsigned_abs().leading_zeros()).into())),
-        Value::Float(number) => Ok(Value::Bool(number.fract() == 0.0)),
-        Value::Cycler(cycler) => {
+        JinjaValue::Int(number) => Ok(JinjaValue::Int((128 - number.unsigned_abs().leading_zeros()).into())),
+        JinjaValue::Float(number) => Ok(JinjaValue::Bool(number.fract() == 0.0)),
+        JinjaValue::Cycler(cycler) => {
             let (items, at) = (&cycler.0, &cycler.1);
             let now = at.get();
             at.set(if name == "next" { (now + 1) % items.len() } else { 0 });
-            Ok(if name == "next" { items[now].clone() } else { Value::None })
+            Ok(if name == "next" { items[now].clone() } else { JinjaValue::None })
         }
-        Value::Loop(state) if name == "cycle" => match given.positional.len() {
+        JinjaValue::Loop(state) if name == "cycle" => match given.positional.len() {
             0 => bail!("no items for cycling given"),
             n => Ok(given.positional[state.at.get() % n].clone()),
         },
-        Value::Loop(state) => {
+        JinjaValue::Loop(state) => {
             let mut seen = state.seen.borrow_mut();
-            let same = |old: &Vec<Value>| {
+            let same = |old: &Vec<JinjaValue>| {
                 old.len() == given.positional.len()
                     && old.iter().zip(&given.positional).all(|(a, b)| a.equals(b))
             };
             let changed = !seen.as_ref().is_some_and(same);
             *seen = Some(given.positional);
-            Ok(Value::Bool(changed))
+            Ok(JinjaValue::Bool(changed))
         }
         other => bail!("'{}' object has no method {name}", other.kind()),
     }
 }
 
-fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
-    let all = |is: fn(char) -> bool| Value::Bool(!text.is_empty() && text.chars().all(is));
+fn of_str(text: &str, name: &str, given: Given) -> Result<JinjaValue> {
+    let all = |is: fn(char) -> bool| JinjaValue::Bool(!text.is_empty() && text.chars().all(is));
     Ok(match name {
         "strip" | "lstrip" | "rstrip" => {
             let [chars] = given.bind(name, ["chars"], 0)?;
@@ -92,7 +96,7 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
             let most = most.map_or(Ok(-1), |most| most.int())?;
             let most = usize::try_from(most).unwrap_or(usize::MAX);
             let parts = match separator {
-                None | Some(Value::None) => words(text, most, name == "rsplit"),
+                None | Some(JinjaValue::None) => words(text, most, name == "rsplit"),
                 Some(separator) => {
                     let separator = wanted(&separator)?;
                     if separator.is_empty() {
@@ -109,19 +113,19 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
                     parts
                 }
             };
-            Value::list(parts.into_iter().map(Value::from).collect())
+            JinjaValue::list(parts.into_iter().map(JinjaValue::from).collect())
         }
         "splitlines" => {
             let [keep] = given.bind(name, ["keepends"], 0)?;
             let keep = keep.is_some_and(|keep| keep.is_true());
-            Value::list(lines(text, keep).into_iter().map(Value::from).collect())
+            JinjaValue::list(lines(text, keep).into_iter().map(JinjaValue::from).collect())
         }
         "startswith" | "endswith" => {
             let [what, start, end] = given.bind(name, ["prefix", "start", "end"], 1)?;
-            let what = what.unwrap_or(Value::None);
+            let what = what.unwrap_or(JinjaValue::None);
             let (_, part) = part(text, start, end)?;
             let options = match &what {
-                Value::Tuple(options) => options.to_vec(),
+                JinjaValue::Tuple(options) => options.to_vec(),
                 one => vec![one.clone()],
             };
             let mut found = false;
@@ -131,34 +135,35 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
                 };
                 found |= if name == "startswith" { part.starts_with(option) } else { part.ends_with(option) };
             }
-            Value::Bool(found)
+            JinjaValue::Bool(found)
         }
         "find" | "rfind" | "index" | "rindex" | "count" => {
             let [what, start, end] = given.bind(name, ["sub", "start", "end"], 1)?;
-            let what = wanted(&what.unwrap_or(Value::None))?;
+            let what = wanted(&what.unwrap_or(JinjaValue::None))?;
             let (skipped, part) = part(text, start, end)?;
             if name == "count" {
                 let n = if what.is_empty() { part.chars().count() + 1 } else { part.matches(&*what).count() };
-                return Ok(Value::Int(n as i128));
+                return Ok(JinjaValue::Int(n as i128));
             }
             let at = if name.starts_with('r') { part.rfind(&*what) } else { part.find(&*what) };
             match at {
-                Some(at) => Value::Int((skipped + part[..at].chars().count()) as i128),
-                None if name.ends_with("find") => Value::Int(-1),
+                Some(at) => JinjaValue::Int((skipped + part[..at].chars().count()) as i128),
+                None if name.ends_with("find") => JinjaValue::Int(-1),
                 None => bail!("substring not found"),
             }
         }
         "replace" => {
             let [old, new, count] = given.bind(name, ["old", "new", "count"], 2)?;
-            let (old, new) = (wanted(&old.unwrap_or(Value::None))?, wanted(&new.unwrap_or(Value::None))?);
+            let (old, new) =
+                (wanted(&old.unwrap_or(JinjaValue::None))?, wanted(&new.unwrap_or(JinjaValue::None))?);
             replace(text, &old, &new, count.map_or(Ok(-1), |count| count.int())?).into()
         }
         "join" => {
             let [items] = given.bind(name, ["iterable"], 1)?;
             let mut parts = Vec::new();
-            for (i, item) in items.unwrap_or(Value::None).items()?.iter().enumerate() {
+            for (i, item) in items.unwrap_or(JinjaValue::None).items()?.iter().enumerate() {
                 match item {
-                    Value::Str(part) => parts.push(part.clone()),
+                    JinjaValue::Str(part) => parts.push(part.clone()),
                     _ => bail!("sequence item {i}: expected str instance, {} found", item.kind()),
                 }
             }
@@ -166,14 +171,14 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
         }
         "removeprefix" | "removesuffix" => {
             let [what] = given.bind(name, ["affix"], 1)?;
-            let what = wanted(&what.unwrap_or(Value::None))?;
+            let what = wanted(&what.unwrap_or(JinjaValue::None))?;
             let cut =
                 if name == "removeprefix" { text.strip_prefix(&*what) } else { text.strip_suffix(&*what) };
             cut.unwrap_or(text).into()
         }
         "partition" | "rpartition" => {
             let [separator] = given.bind(name, ["sep"], 1)?;
-            let separator = wanted(&separator.unwrap_or(Value::None))?;
+            let separator = wanted(&separator.unwrap_or(JinjaValue::None))?;
             if separator.is_empty() {
                 bail!("empty separator");
             }
@@ -187,7 +192,7 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
                 None if name == "partition" => [text, "", ""],
                 None => ["", "", text],
             };
-            Value::tuple(parts.map(Value::from).to_vec())
+            JinjaValue::tuple(parts.map(JinjaValue::from).to_vec())
         }
         "center" | "ljust" | "rjust" | "zfill" => {
             let [width, fill] = given.bind(name, ["width", "fillchar"], 1)?;
@@ -236,7 +241,7 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
         _ => {
             let [] = given.bind(name, [], 0)?;
             let cased = |is: fn(char) -> bool, isnt: fn(char) -> bool| {
-                Value::Bool(text.chars().any(is) && !text.chars().any(isnt))
+                JinjaValue::Bool(text.chars().any(is) && !text.chars().any(isnt))
             };
             match name {
                 "upper" => text.to_uppercase().into(),
@@ -256,16 +261,16 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
                 "isdecimal" => {
                     all(|c| c.is_numeric() && c.to_digit(10).is_some() || !c.is_ascii() && c.is_numeric())
                 }
-                "isascii" => Value::Bool(text.is_ascii()),
+                "isascii" => JinjaValue::Bool(text.is_ascii()),
                 "islower" => cased(char::is_lowercase, char::is_uppercase),
                 "isupper" => cased(char::is_uppercase, char::is_lowercase),
-                "istitle" => Value::Bool(text.chars().any(char::is_alphabetic) && title(text) == text),
+                "istitle" => JinjaValue::Bool(text.chars().any(char::is_alphabetic) && title(text) == text),
                 "isprintable" => {
-                    Value::Bool(!text.chars().any(|c| c.is_control() || (c != ' ' && is_space(c))))
+                    JinjaValue::Bool(!text.chars().any(|c| c.is_control() || (c != ' ' && is_space(c))))
                 }
                 "isidentifier" => {
                     let begins = text.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
-                    Value::Bool(begins && text.chars().all(|c| c.is_alphanumeric() || c == '_'))
+                    JinjaValue::Bool(begins && text.chars().all(|c| c.is_alphanumeric() || c == '_'))
                 }
                 other => bail!("'str' object has no method {other}"),
             }
@@ -274,9 +279,9 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<Value> {
 }
 
 /// The text of an argument that must be one.
-fn wanted(value: &Value) -> Result<Rc<str>> {
+fn wanted(value: &JinjaValue) -> Result<Rc<str>> {
     match value {
-        Value::Str(text) => Ok(text.clone()),
+        JinjaValue::Str(text) => Ok(text.clone()),
         other => bail!("a str is expected, found {}", other.kind()),
     }
 }
@@ -285,9 +290,9 @@ fn wanted(value: &Value) -> Result<Rc<str>> {
 ///
 /// # Errors
 /// If the characters are no text.
-pub(super) fn strip<'t>(text: &'t str, chars: Option<&Value>, how: &str) -> Result<&'t str> {
+pub(super) fn strip<'t>(text: &'t str, chars: Option<&JinjaValue>, how: &str) -> Result<&'t str> {
     let chars = match chars {
-        None | Some(Value::None) => None,
+        None | Some(JinjaValue::None) => None,
         Some(chars) => Some(wanted(chars)?),
     };
     let goes = |c: char| chars.as_ref().map_or(is_space(c), |chars| chars.contains(c));
@@ -304,11 +309,11 @@ pub(super) fn replace(text: &str, old: &str, new: &str, count: i128) -> String {
 }
 
 /// The part of a text between two places, and the characters before it.
-fn part(text: &str, start: Option<Value>, end: Option<Value>) -> Result<(usize, &str)> {
+fn part(text: &str, start: Option<JinjaValue>, end: Option<JinjaValue>) -> Result<(usize, &str)> {
     let n = text.chars().count() as i128;
-    let clip = |value: Option<Value>, default: i128| -> Result<usize> {
+    let clip = |value: Option<JinjaValue>, default: i128| -> Result<usize> {
         let at = match value {
-            None | Some(Value::None) => default,
+            None | Some(JinjaValue::None) => default,
             Some(value) => value.int()?,
         };
         Ok(usize::try_from((if at < 0 { at + n } else { at }).clamp(0, n))?)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::ast::{Arguments, Binary, Comparison, Expr, FilterCall, For, Macro, Stmt, StmtKind, Target};
-use super::lexer::{Token, lex};
+use super::ast::{Arguments, Binary, CompareOp, Expr, FilterCall, For, Macro, Stmt, StmtKind, Target};
+use super::lexer::{JinjaToken, lex};
 
 /// Brackets, operators and blocks within each other: deeper ones would exhaust the stack.
 const DEEPEST: usize = 64;
@@ -24,7 +24,7 @@ const RESERVED: [&str; 8] = ["true", "True", "false", "False", "none", "None", "
 pub(super) fn parse(source: &str) -> Result<(Vec<Stmt>, BTreeSet<String>)> {
     let tokens = lex(source)?;
     let words = tokens.iter().filter_map(|(token, _)| match token {
-        Token::Name(word) | Token::Str(word) => Some(word.clone()),
+        JinjaToken::Name(word) | JinjaToken::Str(word) => Some(word.clone()),
         _ => None,
     });
     let words = words.collect();
@@ -37,7 +37,7 @@ pub(super) fn parse(source: &str) -> Result<(Vec<Stmt>, BTreeSet<String>)> {
 }
 
 struct Parser {
-    tokens: Vec<(Token, usize)>,
+    tokens: Vec<(JinjaToken, usize)>,
     at: usize,
     depth: usize,
     /// Names that expressions use, in order.
@@ -45,7 +45,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn peek(&self) -> Option<&Token> {
+    fn peek(&self) -> Option<&JinjaToken> {
         self.tokens.get(self.at).map(|(token, _)| token)
     }
 
@@ -56,23 +56,23 @@ impl Parser {
     fn fail<T>(&self, expected: &str) -> Result<T> {
         let found = match self.peek() {
             None => "the end of the template".to_string(),
-            Some(Token::Name(name)) => format!("{name:?}"),
-            Some(Token::Op(op)) => format!("{op:?}"),
-            Some(Token::Str(text)) => format!("the string {text:?}"),
-            Some(Token::Int(_) | Token::Float(_)) => "a number".into(),
-            Some(Token::Data(_)) => "text".into(),
-            Some(Token::BlockBegin | Token::VariableBegin) => "the beginning of a tag".into(),
-            Some(Token::BlockEnd | Token::VariableEnd) => "the end of a tag".into(),
+            Some(JinjaToken::Name(name)) => format!("{name:?}"),
+            Some(JinjaToken::Op(op)) => format!("{op:?}"),
+            Some(JinjaToken::Str(text)) => format!("the string {text:?}"),
+            Some(JinjaToken::Int(_) | JinjaToken::Float(_)) => "a number".into(),
+            Some(JinjaToken::Data(_)) => "text".into(),
+            Some(JinjaToken::BlockBegin | JinjaToken::VariableBegin) => "the beginning of a tag".into(),
+            Some(JinjaToken::BlockEnd | JinjaToken::VariableEnd) => "the end of a tag".into(),
         };
         bail!("line {}: {found}; expected {expected}", self.line())
     }
 
     fn is_op(&self, op: &str) -> bool {
-        matches!(self.peek(), Some(Token::Op(found)) if *found == op)
+        matches!(self.peek(), Some(JinjaToken::Op(found)) if *found == op)
     }
 
     fn is_name(&self, name: &str) -> bool {
-        matches!(self.peek(), Some(Token::Name(found)) if found == name)
+        matches!(self.peek(), Some(JinjaToken::Name(found)) if found == name)
     }
 
     fn skip_op(&mut self, op: &str) -> bool {
@@ -96,7 +96,7 @@ impl Parser {
     }
 
     fn expect_end(&mut self) -> Result<()> {
-        if self.peek() != Some(&Token::BlockEnd) {
+        if self.peek() != Some(&JinjaToken::BlockEnd) {
             return self.fail("the end of the tag");
         }
         self.at += 1;
@@ -104,7 +104,7 @@ impl Parser {
     }
 
     fn name(&mut self) -> Result<Arc<str>> {
-        let Some(Token::Name(name)) = self.peek() else { return self.fail("a name") };
+        let Some(JinjaToken::Name(name)) = self.peek() else { return self.fail("a name") };
         let name = Arc::from(name.as_str());
         self.at += 1;
         Ok(name)
@@ -141,21 +141,21 @@ impl Parser {
             let kind = match self.peek() {
                 None if ends.is_empty() => return Ok(body),
                 None => return self.fail(&format!("{{% {} %}}", ends.join(" %} or {% "))),
-                Some(Token::Data(text)) => {
+                Some(JinjaToken::Data(text)) => {
                     let text = text.clone();
                     self.at += 1;
                     StmtKind::Data(text)
                 }
-                Some(Token::VariableBegin) => {
+                Some(JinjaToken::VariableBegin) => {
                     self.at += 1;
                     let value = self.tuple(true, &[])?;
-                    if self.peek() != Some(&Token::VariableEnd) {
+                    if self.peek() != Some(&JinjaToken::VariableEnd) {
                         return self.fail("}}");
                     }
                     self.at += 1;
                     StmtKind::Output(value)
                 }
-                Some(Token::BlockBegin) => {
+                Some(JinjaToken::BlockBegin) => {
                     self.at += 1;
                     if ends.iter().any(|end| self.is_name(end)) {
                         return Ok(body);
@@ -207,7 +207,7 @@ impl Parser {
             }
             "with" => {
                 let mut assigned = Vec::new();
-                while self.peek() != Some(&Token::BlockEnd) {
+                while self.peek() != Some(&JinjaToken::BlockEnd) {
                     if !assigned.is_empty() {
                         self.expect_op(",")?;
                     }
@@ -341,7 +341,7 @@ impl Parser {
         let mut targets = Vec::new();
         let mut is_tuple = false;
         loop {
-            if is_tuple && !matches!(self.peek(), Some(Token::Name(_)) | Some(Token::Op("(")))
+            if is_tuple && !matches!(self.peek(), Some(JinjaToken::Name(_)) | Some(JinjaToken::Op("(")))
                 || self.is_name("in")
             {
                 break;
@@ -381,8 +381,8 @@ impl Parser {
         let mut is_tuple = false;
         loop {
             let at_end = match self.peek() {
-                None | Some(Token::BlockEnd | Token::VariableEnd | Token::Op(")")) => true,
-                Some(Token::Name(name)) => ends.contains(&name.as_str()),
+                None | Some(JinjaToken::BlockEnd | JinjaToken::VariableEnd | JinjaToken::Op(")")) => true,
+                Some(JinjaToken::Name(name)) => ends.contains(&name.as_str()),
                 _ => false,
             };
             if at_end {
@@ -447,20 +447,20 @@ impl Parser {
         let mut more = Vec::new();
         loop {
             let comparison = match self.peek() {
-                Some(Token::Op("==")) => Comparison::Equal,
-                Some(Token::Op("!=")) => Comparison::NotEqual,
-                Some(Token::Op("<")) => Comparison::Less,
-                Some(Token::Op("<=")) => Comparison::LessOrEqual,
-                Some(Token::Op(">")) => Comparison::Greater,
-                Some(Token::Op(">=")) => Comparison::GreaterOrEqual,
-                Some(Token::Name(name)) if name == "in" => Comparison::In,
-                Some(Token::Name(name)) if name == "not" => {
+                Some(JinjaToken::Op("==")) => CompareOp::Equal,
+                Some(JinjaToken::Op("!=")) => CompareOp::NotEqual,
+                Some(JinjaToken::Op("<")) => CompareOp::Less,
+                Some(JinjaToken::Op("<=")) => CompareOp::LessOrEqual,
+                Some(JinjaToken::Op(">")) => CompareOp::Greater,
+                Some(JinjaToken::Op(">=")) => CompareOp::GreaterOrEqual,
+                Some(JinjaToken::Name(name)) if name == "in" => CompareOp::In,
+                Some(JinjaToken::Name(name)) if name == "not" => {
                     let next = self.tokens.get(self.at + 1);
-                    if !matches!(next, Some((Token::Name(name), _)) if name == "in") {
+                    if !matches!(next, Some((JinjaToken::Name(name), _)) if name == "in") {
                         break;
                     }
                     self.at += 1;
-                    Comparison::NotIn
+                    CompareOp::NotIn
                 }
                 _ => break,
             };
@@ -527,7 +527,7 @@ impl Parser {
         let Some(token) = self.peek().cloned() else { return self.fail("an expression") };
         self.at += 1;
         Ok(match token {
-            Token::Name(name) => match name.as_str() {
+            JinjaToken::Name(name) => match name.as_str() {
                 "true" | "True" => Expr::Bool(true),
                 "false" | "False" => Expr::Bool(false),
                 "none" | "None" => Expr::None,
@@ -537,16 +537,16 @@ impl Parser {
                     Expr::Name(name)
                 }
             },
-            Token::Str(mut text) => {
-                while let Some(Token::Str(more)) = self.peek() {
+            JinjaToken::Str(mut text) => {
+                while let Some(JinjaToken::Str(more)) = self.peek() {
                     text.push_str(more);
                     self.at += 1;
                 }
                 Expr::Str(text.into())
             }
-            Token::Int(number) => Expr::Int(number),
-            Token::Float(number) => Expr::Float(number),
-            Token::Op("(") => {
+            JinjaToken::Int(number) => Expr::Int(number),
+            JinjaToken::Float(number) => Expr::Float(number),
+            JinjaToken::Op("(") => {
                 if self.skip_op(")") {
                     return Ok(Expr::Tuple(Vec::new()));
                 }
@@ -554,8 +554,8 @@ impl Parser {
                 self.expect_op(")")?;
                 value
             }
-            Token::Op("[") => Expr::List(self.items("]", Self::expression)?),
-            Token::Op("{") => Expr::Dict(self.items("}", |p| {
+            JinjaToken::Op("[") => Expr::List(self.items("]", Self::expression)?),
+            JinjaToken::Op("{") => Expr::Dict(self.items("}", |p| {
                 let key = p.expression()?;
                 p.expect_op(":")?;
                 Ok((key, p.expression()?))
@@ -587,7 +587,7 @@ impl Parser {
         loop {
             value = if self.skip_op(".") {
                 match self.peek() {
-                    Some(Token::Int(at)) => {
+                    Some(JinjaToken::Int(at)) => {
                         let at = *at;
                         self.at += 1;
                         Expr::Item(Box::new(value), Box::new(Expr::Int(at)))
@@ -673,8 +673,10 @@ impl Parser {
         let negated = self.skip_name("not");
         let name = self.dotted()?;
         let takes_one = match self.peek() {
-            Some(Token::Name(word)) => !["else", "or", "and", "is"].contains(&word.as_str()),
-            Some(Token::Str(_) | Token::Int(_) | Token::Float(_) | Token::Op("[" | "{")) => true,
+            Some(JinjaToken::Name(word)) => !["else", "or", "and", "is"].contains(&word.as_str()),
+            Some(
+                JinjaToken::Str(_) | JinjaToken::Int(_) | JinjaToken::Float(_) | JinjaToken::Op("[" | "{"),
+            ) => true,
             _ => false,
         };
         let arguments = if self.is_op("(") {
@@ -705,7 +707,7 @@ impl Parser {
                 arguments.list = Some(Box::new(self.expression()?));
             } else if self.skip_op("**") {
                 arguments.dict = Some(Box::new(self.expression()?));
-            } else if let (Some(Token::Name(name)), Some((Token::Op("="), _))) =
+            } else if let (Some(JinjaToken::Name(name)), Some((JinjaToken::Op("="), _))) =
                 (self.peek(), self.tokens.get(self.at + 1))
             {
                 let name: Arc<str> = name.as_str().into();

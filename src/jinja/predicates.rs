@@ -6,13 +6,13 @@ use std::rc::Rc;
 use anyhow::{Result, bail};
 
 use super::given::Given;
-use super::value::Value;
+use super::value::JinjaValue;
 
 /// Whether a value passes a test.
 ///
 /// # Errors
 /// If Python has no answer, or the arguments do not fit.
-pub(super) fn test(name: &str, value: &Value, given: Given) -> Result<bool> {
+pub(super) fn test(name: &str, value: &JinjaValue, given: Given) -> Result<bool> {
     let takes_one = matches!(
         name,
         "divisibleby"
@@ -36,10 +36,10 @@ pub(super) fn test(name: &str, value: &Value, given: Given) -> Result<bool> {
     );
     let other = if takes_one {
         let [other] = given.bind(name, ["other"], 1)?;
-        other.unwrap_or(Value::None)
+        other.unwrap_or(JinjaValue::None)
     } else {
         let [] = given.bind(name, [], 0)?;
-        Value::None
+        JinjaValue::None
     };
     let ordered = |is: fn(Ordering) -> bool| value.compare(&other).map(|order| order.is_some_and(is));
     let remainder = |by: i128| match by {
@@ -51,35 +51,35 @@ pub(super) fn test(name: &str, value: &Value, given: Given) -> Result<bool> {
         text.chars().any(is) && !text.chars().any(isnt)
     };
     Ok(match name {
-        "defined" => !matches!(value, Value::Undefined(_)),
-        "undefined" => matches!(value, Value::Undefined(_)),
-        "none" | "None" => matches!(value, Value::None),
-        "boolean" => matches!(value, Value::Bool(_)),
-        "true" | "True" => matches!(value, Value::Bool(true)),
-        "false" | "False" => matches!(value, Value::Bool(false)),
-        "integer" => matches!(value, Value::Int(_)),
-        "float" => matches!(value, Value::Float(_)),
+        "defined" => !matches!(value, JinjaValue::Undefined(_)),
+        "undefined" => matches!(value, JinjaValue::Undefined(_)),
+        "none" | "None" => matches!(value, JinjaValue::None),
+        "boolean" => matches!(value, JinjaValue::Bool(_)),
+        "true" | "True" => matches!(value, JinjaValue::Bool(true)),
+        "false" | "False" => matches!(value, JinjaValue::Bool(false)),
+        "integer" => matches!(value, JinjaValue::Int(_)),
+        "float" => matches!(value, JinjaValue::Float(_)),
         "number" => value.number().is_some(),
-        "string" => matches!(value, Value::Str(_)),
-        "mapping" => matches!(value, Value::Dict(_)),
-        "iterable" => value.len().is_ok() || matches!(value, Value::Generator(_) | Value::Loop(_)),
+        "string" => matches!(value, JinjaValue::Str(_)),
+        "mapping" => matches!(value, JinjaValue::Dict(_)),
+        "iterable" => value.len().is_ok() || matches!(value, JinjaValue::Generator(_) | JinjaValue::Loop(_)),
         "sequence" => matches!(
             value,
-            Value::Undefined(_)
-                | Value::Str(_)
-                | Value::List(_)
-                | Value::Tuple(_)
-                | Value::Dict(_)
-                | Value::Range(..)
+            JinjaValue::Undefined(_)
+                | JinjaValue::Str(_)
+                | JinjaValue::List(_)
+                | JinjaValue::Tuple(_)
+                | JinjaValue::Dict(_)
+                | JinjaValue::Range(..)
         ),
         "callable" => matches!(
             value,
-            Value::Method(_)
-                | Value::Function(_)
-                | Value::Macro(..)
-                | Value::Joiner(_)
-                | Value::Undefined(_)
-                | Value::Loop(_)
+            JinjaValue::Method(_)
+                | JinjaValue::Function(_)
+                | JinjaValue::Macro(..)
+                | JinjaValue::Joiner(_)
+                | JinjaValue::Undefined(_)
+                | JinjaValue::Loop(_)
         ),
         "escaped" => false,
         "lower" => cased(char::is_lowercase, char::is_uppercase),
@@ -95,8 +95,10 @@ pub(super) fn test(name: &str, value: &Value, given: Given) -> Result<bool> {
         "ge" | ">=" => ordered(Ordering::is_ge)?,
         "in" => other.contains(value)?,
         "sameas" => match (value, &other) {
-            (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => Rc::ptr_eq(a, b),
-            (Value::Dict(a), Value::Dict(b)) => Rc::ptr_eq(a, b),
+            (JinjaValue::List(a), JinjaValue::List(b)) | (JinjaValue::Tuple(a), JinjaValue::Tuple(b)) => {
+                Rc::ptr_eq(a, b)
+            }
+            (JinjaValue::Dict(a), JinjaValue::Dict(b)) => Rc::ptr_eq(a, b),
             (a, b) => a.kind() == b.kind() && a.equals(b),
         },
         other => bail!("no test named {other:?} is supported"),

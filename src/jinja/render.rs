@@ -10,14 +10,14 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow, bail};
 
 use super::access;
-use super::ast::{Arguments, Binary, Comparison, Expr, FilterCall, For, Macro, Stmt, StmtKind, Target};
+use super::ast::{Arguments, Binary, CompareOp, Expr, FilterCall, For, Macro, Stmt, StmtKind, Target};
 use super::filters::{self, add};
 use super::formatting::percent;
 use super::functions;
 use super::given::Given;
 use super::methods;
 use super::predicates;
-use super::value::{Dict, Key, LoopState, Value, undefined};
+use super::value::{Dict, DictKey, JinjaValue, LoopState, undefined};
 
 /// Macros and recursive loops within each other: deeper ones would exhaust the stack.
 const DEEPEST: usize = 40;
@@ -52,7 +52,7 @@ enum Flow {
 }
 
 struct Scope {
-    names: HashMap<Arc<str>, Value>,
+    names: HashMap<Arc<str>, JinjaValue>,
     parent: Option<usize>,
     /// Whether a macro may come back to it.
     kept: bool,
@@ -76,11 +76,11 @@ impl Renderer {
     /// What the template raises, and faults of the template, with the line.
     pub fn render(
         body: &[Stmt],
-        variables: impl IntoIterator<Item = (Arc<str>, Value)>,
+        variables: impl IntoIterator<Item = (Arc<str>, JinjaValue)>,
     ) -> Result<Rendering> {
-        let mut names: HashMap<Arc<str>, Value> = variables.into_iter().collect();
+        let mut names: HashMap<Arc<str>, JinjaValue> = variables.into_iter().collect();
         // The template itself; its blocks are not to be had by name.
-        names.insert("self".into(), Value::Namespace(Rc::default()));
+        names.insert("self".into(), JinjaValue::Namespace(Rc::default()));
         let root = Scope { names, parent: None, kept: true };
         let mut renderer = Self {
             scopes: vec![root],
@@ -141,7 +141,7 @@ impl Renderer {
         ran.map(|()| text)
     }
 
-    fn lookup(&self, name: &str, scope: usize) -> Value {
+    fn lookup(&self, name: &str, scope: usize) -> JinjaValue {
         let mut at = Some(scope);
         while let Some(scope) = at {
             if let Some(found) = self.scopes[scope].names.get(name) {
@@ -149,17 +149,17 @@ impl Renderer {
             }
             at = self.scopes[scope].parent;
         }
-        functions::find(name).unwrap_or_else(|| Value::undefined(format!("'{name}' is undefined")))
+        functions::find(name).unwrap_or_else(|| JinjaValue::undefined(format!("'{name}' is undefined")))
     }
 
-    fn set(&mut self, target: &Target, value: Value, scope: usize) -> Result<()> {
+    fn set(&mut self, target: &Target, value: JinjaValue, scope: usize) -> Result<()> {
         match target {
             Target::Name(name) => {
                 self.scopes[scope].names.insert(name.clone(), value);
             }
             Target::Attr(of, name) => match self.lookup(of, scope) {
-                Value::Namespace(fields) => {
-                    fields.borrow_mut().insert(Key::Str((&**name).into()), value);
+                JinjaValue::Namespace(fields) => {
+                    fields.borrow_mut().insert(DictKey::Str((&**name).into()), value);
                 }
                 other => bail!("cannot assign attribute on a {}; expected a namespace", other.kind()),
             },
@@ -223,14 +223,14 @@ impl Renderer {
             }
             StmtKind::Macro(of) => {
                 self.scopes[scope].kept = true;
-                self.scopes[scope].names.insert(of.name.clone(), Value::Macro(of.clone(), scope));
+                self.scopes[scope].names.insert(of.name.clone(), JinjaValue::Macro(of.clone(), scope));
             }
             StmtKind::Call(call, caller) => {
                 let Expr::Call(callee, arguments) = call else { bail!("a call block needs a call") };
                 self.scopes[scope].kept = true;
                 let callee = self.eval(callee, scope)?;
                 let mut given = self.given(arguments, scope)?;
-                given.named.push(("caller".into(), Value::Macro(caller.clone(), scope)));
+                given.named.push(("caller".into(), JinjaValue::Macro(caller.clone(), scope)));
                 let value = self.call(callee, given)?;
                 self.out.push_str(&value.text());
             }
@@ -259,9 +259,9 @@ impl Renderer {
     }
 
     /// What a block writes, through its filters.
-    fn block(&mut self, body: &[Stmt], filters: &[FilterCall], scope: usize) -> Result<Value> {
+    fn block(&mut self, body: &[Stmt], filters: &[FilterCall], scope: usize) -> Result<JinjaValue> {
         let text = self.collected(|r| r.scoped(scope, |r, inner| r.run(body, inner).map(|_| ())))?;
-        let mut value = Value::from(text);
+        let mut value = JinjaValue::from(text);
         for filter in filters {
             let given = self.given(&filter.arguments, scope)?;
             value = filters::apply(&filter.name, &value, given)?;
@@ -269,7 +269,7 @@ impl Renderer {
         Ok(value)
     }
 
-    fn for_each(&mut self, of: &Arc<For>, items: Vec<Value>, scope: usize, depth: usize) -> Result<()> {
+    fn for_each(&mut self, of: &Arc<For>, items: Vec<JinjaValue>, scope: usize, depth: usize) -> Result<()> {
         let mut kept = Vec::with_capacity(items.len());
         match &of.condition {
             None => kept = items,
@@ -296,7 +296,7 @@ impl Renderer {
             self.step()?;
             state.at.set(at);
             let flow = self.scoped(scope, |r, inner| {
-                r.scopes[inner].names.insert("loop".into(), Value::Loop(state.clone()));
+                r.scopes[inner].names.insert("loop".into(), JinjaValue::Loop(state.clone()));
                 r.set(&of.target, item.clone(), inner)?;
                 r.run(&of.body, inner)
             })?;
@@ -320,7 +320,7 @@ impl Renderer {
         }
         if let Some(dict) = &arguments.dict {
             match self.eval(dict, scope)? {
-                Value::Dict(fields) => {
+                JinjaValue::Dict(fields) => {
                     for (key, value) in fields.iter() {
                         given.named.push((key.value().text(), value.clone()));
                     }
@@ -331,32 +331,32 @@ impl Renderer {
         Ok(given)
     }
 
-    fn call(&mut self, callee: Value, given: Given) -> Result<Value> {
+    fn call(&mut self, callee: JinjaValue, given: Given) -> Result<JinjaValue> {
         self.step()?;
         match callee {
-            Value::Method(method) => methods::call(&method.0, &method.1, given),
-            Value::Function(name) => functions::call(name, given),
-            Value::Macro(of, scope) => self.deeper(|r| r.call_macro(&of, scope, given)),
-            Value::Joiner(joiner) => {
+            JinjaValue::Method(method) => methods::call(&method.0, &method.1, given),
+            JinjaValue::Function(name) => functions::call(name, given),
+            JinjaValue::Macro(of, scope) => self.deeper(|r| r.call_macro(&of, scope, given)),
+            JinjaValue::Joiner(joiner) => {
                 let used = joiner.1.replace(true);
                 Ok(if used { joiner.0.clone() } else { "".into() })
             }
-            Value::Loop(state) => {
+            JinjaValue::Loop(state) => {
                 let Some((of, scope)) = state.again.clone() else {
                     bail!("the loop is not recursive; expected {{% for ... recursive %}}")
                 };
                 let [over] = given.bind("loop", ["iterable"], 1)?;
-                let items = over.unwrap_or(Value::None).items()?;
+                let items = over.unwrap_or(JinjaValue::None).items()?;
                 let text =
                     self.deeper(|r| r.collected(|r| r.for_each(&of, items, scope, state.depth + 1)))?;
                 Ok(text.into())
             }
-            Value::Undefined(what) => Err(undefined(&what)),
+            JinjaValue::Undefined(what) => Err(undefined(&what)),
             other => bail!("'{}' object is not callable", other.kind()),
         }
     }
 
-    fn call_macro(&mut self, of: &Arc<Macro>, scope: usize, given: Given) -> Result<Value> {
+    fn call_macro(&mut self, of: &Arc<Macro>, scope: usize, given: Given) -> Result<JinjaValue> {
         let [takes_more, takes_named, takes_caller] = of.takes;
         let mut positional = given.positional.into_iter();
         let mut named = given.named;
@@ -372,7 +372,7 @@ impl Renderer {
             arguments.push((name.clone(), found, default));
         }
         let caller = named.iter().position(|(name, _)| &**name == "caller").map(|at| named.remove(at).1);
-        let more: Vec<Value> = positional.collect();
+        let more: Vec<JinjaValue> = positional.collect();
         if !more.is_empty() && !takes_more {
             bail!("macro '{}' takes not more than {} argument(s)", of.name, of.parameters.len());
         }
@@ -389,21 +389,21 @@ impl Renderer {
             r.scoped(scope, |r, inner| {
                 let names = &mut r.scopes[inner].names;
                 if takes_more {
-                    names.insert("varargs".into(), Value::tuple(more));
+                    names.insert("varargs".into(), JinjaValue::tuple(more));
                 }
                 if takes_named {
-                    let fields = named.into_iter().map(|(name, value)| (Key::Str(name), value));
-                    names.insert("kwargs".into(), Value::Dict(Rc::new(fields.collect::<Dict>())));
+                    let fields = named.into_iter().map(|(name, value)| (DictKey::Str(name), value));
+                    names.insert("kwargs".into(), JinjaValue::Dict(Rc::new(fields.collect::<Dict>())));
                 }
                 if takes_caller && !of.parameters.iter().any(|(name, _)| &**name == "caller") {
-                    let none = || Value::undefined("No caller defined");
+                    let none = || JinjaValue::undefined("No caller defined");
                     names.insert("caller".into(), caller.unwrap_or_else(none));
                 }
                 for (name, found, default) in arguments {
                     let value = match (found, default) {
                         (Some(value), _) => value,
                         (None, Some(default)) => r.eval(default, inner)?,
-                        (None, None) => Value::undefined(format!("parameter '{name}' was not provided")),
+                        (None, None) => JinjaValue::undefined(format!("parameter '{name}' was not provided")),
                     };
                     r.scopes[inner].names.insert(name, value);
                 }
@@ -414,28 +414,28 @@ impl Renderer {
     }
 
     /// A value whose text may be markup no more: what everything but additions and outputs takes.
-    fn plain(&mut self, expr: &Expr, scope: usize) -> Result<Value> {
+    fn plain(&mut self, expr: &Expr, scope: usize) -> Result<JinjaValue> {
         Ok(self.eval(expr, scope)?.plain())
     }
 
-    fn eval(&mut self, expr: &Expr, scope: usize) -> Result<Value> {
+    fn eval(&mut self, expr: &Expr, scope: usize) -> Result<JinjaValue> {
         self.step()?;
         Ok(match expr {
-            Expr::None => Value::None,
-            Expr::Bool(is) => Value::Bool(*is),
-            Expr::Int(number) => Value::Int(*number),
-            Expr::Float(number) => Value::Float(*number),
-            Expr::Str(text) => Value::from(&**text),
+            Expr::None => JinjaValue::None,
+            Expr::Bool(is) => JinjaValue::Bool(*is),
+            Expr::Int(number) => JinjaValue::Int(*number),
+            Expr::Float(number) => JinjaValue::Float(*number),
+            Expr::Str(text) => JinjaValue::from(&**text),
             Expr::Name(name) => self.lookup(name, scope),
-            Expr::List(items) => Value::list(self.all(items, scope)?),
-            Expr::Tuple(items) => Value::tuple(self.all(items, scope)?),
+            Expr::List(items) => JinjaValue::list(self.all(items, scope)?),
+            Expr::Tuple(items) => JinjaValue::tuple(self.all(items, scope)?),
             Expr::Dict(fields) => {
                 let mut dict = Dict::new();
                 for (key, value) in fields {
                     let key = self.eval(key, scope)?.key()?;
                     dict.insert(key, self.eval(value, scope)?);
                 }
-                Value::Dict(Rc::new(dict))
+                JinjaValue::Dict(Rc::new(dict))
             }
             Expr::Attr(of, name) => access::attribute(&self.plain(of, scope)?, name)?,
             Expr::Item(of, key) => {
@@ -444,7 +444,7 @@ impl Renderer {
             }
             Expr::Slice(of, bounds) => {
                 let of = self.plain(of, scope)?;
-                let mut values = [Value::None, Value::None, Value::None];
+                let mut values = [JinjaValue::None, JinjaValue::None, JinjaValue::None];
                 for (value, bound) in values.iter_mut().zip(&**bounds) {
                     if let Some(bound) = bound {
                         *value = self.eval(bound, scope)?;
@@ -465,16 +465,16 @@ impl Renderer {
             Expr::Test(of, test) => {
                 let of = self.plain(of, scope)?;
                 let given = self.given(&test.arguments, scope)?;
-                Value::Bool(predicates::test(&test.name, &of, given)?)
+                JinjaValue::Bool(predicates::test(&test.name, &of, given)?)
             }
-            Expr::Not(of) => Value::Bool(!self.eval(of, scope)?.is_true()),
+            Expr::Not(of) => JinjaValue::Bool(!self.eval(of, scope)?.is_true()),
             Expr::Negative(of) => match self.eval(of, scope)? {
-                Value::Float(number) => Value::Float(-number),
-                other => Value::Int(-other.int()?),
+                JinjaValue::Float(number) => JinjaValue::Float(-number),
+                other => JinjaValue::Int(-other.int()?),
             },
             Expr::Positive(of) => match self.eval(of, scope)? {
-                Value::Float(number) => Value::Float(number),
-                other => Value::Int(other.int()?),
+                JinjaValue::Float(number) => JinjaValue::Float(number),
+                other => JinjaValue::Int(other.int()?),
             },
             Expr::And(a, b) => match self.eval(a, scope)? {
                 a if a.is_true() => self.eval(b, scope)?,
@@ -487,25 +487,25 @@ impl Renderer {
             Expr::If(test, then, otherwise) => match (self.eval(test, scope)?.is_true(), otherwise) {
                 (true, _) => self.eval(then, scope)?,
                 (false, Some(otherwise)) => self.eval(otherwise, scope)?,
-                (false, None) => Value::undefined(
+                (false, None) => JinjaValue::undefined(
                     "the inline if-expression evaluated to false and no else section was defined.",
                 ),
             },
             Expr::Concat(parts) => {
                 // Python's text of each, markup or not, for nothing escapes by itself here.
                 let parts = self.all(parts, scope)?;
-                parts.iter().map(Value::text).collect::<Vec<_>>().concat().into()
+                parts.iter().map(JinjaValue::text).collect::<Vec<_>>().concat().into()
             }
             Expr::Compare(first, more) => {
                 let mut left = self.plain(first, scope)?;
                 for (comparison, right) in more {
                     let right = self.plain(right, scope)?;
                     if !compared(*comparison, &left, &right)? {
-                        return Ok(Value::Bool(false));
+                        return Ok(JinjaValue::Bool(false));
                     }
                     left = right;
                 }
-                Value::Bool(true)
+                JinjaValue::Bool(true)
             }
             Expr::Binary(operator, a, b) => {
                 let (a, b) = (self.eval(a, scope)?, self.eval(b, scope)?);
@@ -517,31 +517,31 @@ impl Renderer {
         })
     }
 
-    fn all(&mut self, items: &[Expr], scope: usize) -> Result<Vec<Value>> {
+    fn all(&mut self, items: &[Expr], scope: usize) -> Result<Vec<JinjaValue>> {
         items.iter().map(|item| self.eval(item, scope)).collect()
     }
 }
 
-fn compared(comparison: Comparison, a: &Value, b: &Value) -> Result<bool> {
+fn compared(comparison: CompareOp, a: &JinjaValue, b: &JinjaValue) -> Result<bool> {
     let ordered = |is: fn(Ordering) -> bool| a.compare(b).map(|order| order.is_some_and(is));
     match comparison {
-        Comparison::Equal => Ok(a.equals(b)),
-        Comparison::NotEqual => Ok(!a.equals(b)),
-        Comparison::Less => ordered(Ordering::is_lt),
-        Comparison::LessOrEqual => ordered(Ordering::is_le),
-        Comparison::Greater => ordered(Ordering::is_gt),
-        Comparison::GreaterOrEqual => ordered(Ordering::is_ge),
-        Comparison::In => b.contains(a),
-        Comparison::NotIn => Ok(!b.contains(a)?),
+        CompareOp::Equal => Ok(a.equals(b)),
+        CompareOp::NotEqual => Ok(!a.equals(b)),
+        CompareOp::Less => ordered(Ordering::is_lt),
+        CompareOp::LessOrEqual => ordered(Ordering::is_le),
+        CompareOp::Greater => ordered(Ordering::is_gt),
+        CompareOp::GreaterOrEqual => ordered(Ordering::is_ge),
+        CompareOp::In => b.contains(a),
+        CompareOp::NotIn => Ok(!b.contains(a)?),
     }
 }
 
 /// Python's arithmetic.
-fn binary(operator: Binary, a: &Value, b: &Value) -> Result<Value> {
-    if let (Value::Undefined(what), _) | (_, Value::Undefined(what)) = (a, b) {
+fn binary(operator: Binary, a: &JinjaValue, b: &JinjaValue) -> Result<JinjaValue> {
+    if let (JinjaValue::Undefined(what), _) | (_, JinjaValue::Undefined(what)) = (a, b) {
         return Err(undefined(what));
     }
-    if let (Binary::Remainder, Value::Str(format)) = (operator, a) {
+    if let (Binary::Remainder, JinjaValue::Str(format)) = (operator, a) {
         return Ok(percent(format, b)?.into());
     }
     if operator == Binary::Multiply
@@ -567,11 +567,11 @@ fn binary(operator: Binary, a: &Value, b: &Value) -> Result<Value> {
                 m.checked_rem(n).map(|r| if r != 0 && (r < 0) != (n < 0) { r + n } else { r })
             }
             Binary::Power if n >= 0 => u32::try_from(n).ok().and_then(|n| m.checked_pow(n)),
-            _ => return Ok(Value::Float(if operator == Binary::Power { x.powf(y) } else { x / y })),
+            _ => return Ok(JinjaValue::Float(if operator == Binary::Power { x.powf(y) } else { x / y })),
         };
-        return whole.map(Value::Int).ok_or_else(|| anyhow!("too large a number"));
+        return whole.map(JinjaValue::Int).ok_or_else(|| anyhow!("too large a number"));
     }
-    Ok(Value::Float(match operator {
+    Ok(JinjaValue::Float(match operator {
         Binary::Subtract => x - y,
         Binary::Multiply => x * y,
         Binary::Divide => x / y,
@@ -582,25 +582,27 @@ fn binary(operator: Binary, a: &Value, b: &Value) -> Result<Value> {
 }
 
 /// A text or a list times a number.
-fn repeated(a: &Value, b: &Value) -> Result<Option<Value>> {
+fn repeated(a: &JinjaValue, b: &JinjaValue) -> Result<Option<JinjaValue>> {
     let (of, times) = match (a, b) {
-        (Value::Str(_) | Value::List(_) | Value::Tuple(_), _) => (a, b),
-        (_, Value::Str(_) | Value::List(_) | Value::Tuple(_)) => (b, a),
+        (JinjaValue::Str(_) | JinjaValue::List(_) | JinjaValue::Tuple(_), _) => (a, b),
+        (_, JinjaValue::Str(_) | JinjaValue::List(_) | JinjaValue::Tuple(_)) => (b, a),
         _ => return Ok(None),
     };
     let times = usize::try_from(times.int()?.max(0))?;
     let length = match of {
-        Value::Str(text) => text.len(),
+        JinjaValue::Str(text) => text.len(),
         _ => of.len()?.saturating_mul(64),
     };
     if length.saturating_mul(times) > LONGEST {
         bail!("a text or list of more than {LONGEST} bytes");
     }
     Ok(Some(match of {
-        Value::Str(text) => text.repeat(times).into(),
-        Value::List(items) => Value::list(items.iter().cycle().take(items.len() * times).cloned().collect()),
-        Value::Tuple(items) => {
-            Value::tuple(items.iter().cycle().take(items.len() * times).cloned().collect())
+        JinjaValue::Str(text) => text.repeat(times).into(),
+        JinjaValue::List(items) => {
+            JinjaValue::list(items.iter().cycle().take(items.len() * times).cloned().collect())
+        }
+        JinjaValue::Tuple(items) => {
+            JinjaValue::tuple(items.iter().cycle().take(items.len() * times).cloned().collect())
         }
         _ => return Ok(None),
     }))
