@@ -293,6 +293,6 @@ mod tests {
         assert_eq!(next_word("one", 1), None);
         let text = "妈妈在厨房里烤了一个大蛋糕";
         let next = next_word(text, 3).unwrap();
-        assert!(next >= 3 && next < 12, "{next}");
+        assert!((3..12).contains(&next), "{next}");
     }
 }

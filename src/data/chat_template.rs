@@ -193,7 +193,8 @@ mod tests {
             let rendering = template.render_marked(&user("hi"), false).unwrap();
             let before = if open.contains("{%-") { "A" } else { "A\n" };
             assert_eq!(rendering.text, format!("{before}hiB"), "{open} {close}");
-            assert_eq!(rendering.generated, [before.len()..before.len() + 2]);
+            let [marked] = &rendering.generated[..] else { panic!("{:?}", rendering.generated) };
+            assert_eq!(*marked, before.len()..before.len() + 2);
         }
     }
 

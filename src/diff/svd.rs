@@ -319,8 +319,8 @@ mod tests {
                 dense.iter().map(|x| dense.iter().map(|y| dot(x, y)).collect()).collect();
             let mut values = eigenvalues(gram);
             values.sort_by(|x, y| y.total_cmp(x));
-            for i in 0..rank {
-                let want = values[i].max(0.0).sqrt();
+            for (i, value) in values.iter().take(rank).enumerate() {
+                let want = value.max(0.0).sqrt();
                 let allowed = if dependent && i == rank - 1 { 1e-6 } else { 1e-10 };
                 assert!((found.s[i] - want).abs() <= allowed * found.s[0], "{i}: {} {want}", found.s[i]);
                 let image: Vec<f64> = dense.iter().map(|row| dot(row, &found.v[i])).collect();

@@ -258,9 +258,7 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<JinjaValue> {
                 "isalpha" => all(char::is_alphabetic),
                 "isalnum" => all(char::is_alphanumeric),
                 "isdigit" | "isnumeric" => all(char::is_numeric),
-                "isdecimal" => {
-                    all(|c| c.is_numeric() && c.to_digit(10).is_some() || !c.is_ascii() && c.is_numeric())
-                }
+                "isdecimal" => all(|c| c.is_ascii_digit() || !c.is_ascii() && c.is_numeric()),
                 "isascii" => JinjaValue::Bool(text.is_ascii()),
                 "islower" => cased(char::is_lowercase, char::is_uppercase),
                 "isupper" => cased(char::is_uppercase, char::is_lowercase),

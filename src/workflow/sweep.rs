@@ -63,7 +63,7 @@ pub struct AxesRequest {
 }
 
 /// How many cells at once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct LimitsRequest {
     /// Cells at once; `None`: one on this machine, and as many as a cluster gives.
     pub jobs: Option<usize>,
@@ -73,12 +73,6 @@ pub struct LimitsRequest {
     pub threads: Option<usize>,
     /// How many times more a cell that fails is tried.
     pub retry: usize,
-}
-
-impl Default for LimitsRequest {
-    fn default() -> Self {
-        Self { jobs: None, memory_gib: None, threads: None, retry: 0 }
-    }
 }
 
 /// What runs the cells of a sweep.

@@ -586,6 +586,9 @@ fn reading_twice_gives_the_same_bytes_and_another_seed_another_text() {
         lab.succeed(&with_sets(&["diff", "run", "--out", out], set));
         let mut found = read_json(&lab.path(out).join("readability.json"));
         assert!(found.as_object_mut().unwrap().shift_remove("elapsed_s").is_some());
+        for reader in found["readers"].as_object_mut().unwrap().values_mut() {
+            assert!(reader.as_object_mut().unwrap().shift_remove("seconds").is_some());
+        }
         let file = |name: &str| fs::read(lab.path(out).join(name)).unwrap();
         (found.to_string(), file("activations.safetensors"), file("steering.jsonl"))
     };

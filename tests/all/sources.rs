@@ -640,7 +640,7 @@ fn text_of_a_llama_3_gguf_begins_with_the_beginning_token() -> Result<()> {
     let bos = ("tokenizer.ggml.bos_token_id", Some(Value::U32(6)));
     let no = ("tokenizer.ggml.add_bos_token", Some(Value::Bool(false)));
     for pre in ["llama-bpe", "llama3", "tekken"] {
-        assert_eq!(encode(&opened(&path, &metadata(pre, &[bos.clone()]))?, "hi"), [6, 3], "{pre}");
+        assert_eq!(encode(&opened(&path, &metadata(pre, std::slice::from_ref(&bos)))?, "hi"), [6, 3], "{pre}");
         assert_eq!(encode(&opened(&path, &metadata(pre, &[bos.clone(), no.clone()]))?, "hi"), [3], "{pre}");
         let message = fault_of(opened(&path, &metadata(pre, &[])));
         assert!(message.contains("tokenizer.ggml.bos_token_id"), "{message}");
@@ -742,7 +742,7 @@ fn a_factor_of_the_rotary_embedding_is_linear_unless_the_file_says_otherwise() -
     let linear = json!({"rope_type": "linear", "factor": 4.0});
     let factor = ("llama.rope.scaling.factor", four.clone());
     assert_eq!(scaling(&[factor.clone(), kind("linear")])?, linear);
-    assert_eq!(scaling(&[factor.clone()])?, linear);
+    assert_eq!(scaling(std::slice::from_ref(&factor))?, linear);
     assert_eq!(scaling(&[("llama.rope.scale_linear", four.clone())])?, linear);
     assert!(scaling(&[factor.clone(), kind("none")])?.is_null());
     assert!(scaling(&[("llama.rope.scaling.factor", one), ("llama.rope.scale_linear", four)])?.is_null());
@@ -797,7 +797,7 @@ fn what_a_gguf_says_is_honoured_or_refused_by_its_key() -> Result<()> {
     // Without a window there is none.
     assert_eq!(gemma(&[])?["layer_types"], json!(["full_attention"]));
     let window = ("gemma3.attention.sliding_window", Some(Value::U32(8)));
-    assert_eq!(gemma(&[window.clone()])?["layer_types"], json!(["sliding_attention"]));
+    assert_eq!(gemma(std::slice::from_ref(&window))?["layer_types"], json!(["sliding_attention"]));
     let pattern = |value| ("gemma3.attention.sliding_window_pattern", Some(value));
     let one = pattern(Value::U32(1));
     assert_eq!(gemma(&[window.clone(), one])?["layer_types"], json!(["full_attention"]));

@@ -18,7 +18,7 @@ pub(super) fn rows(file: impl BufRead, shown: &str, take: &mut Take) -> Result<(
     for_each_line(file, shown, |number, at, line| {
         let row = match std::str::from_utf8(line) {
             Ok(line) => serde_json::from_str::<Value>(line).map_err(|e| match e.column().checked_sub(1) {
-                Some(at) if names_no_number(&line[..], at) => {
+                Some(at) if names_no_number(line, at) => {
                     format!("not a line of JSON: NaN or Infinity at column {}; expected a number", e.column())
                 }
                 _ => format!("not a line of JSON: {e}"),
