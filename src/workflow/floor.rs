@@ -176,6 +176,10 @@ impl Other {
     fn find(named: &str) -> Result<Self> {
         let run = RunDir::new(named);
         if !run.recipe().is_file() {
+            let is_there = |file: &str| Path::new(named).join(file).is_file();
+            if Path::new(named).is_dir() && !["adapter_config.json", "config.json"].into_iter().any(is_there) {
+                bail_input!("{named}: expected a run folder (recipe.toml), a PEFT adapter, or a model");
+            }
             return Ok(Self { name: named.into(), model: named.into(), trained: None });
         }
         must_be_trained(&run)?;
