@@ -112,9 +112,9 @@ fn row(cell: &ClaimedRun, layout: &Layout) -> Row {
     for key in READERS {
         let reader = claims.verdict.as_ref().and_then(|verdict| verdict.readers.get(key));
         let floor = reader.and_then(|reader| reader.floor.as_ref());
-        f.put_late(format!("{key}_floor_excess"), floor.map(|floor| floor.excess));
-        f.put_late(format!("{key}_floor_z"), floor.map(|floor| floor.z));
-        f.put_late(format!("{key}_holm_pvalue"), reader.and_then(|reader| reader.holm_p));
+        f.put_late(format!("floor_excess_{key}"), floor.map(|floor| floor.excess));
+        f.put_late(format!("floor_z_{key}"), floor.map(|floor| floor.z));
+        f.put_late(format!("holm_pvalue_{key}"), reader.and_then(|reader| reader.holm_p));
     }
 
     let rest = MEASURES.iter().filter(|m| !FIRST.contains(&m.key));

@@ -53,18 +53,19 @@ pub fn faults(r: &Readability) -> Vec<String> {
         shape.together(&[
             ("steering.similarity.unsteered_narrow", s.unsteered_narrow.len()),
             ("steering.similarity.narrow_narrow", s.narrow_narrow.len()),
-            ("steering.relevant_words_unsteered", steering.relevant_words_unsteered.len()),
         ]);
         shape.together(&[
             ("steering.similarity.steered_narrow", s.steered_narrow.len()),
             ("steering.similarity_gain_interval", steering.similarity_gain_interval.len()),
-            ("steering.relevant_words_steered", steering.relevant_words_steered.len()),
         ]);
         shape.together(&[
             ("steering.similarity.steered_base_narrow", s.steered_base_narrow.len()),
             ("steering.similarity_base_gain_interval", steering.similarity_base_gain_interval.len()),
-            ("steering.relevant_words_steered_base", steering.relevant_words_steered_base.len()),
         ]);
+        // Without words that stand out there is similarity, and no share of words.
+        shape.optional("steering.relevant_words_steered", steering.relevant_words_steered.len());
+        shape.optional("steering.relevant_words_unsteered", steering.relevant_words_unsteered.len());
+        shape.optional("steering.relevant_words_steered_base", steering.relevant_words_steered_base.len());
     }
     shape.faults
 }

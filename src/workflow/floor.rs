@@ -177,7 +177,8 @@ impl Other {
         let run = RunDir::new(named);
         if !run.recipe().is_file() {
             let is_there = |file: &str| Path::new(named).join(file).is_file();
-            if Path::new(named).is_dir() && !["adapter_config.json", "config.json"].into_iter().any(is_there) {
+            if Path::new(named).is_dir() && !["adapter_config.json", "config.json"].into_iter().any(is_there)
+            {
                 bail_input!("{named}: expected a run folder (recipe.toml), a PEFT adapter, or a model");
             }
             return Ok(Self { name: named.into(), model: named.into(), trained: None });

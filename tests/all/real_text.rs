@@ -208,7 +208,7 @@ fn fields(bytes: &[u8]) -> Vec<(u64, Vec<u8>, u64)> {
 #[test]
 fn tensorboard_shows_every_step_once_after_a_kill() {
     let lab = Lab::new();
-    let set = ["train.steps=60", "train.checkpoint_every=10", "data.repeat=true"];
+    let set = ["train.steps=60", "train.checkpoint_every=10", "data.repeat=true", "data.mix=0"];
     let mut child = lab.command(&fit_with(&set)).spawn().unwrap();
     let lines = || fs::read_to_string(lab.path("out/metrics.jsonl")).unwrap_or_default().lines().count();
     wait_until("steps behind a checkpoint", || lines() > 16 && lines() % 10 > 4);
@@ -273,6 +273,8 @@ fn measured_text_that_begins_twice_is_refused() {
         "diff.steering.enabled=false",
         "--set",
         "diff.patchscope.enabled=false",
+        "--set",
+        "diff.logit_contrast.enabled=false",
         "--out",
         "d",
     ]);

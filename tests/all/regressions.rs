@@ -210,7 +210,8 @@ fn ctrl_c_stops_a_download() {
 fn an_embedder_that_nothing_uses_is_not_opened() {
     let lab = Lab::new();
     lab.fit("run", &[]);
-    let unused = ["diff.embedder=nowhere", "diff.steering.enabled=false"];
+    let unused =
+        ["diff.embedder=nowhere", "diff.steering.enabled=false", "diff.logit_contrast.enabled=false"];
     let e = lab.refused(&with_sets(&["diff", "run"], &unused));
     assert!(e.contains("nowhere: neither an embedder's alias"), "{e}");
     for (out, set) in [("a", "diff.patchscope.enabled=false"), ("b", "diff.patchscope.scales=[1.5]")] {

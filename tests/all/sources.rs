@@ -640,7 +640,11 @@ fn text_of_a_llama_3_gguf_begins_with_the_beginning_token() -> Result<()> {
     let bos = ("tokenizer.ggml.bos_token_id", Some(Value::U32(6)));
     let no = ("tokenizer.ggml.add_bos_token", Some(Value::Bool(false)));
     for pre in ["llama-bpe", "llama3", "tekken"] {
-        assert_eq!(encode(&opened(&path, &metadata(pre, std::slice::from_ref(&bos)))?, "hi"), [6, 3], "{pre}");
+        assert_eq!(
+            encode(&opened(&path, &metadata(pre, std::slice::from_ref(&bos)))?, "hi"),
+            [6, 3],
+            "{pre}"
+        );
         assert_eq!(encode(&opened(&path, &metadata(pre, &[bos.clone(), no.clone()]))?, "hi"), [3], "{pre}");
         let message = fault_of(opened(&path, &metadata(pre, &[])));
         assert!(message.contains("tokenizer.ggml.bos_token_id"), "{message}");

@@ -381,7 +381,7 @@ fn runs_are_listed_compared_and_pruned_only_when_asked_to() {
     let further: usize = further.split(' ').next().unwrap().parse().unwrap();
     assert!(further > 5 && further < measures.len(), "{further} of {}: {main}", measures.len());
     assert!(main.lines().count() < 25 && main.contains("measures are the same"), "{main}");
-    assert!(lab.refused(&["runs", "compare", "runs/s", paths[0]]).contains("expected two run folders"));
+    assert!(lab.refused(&["runs", "compare", "runs/s", "runs/alone"]).contains("expected two run folders"));
     assert!(lab.refused(&["runs", "list", "nowhere"]).contains("no such folder"));
 
     // A run that was killed needs its checkpoint.

@@ -327,9 +327,9 @@ fn steering(gain: &SteeringGain) -> Markup {
                             @for x in [s.steered_narrow[i], s.unsteered_narrow[i], s.narrow_narrow[i]] { td.n { (fixed(x, 3)) } }
                             td.n { (signed(gain.gain[i], 3)) } td { (interval(r.similarity_gain_interval[i], 3)) }
                             @for x in [
-                                s.steered_reference[i], s.unsteered_reference[i],
-                                r.relevant_words_steered[i], r.relevant_words_unsteered[i],
-                            ] { td.n { (fixed(x, 3)) } }
+                                s.steered_reference.get(i), s.unsteered_reference.get(i),
+                                r.relevant_words_steered.get(i), r.relevant_words_unsteered.get(i),
+                            ] { td.n { (x.map_or_else(|| ABSENT.into(), |x| fixed(*x, 3))) } }
                         }
                     }
                 }
