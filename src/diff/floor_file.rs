@@ -52,7 +52,7 @@ pub struct FloorFile {
 pub struct FloorReading {
     /// sha256 of the base's weight files, by name.
     pub base: BTreeMap<String, String>,
-    /// sha256 of the lexicon's words.
+    /// sha256 of the lexicon's words in alphabetical order: which they are decides the scores, not which stands out most.
     pub lexicon: String,
     /// sha256 of the narrow documents.
     pub narrow: String,
@@ -146,7 +146,7 @@ impl FloorReading {
         let lexicon = Lexicon::new(inputs.narrow, &reference_texts(inputs), inputs.settings.lexicon_size);
         Ok(Self {
             base: base.clone(),
-            lexicon: sha256_texts(&lexicon.words),
+            lexicon: lexicon_hash(&lexicon),
             narrow: sha256_texts(inputs.narrow),
             text: sha256_texts(inputs.text),
             embedder: embedder.cloned(),
@@ -156,7 +156,7 @@ impl FloorReading {
 
     /// Whether the scores were read by these settings and with this lexicon, whatever the models and texts are.
     pub fn is_of(&self, settings: &DiffSection, lexicon: &Lexicon) -> bool {
-        self.settings == compared(settings) && self.lexicon == sha256_texts(&lexicon.words)
+        self.settings == compared(settings) && self.lexicon == lexicon_hash(lexicon)
     }
 
     /// What differs from another reading, one line a key.
@@ -278,6 +278,13 @@ impl FloorFile {
 pub fn tuned_hash(files: &BTreeMap<String, String>) -> String {
     let lines: Vec<String> = files.iter().map(|(name, hash)| format!("{name} {hash}")).collect();
     sha256_text(&lines.join("\n"))
+}
+
+/// sha256 of the words, whatever their order.
+fn lexicon_hash(lexicon: &Lexicon) -> String {
+    let mut words = lexicon.words.clone();
+    words.sort();
+    sha256_texts(&words)
 }
 
 /// `[diff]` as far as scores rest on it.
