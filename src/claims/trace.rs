@@ -60,7 +60,7 @@ static LISTED: LazyLock<Vec<(TraceMeasure, TraceOf)>> = LazyLock::new(|| {
     listed
 });
 
-/// All of them: those of [`FRONTIER`], then the others in the order of [`MEASURES`].
+/// All of them: those that get a frontier, then the others in the order of [`MEASURES`].
 pub fn trace_measures() -> impl Iterator<Item = &'static TraceMeasure> {
     LISTED.iter().map(|(measure, _)| measure)
 }

@@ -63,7 +63,7 @@ impl Cache {
     }
 
     /// Where `huggingface_hub` 2.4 has it (`constants.py`): `HF_HUB_CACHE`, its older name `HUGGINGFACE_HUB_CACHE`, or `hub`
-    /// in [`home`].
+    /// in the home folder of the hub.
     pub fn from_env() -> Self {
         let named = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].into_iter().find_map(path_in);
         Self::new(named.unwrap_or_else(|| home().join("hub")))

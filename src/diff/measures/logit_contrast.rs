@@ -334,7 +334,7 @@ pub fn null_section(section: &LogitContrastSection) -> LogitContrastSection {
 /// The score of another tuned model at the sizes of a section, as null models are scored.
 ///
 /// # Errors
-/// As [`measure`].
+/// As the measure itself.
 pub fn score(reading: &Reading, section: &LogitContrastSection, tuned: View) -> Result<Option<f64>> {
     let written = Written::new(reading, section, tuned)?;
     let similar = Similarities::new(reading)?;

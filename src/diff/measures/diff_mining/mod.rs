@@ -303,7 +303,7 @@ pub fn null_section(section: &DiffMiningSection) -> DiffMiningSection {
 /// The score of another tuned model at the sizes of a section, as null models are scored.
 ///
 /// # Errors
-/// As [`measure`].
+/// As the measure itself.
 pub fn score(reading: &Reading, section: &DiffMiningSection, tuned: View) -> Result<Option<f64>> {
     let judge = Judge::new(reading)?;
     let texts = Beginnings::cut(reading.inputs, section.positions, section.texts, false)?;
