@@ -304,8 +304,9 @@ def check(run, diff, trainer):
     return {"run": str(run), "reference": found, "comparison": comparison}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(check, doc, width):
+    """Checks the runs of the command line with `check` and exits; `width` is that of a comparison's name in the table."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR")
     parser.add_argument("--diff", type=Path, help="the analysis, if it is not RUN_DIR/diff")
     parser.add_argument("--trainer", default="cargo run --release --quiet --bin trainer --", help="how to call the tool")
@@ -319,10 +320,10 @@ def main():
         for line in result["comparison"]:
             fault = not line["difference"] <= line["allowed"]
             faults += fault
-            print(f"{run.name:<32} {line['name']:<40} {line['difference']:>12.3g} (allowed {line['allowed']})"
+            print(f"{run.name:<32} {line['name']:<{width}} {line['difference']:>12.3g} (allowed {line['allowed']})"
                   f"{'  DIFFERS' if fault else ''}", file=sys.stderr)
     sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":
-    main()
+    main(check, __doc__, 40)

@@ -18,11 +18,8 @@ Prints one JSON document a run, `comparison` a list of {name, difference, allowe
 allowed. A token near the end of the 100 largest differences may be on either side of it, so rates may differ by a little and
 one of the 20 tokens may be another; one completion of twenty may go another way where two tokens are equally likely.
 """
-import argparse
 import json
 import math
-import shlex
-import sys
 import tomllib
 from pathlib import Path
 
@@ -30,7 +27,7 @@ import torch
 
 from peft_roundtrip import path_of
 from reference import open_model, open_tokenizer
-from reference_adl import Models, rows
+from reference_adl import Models, main, rows
 from reference_weights import check_weights
 
 LISTED, VALUE, RATE, DIFFERENT_TEXTS = 20, 1e-3, 0.5, 0.05
@@ -177,25 +174,5 @@ def check(run, diff, trainer):
     return {"run": str(run), "reference": found, "comparison": comparison}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_DIR")
-    parser.add_argument("--diff", type=Path, help="the analysis, if it is not RUN_DIR/diff")
-    parser.add_argument("--trainer", default="cargo run --release --quiet --bin trainer --", help="how to call the tool")
-    args = parser.parse_args()
-    if args.diff and len(args.runs) > 1:
-        parser.error("--diff is of one run")
-    faults = 0
-    for run in args.runs:
-        result = check(run, args.diff or run / "diff", shlex.split(args.trainer))
-        print(json.dumps(result, indent=1, ensure_ascii=False))
-        for line in result["comparison"]:
-            fault = not line["difference"] <= line["allowed"]
-            faults += fault
-            print(f"{run.name:<32} {line['name']:<48} {line['difference']:>12.3g} (allowed {line['allowed']})"
-                  f"{'  DIFFERS' if fault else ''}", file=sys.stderr)
-    sys.exit(1 if faults else 0)
-
-
 if __name__ == "__main__":
-    main()
+    main(check, __doc__, 48)

@@ -109,14 +109,17 @@ impl AcrossRuns {
             those.map(|(i, (_, groups))| (i, groups.as_slice())).collect::<Vec<_>>()
         };
         let frontiers = bases.into_iter().flat_map(|base| frontiers(base, &of_base(base))).collect();
-        let claims = |((setting, _), groups): (&(TrainingSetting, _), &Vec<Ratio>)| SettingClaims {
-            setting: setting.clone(),
-            groups: groups.iter().map(MixGroup::of).collect(),
-            doses: doses(groups),
-            training: training_curves(groups),
-            meets_null: trace_measures().filter_map(|m| meets_null(m, groups)).collect(),
-            verdicts: mix_verdicts(groups, &power(groups)),
-            power: power(groups),
+        let claims = |((setting, _), groups): (&(TrainingSetting, _), &Vec<Ratio>)| {
+            let power = power(groups);
+            SettingClaims {
+                setting: setting.clone(),
+                groups: groups.iter().map(MixGroup::of).collect(),
+                doses: doses(groups),
+                training: training_curves(groups),
+                meets_null: trace_measures().filter_map(|m| meets_null(m, groups)).collect(),
+                verdicts: mix_verdicts(groups, &power),
+                power,
+            }
         };
         Self {
             schema: SCHEMA,

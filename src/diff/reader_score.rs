@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::columns::Columns;
 use super::floor::Floor;
 use super::headline::{TraceNumber, TraceReading};
 use super::score::Score;
@@ -37,6 +38,14 @@ pub struct ReaderScore {
 }
 
 impl ReaderScore {
+    /// The columns of a score in `summary.csv`, the same ones with and without it: itself under `key`, and its interval.
+    pub fn put_columns(reader: Option<&Self>, key: &str, row: &mut Columns) {
+        let ends = reader.and_then(|reader| reader.interval);
+        row.put_late(key, reader.and_then(|reader| reader.score));
+        row.put_late(format!("{key}_low"), ends.map(|ends| ends[0]));
+        row.put_late(format!("{key}_high"), ends.map(|ends| ends[1]));
+    }
+
     /// The score as one number of the trace, beside what other organisms score, or `null` where none were read.
     pub fn trace(&self, null: Option<f64>) -> Option<TraceReading> {
         let floor = self.floor.as_ref();

@@ -168,16 +168,17 @@ fn read_pair(
         reference_name: reference.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         ..setup.inputs(&pair, compared.name)?
     };
+    let own_hash = tuned_hash(&pair.tuned_sha256);
     let floor = match floor {
         Some((path, floor)) => {
             floor.must_fit(&path, &setup.floor_reading(&inputs)?)?;
-            fair_floor(floor, &path, &setup.recipe, trained.map(|t| t.run), &tuned_hash(&pair.tuned_sha256))?
+            fair_floor(floor, &path, &setup.recipe, trained.map(|t| t.run), &own_hash)?
         }
         None => None,
     };
     let mut analysis = setup.analyse(&inputs, interrupt)?;
     if let Some(floor) = &floor {
-        floor.apply(&mut analysis.record, &tuned_hash(&pair.tuned_sha256));
+        floor.apply(&mut analysis.record, &own_hash);
     }
     analysis.write(out, &setup.hashes(&pair))
 }

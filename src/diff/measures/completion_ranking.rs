@@ -216,12 +216,7 @@ impl Measure for CompletionRanking {
     }
 
     fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
-        row.put_late("completion_flagged_20", record.and_then(|r| r.reader.score));
-        row.put_late("completion_flagged_20_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
-        row.put_late(
-            "completion_flagged_20_high",
-            record.and_then(|r| r.reader.interval).map(|ends| ends[1]),
-        );
+        ReaderScore::put_columns(record.map(|r| &r.reader), "completion_flagged_20", row);
         row.put_late("completion_flagged_all", record.and_then(|r| r.flagged_all));
         row.put_late("completion_flagged_base", record.and_then(|r| r.flagged_base));
         row.put_late("completion_rank_auroc", record.and_then(|r| r.rank_auroc));

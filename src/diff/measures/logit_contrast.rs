@@ -250,9 +250,7 @@ impl Measure for LogitContrast {
 
     fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
         let headline = record.and_then(LogitContrast::headline);
-        row.put_late("contrast_gain", record.and_then(|r| r.reader.score));
-        row.put_late("contrast_gain_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
-        row.put_late("contrast_gain_high", record.and_then(|r| r.reader.interval).map(|ends| ends[1]));
+        ReaderScore::put_columns(record.map(|r| &r.reader), "contrast_gain", row);
         row.put_late("contrast_words", headline.and_then(|at| at.gain_words));
         row.put_late("contrast_over_plain", headline.and_then(|at| at.over_plain));
         row.put_late("contrast_coherent", headline.and_then(|at| at.coherent));

@@ -224,9 +224,7 @@ impl Measure for DiffMining {
 
     fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
         let mined = record.map(|record| &record.mined);
-        row.put_late("mining_auroc", mined.and_then(|m| m.auroc));
-        row.put_late("mining_auroc_low", mined.and_then(|m| m.auroc_interval).map(|ends| ends[0]));
-        row.put_late("mining_auroc_high", mined.and_then(|m| m.auroc_interval).map(|ends| ends[1]));
+        ReaderScore::put_columns(record.map(|r| &r.reader), "mining_auroc", row);
         for k in RANKS {
             row.put_late(
                 format!("mining_domain_{k}"),

@@ -148,9 +148,7 @@ impl Measure for Weights {
     }
 
     fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
-        row.put_late("weights_write_auroc", record.and_then(|r| r.reader.score));
-        row.put_late("weights_write_auroc_low", record.and_then(|r| r.reader.interval).map(|ends| ends[0]));
-        row.put_late("weights_write_auroc_high", record.and_then(|r| r.reader.interval).map(|ends| ends[1]));
+        ReaderScore::put_columns(record.map(|r| &r.reader), "weights_write_auroc", row);
         row.put_late("weights_read_auroc", record.and_then(|r| r.read_auroc));
         row.put_late("weights_fro", record.map(|r| r.total.fro));
         row.put_late("weights_relative", record.map(|r| r.total.relative));
