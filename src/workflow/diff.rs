@@ -1,13 +1,12 @@
 //! Reading what finetuning left in the activations.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::analysis::AnalysisSetup;
-use super::floor::FloorRun;
 use super::of_run::{must_be_trained, must_be_trained_on, read_recipe};
+use super::organism::{NamedOrganism, OrganismTraining};
 use super::pair::Pair;
 use crate::atomic::check_writable;
 use crate::bail_input;
@@ -78,7 +77,7 @@ pub fn diff(request: &DiffRequest, interrupt: &Interrupt) -> Result<ClaimedRun> 
                 (Some(out), _) => out.clone(),
                 (None, None) => run.diff(),
                 (None, Some(reference)) => {
-                    run.path().join(format!("diff-from-{}", Reference::find(reference)?.folder()))
+                    run.path().join(format!("diff-from-{}", folder_name(&NamedOrganism::find(reference)?)))
                 }
             };
             read_run_against(&run, request.reference.as_deref(), &set, &out, interrupt)?;
@@ -146,7 +145,7 @@ fn read_pair(
 ) -> Result<()> {
     must_be_new(out)?;
     check_writable(out)?;
-    let reference = compared.reference.map(Reference::find).transpose()?;
+    let reference = compared.reference.map(NamedOrganism::find).transpose()?;
     let setup = AnalysisSetup::read(recipe, |recipe| trained.map(|_| &recipe.data), interrupt)?;
     if let Some(Trained { run, set }) = trained {
         must_be_trained_on(run, &setup.recipe, &setup.texts_sha256, set)?;
@@ -154,7 +153,7 @@ fn read_pair(
     let floor = floor_of(&setup.recipe, trained.map(|t| t.run), reference.as_ref())?;
     let pair = match &reference {
         Some(reference) => {
-            let must_fit = |base: &Pretrained| reference.must_be_on(base);
+            let must_fit = |base: &Pretrained| must_be_on(reference, base);
             Pair::load_against(&setup.recipe, compared.tuned, &reference.model, must_fit, interrupt)?
         }
         None => Pair::load(&setup.recipe, compared.tuned, interrupt)?,
@@ -187,7 +186,7 @@ fn read_pair(
 fn floor_of(
     recipe: &ResolvedRecipe,
     run: Option<&RunDir>,
-    reference: Option<&Reference>,
+    reference: Option<&NamedOrganism>,
 ) -> Result<Option<(PathBuf, FloorFile)>> {
     if reference.is_some() {
         return Ok(None);
@@ -217,7 +216,7 @@ fn fair_floor(
 ) -> Result<Option<FloorFile>> {
     let manifest = run.map(|run| Manifest::read(&run.manifest())).transpose()?.flatten();
     let Some(manifest) = manifest else { return Ok(Some(floor)) };
-    let (floor, reasons) = floor.comparable_with(&FloorRun::of(recipe, &manifest).training);
+    let (floor, reasons) = floor.comparable_with(&OrganismTraining::of(recipe, &manifest).training);
     if floor.is_enough(tuned) {
         return Ok(Some(floor));
     }
@@ -229,45 +228,21 @@ fn fair_floor(
     Ok(None)
 }
 
-/// What a tuned model is compared with in the base's place.
-struct Reference {
-    /// As the record names it.
-    name: String,
-    /// Adapter or model.
-    model: String,
-    /// Hashes of the base that it was trained on, where that is known.
-    base: Option<BTreeMap<String, String>>,
+/// The name of a reference as part of the name of a folder.
+fn folder_name(reference: &NamedOrganism) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
+    let plain = |c: char| if is_plain(c) { c } else { '-' };
+    reference.name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).chars().map(plain).collect()
 }
 
-impl Reference {
-    /// A finished run folder, or an adapter or model.
-    fn find(named: &str) -> Result<Self> {
-        let run = RunDir::new(named);
-        if !run.recipe().is_file() {
-            return Ok(Self { name: named.into(), model: named.into(), base: None });
-        }
-        must_be_trained(&run)?;
-        let name = run.path().file_name().unwrap_or(run.path().as_os_str()).to_string_lossy().into_owned();
-        let base = Manifest::read(&run.manifest())?.map(|manifest| manifest.base.sha256);
-        Ok(Self { name, model: run.tuned().0.to_string_lossy().into_owned(), base })
-    }
-
-    /// Its name as part of the name of a folder.
-    fn folder(&self) -> String {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
-        let plain = |c: char| if is_plain(c) { c } else { '-' };
-        self.name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).chars().map(plain).collect()
-    }
-
-    /// Refuses a reference on another base.
-    fn must_be_on(&self, base: &Pretrained) -> Result<()> {
-        match &self.base {
-            Some(own) if *own != base.sha256 => bail_input!(
-                "--reference {}: it was trained on another base than {}; expected a run on the same base",
-                self.name,
-                base.id
-            ),
-            _ => Ok(()),
-        }
+/// Refuses a reference on another base than the recipe's, where that is known.
+fn must_be_on(reference: &NamedOrganism, base: &Pretrained) -> Result<()> {
+    match &reference.trained {
+        Some(trained) if trained.base != base.sha256 => bail_input!(
+            "--reference {}: it was trained on another base than {}; expected a run on the same base",
+            reference.name,
+            base.id
+        ),
+        _ => Ok(()),
     }
 }

@@ -1,7 +1,6 @@
 //! The noise floor of other organisms: what every measure scores on models that were finetuned on something else, read with
 //! one run's lexicon, narrow text and settings.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,20 +8,20 @@ use anyhow::Result;
 
 use super::analysis::AnalysisSetup;
 use super::of_run::{must_be_trained, must_be_trained_on, read_recipe};
+use super::organism::{NamedOrganism, OrganismTraining};
 use super::pair::Pair;
 use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
 use crate::claims::verdict::exceed_own_null;
 use crate::claims::{self, ClaimedRun};
-use crate::data::mixture::Role;
 use crate::diff::floor::FEWEST;
-use crate::diff::floor_file::{self, FloorFile, FloorOrganism, FloorTraining, tuned_hash};
+use crate::diff::floor_file::{self, FloorFile, FloorOrganism, tuned_hash};
 use crate::diff::registry::scores;
 use crate::diff::store;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::progress;
-use crate::recipe::{DiffSection, Method, Recipe};
+use crate::recipe::{DiffSection, Recipe};
 use crate::run::RunDir;
 use crate::train::manifest::Manifest;
 
@@ -59,13 +58,13 @@ pub struct MadeFloor {
 pub fn floor(request: &FloorRequest, interrupt: &Interrupt) -> Result<MadeFloor> {
     let run = RunDir::new(&request.run);
     must_be_trained(&run)?;
-    let others = request.others.iter().map(|named| Other::find(named)).collect::<Result<Vec<_>>>()?;
+    let others = request.others.iter().map(|named| NamedOrganism::find(named)).collect::<Result<Vec<_>>>()?;
     let path = request.out.clone().unwrap_or_else(|| run.path().join(floor_file::FILE));
     check_writable(&path)?;
     let mut recipe = read_recipe("trainer floor", "diff", &run, &request.set)?;
     let settings = recipe.diff.clone();
     recipe.diff = only_scored(&recipe.diff);
-    let own = Manifest::read(&run.manifest())?.map(|manifest| FloorRun::of(&recipe, &manifest));
+    let own = Manifest::read(&run.manifest())?.map(|manifest| OrganismTraining::of(&recipe, &manifest));
     must_be_comparable(&run, own.as_ref(), &others)?;
 
     let setup = AnalysisSetup::read(recipe, |recipe| Some(&recipe.data), interrupt)?;
@@ -154,70 +153,9 @@ fn only_scored(settings: &DiffSection) -> DiffSection {
     settings
 }
 
-/// Another organism.
-struct Other {
-    name: String,
-    /// Adapter or model.
-    model: String,
-    /// How it was trained, of a run.
-    trained: Option<FloorRun>,
-}
-
-/// What a run says of its training.
-pub(super) struct FloorRun {
-    /// sha256 of the base's weight files, by name.
-    base: BTreeMap<String, String>,
-    /// What organisms of a floor must have in common with it.
-    pub training: FloorTraining,
-}
-
-impl Other {
-    /// A finished run folder, or an adapter or model.
-    fn find(named: &str) -> Result<Self> {
-        let run = RunDir::new(named);
-        if !run.recipe().is_file() {
-            let is_there = |file: &str| Path::new(named).join(file).is_file();
-            if Path::new(named).is_dir() && !["adapter_config.json", "config.json"].into_iter().any(is_there)
-            {
-                bail_input!("{named}: expected a run folder (recipe.toml), a PEFT adapter, or a model");
-            }
-            return Ok(Self { name: named.into(), model: named.into(), trained: None });
-        }
-        must_be_trained(&run)?;
-        let name = run.path().file_name().unwrap_or(run.path().as_os_str()).to_string_lossy().into_owned();
-        let recipe = Recipe::stored(&run.recipe())?;
-        let trained = Manifest::read(&run.manifest())?.map(|manifest| FloorRun::of(&recipe, &manifest));
-        Ok(Self { name, model: run.tuned().0.to_string_lossy().into_owned(), trained })
-    }
-}
-
-impl FloorRun {
-    pub fn of(recipe: &Recipe, manifest: &Manifest) -> Self {
-        let narrow = || manifest.data.iter().filter(|source| source.provenance.role == Role::Narrow);
-        let passes = |rows: usize, examples: usize| examples.div_ceil(rows.max(1)) as u64;
-        Self {
-            base: manifest.base.sha256.clone(),
-            training: FloorTraining {
-                method: match manifest.method {
-                    Method::Lora => "lora".into(),
-                    Method::Full => "full".into(),
-                },
-                rank: (manifest.method == Method::Lora).then_some(recipe.train.lora.r),
-                narrow_tokens: narrow().map(|s| s.exposure.tokens as u64).sum(),
-                most_repeats: narrow()
-                    .map(|s| passes(s.exposure.examples - s.exposure.repeats, s.exposure.examples))
-                    .max()
-                    .unwrap_or(0),
-                mix: manifest.mix.realised().unwrap_or(manifest.mix.asked),
-                seed: manifest.seed,
-            },
-        }
-    }
-}
-
 /// Refuses others that are no fair comparison, with every fault. Of adapters and models without a run folder nothing is
 /// known; that is said.
-fn must_be_comparable(run: &RunDir, own: Option<&FloorRun>, others: &[Other]) -> Result<()> {
+fn must_be_comparable(run: &RunDir, own: Option<&OrganismTraining>, others: &[NamedOrganism]) -> Result<()> {
     let mut faults = Vec::new();
     for other in others {
         let Some((own, trained)) = own.zip(other.trained.as_ref()) else {

@@ -30,6 +30,7 @@ mod merge;
 pub mod models;
 mod monitor;
 mod of_run;
+mod organism;
 mod pair;
 mod report;
 pub mod resolve;
