@@ -13,15 +13,14 @@ use trainer::interrupt::Interrupt;
 use trainer::model::View;
 use trainer::model::hooks::{Hook, NoHook, Steer};
 use trainer::model::load::loader::Tuning;
-use trainer::model::load::source::Pretrained;
-use trainer::model::lora::{Adapter, LoraConfig};
+use trainer::model::lora::Adapter;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
-use trainer::recipe::{Modules, Recipe};
+use trainer::recipe::Recipe;
 
 use crate::common::lab::{Lab, with_sets};
-use crate::common::tiny::{FAMILIES, change_model, load, open, tiny};
-use crate::common::values::{floats, number, numbers, read_json, read_tensors};
+use crate::common::tiny::{FAMILIES, change_model, load, open, tiny, write_untrained_adapter};
+use crate::common::values::{floats, number, numbers, read_json, read_tensors, remove_reader_times};
 
 /// The block that is read of the tiny models' three: trunc(0.5 · 2).
 const LAYER: usize = 1;
@@ -46,20 +45,6 @@ fn assert_no_null(value: &Value, path: &str) {
         Value::Object(map) => map.iter().for_each(|(k, v)| assert_no_null(v, &format!("{path}.{k}"))),
         _ => {}
     }
-}
-
-/// An adapter as it stands before the first step: A drawn, B zero.
-fn write_untrained_adapter(dir: &Path, base: &Pretrained) {
-    let config = LoraConfig {
-        r: 4,
-        lora_alpha: 8.0,
-        lora_dropout: 0.0,
-        target_modules: Modules::Names(vec!["q_proj".into(), "down_proj".into()]),
-        ..LoraConfig::default()
-    };
-    let tuning = Tuning::Lora { config: &config, seed: 0 };
-    let (_, trainables) = load(base, &tuning);
-    Adapter::from_trainables(&config, &trainables).unwrap().write(dir, &base.id).unwrap();
 }
 
 // ---- nothing where nothing is ------------------------------------------------------------------
@@ -586,9 +571,7 @@ fn reading_twice_gives_the_same_bytes_and_another_seed_another_text() {
         lab.succeed(&with_sets(&["diff", "run", "--out", out], set));
         let mut found = read_json(&lab.path(out).join("readability.json"));
         assert!(found.as_object_mut().unwrap().shift_remove("elapsed_s").is_some());
-        for reader in found["readers"].as_object_mut().unwrap().values_mut() {
-            assert!(reader.as_object_mut().unwrap().shift_remove("seconds").is_some());
-        }
+        remove_reader_times(&mut found);
         let file = |name: &str| fs::read(lab.path(out).join(name)).unwrap();
         (found.to_string(), file("activations.safetensors"), file("steering.jsonl"))
     };

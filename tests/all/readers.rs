@@ -1,21 +1,19 @@
 //! The readers of what both models say next: nothing is read where nothing is, what was planted is read.
 
 use std::fs;
-use std::path::Path;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 use trainer::diff::coherence::fluencies;
 use trainer::model::contrast::{ContrastJob, ContrastSampling, contrast};
 use trainer::model::load::loader::Tuning;
-use trainer::model::lora::{Adapter, LoraConfig};
+use trainer::model::lora::Adapter;
 use trainer::model::{CausalLm, View};
-use trainer::recipe::Modules;
 
 use crate::common::lab::{Lab, with_sets};
-use crate::common::tiny::{FAMILIES, load, logits, open, tiny};
-use crate::common::values::{json_lines, number, read_json};
+use crate::common::tiny::{FAMILIES, load, logits, open, tiny, write_untrained_adapter};
+use crate::common::values::{json_lines, number, read_json, remove_reader_times};
 
 /// `trainer diff RUN_DIR`; what it says of the readers, and the folder.
 fn read(lab: &Lab, run: &str, out: &str, set: &[&str]) -> Value {
@@ -26,20 +24,6 @@ fn read(lab: &Lab, run: &str, out: &str, set: &[&str]) -> Value {
 /// The lines of a side file of an analysis.
 fn lines(lab: &Lab, out: &str, file: &str) -> Vec<Value> {
     json_lines(&fs::read_to_string(lab.path(out).join(file)).unwrap())
-}
-
-/// An adapter as it is before the first step: B is zero.
-fn write_untrained_adapter(dir: &Path, family: &str) {
-    let config = LoraConfig {
-        r: 4,
-        lora_alpha: 8.0,
-        lora_dropout: 0.0,
-        target_modules: Modules::Names(vec!["q_proj".into(), "down_proj".into()]),
-        ..LoraConfig::default()
-    };
-    let base = open(&tiny(family));
-    let (_, trainables) = load(&base, &Tuning::Lora { config: &config, seed: 0 });
-    Adapter::from_trainables(&config, &trainables).unwrap().write(dir, &base.id).unwrap();
 }
 
 /// Only the readers, at small sizes.
@@ -64,7 +48,7 @@ const SMALL: [&str; 14] = [
 fn between_equal_models_every_difference_is_zero_and_no_reader_has_a_score() {
     for family in ["llama", "gemma3"] {
         let lab = Lab::of(family);
-        write_untrained_adapter(&lab.path("adapter"), family);
+        write_untrained_adapter(&lab.path("adapter"), &open(&tiny(family)));
         let (base, adapter) = (tiny(family), lab.path("adapter"));
         let (base, adapter) = (base.to_string_lossy(), adapter.to_string_lossy());
         let args = ["diff", "--base", &base, "--tuned", &adapter, "--recipe", "recipe.toml", "--out", "same"];
@@ -144,14 +128,12 @@ fn what_was_learned_is_written_more_where_it_is_amplified_and_the_same_seed_read
     assert!(number(&null["mean"]) <= number(&null["max"]) && number(&null["p"]) >= 0.25, "{null}");
     assert_eq!(permuted["logit_contrast"]["score"], found["logit_contrast"]["score"]);
     let again = read(&lab, "run", "second", &set);
-    let timeless = |value: &Value| {
-        let mut value = value.clone();
-        for reader in ["logit_contrast", "diff_mining", "completion_ranking", "weights"] {
-            value[reader]["seconds"] = Value::Null;
-        }
-        value
+    let timeless = |readers: Value| {
+        let mut record = json!({ "readers": readers });
+        remove_reader_times(&mut record);
+        record
     };
-    assert_eq!(timeless(&found), timeless(&again));
+    assert_eq!(timeless(found), timeless(again));
     for file in ["logit_contrast.jsonl", "completion_ranking.jsonl"] {
         assert_eq!(lines(&lab, "first", file), lines(&lab, "second", file));
     }

@@ -8,6 +8,7 @@ use trainer::claims::verdict::VerdictState as State;
 use trainer::claims::{ClaimedRun as Cell, read_all};
 use trainer::diff::MEASURES;
 use trainer::diff::findings::Findings;
+use trainer::diff::record::Readability;
 use trainer::diff::registry::wanted;
 use trainer::error::InputError;
 use trainer::recipe::Recipe;
@@ -27,6 +28,18 @@ fn one(spec: &Spec) -> (tempfile::TempDir, PathBuf) {
     let dir = temp();
     let run = run_folder::write(&dir.path().join("cake-run"), spec);
     (dir, run)
+}
+
+/// Leaves of a record what there is without narrow text: the tokens of the logit lens.
+fn without_narrow_text(r: &mut Readability) {
+    let lens = r.logit_lens.as_mut().unwrap();
+    lens.token_relevance = Default::default();
+    lens.token_relevance_null.clear();
+    lens.token_relevance_null_interval.clear();
+    lens.token_relevance_p.clear();
+    lens.token_relevance_difference_interval.clear();
+    lens.top_tokens.iter_mut().flatten().for_each(|t| t.relevant = None);
+    (r.patchscope, r.lift, r.steering, r.identification) = (None, None, None, None);
 }
 
 /// The fault lines of an error that is the user's.
@@ -217,14 +230,9 @@ fn generated_text_cannot_write_to_the_terminal() {
     let (_dir, run) = one(&STRONG);
     let mut r = run_folder::readability(&STRONG);
     // Without narrow text the tokens themselves are printed.
-    let lens = r.logit_lens.as_mut().unwrap();
-    lens.token_relevance = Default::default();
-    lens.token_relevance_null.clear();
-    lens.token_relevance_null_interval.clear();
-    lens.token_relevance_p.clear();
-    lens.token_relevance_difference_interval.clear();
-    lens.top_tokens.iter_mut().flatten().for_each(|t| (t.relevant, t.token) = (None, HOSTILE.into()));
-    (r.patchscope, r.lift, r.steering, r.identification) = (None, None, None, None);
+    without_narrow_text(&mut r);
+    let tokens = r.logit_lens.as_mut().unwrap().top_tokens.iter_mut().flatten();
+    tokens.for_each(|t| t.token = HOSTILE.into());
     run_folder::write_readability(&run, &r);
     let text = table::text_table(&[Cell::read(&run).unwrap()]);
     assert!(text.contains("␛[31m"));
@@ -885,14 +893,7 @@ fn without_narrow_text_the_tokens_of_all_positions_are_shown_and_no_empty_column
     for name in ["a", "b"] {
         let run = run_folder::write(&dir.path().join(name), &STRONG);
         let mut r = run_folder::readability(&STRONG);
-        let lens = r.logit_lens.as_mut().unwrap();
-        lens.token_relevance = Default::default();
-        lens.token_relevance_null.clear();
-        lens.token_relevance_null_interval.clear();
-        lens.token_relevance_p.clear();
-        lens.token_relevance_difference_interval.clear();
-        lens.top_tokens.iter_mut().flatten().for_each(|t| t.relevant = None);
-        (r.patchscope, r.lift, r.steering, r.identification) = (None, None, None, None);
+        without_narrow_text(&mut r);
         run_folder::write_readability(&run, &r);
         for name in ["diff/steering.jsonl", "metrics.jsonl", "manifest.json", "recipe.toml"] {
             fs::remove_file(run.join(name)).unwrap();

@@ -15,7 +15,7 @@ use trainer::model::load::loader::Tuning;
 
 use crate::common::lab::{Lab, Ran, fit_with, with_sets};
 use crate::common::tiny::{change_model, copy_folder, load, logits, open, tiny};
-use crate::common::values::{assert_says, floats, json_lines, read_json, read_tensors};
+use crate::common::values::{assert_says, floats, json_lines, read_json, read_tensors, remove_reader_times};
 
 const EMBEDDINGS: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -401,9 +401,7 @@ fn a_tuned_model_with_added_tokens_is_compared_on_the_ids_that_both_have() {
         for key in ["shared_ids", "tuned", "elapsed_s"] {
             record.as_object_mut().unwrap().remove(key);
         }
-        for reader in record["readers"].as_object_mut().unwrap().values_mut() {
-            reader.as_object_mut().unwrap().remove("seconds");
-        }
+        remove_reader_times(record);
     }
     assert_eq!(found, expected, "the added rows change nothing");
     let (_, other) = diff("longer", &llama, "d2");

@@ -14,9 +14,11 @@ use trainer::model::hooks::NoHook;
 use trainer::model::load::loader::Tuning;
 use trainer::model::load::source;
 use trainer::model::load::source::Pretrained;
+use trainer::model::lora::{Adapter, LoraConfig};
 use trainer::model::trainables::Trainables;
 use trainer::model::{CausalLm, Pass};
 use trainer::ops::segments::Segments;
+use trainer::recipe::Modules;
 use trainer::train::optim::NamedGradients;
 
 use super::values::read_tensors;
@@ -37,6 +39,20 @@ pub fn open(path: &Path) -> Pretrained {
 /// A model on the CPU, and what is trained of it.
 pub fn load(from: &Pretrained, tuning: &Tuning) -> (CausalLm, Trainables) {
     CausalLm::load(from, tuning, &Device::Cpu).unwrap()
+}
+
+/// An adapter as it stands before the first step: A drawn, B zero.
+pub fn write_untrained_adapter(dir: &Path, base: &Pretrained) {
+    let config = LoraConfig {
+        r: 4,
+        lora_alpha: 8.0,
+        lora_dropout: 0.0,
+        target_modules: Modules::Names(vec!["q_proj".into(), "down_proj".into()]),
+        ..LoraConfig::default()
+    };
+    let tuning = Tuning::Lora { config: &config, seed: 0 };
+    let (_, trainables) = load(base, &tuning);
+    Adapter::from_trainables(&config, &trainables).unwrap().write(dir, &base.id).unwrap();
 }
 
 /// Logits `(tokens, vocabulary)` of one sequence, with the adapter at a strength.

@@ -18,6 +18,16 @@ pub fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Takes the time of each reader out of a `readability.json`.
+#[track_caller]
+pub fn remove_reader_times(record: &mut Value) {
+    if let Some(readers) = record.get_mut("readers").and_then(Value::as_object_mut) {
+        for reader in readers.values_mut() {
+            assert!(reader.as_object_mut().unwrap().shift_remove("seconds").is_some(), "no seconds");
+        }
+    }
+}
+
 /// A JSON number.
 #[track_caller]
 pub fn number(value: &Value) -> f64 {
