@@ -13,6 +13,11 @@ pub fn set_level(level: i8) {
     LEVEL.store(level, Ordering::Relaxed);
 }
 
+/// Whether details were asked for.
+pub fn is_verbose() -> bool {
+    LEVEL.load(Ordering::Relaxed) >= 1
+}
+
 /// A line of progress.
 pub fn say(line: impl std::fmt::Display) {
     if LEVEL.load(Ordering::Relaxed) >= 0 {
@@ -27,7 +32,7 @@ pub fn alert(line: impl std::fmt::Display) {
 
 /// A line for those who asked for details.
 pub fn detail(line: impl std::fmt::Display) {
-    if LEVEL.load(Ordering::Relaxed) >= 1 {
+    if is_verbose() {
         alert(line);
     }
 }

@@ -1,6 +1,5 @@
 //! `trainer diff`: reads what finetuning left in the activations.
 
-use std::io::stdout;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -70,7 +69,7 @@ pub fn run(args: DiffArgs) -> Result<()> {
     let run = workflow::diff(&request, &Interrupt::on_signals()?)?;
     match args.json {
         true => super::print(&format!("{:#}", report::analysis_json(&run)?))?,
-        false => report::print_table(&[run], &mut stdout())?,
+        false => super::print_run(run)?,
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! `trainer floor`: what other organisms score under a run's lexicon.
 
-use std::io::stdout;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -51,7 +50,7 @@ pub fn run(args: FloorArgs) -> Result<()> {
     super::print(&format!("\nwritten to {}", made.path.display()))?;
     if let Some(run) = made.run {
         super::print("")?;
-        report::print_table(&[run], &mut stdout())?;
+        super::print_run(run)?;
     }
     Ok(())
 }

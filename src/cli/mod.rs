@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::claims::{AcrossRuns, ClaimedRun};
 use crate::error::{InputError, Interrupted};
 use crate::progress;
+use crate::report::{print_screen, print_table, screen, verdict};
 
 pub mod audit;
 pub mod behave;
@@ -136,6 +138,23 @@ fn dispatch(command: Command) -> Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut script);
             print(&String::from_utf8(script)?)
         }
+    }
+}
+
+/// Prints what was found of some runs: a screen, or all numbers with `--verbose`.
+fn print_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> Result<()> {
+    if !progress::is_verbose() {
+        return Ok(print_screen(&screen::of_runs(runs, across))?);
+    }
+    print_table(runs, &mut stdout())?;
+    across.settings.iter().flat_map(verdict::by_mix).try_for_each(|sentence| print(&sentence))
+}
+
+/// Prints what was found of one run likewise.
+fn print_run(run: ClaimedRun) -> Result<()> {
+    match progress::is_verbose() {
+        true => Ok(print_table(&[run], &mut stdout())?),
+        false => Ok(print_screen(&screen::of_run(&run))?),
     }
 }
 

@@ -1,15 +1,14 @@
 //! `trainer report`: results of runs as a table on stdout and a page in a file.
 
-use std::io;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::claims::ClaimedRun;
+use crate::claims::{ClaimedRun, across_runs};
+use crate::report::summary;
 use crate::report::verdict::{reasons, stronger_reasons};
-use crate::report::{print_table, summary};
 use crate::workflow::{self, ReportRequest};
 
 const EXAMPLES: &str = "\
@@ -59,7 +58,7 @@ pub fn run(args: ReportArgs) -> Result<()> {
             json!({ "report": page.to_string_lossy(), "runs": runs(&cells) })
         ));
     }
-    Ok(print_table(&cells, &mut io::stdout().lock())?)
+    super::print_runs(&cells, &across_runs(&cells)?)
 }
 
 /// The rows of `summary.csv` as objects, each with the sentences of its verdict.

@@ -1,6 +1,5 @@
 //! `trainer sweep`: the same organism with other values of some keys, trained, read and compared.
 
-use std::io::stdout;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -167,12 +166,7 @@ fn print_summary(out: &Path, (cells, claims): &(Vec<ClaimedRun>, AcrossRuns), js
         true => super::print(
             &serde_json::json!({ "cells": report::summary::rows(cells), "claims": claims }).to_string(),
         )?,
-        false => {
-            report::print_table(cells, &mut stdout())?;
-            for sentence in claims.settings.iter().flat_map(report::verdict::by_mix) {
-                super::print(&sentence)?;
-            }
-        }
+        false => super::print_runs(cells, claims)?,
     }
     progress::say(out.join("report.html").display());
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::meets_null::mix;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
-use crate::claims::across::SettingClaims;
+use crate::claims::across::{RunCounts, SettingClaims};
 use crate::claims::length::DifferenceLength;
 use crate::claims::readable::{DecodingEvidence, ReadableBy, SteeringEvidence};
 use crate::claims::rules::ALPHA;
@@ -280,6 +280,16 @@ pub fn floors(verdict: &Verdict) -> Vec<String> {
             format!("{}: {}; {}, rank {rank} of {of}.", claim.name, fixed(claim.value, 3), others.join(", "))
         })
         .collect()
+}
+
+/// Of how many runs each verdict holds: `2 runs: readable and 1 run: not read`.
+pub fn shares_of_states(counts: &RunCounts) -> String {
+    let verdicts = counts.verdicts.iter().map(|c| match (c.runs, c.state.words()) {
+        (1, words) => format!("1 run: {words}"),
+        (n, words) => format!("{n} runs: {words}"),
+    });
+    let verdicts: Vec<String> = verdicts.collect();
+    if verdicts.is_empty() { "no run was measured".into() } else { list(&verdicts) }
 }
 
 /// The verdict at each mix ratio, then the readers that say nothing there; empty where power is not known.

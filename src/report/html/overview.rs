@@ -14,7 +14,7 @@ use crate::report::meets_null::sentence as meets_null;
 use crate::report::rules::{MEETS_NULL_RULE, READABLE_RULE, VERDICT_RULE};
 use crate::report::series::MixSeries;
 use crate::report::verdict::{
-    READER_HEADING, READER_LEGEND, by_mix, floors, reader_rows, reasons, stronger_reasons,
+    READER_HEADING, READER_LEGEND, by_mix, floors, reader_rows, reasons, shares_of_states, stronger_reasons,
 };
 use crate::report::visible::one_line;
 use crate::report::{figures, frontier, training};
@@ -31,17 +31,12 @@ pub(super) fn sections(runs: &[PageRun], together: &Together) -> Result<Markup> 
 fn verdict(runs: &[PageRun], together: &Together) -> Markup {
     let (series, counts) = (&together.series, &together.counts);
     let RunCounts { measured, .. } = *counts;
-    let verdicts = counts.verdicts.iter().map(|c| match (c.runs, c.state.words()) {
-        (1, words) => format!("1 run: {words}"),
-        (n, words) => format!("{n} runs: {words}"),
-    });
-    let verdicts: Vec<String> = verdicts.collect();
     html! {
         section aria-labelledby="verdict" {
             h2 #verdict { "Verdict" }
             @if let [run] = runs { (claims(run)) } @else {
                 p.lead {
-                    (list(&verdicts)) @if verdicts.is_empty() { "No run was measured" } "."
+                    (shares_of_states(counts)) "."
                     @if measured < runs.len() { " " (runs.len() - measured) " of " (runs.len()) " not measured." }
                 }
                 @for one in series.iter().filter(|s| !s.verdicts.is_empty()) {

@@ -1,0 +1,355 @@
+//! What a command ends with: the verdict, one line a measure and the behaviour, on one screen of a terminal.
+//!
+//! Colours are written as escape sequences; whoever prints removes them where nobody sees colours ([`print_screen`]).
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use super::meets_null::mix;
+use super::number::{ABSENT, fixed, p_value, signed};
+use super::text_bar::{text_bar, text_level};
+use super::verdict::{by_mix, shares_of_states};
+use super::visible::one_line;
+use crate::claims::across::SettingClaims;
+use crate::claims::dose::Dose;
+use crate::claims::trace::trace_measures;
+use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict, VerdictState};
+use crate::claims::{AcrossRuns, ClaimedRun};
+
+/// Lines of a screen.
+pub const LINES: usize = 25;
+/// Characters of a line.
+pub const COLUMNS: usize = 80;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const READ: Style = AnsiColor::Green.on_default();
+const UNSURE: Style = AnsiColor::Yellow.on_default();
+
+/// Width of the name of a reader.
+const NAME: usize = 20;
+/// Width of the bar of a reader.
+const BAR: usize = 10;
+/// Most mix ratios that get a bar each; more get a column each.
+const BARS: usize = 4;
+/// Most mix ratios that fit.
+const RATIOS: usize = 8;
+
+/// Writes a screen to a terminal, or without colours to anything else and where `NO_COLOR` is set. A reader that has gone
+/// away (`| head`) is no error.
+pub fn print_screen(screen: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(screen.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+/// The screen of one run.
+pub fn of_run(run: &ClaimedRun) -> String {
+    let name = one_line(&run.id, 40);
+    let Some(verdict) = &run.claims.verdict else {
+        return format!("{name}: not analysed. To read the trace, run: trainer diff {}\n", run.dir.display());
+    };
+    let mut lines = headline(&name, &verdict.headline);
+    if verdict.readers.is_empty() {
+        lines.extend(wrapped("Without data.narrow, no measure knows which words are about the finetuning.", "  "));
+    } else {
+        lines.push(String::new());
+        lines.extend(readers(verdict));
+        lines.push(String::new());
+    }
+    lines.extend(learned(run));
+    let legend = if verdict.readers.is_empty() { Vec::new() } else { legend(verdict) };
+    let more = "All numbers: --verbose, or the page that `trainer report` writes.";
+    let room = LINES.saturating_sub(lines.len() + legend.len() + 1);
+    lines.extend(limits(verdict, room));
+    lines.extend(legend);
+    lines.push(format!("{DIM}  {more}{DIM:#}"));
+    finish(lines)
+}
+
+/// The screen of several runs: what is read at each mix ratio, and trace and behaviour against the ratio.
+pub fn of_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> String {
+    if let [run] = runs {
+        return of_run(run);
+    }
+    let settings = &across.settings;
+    let kinds = if settings.len() > 1 { format!(" in {} settings", settings.len()) } else { String::new() };
+    let mut lines = headline(&format!("{} runs{kinds}", runs.len()), &shares_of_states(&across.counts));
+    // Each setting has its verdicts, and as much of its plot as there is room for.
+    let mut said: Vec<(Vec<String>, Vec<String>)> = settings
+        .iter()
+        .map(|setting| {
+            let name = (settings.len() > 1).then(|| format!("  {BOLD}{}{BOLD:#}", setting_name(setting)));
+            (name.into_iter().chain(verdicts(setting, runs)).collect(), plot(setting))
+        })
+        .collect();
+    let room = LINES - lines.len() - 2;
+    let mut left = room;
+    let mut shown = 0;
+    for (head, plot) in &mut said {
+        if head.len() + 1 > left {
+            break;
+        }
+        left -= head.len();
+        if plot.len() < left {
+            left -= plot.len();
+        } else if settings.len() == 1 {
+            plot.truncate(left - 1);
+            left -= plot.len();
+        } else {
+            plot.clear();
+        }
+        shown += 1;
+        lines.append(head);
+        lines.append(plot);
+    }
+    let rest = settings.len() - shown;
+    let hidden = if rest > 0 { format!("{rest} more settings and all numbers") } else { "All numbers".into() };
+    lines.push(format!("{DIM}  {hidden}: --verbose, report.html, summary.csv.{DIM:#}"));
+    finish(lines)
+}
+
+fn finish(lines: Vec<String>) -> String {
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// `NAME: what holds`, on three lines at most.
+fn headline(name: &str, words: &str) -> Vec<String> {
+    let mut lines = wrapped(&format!("{name}: {words}."), "");
+    if lines.len() > 3 {
+        lines.truncate(3);
+        lines[2].push('…');
+    }
+    if let Some(first) = lines.first_mut() {
+        let (start, rest) = first.split_at(name.len() + 1);
+        *first = format!("{BOLD}{start}{BOLD:#}{rest}");
+    }
+    lines
+}
+
+/// One line a reader below a heading.
+fn readers(verdict: &Verdict) -> Vec<String> {
+    let heading = format!(
+        "  {:NAME$} {:BAR$} {:>5} {:<14} {:>6} {:>5} {:>6} {}",
+        "", "0       1", "score", "95 % interval", "p null", "floor", "excess", "reads"
+    );
+    let rows = verdict.readers.values().map(reader);
+    std::iter::once(format!("{DIM}{}{DIM:#}", heading.trim_end())).chain(rows).collect()
+}
+
+fn reader(claim: &ReaderClaim) -> String {
+    let absent = || ABSENT.to_string();
+    let star = if claim.is_primary { "*" } else { "" };
+    let name = one_line(&format!("{}{star}", short(&claim.name)), NAME);
+    let bound = claim.floor.as_ref().map(|floor| floor.bound);
+    let ends = claim.interval.map_or_else(absent, |[low, high]| format!("{}–{}", fixed(low, 2), fixed(high, 2)));
+    let null = match (claim.exceeds_own_null, claim.own_null_p) {
+        (Some(_), Some(p)) => p_value(p).trim_start_matches("= ").replace("< ", "<"),
+        (Some(true), None) => "above".into(),
+        (Some(false), None) => "within".into(),
+        (None, _) => absent(),
+    };
+    let (style, reads) = match claim.state {
+        ReaderState::Reads => (READ, "yes"),
+        ReaderState::ReadsAgainstOwnNull => (UNSURE, "yes?"),
+        ReaderState::DoesNotRead => (Style::new(), "no"),
+        ReaderState::NotCompared => (DIM, ABSENT),
+    };
+    format!(
+        "  {name:NAME$} {} {:>5} {ends:<14} {null:>6} {:>5} {:>6} {style}{reads}{style:#}",
+        text_bar(claim.value, bound, BAR),
+        fixed(claim.value, 2),
+        bound.map_or_else(absent, |bound| fixed(bound, 2)),
+        claim.floor.as_ref().map_or_else(absent, |floor| signed(floor.excess, 2)),
+    )
+}
+
+/// What the columns of [`readers`] are, as far as the verdict has them.
+fn legend(verdict: &Verdict) -> Vec<String> {
+    let all = || verdict.readers.values();
+    let mut words = Vec::new();
+    if all().any(|claim| claim.exceeds_own_null.is_some()) {
+        words.push("p null: against random directions.".to_string());
+    }
+    if let Some(floor) = all().find_map(|claim| claim.floor.as_ref()) {
+        let n = floor.values.len();
+        words.push(format!("floor (│): 1 in 20 other organisms score higher; excess: over the mean of {n}."));
+    }
+    if all().any(|claim| claim.is_primary) {
+        words.push("*: named in claims.primaries.".into());
+    }
+    if all().any(|claim| claim.state == ReaderState::ReadsAgainstOwnNull) {
+        words.push("yes?: above its own null only.".into());
+    }
+    let lines = wrapped(&words.join(" "), "  ");
+    lines.into_iter().map(|line| format!("{DIM}{line}{DIM:#}")).collect()
+}
+
+/// What limits the claim, on as many lines as there are.
+fn limits(verdict: &Verdict, room: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for limit in &verdict.limits {
+        let more = wrapped(limit, "  ");
+        if lines.len() + more.len() > room {
+            break;
+        }
+        lines.extend(more);
+    }
+    lines
+}
+
+/// What the run learned: behaviour, and the loss on held-out narrow text.
+fn learned(run: &ClaimedRun) -> Vec<String> {
+    let learned = &run.claims.learned;
+    let mut words = Vec::new();
+    if let Some(e) = &learned.behaviour {
+        let ends = e.change_interval.map_or(String::new(), |[low, high]| {
+            format!(" (change {} to {})", signed(low, 2), signed(high, 2))
+        });
+        let (base, tuned) = (signed(e.base, 2), signed(e.tuned, 2));
+        words.push(format!("behaviour {}: {base} → {tuned}{ends}", one_line(&e.name, 30)));
+    }
+    if let Some((base, tuned)) = learned.loss_base.zip(learned.loss_tuned) {
+        words.push(format!("held-out loss: {} → {} nats", fixed(base, 2), fixed(tuned, 2)));
+    }
+    if words.is_empty() { Vec::new() } else { wrapped(&format!("{}.", words.join("; ")), "  ") }
+}
+
+/// One line a mix ratio: what is read there.
+fn verdicts(setting: &SettingClaims, runs: &[ClaimedRun]) -> Vec<String> {
+    let sentences = by_mix(setting);
+    if !sentences.is_empty() {
+        return sentences.iter().flat_map(|sentence| short_wrapped(sentence)).collect();
+    }
+    // Without runs at mix 0 that have a floor: what holds of how many runs.
+    let of_group = |group: &crate::claims::across::MixGroup| {
+        let those = runs.iter().filter(|run| group.runs.contains(&run.id));
+        let found: Vec<&Verdict> = those.filter_map(|run| run.claims.verdict.as_ref()).collect();
+        let words = match found.as_slice() {
+            [] => "not analysed".to_string(),
+            [one] => one.headline.clone(),
+            [first, rest @ ..] if rest.iter().all(|v| v.headline == first.headline) => {
+                format!("all {} runs {}", found.len(), first.headline)
+            }
+            _ => {
+                let count = |state: VerdictState| found.iter().filter(|v| v.state == state).count();
+                let counted = VerdictState::ALL.map(|state| (count(state), state.words()));
+                let counted = counted.iter().filter(|(n, _)| *n > 0);
+                counted.map(|(n, words)| format!("{n} {words}")).collect::<Vec<_>>().join(", ")
+            }
+        };
+        short_wrapped(&format!("Mix {}: {words}.", mix(group.mix)))
+    };
+    setting.groups.iter().flat_map(of_group).collect()
+}
+
+/// A sentence on two lines at most.
+fn short_wrapped(sentence: &str) -> Vec<String> {
+    let mut lines = wrapped(sentence, "  ");
+    if lines.len() > 2 {
+        lines.truncate(2);
+        lines[1].push('…');
+    }
+    lines
+}
+
+/// Trace and behaviour against the mix ratio: a line a measure, a bar a ratio. Bars begin where nothing is read (the null; for a
+/// behaviour, the base) and are full at the greatest value of the line.
+fn plot(setting: &SettingClaims) -> Vec<String> {
+    let ratios: Vec<f64> = setting.groups.iter().map(|group| group.mix).take(RATIOS).collect();
+    if ratios.is_empty() {
+        return Vec::new();
+    }
+    let traces = trace_measures().filter_map(|m| {
+        let doses = setting.doses.get(m.key)?;
+        let zero = doses.iter().find_map(|dose| dose.null).unwrap_or(0.0);
+        Some(row(short(m.name), doses, zero, &ratios))
+    });
+    let behaviours = setting.doses.iter().filter_map(|(key, doses)| {
+        let name = key.strip_prefix("behaviour.")?;
+        let base = setting.doses.get(&format!("behaviour_base.{name}"))?.first()?.mean();
+        Some(row(name, doses, base, &ratios))
+    });
+    let mut rows: Vec<String> = traces.collect();
+    let behaviours: Vec<String> = behaviours.collect();
+    if rows.is_empty() && behaviours.is_empty() {
+        return rows;
+    }
+    let width = column(ratios.len());
+    let mut heading = format!("  {:NAME$}", "");
+    for ratio in &ratios {
+        heading.push_str(&format!(" {:<width$}", format!("mix {}", mix(*ratio))));
+    }
+    rows.insert(0, format!("{DIM}{}{DIM:#}", heading.trim_end()));
+    rows.extend(behaviours);
+    rows.push(format!("{DIM}  Bars: from the null (of a behaviour, the base) to the greatest value of the line.{DIM:#}"));
+    rows
+}
+
+/// Width of the column of a ratio.
+fn column(ratios: usize) -> usize {
+    if ratios <= BARS { 13 } else { 6 }
+}
+
+/// Means over runs at each ratio, with bars.
+fn row(name: &str, doses: &[Dose], zero: f64, ratios: &[f64]) -> String {
+    let furthest = doses.iter().map(|dose| dose.mean() - zero).filter(|x| x.is_finite());
+    let furthest = furthest.fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+    let width = column(ratios.len());
+    let mut line = format!("  {:NAME$}", one_line(name, NAME));
+    for ratio in ratios {
+        let cell = match doses.iter().find(|dose| dose.mix == *ratio) {
+            None => ABSENT.to_string(),
+            Some(dose) => {
+                let share = if furthest == 0.0 { 0.0 } else { (dose.mean() - zero) / furthest };
+                match ratios.len() <= BARS {
+                    true => format!("{} {:>5}", text_bar(share, None, 7), fixed(dose.mean(), 2)),
+                    false => format!("{}{}", text_level(share), fixed(dose.mean(), 2)),
+                }
+            }
+        };
+        line.push_str(&format!(" {cell:<width$}"));
+    }
+    line.trim_end().to_string()
+}
+
+/// The values that tell a setting from the others.
+fn setting_name(setting: &SettingClaims) -> String {
+    let known = setting.setting.made_with.iter();
+    let values: Vec<String> = known
+        .map(|made| format!("{} {}", made.key, made.value.as_deref().unwrap_or(ABSENT)))
+        .collect();
+    let name = if values.is_empty() { setting.setting.name.clone() } else { values.join(", ") };
+    one_line(&name, COLUMNS - 2)
+}
+
+/// The name of a measure in a table, where a sentence has an article and a description.
+fn short(name: &str) -> &str {
+    let name = name.strip_prefix("the ").unwrap_or(name);
+    let end = [" with labelled examples", " of a constant bias", " AUROC"].iter().find_map(|end| name.find(end));
+    &name[..end.unwrap_or(name.len())]
+}
+
+/// Breaks text at spaces into lines of [`COLUMNS`]; lines after the first are indented too.
+fn wrapped(text: &str, indent: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut used = COLUMNS;
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let length = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if used + 1 + length <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+                used += 1 + length;
+            }
+            _ => {
+                lines.push(format!("{indent}{word}"));
+                used = indent.len() + length;
+            }
+        }
+    }
+    lines
+}
