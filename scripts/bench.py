@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Measures trainer and scripts/bench_torch.py in turn. Run it through scripts/bench, which makes the environment.
 
-A case is a fixed amount of work for both sides: the same model, the same examples in the same order (as `trainer inspect`
-tells them), the same number of steps. The sides take turns, a process each; the first step of a process is not counted.
-Tokens are input tokens that are not padding. A figure is the median over all counted steps of all turns, a ratio is a
-ratio of such medians, and peak memory is the largest resident set of the process, loading included.
+Both sides do the same fixed work: the same model, the same examples in the same order (from `trainer inspect`), the same
+number of steps. They take turns, each in a new process, and the first step of a process does not count. Tokens are input
+tokens without padding. A figure is the median over all counted steps of all turns, and a ratio is a ratio of such medians.
+Peak memory is the largest resident set of the process, loading included.
 """
 import argparse
 import json
@@ -373,8 +373,8 @@ def main():
                     print(f"round {number + 1}: {case.name}: {case.ours[-1]:.0f} against {case.theirs[-1]:.0f} tokens/s", file=sys.stderr, flush=True)
             title = {"full-length": "Full-length batches", "as-they-come": "Batches as they come", "data": "Given data as it comes"}[part]
             ours, theirs = (max(side) for side in zip(*reached, strict=True))
-            say(f"## {title}\n\nMatrix products reach {ours:.0f} GFLOP/s here and {theirs:.0f} in PyTorch, the most of {len(reached)} times; "
-                "the higher is the peak.\n")
+            say(f"## {title}\n\nMatrix products reach {ours:.0f} GFLOP/s here and {theirs:.0f} in PyTorch (best of {len(reached)}). "
+                "The higher number is the peak.\n")
             say(table(TRAINING_HEAD, [case.row(max(ours, theirs)) for case in group]))
             ratios = [case.ratio for case in group]
             say(f"Geometric mean of the speed ratios {geometric(ratios):.2f}, lowest {min(ratios):.2f}.\n")

@@ -199,11 +199,11 @@ fn says(text: &str, value: &toml::Value) -> bool {
     said.is_some_and(|said| said == *value || number(&said).is_some_and(|n| number(value) == Some(n)))
 }
 
-/// In `docs/recipe.md` a row of a table begins with a key; the heading above names the tables of the recipe that the key
+/// In `docs/recipes.md` a row of a table begins with a key; the heading above names the tables of the recipe that the key
 /// is in, and none for keys at the top. A default in backticks is TOML.
 #[test]
 fn the_reference_of_recipes_has_every_key_with_its_default() {
-    let page = fs::read_to_string(root().join("docs/recipe.md")).unwrap();
+    let page = fs::read_to_string(root().join("docs/recipes.md")).unwrap();
     let some = || Some("x".to_string());
     let source = SourceSpec {
         path: "x".into(),
@@ -268,7 +268,7 @@ fn the_reference_of_recipes_has_every_key_with_its_default() {
     let differ =
         differ.map(|(key, _)| key).filter(|key| *key != "diff.preset" && !preset_rows.contains(*key));
     faults.extend(differ.map(|key| format!("{key}: missing among the presets")));
-    assert!(faults.is_empty(), "docs/recipe.md:\n{}", faults.join("\n"));
+    assert!(faults.is_empty(), "docs/recipes.md:\n{}", faults.join("\n"));
 
     let first = page.split("```toml\n").nth(1).and_then(|block| block.split("```").next()).unwrap();
     let first = first.replace("\"data/", &format!("\"{}/data/", root().display()));
