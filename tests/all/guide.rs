@@ -39,8 +39,9 @@ fn slow_the_commands_of_the_guide_run_as_written() {
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     for block in commands(&fs::read_to_string(here.join("docs/guide.md")).unwrap()) {
         let clock = Instant::now();
-        let run = Command::new("bash").args(["-euo", "pipefail", "-c", &block]).env("PATH", &path);
-        let status = run.current_dir(dir.path()).status().unwrap();
+        let mut run = Command::new("bash");
+        run.args(["-euo", "pipefail", "-c", &block]).env("PATH", &path).current_dir(dir.path());
+        let status = run.status().unwrap();
         println!("{:.0} s: {block}", clock.elapsed().as_secs_f64());
         assert!(status.success(), "{block}");
     }
