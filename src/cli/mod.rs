@@ -147,7 +147,7 @@ fn print_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> Result<()> {
         return Ok(print_screen(&screen::of_runs(runs, across))?);
     }
     print_table(runs, &mut stdout())?;
-    across.settings.iter().flat_map(verdict::by_mix).try_for_each(|sentence| print(&sentence))
+    across.settings.iter().flat_map(|s| verdict::by_mix(s, runs)).try_for_each(|sentence| print(&sentence))
 }
 
 /// Prints what was found of one run likewise.

@@ -5,7 +5,7 @@ use super::meets_null::mix;
 use super::number::{fixed, interval, signed};
 use super::remaining::left_at;
 use super::series::MixSeries;
-use super::verdict::shares_of_states;
+use super::verdict::{by_mix, shares_of_states};
 use crate::claims::across::RunCounts;
 use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict};
 use crate::claims::{ClaimedRun, list};
@@ -39,49 +39,27 @@ pub(super) fn of_run(run: &ClaimedRun) -> Vec<Answer> {
 }
 
 /// The answers on several runs, of some settings.
-pub(super) fn of_runs(counts: &RunCounts, settings: &[MixSeries]) -> Vec<Answer> {
+pub(super) fn of_runs(runs: &[ClaimedRun], counts: &RunCounts, settings: &[MixSeries]) -> Vec<Answer> {
     let name = |series: &MixSeries, text: String| match settings.len() {
         1 => capital(&text),
         _ => format!("{}: {text}", series.label),
     };
-    let shown = || settings.iter().take(SETTINGS);
-    let mut readable = vec![capital(&format!("{}.", shares_of_states(counts)))];
-    let (mut by_what_lines, mut mixed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-    for series in shown() {
-        let Some((lowest, first)) = series.first() else { continue };
-        let headline =
-            |ratio: f64| series.claims.verdicts.iter().find(|v| v.mix == ratio).map(|v| &v.headline);
-        if let Some(words) = headline(*lowest) {
-            readable.push(name(series, format!("at mix {}, {words}.", mix(*lowest))));
-        }
-        if let ([run], 1) = (first.as_slice(), settings.len()) {
-            by_what_lines.extend(run.claims.verdict.iter().flat_map(by_what));
-        }
+    let readable = vec![capital(&format!("{}.", shares_of_states(counts)))];
+    let (mut by_what, mut mixed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for series in settings.iter().take(SETTINGS) {
+        by_what.extend(by_mix(series.claims, runs).into_iter().map(|text| name(series, text)));
+        let Some((lowest, _)) = series.first() else { continue };
+        let lowest = mix(*lowest);
         for (ratio, _) in series.iter().skip(1) {
-            let left = left_at(series, *ratio, false);
-            let words = headline(*ratio).map(|words| format!("{words}; ")).unwrap_or_default();
-            if !left.is_empty() || !words.is_empty() {
-                let left = if left.is_empty() { "nothing to compare".into() } else { list(&left) };
-                let text = format!(
-                    "at mix {}, {words}left of the value at mix {}: {left}.",
-                    mix(*ratio),
-                    mix(*lowest)
-                );
-                mixed.push(name(series, text));
-            }
-            let left = left_at(series, *ratio, true);
-            if !left.is_empty() {
-                let text = format!(
-                    "at mix {}, left of the change at mix {}: {}.",
-                    mix(*ratio),
-                    mix(*lowest),
-                    list(&left)
-                );
-                kept.push(name(series, text));
-            }
+            let sentence = |left: Vec<String>, of: &str| {
+                let text = format!("at mix {}, {} of the {of} at mix {lowest}.", mix(*ratio), list(&left));
+                (!left.is_empty()).then(|| name(series, text))
+            };
+            mixed.extend(sentence(left_at(series, *ratio, false), "value"));
+            kept.extend(sentence(left_at(series, *ratio, true), "change"));
         }
     }
-    let answers = [(READABLE, readable), (BY_WHAT, by_what_lines), (MIXED, mixed), (BEHAVIOUR, kept)];
+    let answers = [(READABLE, readable), (BY_WHAT, by_what), (MIXED, mixed), (BEHAVIOUR, kept)];
     answers.into_iter().filter(|(_, sentences)| !sentences.is_empty()).collect()
 }
 
@@ -118,7 +96,7 @@ fn behaviour(run: &ClaimedRun) -> Vec<String> {
         let ends = e.change_interval.map(|i| format!(" {}", interval(i, 2))).unwrap_or_default();
         let (base, tuned, change) = (signed(e.base, 2), signed(e.tuned, 2), signed(e.change, 2));
         sentences
-            .push(format!("{} went from {base} to {tuned}, a change of {change}{ends}.", capital(&e.name)));
+            .push(format!("Behaviour {} went from {base} to {tuned}, a change of {change}{ends}.", e.name));
     }
     if let Some((base, tuned)) = learned.loss_base.zip(learned.loss_tuned) {
         let (base, tuned) = (fixed(base, 3), fixed(tuned, 3));

@@ -13,14 +13,18 @@ use crate::claims::trace::{LIFT, trace_measures};
 use crate::diff::plot::Ink;
 use crate::recipe::default_primaries;
 
-/// The readers in the figure: those that recipes preregister by default, and the strongest of the mean-difference measures.
-fn is_shown(one: &Remaining) -> bool {
-    one.is_behaviour || one.key == LIFT || default_primaries().contains(&one.key.as_str())
+/// What is shown: behaviours, the readers that recipes preregister by default, and lift, whose numbers compare between runs;
+/// every measure where none of these readers ran.
+fn shown<'a>(series: &MixSeries<'a>) -> Vec<&'a Remaining> {
+    let all = &series.claims.remaining;
+    let is_primary = |one: &Remaining| default_primaries().contains(&one.key.as_str());
+    let is_old = !all.iter().any(is_primary);
+    all.iter().filter(|one| is_old || one.is_behaviour || one.key == LIFT || is_primary(one)).collect()
 }
 
 /// The figure; `None` for a setting with one ratio.
 pub(super) fn of_series(series: &MixSeries) -> Option<Figure> {
-    let shown: Vec<&Remaining> = series.claims.remaining.iter().filter(|one| is_shown(one)).collect();
+    let shown = shown(series);
     let line = |one: &&Remaining| {
         let ink = trace_measures().find(|m| m.key == one.key).map_or(Ink::Narrow, |m| m.ink);
         let points = one.shares.iter().map(|s| (s.mix, s.share)).collect();
@@ -69,9 +73,7 @@ pub(super) fn left_at(series: &MixSeries, ratio: f64, is_behaviour: bool) -> Vec
         let share = one.shares.iter().find(|s| s.mix == ratio)?.share;
         Some(format!("{} {}", one.name, percent(share)))
     };
-    let shown =
-        series.claims.remaining.iter().filter(|one| is_shown(one) && one.is_behaviour == is_behaviour);
-    shown.filter_map(of).collect()
+    shown(series).into_iter().filter(|one| one.is_behaviour == is_behaviour).filter_map(of).collect()
 }
 
 fn percent(share: f64) -> String {

@@ -12,10 +12,10 @@ use super::table::tokens;
 use super::text_bar::{text_bar, text_level};
 use super::verdict::{by_mix, shares_of_states};
 use super::visible::one_line;
-use crate::claims::across::{MixGroup, SettingClaims};
+use crate::claims::across::SettingClaims;
 use crate::claims::dose::Dose;
 use crate::claims::trace::trace_measures;
-use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict, VerdictState};
+use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict};
 use crate::claims::{AcrossRuns, ClaimedRun};
 
 /// Lines of a screen.
@@ -228,45 +228,9 @@ fn learned(run: &ClaimedRun) -> Vec<String> {
     if words.is_empty() { Vec::new() } else { wrapped(&format!("{}.", words.join("; ")), "  ") }
 }
 
-/// One line a mix ratio: what is read there.
+/// What is read at each mix ratio; ratios of which the same holds share a sentence.
 fn verdicts(setting: &SettingClaims, runs: &[ClaimedRun]) -> Vec<String> {
-    let sentences = by_mix(setting);
-    if !sentences.is_empty() {
-        return sentences.iter().flat_map(|sentence| short_wrapped(sentence)).collect();
-    }
-    let said = counted_verdicts(setting, runs);
-    match said.as_slice() {
-        [(_, first), rest @ ..] if !rest.is_empty() && rest.iter().all(|(_, words)| words == first) => {
-            short_wrapped(&format!("At every mix: {first}."))
-        }
-        _ => said
-            .iter()
-            .flat_map(|(ratio, words)| short_wrapped(&format!("Mix {}: {words}.", mix(*ratio))))
-            .collect(),
-    }
-}
-
-/// What holds of how many runs of each mix ratio, where no run at mix 0 has a floor.
-fn counted_verdicts(setting: &SettingClaims, runs: &[ClaimedRun]) -> Vec<(f64, String)> {
-    let of_group = |group: &MixGroup| {
-        let those = runs.iter().filter(|run| group.runs.contains(&run.id));
-        let found: Vec<&Verdict> = those.filter_map(|run| run.claims.verdict.as_ref()).collect();
-        let words = match found.as_slice() {
-            [] => "not analysed".to_string(),
-            [one] => one.headline.clone(),
-            [first, rest @ ..] if rest.iter().all(|v| v.headline == first.headline) => {
-                format!("all {} runs {}", found.len(), first.headline)
-            }
-            _ => {
-                let count = |state: VerdictState| found.iter().filter(|v| v.state == state).count();
-                let counted = VerdictState::ALL.map(|state| (count(state), state.words()));
-                let counted = counted.iter().filter(|(n, _)| *n > 0);
-                counted.map(|(n, words)| format!("{n} {words}")).collect::<Vec<_>>().join(", ")
-            }
-        };
-        (group.mix, words)
-    };
-    setting.groups.iter().map(of_group).collect()
+    by_mix(setting, runs).iter().flat_map(|sentence| short_wrapped(sentence)).collect()
 }
 
 /// A sentence on two lines at most.

@@ -2,13 +2,14 @@
 
 use super::meets_null::mix;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
-use crate::claims::across::{RunCounts, SettingClaims};
+use crate::claims::across::{MixGroup, RunCounts, SettingClaims};
 use crate::claims::length::DifferenceLength;
+use crate::claims::power::MixVerdict;
 use crate::claims::readable::{DecodingEvidence, ReadableBy, SteeringEvidence};
 use crate::claims::rules::ALPHA;
 use crate::claims::stronger::{BiasEvidence, ProbeEvidence, StrongerReaders};
-use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict};
-use crate::claims::{RunClaims, list};
+use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict, VerdictState};
+use crate::claims::{ClaimedRun, RunClaims, list};
 
 /// Why a run counts as readable or not: one sentence a measure, in the order logit lens, patchscope, lift, steering; then how
 /// long the difference is, and how well the run learned, where that is known; then one on what the organism does. Empty
@@ -300,16 +301,50 @@ pub fn shares_of_states(counts: &RunCounts) -> String {
     if verdicts.is_empty() { "no run was measured".into() } else { list(&verdicts) }
 }
 
-/// The verdict at each mix ratio, then the readers that say nothing there; empty where power is not known.
-pub fn by_mix(claims: &SettingClaims) -> Vec<String> {
-    let mut sentences: Vec<String> = claims
-        .verdicts
-        .iter()
-        .map(|found| format!("Mix {} ({} runs): {}.", mix(found.mix), found.runs, found.headline))
-        .collect();
+/// What holds at each mix ratio, ratios of which the same holds in one sentence; then the readers that say nothing there.
+pub fn by_mix(claims: &SettingClaims, runs: &[ClaimedRun]) -> Vec<String> {
+    let mut alike: Vec<(Vec<String>, String)> = Vec::new();
+    for (ratio, words) in at_ratios(claims, runs) {
+        match alike.last_mut().filter(|(_, last)| *last == words) {
+            Some((ratios, _)) => ratios.push(mix(ratio)),
+            None => alike.push((vec![mix(ratio)], words)),
+        }
+    }
+    let sentence = |(ratios, words): &(Vec<String>, String)| format!("Mix {}: {words}.", list(ratios));
+    let mut sentences: Vec<String> = alike.iter().map(sentence).collect();
     let without: Vec<&str> = claims.power.iter().filter(|p| !p.is_powered).map(|p| p.name.as_str()).collect();
     if !without.is_empty() {
         sentences.push(format!("Without power at mix 0, and not counted: {}.", list(&without)));
     }
     sentences
+}
+
+/// What holds at each mix ratio: what the readers with power say, else what holds of how many runs.
+pub fn at_ratios(claims: &SettingClaims, runs: &[ClaimedRun]) -> Vec<(f64, String)> {
+    if !claims.verdicts.is_empty() {
+        let of_ratio = |found: &MixVerdict| (found.mix, counted(found.runs, &found.headline));
+        return claims.verdicts.iter().map(of_ratio).collect();
+    }
+    let of_group = |group: &MixGroup| {
+        let those = runs.iter().filter(|run| group.runs.contains(&run.id));
+        let found: Vec<&Verdict> = those.filter_map(|run| run.claims.verdict.as_ref()).collect();
+        let words = match found.as_slice() {
+            [] => "not analysed".to_string(),
+            [first, rest @ ..] if rest.iter().all(|v| v.headline == first.headline) => {
+                counted(found.len(), &first.headline)
+            }
+            _ => {
+                let count = |state| found.iter().filter(|v| v.state == state).count();
+                let states = VerdictState::ALL.map(|state| (count(state), state.words()));
+                let states = states.iter().filter(|(n, _)| *n > 0);
+                states.map(|(n, words)| format!("{n} {words}")).collect::<Vec<_>>().join(", ")
+            }
+        };
+        (group.mix, words)
+    };
+    claims.groups.iter().map(of_group).collect()
+}
+
+fn counted(runs: usize, headline: &str) -> String {
+    if runs == 1 { headline.into() } else { format!("{headline} ({runs} runs)") }
 }

@@ -14,9 +14,7 @@ use crate::report::digest::{columns, legend};
 use crate::report::meets_null::sentence as meets_null;
 use crate::report::rules::{MEETS_NULL_RULE, READABLE_RULE, VERDICT_RULE};
 use crate::report::series::MixSeries;
-use crate::report::verdict::{
-    READER_HEADING, READER_LEGEND, by_mix, floors, reader_rows, reasons, stronger_reasons,
-};
+use crate::report::verdict::{READER_HEADING, READER_LEGEND, floors, reader_rows, reasons, stronger_reasons};
 use crate::report::visible::one_line;
 use crate::report::{figures, frontier, remaining, training};
 
@@ -44,11 +42,7 @@ fn verdict(runs: &[PageRun], together: &Together) -> Result<Markup> {
                 p.note { (runs.len() - measured) " of " (runs.len()) " runs have no measure of activation differences." }
             }
             @if let Some(remaining) = &together.remaining { (picture::grid(std::slice::from_ref(remaining))?) }
-            @if let [run] = runs { (claims(run)) } @else {
-                @for one in series.iter().filter(|s| !s.verdicts.is_empty()) {
-                    h3.claim { "By mix, counting only readers that read the unmixed runs" @if series.len() > 1 { ": " (one.name) } }
-                    ul.verdict { @for text in &one.verdicts { li { span.sign aria-hidden="true" { "–" } (text) } } }
-                }
+            @if let [run] = runs { (evidence_of(run)) } @else {
                 @if series.iter().any(|s| !s.meeting.is_empty()) {
                     details {
                         summary { "The ratio at which each measure meets its null" }
@@ -87,16 +81,21 @@ pub(super) fn headline<'a>(run: &PageRun<'a>) -> &'a str {
 
 /// The claim on one run, what each reader says, and the evidence of the measures of activation differences.
 pub(super) fn claims(run: &PageRun) -> Markup {
+    html! { p.lead { (sentence(headline(run))) } (evidence_of(run)) }
+}
+
+/// What each reader says of a run.
+fn evidence_of(run: &PageRun) -> Markup {
     let claims = &run.held.claims;
     html! {
-        p.lead { (sentence(headline(run))) }
         @if let Some(verdict) = claims.verdict.as_ref().filter(|verdict| !verdict.readers.is_empty()) {
             div.scroll role="region" tabindex="0" aria-label="Readers, scrolls sideways" {
                 table {
                     caption { span { "What each reader says." } }
                     thead { tr {
                         @for (i, heading) in READER_HEADING.iter().enumerate() {
-                            th scope="col" { (heading) }
+                            @let (main, rest) = heading.split_once([':', ',']).unwrap_or((heading, ""));
+                            th scope="col" { (main) @if !rest.is_empty() { small { (rest) } } }
                             @if i == 0 { th scope="col" { "0 to 1" } }
                         }
                     } }
@@ -244,8 +243,6 @@ pub(super) struct SeriesFigures {
     name: String,
     /// Where each measure meets its null, in words.
     meeting: Vec<String>,
-    /// What the readers with power say at each ratio, and which have none.
-    verdicts: Vec<String>,
     /// Dose-response curves.
     doses: Vec<Figure>,
     /// The trace over training, a curve a ratio.
@@ -258,7 +255,7 @@ impl Together {
         let settings = MixSeries::all(across, runs);
         let answers = match runs {
             [run] => answers::of_run(run),
-            _ => answers::of_runs(&across.counts, &settings),
+            _ => answers::of_runs(runs, &across.counts, &settings),
         };
         let remaining = settings.iter().find(|series| series.len() > 1).and_then(remaining::of_series);
         let mut together = Self { counts: across.counts.clone(), answers, remaining, ..Self::default() };
@@ -266,7 +263,7 @@ impl Together {
             together.series.push(SeriesFigures {
                 name: series.label.clone(),
                 meeting: series.claims.meets_null.iter().map(meets_null).collect(),
-                verdicts: by_mix(series.claims),
+
                 doses: figures::dose_response(series),
                 training: training::by_mix(series),
             });
