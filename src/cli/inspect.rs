@@ -20,13 +20,12 @@ use crate::workflow::{self, InspectRequest};
   trainer inspect recipes/sdf-cake.toml --set data.mix=1 --examples 16
   trainer inspect recipes/sdf-cake.toml --json | jq .warnings")]
 pub struct InspectArgs {
-    /// The recipe (TOML)
+    /// Recipe file (TOML)
     recipe: PathBuf,
-    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
-    /// recipe: to the recipe)
+    /// Set a key of the recipe; repeatable. Paths are relative to the current folder, those in a recipe to the recipe
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
-    /// Examples to show, the first of the run
+    /// Number of examples to show, from the beginning of the run
     #[arg(long, value_name = "N", default_value_t = 4)]
     examples: usize,
     /// Print one JSON document
@@ -123,7 +122,7 @@ fn summary(out: &mut String, inspection: &Inspection) -> std::fmt::Result {
     if let Some(cells) = inspection.sweep_cells {
         writeln!(
             out,
-            "\nsweep        {cells} cells by [sweep]; shown is the recipe without it, as trainer fit takes it"
+            "\nsweep        {cells} cells by [sweep]; shown is the recipe without [sweep], as trainer fit uses it"
         )?;
     }
     let drawn: usize = inspection.sources.iter().map(|s| s.exposure.examples).sum();
@@ -253,7 +252,7 @@ fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
     if let (Some(tokens), Some(counted)) = (facts.tokens, facts.loss_tokens) {
         writeln!(
             out,
-            "{indent}{} examples ({}) of {tokens} tokens, {} of which count; {} documents in several pieces, {} cut off, \
+            "{indent}{} examples ({}) of {tokens} tokens, {} count in the loss; {} documents in several pieces, {} cut off, \
              {} pieces left out",
             facts.examples,
             kinds.join(", "),

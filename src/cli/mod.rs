@@ -37,10 +37,10 @@ pub mod verify;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say more about what is going on
+    /// Print more detail
     #[arg(short, long, global = true)]
     verbose: bool,
 }
@@ -66,7 +66,7 @@ enum Command {
     Report(report::ReportArgs),
     /// Print a completion script for a shell
     Completions {
-        /// The shell
+        /// Shell to write the script for
         shell: clap_complete::Shell,
     },
 }
