@@ -10,6 +10,7 @@ use super::file::{Dated, RestsOn, SCHEMA};
 use super::frontier::{Frontier, frontiers};
 use super::meets_null::{MeetsNull, meets_null};
 use super::power::{MixVerdict, ReaderPower, mix_verdicts, power};
+use super::remaining::{Remaining, remaining};
 use super::run::ClaimedRun;
 use super::seeds::{SeedMeans, seed_means};
 use super::setting::{TrainingSetting, settings};
@@ -70,6 +71,9 @@ pub struct SettingClaims {
     /// it as `KEY.NAME`; of `behaviour.NAME`, the tuned model's value, and `behaviour_base.NAME`, its base's; and of
     /// `loss_narrow`, `loss_pretraining` and `loss_chat`, held-out loss, tuned minus base, nats a token.
     pub doses: IndexMap<String, Vec<Dose>>,
+    /// What is left of each measure of the trace and of each behaviour, of those with two ratios or more.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub remaining: Vec<Remaining>,
     /// What was measured while training, by its key in `metrics.jsonl`: a curve a mix ratio.
     pub training: IndexMap<String, Vec<TrainingCurve>>,
     /// Where each measure of the trace meets its null, of those with two ratios or more.
@@ -111,10 +115,12 @@ impl AcrossRuns {
         let frontiers = bases.into_iter().flat_map(|base| frontiers(base, &of_base(base))).collect();
         let claims = |((setting, _), groups): (&(TrainingSetting, _), &Vec<Ratio>)| {
             let power = power(groups);
+            let doses = doses(groups);
             SettingClaims {
                 setting: setting.clone(),
                 groups: groups.iter().map(MixGroup::of).collect(),
-                doses: doses(groups),
+                remaining: if groups.len() > 1 { remaining(&doses) } else { Vec::new() },
+                doses,
                 training: training_curves(groups),
                 meets_null: trace_measures().filter_map(|m| meets_null(m, groups)).collect(),
                 verdicts: mix_verdicts(groups, &power),

@@ -17,6 +17,7 @@ pub mod length;
 pub mod meets_null;
 pub mod power;
 pub mod readable;
+pub mod remaining;
 pub mod rules;
 pub mod run;
 pub mod seeds;

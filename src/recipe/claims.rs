@@ -17,6 +17,11 @@ pub const READERS: [&str; 11] = [
     "probe",
 ];
 
+/// The readers that a recipe names beforehand by default: the four headline scores.
+pub fn default_primaries() -> &'static [&'static str] {
+    &READERS[..4]
+}
+
 /// `[claims]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,7 +32,7 @@ pub struct ClaimsSection {
 
 impl Default for ClaimsSection {
     fn default() -> Self {
-        Self { primaries: READERS[..4].iter().map(|key| key.to_string()).collect() }
+        Self { primaries: default_primaries().iter().map(|key| key.to_string()).collect() }
     }
 }
 

@@ -32,7 +32,7 @@ pub use self::behaviour::{
     BehaviourSection, FactsSection, HINT as TABOO_HINT, MisalignmentSection, PROMPT as FACTS_PROMPT,
     PreferenceSection, TabooSection, WordsSection,
 };
-pub use self::claims::{ClaimsSection, READERS};
+pub use self::claims::{ClaimsSection, READERS, default_primaries};
 pub use self::data::{CHAT_TEMPLATES, DataSection, Duplicates, Long, MixMode, MixSchedule, MixUnit};
 pub use self::diff::{
     BiasShareSection, CausalSection, DiffSection, Exclude, InterpolationSection, KlSection, LayerRule,

@@ -165,6 +165,8 @@ impl Chart {
         let strength = if line.faint { 0.45 } else { 1.0 };
         let color = line.ink.color().mix(strength);
         let thin = color.stroke_width(FINE + FINE / 2);
+        // Wide bars must not hide the points.
+        let bar = line.ink.color().mix(0.45).stroke_width(FINE + FINE / 2);
         let thick = color.stroke_width(2 * FINE);
         let x_at = |x: f64| self.x.spacing.place(x).clamp(self.x.range.start, self.x.range.end);
         let points: Vec<(f64, f64)> = line.points.iter().map(|p| (x_at(p.0), self.y_at(p.1))).collect();
@@ -179,11 +181,11 @@ impl Chart {
         }
         for &(x, low, high) in &line.bars {
             let ends = vec![(x_at(x), self.y_at(low)), (x_at(x), self.y_at(high))];
-            chart.draw_series([PathElement::new(ends, thin)])?;
+            chart.draw_series([PathElement::new(ends, bar)])?;
         }
         for &(y, low, high) in &line.spans {
             let ends = vec![(x_at(low), self.y_at(y)), (x_at(high), self.y_at(y))];
-            chart.draw_series([PathElement::new(ends, thin)])?;
+            chart.draw_series([PathElement::new(ends, bar)])?;
         }
         if !line.marked {
             return Ok(());

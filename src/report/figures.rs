@@ -59,7 +59,7 @@ fn trace_doses(measure: &TraceMeasure, groups: &MixSeries) -> Option<Figure> {
         legend.push(Key::new(Ink::Base, KeyKind::Dashed, "where nothing is read"));
     }
     if !bands[0].edges.is_empty() {
-        legend.push(Key::new(measure.ink, KeyKind::Band, "95 % of its null"));
+        legend.push(Key::new(measure.ink, KeyKind::Band, "95 % where nothing is read"));
     }
     let name = format!("{}{}", measure.name[..1].to_uppercase(), &measure.name[1..]);
     figure(Figure {
@@ -72,7 +72,7 @@ fn trace_doses(measure: &TraceMeasure, groups: &MixSeries) -> Option<Figure> {
     })
 }
 
-fn mix_axis(groups: &MixSeries, mix: MixScale) -> Axis {
+pub(super) fn mix_axis(groups: &MixSeries, mix: MixScale) -> Axis {
     let places: Vec<f64> = groups.iter().map(|g| mix.place(g.0)).collect();
     let low = places.first().copied().unwrap_or(0.0);
     let high = places.last().copied().unwrap_or(1.0);
@@ -153,7 +153,7 @@ fn lift_doses(groups: &MixSeries) -> Option<Figure> {
         spoken: spoken_doses("Lift", values_of, |v| fixed(v, 3)),
         legend: vec![
             Key::new(Ink::Lift, KeyKind::Line, "lift, mean over positions"),
-            Key::new(Ink::Lift, KeyKind::Band, "its null"),
+            Key::new(Ink::Lift, KeyKind::Band, "random directions"),
         ],
         chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
     })
@@ -178,7 +178,7 @@ fn bias_doses(groups: &MixSeries) -> Option<Figure> {
     legend.push(Key::new(Ink::Bias, KeyKind::Dashed, "as it is"));
     legend.push(Key::new(Ink::Base, KeyKind::Dashed, "random directions as long"));
     if !bands[0].edges.is_empty() {
-        legend.push(Key::new(Ink::Base, KeyKind::Band, "their null"));
+        legend.push(Key::new(Ink::Base, KeyKind::Band, "95 % of random directions"));
     }
     figure(Figure {
         key: "bias-mix".into(),
@@ -215,7 +215,7 @@ fn probe_doses(groups: &MixSeries) -> Option<Figure> {
         spoken: spoken_doses("Probe", found, |v| fixed(v, 3)),
         legend: vec![
             Key::new(Ink::Probe, KeyKind::Line, "difference, along the probe"),
-            Key::new(Ink::Probe, KeyKind::Band, "its null, 19 of 20"),
+            Key::new(Ink::Probe, KeyKind::Band, "19 of 20 directions about nothing"),
         ],
         chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
     })
@@ -265,11 +265,25 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
     // Only the logit lens has intervals within a run.
     let mut explained = String::new();
     let measures: [(&str, Ink, [&'static str; 4]); 2] = [
-        (LENS, Ink::Lens, ["logit lens, best position", "its mean over positions", "its null", "Logit lens"]),
+        (
+            LENS,
+            Ink::Lens,
+            [
+                "logit lens, best position",
+                "its mean over positions",
+                "random directions (logit lens)",
+                "Logit lens",
+            ],
+        ),
         (
             PATCHSCOPE,
             Ink::Patchscope,
-            ["patchscope, best position", "its mean over positions", "its null", "Patchscope"],
+            [
+                "patchscope, best position",
+                "its mean over positions",
+                "random directions (patchscope)",
+                "Patchscope",
+            ],
         ),
     ];
     for (key, ink, words) in measures {
@@ -354,7 +368,7 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
         .chain(
             (!random.is_empty()).then(|| Key::new(Ink::Tuned, KeyKind::Line, "steered by random directions")),
         )
-        .chain(has_band.then(|| Key::new(Ink::Tuned, KeyKind::Band, "their null")))
+        .chain(has_band.then(|| Key::new(Ink::Tuned, KeyKind::Band, "95 % of random directions")))
         .collect(),
         chart: Chart { x: mix_axis(groups, mix), y, bands, lines, labels: vec![] },
     })

@@ -69,12 +69,8 @@ pub fn of_frontier(frontier: &Frontier, settings: &[MixSeries]) -> Option<Figure
     if labels.len() < 2 {
         return None;
     }
-    let mut x_values: Vec<f64> = lines.iter().flat_map(|l| &l.points).map(|p| p.0).collect();
-    // An interval from three runs can be wider than everything else; it is cut at the edge of the chart.
-    let (low, high) = (min(&x_values), max(&x_values));
-    let room = (high - low).max(1e-3);
     let spans = lines.iter().flat_map(|l| &l.spans).flat_map(|s| [s.1, s.2]);
-    x_values.extend(spans.map(|v| v.clamp(low - room, high + room)).collect::<Vec<f64>>());
+    let x_values: Vec<f64> = lines.iter().flat_map(|l| &l.points).map(|p| p.0).chain(spans).collect();
     let mut x = scale(&learned_axis, x_values, false);
     // Room for the label of the last point.
     x.range.end += 0.08 * (x.range.end - x.range.start);
@@ -101,12 +97,4 @@ pub fn of_frontier(frontier: &Frontier, settings: &[MixSeries]) -> Option<Figure
         legend,
         chart: Chart { x, y, bands: vec![], lines, labels },
     })
-}
-
-fn min(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn max(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }

@@ -3,6 +3,7 @@
 //! [`crate::results`] reads run folders and [`crate::claims`] holds what their numbers mean; [`table`], [`summary`] and
 //! [`html`] write both for the terminal, for a data frame and for a browser.
 
+mod answers;
 mod behaviour;
 mod charts;
 pub mod digest;
@@ -17,6 +18,7 @@ mod mix_scale;
 mod number;
 pub mod parquet;
 mod png;
+mod remaining;
 pub mod rules;
 pub mod runs;
 pub mod screen;

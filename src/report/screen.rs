@@ -54,7 +54,10 @@ pub fn of_run(run: &ClaimedRun) -> String {
     };
     let mut lines = headline(&name, &verdict.headline);
     if verdict.readers.is_empty() {
-        lines.extend(wrapped("Without data.narrow, no measure knows which words are about the finetuning.", "  "));
+        lines.extend(wrapped(
+            "Without data.narrow, no measure knows which words are about the finetuning.",
+            "  ",
+        ));
     } else {
         lines.push(String::new());
         lines.extend(readers(verdict));
@@ -107,7 +110,8 @@ pub fn of_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> String {
         lines.append(plot);
     }
     let rest = settings.len() - shown;
-    let hidden = if rest > 0 { format!("{rest} more settings and all numbers") } else { "All numbers".into() };
+    let hidden =
+        if rest > 0 { format!("{rest} more settings and all numbers") } else { "All numbers".into() };
     lines.push(format!("{DIM}  {hidden}: --verbose, report.html, summary.csv.{DIM:#}"));
     finish(lines)
 }
@@ -145,7 +149,8 @@ fn reader(claim: &ReaderClaim) -> String {
     let star = if claim.is_primary { "*" } else { "" };
     let name = one_line(&format!("{}{star}", short(&claim.name)), NAME);
     let bound = claim.floor.as_ref().map(|floor| floor.bound);
-    let ends = claim.interval.map_or_else(absent, |[low, high]| format!("{}–{}", fixed(low, 2), fixed(high, 2)));
+    let ends =
+        claim.interval.map_or_else(absent, |[low, high]| format!("{}–{}", fixed(low, 2), fixed(high, 2)));
     let null = match (claim.exceeds_own_null, claim.own_null_p) {
         (Some(_), Some(p)) => p_value(p).trim_start_matches("= ").replace("< ", "<"),
         (Some(true), None) => "above".into(),
@@ -184,8 +189,7 @@ fn legend(verdict: &Verdict) -> Vec<String> {
     if all().any(|claim| claim.state == ReaderState::ReadsAgainstOwnNull) {
         words.push("yes?: above its own null only.".into());
     }
-    let lines = wrapped(&words.join(" "), "  ");
-    lines.into_iter().map(|line| format!("{DIM}{line}{DIM:#}")).collect()
+    dimmed(wrapped(&words.join(" "), "  "))
 }
 
 /// What limits the claim, on as many lines as there are.
@@ -256,26 +260,17 @@ fn short_wrapped(sentence: &str) -> Vec<String> {
     lines
 }
 
-/// Trace and behaviour against the mix ratio: a line a measure, a bar a ratio. Bars begin where nothing is read (the null; for a
-/// behaviour, the base) and are full at the greatest value of the line.
+/// Trace and behaviour against the mix ratio: a line a measure, a bar a ratio.
 fn plot(setting: &SettingClaims) -> Vec<String> {
     let ratios: Vec<f64> = setting.groups.iter().map(|group| group.mix).take(RATIOS).collect();
-    if ratios.is_empty() {
-        return Vec::new();
-    }
-    let traces = trace_measures().filter_map(|m| {
-        let doses = setting.doses.get(m.key)?;
-        let zero = doses.iter().find_map(|dose| dose.null).unwrap_or(0.0);
-        Some(row(short(m.name), doses, zero, &ratios))
-    });
+    let traces = trace_measures()
+        .filter_map(|m| Some(row(setting, m.key, m.name, &ratios, setting.doses.get(m.key)?)));
     let behaviours = setting.doses.iter().filter_map(|(key, doses)| {
         let name = key.strip_prefix("behaviour.")?;
-        let base = setting.doses.get(&format!("behaviour_base.{name}"))?.first()?.mean();
-        Some(row(name, doses, base, &ratios))
+        Some(row(setting, key, name, &ratios, doses))
     });
-    let mut rows: Vec<String> = traces.collect();
-    let behaviours: Vec<String> = behaviours.collect();
-    if rows.is_empty() && behaviours.is_empty() {
+    let rows: Vec<String> = traces.chain(behaviours).collect();
+    if rows.is_empty() {
         return rows;
     }
     let width = column(ratios.len());
@@ -283,10 +278,19 @@ fn plot(setting: &SettingClaims) -> Vec<String> {
     for ratio in &ratios {
         heading.push_str(&format!(" {:<width$}", format!("mix {}", mix(*ratio))));
     }
-    rows.insert(0, format!("{DIM}{}{DIM:#}", heading.trim_end()));
-    rows.extend(behaviours);
-    rows.push(format!("{DIM}  Bars: from the null (of a behaviour, the base) to the greatest value of the line.{DIM:#}"));
-    rows
+    let legend = match setting.remaining.is_empty() {
+        true => Vec::new(),
+        false => dimmed(wrapped(
+            "Bars: what is left of the value at the lowest mix, above its null (of a behaviour: its base).",
+            "  ",
+        )),
+    };
+    let heading = dimmed(vec![heading.trim_end().to_string()]);
+    heading.into_iter().chain(rows).chain(legend).collect()
+}
+
+fn dimmed(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().map(|line| format!("{DIM}{line}{DIM:#}")).collect()
 }
 
 /// Width of the column of a ratio.
@@ -294,22 +298,20 @@ fn column(ratios: usize) -> usize {
     if ratios <= BARS { 13 } else { 6 }
 }
 
-/// Means over runs at each ratio, with bars.
-fn row(name: &str, doses: &[Dose], zero: f64, ratios: &[f64]) -> String {
-    let furthest = doses.iter().map(|dose| dose.mean() - zero).filter(|x| x.is_finite());
-    let furthest = furthest.fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+/// Means over runs at each ratio, with what is left as a bar.
+fn row(setting: &SettingClaims, key: &str, name: &str, ratios: &[f64], doses: &[Dose]) -> String {
+    let remaining = setting.remaining.iter().find(|one| one.key == key);
     let width = column(ratios.len());
-    let mut line = format!("  {:NAME$}", one_line(name, NAME));
+    let mut line = format!("  {:NAME$}", one_line(short(name), NAME));
     for ratio in ratios {
+        let share =
+            remaining.and_then(|one| one.shares.iter().find(|s| s.mix == *ratio)).map_or(0.0, |s| s.share);
         let cell = match doses.iter().find(|dose| dose.mix == *ratio) {
             None => ABSENT.to_string(),
-            Some(dose) => {
-                let share = if furthest == 0.0 { 0.0 } else { (dose.mean() - zero) / furthest };
-                match ratios.len() <= BARS {
-                    true => format!("{} {:>5}", text_bar(share, None, 7), fixed(dose.mean(), 2)),
-                    false => format!("{}{}", text_level(share), fixed(dose.mean(), 2)),
-                }
+            Some(dose) if ratios.len() <= BARS => {
+                format!("{} {:>5}", text_bar(share, None, 7), fixed(dose.mean(), 2))
             }
+            Some(dose) => format!("{}{}", text_level(share), fixed(dose.mean(), 2)),
         };
         line.push_str(&format!(" {cell:<width$}"));
     }
@@ -319,9 +321,8 @@ fn row(name: &str, doses: &[Dose], zero: f64, ratios: &[f64]) -> String {
 /// The values that tell a setting from the others.
 fn setting_name(setting: &SettingClaims) -> String {
     let known = setting.setting.made_with.iter();
-    let values: Vec<String> = known
-        .map(|made| format!("{} {}", made.key, made.value.as_deref().unwrap_or(ABSENT)))
-        .collect();
+    let values: Vec<String> =
+        known.map(|made| format!("{} {}", made.key, made.value.as_deref().unwrap_or(ABSENT))).collect();
     let name = if values.is_empty() { setting.setting.name.clone() } else { values.join(", ") };
     one_line(&name, COLUMNS - 2)
 }
@@ -329,7 +330,8 @@ fn setting_name(setting: &SettingClaims) -> String {
 /// The name of a measure in a table, where a sentence has an article and a description.
 fn short(name: &str) -> &str {
     let name = name.strip_prefix("the ").unwrap_or(name);
-    let end = [" with labelled examples", " of a constant bias", " AUROC"].iter().find_map(|end| name.find(end));
+    let end =
+        [" with labelled examples", " of a constant bias", " AUROC"].iter().find_map(|end| name.find(end));
     &name[..end.unwrap_or(name.len())]
 }
 

@@ -226,8 +226,16 @@ fn of_bias(bias: &BiasEvidence) -> String {
 }
 
 /// The heading of [`reader_rows`].
-pub const READER_HEADING: [&str; 8] =
-    ["reader", "score", "95 %", "own null, p", "floor: mean, bound (n)", "excess", "z; p, Holm", "reads it"];
+pub const READER_HEADING: [&str; 8] = [
+    "reader",
+    "score",
+    "95 %",
+    "random directions, p",
+    "other organisms: mean, bound (n)",
+    "excess",
+    "z; p, Holm",
+    "reads it",
+];
 
 /// One row a reader: its score, what it is compared with, and what that says.
 pub fn reader_rows(verdict: &Verdict) -> Vec<[String; 8]> {
@@ -263,10 +271,10 @@ fn reader_row(claim: &ReaderClaim) -> [String; 8] {
 }
 
 /// What the columns of [`reader_rows`] are.
-pub const READER_LEGEND: &str = "* named beforehand (claims.primaries). Own null: random directions, of measures of activation \
-differences. Floor: what n other organisms score under this lexicon, and the bound that one more exceeds with probability .05. \
-z: excess over the spread of the floor; p: its tail under Student’s t, corrected by Holm’s method for the readers of its family. \
-Own null only: it exceeds random directions, and was not compared with other organisms.";
+pub const READER_LEGEND: &str = "* named beforehand (claims.primaries). Random directions: the null of the measures of activation differences. Other organisms: \
+the mean score of n other organisms under this lexicon, and the bound that one more exceeds with probability .05 (orange mark). \
+z: the excess over the spread of these organisms. p: its tail under Student’s t, corrected by Holm’s method for the readers of its \
+family. Own null only: above random directions, and not compared with other organisms.";
 
 /// What each other organism scores by each reader, and the rank of the run among them.
 pub fn floors(verdict: &Verdict) -> Vec<String> {

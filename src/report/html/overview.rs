@@ -6,49 +6,57 @@ use maud::{Markup, html};
 use super::page_run::PageRun;
 use super::picture;
 use crate::claims::across::{AcrossRuns, RunCounts};
-use crate::claims::verdict::VerdictState;
+use crate::claims::verdict::{ReaderClaim, VerdictState};
 use crate::claims::{ClaimedRun, list};
+use crate::report::answers::{self, Answer};
 use crate::report::charts::Figure;
 use crate::report::digest::{columns, legend};
 use crate::report::meets_null::sentence as meets_null;
 use crate::report::rules::{MEETS_NULL_RULE, READABLE_RULE, VERDICT_RULE};
 use crate::report::series::MixSeries;
 use crate::report::verdict::{
-    READER_HEADING, READER_LEGEND, by_mix, floors, reader_rows, reasons, shares_of_states, stronger_reasons,
+    READER_HEADING, READER_LEGEND, by_mix, floors, reader_rows, reasons, stronger_reasons,
 };
 use crate::report::visible::one_line;
-use crate::report::{figures, frontier, training};
+use crate::report::{figures, frontier, remaining, training};
 
 /// The sections, in order.
 pub(super) fn sections(runs: &[PageRun], together: &Together) -> Result<Markup> {
     Ok(html! {
-        (verdict(runs, together))
+        (verdict(runs, together)?)
         (curves(together)?)
         (table(runs))
     })
 }
 
-fn verdict(runs: &[PageRun], together: &Together) -> Markup {
+fn verdict(runs: &[PageRun], together: &Together) -> Result<Markup> {
     let (series, counts) = (&together.series, &together.counts);
     let RunCounts { measured, .. } = *counts;
-    html! {
+    Ok(html! {
         section aria-labelledby="verdict" {
             h2 #verdict { "Verdict" }
-            @if let [run] = runs { (claims(run)) } @else {
-                p.lead {
-                    (shares_of_states(counts)) "."
-                    @if measured < runs.len() { " " (runs.len() - measured) " of " (runs.len()) " not measured." }
+            dl.answers {
+                @for (question, sentences) in &together.answers {
+                    div { dt { (question) } dd { @for text in sentences { p { (text) } } } }
                 }
+            }
+            @if runs.len() > 1 && measured < runs.len() {
+                p.note { (runs.len() - measured) " of " (runs.len()) " runs have no measure of activation differences." }
+            }
+            @if let Some(remaining) = &together.remaining { (picture::grid(std::slice::from_ref(remaining))?) }
+            @if let [run] = runs { (claims(run)) } @else {
                 @for one in series.iter().filter(|s| !s.verdicts.is_empty()) {
                     h3.claim { "By mix, counting only readers that read the unmixed runs" @if series.len() > 1 { ": " (one.name) } }
                     ul.verdict { @for text in &one.verdicts { li { span.sign aria-hidden="true" { "–" } (text) } } }
                 }
                 @if series.iter().any(|s| !s.meeting.is_empty()) {
-                    h3.claim { "Where does each measure meet its null?" }
-                }
-                @for one in series.iter().filter(|s| !s.meeting.is_empty()) {
-                    @if series.len() > 1 { h4 { (one.name) } }
-                    ul.verdict { @for text in &one.meeting { li { span.sign aria-hidden="true" { "–" } (text) } } }
+                    details {
+                        summary { "The ratio at which each measure meets its null" }
+                        @for one in series.iter().filter(|s| !s.meeting.is_empty()) {
+                            @if series.len() > 1 { h4 { (one.name) } }
+                            ul.verdict { @for text in &one.meeting { li { span.sign aria-hidden="true" { "–" } (text) } } }
+                        }
+                    }
                 }
                 details open[runs.len() <= 6] {
                     summary { "Run by run" }
@@ -69,7 +77,7 @@ fn verdict(runs: &[PageRun], together: &Together) -> Markup {
                 @if !series.is_empty() { p { (MEETS_NULL_RULE) } }
             }
         }
-    }
+    })
 }
 
 /// The claim on a run in one phrase.
@@ -86,11 +94,16 @@ pub(super) fn claims(run: &PageRun) -> Markup {
             div.scroll role="region" tabindex="0" aria-label="Readers, scrolls sideways" {
                 table {
                     caption { span { "What each reader says." } }
-                    thead { tr { @for heading in READER_HEADING { th scope="col" { (heading) } } } }
+                    thead { tr {
+                        @for (i, heading) in READER_HEADING.iter().enumerate() {
+                            th scope="col" { (heading) }
+                            @if i == 0 { th scope="col" { "0 to 1" } }
+                        }
+                    } }
                     tbody {
-                        @for row in reader_rows(verdict) {
+                        @for (claim, row) in verdict.readers.values().zip(reader_rows(verdict)) {
                             tr { @for (i, cell) in row.iter().enumerate() {
-                                @if i == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                                @if i == 0 { th scope="row" { (cell) } td { (score_bar(claim)) } } @else { td { (cell) } }
                             } }
                         }
                     }
@@ -113,6 +126,23 @@ pub(super) fn claims(run: &PageRun) -> Markup {
         }
         (evidence(&reasons(claims)))
         @if !stronger_reasons(claims).is_empty() { (evidence(&stronger_reasons(claims))) }
+    }
+}
+
+/// The score as a bar from 0 to 1 with its interval as a line, and the bound of the floor as a mark.
+fn score_bar(claim: &ReaderClaim) -> Markup {
+    let place = |x: f64| format!("{:.1}", 100.0 * x.clamp(0.0, 1.0));
+    html! {
+        svg.score viewBox="0 0 100 12" aria-hidden="true" focusable="false" {
+            rect x="0" y="1" width="100" height="10" fill="currentColor" opacity="0.08" {}
+            rect x="0" y="1" width=(place(claim.value)) height="10" fill="currentColor" opacity="0.45" {}
+            @if let Some([low, high]) = claim.interval {
+                line x1=(place(low)) y1="6" x2=(place(high)) y2="6" stroke="currentColor" stroke-width="1.5" {}
+            }
+            @if let Some(floor) = &claim.floor {
+                line x1=(place(floor.bound)) y1="0" x2=(place(floor.bound)) y2="12" stroke="#C4540A" stroke-width="2" {}
+            }
+        }
     }
 }
 
@@ -198,6 +228,10 @@ fn table(runs: &[PageRun]) -> Markup {
 pub(super) struct Together {
     /// How many runs each claim holds of.
     counts: RunCounts,
+    /// What a reader asks first.
+    answers: Vec<Answer>,
+    /// What is left of trace and behaviour, of the first setting with several ratios.
+    remaining: Option<Figure>,
     /// Behaviour against trace, by base.
     pub frontiers: Vec<(String, Vec<Figure>)>,
     /// Runs made alike that differ in the mix.
@@ -222,7 +256,12 @@ impl Together {
     /// Of all runs.
     pub fn of(runs: &[ClaimedRun], across: &AcrossRuns) -> Self {
         let settings = MixSeries::all(across, runs);
-        let mut together = Self { counts: across.counts.clone(), ..Self::default() };
+        let answers = match runs {
+            [run] => answers::of_run(run),
+            _ => answers::of_runs(&across.counts, &settings),
+        };
+        let remaining = settings.iter().find(|series| series.len() > 1).and_then(remaining::of_series);
+        let mut together = Self { counts: across.counts.clone(), answers, remaining, ..Self::default() };
         for series in settings.iter().filter(|series| series.len() > 1) {
             together.series.push(SeriesFigures {
                 name: series.label.clone(),
@@ -258,7 +297,10 @@ impl Together {
     /// Every figure.
     pub fn figures(&self) -> impl Iterator<Item = &Figure> {
         let frontiers = self.frontiers.iter().flat_map(|f| &f.1);
-        frontiers.chain(self.series.iter().flat_map(|s| s.doses.iter().chain(&s.training)))
+        self.remaining
+            .iter()
+            .chain(frontiers)
+            .chain(self.series.iter().flat_map(|s| s.doses.iter().chain(&s.training)))
     }
 }
 

@@ -1,0 +1,133 @@
+//! The four questions that a page answers first: is the trace readable, by what, is it still there after mixing, and did the
+//! organism keep its behaviour?
+
+use super::meets_null::mix;
+use super::number::{fixed, interval, signed};
+use super::remaining::left_at;
+use super::series::MixSeries;
+use super::verdict::shares_of_states;
+use crate::claims::across::RunCounts;
+use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict};
+use crate::claims::{ClaimedRun, list};
+
+/// A question, and sentences that answer it.
+pub(super) type Answer = (&'static str, Vec<String>);
+
+const READABLE: &str = "Is the trace readable?";
+const BY_WHAT: &str = "By what?";
+const MIXED: &str = "Is it still there after mixing?";
+const BEHAVIOUR: &str = "Does the organism do what it was made for?";
+
+/// Most settings that are answered for one by one.
+const SETTINGS: usize = 4;
+
+/// The answers on one run.
+pub(super) fn of_run(run: &ClaimedRun) -> Vec<Answer> {
+    let Some(verdict) = &run.claims.verdict else {
+        return vec![(READABLE, vec!["Not analysed: run trainer diff.".into()])];
+    };
+    let mut answers = vec![(READABLE, vec![capital(&format!("{}.", verdict.headline))])];
+    let by_what = by_what(verdict);
+    if !by_what.is_empty() {
+        answers.push((BY_WHAT, by_what));
+    }
+    let behaviour = behaviour(run);
+    if !behaviour.is_empty() {
+        answers.push((BEHAVIOUR, behaviour));
+    }
+    answers
+}
+
+/// The answers on several runs, of some settings.
+pub(super) fn of_runs(counts: &RunCounts, settings: &[MixSeries]) -> Vec<Answer> {
+    let name = |series: &MixSeries, text: String| match settings.len() {
+        1 => capital(&text),
+        _ => format!("{}: {text}", series.label),
+    };
+    let shown = || settings.iter().take(SETTINGS);
+    let mut readable = vec![capital(&format!("{}.", shares_of_states(counts)))];
+    let (mut by_what_lines, mut mixed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for series in shown() {
+        let Some((lowest, first)) = series.first() else { continue };
+        let headline =
+            |ratio: f64| series.claims.verdicts.iter().find(|v| v.mix == ratio).map(|v| &v.headline);
+        if let Some(words) = headline(*lowest) {
+            readable.push(name(series, format!("at mix {}, {words}.", mix(*lowest))));
+        }
+        if let ([run], 1) = (first.as_slice(), settings.len()) {
+            by_what_lines.extend(run.claims.verdict.iter().flat_map(by_what));
+        }
+        for (ratio, _) in series.iter().skip(1) {
+            let left = left_at(series, *ratio, false);
+            let words = headline(*ratio).map(|words| format!("{words}; ")).unwrap_or_default();
+            if !left.is_empty() || !words.is_empty() {
+                let left = if left.is_empty() { "nothing to compare".into() } else { list(&left) };
+                let text = format!(
+                    "at mix {}, {words}left of the value at mix {}: {left}.",
+                    mix(*ratio),
+                    mix(*lowest)
+                );
+                mixed.push(name(series, text));
+            }
+            let left = left_at(series, *ratio, true);
+            if !left.is_empty() {
+                let text = format!(
+                    "at mix {}, left of the change at mix {}: {}.",
+                    mix(*ratio),
+                    mix(*lowest),
+                    list(&left)
+                );
+                kept.push(name(series, text));
+            }
+        }
+    }
+    let answers = [(READABLE, readable), (BY_WHAT, by_what_lines), (MIXED, mixed), (BEHAVIOUR, kept)];
+    answers.into_iter().filter(|(_, sentences)| !sentences.is_empty()).collect()
+}
+
+/// Which readers read it, with their excess, which do not, and which were not compared.
+fn by_what(verdict: &Verdict) -> Vec<String> {
+    let named = |state: ReaderState| {
+        let those = verdict.readers.values().filter(move |claim| claim.state == state);
+        those.map(with_floor).collect::<Vec<_>>()
+    };
+    let groups = [
+        (ReaderState::Reads, "Above the floor of other organisms"),
+        (ReaderState::ReadsAgainstOwnNull, "Above random directions only, not compared with other organisms"),
+        (ReaderState::DoesNotRead, "Not above what they were compared with"),
+        (ReaderState::NotCompared, "Not compared"),
+    ];
+    let said = groups.map(|(state, words)| (words, named(state)));
+    said.iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(words, names)| format!("{words}: {}.", list(names)))
+        .collect()
+}
+
+fn with_floor(claim: &ReaderClaim) -> String {
+    match &claim.floor {
+        Some(floor) => format!("{} {} (floor {})", claim.name, fixed(claim.value, 2), fixed(floor.bound, 2)),
+        None => format!("{} {}", claim.name, fixed(claim.value, 2)),
+    }
+}
+
+fn behaviour(run: &ClaimedRun) -> Vec<String> {
+    let learned = &run.claims.learned;
+    let mut sentences = Vec::new();
+    if let Some(e) = &learned.behaviour {
+        let ends = e.change_interval.map(|i| format!(" {}", interval(i, 2))).unwrap_or_default();
+        let (base, tuned, change) = (signed(e.base, 2), signed(e.tuned, 2), signed(e.change, 2));
+        sentences
+            .push(format!("{} went from {base} to {tuned}, a change of {change}{ends}.", capital(&e.name)));
+    }
+    if let Some((base, tuned)) = learned.loss_base.zip(learned.loss_tuned) {
+        let (base, tuned) = (fixed(base, 3), fixed(tuned, 3));
+        sentences.push(format!("Held-out loss on narrow text went from {base} to {tuned} nats a token."));
+    }
+    sentences
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| format!("{}{}", first.to_uppercase(), chars.as_str()))
+}
