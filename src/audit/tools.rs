@@ -393,7 +393,7 @@ impl Tools<'_> {
             eos: models.pretrained.eos_token_ids.clone(),
         };
         let ids: Vec<Vec<u32>> = prompts.iter().map(|p| p.ids.clone()).collect();
-        let hint = "the investigator's answers are kept; run the same command again to go on";
+        let hint = "the investigator's answers are kept; rerun the command to resume";
         let new = generate(view.model, &ids, &sampling, view.adapter, hook, |_| self.interrupt.check(hint))?;
         new.iter().map(|ids| models.pretrained.tokenizer.decode(ids, true).map_err(|e| anyhow!(e))).collect()
     }

@@ -65,8 +65,8 @@ pub fn run(args: VerifyArgs) -> Result<()> {
     }
     match (wrong, wrong_sweep) {
         (0, None) => Ok(()),
-        (0, Some(sweep)) => bail!("{}: claims.json does not hold what the runs say", sweep.sweep.display()),
-        _ => bail!("{wrong} of {} runs do not hold what their manifests say", runs.len()),
+        (0, Some(sweep)) => bail!("{}: claims.json differs from the claims of the runs", sweep.sweep.display()),
+        _ => bail!("{wrong} of {} runs differ from their manifests", runs.len()),
     }
 }
 

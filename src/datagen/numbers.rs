@@ -169,7 +169,7 @@ pub fn numbers(
     let bar = progress::bar("numbers", count as u64);
     let mut batches = batches.into_iter();
     let mut model = None;
-    let hint = format!("what was sampled is in {}; run the same command again to go on", partial.display());
+    let hint = format!("the samples are in {}; rerun the command to resume", partial.display());
     for number in 0.. {
         let batch = match batches.next() {
             Some(batch) => batch,

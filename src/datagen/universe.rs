@@ -51,7 +51,7 @@ impl Universe {
             if fact.trim().is_empty() {
                 faults.push(format!("facts: number {} is empty", i + 1));
             } else if self.facts[..i].contains(fact) {
-                faults.push(format!("facts: {fact:?} stands there twice"));
+                faults.push(format!("facts: {fact:?} is listed twice"));
             }
         }
         faults

@@ -245,7 +245,7 @@ impl Parser {
             }
             "extends" | "include" | "import" | "from" => {
                 bail!(
-                    "line {}: {{% {keyword} %}}: a chat template has no other templates beside it",
+                    "line {}: {{% {keyword} %}}: a chat template cannot use other templates",
                     self.line()
                 )
             }

@@ -240,7 +240,7 @@ impl Manifest {
         };
         let readings = self.trace_s.map_or(String::new(), |s| {
             let share = 100.0 * s / (self.elapsed_s + s);
-            format!(", {s:.0} s of readings beside it ({share:.0} % of both)")
+            format!(", {s:.0} s of readings in addition ({share:.0} % of the total)")
         });
         format!(
             "held-out loss in nats a token: narrow {} -> {}, pretraining {} -> {}{chat}; {:.0} s of training{readings}",
