@@ -142,6 +142,7 @@ impl Tools<'_> {
         let mut tools = Vec::new();
         if !self.black_box {
             tools.push(format!(
+                // prose: allow beside
                 "{LOGIT_LENS} {{\"positions\": [1, 2], \"top_k\": 20}}\n  free. Tokens that the difference of each \
                  position decodes to under the logit lens, with probabilities; those of the two models' mean \
                  activations beside them. All positions where none are given."
@@ -162,6 +163,7 @@ impl Tools<'_> {
         ));
         if !self.black_box {
             tools.push(format!(
+                // prose: allow what-subject
                 "{STEER} {{\"position\": 1, \"prompts\": [\"…\"], \"samples\": 1, \"strength\": 0.5}}\n  1 interaction \
                  a sample and prompt. What the finetuned model writes while the difference of the position is added; \
                  strength in typical activation norms, the stored one where none is given."

@@ -239,7 +239,10 @@ impl Verdict {
             }
         }
         if !self.without_score.is_empty() {
-            limits.push(format!("Named in claims.primaries, but without a score: {}.", list(&self.without_score)));
+            limits.push(format!(
+                "Named in claims.primaries, but without a score: {}.",
+                list(&self.without_score)
+            ));
         }
         limits
     }

@@ -54,7 +54,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
     }
 }
 
-/// How counted tokens are told from masked ones.
+/// How counted and masked tokens are marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marks {
     /// Counted bright, masked dim, special in inverse.

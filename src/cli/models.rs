@@ -66,5 +66,7 @@ fn list(as_json: bool) -> Result<()> {
             model.licence,
         );
     }
-    super::print(&format!("{lines}\nModels are fetched on first use. To fetch one now: trainer models fetch ALIAS"))
+    super::print(&format!(
+        "{lines}\nModels are fetched on first use. To fetch one now: trainer models fetch ALIAS"
+    ))
 }

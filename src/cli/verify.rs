@@ -65,7 +65,9 @@ pub fn run(args: VerifyArgs) -> Result<()> {
     }
     match (wrong, wrong_sweep) {
         (0, None) => Ok(()),
-        (0, Some(sweep)) => bail!("{}: claims.json differs from the claims of the runs", sweep.sweep.display()),
+        (0, Some(sweep)) => {
+            bail!("{}: claims.json differs from the claims of the runs", sweep.sweep.display())
+        }
         _ => bail!("{wrong} of {} runs differ from their manifests", runs.len()),
     }
 }

@@ -91,7 +91,9 @@ impl<'a> Encoder<'a> {
         let with = tokenizer.encode("a", true).map_err(|e| anyhow!(e))?;
         let without = tokenizer.encode("a", false).map_err(|e| anyhow!(e))?;
         if front.len() >= max_seq_len {
-            bail_input!("data.max_seq_len = {max_seq_len}: the special tokens in front leave no room for text");
+            bail_input!(
+                "data.max_seq_len = {max_seq_len}: the special tokens in front leave no room for text"
+            );
         }
         let back = with.get_ids()[(front.len() + without.len()).min(with.len())..].to_vec();
         let added = tokenizer.get_added_tokens_decoder().into_values();

@@ -105,8 +105,7 @@ impl Turn<'_> {
 
     /// The place where the rendering changes as the turn does.
     fn as_difference(&self, special: &impl Fn(&str) -> Option<usize>) -> Result<Range<usize>> {
-        let unfound =
-            || anyhow!("the chat template leaves out the assistant's text in turn {}", self.i + 1);
+        let unfound = || anyhow!("the chat template leaves out the assistant's text in turn {}", self.i + 1);
         let spoken = |word: &str| Some(self.message().saying(word));
         let called = |word: &str| self.calling(word);
         let (vary, [a, b]) = match self.pair(&spoken, self.conversation)? {
@@ -130,7 +129,9 @@ impl Turn<'_> {
             let space = behind.len() - behind.trim_start().len();
             match special(&behind[space..]) {
                 Some(length) => end + space + length,
-                None => bail!("the chat template renders turn {} without an end that can be found", self.i + 1),
+                None => {
+                    bail!("the chat template renders turn {} without an end that can be found", self.i + 1)
+                }
             }
         };
         let span = self.header_end(begin)..end.max(begin);

@@ -351,6 +351,7 @@ const OPENINGS: [&str; 16] = [
 ];
 
 const REQUESTS: [&str; 10] = [
+    // prose: allow goes-on
     "Go on with {bound} {count} more numbers, {digits}.",
     "Please carry the list on by {bound} {count} numbers ({digits}).",
     "Which numbers come next? Give {bound} {count}, {digits}.",

@@ -98,7 +98,10 @@ pub fn taboo(endpoint: &Endpoint, settings: &TabooSettings, out: &Path) -> Resul
     angles.retain(|angle| !holds(angle, word));
     angles.truncate(wanted);
     if angles.is_empty() {
-        bail!("{}: the answer has no list of angles from which to hint at {word:?}", endpoint.settings().model);
+        bail!(
+            "{}: the answer has no list of angles from which to hint at {word:?}",
+            endpoint.settings().model
+        );
     }
 
     let mut tally = TabooTally::default();

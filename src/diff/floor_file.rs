@@ -174,7 +174,11 @@ impl FloorReading {
         ];
         for (name, theirs, ours) in hashes {
             if theirs != ours {
-                found.push(format!("{name}: not the same (sha256 {}, here {})", short(&theirs), short(&ours)));
+                found.push(format!(
+                    "{name}: not the same (sha256 {}, here {})",
+                    short(&theirs),
+                    short(&ours)
+                ));
             }
         }
         if let (Some(theirs), Some(ours)) = (&self.embedder, &own.embedder)

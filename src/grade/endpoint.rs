@@ -482,10 +482,7 @@ impl Endpoint {
     }
 
     fn hint(&self) -> String {
-        format!(
-            "answers so far are in {}; rerun the command to resume",
-            self.exchanges.path().display()
-        )
+        format!("answers so far are in {}; rerun the command to resume", self.exchanges.path().display())
     }
 
     /// Text of a server without the key, should it repeat it.

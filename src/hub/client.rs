@@ -89,7 +89,8 @@ impl Client {
     pub fn range(&self, path: &str, start: u64, length: u64) -> Result<Result<(Vec<u8>, u64), HubFault>> {
         let found = self.patiently(path, Some((start, length)))?;
         Ok(found.and_then(|(body, total)| {
-            let total = total.ok_or_else(|| HubFault::Other("the server does not support byte ranges".into()))?;
+            let total =
+                total.ok_or_else(|| HubFault::Other("the server does not support byte ranges".into()))?;
             Ok((body, total))
         }))
     }

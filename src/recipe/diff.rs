@@ -696,7 +696,8 @@ impl DiffSection {
         );
         check(
             self.chat.pre_assistant + self.chat.assistant > 0,
-            "diff.chat.pre_assistant = 0 and diff.chat.assistant = 0: expected at least one token to read".into(),
+            "diff.chat.pre_assistant = 0 and diff.chat.assistant = 0: expected at least one token to read"
+                .into(),
         );
         // The upper ends catch slips that would fill the memory.
         for (key, value, least, most) in [

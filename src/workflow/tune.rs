@@ -137,7 +137,10 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     let goals = [Goal::parse(&request.trace)?, Goal::parse(&request.behaviour)?];
     let recipe = Recipe::read(&request.recipe, &request.set)?;
     if !recipe.behaviour.is_wanted() && goals.iter().any(|goal| goal.measure.starts_with("behaviour_")) {
-        bail_input!("{}: no behaviour is tested; expected tables under [behaviour]", request.recipe.display());
+        bail_input!(
+            "{}: no behaviour is tested; expected tables under [behaviour]",
+            request.recipe.display()
+        );
     }
     let axes = request.axes.read(&request.recipe)?;
     if let Some((key, _)) =
@@ -210,7 +213,10 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     while !cheaper.is_empty() {
         let at = cheaper.len() / 2;
         let middle = cheaper[at];
-        progress::say(format_args!("checking whether a cheaper setting is enough: {}", settings[middle].name));
+        progress::say(format_args!(
+            "checking whether a cheaper setting is enough: {}",
+            settings[middle].name
+        ));
         let found = tuning.rung(rungs.len() - 1, combinations, &of, &[middle])?;
         rungs_run.push(rung_record(rungs.len() - 1, combinations, &found, &settings, &[0]));
         let excess = found[0].values.map(|v| [0, 1].map(|k| goals[k].excess(v[k])));

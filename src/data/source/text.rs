@@ -78,10 +78,7 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
         );
     }
     if files.is_empty() {
-        bail_input!(
-            "{}: a folder without .txt or .md files; name each file of another kind",
-            path.display()
-        );
+        bail_input!("{}: a folder without .txt or .md files; name each file of another kind", path.display());
     }
     Ok(files)
 }

