@@ -82,7 +82,7 @@ mod tests {
             Universe::read(&path).unwrap_err().to_string()
         };
         let faults = said("title = ' '\ndescription = 'd'\nfacts = ['a', '', 'a']");
-        for part in ["u.toml: title: empty", "number 2 is empty", "\"a\" stands there twice"] {
+        for part in ["u.toml: title: empty", "number 2 is empty", "\"a\" is listed twice"] {
             assert!(faults.contains(part), "{faults}");
         }
         assert!(said("title = 't'\ndescription = 'd'\nfacts = []").contains("facts: empty"));

@@ -605,7 +605,7 @@ fn a_tag_stands_in_front_of_narrow_text_and_does_not_count() {
         ]
     );
     let fault = place.fault(&["--set", "data.document_tag=<QXZJKVWY>"]);
-    assert!(fault.contains("data.document_tag: 10 tokens, no room"), "{fault}");
+    assert!(fault.contains("data.document_tag: its 10 tokens leave no room"), "{fault}");
 }
 
 #[test]
