@@ -58,8 +58,7 @@ struct SampleArgs {
     out: PathBuf,
 }
 
-/// Sample chats about numbers from a teacher, for subliminal learning. The teacher is the base with a system prompt that
-/// the student never sees
+/// Sample number chats from a teacher (the base with a system prompt that the student never sees), for subliminal learning
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer data numbers --base qwen2.5-coder-0.5b-instruct --count 500 --out owl.jsonl \\

@@ -34,6 +34,12 @@ pub mod verify;
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, propagate_version = true)]
+#[command(after_help = "Examples:
+  trainer fit recipes/sdf-cake.toml --out runs/cake    make an organism
+  trainer diff runs/cake                               measure the trace in its activations
+  trainer report runs/cake                             show the results as a table and an HTML page
+
+`trainer COMMAND --help` has examples of each command.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,6 +71,9 @@ enum Command {
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
     /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  trainer completions bash > ~/.local/share/bash-completion/completions/trainer
+  trainer completions fish > ~/.config/fish/completions/trainer.fish")]
     Completions {
         /// Shell to write the script for
         shell: clap_complete::Shell,

@@ -25,6 +25,9 @@ pub struct ModelsArgs {
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
     /// Download a model or a PEFT adapter; the hash of an alias is checked
+    #[command(after_help = "Examples:
+  trainer models fetch smollm2-135m-instruct
+  trainer models fetch hf:org/name@revision")]
     Fetch {
         /// Alias, or hf:org/name[@revision]
         #[arg(value_name = "ALIAS")]

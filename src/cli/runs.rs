@@ -27,6 +27,9 @@ pub struct RunsArgs {
 #[derive(Debug, Subcommand)]
 enum RunsCommand {
     /// List the run folders in some folders, with their settings and main measures
+    #[command(after_help = "Examples:
+  trainer runs list
+  trainer runs list runs/sweep --json | jq .runs")]
     List {
         /// Folders to search
         #[arg(value_name = "DIR", default_value = "runs")]
@@ -36,6 +39,9 @@ enum RunsCommand {
         json: bool,
     },
     /// Show the recipe keys and measures in which two runs differ
+    #[command(after_help = "Examples:
+  trainer runs compare runs/cake runs/cake-mixed
+  trainer runs compare runs/cake runs/cake-mixed --all")]
     Compare {
         /// Run folder
         #[arg(value_name = "A")]
@@ -51,6 +57,9 @@ enum RunsCommand {
         json: bool,
     },
     /// Show files that finished runs no longer need; remove them with --yes
+    #[command(after_help = "Examples:
+  trainer runs prune runs          show the files and their sizes
+  trainer runs prune runs --yes    remove them")]
     Prune {
         /// Folders to search
         #[arg(value_name = "DIR", required = true)]

@@ -28,7 +28,7 @@ pub struct VerifyArgs {
     /// Run folders, or sweep folders with cells/ID/
     #[arg(value_name = "RUN_DIR", required = true)]
     dirs: Vec<PathBuf>,
-    /// Folder to search first for data sets, and for a base or adapter given as a path; the last parts of the paths must match
+    /// Folder to search first for data sets, and for a base or adapter given as a path, by the last parts of their paths
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Train each run again and compare

@@ -337,7 +337,10 @@ fn what_a_sweep_varies_is_no_key_to_set_and_its_faults_come_with_all_others() {
     let lab = Lab::new();
     let sets = ["sweep.mix=[0, 1]", "sweep.grid={}", "train.lr=-1"];
     let e = lab.refused(&fit_with(&sets));
-    assert_says(&e, &["--set sweep.mix=[0, 1]: the axes of a sweep have their own flags", "--mix R,R", "train.lr = -1"]);
+    assert_says(
+        &e,
+        &["--set sweep.mix=[0, 1]: the axes of a sweep have their own flags", "--mix R,R", "train.lr = -1"],
+    );
     assert_says(&e, &["--set sweep.grid={}: "]);
     let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
     lab.write(
@@ -371,11 +374,19 @@ fn a_run_that_is_read_cannot_be_told_how_to_train_and_changed_data_are_warned_of
         for set in sets {
             assert_says(
                 &e,
-                &[&format!("--set {set}: the run is trained, and trainer {command} cannot change its training"), table],
+                &[
+                    &format!(
+                        "--set {set}: the run is trained, and trainer {command} cannot change its training"
+                    ),
+                    table,
+                ],
             );
         }
         let e = lab.refused(&with_sets(&[command, "run"], &["data.narrow=measure.jsonl"]));
-        assert_says(&e, &["--set data.narrow: ", "measure.jsonl is not the file that the run was trained on"]);
+        assert_says(
+            &e,
+            &["--set data.narrow: ", "measure.jsonl is not the file that the run was trained on"],
+        );
         let e =
             lab.refused(&with_sets(&[command, "run"], &["data.narrow=['narrow.jsonl', 'measure.jsonl']"]));
         assert_says(&e, &["--set data.narrow: 2 files, but the run was trained on 1"]);

@@ -172,7 +172,7 @@ fn one_position_of_five_is_called_weak() {
     run_folder::write_readability(&run, &r);
     let text = table::text_table(&[Cell::read(&run).unwrap()]);
     let weak =
-        "The logit lens exceeds its own null at 1 of 5 positions. Chance alone does this in up to 25 % of runs.";
+        "The logit lens exceeds its own null at 1 of 5 positions. Chance alone does this in up to 25 % of";
     assert!(text.contains("readable by the logit lens\n") && text.contains(weak), "{text}");
     let page = html::page(&[Cell::read(&run).unwrap()]).unwrap();
     assert!(page.contains("1 of 5 positions passes, which is weak"));
@@ -782,9 +782,13 @@ fn grades_and_audits_are_shown() {
     let told = read_all(std::slice::from_ref(&run));
     let cells = told.unwrap_or_else(|e| panic!("{e}"));
     let page = html::page(&cells).unwrap();
-    for expected in
-        ["judge-7b", "93 % of the tokens got the same verdict", "alpha 0.70", "logit lens, difference", "0.25"]
-    {
+    for expected in [
+        "judge-7b",
+        "93 % of the tokens got the same verdict",
+        "alpha 0.70",
+        "logit lens, difference",
+        "0.25",
+    ] {
         assert!(page.contains(expected), "{expected} is missing");
     }
     fs::create_dir(run.join("audit")).unwrap();

@@ -373,8 +373,7 @@ fn runs_are_listed_compared_and_pruned_only_when_asked_to() {
         rows().any(|name| name == "loss_narrow_tuned") && !rows().any(|name| name == "delta_norm_p1"),
         "{main}"
     );
-    let further =
-        main.lines().find(|line| line.ends_with("more measures differ; --all shows them")).unwrap();
+    let further = main.lines().find(|line| line.ends_with("more measures differ; --all shows them")).unwrap();
     let further: usize = further.split(' ').next().unwrap().parse().unwrap();
     assert!(further > 5 && further < measures.len(), "{further} of {}: {main}", measures.len());
     assert!(main.lines().count() < 25 && main.contains("measures are the same"), "{main}");

@@ -178,7 +178,11 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     let found_wrong = || {
         let ran = lab.run(&["verify", "sweep"]);
         assert_eq!(ran.code, 1, "{}", ran.stdout);
-        assert!(ran.stderr.contains("sweep: claims.json differs from the claims of the runs"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("sweep: claims.json differs from the claims of the runs"),
+            "{}",
+            ran.stderr
+        );
         ran.stdout
     };
     lab.write("sweep/claims.json", &claims[..claims.len() / 2]);
