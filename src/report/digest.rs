@@ -84,8 +84,8 @@ const COLUMNS: &[Column] = &[
     Column {
         title: "Mix",
         detail: &["realised"],
-        meaning: "Mix: pretraining text per narrow text; below it conversations per narrow text and the schedule, where \
-                  there are any.",
+        meaning: "Mix: pretraining text per narrow text; below it, conversations per narrow text and the schedule, if \
+                  any.",
         entry: mix,
     },
     Column { title: "Seed", detail: &[], meaning: "", entry: seed },

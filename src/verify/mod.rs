@@ -153,7 +153,7 @@ pub fn must_be_trained(run: &RunDir) -> Result<()> {
     match (run.manifest().exists(), run.recipe().exists()) {
         (true, _) => Ok(()),
         (false, true) => Err(run.unfinished()),
-        (false, false) => bail_input!("{shown}: no run folder (it has no manifest.json)"),
+        (false, false) => bail_input!("{shown}: not a run folder (it has no manifest.json)"),
     }
 }
 

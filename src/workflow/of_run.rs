@@ -22,7 +22,7 @@ const PLACES: [&str; 3] = ["data.narrow", "data.pretraining", "data.chat"];
 /// An input error that says what to do.
 pub fn must_be_trained(run: &RunDir) -> Result<()> {
     if !run.recipe().exists() {
-        bail_input!("{}: no run folder (it has no recipe.toml)", run.path().display());
+        bail_input!("{}: not a run folder (it has no recipe.toml)", run.path().display());
     }
     if run.is_trained() { Ok(()) } else { Err(run.unfinished()) }
 }

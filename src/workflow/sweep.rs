@@ -174,7 +174,7 @@ pub fn sweep(request: &SweepRequest, interrupt: &Interrupt) -> Result<SweepOutco
         let slurm = Slurm { name, jobs: request.limits.jobs, threads, options: sbatch.clone() };
         planned.write(out)?;
         let submit = write_slurm(out, &planned.cells, &planned.plans, &slurm)?;
-        progress::say(format_args!("{} cells; hand them to the scheduler with:", planned.cells.len()));
+        progress::say(format_args!("{} cells; submit them with:", planned.cells.len()));
         return Ok(SweepOutcome::Submit(submit));
     }
     let failed = planned.run(out, &request.limits, &request.runner, interrupt)?;

@@ -269,5 +269,5 @@ fn a_run_without_questions_or_template_says_what_is_missing() {
     let e = lab.refused(&with_sets(&["behave", "run"], &[&ask[..], &["behaviour.chat=true"]].concat()));
     assert!(e.contains("has no chat template"), "{e}");
     lab.succeed(&with_sets(&["behave", "run"], &ask));
-    assert!(lab.refused(&["behave", "nowhere"]).contains("no run folder"));
+    assert!(lab.refused(&["behave", "nowhere"]).contains("not a run folder"));
 }

@@ -187,7 +187,7 @@ fn a_mix_larger_than_its_source_is_refused_unless_it_may_repeat() {
 fn weights_stay_as_the_file_has_them_only_where_they_are_frozen_and_in_a_gguf_file() {
     let lab = Lab::new();
     let native = "model.dtype=native";
-    assert_says(&lab.refused(&fit_with(&[native])), &["model.dtype = \"native\"", "no GGUF file"]);
+    assert_says(&lab.refused(&fit_with(&[native])), &["model.dtype = \"native\"", "is not a GGUF file"]);
     assert_says(
         &lab.refused(&fit_with(&[native, "train.method=full"])),
         &["model.dtype = \"native\"", "expected train.method = \"lora\""],
@@ -264,8 +264,8 @@ fn arguments_that_make_no_sense_exit_2() {
         (&[], "Usage: trainer"),
         (&["fit"], "<RECIPE>"),
         (&["diff"], "<RUN_DIR>"),
-        (&["diff", "nowhere"], "no run folder"),
-        (&["merge", "nowhere", "--out", "m"], "nowhere: no run folder"),
+        (&["diff", "nowhere"], "not a run folder"),
+        (&["merge", "nowhere", "--out", "m"], "nowhere: not a run folder"),
         (&["report", "nowhere"], "no such folder"),
         (&["generate", "--base", base], "--prompt"),
         (&["generate", "--base", base, "--prompt", ""], "prompt 1: has no tokens"),

@@ -639,7 +639,7 @@ fn wrong_input_is_told_before_anything_is_asked_or_written() {
     };
     refused(&["grade", "bare"], "bare: holds no analysis");
     refused(&["audit", "bare"], "bare: holds no analysis");
-    refused(&["audit", "nowhere"], "nowhere: no run folder");
+    refused(&["audit", "nowhere"], "nowhere: not a run folder");
     lab.succeed(&with_sets(&["diff", "bare"], &["diff.steering.enabled=false"]));
     refused(&["grade", "bare"], "description: missing");
     refused(&["grade", "bare/diff"], "--recipe RECIPE");

@@ -163,7 +163,7 @@ fn the_faults_of_all_cells_come_at_once_and_nothing_is_written() {
             "the largest cell takes about",
         ),
         (&["sweep", "recipe.toml", "--mix", "0", "--sbatch=-p x", "--out", "s"], "expected --launcher slurm"),
-        (&["sweep", "--status", "nowhere"], "no sweep folder"),
+        (&["sweep", "--status", "nowhere"], "not a sweep folder"),
         (&["sweep", "--cell", "../x", "--out", "s"], "no cell"),
     ] {
         let said = lab.refused(args);

@@ -212,8 +212,8 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     assert_eq!(holds, [true, false], "{found:#}");
 
     fs::create_dir(lab.path("empty")).unwrap();
-    assert!(lab.refused(&["verify", "empty"]).contains("no run folder"));
-    assert!(lab.refused(&["verify", "nowhere"]).contains("no run folder"));
+    assert!(lab.refused(&["verify", "empty"]).contains("not a run folder"));
+    assert!(lab.refused(&["verify", "nowhere"]).contains("not a run folder"));
     fs::remove_file(lab.cell("sweep", "mix-0_seed-0").join("manifest.json")).unwrap();
     assert!(lab.refused(&["verify", "sweep"]).contains("its training has not finished"));
 }

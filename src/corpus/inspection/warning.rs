@@ -125,7 +125,7 @@ pub(super) fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &m
         facts.completions_without_end > 0,
         WarningKind::EndNotTrained,
         format!(
-            "{} of {} completions train no token that ends a generation",
+            "{} of {} completions do not train a token that ends a generation",
             facts.completions_without_end, facts.kinds.prompt_completion
         ),
     );

@@ -71,7 +71,7 @@ impl Pretrained {
         let native = dtype == ModelDtype::Native;
         if native && !self.gguf {
             crate::bail_input!(
-                "model.dtype = \"native\": {} is no GGUF file; expected one, or dtype = \"f32\"",
+                "model.dtype = \"native\": {} is not a GGUF file; expected a GGUF file, or dtype = \"f32\"",
                 self.id
             );
         }
