@@ -255,7 +255,7 @@ fn numbers(r: &Readability) -> Markup {
         div.scroll role="region" tabindex="0" aria-label="Size of the difference by position" {
             table {
                 caption { span { "Size of the mean difference. η is the mean norm of the tuned model’s residual \
-                                  stream; Cosine: to the mean of the other positions from 1 on. Constant: the share \
+                                  stream. Cosine: to the mean of the other positions from 1 on. Constant: the share \
                                   of the squared difference that is the same for all texts. Directions: the effective \
                                   number of directions in which single texts differ." } }
                 thead { tr {
