@@ -1,9 +1,11 @@
 //! What long work says on stderr: a bar, a line; nothing with `-q`, more with `-v`.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI8, Ordering};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 /// −1 quiet, 0 normal, 1 verbose. Set once by the command line; results never depend on it.
 static LEVEL: AtomicI8 = AtomicI8::new(0);
@@ -45,14 +47,88 @@ pub fn hushed<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// A bar of `length` units; the message stands behind it.
+/// A bar of `length` units: what is done, how far, the time left, and a message. A log file gets a line now and then.
 pub fn bar(what: &str, length: u64) -> ProgressBar {
     if LEVEL.load(Ordering::Relaxed) < 0 {
         return ProgressBar::hidden();
     }
-    let template = format!("{what} {{bar:24}} {{pos}}/{{len}} {{elapsed}}<{{eta}} {{msg}}");
+    let is_terminal = std::io::stderr().is_terminal();
+    let drawn = if is_terminal { "{bar:24} " } else { "" };
+    let template = format!("{what} {drawn}{{pos}}/{{len}}, {{eta}} left {{msg}}");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style)
+    let target = match is_terminal {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::term_like_with_hz(Box::new(LogFile::default()), 1),
+    };
+    ProgressBar::with_draw_target(Some(length), target).with_style(style)
+}
+
+/// How often a log file gets a line of progress.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Stderr that is no terminal: the newest state of a bar, as a line every [`EVERY`].
+#[derive(Debug)]
+struct LogFile {
+    newest: Mutex<(String, Instant)>,
+}
+
+impl Default for LogFile {
+    fn default() -> Self {
+        Self { newest: Mutex::new((String::new(), Instant::now())) }
+    }
+}
+
+impl LogFile {
+    fn keep(&self, text: &str) {
+        if let (Ok(mut newest), false) = (self.newest.lock(), text.trim().is_empty()) {
+            newest.0 = text.trim().into();
+        }
+    }
+}
+
+impl TermLike for LogFile {
+    fn width(&self) -> u16 {
+        u16::MAX
+    }
+
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.keep(text);
+        Ok(())
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.keep(text);
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let Ok(mut newest) = self.newest.lock() else { return Ok(()) };
+        if newest.1.elapsed() >= EVERY && !newest.0.is_empty() {
+            alert(&newest.0);
+            *newest = (String::new(), Instant::now());
+        }
+        Ok(())
+    }
 }
 
 /// The option that gives another process of this program the same level.

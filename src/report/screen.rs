@@ -8,10 +8,11 @@ use anstyle::{AnsiColor, Style};
 
 use super::meets_null::mix;
 use super::number::{ABSENT, fixed, p_value, signed};
+use super::table::tokens;
 use super::text_bar::{text_bar, text_level};
 use super::verdict::{by_mix, shares_of_states};
 use super::visible::one_line;
-use crate::claims::across::SettingClaims;
+use crate::claims::across::{MixGroup, SettingClaims};
 use crate::claims::dose::Dose;
 use crate::claims::trace::trace_measures;
 use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict, VerdictState};
@@ -31,6 +32,8 @@ const UNSURE: Style = AnsiColor::Yellow.on_default();
 const NAME: usize = 20;
 /// Width of the bar of a reader.
 const BAR: usize = 10;
+/// Most lines of decoded tokens.
+const TOKENS: usize = 14;
 /// Most mix ratios that get a bar each; more get a column each.
 const BARS: usize = 4;
 /// Most mix ratios that fit.
@@ -54,10 +57,10 @@ pub fn of_run(run: &ClaimedRun) -> String {
     };
     let mut lines = headline(&name, &verdict.headline);
     if verdict.readers.is_empty() {
-        lines.extend(wrapped(
-            "Without data.narrow, no measure knows which words are about the finetuning.",
-            "  ",
-        ));
+        let why =
+            "Without data.narrow, no measure knows which words are about the finetuning. Judge the tokens:";
+        lines.extend(wrapped(why, "  "));
+        lines.extend(tokens(run).iter().flat_map(|text| short_wrapped(text)).take(TOKENS));
     } else {
         lines.push(String::new());
         lines.extend(readers(verdict));
@@ -80,7 +83,11 @@ pub fn of_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> String {
     }
     let settings = &across.settings;
     let kinds = if settings.len() > 1 { format!(" in {} settings", settings.len()) } else { String::new() };
-    let mut lines = headline(&format!("{} runs{kinds}", runs.len()), &shares_of_states(&across.counts));
+    let words = match across.counts.verdicts.as_slice() {
+        [all] if all.runs == runs.len() => all.state.words().to_string(),
+        _ => shares_of_states(&across.counts),
+    };
+    let mut lines = headline(&format!("{} runs{kinds}", runs.len()), &words);
     // Each setting has its verdicts, and as much of its plot as there is room for.
     let mut said: Vec<(Vec<String>, Vec<String>)> = settings
         .iter()
@@ -127,9 +134,8 @@ fn headline(name: &str, words: &str) -> Vec<String> {
         lines.truncate(3);
         lines[2].push('…');
     }
-    if let Some(first) = lines.first_mut() {
-        let (start, rest) = first.split_at(name.len() + 1);
-        *first = format!("{BOLD}{start}{BOLD:#}{rest}");
+    if let Some((start, rest)) = lines.first().and_then(|first| first.split_once(": ")) {
+        lines[0] = format!("{BOLD}{start}:{BOLD:#} {rest}");
     }
     lines
 }
@@ -150,7 +156,7 @@ fn reader(claim: &ReaderClaim) -> String {
     let name = one_line(&format!("{}{star}", short(&claim.name)), NAME);
     let bound = claim.floor.as_ref().map(|floor| floor.bound);
     let ends =
-        claim.interval.map_or_else(absent, |[low, high]| format!("{}–{}", fixed(low, 2), fixed(high, 2)));
+        claim.interval.map_or_else(absent, |[low, high]| format!("[{}, {}]", fixed(low, 2), fixed(high, 2)));
     let null = match (claim.exceeds_own_null, claim.own_null_p) {
         (Some(_), Some(p)) => p_value(p).trim_start_matches("= ").replace("< ", "<"),
         (Some(true), None) => "above".into(),
@@ -228,8 +234,21 @@ fn verdicts(setting: &SettingClaims, runs: &[ClaimedRun]) -> Vec<String> {
     if !sentences.is_empty() {
         return sentences.iter().flat_map(|sentence| short_wrapped(sentence)).collect();
     }
-    // Without runs at mix 0 that have a floor: what holds of how many runs.
-    let of_group = |group: &crate::claims::across::MixGroup| {
+    let said = counted_verdicts(setting, runs);
+    match said.as_slice() {
+        [(_, first), rest @ ..] if !rest.is_empty() && rest.iter().all(|(_, words)| words == first) => {
+            short_wrapped(&format!("At every mix: {first}."))
+        }
+        _ => said
+            .iter()
+            .flat_map(|(ratio, words)| short_wrapped(&format!("Mix {}: {words}.", mix(*ratio))))
+            .collect(),
+    }
+}
+
+/// What holds of how many runs of each mix ratio, where no run at mix 0 has a floor.
+fn counted_verdicts(setting: &SettingClaims, runs: &[ClaimedRun]) -> Vec<(f64, String)> {
+    let of_group = |group: &MixGroup| {
         let those = runs.iter().filter(|run| group.runs.contains(&run.id));
         let found: Vec<&Verdict> = those.filter_map(|run| run.claims.verdict.as_ref()).collect();
         let words = match found.as_slice() {
@@ -245,9 +264,9 @@ fn verdicts(setting: &SettingClaims, runs: &[ClaimedRun]) -> Vec<String> {
                 counted.map(|(n, words)| format!("{n} {words}")).collect::<Vec<_>>().join(", ")
             }
         };
-        short_wrapped(&format!("Mix {}: {words}.", mix(group.mix)))
+        (group.mix, words)
     };
-    setting.groups.iter().flat_map(of_group).collect()
+    setting.groups.iter().map(of_group).collect()
 }
 
 /// A sentence on two lines at most.
@@ -274,9 +293,11 @@ fn plot(setting: &SettingClaims) -> Vec<String> {
         return rows;
     }
     let width = column(ratios.len());
-    let mut heading = format!("  {:NAME$}", "");
+    // A narrow column has no room for the word.
+    let (first, each) = if ratios.len() <= BARS { ("", "mix ") } else { ("mix", "") };
+    let mut heading = format!("  {first:NAME$}");
     for ratio in &ratios {
-        heading.push_str(&format!(" {:<width$}", format!("mix {}", mix(*ratio))));
+        heading.push_str(&format!(" {:<width$}", format!("{each}{}", mix(*ratio))));
     }
     let legend = match setting.remaining.is_empty() {
         true => Vec::new(),
@@ -286,7 +307,8 @@ fn plot(setting: &SettingClaims) -> Vec<String> {
         )),
     };
     let heading = dimmed(vec![heading.trim_end().to_string()]);
-    heading.into_iter().chain(rows).chain(legend).collect()
+    let gap = std::iter::once(String::new());
+    gap.chain(heading).chain(rows).chain(legend).collect()
 }
 
 fn dimmed(lines: Vec<String>) -> Vec<String> {

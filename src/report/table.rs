@@ -154,7 +154,7 @@ fn lines(first: String, rest: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 /// What the difference of a run decodes to.
-fn tokens(run: &ClaimedRun) -> Vec<String> {
+pub(super) fn tokens(run: &ClaimedRun) -> Vec<String> {
     let mut out = Vec::new();
     for m in run.readability.iter().flat_map(Decoding::all) {
         for i in m.shown() {

@@ -232,24 +232,26 @@ impl Manifest {
 
     /// A line that says how it went.
     pub fn outcome(&self) -> String {
-        let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
         let (b, t) = (&self.losses.base, &self.losses.tuned);
-        let chat = match (b.chat, t.chat) {
-            (None, None) => String::new(),
-            (base, tuned) => format!(", chat {} -> {}", shown(base), shown(tuned)),
+        let pools = [
+            ("narrow", b.narrow, t.narrow),
+            ("pretraining", b.pretraining, t.pretraining),
+            ("chat", b.chat, t.chat),
+        ];
+        let loss = |(name, base, tuned): &(&str, Option<f64>, Option<f64>)| {
+            let (base, tuned) = ((*base)?, (*tuned)?);
+            Some(format!("{name} {base:.3} → {tuned:.3}"))
+        };
+        let losses: Vec<String> = pools.iter().filter_map(loss).collect();
+        let losses = match losses.is_empty() {
+            true => "no document was held out".into(),
+            false => format!("held-out loss in nats per token: {}", losses.join(", ")),
         };
         let readings = self.trace_s.map_or(String::new(), |s| {
             let share = 100.0 * s / (self.elapsed_s + s);
-            format!(", {s:.0} s of readings in addition ({share:.0} % of the total)")
+            format!(", {s:.0} s for readings while training ({share:.0} % of both)")
         });
-        format!(
-            "held-out loss in nats a token: narrow {} -> {}, pretraining {} -> {}{chat}; {:.0} s of training{readings}",
-            shown(b.narrow),
-            shown(t.narrow),
-            shown(b.pretraining),
-            shown(t.pretraining),
-            self.elapsed_s
-        )
+        format!("{losses}; training took {:.0} s{readings}", self.elapsed_s)
     }
 }
 

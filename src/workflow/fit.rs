@@ -45,6 +45,7 @@ pub fn fit(request: &FitRequest, interrupt: &Interrupt) -> Result<RunDir> {
     }
     let run = RunDir::new(request.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name)));
     fit_into(recipe, &run, request.resume, interrupt)?;
+    progress::say(format_args!("To read the trace, run: trainer diff {}", run.path().display()));
     Ok(run)
 }
 
@@ -92,6 +93,6 @@ pub fn fit_into(recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrup
         run.must_be_new()?; // another process may have begun in the meantime
     }
     let manifest = training.run(run, resume, interrupt, &mut monitor)?;
-    progress::say(format_args!("{}\n{}", run.path().display(), manifest.outcome()));
+    progress::say(format_args!("{}: {}", run.path().display(), manifest.outcome()));
     Ok(())
 }

@@ -31,6 +31,7 @@ mod regressions;
 mod report;
 mod report_browser;
 #[cfg(unix)]
+mod screen;
 mod slurm;
 mod sources;
 mod sweep;
