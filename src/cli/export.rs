@@ -14,10 +14,10 @@ use crate::workflow::{self, ExportRequest};
   trainer export runs/cake --out toolkit
   trainer export runs/sweep/cells/* --out toolkit --family SDF
 
-Copy DIR/configs into the toolkit, then run: python main.py organism=NAME model=MODEL organism_variant=VARIANT.
-A run without mixing is the variant `default` (`full` for full finetuning), a run with mix 0.5 is `mix1-0p5`. Adapters
-stay in their folders. A base that is not a Hugging Face model (a .gguf file, an alias) is written to DIR/models, the
-narrow data to DIR/data.")]
+Copy DIR/configs over the configs of the toolkit, then run: python main.py organism=NAME model=MODEL
+organism_variant=VARIANT. A run without mixing is the variant `default` (`full` for full finetuning), a run with mix 0.5
+is `mix1-0p5`. Adapters stay in their folders. A base that is not a Hugging Face model (a .gguf file, an alias) is written
+to DIR/models, the narrow data to DIR/data.")]
 pub struct ExportArgs {
     /// Run folders of `trainer fit`: variants of one organism on one base
     #[arg(value_name = "RUN_DIR", required = true)]
