@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::common::lab::Ran;
 
 /// How long an example may run. Arguments are parsed at once; the rest of the work is not looked at.
-const LONGEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// In every error of the parser of arguments, and in no other.
 const OF_THE_PARSER: &str = "try '--help'";
