@@ -153,7 +153,7 @@ fn summary(out: &mut String, inspection: &Inspection) -> std::fmt::Result {
             inspection.mixed_in_by_tenth.iter().map(|share| format!("{share:.2}")).collect();
         writeln!(
             out,
-            "schedule     {}: share of what is mixed in by tenth of the run {}",
+            "schedule     {}: share of mixed-in text by tenth of the run {}",
             mix.schedule.name(),
             shares.join(" ")
         )?;
@@ -181,7 +181,7 @@ fn summary(out: &mut String, inspection: &Inspection) -> std::fmt::Result {
         )?;
     }
     let (tokens, counted) = inspection.tokens();
-    writeln!(out, "loss         {} of the {tokens} tokens drawn count", percent(counted, tokens))?;
+    writeln!(out, "loss         {} of the {tokens} drawn tokens count", percent(counted, tokens))?;
 
     let t = &inspection.tokenizer;
     let name = |named: &Option<Named>| named.as_ref().map_or("none".into(), shown);

@@ -46,8 +46,8 @@ pub(super) fn section(runs: &[PageRun]) -> Option<Markup> {
             h2 #texts { "Generated text" }
             p.note {
                 "Text of the finetuned model on neutral prompts, with the mean difference of one position added to \
-                 its residual stream (steered) and without (plain). Where they exist, texts of the base and texts \
-                 with random directions added. Words of the narrow vocabulary are " mark { "underlined" } "."
+                 its residual stream (steered) and without (plain). Texts of the base, and texts with random \
+                 directions added, are shown where they exist. Words of the narrow vocabulary are " mark { "underlined" } "."
             }
             // Without scripts there is nothing to filter with, so the form stays hidden.
             form.filter hidden aria-label="Filter generated text" {
