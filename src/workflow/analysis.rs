@@ -8,12 +8,15 @@ use super::pair::Pair;
 use super::resolve::{Purpose, resolve};
 use super::texts::AnalysisTexts;
 use crate::bail_input;
+use crate::corpus::measured::MeasuredText;
 use crate::diff::embedder::Embedder;
 use crate::diff::floor_file::FloorReading;
 use crate::diff::hashes::Hashes;
 use crate::diff::{Analysis, Inputs, registry};
 use crate::interrupt::Interrupt;
 use crate::model::load::alias;
+use crate::model::load::source::Pretrained;
+use crate::progress;
 use crate::recipe::{DataSection, Recipe, ResolvedRecipe};
 use crate::sha256::sha256_file;
 
@@ -54,6 +57,19 @@ impl AnalysisSetup {
             false => None,
         };
         Ok(Self { recipe, texts_sha256, texts, embedder })
+    }
+
+    /// Refuses unrelated text that the base cannot be measured on, and warns of special tokens that are typed in it.
+    ///
+    /// # Errors
+    /// An [`crate::error::InputError`] with every text that does not fit.
+    pub fn check_text(&self, base: &Pretrained) -> Result<()> {
+        let measured = MeasuredText::of(&self.recipe, base)?;
+        measured.refuse()?;
+        for typed in &measured.typed_specials {
+            progress::say(format_args!("warning: diff.text: {}", typed.text()));
+        }
+        Ok(())
     }
 
     /// What an analysis of a pair is given. `name` is the tuned model in the record.

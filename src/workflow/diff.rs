@@ -11,7 +11,6 @@ use super::pair::Pair;
 use crate::atomic::check_writable;
 use crate::bail_input;
 use crate::claims::{self, ClaimedRun};
-use crate::corpus::measured::MeasuredText;
 use crate::diff::Inputs;
 use crate::diff::floor_file::{self, FloorFile, tuned_hash};
 use crate::diff::store::must_be_new;
@@ -158,11 +157,7 @@ fn read_pair(
         }
         None => Pair::load(&setup.recipe, compared.tuned, interrupt)?,
     };
-    let measured = MeasuredText::of(&setup.recipe, &pair.pretrained)?;
-    measured.refuse()?;
-    for typed in &measured.typed_specials {
-        progress::say(format_args!("warning: diff.text: {}", typed.text()));
-    }
+    setup.check_text(&pair.pretrained)?;
     let inputs = Inputs {
         reference_name: reference.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         ..setup.inputs(&pair, compared.name)?

@@ -73,6 +73,7 @@ pub fn floor(request: &FloorRequest, interrupt: &Interrupt) -> Result<MadeFloor>
     let tuned = run.tuned().0.to_string_lossy().into_owned();
     let (mut file, own_hash) = {
         let pair = load(&tuned)?;
+        setup.check_text(&pair.pretrained)?;
         let inputs = setup.inputs(&pair, "adapter")?;
         // As the whole analysis says it, whatever is left out here.
         let read = setup.floor_reading(&crate::diff::Inputs { settings: &settings, ..inputs })?;

@@ -17,6 +17,7 @@ mod datasets;
 mod diffing;
 mod floor;
 mod grading;
+mod guide;
 mod help;
 mod inspect;
 mod library;
