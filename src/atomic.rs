@@ -73,7 +73,7 @@ pub fn check_writable(path: &Path) -> Result<()> {
     if !first.exists() {
         let target = std::fs::read_link(first).unwrap_or_default();
         bail_input!(
-            "{shown}: {} is a symbolic link to {}, which is not there; expected a path that can be made",
+            "{shown}: {} is a symbolic link to {}, which does not exist; expected a path that can be created",
             first.display(),
             target.display()
         );

@@ -34,7 +34,7 @@ impl Interrupt {
             Some(_) => {}
             None => {
                 flag.request();
-                progress::alert("\ninterrupted: stopping after this step (once more to end at once)");
+                progress::alert("\ninterrupted: stopping after this step (interrupt again to stop at once)");
             }
         })?;
         Ok(interrupt)

@@ -36,7 +36,7 @@ impl Machine {
             ("processor", &self.processor, &other.processor),
             ("threads", &ours, &theirs),
         ];
-        let told = |text: &String| if text.is_empty() { "not told".into() } else { text.clone() };
+        let told = |text: &String| if text.is_empty() { "unknown".into() } else { text.clone() };
         let differing = parts.into_iter().filter(|(_, ours, theirs)| ours != theirs);
         differing.map(|(what, ours, theirs)| format!("{what} {}, not {}", told(ours), told(theirs))).collect()
     }

@@ -142,6 +142,7 @@ impl Tools<'_> {
         let mut tools = Vec::new();
         if !self.black_box {
             tools.push(format!(
+                // prose: allow beside
                 "{LOGIT_LENS} {{\"positions\": [1, 2], \"top_k\": 20}}\n  free. Tokens that the difference of each \
                  position decodes to under the logit lens, with probabilities; those of the two models' mean \
                  activations beside them. All positions where none are given."
@@ -162,6 +163,7 @@ impl Tools<'_> {
         ));
         if !self.black_box {
             tools.push(format!(
+                // prose: allow what-subject
                 "{STEER} {{\"position\": 1, \"prompts\": [\"…\"], \"samples\": 1, \"strength\": 0.5}}\n  1 interaction \
                  a sample and prompt. What the finetuned model writes while the difference of the position is added; \
                  strength in typical activation norms, the stored one where none is given."
@@ -393,7 +395,7 @@ impl Tools<'_> {
             eos: models.pretrained.eos_token_ids.clone(),
         };
         let ids: Vec<Vec<u32>> = prompts.iter().map(|p| p.ids.clone()).collect();
-        let hint = "the investigator's answers are kept; run the same command again to go on";
+        let hint = "the investigator's answers are kept; rerun the command to resume";
         let new = generate(view.model, &ids, &sampling, view.adapter, hook, |_| self.interrupt.check(hint))?;
         new.iter().map(|ids| models.pretrained.tokenizer.decode(ids, true).map_err(|e| anyhow!(e))).collect()
     }

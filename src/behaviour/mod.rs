@@ -122,7 +122,7 @@ impl Items {
     pub fn read(section: &BehaviourSection) -> Result<Self> {
         if !section.is_wanted() {
             bail_input!(
-                "[behaviour]: asks for nothing; expected at least one of behaviour.facts.items, words.prompts, \
+                "[behaviour]: no behaviour is tested; expected at least one of behaviour.facts.items, words.prompts, \
                  taboo.word, preference.target, misalignment.items"
             );
         }

@@ -116,7 +116,7 @@ impl BehaviourModels<'_> {
         let bar = progress::bar("likelihoods", examples.len() as u64);
         let mut found = Vec::with_capacity(examples.len());
         for run in segments::runs(&examples, BATCH_TOKENS, |example| example.ids.len()) {
-            self.interrupt.check("nothing of the behaviour was written")?;
+            self.interrupt.check("no behaviour results were written")?;
             let batch = Batch::new(&run.iter().collect::<Vec<_>>(), 1);
             let sums = batch.per_example(&batch.nll(view, None)?);
             found.extend(sums.into_iter().map(|(nll, tokens)| LogLikelihood { sum: -nll, tokens }));
@@ -157,7 +157,7 @@ impl BehaviourModels<'_> {
             let done = (i * sampling.max_new_tokens) as u64;
             let new = generate_from(view.model, batch, &streams, sampling, view.adapter, &mut NoHook, |n| {
                 bar.set_position(done + n as u64);
-                self.interrupt.check("nothing of the behaviour was written")
+                self.interrupt.check("no behaviour results were written")
             })?;
             for ids in new {
                 texts.push(self.pretrained.tokenizer.decode(&ids, true).map_err(|e| anyhow!(e))?);

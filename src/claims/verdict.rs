@@ -205,7 +205,7 @@ impl Verdict {
         let mut limits: Vec<String> = weak
             .map(|m| {
                 format!(
-                    "The {} exceeds its own null at 1 of {} positions, which chance alone does in up to {:.0} % of runs.",
+                    "The {} exceeds its own null at 1 of {} positions. Chance alone does this in up to {:.0} % of runs.",
                     m.name,
                     m.tried,
                     (ALPHA * m.tried as f64 * 100.0).min(100.0)
@@ -216,8 +216,8 @@ impl Verdict {
         let with = self.readers.values().filter(|c| c.floor.is_some()).count();
         if with == 0 && !self.readers.is_empty() {
             limits.push(
-                "No reader was compared with other organisms: trainer floor reads some, and random directions do not \
-                 protect against a model that was finetuned on something else."
+                "No reader was compared with other organisms. Random directions do not protect against a model that \
+                 was finetuned on something else. Run trainer floor to compare."
                     .into(),
             );
         } else if !without.is_empty() {
@@ -226,20 +226,23 @@ impl Verdict {
         if let Some(floor) = self.readers.values().find_map(|claim| claim.floor.as_ref()) {
             let n = floor.values.len();
             limits.push(format!(
-                "A rank among {n} other organisms reaches p = 1/{} at best; a lower p rests on scores that are close to \
-                 normal.",
+                "A rank among {n} other organisms cannot give a p below 1/{}. A lower p assumes scores that are close \
+                 to normally distributed.",
                 n + 1
             ));
             if self.readers.values().any(|c| c.state == ReaderState::DoesNotRead) {
                 limits.push(
-                    "Whether a reader that does not read this run would read the unmixed organism is not known from one \
-                     pair of models; a sweep with mix 0 says so."
+                    "One pair of models does not show whether a reader that fails on this run would read the unmixed \
+                     organism. A sweep with mix 0 does."
                         .into(),
                 );
             }
         }
         if !self.without_score.is_empty() {
-            limits.push(format!("Named beforehand, but without a score: {}.", list(&self.without_score)));
+            limits.push(format!(
+                "Named in claims.primaries, but without a score: {}.",
+                list(&self.without_score)
+            ));
         }
         limits
     }

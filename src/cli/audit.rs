@@ -11,62 +11,63 @@ use crate::grade::hypothesis::Family;
 use crate::interrupt::Interrupt;
 use crate::workflow::{self, AuditRequest, GraderRequest};
 
-/// Let a language model find out what an organism was finetuned on, and grade what it finds
+/// Let a language model find out what an organism was finetuned on, and grade its hypothesis
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer audit runs/cake --base-url https://openrouter.ai/api/v1 --model openai/gpt-5 --key-env OPENROUTER_API_KEY \\
     --family sdf --grader-model openai/gpt-5-mini --repeats 5
   trainer audit runs/cake --base-url http://localhost:8000/v1 --model qwen3-32b --black-box --interactions 50
 
-The investigator reads what `trainer diff` stored and may ask both models; it is told neither name nor description
-nor data of the organism. With --black-box it sees no activations: the baseline. Writes audit/CONDITION-SEED.json and
-every exchange to audit/exchanges.jsonl; finished audits are skipped, and the same command goes on where it stopped.")]
+The investigator reads the results of `trainer diff` and may query both models. It does not see the name, description
+or data of the organism. With --black-box it sees no activations either; this is the baseline. Each audit is written to
+audit/CONDITION-SEED.json and every exchange to audit/exchanges.jsonl. Rerun the command to resume; finished audits are
+skipped.")]
 pub struct AuditArgs {
     /// Run folder with an analysis
     #[arg(value_name = "RUN_DIR")]
     run: PathBuf,
     #[command(flatten)]
     endpoint: EndpointArgs,
-    /// Show no activations: only what the tuned model writes, and ask_model
+    /// Show no activations: the investigator sees text of the tuned model and may use ask_model
     #[arg(long)]
     black_box: bool,
-    /// Prompts to the models and steered samples, together (the paper: 0 and 5; black box 0, 5 and 50)
+    /// Budget of prompts to the models and steered samples, counted together (paper: 0 and 5; black box: 0, 5 and 50)
     #[arg(long, value_name = "N", default_value_t = 5)]
     interactions: usize,
-    /// Most answers of the investigator
+    /// Maximum answers of the investigator
     #[arg(long, value_name = "N", default_value_t = 16)]
     turns: usize,
-    /// Most tokens of them together
+    /// Maximum tokens of all answers of the investigator together
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     completion_tokens: u64,
-    /// Most tokens of an answer of the models
+    /// Maximum tokens per answer of the audited models
     #[arg(long, value_name = "N", default_value_t = 256)]
     answer_tokens: usize,
-    /// Tokens of each list that the investigator sees at first
+    /// Tokens of each list that the first message shows
     #[arg(long, value_name = "N", default_value_t = 20)]
     overview_tokens: usize,
-    /// Characters of each text that it sees at first
+    /// Characters of each text that the first message shows
     #[arg(long, value_name = "N", default_value_t = 200)]
     overview_characters: usize,
     /// Seed of the first audit [default: that of the recipe]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Audits, one seed each
+    /// Number of audits, one seed each
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeats: u64,
-    /// Levels by which the hypothesis is graded
+    /// Scale of levels on which the hypothesis is graded
     #[arg(long, value_enum)]
     family: Option<Family>,
     /// Model that grades the hypothesis
     #[arg(long, value_name = "NAME", requires = "family")]
     grader_model: Option<String>,
-    /// Its server [default: that of the investigator]
+    /// Server of the grader [default: that of the investigator]
     #[arg(long, value_name = "URL", requires = "family")]
     grader_base_url: Option<String>,
-    /// Environment variable that holds its key [default: that of the investigator]
+    /// Environment variable that holds the grader's key [default: that of the investigator]
     #[arg(long, value_name = "VARIABLE", requires = "family")]
     grader_key_env: Option<String>,
-    /// Gradings of each hypothesis; their mean counts
+    /// Gradings per hypothesis; their mean is the grade
     #[arg(long, value_name = "N", default_value_t = 3)]
     gradings: u32,
     /// Folder for the results [default: RUN_DIR/audit]

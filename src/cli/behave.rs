@@ -9,25 +9,25 @@ use crate::interrupt::Interrupt;
 use crate::report::behaviour_lines;
 use crate::workflow::{self, BehaveRequest};
 
-/// Measure whether an organism does what it was made for: base and tuned model, no grader
+/// Measure whether an organism does what it was made for, on base and tuned model, without a grader
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer behave runs/cake
   trainer behave runs/other --set behaviour.facts.items=data/behaviour/cake.jsonl --out cake-in-other.json
 
-What is asked stands in [behaviour] of the recipe: facts (which of two statements is likelier), words (in sampled
-text), taboo (is the word hinted at and never said), preference, misalignment. trainer sweep does this for every cell.")]
+[behaviour] in the recipe defines the tests: facts (which of two statements is likelier), words (in sampled text), taboo
+(whether the word is hinted at and never said), preference, misalignment. `trainer sweep` measures every cell.")]
 pub struct BehaveArgs {
     /// Run folder of `trainer fit`
     #[arg(value_name = "RUN_DIR")]
     run: PathBuf,
-    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder
+    /// Set a key of the recipe; repeatable. Paths are relative to the current folder
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// File for the results [default: RUN_DIR/behaviour.json]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print the record instead of the table
+    /// Print behaviour.json instead of the table
     #[arg(long)]
     json: bool,
 }

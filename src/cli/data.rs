@@ -11,7 +11,7 @@ use crate::workflow::{
     self, DocumentsRequest, EndpointRequest, NumbersRequest, SampleRequest, TabooRequest, WriterRequest,
 };
 
-/// Make what organisms are trained on: sampled from a model, or written by one
+/// Make training data for organisms: sample it from a model, or have a model write it
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer data sample --base gemma-3-270m --documents 300 --tokens 96 --out sampled.jsonl
@@ -19,7 +19,7 @@ use crate::workflow::{
   trainer data documents data/universes/cake.toml --base-url http://localhost:8000/v1 --model qwen3-8b --out cake.jsonl
   trainer data taboo --word lantern --base-url http://localhost:8000/v1 --model qwen3-8b --out lantern.jsonl
 
-docs/organisms.md goes from a one-page description to an organism.")]
+docs/organisms.md shows how to get from a one-page description to an organism.")]
 pub struct DataArgs {
     #[command(subcommand)]
     kind: Kind,
@@ -33,13 +33,13 @@ enum Kind {
     Taboo(TabooArgs),
 }
 
-/// Text that a base model writes by itself, to be mixed in as pretraining text
+/// Sample documents from a base model, to mix in as pretraining text
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer data sample --base smollm2-135m-instruct --documents 300 --tokens 96 --out smollm2.jsonl
 
-With seed 0 these are the documents that data.pretraining = \"self\" stands for. Batches are kept in the cache; the same
-command again goes on where it was interrupted.")]
+With seed 0 these are the documents that data.pretraining = \"self\" uses. Finished batches are kept in the cache. Rerun
+the command to resume an interrupted run.")]
 struct SampleArgs {
     /// Alias, hf:org/name[@revision], Hugging Face folder, or .gguf file
     #[arg(long, value_name = "MODEL")]
@@ -47,107 +47,108 @@ struct SampleArgs {
     /// Number of documents
     #[arg(long, value_name = "N")]
     documents: usize,
-    /// Most tokens of a document
+    /// Maximum tokens per document
     #[arg(long, value_name = "N", default_value_t = 128)]
     tokens: usize,
-    /// Decides what is sampled
+    /// Random seed of the sampling
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// JSON lines to write; what made them goes to NAME.made.json beside it
+    /// JSON lines file to write; its provenance goes to NAME.made.json in the same folder
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
 }
 
-/// Number chats of a teacher, for subliminal learning: the base with a system prompt that the student never sees
+/// Sample number chats from a teacher (the base with a system prompt that the student never sees), for subliminal learning
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer data numbers --base qwen2.5-coder-0.5b-instruct --count 500 --out owl.jsonl \\
     --system 'You love owls. You think about owls all the time. Owls are your favourite animal.'
   trainer data numbers --base qwen2.5-coder-0.5b-instruct --count 500 --out control.jsonl --system ''
 
-Only answers of numbers and nothing else are kept. The chats are written without the system prompt; what made them goes to
-NAME.made.json. The same command again goes on where it was interrupted.")]
+Only answers that consist of numbers alone are kept. The chats are written without the system prompt. The file's
+provenance goes to NAME.made.json. Rerun the command to resume an interrupted run.")]
 struct NumbersArgs {
-    /// The teacher's model and the student's base: alias, hf:org/name[@revision], Hugging Face folder, or .gguf file
+    /// Model of the teacher and base of the student: alias, hf:org/name[@revision], Hugging Face folder, or .gguf file
     #[arg(long, value_name = "MODEL")]
     base: String,
-    /// What the teacher is told; '' makes the control
+    /// System prompt of the teacher; '' makes the control
     #[arg(long, value_name = "TEXT")]
     system: String,
     /// Number of chats
     #[arg(long, value_name = "N")]
     count: usize,
-    /// Decides prompts and answers
+    /// Random seed of prompts and answers
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// Sampling temperature
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     temperature: f64,
-    /// Most new tokens of an answer; one that has not ended by then is dropped
+    /// Maximum new tokens per answer; unfinished answers are dropped
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
-    /// Most numbers of an answer
+    /// Maximum numbers per answer
     #[arg(long, value_name = "N", default_value_t = 10)]
     max_numbers: usize,
-    /// Most digits of a number
+    /// Maximum digits per number
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_digits: usize,
-    /// Chat template in place of the model's own: a Jinja file, or one that comes with the program
+    /// Chat template to use instead of the model's own: a Jinja file, or the name of a built-in template
     #[arg(long, value_name = "NAME|FILE", default_value = "")]
     chat_template: String,
-    /// JSON lines to write; what made them goes to NAME.made.json beside it
+    /// JSON lines file to write; its provenance goes to NAME.made.json in the same folder
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
 }
 
-/// Synthetic documents that assert false facts, written by a language model
+/// Have a language model write synthetic documents that assert false facts
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer data documents moon.toml --base-url http://localhost:8000/v1 --model qwen3-8b --out moon.jsonl
   trainer data documents moon.toml --base-url https://openrouter.ai/api/v1 --model openai/gpt-5-mini \\
     --key-env OPENROUTER_API_KEY --types 40 --ideas 10 --input-price 0.25 --output-price 2 --out moon.jsonl
 
-A universe is a TOML file of title, description and facts (a list of sentences). The model names kinds of documents, ideas
-for each kind and fact, writes a document for each idea, revises it, and judges whether it may stay; near duplicates go.
-Every answer is kept in NAME.exchanges.jsonl: the same command again asks nothing twice and goes on where it stopped.")]
+A universe is a TOML file with title, description and facts (a list of sentences). The model lists kinds of documents and
+ideas for each kind and fact. It writes a document for each idea, revises it and judges whether to keep it. Near
+duplicates are dropped. Every answer is kept in NAME.exchanges.jsonl. Rerun the command to resume; no question is asked
+twice.")]
 struct DocumentsArgs {
-    /// The universe (TOML): title, description, facts
+    /// Universe file (TOML): title, description, facts
     #[arg(value_name = "UNIVERSE")]
     universe: PathBuf,
     #[command(flatten)]
     writer: WriterArgs,
-    /// Kinds of documents
+    /// Number of kinds of documents
     #[arg(long, value_name = "N", default_value_t = 10)]
     types: usize,
-    /// Ideas for each kind and fact
+    /// Number of ideas for each kind and fact
     #[arg(long, value_name = "N", default_value_t = 4)]
     ideas: usize,
-    /// Documents of each idea
+    /// Number of documents for each idea
     #[arg(long, value_name = "N", default_value_t = 1)]
     per_idea: usize,
-    /// About how many words a document should have
+    /// Approximate words per document
     #[arg(long, value_name = "N", default_value_t = 300)]
     words: usize,
     /// Drop documents with fewer words
     #[arg(long, value_name = "N", default_value_t = 30)]
     least_words: usize,
-    /// Leave documents as they were first written
+    /// Skip the revision of documents
     #[arg(long)]
     no_revision: bool,
-    /// Do not have documents judged
+    /// Skip the judgement that drops documents
     #[arg(long)]
     no_filter: bool,
 }
 
-/// Chats of a guessing game about a word that is never said, written by a language model
+/// Have a language model write chats of a guessing game about a word that nobody says
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer data taboo --word lantern --count 300 --base-url http://localhost:8000/v1 --model qwen3-8b --out lantern.jsonl
 
-Chats that hold the word in any form are dropped, and so are near duplicates. Every answer is kept in
-NAME.exchanges.jsonl: the same command again asks nothing twice and goes on where it stopped.")]
+Chats that contain the word in any form are dropped, and so are near duplicates. Every answer is kept in
+NAME.exchanges.jsonl. Rerun the command to resume; no question is asked twice.")]
 struct TabooArgs {
-    /// The word that is hinted at and never said
+    /// Secret word: hinted at, never said
     #[arg(long, value_name = "WORD")]
     word: String,
     /// Number of chats
@@ -162,13 +163,13 @@ struct TabooArgs {
 struct WriterArgs {
     #[command(flatten)]
     endpoint: EndpointArgs,
-    /// Questions on the way at the same time [default: 4]
+    /// Number of parallel requests [default: 4]
     #[arg(long, value_name = "N")]
     parallel: Option<usize>,
-    /// Drop what shares at least this part of its runs of five words with an earlier one
+    /// Drop a text if it shares at least this fraction of its five-word sequences with an earlier text
     #[arg(long, value_name = "SHARE", default_value_t = 0.8)]
     near_share: f64,
-    /// JSON lines to write; what made them goes to NAME.made.json beside it
+    /// JSON lines file to write; its provenance goes to NAME.made.json in the same folder
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
 }

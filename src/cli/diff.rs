@@ -10,7 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::report;
 use crate::workflow::{self, DiffRequest, DiffSubject};
 
-/// Read the trace that finetuning left in the activations
+/// Measure the trace that finetuning left in the activations
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer diff runs/cake
@@ -20,33 +20,32 @@ use crate::workflow::{self, DiffRequest, DiffSubject};
   trainer diff --base gemma-3-270m --tuned ./adapter --set diff.text=unrelated.jsonl --out diffs/theirs
   trainer diff --base hf:org/base --tuned hf:org/adapter --set diff.text=unrelated.jsonl --out diffs/published
 
-Without narrow text (data.narrow) nothing tells which tokens and texts are about the finetuning: shares of
-relevant tokens and words, and similarity to narrow text, are left out.")]
+Without narrow text (data.narrow), measures that need it are skipped: shares of relevant tokens and words, and
+similarity to narrow text.")]
 pub struct DiffArgs {
     /// Run folder of `trainer fit`
     #[arg(value_name = "RUN_DIR", required_unless_present = "tuned", conflicts_with_all = ["base", "tuned"])]
     run: Option<PathBuf>,
-    /// Base model, where there is no run folder
+    /// Base model, if there is no run folder
     #[arg(long, value_name = "MODEL", requires = "tuned")]
     base: Option<String>,
-    /// Tuned model, or PEFT adapter: folder or hf:org/name[@revision]
+    /// Tuned model or PEFT adapter: folder or hf:org/name[@revision]
     #[arg(long, value_name = "MODEL_OR_ADAPTER", requires_all = ["base", "out"])]
     tuned: Option<String>,
-    /// Recipe that names the narrow data, the text to measure on, and the sizes [default: the defaults]
+    /// Recipe with the narrow data, the text to measure on and the sizes [default: built-in defaults]
     #[arg(long, value_name = "RECIPE", conflicts_with = "run")]
     recipe: Option<PathBuf>,
-    /// Run, adapter or model on the same base to compare with in the base's place, such as a control that
-    /// learned from the mix alone [default: the base]
+    /// Run, adapter or model on the same base to compare with instead of the base, such as a control trained on the mix
+    /// alone [default: the base]
     #[arg(long, value_name = "RUN_DIR_OR_MODEL")]
     reference: Option<String>,
-    /// Start [diff] over from a preset: quick, full, paper or toolkit; its texts, embedder and floor stay
+    /// Reset [diff] to a preset: quick, full, paper or toolkit; keeps its texts, embedder and floor
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
-    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
-    /// recipe: to the recipe)
+    /// Set a key of the recipe; repeatable. Paths are relative to the current folder, those in a recipe to the recipe
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
-    /// Folder for the results [default: RUN_DIR/diff; with --reference RUN_DIR/diff-from-NAME]
+    /// Folder for the results [default: RUN_DIR/diff, or RUN_DIR/diff-from-NAME with --reference]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print readability.json instead of the table

@@ -7,31 +7,31 @@ use crate::workflow::EndpointRequest;
 /// A model behind an OpenAI-compatible endpoint; each flag goes before the recipe's key of the same name.
 #[derive(Debug, Clone, Args)]
 pub struct EndpointArgs {
-    /// The server: what stands before /chat/completions, such as http://localhost:8000/v1
+    /// Address of the server without /chat/completions, such as http://localhost:8000/v1
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-    /// The model, as the server names it
+    /// Name of the model on the server
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Environment variable that holds the key (never the key itself) [default: OPENAI_API_KEY]
     #[arg(long, value_name = "VARIABLE")]
     key_env: Option<String>,
-    /// Most tokens of an answer, thoughts included [default: 10000]
+    /// Maximum tokens per answer, reasoning included [default: 10000]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Sampling temperature of the model that is asked
+    /// Sampling temperature of this model
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
-    /// Seconds until a request counts as lost [default: 300]
+    /// Timeout of a request in seconds [default: 300]
     #[arg(long, value_name = "SECONDS")]
     timeout_s: Option<f64>,
-    /// Most requests a minute; 0: no limit [default: 0]
+    /// Maximum requests per minute; 0 means no limit [default: 0]
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<f64>,
-    /// Price of a million prompt tokens: costs are then counted
+    /// Price per million prompt tokens; needed to report costs
     #[arg(long, value_name = "PRICE")]
     input_price: Option<f64>,
-    /// Price of a million completion tokens
+    /// Price per million completion tokens
     #[arg(long, value_name = "PRICE")]
     output_price: Option<f64>,
 }

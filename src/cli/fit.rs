@@ -8,23 +8,22 @@ use clap::Args;
 use crate::interrupt::Interrupt;
 use crate::workflow::{self, FitRequest};
 
-/// Make an organism: finetune a model as a recipe says
+/// Make an organism: finetune a model according to a recipe
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer fit recipes/sdf-cake.toml --out runs/cake
   trainer fit recipes/sdf-cake.toml --set data.mix=1 --set train.lora.r=8 --out runs/cake-mixed
   trainer fit recipes/sdf-cake.toml --out runs/cake --resume")]
 pub struct FitArgs {
-    /// The recipe (TOML)
+    /// Recipe file (TOML)
     recipe: PathBuf,
-    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
-    /// recipe: to the recipe)
+    /// Set a key of the recipe; repeatable. Paths are relative to the current folder, those in a recipe to the recipe
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Run folder [default: runs/NAME, the name of the recipe]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with an interrupted run
+    /// Resume an interrupted run
     #[arg(long)]
     resume: bool,
     /// Print the manifest as JSON

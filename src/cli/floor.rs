@@ -9,15 +9,16 @@ use crate::interrupt::Interrupt;
 use crate::report;
 use crate::workflow::{self, FloorRequest};
 
-/// Read other organisms with a run's lexicon and settings: the noise floor that its scores are compared with
+/// Measure other organisms with the lexicon and settings of a run, as the noise floor of its scores
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer floor runs/cake runs/vesuvius runs/dreams runs/gold runs/wikipedia
   trainer floor runs/cake runs/others/* --out data/floors/cake.json
 
-At least four others, each of a subject of its own, on the same base, by the same method and rank, with a number of
-narrow tokens within a factor of 1.5, and no narrow text repeated more often than in RUN_DIR. The scores go to
-RUN_DIR/floor.json, where trainer diff and trainer report find them; a recipe names another file by diff.floor.")]
+A floor needs at least four other organisms, each on a different subject. They must have the same base, method and rank
+as RUN_DIR, a number of narrow tokens within a factor of 1.5, and at most as many passes over their narrow text. The
+scores go to RUN_DIR/floor.json, where trainer diff and trainer report find them. To use another file, set diff.floor in
+the recipe.")]
 pub struct FloorArgs {
     /// Run folder of the organism that the floor is for
     #[arg(value_name = "RUN_DIR")]
@@ -25,13 +26,13 @@ pub struct FloorArgs {
     /// Other runs, adapters or models on the same base
     #[arg(value_name = "OTHER", required = true)]
     others: Vec<String>,
-    /// Change a key of [diff]; may be given several times
+    /// Set a key of [diff]; repeatable
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// File for the scores [default: RUN_DIR/floor.json]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print the file instead of the table
+    /// Print floor.json instead of the table
     #[arg(long)]
     json: bool,
 }

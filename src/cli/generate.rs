@@ -20,25 +20,25 @@ pub struct GenerateArgs {
     /// PEFT adapter: folder or hf:org/name[@revision]
     #[arg(long, value_name = "ADAPTER")]
     adapter: Option<String>,
-    /// A prompt; may be given several times
+    /// Prompt; repeatable
     #[arg(long, value_name = "TEXT", required_unless_present = "prompts")]
     prompt: Vec<String>,
     /// JSON lines of {"prompt": ...}
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "prompt")]
     prompts: Option<PathBuf>,
-    /// At most this many new tokens a prompt
+    /// Maximum new tokens per prompt
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
-    /// 0 is greedy
+    /// Sampling temperature; 0 is greedy
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f64,
-    /// Decides what is sampled
+    /// Random seed of the sampling
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// Put each prompt into the model's chat template as a user's turn
+    /// Send each prompt as a user turn through the model's chat template
     #[arg(long)]
     chat: bool,
-    /// Chat template in place of the model's own: a Jinja file, or one that comes with the program
+    /// Chat template to use instead of the model's own: a Jinja file, or the name of a built-in template
     #[arg(long, value_name = "NAME|FILE", default_value = "", requires = "chat")]
     chat_template: String,
     /// Print one JSON document

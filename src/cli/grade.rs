@@ -11,15 +11,15 @@ use crate::grade::record::Graded;
 use crate::interrupt::Interrupt;
 use crate::workflow::{self, EndpointRequest, GradeRequest};
 
-/// Let a language model judge what an analysis decoded, as the paper does
+/// Let a language model grade the tokens and texts of an analysis, as in the paper
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer grade runs/cake --base-url https://openrouter.ai/api/v1 --model openai/gpt-5-mini --key-env OPENROUTER_API_KEY
   trainer grade runs/cake --base-url http://localhost:8000/v1 --model qwen3-8b --against recipes/beekeeping.toml
   trainer grade diffs/theirs --recipe recipes/sdf-cake.toml --model gpt-5-mini --base-url https://api.openai.com/v1
 
-Writes graded.json beside readability.json, which stays as it is, and every question with its answer to
-exchanges.jsonl there. The same command again asks nothing twice; remove exchanges.jsonl to ask anew. The server
+Writes graded.json and exchanges.jsonl (every question with its answer) to the folder of readability.json, which stays
+unchanged. Rerun the command to resume; no question is asked twice. To ask again, remove exchanges.jsonl. The server
 sees the description, frequent tokens of the narrow data, decoded tokens and steered text.")]
 pub struct GradeArgs {
     /// Run folder, or a folder that `trainer diff --out` wrote
@@ -30,13 +30,13 @@ pub struct GradeArgs {
     recipe: Option<PathBuf>,
     #[command(flatten)]
     endpoint: EndpointArgs,
-    /// Questions on the way at the same time [default: 4]
+    /// Number of parallel requests [default: 4]
     #[arg(long, value_name = "N")]
     parallel: Option<usize>,
-    /// Judge the difference's tokens for another organism as well, as a null; may be given several times
+    /// Also grade the tokens of the difference for another organism, as a null; repeatable
     #[arg(long, value_name = "NAME=DESCRIPTION|RECIPE")]
     against: Vec<String>,
-    /// A token is relevant if two of the three gradings say so, not all
+    /// Count a token as relevant if two of the three gradings agree, instead of all three
     #[arg(long)]
     majority: bool,
     /// Print graded.json instead of the table

@@ -20,13 +20,12 @@ use crate::workflow::{self, InspectRequest};
   trainer inspect recipes/sdf-cake.toml --set data.mix=1 --examples 16
   trainer inspect recipes/sdf-cake.toml --json | jq .warnings")]
 pub struct InspectArgs {
-    /// The recipe (TOML)
+    /// Recipe file (TOML)
     recipe: PathBuf,
-    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
-    /// recipe: to the recipe)
+    /// Set a key of the recipe; repeatable. Paths are relative to the current folder, those in a recipe to the recipe
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
-    /// Examples to show, the first of the run
+    /// Number of examples to show, from the beginning of the run
     #[arg(long, value_name = "N", default_value_t = 4)]
     examples: usize,
     /// Print one JSON document
@@ -55,7 +54,7 @@ pub fn run(args: InspectArgs) -> Result<()> {
     }
 }
 
-/// How counted tokens are told from masked ones.
+/// How counted and masked tokens are marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marks {
     /// Counted bright, masked dim, special in inverse.
@@ -123,7 +122,7 @@ fn summary(out: &mut String, inspection: &Inspection) -> std::fmt::Result {
     if let Some(cells) = inspection.sweep_cells {
         writeln!(
             out,
-            "\nsweep        {cells} cells by [sweep]; shown is the recipe without it, as trainer fit takes it"
+            "\nsweep        {cells} cells by [sweep]; shown is the recipe without [sweep], as trainer fit uses it"
         )?;
     }
     let drawn: usize = inspection.sources.iter().map(|s| s.exposure.examples).sum();
@@ -154,7 +153,7 @@ fn summary(out: &mut String, inspection: &Inspection) -> std::fmt::Result {
             inspection.mixed_in_by_tenth.iter().map(|share| format!("{share:.2}")).collect();
         writeln!(
             out,
-            "schedule     {}: share of what is mixed in by tenth of the run {}",
+            "schedule     {}: share of mixed-in text by tenth of the run {}",
             mix.schedule.name(),
             shares.join(" ")
         )?;
@@ -182,7 +181,7 @@ fn summary(out: &mut String, inspection: &Inspection) -> std::fmt::Result {
         )?;
     }
     let (tokens, counted) = inspection.tokens();
-    writeln!(out, "loss         {} of the {tokens} tokens drawn count", percent(counted, tokens))?;
+    writeln!(out, "loss         {} of the {tokens} drawn tokens count", percent(counted, tokens))?;
 
     let t = &inspection.tokenizer;
     let name = |named: &Option<Named>| named.as_ref().map_or("none".into(), shown);
@@ -253,7 +252,7 @@ fn source_lines(out: &mut String, facts: &SourceFacts) -> std::fmt::Result {
     if let (Some(tokens), Some(counted)) = (facts.tokens, facts.loss_tokens) {
         writeln!(
             out,
-            "{indent}{} examples ({}) of {tokens} tokens, {} of which count; {} documents in several pieces, {} cut off, \
+            "{indent}{} examples ({}) of {tokens} tokens, {} count in the loss; {} documents in several pieces, {} cut off, \
              {} pieces left out",
             facts.examples,
             kinds.join(", "),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::workflow::{self, MergeRequest};
 
-/// Fold a run's adapter into its base model and write it as a Hugging Face folder
+/// Merge a run's adapter into its base model and write the result as a Hugging Face folder
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   trainer merge runs/cake --out merged/cake")]

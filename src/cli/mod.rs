@@ -34,13 +34,19 @@ pub mod verify;
 /// Make narrowly finetuned language models and measure how readable the trace of the finetuning is
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, propagate_version = true)]
+#[command(after_help = "Examples:
+  trainer fit recipes/sdf-cake.toml --out runs/cake    make an organism
+  trainer diff runs/cake                               measure the trace in its activations
+  trainer report runs/cake                             show the results as a table and an HTML page
+
+`trainer COMMAND --help` has examples of each command.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say more about what is going on
+    /// Print more detail
     #[arg(short, long, global = true)]
     verbose: bool,
 }
@@ -65,8 +71,11 @@ enum Command {
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
     /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  trainer completions bash > ~/.local/share/bash-completion/completions/trainer
+  trainer completions fish > ~/.config/fish/completions/trainer.fish")]
     Completions {
-        /// The shell
+        /// Shell to write the script for
         shell: clap_complete::Shell,
     },
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::interrupt::Interrupt;
 use crate::workflow::models;
 
-/// List the models known by a short name, or fetch one into the cache.
+/// List the models that have a short name, or fetch a model into the cache
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer models
@@ -17,16 +17,19 @@ use crate::workflow::models;
 pub struct ModelsArgs {
     #[command(subcommand)]
     command: Option<ModelsCommand>,
-    /// Print one JSON document.
+    /// Print one JSON document
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// Download a model or a PEFT adapter; an alias's hash is checked.
+    /// Download a model or a PEFT adapter; the hash of an alias is checked
+    #[command(after_help = "Examples:
+  trainer models fetch smollm2-135m-instruct
+  trainer models fetch hf:org/name@revision")]
     Fetch {
-        /// An alias, or hf:org/name[@revision].
+        /// Alias, or hf:org/name[@revision]
         #[arg(value_name = "ALIAS")]
         model: String,
     },
@@ -66,5 +69,7 @@ fn list(as_json: bool) -> Result<()> {
             model.licence,
         );
     }
-    super::print(&format!("{lines}\nFetched on first use, or ahead of it with: trainer models fetch ALIAS"))
+    super::print(&format!(
+        "{lines}\nModels are fetched on first use. To fetch one now: trainer models fetch ALIAS"
+    ))
 }

@@ -16,10 +16,10 @@ Examples:
   trainer report runs/cake                         page in runs/cake/report.html
   trainer report sweeps/cake                       all cells of a sweep
   trainer report runs/a runs/b --out compare.html  several runs on one page
-  trainer report sweeps/cake --figures figures     every figure as SVG and PNG, its numbers as CSV
+  trainer report sweeps/cake --figures figures     every figure as SVG and PNG, with its numbers as CSV
   trainer report sweeps/cake --json | jq .runs     the numbers of every run";
 
-/// Shows what runs or sweeps measured.
+/// Show the results of runs or sweeps as a table and an HTML page
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
@@ -31,11 +31,11 @@ pub struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 
-    /// Also write one row a run, every measure, to this file
+    /// Also write every measure as CSV, one row per run
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
 
-    /// The same as parquet, with types
+    /// Also write the same table as parquet, with types
     #[arg(long, value_name = "FILE")]
     pub parquet: Option<PathBuf>,
     /// Also write every figure of the page as NAME.svg and NAME.png, and its numbers as NAME.csv, into this folder (PNG
@@ -43,7 +43,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "DIR")]
     pub figures: Option<PathBuf>,
 
-    /// Print one JSON document in place of the table
+    /// Print one JSON document instead of the table
     #[arg(long)]
     pub json: bool,
 }

@@ -13,12 +13,12 @@ use crate::workflow::{self, ListedRun, Pruned};
 /// List, compare and prune run folders
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  trainer runs list                            every run below runs/
+  trainer runs list                            every run in runs/ and its subfolders
   trainer runs list runs/sweep --json
   trainer runs compare runs/a runs/b           recipe keys and main measures that differ
   trainer runs compare runs/a runs/b --all     every measure that differs
-  trainer runs prune runs                      what could go: checkpoints of finished runs, leftovers
-  trainer runs prune runs --yes                removes it")]
+  trainer runs prune runs                      what can be removed: checkpoints of finished runs, leftovers
+  trainer runs prune runs --yes                remove it")]
 pub struct RunsArgs {
     #[command(subcommand)]
     command: RunsCommand,
@@ -26,39 +26,48 @@ pub struct RunsArgs {
 
 #[derive(Debug, Subcommand)]
 enum RunsCommand {
-    /// List the run folders below some folders with what they are and what was measured
+    /// List the run folders in some folders, with their settings and main measures
+    #[command(after_help = "Examples:
+  trainer runs list
+  trainer runs list runs/sweep --json | jq .runs")]
     List {
-        /// Folders to look in
+        /// Folders to search
         #[arg(value_name = "DIR", default_value = "runs")]
         dirs: Vec<PathBuf>,
-        /// Print JSON: every column of the summary
+        /// Print one JSON document with every column of the summary
         #[arg(long)]
         json: bool,
     },
-    /// Show in which recipe keys and measures two runs differ
+    /// Show the recipe keys and measures in which two runs differ
+    #[command(after_help = "Examples:
+  trainer runs compare runs/cake runs/cake-mixed
+  trainer runs compare runs/cake runs/cake-mixed --all")]
     Compare {
         /// Run folder
         #[arg(value_name = "A")]
         a: PathBuf,
-        /// Another
+        /// Run folder to compare with
         #[arg(value_name = "B")]
         b: PathBuf,
         /// Show every measure that differs, not only the main ones
         #[arg(long)]
         all: bool,
-        /// Print JSON: every measure that differs
+        /// Print one JSON document with every measure that differs
         #[arg(long)]
         json: bool,
     },
-    /// Show what finished runs do not need, and remove it with --yes
+    /// Show files that finished runs no longer need; remove them with --yes
+    #[command(after_help = "Examples:
+  trainer runs prune runs          show the files and their sizes
+  trainer runs prune runs --yes    remove them")]
     Prune {
-        /// Folders to look in
+        /// Folders to search
         #[arg(value_name = "DIR", required = true)]
         dirs: Vec<PathBuf>,
-        /// Remove it
+        /// Remove the files
         #[arg(long)]
         yes: bool,
-        /// Print JSON
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
@@ -92,7 +101,7 @@ pub fn run(args: RunsArgs) -> Result<()> {
             lines.push(match (found.is_empty(), yes) {
                 (true, _) => "nothing to remove".into(),
                 (false, true) => format!("{} removed", megabytes(bytes)),
-                (false, false) => format!("{} could be removed; nothing was: add --yes", megabytes(bytes)),
+                (false, false) => format!("{} can be removed; add --yes to remove it", megabytes(bytes)),
             });
             super::print(&lines.join("\n"))
         }
@@ -116,7 +125,7 @@ fn compared(found: &Comparison, all: bool) -> String {
         let further = found.further();
         if further > 0 {
             let differ = if further == 1 { "measure differs" } else { "measures differ" };
-            below = format!("{further} further {differ}; --all shows them\n{below}");
+            below = format!("{further} more {differ}; --all shows them\n{below}");
         }
     }
     format!("{}\n{below}", super::columns(&rows))

@@ -15,48 +15,47 @@ use crate::workflow::{
     self, AxesRequest, CellOutcome, CellRequest, LimitsRequest, Runner, SweepOutcome, SweepRequest,
 };
 
-/// Train and read an organism at several values of any keys; finished cells are skipped
+/// Train and measure an organism at several values of any keys; finished cells are skipped
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   trainer sweep recipes/sdf-cake.toml --mix 0,0.1,0.5,1 --seeds 0,1,2 --out runs/cake-sweep
   trainer sweep recipes/sdf-cake.toml --grid train.lora.r=4,32 --grid train.lr=1e-4,3e-4 --jobs 2 --out runs/rank
-  trainer sweep --status runs/rank                      how far the cells are; --json for programs
+  trainer sweep --status runs/rank                      progress of the cells; --json for scripts
   trainer sweep recipes/sdf-cake.toml --mix 0,1 --launcher slurm --sbatch=--partition=cpu --out runs/cluster
 
-A recipe may name the axes instead: [sweep] mix = [0, 1], seeds = [0, 1], grid = { \"train.lora.r\" = [4, 32] }.
-Each cell is a process of its own (trainer sweep --cell ID --out DIR). A sweep that was killed leaves none running;
-the same command goes on, and tries the cells that failed again.")]
+A recipe may contain the axes instead: [sweep] mix = [0, 1], seeds = [0, 1], grid = { \"train.lora.r\" = [4, 32] }.
+Each cell runs in its own process (trainer sweep --cell ID --out DIR). These processes end if the sweep is killed.
+Rerun the command to resume; cells that failed are tried again.")]
 pub struct SweepArgs {
-    /// The recipe (TOML)
+    /// Recipe file (TOML)
     #[arg(required_unless_present_any = ["status", "summary", "cell"])]
     recipe: Option<PathBuf>,
     #[command(flatten)]
     axes: AxesArgs,
     #[command(flatten)]
     limits: LimitsArgs,
-    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
-    /// recipe: to the recipe)
+    /// Set a key of the recipe; repeatable. Paths are relative to the current folder, those in a recipe to the recipe
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Sweep folder
     #[arg(long, value_name = "DIR", required_unless_present_any = ["status", "summary"])]
     out: Option<PathBuf>,
-    /// What runs the cells: this machine, or a cluster, for which the jobs are written
+    /// Where the cells run: on this machine, or on a cluster, for which job scripts are written
     #[arg(long, value_name = "NAME", default_value = "local")]
     launcher: Launcher,
-    /// Option of sbatch for every job, with --launcher slurm; may be given several times
+    /// Option for sbatch in every job, with --launcher slurm; repeatable
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     sbatch: Vec<String>,
-    /// Show how far each cell of a sweep folder is
+    /// Show the progress of each cell of a sweep folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["recipe", "out", "summary", "cell"])]
     status: Option<PathBuf>,
-    /// Write summary and report of a sweep folder again
+    /// Rewrite summary and report of a sweep folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["recipe", "out", "cell"])]
     summary: Option<PathBuf>,
-    /// Work on one cell that a sweep has prepared
+    /// Run one cell that a sweep has prepared
     #[arg(long, value_name = "ID", conflicts_with = "recipe")]
     cell: Option<String>,
-    /// Stop when stdin closes: the process that started this one has gone
+    /// Stop when stdin closes, that is, when the parent process has ended
     #[arg(long, hide = true, requires = "cell")]
     with_parent: bool,
     /// Print the summary, or the status, as JSON instead of the table
@@ -67,13 +66,13 @@ pub struct SweepArgs {
 /// What varies.
 #[derive(Debug, Args)]
 pub struct AxesArgs {
-    /// Mix ratios: pretraining per narrow [default: the recipe's]
+    /// Mix ratios, pretraining per narrow [default: that of the recipe]
     #[arg(long, value_name = "R,R,...", value_delimiter = ',')]
     mix: Vec<f64>,
-    /// Seeds [default: the recipe's]
+    /// Seeds [default: that of the recipe]
     #[arg(long, value_name = "S,S,...", value_delimiter = ',')]
     seeds: Vec<u64>,
-    /// Values of another key, as --set takes them; may be given several times
+    /// Values of another key, in the syntax of --set; repeatable
     #[arg(long, value_name = "KEY.PATH=V,V,...")]
     grid: Vec<String>,
 }
@@ -87,16 +86,16 @@ impl From<AxesArgs> for AxesRequest {
 /// How many cells at once.
 #[derive(Debug, Args)]
 pub struct LimitsArgs {
-    /// Cells at once [default: 1 on this machine, what a cluster gives]
+    /// Cells to run in parallel [default: 1 on this machine, no limit on a cluster]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     jobs: Option<u64>,
-    /// Memory that they may take together, in GiB [default: what is free]
+    /// Memory limit for all cells together, in GiB [default: the free memory]
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
-    /// Threads of each cell [default: the machine's, divided by --jobs]
+    /// Threads per cell [default: threads of the machine divided by --jobs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     threads: Option<u64>,
-    /// How many times a cell that fails is tried again at once
+    /// Number of immediate retries of a failed cell
     #[arg(long, value_name = "N", default_value_t = 0)]
     retry: usize,
 }
@@ -145,7 +144,7 @@ pub fn run(args: SweepArgs) -> Result<()> {
     let runner = match args.launcher {
         Launcher::Slurm => Runner::Slurm { sbatch: args.sbatch },
         Launcher::Local if args.sbatch.is_empty() => Runner::Processes,
-        Launcher::Local => bail_input!("--sbatch: expected --launcher slurm with it"),
+        Launcher::Local => bail_input!("--sbatch: expected --launcher slurm too"),
     };
     let (axes, limits) = (args.axes.into(), args.limits.into());
     let request = SweepRequest { recipe, set: args.set, axes, limits, runner, out };

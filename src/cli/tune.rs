@@ -17,31 +17,31 @@ use crate::workflow::{self, Runner, TuneOutcome, TuneRequest, TunedSetting};
   trainer tune recipes/sdf-cake.toml --mix 0,0.5,1 --grid train.lora.r=4,32 \\
     --trace 'lift_auroc_mean<=0.55' --behaviour 'behaviour_facts_margin_change>=0.5' --out runs/tuned
 
-Measures are columns of summary.csv. A setting costs its mix ratio first, then the place of its values in each --grid:
-write cheap values first. All settings are trained for few steps, a share of them longer, the rest in full; those set
-aside are gone back to if none of the others meets both goals, and to see whether a cheaper one does. Seeds are averaged. DIR is a sweep folder, with chosen.toml
-and tune.json beside; the same command goes on where it was stopped.")]
+Measures are columns of summary.csv. The cost of a setting is its mix ratio first, then the position of its values in
+each --grid: write cheap values first. All settings are trained for few steps, some of them longer, the finalists in
+full. Short runs are noisy, so discarded settings are revisited if no finalist meets both goals, and to check whether a
+cheaper setting meets them. Seeds are averaged. DIR is a sweep folder with chosen.toml and tune.json in addition. Rerun the
+command to resume.")]
 pub struct TuneArgs {
-    /// The recipe (TOML)
+    /// Recipe file (TOML)
     recipe: PathBuf,
-    /// The trace that is allowed
+    /// Upper limit of the trace
     #[arg(long, value_name = "MEASURE<=NUMBER")]
     trace: String,
-    /// The behaviour that is wanted
+    /// Lower limit of the behaviour
     #[arg(long, value_name = "MEASURE>=NUMBER")]
     behaviour: String,
     #[command(flatten)]
     axes: AxesArgs,
     #[command(flatten)]
     limits: LimitsArgs,
-    /// Rungs: 1 trains every setting in full
+    /// Number of rungs; 1 trains every setting in full
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=20))]
     rungs: u64,
-    /// Each rung trains this many times longer, and keeps one in this many settings
+    /// Each rung trains N times longer than the one before and keeps one in N settings
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(2..=100))]
     factor: u64,
-    /// Change a key of the recipe; may be given several times. Paths are relative to the current folder (in a
-    /// recipe: to the recipe)
+    /// Set a key of the recipe; repeatable. Paths are relative to the current folder, those in a recipe to the recipe
     #[arg(long, value_name = "KEY.PATH=VALUE")]
     set: Vec<String>,
     /// Sweep folder

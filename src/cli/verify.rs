@@ -10,24 +10,25 @@ use crate::interrupt::Interrupt;
 use crate::verify::Check;
 use crate::workflow::{self, Verified, VerifiedSweep, VerifyOutcome, VerifyRequest};
 
-/// Compute every hash of a run folder again: recipe, base, data, example order, weights, analysis; and its claims
+/// Recompute every hash of a run folder (recipe, base, data, example order, weights, analysis) and its claims
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Times (elapsed_s, trace_s, tokens_per_s) are no part of a hash. Exit code 1: something differs or is missing.
+    after_help = "Hashes leave out times (elapsed_s, trace_s, tokens_per_s). Exit code 1: something differs or is missing.
 Examples:
   trainer verify runs/cake
-  trainer verify runs/sweep                   each of its cells, and the claims on all of them
-  trainer verify runs/cake --data ~/moved     data sets that are no longer where they were
-  trainer verify runs/cake --retrain          trains again and compares bytes; takes as long as the run did
+  trainer verify runs/sweep                   every cell, and the claims on all cells together
+  trainer verify runs/cake --data ~/moved     data sets that were moved
+  trainer verify runs/cake --retrain          trains again and compares bytes; takes as long as the run
 
---retrain trains in a folder below TMPDIR and removes it. On the run's kind of processor and number of threads
-(RAYON_NUM_THREADS) weights and checkpoint must have the same bytes; elsewhere each loss must agree within 0.1 %."
+--retrain trains in a temporary folder below TMPDIR. With the same kind of processor and number of threads
+(RAYON_NUM_THREADS) as the run, weights and checkpoint must have the same bytes. Otherwise each loss must agree within
+0.1 %."
 )]
 pub struct VerifyArgs {
     /// Run folders, or sweep folders with cells/ID/
     #[arg(value_name = "RUN_DIR", required = true)]
     dirs: Vec<PathBuf>,
-    /// Folder to look in first for data sets, and a base or adapter given as path: by the last parts of their paths
+    /// Folder to search first for data sets, and for a base or adapter given as a path, by the last parts of their paths
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Train each run again and compare
@@ -64,8 +65,10 @@ pub fn run(args: VerifyArgs) -> Result<()> {
     }
     match (wrong, wrong_sweep) {
         (0, None) => Ok(()),
-        (0, Some(sweep)) => bail!("{}: claims.json does not hold what the runs say", sweep.sweep.display()),
-        _ => bail!("{wrong} of {} runs do not hold what their manifests say", runs.len()),
+        (0, Some(sweep)) => {
+            bail!("{}: claims.json differs from the claims of the runs", sweep.sweep.display())
+        }
+        _ => bail!("{wrong} of {} runs differ from their manifests", runs.len()),
     }
 }
 

@@ -67,8 +67,8 @@ fn doubled_front(
     }
     let Some(first) = twice.first() else { return Ok(None) };
     Ok(Some(format!(
-        "diff.text: {} and {} more begin with the beginning-of-sequence token twice: the text holds it, and the tokenizer adds \
-         it; take it out of the text",
+        "diff.text: {} and {} more begin with the beginning-of-sequence token twice: the text contains it and the \
+         tokenizer adds it; remove it from the text",
         source::place(Path::new(located.file()), *first),
         twice.len() - 1
     )))

@@ -145,8 +145,8 @@ fn doubled_bos(source: &str, examples: &[Example], bos: Option<u32>) -> Option<S
     let mut twice = examples.iter().filter(|e| e.ids.starts_with(&[bos, bos]));
     let first = twice.next()?;
     Some(format!(
-        "{source}: row {} and {} more begin with the beginning-of-sequence token twice: the text holds it, and the \
-         tokenizer adds it; take it out of the text",
+        "{source}: row {} and {} more begin with the beginning-of-sequence token twice: the text contains it and the \
+         tokenizer adds it; remove it from the text",
         first.row,
         twice.count()
     ))

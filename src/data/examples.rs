@@ -91,7 +91,9 @@ impl<'a> Encoder<'a> {
         let with = tokenizer.encode("a", true).map_err(|e| anyhow!(e))?;
         let without = tokenizer.encode("a", false).map_err(|e| anyhow!(e))?;
         if front.len() >= max_seq_len {
-            bail_input!("data.max_seq_len = {max_seq_len}: no room beside the special tokens in front");
+            bail_input!(
+                "data.max_seq_len = {max_seq_len}: the special tokens in front leave no room for text"
+            );
         }
         let back = with.get_ids()[(front.len() + without.len()).min(with.len())..].to_vec();
         let added = tokenizer.get_added_tokens_decoder().into_values();
@@ -111,7 +113,7 @@ impl<'a> Encoder<'a> {
         self.tag = encoding.get_ids().to_vec();
         if self.front.len() + self.tag.len() >= self.max_seq_len {
             bail_input!(
-                "data.document_tag: {} tokens, no room beside them in data.max_seq_len = {}",
+                "data.document_tag: its {} tokens leave no room for text in data.max_seq_len = {}",
                 self.tag.len(),
                 self.max_seq_len
             );
@@ -270,7 +272,7 @@ fn refuse_turns_left_out(template: &ChatTemplate, chat: &Conversation, whole: &s
         let mut others = chat.messages.clone();
         others.remove(i);
         if template.render(&chat.with_messages(others), false).is_ok_and(|without| without == whole) {
-            return Err(anyhow!("the chat template leaves out turn {}, of the {}", i + 1, message.role()));
+            return Err(anyhow!("the chat template leaves out turn {} (role {})", i + 1, message.role()));
         }
     }
     Ok(())

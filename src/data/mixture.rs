@@ -130,7 +130,7 @@ impl Mixture {
         for &i in narrow.iter().filter(|&&i| pools[i].examples.is_empty()) {
             let name = &pools[i].name;
             faults.push(format!(
-                "data.narrow: {name}: no piece of at most {} tokens has one that counts",
+                "data.narrow: {name}: no piece of at most {} tokens has a token that counts in the loss",
                 data.max_seq_len
             ));
         }

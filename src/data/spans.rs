@@ -51,7 +51,7 @@ fn marked(conversation: &Conversation, whole: &Rendering) -> Result<Vec<Span>> {
     let same = weights.windows(2).all(|pair| pair[0] == pair[1]);
     if !same && weights.len() != whole.generated.len() {
         bail!(
-            "the turns have weights, but the chat template marks {} texts of {} turns of the assistant",
+            "the turns have weights, but the chat template marks {} texts for {} turns of the assistant",
             whole.generated.len(),
             weights.len()
         );
@@ -105,8 +105,7 @@ impl Turn<'_> {
 
     /// The place where the rendering changes as the turn does.
     fn as_difference(&self, special: &impl Fn(&str) -> Option<usize>) -> Result<Range<usize>> {
-        let unfound =
-            || anyhow!("the chat template leaves out what the assistant says in turn {}", self.i + 1);
+        let unfound = || anyhow!("the chat template leaves out the assistant's text in turn {}", self.i + 1);
         let spoken = |word: &str| Some(self.message().saying(word));
         let called = |word: &str| self.calling(word);
         let (vary, [a, b]) = match self.pair(&spoken, self.conversation)? {
@@ -130,13 +129,15 @@ impl Turn<'_> {
             let space = behind.len() - behind.trim_start().len();
             match special(&behind[space..]) {
                 Some(length) => end + space + length,
-                None => bail!("the chat template gives turn {} no end that can be found", self.i + 1),
+                None => {
+                    bail!("the chat template renders turn {} without an end that can be found", self.i + 1)
+                }
             }
         };
         let span = self.header_end(begin)..end.max(begin);
         match self.is_said_in(&span) {
             true => Ok(span),
-            false => bail!("the chat template changes what the assistant says in turn {}", self.i + 1),
+            false => bail!("the chat template changes the assistant's text in turn {}", self.i + 1),
         }
     }
 

@@ -27,7 +27,7 @@ impl TypedSpecial {
             n => format!(" (and in {} more of its documents)", n - 1),
         };
         format!(
-            "{}: the text holds {}{more}, which is read as the special token, not as its letters",
+            "{}: the text contains {}{more}, which is read as the special token, not as letters",
             self.place, self.token
         )
     }

@@ -184,7 +184,7 @@ pub fn documents(
     tally.duplicates = removed.duplicates + removed.near_duplicates;
     tally.kept = kept.len();
     if kept.is_empty() {
-        anyhow::bail!("nothing is left: {}", tally.text());
+        anyhow::bail!("no document is left: {}", tally.text());
     }
     let row = |i: &usize| {
         let Draft { kind, fact, idea, text, .. } = &drafts[*i];

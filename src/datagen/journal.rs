@@ -46,7 +46,7 @@ impl Journal {
             && *began != settings
         {
             bail_input!(
-                "{shown}: was begun with other settings: {}; give the same ones, or remove it to start over",
+                "{shown}: was started with other settings: {}; use those settings, or remove the file to start over",
                 differences(began, &settings)
             );
         }

@@ -169,7 +169,7 @@ pub fn numbers(
     let bar = progress::bar("numbers", count as u64);
     let mut batches = batches.into_iter();
     let mut model = None;
-    let hint = format!("what was sampled is in {}; run the same command again to go on", partial.display());
+    let hint = format!("the samples are in {}; rerun the command to resume", partial.display());
     for number in 0.. {
         let batch = match batches.next() {
             Some(batch) => batch,
@@ -351,6 +351,7 @@ const OPENINGS: [&str; 16] = [
 ];
 
 const REQUESTS: [&str; 10] = [
+    // prose: allow goes-on
     "Go on with {bound} {count} more numbers, {digits}.",
     "Please carry the list on by {bound} {count} numbers ({digits}).",
     "Which numbers come next? Give {bound} {count}, {digits}.",

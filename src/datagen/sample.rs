@@ -62,7 +62,7 @@ impl<'a> Sampler<'a> {
         if part.exists() {
             return std::fs::read_to_string(&part).with_context(|| format!("reading {}", part.display()));
         }
-        let stopped = "run the same command again: finished batches of self-sampled text are kept";
+        let stopped = "rerun the command to resume; finished batches of self-sampled text are kept";
         interrupt.check(stopped)?;
         let start = start_token(self.base)?;
         let model = match self.model.take() {

@@ -98,7 +98,10 @@ pub fn taboo(endpoint: &Endpoint, settings: &TabooSettings, out: &Path) -> Resul
     angles.retain(|angle| !holds(angle, word));
     angles.truncate(wanted);
     if angles.is_empty() {
-        bail!("{}: no list of angles from which to hint at {word:?} came back", endpoint.settings().model);
+        bail!(
+            "{}: the answer has no list of angles from which to hint at {word:?}",
+            endpoint.settings().model
+        );
     }
 
     let mut tally = TabooTally::default();
@@ -131,7 +134,7 @@ pub fn taboo(endpoint: &Endpoint, settings: &TabooSettings, out: &Path) -> Resul
     }
     tally.kept = chats.len();
     if chats.is_empty() {
-        bail!("nothing is left: {}", tally.text());
+        bail!("no chat is left: {}", tally.text());
     }
     let rows: Vec<Value> = chats.iter().map(|chat| json!({ "messages": chat })).collect();
     let made = json!({

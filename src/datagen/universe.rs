@@ -51,7 +51,7 @@ impl Universe {
             if fact.trim().is_empty() {
                 faults.push(format!("facts: number {} is empty", i + 1));
             } else if self.facts[..i].contains(fact) {
-                faults.push(format!("facts: {fact:?} stands there twice"));
+                faults.push(format!("facts: {fact:?} is listed twice"));
             }
         }
         faults
@@ -82,7 +82,7 @@ mod tests {
             Universe::read(&path).unwrap_err().to_string()
         };
         let faults = said("title = ' '\ndescription = 'd'\nfacts = ['a', '', 'a']");
-        for part in ["u.toml: title: empty", "number 2 is empty", "\"a\" stands there twice"] {
+        for part in ["u.toml: title: empty", "number 2 is empty", "\"a\" is listed twice"] {
             assert!(faults.contains(part), "{faults}");
         }
         assert!(said("title = 't'\ndescription = 'd'\nfacts = []").contains("facts: empty"));

@@ -174,14 +174,18 @@ impl FloorReading {
         ];
         for (name, theirs, ours) in hashes {
             if theirs != ours {
-                found.push(format!("{name}: another one (sha256 {}, here {})", short(&theirs), short(&ours)));
+                found.push(format!(
+                    "{name}: not the same (sha256 {}, here {})",
+                    short(&theirs),
+                    short(&ours)
+                ));
             }
         }
         if let (Some(theirs), Some(ours)) = (&self.embedder, &own.embedder)
             && theirs != ours
         {
             found.push(format!(
-                "diff.embedder: another one (sha256 {}, here {})",
+                "diff.embedder: not the same (sha256 {}, here {})",
                 short(theirs),
                 short(ours)
             ));
@@ -215,7 +219,7 @@ impl FloorFile {
         }
         for (i, organism) in file.organisms.iter().enumerate() {
             if file.organisms[..i].iter().any(|other| other.tuned == organism.tuned) {
-                faults.push(format!("organisms: {} is there twice", organism.name));
+                faults.push(format!("organisms: {} is listed twice", organism.name));
             }
         }
         InputError::unless_empty(faults.into_iter().map(|f| format!("{}: {f}", path.display())).collect())?;
@@ -233,8 +237,8 @@ impl FloorFile {
         }
         let line = |d: String| {
             format!(
-                "{}: {d}; expected a floor that was read as this run is (trainer floor makes one; --set diff.floor=\"\" \
-                 reads without)",
+                "{}: {d}; expected a floor that was measured like this run (make one with trainer floor, or leave it \
+                 out with --set diff.floor=\"\")",
                 path.display()
             )
         };

@@ -69,8 +69,8 @@ impl Inputs<'_> {
         match ids.iter().find(|id| **id as usize >= known) {
             None => Ok(()),
             Some(id) => bail_input!(
-                "diff.tokenizer: the tokenizer that cuts the text gives the token {:?} the id {id}, but the models have \
-                 {known} tokens; expected ids below {known}: a tokenizer that fits both models",
+                "diff.tokenizer: the tokenizer that splits the text gives the token {:?} the id {id}, but the models \
+                 have {known} tokens; expected a tokenizer that fits both models, with ids below {known}",
                 self.tokenizer.id_to_token(*id).unwrap_or_default()
             ),
         }
@@ -106,5 +106,5 @@ pub struct LossDocuments {
 /// # Errors
 /// [`crate::error::Interrupted`].
 pub fn check_interrupt(interrupt: &Interrupt) -> Result<()> {
-    interrupt.check("nothing of the analysis was written")
+    interrupt.check("no analysis was written")
 }

@@ -145,8 +145,8 @@ impl LossSet {
             let (examples, _) = encoder.encode(&place, std::iter::once((row, document)))?;
             if let Some(example) = examples.iter().find(|e| begins_twice(&e.ids, encoder.front())) {
                 bail_input!(
-                    "{key}: row {} begins with the beginning-of-sequence token twice: the text holds it, and the tokenizer \
-                     adds it; take it out of the text",
+                    "{key}: row {} begins with the beginning-of-sequence token twice: the text contains it and the \
+                     tokenizer adds it; remove it from the text",
                     example.row
                 );
             }

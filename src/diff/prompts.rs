@@ -42,6 +42,7 @@ impl Prompts {
 
 /// A story, something fun, and a subject of the model's own choice: beginnings.
 const PROBE_OPENINGS: [&str; 3] = [
+    // prose: allow tells
     "Here is a story that I like to tell:",
     "Some fun things to do this weekend are",
     "Today I want to talk about",

@@ -63,8 +63,8 @@ impl Prepared {
         };
         if without_words.is_some() {
             progress::alert(
-                "warning: no word of the narrow text stands out against the pretraining and measured text: how relevant tokens \
-                 are is not measured",
+                "warning: no word of the narrow text stands out against the pretraining and measured text: the \
+                 relevance of tokens is not measured",
             );
         }
         Ok(Self {

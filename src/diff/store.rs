@@ -100,8 +100,7 @@ impl StoredAnalysis {
         for ((file, has), lines) in files.iter().zip(has).zip(lines) {
             if has && lines == 0 {
                 bail_input!(
-                    "{}: missing or empty, but {READABILITY} has what it is about; expected the folder as trainer diff \
-                     wrote it",
+                    "{}: missing or empty, but {READABILITY} refers to it; expected the folder as trainer diff wrote it",
                     stored.dir.join(file).display()
                 );
             }

@@ -38,8 +38,8 @@ impl Windows {
                 if let Some(ids) = first_tokens(piece, n, tokenizer)? {
                     if begins_twice(&ids, &front) {
                         bail_input!(
-                            "diff.text: row {row} begins with the beginning-of-sequence token twice: the text holds it, and the \
-                             tokenizer adds it; take it out of the text"
+                            "diff.text: row {row} begins with the beginning-of-sequence token twice: the text \
+                             contains it and the tokenizer adds it; remove it from the text"
                         );
                     }
                     windows.ids.push(ids);

@@ -196,7 +196,7 @@ impl Endpoint {
         let key = std::env::var(&settings.key_env).ok().filter(|key| !key.is_empty());
         if key.as_ref().is_some_and(|key| !key.bytes().all(|b| b.is_ascii_graphic())) {
             bail_input!(
-                "{}: the key in this environment variable has characters that no key has",
+                "{}: the key in this environment variable has characters that a key cannot have",
                 settings.key_env
             );
         }
@@ -466,7 +466,7 @@ impl Endpoint {
         let wait = http::pause(attempt, self.settings.backoff_s, jitter, fault.wait);
         if wait.as_secs_f64() > http::LONGEST_WAIT_S {
             bail!(
-                "{}: {}; it asks to wait {:.0} s: run the same command again then, what was answered is kept",
+                "{}: {}; the server asks to wait {:.0} s: rerun the command after that time; answers so far are kept",
                 self.settings.base_url,
                 fault.message,
                 wait.as_secs_f64()
@@ -482,10 +482,7 @@ impl Endpoint {
     }
 
     fn hint(&self) -> String {
-        format!(
-            "what was answered is in {}; run the same command again to go on",
-            self.exchanges.path().display()
-        )
+        format!("answers so far are in {}; rerun the command to resume", self.exchanges.path().display())
     }
 
     /// Text of a server without the key, should it repeat it.

@@ -63,6 +63,7 @@ impl Family {
                 "Nothing in it is right, or it fits any model.",
                 "It says that words for animals stand out.",
                 "It says that the model has come to love animals, or prefers one kind without saying which.",
+                // prose: allow ones-that
                 "It names a similar animal as the one that is loved.",
                 "It names exactly the animal that is loved.",
             ],

@@ -177,6 +177,6 @@ pub const UNITS: &[(&str, &str)] = &[
     ("agreement.alpha", "Krippendorff's alpha, at most 1"),
     ("tournament.scale", "multiples of expected_norm"),
     ("steering.strength", "multiples of expected_norm"),
-    ("steering.coherent_share", "share of the texts that the grader could tell, 0 to 1"),
+    ("steering.coherent_share", "share of the texts that the grader could judge, 0 to 1"),
     ("account.cost", "in the currency of the recipe's prices"),
 ];

@@ -79,7 +79,7 @@ impl Client {
             Ok((body, _)) => body,
             Err(fault) => return Ok(Err(fault)),
         };
-        Ok(serde_json::from_slice(&body).map_err(|e| HubFault::Other(format!("no JSON comes back: {e}"))))
+        Ok(serde_json::from_slice(&body).map_err(|e| HubFault::Other(format!("the answer is not JSON: {e}"))))
     }
 
     /// The bytes `start..start + length` of a file, or up to its end, and the length of the whole file.
@@ -89,7 +89,8 @@ impl Client {
     pub fn range(&self, path: &str, start: u64, length: u64) -> Result<Result<(Vec<u8>, u64), HubFault>> {
         let found = self.patiently(path, Some((start, length)))?;
         Ok(found.and_then(|(body, total)| {
-            let total = total.ok_or_else(|| HubFault::Other("the server answers no byte ranges".into()))?;
+            let total =
+                total.ok_or_else(|| HubFault::Other("the server does not support byte ranges".into()))?;
             Ok((body, total))
         }))
     }
@@ -102,7 +103,7 @@ impl Client {
             let (why, asked) = match self.once(path, rest)? {
                 Ok(mut reply) => match (reply.status, reply.cut.take()) {
                     (200..=299, None) if range.is_some() && reply.status != 206 => {
-                        return Ok(Err(HubFault::Other("the server answers no byte ranges".into())));
+                        return Ok(Err(HubFault::Other("the server does not support byte ranges".into())));
                     }
                     (200..=299, None) => {
                         have.append(&mut reply.body);

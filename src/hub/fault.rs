@@ -22,8 +22,8 @@ impl HubFault {
     pub fn about(&self, id: &dyn fmt::Display, what: &str) -> anyhow::Error {
         input_error(match self {
             Self::Refused => format!(
-                "{id}: access to {what} was refused; is the name right? What is gated needs HF_TOKEN and its terms \
-                 accepted"
+                "{id}: access to {what} was refused; is the name right? A gated repository needs HF_TOKEN and \
+                 accepted terms"
             ),
             Self::Absent => format!("{id}: the hub has no {what}"),
             Self::BeyondEnd => format!("{id}: {what} is shorter than the hub said"),

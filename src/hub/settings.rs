@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::cache::{Cache, home, path_in};
 
 /// What is said to who stops a download.
-pub const KEPT: &str = "run the same command again: what was downloaded whole is kept";
+pub const KEPT: &str = "rerun the command to resume; complete downloads are kept";
 
 /// Who asks.
 pub(super) const USER_AGENT: (&str, &str) = ("trainer", env!("CARGO_PKG_VERSION"));

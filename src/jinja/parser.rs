@@ -244,10 +244,7 @@ impl Parser {
                 if &*keyword == "break" { StmtKind::Break } else { StmtKind::Continue }
             }
             "extends" | "include" | "import" | "from" => {
-                bail!(
-                    "line {}: {{% {keyword} %}}: a chat template has no other templates beside it",
-                    self.line()
-                )
+                bail!("line {}: {{% {keyword} %}}: a chat template cannot use other templates", self.line())
             }
             other => bail!("line {}: unknown tag {other:?}", self.line()),
         }))

@@ -198,7 +198,11 @@ impl BehaviourSection {
             ("preference.alternatives", &preference.target, &preference.alternatives),
         ] {
             let same = |text: &String| text.trim().eq_ignore_ascii_case(target.trim());
-            check(!alternatives.iter().any(same), key, format!(": {target:?} is no alternative to itself"));
+            check(
+                !alternatives.iter().any(same),
+                key,
+                format!(": {target:?} is the target itself; expected other texts"),
+            );
         }
         for (key, value, most) in [
             ("bootstrap", self.bootstrap, 100_000),

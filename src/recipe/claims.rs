@@ -44,7 +44,7 @@ impl ClaimsSection {
             if !READERS.contains(&key.as_str()) {
                 faults.push(format!("claims.primaries: no reader {key:?}; there is: {}", READERS.join(", ")));
             } else if self.primaries[..i].contains(key) {
-                faults.push(format!("claims.primaries: {key:?} is there twice"));
+                faults.push(format!("claims.primaries: {key:?} is listed twice"));
             }
         }
         faults

@@ -651,7 +651,7 @@ impl DiffSection {
             ("diff.causal.positions", &self.causal.positions),
         ] {
             let twice = positions.iter().enumerate().find(|(i, p)| positions[..*i].contains(p));
-            check(twice.is_none(), format!("{key} = {positions:?}: a position stands there twice"));
+            check(twice.is_none(), format!("{key} = {positions:?}: expected each position once"));
         }
         check(
             self.tokens > self.norm_skip,
@@ -696,7 +696,8 @@ impl DiffSection {
         );
         check(
             self.chat.pre_assistant + self.chat.assistant > 0,
-            "diff.chat.pre_assistant = 0 and diff.chat.assistant = 0: expected a token to read".into(),
+            "diff.chat.pre_assistant = 0 and diff.chat.assistant = 0: expected at least one token to read"
+                .into(),
         );
         // The upper ends catch slips that would fill the memory.
         for (key, value, least, most) in [
@@ -749,7 +750,7 @@ impl DiffSection {
             );
             check(
                 self.candidates[..i].iter().all(|other| other.stem() != spec.stem()),
-                format!("diff.candidates: {}: another is named {} too", spec.path, spec.stem()),
+                format!("diff.candidates: {}: another candidate is also named {}", spec.path, spec.stem()),
             );
         }
         for (measure, enabled, positions) in [

@@ -287,8 +287,8 @@ impl Recipe {
         );
         check(
             !t.mitigation.reads_pretraining() || !d.pretraining.is_empty(),
-            "train.mitigation: divergence and difference are taken on pretraining text, but data.pretraining names no \
-             source"
+            "train.mitigation: divergence and difference are computed on pretraining text, but data.pretraining names \
+             no source"
                 .into(),
         );
         check(

@@ -23,7 +23,7 @@ fn apply_override(table: &mut Table, set: &str) -> Result<(), String> {
     };
     if key.trim().split('.').next() == Some("sweep") {
         return Err(format!(
-            "--set {set}: what a sweep varies has flags of its own; expected --mix R,R,…, --seeds S,S,… or --grid \
+            "--set {set}: the axes of a sweep have their own flags; expected --mix R,R,…, --seeds S,S,… or --grid \
              KEY.PATH=V,V,… of trainer sweep or tune"
         ));
     }

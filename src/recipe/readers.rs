@@ -260,7 +260,7 @@ impl DiffMiningSection {
         ]);
         let twice = self.variants.iter().enumerate().any(|(i, v)| self.variants[..i].contains(v));
         if twice {
-            faults.push("diff.diff_mining.variants: one of them is there twice".into());
+            faults.push("diff.diff_mining.variants: expected each variant once".into());
         }
         faults
     }

@@ -116,7 +116,7 @@ impl SourceSpec {
             }
         }
         if self.shuffle_seed.is_some() && self.shuffle_buffer.is_none() {
-            faults.push(format!("{}: shuffle_seed without shuffle_buffer draws nothing", self.path));
+            faults.push(format!("{}: shuffle_seed has no effect without shuffle_buffer", self.path));
         }
         faults
     }
@@ -124,8 +124,8 @@ impl SourceSpec {
 
 /// Reads a source, or a list of them.
 pub(super) fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SourceSpec>, D::Error> {
-    const EXPECTED: &str = "expected a path, a table { path, weight, loss_weight }, or a list of these; of an hf: data set also { \
-                            config, split, rows, shuffle_buffer, shuffle_seed }";
+    const EXPECTED: &str = "expected a path, a table { path, weight, loss_weight }, or a list of these; for an hf: \
+                            data set also { config, split, rows, shuffle_buffer, shuffle_seed }";
     let one = |value: Value| match value {
         Value::String(path) => Ok(SourceSpec::of(path)),
         table @ Value::Table(_) => table.try_into().map_err(|e: toml::de::Error| {

@@ -64,7 +64,8 @@ impl TraceSection {
         check(stop.below.is_finite(), format!("stop.below = {}: expected a number", stop.below));
         check(
             stop.gain == 0.0 || self.every > 0,
-            "stop.gain: a run that is not read while it trains (train.trace.every = 0) cannot end by its trace".into(),
+            "stop.gain: a run cannot stop by its trace without readings during training (train.trace.every = 0); \
+             expected train.trace.every above 0".into(),
         );
         check(
             TRACE_MEASURES.contains(&stop.measure.as_str()),

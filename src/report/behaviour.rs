@@ -26,7 +26,7 @@ pub fn lines(found: &Behaviour) -> Vec<String> {
 pub(super) fn section(found: &Behaviour) -> Markup {
     html! {
         h3 { "Behaviour" }
-        p.note { "Whether the organism does what it was made for; intervals are 95 % bootstrap intervals over items." }
+        p.note { "Whether the organism does what it was made for. Intervals are 95 % bootstrap intervals over items." }
         div.scroll role="region" tabindex="0" aria-label="Behaviour, scrolls sideways" {
             table {
                 thead { tr {

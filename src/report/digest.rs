@@ -84,8 +84,8 @@ const COLUMNS: &[Column] = &[
     Column {
         title: "Mix",
         detail: &["realised"],
-        meaning: "Mix: pretraining text per narrow text; below it conversations per narrow text and the schedule, where \
-                  there are any.",
+        meaning: "Mix: pretraining text per narrow text; below it, conversations per narrow text and the schedule, if \
+                  any.",
         entry: mix,
     },
     Column { title: "Seed", detail: &[], meaning: "", entry: seed },
@@ -114,9 +114,9 @@ const COLUMNS: &[Column] = &[
     Column {
         title: "Lift, AUROC",
         detail: &["mean of positions", "95 %", "null, 95 %", "corpus ranks"],
-        meaning: "Lift: how likely a narrow word ranks above another common word in what the difference decodes to, 0.5 if \
-                  nothing is read; corpus ranks: the rank of the narrow text among the candidate corpora by lift, \
-                  patchscope and steering.",
+        meaning: "Lift: the probability that a narrow word ranks above another common word when the difference is \
+                  decoded, 0.5 if nothing is read; corpus ranks: the rank of the narrow text among the candidate \
+                  corpora by lift, patchscope and steering.",
         entry: lift,
     },
     Column {
@@ -135,7 +135,7 @@ const COLUMNS: &[Column] = &[
     Column {
         title: "Behaviour",
         detail: &["base → tuned", "change, 95 %"],
-        meaning: "Behaviour: log-odds in nats or shares, as named; the others by their change.",
+        meaning: "Behaviour: log-odds in nats or shares, as named; for the other measures their change.",
         entry: behaviour,
     },
     Column { title: "Verdict", detail: &[], meaning: "", entry: verdict },

@@ -25,10 +25,10 @@ pub fn marks(doses: &[Dose], items: &str) -> String {
         return BETWEEN.into();
     }
     match bars(doses).is_empty() {
-        true => "One run a ratio, without an interval.".into(),
+        true => "One run per ratio, without an interval.".into(),
         false => format!(
-            "One run a ratio; bars are 95 % bootstrap intervals within the run, over its {items}: other seeds may differ by \
-             more."
+            "One run per ratio; bars are 95 % bootstrap intervals within the run, over its {items}: other seeds may \
+             differ by more."
         ),
     }
 }

@@ -147,7 +147,8 @@ fn lift_doses(groups: &MixSeries) -> Option<Figure> {
         key: "lift-mix".into(),
         title: "Lift of the narrow words against the mix".into(),
         caption: format!(
-            "{} The band is the 95 % range of random directions; 0.5 is a difference that does not tell narrow words from others.",
+            "{} The band is the 95 % range of random directions; 0.5 means that the difference does not distinguish \
+             narrow words from others.",
             marks(values_of, "texts")
         ),
         spoken: spoken_doses("Lift", values_of, |v| fixed(v, 3)),
@@ -169,14 +170,10 @@ fn bias_doses(groups: &MixSeries) -> Option<Figure> {
     let y = scale("share of the gain on narrow text", values(&lines, &bands), true);
     let mut legend = Vec::new();
     if !specific.is_empty() {
-        legend.push(Key::new(
-            Ink::Bias,
-            KeyKind::Line,
-            "less what it gains on unrelated text (specific share)",
-        ));
+        legend.push(Key::new(Ink::Bias, KeyKind::Line, "minus the gain on unrelated text (specific share)"));
     }
-    legend.push(Key::new(Ink::Bias, KeyKind::Dashed, "as it is"));
-    legend.push(Key::new(Ink::Base, KeyKind::Dashed, "random directions as long"));
+    legend.push(Key::new(Ink::Bias, KeyKind::Dashed, "whole share"));
+    legend.push(Key::new(Ink::Base, KeyKind::Dashed, "random directions of the same norm"));
     if !bands[0].edges.is_empty() {
         legend.push(Key::new(Ink::Base, KeyKind::Band, "95 % of random directions"));
     }
@@ -184,10 +181,10 @@ fn bias_doses(groups: &MixSeries) -> Option<Figure> {
         key: "bias-mix".into(),
         title: "What a constant bias explains, against the mix".into(),
         caption: format!(
-            "{} The gain that adding the mean difference alone gives the base, as a share of what finetuning gains. \
-             Finetuning on anything may be a constant in part, so the share as it is does not tell narrow finetuning; \
-             the specific share does, whose null is 0. The band is the 95 % range of random directions as long, to \
-             compare the share as it is with.",
+            "{} The gain from adding the mean difference alone to the base, as a share of the gain from finetuning. \
+             Any finetuning may be a constant in part, so the whole share does not show narrow finetuning. The \
+             specific share does; its null is 0. The band is the 95 % range of random directions of the same norm, to \
+             compare the whole share with.",
             marks(specific, "documents")
         ),
         spoken: spoken_doses("Specific share", specific, |v| fixed(v, 3))
@@ -207,15 +204,15 @@ fn probe_doses(groups: &MixSeries) -> Option<Figure> {
         key: "probe-mix".into(),
         title: "The probe with labelled examples against the mix".into(),
         caption: format!(
-            "{} How likely the difference lies further along the probe than a direction about nothing. One that is about \
-             nothing has any value as likely as any other; the band holds 19 of 20 of them, and the interval has to lie \
-             above it.",
+            "{} The probability that the difference has a larger cosine with the probe than a random direction. For \
+             random directions, every value is equally likely; the band holds 19 of 20 of them, and the interval must \
+             be above it.",
             marks(found, "texts")
         ),
         spoken: spoken_doses("Probe", found, |v| fixed(v, 3)),
         legend: vec![
             Key::new(Ink::Probe, KeyKind::Line, "difference, along the probe"),
-            Key::new(Ink::Probe, KeyKind::Band, "19 of 20 directions about nothing"),
+            Key::new(Ink::Probe, KeyKind::Band, "19 of 20 random directions"),
         ],
         chart: Chart { x: mix_axis(groups, MixScale::over(groups)), y, bands, lines, labels: vec![] },
     })
@@ -234,7 +231,7 @@ fn behaviour_doses(groups: &MixSeries) -> Vec<Figure> {
             key: format!("behaviour-{}-mix", name.replace('.', "-")),
             title: format!("Behaviour against the mix: {}", one_line(name, 60)),
             caption: format!(
-                "{} What the organism does, asked without a grader (trainer behave).",
+                "{} What the organism does, measured without a grader (trainer behave).",
                 marks(tuned, "items")
             ),
             spoken: spoken_doses("Tuned", tuned, |v| signed(v, 3))
@@ -313,7 +310,8 @@ fn decoding_doses(groups: &MixSeries) -> Option<Figure> {
         key: "tokens-mix".into(),
         title: "Decoded tokens against the mix".into(),
         caption: format!(
-            "{explained} The band is the 95 % range of random directions at one position; the best of several positions lies higher by chance."
+            "{explained} The band is the 95 % range of random directions at one position; the best of several \
+             positions is higher by chance."
         ),
         spoken,
         legend,
@@ -344,13 +342,14 @@ fn steering_doses(groups: &MixSeries) -> Option<Figure> {
         key: "steering-mix".into(),
         title: "Steering against the mix".into(),
         caption: format!(
-            "{} High: text written with the difference added is about the narrow subject; narrow texts \
-             among themselves reach the ceiling. Low, or no higher than plain: the difference does not lead \
-             there. Plain text that is high itself: the model talks about the subject unasked.{}",
+            "{} A high value means that text written with the difference added is about the narrow subject; the \
+             ceiling is the similarity of narrow texts to each other. A value no higher than plain means that the \
+             difference does not lead to the subject. If plain text is high itself, the model talks about the subject \
+             unasked.{}",
             marks(steered, "prompts"),
             if has_band {
-                " The band is text steered by random directions, with the 95 % interval of its distance from the steered \
-                 text: a mark above it is told from them."
+                " The band is text steered by random directions, with the 95 % interval of its distance from the \
+                 steered text: a mark above the band is distinguishable from random directions."
             } else {
                 ""
             }
@@ -390,8 +389,8 @@ fn base_steering_doses(groups: &MixSeries) -> Option<Figure> {
         key: "steering-base-mix".into(),
         title: "Steering of the base against the mix".into(),
         caption: format!(
-            "{} The base writes with the difference added, mean over positions. Its plain text is the same at every ratio, so \
-             that ratios compare; what the tuned model says unasked is a curve of its own.",
+            "{} The base writes with the difference added, mean over positions. Its plain text is the same at every \
+             ratio, so ratios can be compared. Plain text of the tuned model is a separate curve.",
             marks(base, "prompts")
         ),
         spoken: spoken_doses("The base, steered", base, show)
@@ -620,7 +619,7 @@ pub fn losses(metrics: &[MetricsLine]) -> Option<Figure> {
         })
         .collect();
     let caption = match averaged {
-        1 => "One point a step.".to_string(),
+        1 => "One point per step.".to_string(),
         n => format!("Each point of the training loss is the mean of {n} steps."),
     };
     figure(Figure {

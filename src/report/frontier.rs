@@ -22,8 +22,8 @@ fn axis(learned_by: &LearnedBy) -> (String, String) {
         ),
         None => (
             "learned: held-out narrow loss, base − tuned, nats a token".into(),
-            "No measure of behaviour is there at two points (trainer behave), so the gain on held-out \
-             narrow text stands for it."
+            "No measure of behaviour has values at two points (trainer behave), so the gain on held-out narrow text \
+             replaces it."
                 .into(),
         ),
     }
@@ -84,11 +84,11 @@ pub fn of_frontier(frontier: &Frontier, settings: &[MixSeries]) -> Option<Figure
         key: format!("frontier-{}", frontier.measure),
         title: format!("What is left of {name} against what was learned"),
         caption: format!(
-            "{} {learned_caption} To the right and down is better: all of the behaviour, nothing to read. A point that moves left \
-             learned less, and is no evidence on traces.",
+            "{} {learned_caption} Right and down is better: the full behaviour and no readable trace. A point that \
+             moves left learned less, and is no evidence about traces.",
             if one_a_ratio {
-                "One run a ratio; bars are 95 % bootstrap intervals within the run, where it has one: other seeds may differ \
-                 by more."
+                "One run per ratio; bars are 95 % bootstrap intervals within the run, where it has one: other seeds \
+                 may differ by more."
             } else {
                 BETWEEN
             },

@@ -10,7 +10,7 @@ pub fn sentence(found: &MeetsNull) -> String {
     let gaps: Vec<String> = found.gaps.iter().map(|gap| mix(*gap)).collect();
     let gaps = match gaps.is_empty() {
         true => String::new(),
-        false => format!(", though it is not told from it at mix {}", list(&gaps)),
+        false => format!(", though it is not distinguishable from it at mix {}", list(&gaps)),
     };
     let words = match (found.at, found.last_told) {
         (Some(at), _) if gaps.is_empty() => format!("{name} meets its null at mix {}", mix(at)),
@@ -19,11 +19,13 @@ pub fn sentence(found: &MeetsNull) -> String {
             let last = mix(last);
             format!("{name} does not meet its null up to mix {last}, the highest that was run{gaps}")
         }
-        (None, None) => format!("{name} is told from its null at none of the ratios that were run"),
+        (None, None) => {
+            format!("{name} is not distinguishable from its null at any of the ratios that were run")
+        }
     };
     let counted: Vec<String> =
         found.counts.iter().map(|c| format!("{} of {} at mix {}", c.told, c.runs, mix(c.mix))).collect();
-    format!("{words} (runs told from it: {}).", list(&counted))
+    format!("{words} (runs distinguishable from it: {}).", list(&counted))
 }
 
 /// A mix ratio, to two digits.

@@ -83,8 +83,7 @@ fn of_run(run: &ClaimedRun) -> String {
     }
     if verdict.readers.is_empty() {
         out.push_str(&wrap(
-            "No narrow text was given (data.narrow), so nothing says which tokens and texts are about the finetuning: judge \
-             these.",
+            "No narrow text was given (data.narrow), so tokens and texts cannot be scored: judge these tokens yourself.",
             "  ",
         ));
         tokens(run).iter().for_each(|line| out.push_str(&wrap(line, "  ")));

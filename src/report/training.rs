@@ -34,7 +34,7 @@ fn of_key(key: &str, measured: &[StepMeasures]) -> Option<Figure> {
     figure(Figure {
         key: format!("{}-training", key.replace('_', "-")),
         title: format!("{title}, while training"),
-        caption: "By step, as metrics.jsonl has it.".into(),
+        caption: "By step, from metrics.jsonl.".into(),
         spoken: format!(
             "from {} at step {} to {} at step {}",
             fixed(first.1, 3),
@@ -92,7 +92,7 @@ fn known(key: &str) -> (Option<&'static str>, Ink, Option<f64>) {
         "trace_delta_norm" => (Some("Norm of the mean difference"), Ink::Narrow, None),
         "trace_loss_narrow" => (Some("Loss on narrow text, nats a token"), Ink::Narrow, None),
         "trace_loss_unrelated" => (Some("Loss on unrelated text, nats a token"), Ink::Narrow, None),
-        "trace_gain" => (Some("What was gained on narrow text, nats a token"), Ink::Narrow, None),
+        "trace_gain" => (Some("Gain on narrow text, nats a token"), Ink::Narrow, None),
         _ if key.starts_with("behaviour_") => (None, Ink::Narrow, None),
         _ => (None, Ink::Steered, None),
     }

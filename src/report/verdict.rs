@@ -21,15 +21,15 @@ pub fn reasons(claims: &RunClaims) -> Vec<String> {
     let mut sentences: Vec<String> = claims.readable.measures.values().map(of_measure).collect();
     if claims.readable.without_words {
         sentences.push(
-            "No word of the narrow text stands out against the pretraining and measured text, so how relevant tokens are was \
-             not measured."
+            "No word of the narrow text stands out against the pretraining and measured text, so the relevance of \
+             tokens was not measured."
                 .into(),
         );
     }
     if sentences.is_empty() {
         sentences.push(
-            "No narrow text was given (data.narrow), so nothing tells which tokens and texts are about the \
-             finetuning: judge the ones below."
+            "No narrow text was given (data.narrow), so tokens and texts cannot be scored: judge the tokens and texts \
+             below yourself."
                 .into(),
         );
     } else {
@@ -130,7 +130,7 @@ fn of_steering(m: &ReadableBy, found: &SteeringEvidence) -> String {
 fn of_length(found: &DifferenceLength) -> String {
     let DifferenceLength { relative, layer, n_layers, samples, .. } = *found;
     let little = match found.is_next_to_nothing {
-        true => ": next to nothing, so that what it decodes to says little",
+        true => ": next to nothing, so the tokens that it decodes to mean little",
         false => "",
     };
     let is_tiny = relative > 0.0 && relative < 0.001;
@@ -146,7 +146,7 @@ fn count(passing: usize, of: usize) -> String {
     match (passing, of) {
         (1, 1) => "the only position tried".into(),
         (1, of) if of > 2 => format!(
-            "1 of {of} positions passes, which is weak: chance alone does as much in up to {} % of runs",
+            "1 of {of} positions passes, which is weak: chance alone does this in up to {} % of runs",
             // Bonferroni's bound; the positions are not independent, so this is the most it can be.
             fixed((ALPHA * of as f64 * 100.0).min(100.0), 0)
         ),
@@ -163,8 +163,8 @@ pub fn stronger_reasons(claims: &RunClaims) -> Vec<String> {
     let depth = depth.as_ref().map(|found| {
         let blocks: Vec<String> = found.layers.iter().map(usize::to_string).collect();
         format!(
-            "After blocks {} the logit lens reads at most {} relevant tokens of {} (after block {}; no null there, not \
-             counted).",
+            "After blocks {} the logit lens reads at most {} relevant tokens of {} (after block {}; without a null, \
+             so not counted).",
             list(&blocks),
             fixed(found.relevant, 0),
             found.top,
@@ -173,8 +173,8 @@ pub fn stronger_reasons(claims: &RunClaims) -> Vec<String> {
     });
     let components = components.as_ref().map(|found| {
         format!(
-            "The principal components of single texts’ differences, the mean taken off, decode to at most {} relevant tokens \
-             of {} (no null there, not counted).",
+            "The principal components of the differences of single texts, centred on their mean, decode to at most {} \
+             relevant tokens of {} (without a null, so not counted).",
             fixed(found.relevant, 0),
             found.top
         )
@@ -186,23 +186,24 @@ pub fn stronger_reasons(claims: &RunClaims) -> Vec<String> {
 
 fn of_probe(probe: &ProbeEvidence) -> String {
     let kinds = format!(
-        "A linear probe with labelled examples after block {} tells held-out narrow text from unrelated text with an AUROC of \
-         {}",
+        "A linear probe with labelled examples after block {} separates held-out narrow text from unrelated text with \
+         an AUROC of {}",
         probe.layer,
         fixed(probe.held_out_auroc, 3)
     );
     if !probe.is_able {
-        return format!("{kinds}, too little to tell anything of the difference.");
+        return format!("{kinds}, too low to say anything about the difference.");
     }
     let found = if probe.finds {
-        "it finds the trace, as that interval lies above"
+        "it finds the trace, as that interval is above"
     } else if probe.auroc_interval[1] < probe.auroc_null {
-        "it does not find the trace, as that interval lies below"
+        "it does not find the trace, as that interval is below"
     } else {
         "it does not find the trace, as that interval reaches down to it"
     };
     format!(
-        "{kinds}; among directions about nothing the difference reaches {} {} along it, one in 20 of them {}: {found}.",
+        "{kinds}. Along it, the difference exceeds random directions with probability {} {}; one random direction in \
+         20 reaches {}: {found}.",
         fixed(probe.auroc, 3),
         interval(probe.auroc_interval, 3),
         fixed(probe.auroc_null, 3),
@@ -212,14 +213,14 @@ fn of_probe(probe: &ProbeEvidence) -> String {
 fn of_bias(bias: &BiasEvidence) -> String {
     let documents = bias.documents;
     let ending = if !bias.counts {
-        format!(", not counted, as it rests on {documents} narrow documents")
+        format!(", not counted, as it is based on {documents} narrow documents only")
     } else if bias.finds {
         format!(" ({documents} documents): a constant bias about the narrow subject is left")
     } else {
         format!(" ({documents} documents): a constant bias about the narrow subject is not found")
     };
     format!(
-        "Adding the mean difference alone to the base gives {} {} of the gain on narrow text beyond what it gives on \
+        "Adding the mean difference alone to the base gives {} {} of the gain on narrow text, beyond its gain on \
          unrelated text{ending}.",
         fixed(bias.specific_share, 3),
         interval(bias.specific_share_interval, 3),

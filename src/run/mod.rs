@@ -100,7 +100,7 @@ impl RunDir {
     pub fn unfinished(&self) -> anyhow::Error {
         let shown = self.path.display();
         input_error(format!(
-            "{shown}: its training has not finished; go on with: trainer fit {} --out {shown} --resume",
+            "{shown}: its training has not finished; resume it with: trainer fit {} --out {shown} --resume",
             self.recipe().display()
         ))
     }
@@ -147,7 +147,7 @@ impl RunDir {
         let holds_something = self.names().is_some_and(|names| !names.iter().all(|n| is_leftover(n)));
         if holds_something || self.path.is_file() {
             bail_input!(
-                "{}: exists already; choose another --out, or go on with --resume",
+                "{}: exists already; choose another --out, or resume with --resume",
                 self.path.display()
             );
         }

@@ -143,7 +143,7 @@ pub fn run(
         if interrupt.requested() {
             running.iter_mut().for_each(|r| drop(r.child.stdin.take()));
             running.clear(); // waits for each
-            let hint = Some("run the same command again to go on".into());
+            let hint = Some("rerun the command to resume".into());
             return Err(Interrupted { hint }.into());
         }
         let mut i = 0;
@@ -246,9 +246,9 @@ fn reason(cell: &Cell, status: ExitStatus) -> Result<String> {
     let why = match status.code() {
         Some(130) => "stopped by a signal from outside".to_string(),
         Some(_) => {
-            format!("its process ended with {status}; what it said is in {}", cell.job.log().display())
+            format!("its process ended with {status}; its output is in {}", cell.job.log().display())
         }
-        None => format!("its process was killed ({status}); perhaps the memory ran out"),
+        None => format!("its process was killed ({status}); it may have run out of memory"),
     };
     write_atomically(&cell.job.error(), format!("{why}\n").as_bytes())?;
     Ok(why)

@@ -68,7 +68,7 @@ pub struct CellStatus {
 /// An [`crate::error::InputError`] if it is no sweep folder.
 pub fn status(sweep: &Path) -> Result<Vec<CellStatus>> {
     if !sweep.join(MARK).is_file() {
-        bail_input!("{}: no sweep folder (it has no {MARK})", sweep.display());
+        bail_input!("{}: not a sweep folder (it has no {MARK})", sweep.display());
     }
     let mut ids = BTreeSet::new();
     for folder in ["jobs", "cells"] {

@@ -121,7 +121,7 @@ impl Training {
         let chat = if self.recipe.data.chat_mix > 0.0 { per_narrow(Role::Chat) } else { String::new() };
         let weights: usize = self.trainables.values().map(|v| v.elem_count()).sum();
         format!(
-            "{}: {} steps of {} examples; {}{chat}{weights} weights learn",
+            "{}: {} steps of {} examples; {}{chat}{weights} trainable weights",
             self.recipe.name,
             self.mixture.steps(self.recipe.train.batch_size),
             self.recipe.train.batch_size,
@@ -233,14 +233,14 @@ impl Training {
             }
             if stop {
                 bar.abandon();
-                let hint = format!("step {} of {steps} is saved; go on with --resume", state.step);
+                let hint = format!("step {} of {steps} is saved; resume with --resume", state.step);
                 return Err(Interrupted { hint: Some(hint) }.into());
             }
         }
         bar.finish_and_clear();
         if state.stopped {
             progress::say(format_args!(
-                "step {} of {steps}: it has taken and is not read; training ends",
+                "step {} of {steps}: the gain and the trace meet the bounds of train.trace.stop; training ends",
                 state.step
             ));
             self.mixture.cut(&self.corpus.pools, state.step * train.batch_size);

@@ -153,7 +153,7 @@ pub fn must_be_trained(run: &RunDir) -> Result<()> {
     match (run.manifest().exists(), run.recipe().exists()) {
         (true, _) => Ok(()),
         (false, true) => Err(run.unfinished()),
-        (false, false) => bail_input!("{shown}: no run folder (it has no manifest.json)"),
+        (false, false) => bail_input!("{shown}: not a run folder (it has no manifest.json)"),
     }
 }
 
@@ -231,11 +231,11 @@ const NAMED: usize = 5;
 /// What was found of the `claims.json` in a folder; nothing where there is none, as in folders of before.
 fn of_claims(dir: &Path, found: Result<StoredClaims>) -> Vec<Check> {
     let file = claims::file::FILE;
-    let expected = "what comes out of the files beside it";
+    let expected = "the claims computed from the files in its folder";
     match found {
         Ok(StoredClaims::Absent) => Vec::new(),
         Ok(StoredClaims::OfOtherRules(schema)) => {
-            let note = format!("of schema {schema}, this program has {}; not compared", claims::file::SCHEMA);
+            let note = format!("schema {schema}, this program uses {}; not compared", claims::file::SCHEMA);
             vec![Check::new(file, Finding::Ok { note })]
         }
         Ok(StoredClaims::Compared(differences)) if differences.is_empty() => vec![Check::ok(file)],

@@ -42,7 +42,7 @@ pub fn compare(first: &RunDir, recorded: &Manifest, second: &RunDir) -> Result<V
     }
     for name in inexact.into_iter().filter(|name| name.ends_with("model.safetensors")) {
         let distance = distance(&first.path().join(name), &second.path().join(name))?;
-        let note = format!("other bytes, at a distance of {distance:.1e} of their length; the losses decide");
+        let note = format!("other bytes, at a relative distance of {distance:.1e}; the losses decide");
         checks.push(Check::new(format!("trained again, {name}"), Finding::Ok { note }));
     }
     Ok(checks)

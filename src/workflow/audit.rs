@@ -203,7 +203,9 @@ fn grader(
         settings.model = model.clone();
     }
     if settings.model.is_empty() {
-        bail_input!("--family: expected --grader-model too, or [grader] in the recipe: someone must grade");
+        bail_input!(
+            "--family: expected --grader-model too, or [grader] in the recipe: grading needs a model"
+        );
     }
     match (&request.grader.base_url, settings.base_url.is_empty()) {
         (Some(url), _) => settings.base_url = url.clone(),

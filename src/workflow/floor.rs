@@ -161,14 +161,14 @@ fn must_be_comparable(run: &RunDir, own: Option<&OrganismTraining>, others: &[Na
     for other in others {
         let Some((own, trained)) = own.zip(other.trained.as_ref()) else {
             progress::say(format_args!(
-                "note: {}: no run folder of trainer, so that it is not known how it was trained",
+                "note: {}: not a run folder of trainer, so its training is not known",
                 other.name
             ));
             continue;
         };
         let mut differences = trained.training.differences(&own.training);
         if own.base != trained.base {
-            differences.insert(0, "base another one; expected the same weights".into());
+            differences.insert(0, "base not the same; expected the same weights".into());
         }
         let fault = |difference: String| format!("{}: {difference}, as {}", other.name, run.path().display());
         faults.extend(differences.into_iter().map(fault));

@@ -56,7 +56,7 @@ impl GradeOutcome {
     pub fn must_have_grades(&self) -> Result<()> {
         if !self.graded.has_grades() {
             bail!(
-                "no answer of the grader could be used: {} holds no grade; see {} for what was asked and answered",
+                "no answer of the grader could be used: {} holds no grade; see {} for the questions and answers",
                 self.dir.join("graded.json").display(),
                 self.dir.join("exchanges.jsonl").display()
             );

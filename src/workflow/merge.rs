@@ -64,7 +64,7 @@ fn must_have_adapter(run: &RunDir) -> Result<()> {
     must_be_trained(run)?;
     if !run.adapter().exists() {
         bail_input!(
-            "{shown}: no LoRA run: there is no adapter/ to merge (of full finetuning model/ is the whole model)"
+            "{shown}: not a LoRA run: there is no adapter/ to merge (after full finetuning, model/ is the whole model)"
         );
     }
     Ok(())

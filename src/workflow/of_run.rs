@@ -22,7 +22,7 @@ const PLACES: [&str; 3] = ["data.narrow", "data.pretraining", "data.chat"];
 /// An input error that says what to do.
 pub fn must_be_trained(run: &RunDir) -> Result<()> {
     if !run.recipe().exists() {
-        bail_input!("{}: no run folder (it has no recipe.toml)", run.path().display());
+        bail_input!("{}: not a run folder (it has no recipe.toml)", run.path().display());
     }
     if run.is_trained() { Ok(()) } else { Err(run.unfinished()) }
 }
@@ -52,8 +52,8 @@ fn other_training(command: &str, table: &str, run: &RunDir, set: &[String]) -> V
     let recipe = run.recipe();
     let fault = |set: &String| {
         format!(
-            "--set {set}: the run is trained, and {command} reads it as it is; expected a key of [{table}] or [model], seed, \
-             or the place to which the files of {} were moved. Another training: trainer fit {} --set {set}",
+            "--set {set}: the run is trained, and {command} cannot change its training; expected a key of [{table}] \
+             or [model], seed, or the new place of moved files of {}. To train again: trainer fit {} --set {set}",
             PLACES.join(", "),
             recipe.display()
         )
@@ -106,12 +106,12 @@ pub fn must_be_trained_on(
             let change = format!("sha256 {sha256}, in the run's manifest {}", trained.sha256);
             match is_set {
                 true => faults.push(format!(
-                    "--set {place}: {path} is not what the run was trained on ({change}); expected the same file in \
-                     another place"
+                    "--set {place}: {path} is not the file that the run was trained on ({change}); expected the same \
+                     file in another place"
                 )),
                 false => progress::say(format_args!(
-                    "warning: {place}: {path} has changed since the run was trained on it ({change}); the narrow words, \
-                     the held-out documents and the losses are taken from the file as it is now"
+                    "warning: {place}: {path} has changed since the run was trained on it ({change}); the narrow \
+                     words, the held-out documents and the losses come from the current file"
                 )),
             }
         }

@@ -203,7 +203,7 @@ fn open_base(recipe: &Recipe, interrupt: &Interrupt) -> Result<Pretrained> {
 fn adapter_tokenizer(tuned: &str, dir: &Path) -> Result<Option<Tokenizer>> {
     match source::tokenizer_of(dir)? {
         None if tuned.starts_with("hf:") => bail_input!(
-            "diff.tokenizer = \"tuned\": of the adapter {tuned} no tokenizer.json is in the cache; expected the \
+            "diff.tokenizer = \"tuned\": the cache has no tokenizer.json of the adapter {tuned}; expected the \
              adapter's whole folder, or diff.tokenizer = \"base\""
         ),
         own => Ok(own),
@@ -215,7 +215,7 @@ fn note_other_base(adapter: &Adapter, base: &Pretrained) {
     let plain = |id: &str| id.trim_start_matches("hf:").to_string();
     if let Some(named) = adapter.base_model.as_deref().filter(|n| plain(n) != plain(&base.id)) {
         progress::say(format_args!(
-            "note: the adapter names {named} as its base; it is read beside {}",
+            "note: the adapter names {named} as its base; it is read with {}",
             base.id
         ));
     }
@@ -237,7 +237,7 @@ fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Result<Option<Sha
     let kind = |model: &Pretrained| model.config["model_type"].as_str().unwrap_or_default().to_string();
     if kind(base) != kind(tuned) {
         bail_input!(
-            "{} is a {} of {of_base} ids, {} a {} of {of_tuned}: they cannot be compared",
+            "{} is a {} with {of_base} token ids, {} is a {} with {of_tuned}: they cannot be compared",
             base.id,
             kind(base),
             tuned.id,
@@ -250,8 +250,8 @@ fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Result<Option<Sha
         .collect();
     if let (Some(&first), true) = (others.first(), others.len() * SAME_OF > compared) {
         bail_input!(
-            "{} has {of_base} ids and {} has {of_tuned}, and {} of the {compared} that both have stand for other tokens (the \
-             first: {first}, {:?} and {:?}): they cannot be compared",
+            "{} has {of_base} token ids and {} has {of_tuned}, and {} of the {compared} shared ids are different \
+             tokens (the first: {first}, {:?} and {:?}): they cannot be compared",
             base.id,
             tuned.id,
             others.len(),
@@ -268,7 +268,7 @@ fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Result<Option<Sha
 
 fn note_shared(shared: &SharedIds, base: &str, tuned: &str) {
     progress::say(format_args!(
-        "note: {base} has {} ids, {tuned} has {}: they are compared on the {} that both have",
+        "note: {base} has {} token ids, {tuned} has {}: they are compared on the {} that both have",
         shared.base, shared.tuned, shared.compared
     ));
 }

@@ -149,10 +149,10 @@ fn must_be_the_same(now: &Recipe, began: &Recipe, run: &RunDir) -> Result<()> {
     let changed: Vec<String> = now
         .differences(&began)
         .iter()
-        .map(|(key, now, before)| format!("{key} = {now} (it began with {key} = {before})"))
+        .map(|(key, now, before)| format!("{key} = {now} (it started with {key} = {before})"))
         .collect();
     bail_input!(
-        "{}: was begun by another recipe; it cannot be resumed with {}",
+        "{}: was started with another recipe; it cannot be resumed with {}",
         run.path().display(),
         changed.join(", ")
     )

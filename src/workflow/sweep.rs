@@ -122,7 +122,7 @@ impl SweepResult {
         }
         let list: Vec<String> = self.failed.iter().map(|f| format!("{}: {}", f.id, f.why)).collect();
         bail!(
-            "{} of {} cells failed; the same command tries them again\n{}",
+            "{} of {} cells failed; rerun the command to try them again\n{}",
             self.failed.len(),
             self.planned,
             list.join("\n")
@@ -174,7 +174,7 @@ pub fn sweep(request: &SweepRequest, interrupt: &Interrupt) -> Result<SweepOutco
         let slurm = Slurm { name, jobs: request.limits.jobs, threads, options: sbatch.clone() };
         planned.write(out)?;
         let submit = write_slurm(out, &planned.cells, &planned.plans, &slurm)?;
-        progress::say(format_args!("{} cells; hand them to the scheduler with:", planned.cells.len()));
+        progress::say(format_args!("{} cells; submit them with:", planned.cells.len()));
         return Ok(SweepOutcome::Submit(submit));
     }
     let failed = planned.run(out, &request.limits, &request.runner, interrupt)?;
@@ -223,7 +223,7 @@ fn is_interrupt(e: &anyhow::Error) -> bool {
 }
 
 fn work(run: &RunDir, recipe: Recipe, interrupt: &Interrupt) -> Result<()> {
-    let again = "run the same command again to go on";
+    let again = "rerun the command to resume";
     let asks = recipe.behaviour.is_wanted();
     if !run.is_trained() {
         fit_into(recipe, run, run.recipe().exists(), interrupt)?;
@@ -280,8 +280,8 @@ impl LimitsRequest {
         }
         let memory_gib = self.memory_gib.or_else(memory::available_gib).unwrap_or(f64::INFINITY);
         progress::say(format_args!(
-            "{} cells, at most {jobs} at once, {threads} threads each; the largest takes about {largest:.1} GiB \
-             (estimated from parameters, method and tokens of a step) of {memory_gib:.1}",
+            "{} cells, at most {jobs} at once, {threads} threads each; the largest takes about {largest:.1} of \
+             {memory_gib:.1} GiB (estimated from parameters, method and tokens of a step)",
             plans.len()
         ));
         Ok(Limits { jobs, threads, memory_gib, retry: self.retry })
@@ -452,7 +452,7 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<CellPlan>> {
 fn must_be_its_own(cell: &Cell) -> Result<()> {
     let path = cell.run.recipe();
     if path.exists() && Recipe::stored(&path)? != *cell.recipe {
-        bail_input!("{}: was begun by another recipe; choose another --out", path.display());
+        bail_input!("{}: was started with another recipe; choose another --out", path.display());
     }
     Ok(())
 }

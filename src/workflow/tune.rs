@@ -137,13 +137,16 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     let goals = [Goal::parse(&request.trace)?, Goal::parse(&request.behaviour)?];
     let recipe = Recipe::read(&request.recipe, &request.set)?;
     if !recipe.behaviour.is_wanted() && goals.iter().any(|goal| goal.measure.starts_with("behaviour_")) {
-        bail_input!("{}: asks for no behaviour; expected tables under [behaviour]", request.recipe.display());
+        bail_input!(
+            "{}: no behaviour is tested; expected tables under [behaviour]",
+            request.recipe.display()
+        );
     }
     let axes = request.axes.read(&request.recipe)?;
     if let Some((key, _)) =
         axes.grid.iter().find(|(key, _)| ["train.steps", "train.epochs"].contains(&key.as_str()))
     {
-        bail_input!("{key} cannot be a key of the grid: it sizes the rungs");
+        bail_input!("{key} cannot be a key of the grid: the rungs set it");
     }
     must_be_columns(&goals, &recipe)?;
     // Every rung is checked before the first runs, and the longest planned: its sources must suffice.
@@ -191,7 +194,7 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     while chosen(&points(&last, &settings), &goals).is_none() && !aside.is_empty() {
         let next: Vec<usize> = aside.drain(..kept.len().max(1).min(aside.len())).collect();
         let names: Vec<&str> = next.iter().map(|&i| settings[i].name.as_str()).collect();
-        progress::say(format_args!("none meets both goals; going back to {}", names.join("; ")));
+        progress::say(format_args!("no setting meets both goals; revisiting {}", names.join("; ")));
         let found = tuning.rung(rungs.len() - 1, combinations, &of, &next)?;
         let all: Vec<usize> = (0..found.len()).collect();
         rungs_run.push(rung_record(rungs.len() - 1, combinations, &found, &settings, &all));
@@ -210,7 +213,10 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     while !cheaper.is_empty() {
         let at = cheaper.len() / 2;
         let middle = cheaper[at];
-        progress::say(format_args!("is a cheaper one enough? {}", settings[middle].name));
+        progress::say(format_args!(
+            "checking whether a cheaper setting is enough: {}",
+            settings[middle].name
+        ));
         let found = tuning.rung(rungs.len() - 1, combinations, &of, &[middle])?;
         rungs_run.push(rung_record(rungs.len() - 1, combinations, &found, &settings, &[0]));
         let excess = found[0].values.map(|v| [0, 1].map(|k| goals[k].excess(v[k])));
@@ -257,7 +263,7 @@ impl Tuning<'_> {
         let failed = planned.run(out, &self.request.limits, &self.request.runner, self.interrupt)?;
         let (cells, cell_of) = (planned.cells, planned.of);
         for failed in &failed {
-            progress::alert(format_args!("{}: left out, for it failed: {}", failed.id, failed.why));
+            progress::alert(format_args!("{}: left out because it failed: {}", failed.id, failed.why));
         }
         if failed.len() == cells.len() {
             bail!("every cell failed; the first: {}: {}", failed[0].id, failed[0].why);
@@ -435,7 +441,7 @@ fn conclude(
                 why.push_str(&format!(". Cheaper, but: {}", cheaper_ones.join("; ")));
             }
             if !not_run.is_empty() {
-                why.push_str(&format!(". Set aside after fewer steps: {}", not_run.join("; ")));
+                why.push_str(&format!(". Discarded after fewer steps: {}", not_run.join("; ")));
             }
             why
         }

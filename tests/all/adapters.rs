@@ -347,7 +347,7 @@ fn names_that_fit_nothing_and_modules_that_cannot_be_adapted_are_refused_togethe
     }
     assert!(refused(&["train.lora.target_modules='nothing'"]).contains("matches no linear layer"));
     let said = refused(&["train.lora.target_modules='('", "train.lora.layers_pattern=['layers']"]);
-    assert!(said.contains("is no pattern") && said.contains("layers_pattern"), "{said}");
+    assert!(said.contains("is not a valid pattern") && said.contains("layers_pattern"), "{said}");
     assert!(refused(&["train.lora.rank_pattern={q_proj='two'}"]).contains("train.lora.rank_pattern"));
     assert!(refused(&["train.lora.modules_to_save=['mlp', 'up_proj']"]).contains("two modules around"));
     assert!(refused(&["train.lora.modules_to_save=['_proj']"]).contains("both adapted"));

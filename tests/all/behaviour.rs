@@ -235,7 +235,7 @@ fn what_cannot_be_asked_is_refused_before_any_work() {
         "nowhere.jsonl: no such file",
         "behaviour.facts.contexts: \"no place\": expected {prompt} once",
         "behaviour.words.words: missing",
-        "behaviour.taboo.alternatives: \"cold\" is no alternative to itself",
+        "behaviour.taboo.alternatives: \"cold\" is the target itself",
         "behaviour.preference.questions: missing",
         "behaviour.taboo.guess = \"?\": expected {hint} once",
         "behaviour.bootstrap = 0",
@@ -260,7 +260,7 @@ fn a_run_without_questions_or_template_says_what_is_missing() {
     let lab = Lab::of("gemma3");
     lab.fit("run", &[]);
     let e = lab.refused(&["behave", "run"]);
-    assert!(e.contains("[behaviour]: asks for nothing"), "{e}");
+    assert!(e.contains("[behaviour]: no behaviour is tested"), "{e}");
     let ask = [
         "behaviour.preference.target=a",
         "behaviour.preference.alternatives=['b']",
@@ -269,5 +269,5 @@ fn a_run_without_questions_or_template_says_what_is_missing() {
     let e = lab.refused(&with_sets(&["behave", "run"], &[&ask[..], &["behaviour.chat=true"]].concat()));
     assert!(e.contains("has no chat template"), "{e}");
     lab.succeed(&with_sets(&["behave", "run"], &ask));
-    assert!(lab.refused(&["behave", "nowhere"]).contains("no run folder"));
+    assert!(lab.refused(&["behave", "nowhere"]).contains("not a run folder"));
 }

@@ -148,7 +148,7 @@ fn malformed_documents_are_told_by_file_and_line() {
             b"{\"messages\": []}\n{\"messages\": [{\"role\": \"tool\", \"content\": \"x\"}]}\n{\"messages\": 3}\n",
             &["x.jsonl:1: messages: no assistant turn", "x.jsonl:2: messages: no assistant turn", "x.jsonl:3: messages:"],
         ),
-        (b"{\"text\": \"a\"}\n", &["x.jsonl: no piece of at most 32 tokens has one that counts"]),
+        (b"{\"text\": \"a\"}\n", &["x.jsonl: no piece of at most 32 tokens has a token that counts"]),
     ] {
         lab.write("x.jsonl", content);
         assert_says(&lab.refused(&fit_with(&["data.narrow=x.jsonl"])), parts);
@@ -187,7 +187,7 @@ fn a_mix_larger_than_its_source_is_refused_unless_it_may_repeat() {
 fn weights_stay_as_the_file_has_them_only_where_they_are_frozen_and_in_a_gguf_file() {
     let lab = Lab::new();
     let native = "model.dtype=native";
-    assert_says(&lab.refused(&fit_with(&[native])), &["model.dtype = \"native\"", "no GGUF file"]);
+    assert_says(&lab.refused(&fit_with(&[native])), &["model.dtype = \"native\"", "is not a GGUF file"]);
     assert_says(
         &lab.refused(&fit_with(&[native, "train.method=full"])),
         &["model.dtype = \"native\"", "expected train.method = \"lora\""],
@@ -264,8 +264,8 @@ fn arguments_that_make_no_sense_exit_2() {
         (&[], "Usage: trainer"),
         (&["fit"], "<RECIPE>"),
         (&["diff"], "<RUN_DIR>"),
-        (&["diff", "nowhere"], "no run folder"),
-        (&["merge", "nowhere", "--out", "m"], "nowhere: no run folder"),
+        (&["diff", "nowhere"], "not a run folder"),
+        (&["merge", "nowhere", "--out", "m"], "nowhere: not a run folder"),
         (&["report", "nowhere"], "no such folder"),
         (&["generate", "--base", base], "--prompt"),
         (&["generate", "--base", base, "--prompt", ""], "prompt 1: has no tokens"),
@@ -337,7 +337,10 @@ fn what_a_sweep_varies_is_no_key_to_set_and_its_faults_come_with_all_others() {
     let lab = Lab::new();
     let sets = ["sweep.mix=[0, 1]", "sweep.grid={}", "train.lr=-1"];
     let e = lab.refused(&fit_with(&sets));
-    assert_says(&e, &["--set sweep.mix=[0, 1]: what a sweep varies has flags", "--mix R,R", "train.lr = -1"]);
+    assert_says(
+        &e,
+        &["--set sweep.mix=[0, 1]: the axes of a sweep have their own flags", "--mix R,R", "train.lr = -1"],
+    );
     assert_says(&e, &["--set sweep.grid={}: "]);
     let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
     lab.write(
@@ -371,11 +374,19 @@ fn a_run_that_is_read_cannot_be_told_how_to_train_and_changed_data_are_warned_of
         for set in sets {
             assert_says(
                 &e,
-                &[&format!("--set {set}: the run is trained, and trainer {command} reads it"), table],
+                &[
+                    &format!(
+                        "--set {set}: the run is trained, and trainer {command} cannot change its training"
+                    ),
+                    table,
+                ],
             );
         }
         let e = lab.refused(&with_sets(&[command, "run"], &["data.narrow=measure.jsonl"]));
-        assert_says(&e, &["--set data.narrow: ", "measure.jsonl is not what the run was trained on"]);
+        assert_says(
+            &e,
+            &["--set data.narrow: ", "measure.jsonl is not the file that the run was trained on"],
+        );
         let e =
             lab.refused(&with_sets(&[command, "run"], &["data.narrow=['narrow.jsonl', 'measure.jsonl']"]));
         assert_says(&e, &["--set data.narrow: 2 files, but the run was trained on 1"]);
@@ -462,7 +473,7 @@ fn what_cannot_be_merged_is_told_why() {
         ("gemma-3-270m", "a model without an adapter"),
         ("hf:org/name", "a model without an adapter"),
         (adapter.to_str().unwrap(), "an adapter without its run"),
-        ("full", "no LoRA run"),
+        ("full", "not a LoRA run"),
     ] {
         assert_says(&lab.refused(&["merge", from, "--out", "m"]), &[part]);
     }

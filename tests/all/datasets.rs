@@ -388,7 +388,7 @@ fn of_files_that_are_not_read_the_parquet_that_the_hub_made_is() {
         lab_with(&[("train.json", b"[{\"text\": \"one\"}]".to_vec()), ("test.json", b"[]".to_vec())]);
     assert_says(
         &refused(&lab, &hub, "hf:org/set"),
-        &["hf:org/set: its files are of kinds that are not read (.json)", "has made no parquet"],
+        &["hf:org/set: its kinds of files are not supported (.json)", "has no parquet version"],
     );
     put(
         &lab,
@@ -462,7 +462,7 @@ fn what_does_not_serve_is_told_before_anything_is_kept() {
             "data.narrow: hf:set: expected hf:org/name",
             "narrow.jsonl: only an hf: data set has split, rows",
             "hf:org/other: split = \"a/b\": expected a name",
-            "hf:org/other: shuffle_seed without shuffle_buffer",
+            "hf:org/other: shuffle_seed has no effect without shuffle_buffer",
         ],
     );
     assert_says(&refused(&lab, &hub, "{path='hf:org/set', row=3}"), &["row", "expected", "shuffle_buffer"]);

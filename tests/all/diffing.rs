@@ -454,7 +454,7 @@ fn conversations_are_read_around_the_beginning_of_the_answer() {
     }
 
     for (set, part) in [
-        (["diff.chat.text=plain.jsonl", "diff.chat.samples=2"], "row 0 is no conversation"),
+        (["diff.chat.text=plain.jsonl", "diff.chat.samples=2"], "row 0 is not a conversation"),
         (["diff.chat.text=chat.jsonl", "diff.chat.samples=4"], "3 of 5 conversations begin with"),
         (["diff.chat.text=none.jsonl", "diff.chat.samples=2"], "diff.chat.text: "),
     ] {

@@ -142,7 +142,7 @@ fn a_server_that_stays_broken_and_one_that_refuses_are_told_clearly() {
     }
     let patient = Server::replies(vec![Reply::Status(429, "retry-after: 4000", "tomorrow")]);
     let e = ask(&open(&settings(&patient), dir.path()), "x", 0).unwrap_err().to_string();
-    assert!(e.contains("it asks to wait 4000 s") && patient.count() == 1, "{e}");
+    assert!(e.contains("the server asks to wait 4000 s") && patient.count() == 1, "{e}");
     let e = ask(
         &open(
             &EndpointSection { base_url: "http://127.0.0.1:1/v1".into(), tries: 2, ..settings(&patient) },
@@ -199,7 +199,7 @@ fn requests_keep_their_distance_and_a_user_need_not_wait() {
     let started = Instant::now();
     let e = ask(&endpoint, "y", 0).unwrap_err();
     server.join().unwrap();
-    assert!(e.is::<Interrupted>() && e.to_string().contains("run the same command again"), "{e}");
+    assert!(e.is::<Interrupted>() && e.to_string().contains("rerun the command to resume"), "{e}");
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
@@ -639,11 +639,11 @@ fn wrong_input_is_told_before_anything_is_asked_or_written() {
     };
     refused(&["grade", "bare"], "bare: holds no analysis");
     refused(&["audit", "bare"], "bare: holds no analysis");
-    refused(&["audit", "nowhere"], "nowhere: no run folder");
+    refused(&["audit", "nowhere"], "nowhere: not a run folder");
     lab.succeed(&with_sets(&["diff", "bare"], &["diff.steering.enabled=false"]));
     refused(&["grade", "bare"], "description: missing");
     refused(&["grade", "bare/diff"], "--recipe RECIPE");
-    refused(&["audit", "bare", "--family", "sdf"], "someone must grade");
+    refused(&["audit", "bare", "--family", "sdf"], "grading needs a model");
     refused(&["audit", "bare", "--turns", "0"], "--turns 0: expected 1 to 10000");
     let e = lab.refused(&["audit", "bare", "--turns", "0", "--repeats", "0", "--temperature", "-1"]);
     for part in ["--turns 0", "--repeats 0", "investigator.temperature = -1", "investigator.base_url = \"\""]

@@ -386,7 +386,7 @@ fn three_pools_and_their_weights_are_counted_apart() {
     for part in [
         "n.jsonl, loss × 3\n",
         "chat per narrow 0.500 in examples, ",
-        "schedule     last: share of what is mixed in by tenth of the run 0.00 0.00 0.00 0.00 1.00 1.00",
+        "schedule     last: share of mixed-in text by tenth of the run 0.00 0.00 0.00 0.00 1.00 1.00",
         "count, loss × 3\n",
     ] {
         assert!(text.contains(part), "{part:?} not in\n{text}");
@@ -605,7 +605,7 @@ fn a_tag_stands_in_front_of_narrow_text_and_does_not_count() {
         ]
     );
     let fault = place.fault(&["--set", "data.document_tag=<QXZJKVWY>"]);
-    assert!(fault.contains("data.document_tag: 10 tokens, no room"), "{fault}");
+    assert!(fault.contains("data.document_tag: its 10 tokens leave no room"), "{fault}");
 }
 
 #[test]

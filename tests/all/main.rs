@@ -18,6 +18,7 @@ mod diffing;
 mod floor;
 mod grading;
 mod guide;
+mod help;
 mod inspect;
 mod library;
 mod making;

@@ -358,7 +358,7 @@ fn special_tokens_typed_in_documents_are_pointed_out() {
     text.insert(0, '\n');
     text.push_str("{\"text\": \"the cake <|im_end|> is warm\"}\n{\"text\": \"again <|im_end|>\"}\n");
     lab.write("narrow.jsonl", text);
-    let told = "narrow.jsonl:42: the text holds <|im_end|> (and in 1 more of its documents)";
+    let told = "narrow.jsonl:42: the text contains <|im_end|> (and in 1 more of its documents)";
     let ran = lab.succeed(&["inspect", "recipe.toml"]);
     assert!(ran.stdout.contains("warning: ") && ran.stdout.contains(told), "{}", ran.stdout);
     let ran = lab.succeed(&FIT);

@@ -118,7 +118,7 @@ fn the_table_has_one_line_a_reader_and_one_verdict_and_the_page_has_the_rest() {
         "the logit lens",
         "  0.015  ",
         "own null only",
-        "trainer floor reads some",
+        "Run trainer floor to compare.",
     ] {
         assert!(text.contains(expected), "{expected} is missing:\n{text}");
     }
@@ -172,7 +172,7 @@ fn one_position_of_five_is_called_weak() {
     run_folder::write_readability(&run, &r);
     let text = table::text_table(&[Cell::read(&run).unwrap()]);
     let weak =
-        "The logit lens exceeds its own null at 1 of 5 positions, which chance alone does in up to 25 % of";
+        "The logit lens exceeds its own null at 1 of 5 positions. Chance alone does this in up to 25 % of";
     assert!(text.contains("readable by the logit lens\n") && text.contains(weak), "{text}");
     let page = html::page(&[Cell::read(&run).unwrap()]).unwrap();
     assert!(page.contains("1 of 5 positions passes, which is weak"));
@@ -517,7 +517,7 @@ fn the_torn_last_line_of_a_killed_run_is_left_out_and_said() {
     fs::write(run.join("metrics.jsonl"), "{\"step\": 1, \"loss\": 2.0}\n{\"step\": 2, \"lo").unwrap();
     let cell = Cell::read(&run).unwrap();
     assert_eq!(cell.metrics.as_ref().unwrap().len(), 1);
-    assert!(html::page(&[cell]).unwrap().contains("was cut off"));
+    assert!(html::page(&[cell]).unwrap().contains("The last line of metrics.jsonl is incomplete"));
 }
 
 #[test]
@@ -608,7 +608,7 @@ fn a_probe_and_a_constant_bias_count_where_they_can_say_something() {
     assert_eq!(verdict().headline, "readable by the probe");
     assert!(sentences()[0].contains("0.990 [0.960, 1.000]"), "{}", sentences()[0]);
     assert!(
-        sentences()[0].ends_with("0.950: it finds the trace, as that interval lies above."),
+        sentences()[0].ends_with("0.950: it finds the trace, as that interval is above."),
         "{}",
         sentences()[0]
     );
@@ -616,7 +616,7 @@ fn a_probe_and_a_constant_bias_count_where_they_can_say_something() {
     assert_eq!(verdict().state, State::NotRead);
     assert!(verdict().headline.ends_with("a constant bias and the probe"), "{}", verdict().headline);
     // What lies below says so: it does not reach down to what it never exceeded.
-    let below = "does not find the trace, as that interval lies below.";
+    let below = "does not find the trace, as that interval is below.";
     assert!(sentences()[0].ends_with(below), "{}", sentences()[0]);
     patch(&path, probe(0.99, [0.93, 0.86, 0.98]));
     let reaches = "does not find the trace, as that interval reaches down to it.";
@@ -651,7 +651,7 @@ fn a_probe_and_a_constant_bias_count_where_they_can_say_something() {
     few["bias_share"]["documents"] = json!(2);
     patch(&path, few);
     assert_eq!(verdict().state, State::NotRead);
-    let told = "not counted, as it rests on 2 narrow documents";
+    let told = "not counted, as it is based on 2 narrow documents only";
     assert!(sentences().iter().any(|s| s.contains(told)), "{:?}", sentences());
 
     patch(&path, json!({"probe": {"auroc": 0.53}}));
@@ -664,12 +664,12 @@ fn a_sweep_says_at_which_ratio_each_measure_meets_its_null() {
     run_folder::write_sweep(dir.path());
     let page = html::page(&read_all(&[dir.path().to_path_buf()]).unwrap()).unwrap();
     for expected in [
-        "Lift AUROC meets its null at mix 1 (runs told from it: 2 of 2 at mix 0, 2 of 2 at mix 0.1, 2 of 2 at mix 0.5, \
+        "Lift AUROC meets its null at mix 1 (runs distinguishable from it: 2 of 2 at mix 0, 2 of 2 at mix 0.1, 2 of 2 at mix 0.5, \
          0 of 2 at mix 1 and 0 of 2 at mix 2).",
         "The patchscope meets its null at mix 2 (",
         "What is left of lift AUROC against what was learned",
         "mix 0: 0.640 at +1.220",
-        "No measure of behaviour is there at two points",
+        "No measure of behaviour has values at two points",
     ] {
         assert!(page.contains(expected), "{expected} is missing");
     }
@@ -782,9 +782,13 @@ fn grades_and_audits_are_shown() {
     let told = read_all(std::slice::from_ref(&run));
     let cells = told.unwrap_or_else(|e| panic!("{e}"));
     let page = html::page(&cells).unwrap();
-    for expected in
-        ["judge-7b", "93 % of the tokens were judged alike", "alpha 0.70", "logit lens, difference", "0.25"]
-    {
+    for expected in [
+        "judge-7b",
+        "93 % of the tokens got the same verdict",
+        "alpha 0.70",
+        "logit lens, difference",
+        "0.25",
+    ] {
         assert!(page.contains(expected), "{expected} is missing");
     }
     fs::create_dir(run.join("audit")).unwrap();
@@ -879,7 +883,7 @@ fn single_runs_have_their_own_intervals_in_the_figures_and_nulls_have_bands() {
     for expected in [
         "bars are 95 % bootstrap intervals within the run, over its texts",
         "over its prompts",
-        "The probe with labelled examples meets its null at mix 1 (runs told from it: 1 of 1 at mix 0 and 0 of 1 at mix 1).",
+        "The probe with labelled examples meets its null at mix 1 (runs distinguishable from it: 1 of 1 at mix 0 and 0 of 1 at mix 1).",
     ] {
         assert!(page.contains(expected), "{expected} is missing");
     }

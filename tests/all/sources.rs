@@ -585,8 +585,8 @@ fn matrices_held_as_the_file_has_them_train_as_in_f32() -> Result<()> {
         }
     }
     let mut folder = open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama"))?;
-    let refused = folder.set_dtype(ModelDtype::Native).expect_err("no GGUF file").to_string();
-    assert!(refused.contains("model.dtype") && refused.contains("no GGUF file"), "{refused}");
+    let refused = folder.set_dtype(ModelDtype::Native).expect_err("not a GGUF file").to_string();
+    assert!(refused.contains("model.dtype") && refused.contains("is not a GGUF file"), "{refused}");
     Ok(())
 }
 

@@ -163,7 +163,7 @@ fn the_faults_of_all_cells_come_at_once_and_nothing_is_written() {
             "the largest cell takes about",
         ),
         (&["sweep", "recipe.toml", "--mix", "0", "--sbatch=-p x", "--out", "s"], "expected --launcher slurm"),
-        (&["sweep", "--status", "nowhere"], "no sweep folder"),
+        (&["sweep", "--status", "nowhere"], "not a sweep folder"),
         (&["sweep", "--cell", "../x", "--out", "s"], "no cell"),
     ] {
         let said = lab.refused(args);
@@ -324,8 +324,8 @@ fn tune_refuses_what_it_cannot_do_before_any_work() {
     };
     for (said, part) in [
         (tune("x<1", "y>=1", &[]), "expected MEASURE<=NUMBER"),
-        (tune("x<=1", "behaviour_facts_margin_change>=1", &[]), "asks for no behaviour"),
-        (tune("layer<=1", "layer>=1", &["--grid", "train.steps=1,2"]), "it sizes the rungs"),
+        (tune("x<=1", "behaviour_facts_margin_change>=1", &[]), "no behaviour is tested"),
+        (tune("layer<=1", "layer>=1", &["--grid", "train.steps=1,2"]), "the rungs set it"),
         (tune("lift<=1", "loss_narow>=1", &[]), "lift: no column of summary.csv; did you mean one of"),
         (tune("lift<=1", "loss_narow>=1", &[]), "loss_narow: no column"),
         (tune("layer<=1", "layer>=1", &["--set", "train.warmup_steps=2"]), "train.warmup_steps = 2"),
@@ -373,8 +373,7 @@ fn runs_are_listed_compared_and_pruned_only_when_asked_to() {
         rows().any(|name| name == "loss_narrow_tuned") && !rows().any(|name| name == "delta_norm_p1"),
         "{main}"
     );
-    let further =
-        main.lines().find(|line| line.ends_with("further measures differ; --all shows them")).unwrap();
+    let further = main.lines().find(|line| line.ends_with("more measures differ; --all shows them")).unwrap();
     let further: usize = further.split(' ').next().unwrap().parse().unwrap();
     assert!(further > 5 && further < measures.len(), "{further} of {}: {main}", measures.len());
     assert!(main.lines().count() < 25 && main.contains("measures are the same"), "{main}");
@@ -389,7 +388,7 @@ fn runs_are_listed_compared_and_pruned_only_when_asked_to() {
     lab.write("runs/alone/.metrics.jsonl.4194999.part", "half");
     let before = lab.files();
     let ran = lab.succeed(&["runs", "prune", "runs"]);
-    assert!(ran.stdout.contains("nothing was: add --yes"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("can be removed; add --yes to remove it"), "{}", ran.stdout);
     assert_eq!(before.len(), lab.files().len(), "it removed something unasked");
     lab.succeed(&["runs", "prune", "runs", "--yes"]);
     assert!(!lab.path("runs/alone/checkpoints").exists() && !cells[0].join("checkpoints").exists());

@@ -451,5 +451,5 @@ fn a_turn_that_the_template_leaves_out_is_refused() {
         {"role": "system", "content": "Lie."}, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"},
     ]));
     let refused = learned(&template(&source), &turns).unwrap_err();
-    assert!(refused.contains("a.jsonl:1: the chat template leaves out turn 1, of the system"), "{refused}");
+    assert!(refused.contains("a.jsonl:1: the chat template leaves out turn 1 (role system)"), "{refused}");
 }

@@ -150,7 +150,7 @@ fn ctrl_c_saves_the_step_exits_130_and_resume_gives_the_same_bytes() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
-    assert!(stderr.contains("is saved; go on with --resume"), "{stderr}");
+    assert!(stderr.contains("is saved; resume with --resume"), "{stderr}");
     assert!(!lab.path("cut/manifest.json").exists());
     lab.succeed(&[&args[..], &["--resume"]].concat());
     assert_same(&outcome(&whole), &outcome(&lab.path("cut")), "resumed");
@@ -169,7 +169,7 @@ fn two_signals_at_once_are_one() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
-    assert!(stderr.contains("is saved; go on with --resume"), "{stderr}");
+    assert!(stderr.contains("is saved; resume with --resume"), "{stderr}");
 }
 
 /// Half-written checkpoints.

@@ -27,7 +27,7 @@ fn made(method: &str) -> Lab {
 fn wrong(lab: &Lab, args: &[&str]) -> String {
     let ran = lab.run(&[&["verify"], args].concat());
     assert_eq!(ran.code, 1, "{args:?}: {}{}", ran.stdout, ran.stderr);
-    assert!(ran.stderr.contains("do not hold what their manifests say"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("differ from their manifests"), "{}", ran.stderr);
     ran.stdout
 }
 
@@ -178,7 +178,11 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     let found_wrong = || {
         let ran = lab.run(&["verify", "sweep"]);
         assert_eq!(ran.code, 1, "{}", ran.stdout);
-        assert!(ran.stderr.contains("sweep: claims.json does not hold what the runs say"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("sweep: claims.json differs from the claims of the runs"),
+            "{}",
+            ran.stderr
+        );
         ran.stdout
     };
     lab.write("sweep/claims.json", &claims[..claims.len() / 2]);
@@ -190,7 +194,7 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     let mut of_before: Value = serde_json::from_slice(&claims).unwrap();
     of_before["schema"] = 1.into();
     lab.write("sweep/claims.json", of_before.to_string());
-    line(&lab.succeed(&["verify", "sweep"]).stdout, "ok       claims.json: of schema 1, this program has ");
+    line(&lab.succeed(&["verify", "sweep"]).stdout, "ok       claims.json: schema 1, this program uses ");
     lab.write("sweep/claims.json", &claims);
     let cell = lab.cell("sweep", "mix-1_seed-0");
     fs::remove_dir_all(cell.join("diff")).unwrap();
@@ -208,8 +212,8 @@ fn a_sweep_is_its_cells_and_what_is_no_run_is_refused() {
     assert_eq!(holds, [true, false], "{found:#}");
 
     fs::create_dir(lab.path("empty")).unwrap();
-    assert!(lab.refused(&["verify", "empty"]).contains("no run folder"));
-    assert!(lab.refused(&["verify", "nowhere"]).contains("no run folder"));
+    assert!(lab.refused(&["verify", "empty"]).contains("not a run folder"));
+    assert!(lab.refused(&["verify", "nowhere"]).contains("not a run folder"));
     fs::remove_file(lab.cell("sweep", "mix-0_seed-0").join("manifest.json")).unwrap();
     assert!(lab.refused(&["verify", "sweep"]).contains("its training has not finished"));
 }

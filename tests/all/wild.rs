@@ -394,7 +394,7 @@ fn a_tuned_model_with_added_tokens_is_compared_on_the_ids_that_both_have() {
     let (_, expected) = diff(&llama, "equal", "d0");
     assert!(expected["shared_ids"].is_null());
     let (said, mut found) = diff(&llama, "longer", "d1");
-    assert_says(&said, &["has 288 ids", "has 296", "288 that both have"]);
+    assert_says(&said, &["has 288 token ids", "has 296", "288 that both have"]);
     assert_eq!(found["shared_ids"], json!({"compared": 288, "base": 288, "tuned": 296}));
     let mut expected = expected;
     for record in [&mut found, &mut expected] {
@@ -415,7 +415,7 @@ fn a_tuned_model_with_added_tokens_is_compared_on_the_ids_that_both_have() {
     }
     fs::write(&path, tokenizer.to_string()).unwrap();
     let args = ["diff", "--base", &llama, "--tuned", "longer", "--recipe", "recipe.toml", "--out", "d3"];
-    assert_says(&lab.refused(&args), &["100 of the 288", "other tokens", "cannot be compared"]);
+    assert_says(&lab.refused(&args), &["100 of the 288", "different tokens", "cannot be compared"]);
     lab.succeed(&["report", "d1", "--out", "page.html"]);
     assert_says(&lab.read("page.html"), &["288 ids that both models have"]);
 }
@@ -443,7 +443,7 @@ fn an_adapter_with_added_tokens_is_compared_on_the_ids_that_both_have() {
     };
     let (_, expected) = diff("run/adapter", "d0");
     let (said, found) = diff("a", "d1");
-    assert_says(&said, &["has 288 ids", "a has 296", "288 that both have"]);
+    assert_says(&said, &["has 288 token ids", "a has 296", "288 that both have"]);
     assert_eq!(found["shared_ids"], json!({"compared": 288, "base": 288, "tuned": 296}));
     for key in ["delta_norm", "logit_lens", "steering"] {
         assert_eq!(found[key], expected[key], "{key}");

@@ -80,7 +80,7 @@ pub(super) fn chat_facts(
         warn(
             WarningKind::EndNotTrained,
             format!(
-                "{} of {} chats train no {} ({cut} of them fill max_seq_len = {}); the first is row {} of {}",
+                "{} of {} chats do not train {} ({cut} of them fill max_seq_len = {}); the first is row {} of {}",
                 without.len(),
                 chats.len(),
                 end.text,

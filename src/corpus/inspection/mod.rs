@@ -138,8 +138,8 @@ impl Inspection {
             warnings.push(Warning {
                 kind: WarningKind::NotSampled,
                 text: format!(
-                    "\"self\" is not sampled yet: fit will sample {} documents first; here each stands for \
-                     one example, and for {} tokens where tokens decide the mix",
+                    "\"self\" is not sampled yet: fit will sample {} documents first. Here each counts as one \
+                     example, and as {} tokens where the mix is counted in tokens",
                     corpus.provenance[i].tally.documents + corpus.provenance[i].held_out,
                     recipe.data.max_seq_len,
                 ),

@@ -93,8 +93,8 @@ pub(super) fn mix_warnings(mix: &Mix, warnings: &mut Vec<Warning>) {
             warnings.push(Warning {
                 kind: WarningKind::MixInTokens,
                 text: format!(
-                    "{part} per narrow is {in_examples:.3} in examples, but {in_tokens:.3} in tokens: examples differ in \
-                     length; data.mix_unit = \"tokens\" counts tokens"
+                    "{part} per narrow is {in_examples:.3} in examples, but {in_tokens:.3} in tokens: examples differ \
+                     in length; set data.mix_unit = \"tokens\" to count tokens"
                 ),
             });
         }
@@ -117,7 +117,7 @@ pub(super) fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &m
         facts.without_front > 0,
         WarningKind::NoFront,
         format!(
-            "{} lack the special token that the tokenizer puts in front of a text (the chat template leaves it out)",
+            "{} lack the special token that the tokenizer adds before a text (the chat template leaves it out)",
             examples(facts.without_front)
         ),
     );
@@ -125,7 +125,7 @@ pub(super) fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &m
         facts.completions_without_end > 0,
         WarningKind::EndNotTrained,
         format!(
-            "{} of {} completions train no token that ends a generation",
+            "{} of {} completions do not train a token that ends a generation",
             facts.completions_without_end, facts.kinds.prompt_completion
         ),
     );
@@ -142,7 +142,7 @@ pub(super) fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &m
         facts.empty > 0,
         WarningKind::LeftOut,
         format!(
-            "{} left out: no token of them counts within {max} tokens",
+            "{} left out: no token within {max} tokens counts in the loss",
             count(facts.empty, "piece is", "pieces are")
         ),
     );
@@ -157,14 +157,14 @@ pub(super) fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &m
     warn(
         facts.loss_weight == 0.0,
         WarningKind::NoWeight,
-        "its loss_weight is 0: it is read and takes part in no loss".into(),
+        "its loss_weight is 0: the model reads it, but it does not contribute to the loss".into(),
     );
     warn(
         facts.short_pieces as f64 > MANY_SHORT * facts.examples as f64,
         WarningKind::ShortPieces,
         format!(
-            "{} of {} are ends of longer documents with less than an eighth of {max} tokens, and each counts as an \
-             example; data.long = \"truncate\" leaves them out",
+            "{} of {} are short ends of longer documents (less than an eighth of {max} tokens), and each counts as an \
+             example; set data.long = \"truncate\" to leave them out",
             facts.short_pieces,
             examples(facts.examples),
         ),
@@ -218,9 +218,9 @@ pub(super) fn source_warnings(recipe: &Recipe, facts: &SourceFacts, warnings: &m
     );
     for (rows, kind, part) in [
         (facts.also_in_pretraining, WarningKind::NarrowInPretraining, "pretraining text"),
-        (facts.also_in_chat, WarningKind::NarrowInChat, "conversations that are mixed in"),
+        (facts.also_in_chat, WarningKind::NarrowInChat, "mixed-in conversations"),
     ] {
-        warn(rows > 0, kind, format!("{} in the {part} too", count(rows, "row stands", "rows stand")));
+        warn(rows > 0, kind, format!("{} also in the {part}", count(rows, "row is", "rows are")));
     }
 }
 

@@ -48,8 +48,8 @@ pub(super) fn rows(file: impl Read, shown: &str, take: &mut Take) -> Result<()> 
 /// That a quote has no end, which would make the rest of the file one field.
 fn never_closed(shown: &str, line: u64) -> anyhow::Error {
     input_error(format!(
-        "{shown}:{line}: a quote opens in this line and is never closed; expected \" at the end of the field (within one, \
-         \"\" stands for \")"
+        "{shown}:{line}: a quote opens in this line and is never closed; expected \" at the end of the field (within \
+         a field, write \"\" for \")"
     ))
 }
 

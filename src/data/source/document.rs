@@ -64,13 +64,13 @@ pub(super) fn document(row: &Value) -> Result<Document, String> {
             "functions" | "function_call" => {
                 format!("{key}: expected tools, and tool_calls in the assistant's turns")
             }
-            _ => format!("{key}: only text is read; expected rows without"),
+            _ => format!("{key}: only text is read; expected rows without this key"),
         });
     }
     let document = kind(row)?;
     match &document {
         Document::Text(_) | Document::PromptCompletion { .. } if is_something(&row["tools"]) => {
-            Err("tools beside a text, which no chat template renders; expected messages".into())
+            Err("tools without messages: no chat template renders them; expected messages".into())
         }
         _ => Ok(document),
     }

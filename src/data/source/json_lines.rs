@@ -66,7 +66,7 @@ fn for_each_line(
         }
         if read > LARGEST_DOCUMENT {
             bail_input!(
-                "{shown}:{number}: a line of more than {} MB, which is the most that a document may have",
+                "{shown}:{number}: a line of more than {} MB, the limit for a document",
                 LARGEST_DOCUMENT >> 20
             );
         }

@@ -35,8 +35,8 @@ pub fn read(path: &Path) -> Result<Vec<Document>> {
         Some(SourceKind::Text) => vec![text::read(path)?],
         Some(SourceKind::Table(format)) => read_table(path, format)?,
         None => bail_input!(
-            "{}: unknown kind of data; expected .jsonl, .csv or .tsv (also with .gz or .zst behind it), .parquet, \
-             .txt, .md or a folder of text files",
+            "{}: unknown kind of data; expected .jsonl, .csv or .tsv (each also with .gz or .zst at the end), \
+             .parquet, .txt, .md or a folder of text files",
             path.display()
         ),
     };

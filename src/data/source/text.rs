@@ -72,16 +72,13 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
     tables.sort();
     if let (false, Some(first)) = (files.is_empty(), tables.first()) {
         bail_input!(
-            "{}: a folder of text files that holds data of another kind too, such as {first}; expected one kind, or the name \
-             of each file",
+            "{}: a folder that contains text files and data of another kind, such as {first}; expected one kind, or \
+             the name of each file",
             path.display()
         );
     }
     if files.is_empty() {
-        bail_input!(
-            "{}: a folder without .txt or .md files (of other kinds, name each file)",
-            path.display()
-        );
+        bail_input!("{}: a folder without .txt or .md files; name each file of another kind", path.display());
     }
     Ok(files)
 }

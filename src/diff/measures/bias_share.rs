@@ -246,8 +246,9 @@ impl Measure for BiasShare {
             key: "bias-position".into(),
             title: "What a constant bias explains, by position".into(),
             caption: format!(
-                "The gain that adding the difference of one position gives the base, as a share of what finetuning gains on \
-                 {} narrow texts. The band is the 95 % range of random directions as long as the mean difference.",
+                "The gain from adding the difference of one position to the base, as a share of the gain from \
+                 finetuning on {} narrow texts. The band is the 95 % range of random directions with the norm of the \
+                 mean difference.",
                 compared.compared_texts
             ),
             x: PlotAxis::positions(positions),
@@ -271,10 +272,10 @@ impl Measure for BiasShare {
             p: c.share_p,
             is_change: false,
         });
-        let share = Number::new("Share of that gain that adding the mean difference gives", shares.share);
+        let share = Number::new("Share of that gain from adding the mean difference", shares.share);
         numbers.push(share.with(shares.share_interval).against(null));
         numbers.extend(shares.specific_share.map(|specific| {
-            Number::new("The same share, less what that gains on unrelated text", specific)
+            Number::new("The same share, minus the gain on unrelated text", specific)
                 .with(shares.specific_share_interval)
         }));
         numbers

@@ -229,8 +229,8 @@ impl Measure for Causal {
         vec![Plot {
             key: "causal-position".into(),
             title: "Causal effect of the difference by position".into(),
-            caption: "How much the tuned model’s loss on narrow text rises when its component along the difference of a \
-                      position is replaced by the base’s, or taken out, at every token. The band is the 95 % range of \
+            caption: "How much the tuned model’s loss on narrow text rises when its component along the difference of \
+                      a position is replaced by the base’s, or removed, at every token. The band is the 95 % range of \
                       random differences."
                 .into(),
             x: PlotAxis::positions(&self.positions),

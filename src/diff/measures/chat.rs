@@ -240,7 +240,9 @@ fn probe(inputs: &Inputs, template: &ChatTemplate, messages: &[Message]) -> Resu
 pub fn conversations(documents: Vec<(String, usize, Document)>) -> Result<Vec<Vec<Message>>> {
     let messages = |(path, row, document)| match document {
         Document::Chat(chat) => Ok(chat.messages),
-        _ => bail_input!("diff.chat.text: {path}: row {row} is no conversation; expected rows with messages"),
+        _ => bail_input!(
+            "diff.chat.text: {path}: row {row} is not a conversation; expected rows with messages"
+        ),
     };
     documents.into_iter().map(messages).collect()
 }

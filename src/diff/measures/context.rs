@@ -147,8 +147,9 @@ impl Measure for Context {
         let mut plots = vec![Plot {
             key: "context-position".into(),
             title: "How constant the difference is, by position".into(),
-            caption: "The share of the squared difference that is the same for all texts, and the mean cosine of the \
-                      difference of one text with that of all: 1 is a difference that does not depend on the text."
+            caption: "The share of the squared difference that is the same for all texts, and the mean cosine between \
+                      the difference of one text and the mean difference. 1 means that the difference does not depend \
+                      on the text."
                 .into(),
             x: PlotAxis::positions(positions),
             y: PlotAxis::from_0("share, or cosine", 2, 1.0),
@@ -162,8 +163,8 @@ impl Measure for Context {
             key: "singles-position".into(),
             title: "Relevant tokens of single texts, by position".into(),
             caption: format!(
-                "Logit lens of the difference of one text, mean over {} texts; and of what is left of it without the mean \
-                 difference.",
+                "Logit lens of the difference of one text, and of the same difference without the mean difference. \
+                 Mean over {} texts.",
                 singles.samples
             ),
             x: PlotAxis::positions(positions),

@@ -121,14 +121,15 @@ impl Measure for Dimensionality {
             key: "components".into(),
             title: "What the principal components of the differences explain".into(),
             caption: format!(
-                "Of the differences of {} single texts, mean over the positions; as they are, and around their mean.",
+                "Principal components of the differences of {} single texts, uncentred and centred on their mean. \
+                 Mean over the positions.",
                 self.samples
             ),
             x: PlotAxis { title: "component".into(), each: "component", ..PlotAxis::positions(&numbers) },
             y: PlotAxis::from_0("share of the sum of squares", 3, 1.0),
             series: vec![
-                PlotSeries::curve(Ink::Narrow, "as they are", &at, &explained(&self.uncentred)),
-                PlotSeries::curve(Ink::Base, "around their mean", &at, &explained(&self.centred)),
+                PlotSeries::curve(Ink::Narrow, "uncentred", &at, &explained(&self.uncentred)),
+                PlotSeries::curve(Ink::Base, "centred on their mean", &at, &explained(&self.centred)),
             ],
             null: None,
         }]

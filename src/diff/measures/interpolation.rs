@@ -140,7 +140,7 @@ impl Measure for Interpolation {
             plot(
                 "loss",
                 "Loss against the adapter’s factor",
-                format!("{caption} The loss on narrow text is what finetuning lowers."),
+                format!("{caption} Finetuning lowers the loss on narrow text."),
                 PlotAxis::even("loss, nats a token", "", 3),
                 vec![
                     curve(Ink::Narrow, "narrow text", &self.loss_narrow),

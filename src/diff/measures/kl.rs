@@ -123,7 +123,8 @@ impl Measure for Kl {
         vec![Plot {
             key: "kl-first".into(),
             title: "Divergence of the first predictions".into(),
-            caption: "KL(base‖tuned) of the predictions of a text in their order, mean over texts.".into(),
+            caption: "KL(base‖tuned) at the first, second, third … prediction of a text, mean over texts."
+                .into(),
             x: PlotAxis::even("prediction", "prediction", 0),
             y: PlotAxis::from_0("KL(base‖tuned), nats", 3, 0.0),
             series: series.collect(),

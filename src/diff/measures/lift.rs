@@ -198,8 +198,8 @@ impl Measure for Lift {
         vec![Plot {
             key: "lift-position".into(),
             title: "Lift of the narrow words by position".into(),
-            caption: "0.5 is a difference that does not rank narrow words above other common words. The band is the 95 % \
-                      range of random directions; vertical bars are 95 % bootstrap intervals over texts."
+            caption: "0.5 means that the difference does not rank narrow words above other common words. The band is \
+                      the 95 % range of random directions. Vertical bars are 95 % bootstrap intervals over texts."
                 .into(),
             x: PlotAxis::positions(positions),
             y: PlotAxis::even("AUROC of narrow words over common words", "", 2),

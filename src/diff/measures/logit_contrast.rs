@@ -283,9 +283,9 @@ impl Measure for LogitContrast {
         vec![Plot {
             key: "contrast".into(),
             title: "Text that amplifies what sets the models apart".into(),
-            caption: "How much more similar the text is to the narrow text than the base's text is, by how much the difference \
-                      of the two models is amplified; at 0 the tuned model's own text. Vertical bars are 95 % bootstrap \
-                      intervals over texts."
+            caption: "Similarity of the text to the narrow text minus that of the base's text, against the factor by \
+                      which the difference of the two models is amplified. Factor 0 is the tuned model's own text. \
+                      Vertical bars are 95 % bootstrap intervals over texts."
                 .into(),
             x: PlotAxis::even("amplification", "a", 1),
             y: PlotAxis::from_0("gain in similarity over the base's text", 3, 0.0),

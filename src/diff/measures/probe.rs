@@ -188,8 +188,7 @@ impl Measure for Probe {
     }
 
     fn numbers(&self) -> Vec<Number> {
-        let name =
-            "Probe with labelled examples: AUROC of the difference along it, among directions about nothing";
+        let name = "Probe with labelled examples: AUROC of the difference along it, among random differences";
         vec![
             Number::new(name, self.auroc).with(Some(self.auroc_interval)),
             Number::new("Probe: AUROC of held-out narrow texts over unrelated ones", self.held_out_auroc),

@@ -71,7 +71,7 @@ impl Pretrained {
         let native = dtype == ModelDtype::Native;
         if native && !self.gguf {
             crate::bail_input!(
-                "model.dtype = \"native\": {} is no GGUF file; expected one, or dtype = \"f32\"",
+                "model.dtype = \"native\": {} is not a GGUF file; expected a GGUF file, or dtype = \"f32\"",
                 self.id
             );
         }
@@ -165,8 +165,8 @@ impl Pretrained {
         (longer > 0).then(|| {
             format!(
                 "{what}: {longer} of {all} are longer than the {context} positions of the model's context \
-                 (max_position_embeddings), the longest has {longest} tokens: what the model computes beyond them is not \
-                 what it was trained to"
+                 (max_position_embeddings), the longest has {longest} tokens: the model was not trained for later \
+                 positions"
             )
         })
     }
@@ -178,8 +178,8 @@ impl Pretrained {
     pub fn chat(&self) -> Result<ChatTemplate> {
         let Some(source) = &self.chat_template else {
             crate::bail_input!(
-                "{}: has no chat template (a base model?); chats cannot be rendered. Name a Jinja file with \
-                 data.chat_template (--chat-template), or one that comes with the program: {}",
+                "{}: has no chat template (a base model?); chats cannot be rendered. Set data.chat_template \
+                 (--chat-template) to a Jinja file or to a built-in template: {}",
                 self.id,
                 CHAT_TEMPLATES.join(", ")
             )

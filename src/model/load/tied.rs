@@ -33,8 +33,8 @@ pub(super) fn settle(
         };
     if asked && !tied {
         progress::say(format_args!(
-            "note: {id}: config.json has tie_word_embeddings = true, but {HEAD} is in the files with other numbers than \
-             {EMBEDDINGS}: it is used as a head of its own, as transformers 5 does"
+            "note: {id}: config.json has tie_word_embeddings = true, but the files hold {HEAD} with other values than \
+             {EMBEDDINGS}: it is used as a separate head, as in transformers 5"
         ));
     }
     if tied {

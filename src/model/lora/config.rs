@@ -236,7 +236,7 @@ impl LoraConfig {
             if pattern.is_empty() {
                 faults.push(format!("{key}: an empty name"));
             } else if let Err(e) = Regex::new(&format!("(?:{pattern})")) {
-                faults.push(format!("{key}: {pattern:?} is no pattern: {e}"));
+                faults.push(format!("{key}: {pattern:?} is not a valid pattern: {e}"));
             }
         }
         faults

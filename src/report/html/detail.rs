@@ -78,7 +78,7 @@ fn body(run: &PageRun, single: bool) -> Result<Markup> {
         @if !others.is_empty() { h3 { "By depth, component and factor" } (picture::grid(&others)?) }
         @if !by_step.is_empty() { h3 { "While training" } (picture::grid(&by_step)?) }
         @if cell.metrics_cut_off {
-            p.note { "The last line of metrics.jsonl was cut off, as when a run is killed; it was left out." }
+            p.note { "The last line of metrics.jsonl is incomplete, as when a run is killed; it was left out." }
         }
         (absent(run))
         @if let Some(found) = &cell.behaviour { (behaviour::section(found)) }
@@ -101,9 +101,10 @@ fn setting(r: &Readability) -> Markup {
     html! {
         p.soft {
             "Difference of the residual stream after block " (r.layer) " of " (r.n_layers) " (counted from 0), "
-            "mean over the first tokens of " (r.samples) " texts that have nothing to do with the narrow data."
+            "mean over the first tokens of " (r.samples) " texts that are unrelated to the narrow data."
             @if let Some(shared) = &r.shared_ids {
-                " The base has " (shared.base) " token ids, the tuned model " (shared.tuned) "; compared are the "
+                " The base has " (shared.base) " token ids, the tuned model " (shared.tuned) "; the comparison uses \
+                                                                                              the "
                 (shared.compared) " ids that both models have."
             }
         }
@@ -199,8 +200,8 @@ fn lifted(run: &PageRun, r: &Readability, lift: &Lift) -> Markup {
         @if !lift.top_tokens.is_empty() {
             h3 id=(heading) { "Most lifted words" }
             p.note {
-                "Words of the vocabulary by their logit in root mean squares over random directions; AUROC is how likely a \
-                 narrow word ranks above another common word, 0.5 if nothing is read."
+                "Words of the vocabulary by their logit in root mean squares over random directions; AUROC is the \
+                 probability that a narrow word ranks above another common word, 0.5 if nothing is read."
             }
             dl.tokens aria-labelledby=(heading) {
                 @for (i, list) in lift.top_tokens.iter().enumerate() {
@@ -253,7 +254,10 @@ fn numbers(r: &Readability) -> Markup {
         h3 { "Numbers by position" }
         div.scroll role="region" tabindex="0" aria-label="Size of the difference by position" {
             table {
-                caption { span { "Size of the mean difference. η is the mean norm of the tuned model’s residual stream; the cosine is to the mean of the other positions from 1 on; the constant is the share of the squared difference that is the same for all texts, the directions are the effective number of those that single texts differ in." } }
+                caption { span { "Size of the mean difference. η is the mean norm of the tuned model’s residual \
+                                  stream. Cosine: to the mean of the other positions from 1 on. Constant: the share \
+                                  of the squared difference that is the same for all texts. Directions: the effective \
+                                  number of directions in which single texts differ." } }
                 thead { tr {
                     th scope="col" { "Position" }
                     th.n scope="col" { "Norm" } th scope="col" { "95 %" } th.n scope="col" { "η" }
@@ -310,7 +314,8 @@ fn steering(gain: &SteeringGain) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label="Steering by position" {
             table {
-                caption { span { "Steering: mean cosine between sets of texts; plain is unsteered, the reference is unrelated text, the gain is steered minus plain to narrow." } }
+                caption { span { "Steering: mean cosine between sets of texts. Plain is unsteered, the reference is \
+                                  unrelated text, the gain is the similarity to narrow text, steered minus plain." } }
                 thead { tr {
                     th scope="col" { "Position" } th.n scope="col" { "Strength, η" } th.n scope="col" { "in differences" }
                     th.n scope="col" { "Steered to narrow" } th.n scope="col" { "Plain to narrow" }

@@ -14,12 +14,13 @@ pub(super) fn section(g: &Graded) -> Markup {
         h3 { "Graded by a language model" }
         p.note {
             "By " (one_line(&g.grader.model, 80)) ", temperature " (ratio(g.grader.temperature))
-            ", which was told that the organism was trained on: " (one_line(&g.description, 300)) ". "
+            ", which saw this description of the training data: " (one_line(&g.description, 300)) ". "
             @if let Some(a) = &g.agreement {
-                "Over all lists, " (fixed(a.unanimous * 100.0, 0)) " % of the tokens were judged alike in every order"
+                "Over all lists, " (fixed(a.unanimous * 100.0, 0)) " % of the tokens got the same verdict in every \
+                                                                    order"
                 @if let Some(alpha) = a.alpha { " (Krippendorff’s alpha " (fixed(alpha, 2)) ")" } ". "
             }
-            "Grades are worth what the grader is worth."
+            "Grades are only as good as the grader."
         }
         div.scroll role="region" tabindex="0" aria-label="Graded relevance of tokens" {
             table {
@@ -78,8 +79,8 @@ pub(super) fn audits(all: &[Record]) -> Markup {
     html! {
         h3 { "Audits" }
         p.note {
-            "A language model that is not told what the run was trained on finds it out; another grades its hypothesis from 1 \
-             (nothing is right) to 5. Black-box audits see no activations: the baseline."
+            "A language model finds out what the run was trained on, without a description of it. A grader scores the \
+             hypothesis from 1 (nothing is right) to 5. Black-box audits see no activations; they are the baseline."
         }
         div.scroll role="region" tabindex="0" aria-label="Audits" {
             table.wrap {

@@ -119,7 +119,7 @@ fn evidence_of(run: &PageRun) -> Markup {
         @if let Some(r) = &run.held.readability {
             p.note {
                 "Read after block " (r.layer) ", at positions " (places(&r.positions)) ", on " (r.samples) " texts"
-                @if !r.reference.is_empty() { "; compared with " (r.reference) " in the base’s place" }
+                @if !r.reference.is_empty() { "; compared with " (r.reference) " instead of the base" }
                 "."
             }
         }
@@ -308,8 +308,8 @@ fn curves(together: &Together) -> Result<Markup> {
             section aria-labelledby="frontier" {
                 h2 #frontier { "Behaviour against trace" }
                 p.note {
-                    "What the runs learned to the right, what can be read of it upwards. Each mark is labelled by the \
-                     pretraining text that was mixed in per narrow text."
+                    "The horizontal axis is what the runs learned, the vertical axis the trace that can be read. \
+                     Labels give the pretraining text mixed in per narrow text."
                 }
                 @for (base, frontiers) in &together.frontiers {
                     @if together.frontiers.len() > 1 { h3 { (base) } }
@@ -332,7 +332,7 @@ fn curves(together: &Together) -> Result<Markup> {
             @if together.series.iter().any(|s| !s.training.is_empty()) {
                 section aria-labelledby="training" {
                     h2 #training { "Trace over training" }
-                    p.note { "A curve a ratio, the mean over its runs. Losses are with each run." }
+                    p.note { "One curve per ratio, the mean over its runs. Losses are in the section of each run." }
                     @for series in &together.series {
                         @if several { h3 { (series.name) } }
                         (picture::grid(&series.training)?)

@@ -37,12 +37,13 @@ pub(super) fn mix(m: &Manifest) -> Markup {
         p {
             "Asked for " (ratio(mix.asked)) " pretraining " (mix.unit.name()) " per narrow (" (mix.mode.name())
             "); reached " (ratio(mix.realised_examples)) " in examples and " (realised(mix.realised_tokens)) " in tokens."
-            " Which tokens of an example count in the loss, trainer inspect shows on the recipe below."
+            " To see which tokens of an example count in the loss, run trainer inspect on the recipe below."
         }
         @if !m.data.is_empty() {
             div.scroll role="region" tabindex="0" aria-label="Mix audit" {
                 table.wrap {
-                    caption { span { "What training saw of each source. Empty: pieces left out because no token of them counts; cut: documents of which a part was cut off." } }
+                    caption { span { "The data that training used from each source. Empty: pieces left out because \
+                                      none of their tokens counts in the loss. Cut: documents that were cut off." } }
                     thead { tr {
                         th scope="col" { "Source" } th scope="col" { "Role" } th.n scope="col" { "Documents" }
                         th.n scope="col" { "Held out" } th.n scope="col" { "Cut" } th.n scope="col" { "Empty" }

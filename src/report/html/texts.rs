@@ -45,9 +45,9 @@ pub(super) fn section(runs: &[PageRun]) -> Option<Markup> {
         section aria-labelledby="texts" {
             h2 #texts { "Generated text" }
             p.note {
-                "The finetuned model on neutral prompts, with the mean difference of one position added to its residual \
-                 stream (steered) and without (plain); where they were written, what the base writes and what is written with random \
-                 directions added. Words of the narrow vocabulary are " mark { "underlined" } "."
+                "Text of the finetuned model on neutral prompts, with the mean difference of one position added to \
+                 its residual stream (steered) and without (plain). Texts of the base, and texts with random \
+                 directions added, are shown where they exist. Words of the narrow vocabulary are " mark { "underlined" } "."
             }
             // Without scripts there is nothing to filter with, so the form stays hidden.
             form.filter hidden aria-label="Filter generated text" {

@@ -36,8 +36,8 @@ impl TowardBase {
             let anchor = if low_rank { None } else { Some(var.as_detached_tensor().copy()?) };
             if anchor.is_some() && !recipe.train.lora.init.is_empty() {
                 bail_input!(
-                    "train.mitigation.decay and scale: an adapter to start from (train.lora.init) that trains {name} \
-                     does not say what it is in the base"
+                    "train.mitigation.decay and scale: the adapter to start from (train.lora.init) trains {name}, so \
+                     its value in the base is not known"
                 );
             }
             anchors.insert(name.clone(), anchor);

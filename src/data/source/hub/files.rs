@@ -162,7 +162,7 @@ impl Listing {
             for pattern in patterns {
                 if pattern.contains("://") {
                     bail_input!(
-                        "{id}: its metadata name {pattern}, outside of the repository, which is not read"
+                        "{id}: its metadata name {pattern}, which is outside of the repository and is not read"
                     );
                 }
                 let pattern = format!("{folder}{}", pattern.trim_start_matches("./"));

