@@ -71,7 +71,8 @@ pub struct SettingClaims {
     /// it as `KEY.NAME`; of `behaviour.NAME`, the tuned model's value, and `behaviour_base.NAME`, its base's; and of
     /// `loss_narrow`, `loss_pretraining` and `loss_chat`, held-out loss, tuned minus base, nats a token.
     pub doses: IndexMap<String, Vec<Dose>>,
-    /// What is left of each measure of the trace and of each behaviour, of those with two ratios or more.
+    /// What is left of each measure of the trace and of each behaviour, of those that are there at the
+    /// lowest ratio; empty with fewer than two ratios.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub remaining: Vec<Remaining>,
     /// What was measured while training, by its key in `metrics.jsonl`: a curve a mix ratio.
@@ -119,7 +120,7 @@ impl AcrossRuns {
             SettingClaims {
                 setting: setting.clone(),
                 groups: groups.iter().map(MixGroup::of).collect(),
-                remaining: if groups.len() > 1 { remaining(&doses) } else { Vec::new() },
+                remaining: if groups.len() > 1 { remaining(&doses, groups) } else { Vec::new() },
                 doses,
                 training: training_curves(groups),
                 meets_null: trace_measures().filter_map(|m| meets_null(m, groups)).collect(),

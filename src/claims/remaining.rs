@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::dose::Dose;
+use super::dose::{Dose, Ratio};
 use super::trace::trace_measures;
 
 /// One measure or behaviour.
@@ -30,26 +30,49 @@ pub struct RemainingShare {
     pub share: f64,
 }
 
-/// Of the dose tables of a setting, every measure of the trace and every behaviour that begins above nothing.
-pub fn remaining(doses: &IndexMap<String, Vec<Dose>>) -> Vec<Remaining> {
+/// Of the dose tables of a setting, every measure of the trace and every behaviour that is there at the lowest ratio: a share of
+/// noise says nothing.
+pub fn remaining(doses: &IndexMap<String, Vec<Dose>>, groups: &[Ratio]) -> Vec<Remaining> {
     let traces = trace_measures().filter_map(|m| {
         let found = doses.get(m.key)?;
-        let nothing = found.first()?.null.unwrap_or(0.0);
-        of_doses(m.key, m.name, false, nothing, found)
+        let first = found.first()?;
+        let nothing = first.null.unwrap_or(0.0);
+        let is_there = is_told(m.key, groups).unwrap_or_else(|| lies_above(first, nothing));
+        if is_there { of_doses(m.key, m.name, false, nothing, found) } else { None }
     });
     let behaviours = doses.iter().filter_map(|(key, found)| {
         let name = key.strip_prefix("behaviour.")?;
         let base = doses.get(&format!("behaviour_base.{name}"))?.first()?.mean();
-        of_doses(key, name, true, base, found)
+        let first = found.first()?;
+        let is_there = lies_above(first, base) || lies_below(first, base);
+        if is_there { of_doses(key, name, true, base, found) } else { None }
     });
     traces.chain(behaviours).collect()
 }
 
-/// `None` where nothing is there at the lowest ratio, of which no share can be taken.
+/// Whether more than half of the runs at the lowest ratio are told from the null; `None` where nothing says.
+fn is_told(key: &str, groups: &[Ratio]) -> Option<bool> {
+    let (_, runs) = groups.first()?;
+    let told: Vec<bool> = runs.iter().filter_map(|run| run.claims.trace.get(key)?.is_told).collect();
+    let count = told.iter().filter(|told| **told).count();
+    (!told.is_empty()).then_some(2 * count > told.len())
+}
+
+/// Whether the intervals within more than half of the runs lie above a value; of runs without, the values themselves.
+fn lies_above(dose: &Dose, nothing: f64) -> bool {
+    let lows = dose.values.iter().zip(&dose.own).map(|(value, own)| own.map_or(*value, |[low, _]| low));
+    2 * lows.filter(|low| *low > nothing).count() > dose.values.len()
+}
+
+/// The same below.
+fn lies_below(dose: &Dose, nothing: f64) -> bool {
+    let highs = dose.values.iter().zip(&dose.own).map(|(value, own)| own.map_or(*value, |[_, high]| high));
+    2 * highs.filter(|high| *high < nothing).count() > dose.values.len()
+}
+
 fn of_doses(key: &str, name: &str, is_behaviour: bool, nothing: f64, doses: &[Dose]) -> Option<Remaining> {
     let whole = doses.first()?.mean() - nothing;
-    let is_there = if is_behaviour { whole != 0.0 } else { whole > 0.0 };
-    if !is_there || !whole.is_finite() {
+    if whole == 0.0 || !whole.is_finite() || (whole < 0.0 && !is_behaviour) {
         return None;
     }
     let share = |dose: &Dose| RemainingShare { mix: dose.mix, share: (dose.mean() - nothing) / whole };
@@ -78,8 +101,13 @@ mod tests {
             // The facts were unlikely at first: the change counts, from the base.
             ("behaviour.facts".to_string(), doses(None, &[(0.0, 1.0), (1.0, 0.5)])),
             ("behaviour_base.facts".to_string(), doses(None, &[(0.0, -1.0), (1.0, -1.0)])),
+            // Its interval reaches down to the null.
+            (
+                "steering".to_string(),
+                vec![Dose::new(0.0, vec![0.1], vec!["run".into()], vec![Some([-0.1, 0.3])])],
+            ),
         ]);
-        let found = remaining(&tables);
+        let found = remaining(&tables, &[]);
         let keys: Vec<&str> = found.iter().map(|r| r.key.as_str()).collect();
         assert_eq!(keys, ["lift", "behaviour.facts"]);
         let shares =
