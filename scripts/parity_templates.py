@@ -3,9 +3,9 @@
 
     parity_templates.py collect LIST DIR GIT...   every chat template in the newest commit of git repositories: files, fields of
                                                   tokenizer_config.json, strings in sources; written to DIR, listed in LIST
-    parity_templates.py expect DIR OUT            what transformers makes of every template in DIR with the conversations
-                                                  below: text, or that it refuses; where {% generation %} is, and for pairs
-                                                  X.jinja, X_training.jinja of TRL the characters of the assistant
+    parity_templates.py expect DIR TOKENIZER OUT  what transformers makes of every template in DIR with the conversations
+                                                  below: text, bytes of the {% generation %} blocks, token ids and assistant
+                                                  mask with the tokenizer of that folder; or that it refuses
 
 Templates are other people's: they are not in this repository, the list of their origins and sha256 is.
 """
@@ -146,9 +146,10 @@ def spans_of(generated, text):
     return [[at(a), at(b)] for a, b in generated]
 
 
-def expect(folder, out):
+def expect(folder, tokenizer, out):
     os.environ.setdefault(DATES, "1700000000")
     from datetime import datetime, timezone
+    from transformers import AutoTokenizer
     from transformers.utils import chat_template_utils as utils
 
     class Then(datetime):
@@ -157,17 +158,20 @@ def expect(folder, out):
             return datetime.fromtimestamp(int(os.environ[DATES]), timezone.utc)
 
     utils.datetime = Then
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     written = []
     for path in sorted(Path(folder).glob("*.jinja")):
         source = path.read_bytes().decode("utf-8")
         for case, given in CASES.items():
             given = dict(given)
-            messages = utils._normalize_chat_messages(given.pop("messages"))
+            messages = given.pop("messages")
             row = {"template": path.name, "case": case, "messages": messages, "given": given, "special": SPECIAL}
             try:
                 texts, spans = utils.render_jinja_template(
                     conversations=[messages], chat_template=source, return_assistant_tokens_mask=True, **{**SPECIAL, **given})
-                row |= {"text": texts[0], "generated": spans_of(spans[0], texts[0])}
+                encoded = tokenizer.apply_chat_template(
+                    messages, chat_template=source, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **{**SPECIAL, **given})
+                row |= {"text": texts[0], "generated": spans_of(spans[0], texts[0]), "ids": encoded["input_ids"], "mask": encoded["assistant_masks"]}
             except Exception as e:
                 row["error"] = f"{type(e).__name__}: {e}"[:300]
             written.append(row)
@@ -178,7 +182,7 @@ def expect(folder, out):
 if __name__ == "__main__":
     if len(sys.argv) >= 5 and sys.argv[1] == "collect":
         collect(sys.argv[2], sys.argv[3], sys.argv[4:])
-    elif len(sys.argv) == 4 and sys.argv[1] == "expect":
+    elif len(sys.argv) == 5 and sys.argv[1] == "expect":
         expect(*sys.argv[2:])
     else:
         sys.exit(__doc__)

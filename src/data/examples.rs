@@ -224,7 +224,7 @@ impl<'a> Encoder<'a> {
                 .find(|(s, _)| {
                     let begins = (s.start <= *from || s.start < *to) && *from < s.end;
                     // One that straddles the end counts where the template marks it, as in transformers.
-                    begins && (*to <= s.end || template.has_marks())
+                    begins && (*to <= s.end || template.has_marks(chat))
                 })
                 .map_or(0.0, |(_, w)| *w)
         };

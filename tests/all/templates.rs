@@ -18,14 +18,37 @@ use crate::common::values::json_lines;
 
 // ---- transformers, on real templates -----------------------------------------------------------
 
-/// One rendering of `expected.jsonl`.
+/// What transformers makes of one conversation with one template: a row of `expected.jsonl`.
 struct Case {
     template: String,
     name: String,
     conversation: Conversation,
     prompt: bool,
     special: Map<String, Value>,
-    expected: Result<(String, Vec<(usize, usize)>), String>,
+    expected: Result<Rendered, String>,
+}
+
+struct Rendered {
+    text: String,
+    /// Bytes of the `{% generation %}` blocks.
+    generated: Vec<(usize, usize)>,
+    ids: Vec<u32>,
+    /// Whether each token is the assistant's, by the blocks.
+    mask: Vec<bool>,
+}
+
+impl Rendered {
+    fn of(row: &Value) -> Option<Self> {
+        let numbers =
+            |value: &Value| -> Option<Vec<u64>> { value.as_array()?.iter().map(Value::as_u64).collect() };
+        let pair = |pair: &Value| Some((pair[0].as_u64()? as usize, pair[1].as_u64()? as usize));
+        Some(Self {
+            text: row["text"].as_str()?.into(),
+            generated: row["generated"].as_array()?.iter().map(pair).collect::<Option<_>>()?,
+            ids: numbers(&row["ids"])?.into_iter().map(|id| id as u32).collect(),
+            mask: numbers(&row["mask"])?.into_iter().map(|counts| counts != 0).collect(),
+        })
+    }
 }
 
 impl Case {
@@ -38,153 +61,204 @@ impl Case {
             documents: given.shift_remove("documents"),
             variables: given,
         };
-        let pair = |p: &Value| (p[0].as_u64().unwrap() as usize, p[1].as_u64().unwrap() as usize);
-        let expected = match row["text"].as_str() {
-            Some(text) => Ok((text.into(), row["generated"].as_array().unwrap().iter().map(pair).collect())),
-            None => Err(row["error"].as_str().unwrap().into()),
-        };
         Self {
             template: row["template"].as_str().unwrap().into(),
             name: row["case"].as_str().unwrap().into(),
             conversation,
             prompt,
             special: row["special"].as_object().unwrap().clone(),
-            expected,
+            expected: Rendered::of(row).ok_or_else(|| row["error"].as_str().unwrap().into()),
         }
     }
 
     fn compile(&self, source: &str) -> anyhow::Result<ChatTemplate> {
         ChatTemplate::compile(source, self.special.iter().map(|(name, text)| (name.as_str(), text.as_str())))
     }
+
+    /// Our text and marks against theirs; what differs, if something does, or `None` where both refuse.
+    fn rendering_fault(&self, source: &str) -> Option<Result<(), String>> {
+        let ours = self.compile(source).and_then(|t| t.render_marked(&self.conversation, self.prompt));
+        Some(match (&ours, &self.expected) {
+            (Ok(ours), Ok(theirs)) if ours.text == theirs.text => {
+                let places: Vec<_> = ours.generated.iter().map(|r| (r.start, r.end)).collect();
+                match places == theirs.generated {
+                    true => Ok(()),
+                    false => Err(format!("marks {places:?}, theirs {:?}", theirs.generated)),
+                }
+            }
+            (Ok(ours), Ok(theirs)) => {
+                let same = ours.text.bytes().zip(theirs.text.bytes()).take_while(|(a, b)| a == b).count();
+                let near = |text: &str| {
+                    let from = same.saturating_sub(30);
+                    String::from_utf8_lossy(&text.as_bytes()[from..(same + 40).min(text.len())]).into_owned()
+                };
+                Err(format!("ours {:?}, theirs {:?}", near(&ours.text), near(&theirs.text)))
+            }
+            (Err(_), Err(_)) => return None,
+            (Err(e), Ok(_)) => Err(format!("refused: {e:#}")),
+            (Ok(ours), Err(e)) => Err(format!("they refuse ({e}), we render {:.60?}", ours.text)),
+        })
+    }
+
+    fn shown(&self) -> String {
+        format!("{} {}", self.template, self.name)
+    }
 }
 
-/// Tokens of a conversation that count, by our mask; or why it is refused.
-fn counted(
+/// Token ids of a conversation as an example for training, and which of them count; or why it is refused.
+fn example(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
     conversation: &Conversation,
-) -> Result<Vec<bool>, String> {
+) -> Result<(Vec<u32>, Vec<bool>), String> {
     let encoder =
         Encoder::new(tokenizer, Some(template), Some("<|im_end|>"), 1 << 20, Long::Truncate).unwrap();
     let document = Document::Chat(conversation.clone());
-    let place = |row| format!("row {row}");
+    let place = |_| "row".to_string();
     let (examples, _) = encoder.encode(&place, [(0, &document)].into_iter()).map_err(|e| format!("{e:#}"))?;
-    Ok(examples.first().map_or(Vec::new(), |e| e.weights.iter().map(|w| *w != 0.0).collect()))
+    let example = examples.into_iter().next().ok_or("no token counts")?;
+    Ok((example.ids, example.weights.iter().map(|w| *w != 0.0).collect()))
+}
+
+/// Cases by what was found in them.
+#[derive(Default)]
+struct Tally(BTreeMap<String, Vec<String>>);
+
+impl Tally {
+    fn add(&mut self, found: String, case: String) {
+        self.0.entry(found).or_default().push(case);
+    }
+
+    fn print(&self, title: &str) {
+        println!("{title}: {}", self.0.values().map(Vec::len).sum::<usize>());
+        for (found, cases) in &self.0 {
+            println!("  {} x {}: {found}", cases.len(), cases[..cases.len().min(3)].join(", "));
+        }
+    }
+}
+
+/// Our mask against theirs, in words.
+fn mask_fault(tokenizer: &Tokenizer, (ids, ours): &(Vec<u32>, Vec<bool>), theirs: &[bool]) -> Option<String> {
+    // The first token is predicted by nothing.
+    let at = (1..ours.len()).find(|&at| ours[at] != theirs[at])?;
+    let near = |range: &[u32]| tokenizer.decode(range, false).unwrap();
+    Some(format!(
+        "token {at} of {}: ours {}, theirs {}; before {:?}, from it {:?}",
+        ours.len(),
+        ours[at],
+        theirs[at],
+        near(&ids[at.saturating_sub(8)..at]),
+        near(&ids[at..(at + 8).min(ids.len())])
+    ))
 }
 
 #[test]
 #[ignore = "needs templates of others: scripts/parity --templates"]
-fn needs_templates_every_one_is_rendered_as_transformers_renders_it() {
+fn needs_templates_each_is_rendered_encoded_and_masked_as_transformers_does() {
     let dir = PathBuf::from(std::env::var_os("TRAINER_PARITY_TEMPLATES").expect("a folder"));
-    let rows = std::fs::read_to_string(dir.join("expected.jsonl")).unwrap();
-    let source = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
-    let (mut same, mut refused_by_both, mut spans) = (0, 0, 0);
-    let mut templates = BTreeSet::new();
-    let mut differing: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for row in json_lines(&rows) {
-        let case = Case::of(&row);
-        templates.insert(case.template.clone());
-        let ours = case
-            .compile(&source(&case.template))
-            .and_then(|template| template.render_marked(&case.conversation, case.prompt));
-        let fault = match (&ours, &case.expected) {
-            (Ok(ours), Ok((text, generated))) if ours.text == *text => {
-                let places: Vec<_> = ours.generated.iter().map(|r| (r.start, r.end)).collect();
-                spans += usize::from(!places.is_empty());
-                (places != *generated).then(|| format!("marks {places:?}, theirs {generated:?}"))
+    let cases: Vec<Case> = json_lines(&std::fs::read_to_string(dir.join("expected.jsonl")).unwrap())
+        .iter()
+        .map(Case::of)
+        .collect();
+    let mut sources = BTreeMap::new();
+    for case in &cases {
+        let read = || std::fs::read_to_string(dir.join(&case.template)).unwrap();
+        sources.entry(case.template.as_str()).or_insert_with(read);
+    }
+    let tokenizer = open(&tiny("llama")).tokenizer;
+
+    let (mut same, mut marked, mut refused_by_both) = (0, 0, 0);
+    let mut differing = Tally::default();
+    for case in &cases {
+        match case.rendering_fault(&sources[case.template.as_str()]) {
+            None => refused_by_both += 1,
+            Some(Ok(())) => {
+                same += 1;
+                marked += usize::from(case.expected.as_ref().is_ok_and(|e| !e.generated.is_empty()));
             }
-            (Ok(ours), Ok((text, _))) => {
-                let at = ours.text.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-                let near = |text: &str| {
-                    String::from_utf8_lossy(
-                        &text.as_bytes()[at.saturating_sub(30)..(at + 40).min(text.len())],
-                    )
-                    .into_owned()
-                };
-                Some(format!("ours {:?}, theirs {:?}", near(&ours.text), near(text)))
-            }
-            (Err(_), Err(_)) => {
-                refused_by_both += 1;
-                continue;
-            }
-            (Err(e), Ok(_)) => Some(format!("refused: {e:#}")),
-            (Ok(ours), Err(e)) => Some(format!("they refuse ({e}), we render {:.60?}", ours.text)),
-        };
-        match fault {
-            None => same += 1,
-            Some(fault) => {
-                differing.entry(fault).or_default().push(format!("{} {}", case.template, case.name))
+            Some(Err(fault)) => differing.add(fault, case.shown()),
+        }
+    }
+    println!(
+        "{} templates, {} renderings: {same} the same ({marked} with marks), {refused_by_both} refused by both",
+        sources.len(),
+        cases.len()
+    );
+    differing.print("renderings that differ");
+
+    // Each conversation as an example. Of a template with marks the mask is transformers'.
+    let (mut ids_same, mut masks_same, mut marked_templates) = (0, 0, BTreeSet::new());
+    let (mut faults, mut refused) = (Tally::default(), Tally::default());
+    for case in cases.iter().filter(|case| !case.prompt) {
+        let Ok(theirs) = &case.expected else { continue };
+        let Ok(template) = case.compile(&sources[case.template.as_str()]) else { continue };
+        match example(&tokenizer, &template, &case.conversation) {
+            Err(why) => refused.add(why, case.shown()),
+            Ok((ids, _)) if ids != theirs.ids => faults.add("other token ids".into(), case.shown()),
+            Ok(ours) => {
+                ids_same += 1;
+                if template.has_marks(&case.conversation) {
+                    match mask_fault(&tokenizer, &ours, &theirs.mask) {
+                        None => {
+                            masks_same += 1;
+                            marked_templates.insert(case.template.as_str());
+                        }
+                        Some(fault) => faults.add(fault, case.shown()),
+                    }
+                }
             }
         }
     }
     println!(
-        "{} templates: {same} renderings the same ({spans} with marks), {refused_by_both} refused by both, {} differ",
-        templates.len(),
-        differing.values().map(Vec::len).sum::<usize>()
+        "examples: {ids_same} with the same token ids; {masks_same} of them with marks ({} templates) and the same mask",
+        marked_templates.len()
     );
-    differing.iter().for_each(|(fault, cases)| println!("{} x {}: {fault}", cases.len(), cases[0]));
+    refused.print("examples that are refused");
+    faults.print("examples that differ");
 
-    // Masks: TRL has many templates with and without marks that render the same.
+    // TRL has a training template with marks for many templates without.
     let list = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/parity-templates.tsv"))
         .unwrap();
-    let by_path: BTreeMap<&str, &str> = list
+    let by_path: BTreeMap<&str, String> = list
         .lines()
-        .map(|line| {
-            let columns: Vec<&str> = line.split('\t').collect();
-            (columns[2], columns[3])
-        })
+        .map(|line| line.split('\t').collect::<Vec<_>>())
+        .map(|columns| (columns[2], format!("{}.jinja", &columns[3][..16])))
         .collect();
-    let model = open(&tiny("llama"));
-    let (mut masks, mut other, mut refused) = (0, 0, BTreeMap::<String, Vec<String>>::new());
-    let rows: Vec<Case> = json_lines(&rows).iter().map(Case::of).collect();
-    for (path, sha) in &by_path {
-        let Some(marked) =
-            path.strip_suffix(".jinja").and_then(|p| by_path.get(format!("{p}_training.jinja").as_str()))
-        else {
-            continue;
+    let (mut trl_same, mut pairs) = (0, 0);
+    let (mut rewritten, mut trl_refused, mut trl_faults) =
+        (Tally::default(), Tally::default(), Tally::default());
+    for (path, plain) in &by_path {
+        let training = path.strip_suffix(".jinja").map(|stem| format!("{stem}_training.jinja"));
+        let Some(training) = training.and_then(|path| by_path.get(path.as_str())) else { continue };
+        pairs += 1;
+        let of = |name: &str| {
+            let name = name.to_string();
+            cases.iter().filter(move |case| case.template == name && !case.prompt)
         };
-        let [plain, marked] = [sha, marked].map(|sha| source(&format!("{}.jinja", &sha[..16])));
-        for case in rows.iter().filter(|c| c.template == format!("{}.jinja", &sha[..16]) && !c.prompt) {
-            let [plain, marked] = [&plain, &marked].map(|source| case.compile(source).unwrap());
-            let texts = [&plain, &marked].map(|t| t.render(&case.conversation, false).unwrap_or_default());
-            if texts[0] != texts[1] || texts[0].is_empty() {
-                other += 1;
+        for (plain, training) in of(plain).zip(of(training)) {
+            let (Ok(rendered), Ok(theirs)) = (&plain.expected, &training.expected) else { continue };
+            let shown = format!("{path} {}", plain.name);
+            if rendered.text != theirs.text {
+                rewritten.add("the training template renders otherwise".into(), shown);
                 continue;
             }
-            match [&plain, &marked].map(|t| counted(&model.tokenizer, t, &case.conversation)) {
-                [Ok(ours), Ok(theirs)] if ours == theirs => masks += 1,
-                [Ok(ours), Ok(theirs)] => {
-                    let at = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-                    refused
-                        .entry(format!("differs at token {at:?}"))
-                        .or_default()
-                        .push(format!("{path} {}", case.name));
-                }
-                [Err(e), _] | [_, Err(e)] => {
-                    refused.entry(e).or_default().push(format!("{path} {}", case.name))
-                }
+            let template = plain.compile(&sources[plain.template.as_str()]).unwrap();
+            match example(&tokenizer, &template, &plain.conversation) {
+                Err(why) => trl_refused.add(why, shown),
+                Ok(ours) => match mask_fault(&tokenizer, &ours, &theirs.mask) {
+                    None => trl_same += 1,
+                    Some(fault) => trl_faults.add(fault, shown),
+                },
             }
         }
     }
-    println!("masks: {masks} the same with and without marks, {other} of other renderings");
-    refused.iter().for_each(|(why, cases)| println!("{} x {}: {why}", cases.len(), cases.join(", ")));
-
-    // And every template without marks gives some mask, or says why not.
-    let mut why: BTreeMap<String, (usize, String)> = BTreeMap::new();
-    let mut found = 0;
-    for case in rows.iter().filter(|c| c.expected.is_ok() && !c.prompt && c.name != "odd") {
-        let Ok(template) = case.compile(&source(&case.template)) else { continue };
-        match counted(&model.tokenizer, &template, &case.conversation) {
-            Ok(_) => found += 1,
-            Err(e) => {
-                let entry = why.entry(e).or_insert((0, format!("{} {}", case.template, case.name)));
-                entry.0 += 1;
-            }
-        }
+    println!("TRL: {pairs} pairs of templates, {trl_same} masks the same without marks");
+    rewritten.print("TRL, not compared");
+    trl_refused.print("TRL, refused");
+    trl_faults.print("TRL, masks that differ");
+    for tally in [&differing, &faults] {
+        assert!(tally.0.is_empty(), "{} kinds of differences", tally.0.len());
     }
-    println!("masks of all: {found} found");
-    why.iter().for_each(|(why, (n, first))| println!("{n} x {first}: {why}"));
-    assert!(differing.is_empty(), "{} kinds of differences", differing.len());
 }
 
 // ---- regressions -------------------------------------------------------------------------------
