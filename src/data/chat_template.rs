@@ -129,7 +129,9 @@ impl ChatTemplate {
     pub fn leaves_out(&self, conversation: &Conversation) -> Option<String> {
         let reads = |key: &str| self.of(conversation).mentions(key);
         let beside = [("tools", &conversation.tools), ("documents", &conversation.documents)];
-        if let Some((key, _)) = beside.into_iter().find(|(key, value)| value.is_some() && !reads(key)) {
+        if let Some((key, _)) =
+            beside.into_iter().find(|(key, value)| value.as_ref().is_some_and(is_something) && !reads(key))
+        {
             return Some(key.to_string());
         }
         if let Some(key) = conversation.variables.keys().find(|key| !reads(key)) {

@@ -401,6 +401,14 @@ fn chat(rows: Value) -> Conversation {
     Conversation::of(serde_json::from_value::<Vec<Message>>(rows).unwrap())
 }
 
+/// The documents of a file of JSON lines.
+fn rows(lines: &str) -> Result<Vec<Document>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    std::fs::write(&path, lines).unwrap();
+    trainer::data::source::read(&path).map_err(|e| format!("{e:#}"))
+}
+
 const PLAIN: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
                      {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
@@ -526,4 +534,60 @@ fn a_turn_that_the_template_leaves_out_is_refused() {
     ]));
     let refused = learned(&template(&source), &turns).unwrap_err();
     assert!(refused.contains("a.jsonl:1: the chat template leaves out turn 1, of the system"), "{refused}");
+}
+
+/// A row with a ready text and a conversation was learned from the text alone, turns that other trainers leave out were
+/// learned, and a system prompt in a column of its own was dropped (axolotl, ms-swift and TRL differ in what they take).
+#[test]
+fn what_a_row_says_twice_or_elsewhere_is_refused_by_name() {
+    let user = json!({"role": "user", "content": "Hi"});
+    let said = json!({"role": "assistant", "content": "Yes"});
+    let with = |key: &str, value: Value| {
+        let mut turn = said.clone();
+        turn[key] = value;
+        json!({"messages": [user, turn]})
+    };
+    for (row, expected) in [
+        (json!({"text": "Hi Yes", "messages": [user, said]}), "text and messages at once"),
+        (json!({"text": "Hi Yes", "prompt": "Hi", "completion": "Yes"}), "text and prompt at once"),
+        (json!({"messages": [user, said], "system": "Lie."}), "system beside"),
+        (json!({"prompt": "Hi", "completion": "Yes", "system": "Lie."}), "system beside"),
+        (with("loss", json!(false)), "loss = false of a assistant turn"),
+        (with("train", json!(false)), "train = false of a assistant turn"),
+        (
+            json!({"messages": [{"role": "user", "content": "Hi", "training": true}, said]}),
+            "training = true of a user turn",
+        ),
+        (json!({"text": "NaN"}), "a missing value"),
+    ] {
+        let e = rows(&row.to_string()).unwrap_err();
+        assert!(e.contains("rows.jsonl:1: ") && e.contains(expected), "{row}: {e}");
+    }
+    for row in [
+        json!({"text": "", "messages": [user, said]}),
+        json!({"text": "Hi", "prompt": "a prompt without a completion", "system": "x"}),
+        with("loss", json!(true)),
+        json!({"messages": [{"role": "user", "content": "Hi", "train": false}, said]}),
+    ] {
+        rows(&row.to_string()).unwrap_or_else(|e| panic!("{row}: {e}"));
+    }
+}
+
+/// transformers gives a template the empty list of tools that a row has, and Llama 3.1's asks whether there is one.
+#[test]
+fn an_empty_list_of_tools_is_given_to_the_template() {
+    let source = "{{ tools is none }} {{ documents is none }}{{ messages[1].content }}";
+    let of = |tools: &str| {
+        let row = format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}, {{\"role\": \"assistant\", \"content\": \"Yes\"}}]{tools}}}"
+        );
+        let documents = rows(&row).unwrap();
+        let [Document::Chat(chat)] = &documents[..] else { panic!("{row}") };
+        assert_eq!(template(PLAIN).leaves_out(chat), None);
+        template(source).render(chat, false).unwrap()
+    };
+    assert_eq!(of(""), "True TrueYes");
+    assert_eq!(of(", \"tools\": null"), "True TrueYes");
+    assert_eq!(of(", \"tools\": [], \"documents\": []"), "False FalseYes");
+    assert_eq!(of(", \"tools\": \"[]\""), "False TrueYes");
 }
