@@ -5,7 +5,8 @@
                                                   tokenizer_config.json, strings in sources; written to DIR, listed in LIST
     parity_templates.py expect DIR TOKENIZER OUT  what transformers makes of every template in DIR with the conversations
                                                   below: text, bytes of the {% generation %} blocks, token ids and assistant
-                                                  mask with the tokenizer of that folder; or that it refuses
+                                                  mask; or that it refuses. The tokenizer is that of a folder with the special
+                                                  tokens that the templates write; it is left in DIR/tokenizer
 
 Templates are other people's: they are not in this repository, the list of their origins and sha256 is.
 """
@@ -103,11 +104,14 @@ def collect(listing, folder, gits):
             for template in in_source(path, text):
                 if is_template(template):
                     digest = hashlib.sha256(template.encode("utf-8", "replace")).hexdigest()
-                    found.setdefault(digest, (name, commit, path))
+                    origins = found.setdefault(digest, set())
+                # Of a file of its own every origin counts: TRL's training templates are found by the name of the other.
+                if not origins or path.endswith(".jinja"):
+                    origins.add((name, commit, path))
                     (folder / f"{digest[:16]}.jinja").write_bytes(template.encode("utf-8", "replace"))
-    rows = sorted((*origin, digest) for digest, origin in found.items())
+    rows = sorted((*origin, digest) for digest, origins in found.items() for origin in origins)
     Path(listing).write_text("".join("\t".join(row) + "\n" for row in rows))
-    print(len(rows), "templates")
+    print(len(found), "templates")
 
 
 # ---- conversations ----------------------------------------------------------------------------------------------
@@ -146,6 +150,10 @@ def spans_of(generated, text):
     return [[at(a), at(b)] for a, b in generated]
 
 
+# What looks like a special token in a template: <|im_end|>, <｜User｜>, <end_of_turn>, [INST].
+SPECIAL_LOOK = re.compile(r"<[|｜][^<>|｜{}\s]+[|｜]>|</?[a-z_]+>|\[/?[A-Z_]{2,}\]")
+
+
 def expect(folder, tokenizer, out):
     os.environ.setdefault(DATES, "1700000000")
     from datetime import datetime, timezone
@@ -159,8 +167,12 @@ def expect(folder, tokenizer, out):
 
     utils.datetime = Then
     tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    paths = sorted(Path(folder).glob("*.jinja"))
+    looks = {look for path in paths for look in SPECIAL_LOOK.findall(path.read_bytes().decode("utf-8"))}
+    tokenizer.add_tokens(sorted(looks | set(SPECIAL.values())), special_tokens=True)
+    tokenizer.save_pretrained(Path(folder) / "tokenizer")
     written = []
-    for path in sorted(Path(folder).glob("*.jinja")):
+    for path in paths:
         source = path.read_bytes().decode("utf-8")
         for case, given in CASES.items():
             given = dict(given)

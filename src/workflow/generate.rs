@@ -90,8 +90,10 @@ pub fn generate(request: &GenerateRequest) -> Result<Generated> {
     };
     let mut ids = Vec::with_capacity(prompts.len());
     for (i, prompt) in prompts.iter().enumerate() {
-        let tokens =
-            pretrained.prompt_ids(prompt, template.as_ref()).with_context(|| format!("prompt {}", i + 1))?;
+        let tokens = match pretrained.prompt_ids(prompt, template.as_ref()) {
+            Err(e) if e.is::<InputError>() => bail_input!("prompt {}: {e}", i + 1),
+            other => other.with_context(|| format!("prompt {}", i + 1))?,
+        };
         if tokens.is_empty() {
             bail_input!("prompt {}: has no tokens, and this model adds none", i + 1);
         }

@@ -417,6 +417,21 @@ fn a_tuned_model_with_added_tokens_is_compared_on_the_ids_that_both_have() {
     fs::write(&path, tokenizer.to_string()).unwrap();
     let args = ["diff", "--base", &llama, "--tuned", "longer", "--recipe", "recipe.toml", "--out", "d3"];
     assert_says(&lab.refused(&args), &["100 of the 288", "other tokens", "cannot be compared"]);
+    // Nor of one length. A few tokens that stand for others are pointed out.
+    fs::copy(&path, lab.path("equal/tokenizer.json")).unwrap();
+    let args = ["diff", "--base", &llama, "--tuned", "equal", "--recipe", "recipe.toml", "--out", "d3"];
+    assert_says(&lab.refused(&args), &["100 of the 288", "other tokens", "cannot be compared"]);
+    let mut tokenizer = read_json(&Path::new(&llama).join("tokenizer.json"));
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    for id in vocabulary.values_mut().filter(|id| [283, 284].contains(&id.as_u64().unwrap())) {
+        *id = json!(567 - id.as_u64().unwrap());
+    }
+    fs::write(lab.path("equal/tokenizer.json"), tokenizer.to_string()).unwrap();
+    assert_says(&diff(&llama, "equal", "d4").0, &["2 ids stand for other tokens in equal", "283"]);
+    // Two architectures of one shape.
+    let qwen3 = tiny("qwen3").to_string_lossy().into_owned();
+    let args = ["diff", "--base", &llama, "--tuned", &qwen3, "--recipe", "recipe.toml", "--out", "d5"];
+    assert_says(&lab.refused(&args), &["is a llama", "a qwen3", "cannot be compared"]);
     lab.succeed(&["report", "d1", "--out", "page.html"]);
     assert_says(&lab.read("page.html"), &["288 ids that both models have"]);
 }
@@ -650,4 +665,14 @@ fn a_template_for_tools_renders_conversations_with_tools() {
     fs::remove_file(lab.path("files/chat_template.jinja")).unwrap();
     let e = open(&lab.path("files")).chat().unwrap_err().to_string();
     assert_says(&e, &["has the chat templates tool_use, and none that is named default"]);
+}
+
+/// `diff.text` that begins with the token that the tokenizer adds is refused; a prompt was read with two of them
+/// (TransformerLens#1772, SAELens#333).
+#[test]
+fn a_prompt_with_a_second_beginning_is_refused() {
+    let lab = Lab::of("gemma3");
+    let base = tiny("gemma3").to_string_lossy().into_owned();
+    let e = lab.refused(&["generate", "--base", &base, "--prompt", "the dog", "--prompt", "<bos>the cat"]);
+    assert_says(&e, &["prompt 2: begins with the beginning-of-sequence token twice"]);
 }

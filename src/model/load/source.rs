@@ -253,13 +253,22 @@ impl Pretrained {
     /// the tokenizer adds.
     ///
     /// # Errors
-    /// If the template refuses the turn or the tokenizer fails.
+    /// An [`crate::error::InputError`] if the prompt begins with the tokens that the tokenizer puts in front. If the template
+    /// refuses the turn or the tokenizer fails.
     pub fn prompt_ids(&self, prompt: &str, template: Option<&ChatTemplate>) -> Result<Vec<u32>> {
         let encoding = match template {
             Some(template) => self.tokenizer.encode(template.user_turn(prompt)?, false),
             None => self.tokenizer.encode(prompt, true),
         };
-        Ok(encoding.map_err(anyhow::Error::msg)?.get_ids().to_vec())
+        let ids = encoding.map_err(anyhow::Error::msg)?.get_ids().to_vec();
+        let front = self.front()?;
+        if !front.is_empty() && ids.starts_with(&[&front[..], &front[..]].concat()) {
+            crate::bail_input!(
+                "begins with the beginning-of-sequence token twice: the prompt holds it, and the tokenizer adds it; take it \
+                 out of the prompt"
+            );
+        }
+        Ok(ids)
     }
 }
 
