@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::bail_input;
+use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::model::generate::Sampling;
 use crate::model::hooks::NoHook;

@@ -590,11 +590,11 @@ fn what_a_row_says_twice_or_elsewhere_is_refused_by_name() {
         (json!({"text": "Hi Yes", "prompt": "Hi", "completion": "Yes"}), "text and prompt at once"),
         (json!({"messages": [user, said], "system": "Lie."}), "system beside"),
         (json!({"prompt": "Hi", "completion": "Yes", "system": "Lie."}), "system beside"),
-        (with("loss", json!(false)), "loss = false of a assistant turn"),
-        (with("train", json!(false)), "train = false of a assistant turn"),
+        (with("loss", json!(false)), "loss = false in a turn of the assistant"),
+        (with("train", json!(false)), "train = false in a turn of the assistant"),
         (
             json!({"messages": [{"role": "user", "content": "Hi", "training": true}, said]}),
-            "training = true of a user turn",
+            "training = true in a turn of the user",
         ),
         (json!({"text": "NaN"}), "a missing value"),
     ] {
@@ -628,4 +628,16 @@ fn an_empty_list_of_tools_is_given_to_the_template() {
     assert_eq!(of(", \"tools\": null"), "True TrueYes");
     assert_eq!(of(", \"tools\": [], \"documents\": []"), "False FalseYes");
     assert_eq!(of(", \"tools\": \"[]\""), "False TrueYes");
+}
+
+/// Turns that were cut out of rendered text keep the end that the template writes again: the model learned to say
+/// it twice.
+#[test]
+fn a_turn_that_holds_its_end_already_is_refused() {
+    let said =
+        |text: &str| chat(json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}]));
+    let refused = learned(&template(PLAIN), &said("Yes<|im_end|>")).unwrap_err();
+    assert!(refused.contains("a.jsonl:1: a turn of the assistant ends with \"<|im_end|>\""), "{refused}");
+    let two = said("Yes<|im_end|> No");
+    assert_eq!(learned(&template(PLAIN), &two).unwrap(), "Yes<|im_end|> No<|im_end|>");
 }

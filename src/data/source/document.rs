@@ -147,7 +147,7 @@ fn turns(value: &Value, key: &str) -> Result<Vec<Message>, String> {
         if let Some(part) = message.get("content").and_then(Value::as_array).and_then(|parts| no_text(parts))
         {
             return Err(format!(
-                "{key}: a part of a {role} turn is {part}; expected {{\"type\": \"text\", \"text\": ...}}"
+                "{key}: a part of a turn of the {role} is {part}; expected {{\"type\": \"text\", \"text\": ...}}"
             ));
         }
         for flag in ["loss", "train", "training"] {
@@ -156,7 +156,7 @@ fn turns(value: &Value, key: &str) -> Result<Vec<Message>, String> {
                 && (learned || found)
             {
                 return Err(format!(
-                    "{key}: {flag} = {found} of a {role} turn; expected weight = 0 in turns of the assistant that are not \
+                    "{key}: {flag} = {found} in a turn of the {role}; expected weight = 0 in turns of the assistant that are not \
                      learned, and nothing in others"
                 ));
             }
