@@ -3,9 +3,10 @@
 
     parity_templates.py collect LIST DIR GIT...   every chat template in the newest commit of git repositories: files, fields of
                                                   tokenizer_config.json, strings in sources; written to DIR, listed in LIST
-    parity_templates.py expect DIR OUT            what transformers makes of every template in DIR with the conversations
-                                                  below: text, or that it refuses; where {% generation %} is, and for pairs
-                                                  X.jinja, X_training.jinja of TRL the characters of the assistant
+    parity_templates.py expect DIR TOKENIZER OUT  what transformers makes of every template in DIR with the conversations
+                                                  below: text, bytes of the {% generation %} blocks, token ids and assistant
+                                                  mask; or that it refuses. The tokenizer is that of a folder with the special
+                                                  tokens that the templates write; it is left in DIR/tokenizer
 
 Templates are other people's: they are not in this repository, the list of their origins and sha256 is.
 """
@@ -103,11 +104,14 @@ def collect(listing, folder, gits):
             for template in in_source(path, text):
                 if is_template(template):
                     digest = hashlib.sha256(template.encode("utf-8", "replace")).hexdigest()
-                    found.setdefault(digest, (name, commit, path))
+                    origins = found.setdefault(digest, set())
+                # Of a file of its own every origin counts: TRL's training templates are found by the name of the other.
+                if not origins or path.endswith(".jinja"):
+                    origins.add((name, commit, path))
                     (folder / f"{digest[:16]}.jinja").write_bytes(template.encode("utf-8", "replace"))
-    rows = sorted((*origin, digest) for digest, origin in found.items())
+    rows = sorted((*origin, digest) for digest, origins in found.items() for origin in origins)
     Path(listing).write_text("".join("\t".join(row) + "\n" for row in rows))
-    print(len(rows), "templates")
+    print(len(found), "templates")
 
 
 # ---- conversations ----------------------------------------------------------------------------------------------
@@ -146,9 +150,14 @@ def spans_of(generated, text):
     return [[at(a), at(b)] for a, b in generated]
 
 
-def expect(folder, out):
+# What looks like a special token in a template: <|im_end|>, <｜User｜>, <end_of_turn>, [INST].
+SPECIAL_LOOK = re.compile(r"<[|｜][^<>|｜{}\s]+[|｜]>|</?[a-z_]+>|\[/?[A-Z_]{2,}\]")
+
+
+def expect(folder, tokenizer, out):
     os.environ.setdefault(DATES, "1700000000")
     from datetime import datetime, timezone
+    from transformers import AutoTokenizer
     from transformers.utils import chat_template_utils as utils
 
     class Then(datetime):
@@ -157,17 +166,24 @@ def expect(folder, out):
             return datetime.fromtimestamp(int(os.environ[DATES]), timezone.utc)
 
     utils.datetime = Then
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    paths = sorted(Path(folder).glob("*.jinja"))
+    looks = {look for path in paths for look in SPECIAL_LOOK.findall(path.read_bytes().decode("utf-8"))}
+    tokenizer.add_tokens(sorted(looks | set(SPECIAL.values())), special_tokens=True)
+    tokenizer.save_pretrained(Path(folder) / "tokenizer")
     written = []
-    for path in sorted(Path(folder).glob("*.jinja")):
+    for path in paths:
         source = path.read_bytes().decode("utf-8")
         for case, given in CASES.items():
             given = dict(given)
-            messages = utils._normalize_chat_messages(given.pop("messages"))
+            messages = given.pop("messages")
             row = {"template": path.name, "case": case, "messages": messages, "given": given, "special": SPECIAL}
             try:
                 texts, spans = utils.render_jinja_template(
                     conversations=[messages], chat_template=source, return_assistant_tokens_mask=True, **{**SPECIAL, **given})
-                row |= {"text": texts[0], "generated": spans_of(spans[0], texts[0])}
+                encoded = tokenizer.apply_chat_template(
+                    messages, chat_template=source, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **{**SPECIAL, **given})
+                row |= {"text": texts[0], "generated": spans_of(spans[0], texts[0]), "ids": encoded["input_ids"], "mask": encoded["assistant_masks"]}
             except Exception as e:
                 row["error"] = f"{type(e).__name__}: {e}"[:300]
             written.append(row)
@@ -178,7 +194,7 @@ def expect(folder, out):
 if __name__ == "__main__":
     if len(sys.argv) >= 5 and sys.argv[1] == "collect":
         collect(sys.argv[2], sys.argv[3], sys.argv[4:])
-    elif len(sys.argv) == 4 and sys.argv[1] == "expect":
+    elif len(sys.argv) == 5 and sys.argv[1] == "expect":
         expect(*sys.argv[2:])
     else:
         sys.exit(__doc__)

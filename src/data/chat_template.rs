@@ -46,6 +46,8 @@ const OF_TURNS: [&str; 12] = [
 #[derive(Debug)]
 pub struct ChatTemplate {
     template: Template,
+    /// The model's template for conversations with tools, where it has one of its own (`tool_use`).
+    with_tools: Option<Template>,
     special_tokens: Map<String, Value>,
 }
 
@@ -61,7 +63,23 @@ impl ChatTemplate {
     ) -> Result<Self> {
         let named =
             special_tokens.into_iter().filter_map(|(name, text)| Some((name.to_string(), text?.into())));
-        Ok(Self { template: Template::parse(source)?, special_tokens: named.collect() })
+        Ok(Self { template: Template::parse(source)?, with_tools: None, special_tokens: named.collect() })
+    }
+
+    /// The same with a template of its own for conversations with tools.
+    ///
+    /// # Errors
+    /// If the source is not a Jinja template.
+    pub fn with_tools(self, source: &str) -> Result<Self> {
+        Ok(Self { with_tools: Some(Template::parse(source)?), ..self })
+    }
+
+    /// The template that renders a conversation, chosen as transformers does (`get_chat_template`).
+    fn of(&self, conversation: &Conversation) -> &Template {
+        match &self.with_tools {
+            Some(template) if conversation.tools.is_some() => template,
+            _ => &self.template,
+        }
     }
 
     /// The conversation as the model reads it.
@@ -88,12 +106,13 @@ impl ChatTemplate {
         variables.insert("tools".into(), conversation.tools.clone().unwrap_or_default());
         variables.insert("documents".into(), conversation.documents.clone().unwrap_or_default());
         variables.insert("add_generation_prompt".into(), add_generation_prompt.into());
-        self.template.render(&variables)
+        self.of(conversation).render(&variables)
     }
 
-    /// Whether the template marks what the assistant says.
-    pub fn has_marks(&self) -> bool {
-        self.template.mentions("generation") && self.template.mentions("endgeneration")
+    /// Whether the template marks what the assistant says in a conversation.
+    pub fn has_marks(&self, conversation: &Conversation) -> bool {
+        let template = self.of(conversation);
+        template.mentions("generation") && template.mentions("endgeneration")
     }
 
     /// One user turn, ready for the assistant's answer, which a model that can think gives without.
@@ -108,9 +127,11 @@ impl ChatTemplate {
 
     /// What a conversation holds that no code of the template reads, so that its rendering would leave it out; in words.
     pub fn leaves_out(&self, conversation: &Conversation) -> Option<String> {
-        let reads = |key: &str| self.template.mentions(key);
+        let reads = |key: &str| self.of(conversation).mentions(key);
         let beside = [("tools", &conversation.tools), ("documents", &conversation.documents)];
-        if let Some((key, _)) = beside.into_iter().find(|(key, value)| value.is_some() && !reads(key)) {
+        if let Some((key, _)) =
+            beside.into_iter().find(|(key, value)| value.as_ref().is_some_and(is_something) && !reads(key))
+        {
             return Some(key.to_string());
         }
         if let Some(key) = conversation.variables.keys().find(|key| !reads(key)) {
@@ -189,7 +210,7 @@ mod tests {
         ] {
             let source = format!("A\n{open}\n{{{{ messages[0].content }}}}{close}\nB");
             let template = compiled(&source, None);
-            assert!(template.has_marks());
+            assert!(template.has_marks(&user("hi")));
             let rendering = template.render_marked(&user("hi"), false).unwrap();
             let before = if open.contains("{%-") { "A" } else { "A\n" };
             assert_eq!(rendering.text, format!("{before}hiB"), "{open} {close}");

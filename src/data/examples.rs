@@ -226,12 +226,28 @@ impl<'a> Encoder<'a> {
                 .find(|(s, _)| {
                     let begins = (s.start <= *from || s.start < *to) && *from < s.end;
                     // One that straddles the end counts where the template marks it, as in transformers.
-                    begins && (*to <= s.end || template.has_marks())
+                    begins && (*to <= s.end || template.has_marks(chat))
                 })
                 .map_or(0.0, |(_, w)| *w)
         };
         let weights = encoding.get_offsets().iter().map(weight).collect();
         let ids = encoding.get_ids().to_vec();
+        for (span, _) in &spans {
+            let mut inside = encoding.get_offsets().iter().zip(&ids).rev();
+            let is_inside =
+                |((from, to), _): &(&(usize, usize), &u32)| span.start <= *from && *to <= span.end;
+            let last = inside.find(is_inside);
+            let before = inside.next().filter(is_inside);
+            if let (Some(((from, to), id)), Some((_, same))) = (last, before)
+                && id == same
+                && self.specials.iter().any(|special| special == &whole[*from..*to])
+            {
+                return Err(anyhow!(
+                    "a turn of the assistant ends with {:?}, which the chat template writes too; take it out of the turn",
+                    &whole[*from..*to]
+                ));
+            }
+        }
         if !self.front.is_empty() && ids.starts_with(&[&self.front[..], &self.front[..]].concat()) {
             return Err(anyhow!(
                 "the chat template and the tokenizer both add the beginning-of-sequence token"

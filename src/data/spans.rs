@@ -28,7 +28,7 @@ pub(super) fn of_assistant(
     whole: &Rendering,
     special: impl Fn(&str) -> Option<usize>,
 ) -> Result<Vec<Span>> {
-    if template.has_marks() {
+    if template.has_marks(conversation) {
         return marked(conversation, whole);
     }
     let mut spans: Vec<Span> = Vec::new();

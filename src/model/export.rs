@@ -81,6 +81,12 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
             tokenizer_config[key] = Value::String(value.clone());
         }
     }
+    if let (Some(default), false) = (&from.chat_template, from.further_templates.is_empty()) {
+        let default = ("default".to_string(), default.clone());
+        let all = std::iter::once(default).chain(from.further_templates.clone());
+        tokenizer_config["chat_template"] =
+            all.map(|(name, template)| json!({ "name": name, "template": template })).collect();
+    }
     write_json(&dir.join("tokenizer_config.json"), &tokenizer_config)
 }
 

@@ -15,10 +15,11 @@ use super::tape::Tape;
 #[derive(Debug)]
 pub struct Rotary {
     inv_freq: Vec<f32>,
+    magnitude: f32,
     table: Mutex<Arc<Table>>,
 }
 
-/// cos and sin of position · frequency, `(positions, head_dim / 2)` each, built in f32 as transformers does.
+/// magnitude · cos and magnitude · sin of position · frequency, `(positions, head_dim / 2)` each, built in f32 as transformers does.
 #[derive(Debug, Default)]
 struct Table {
     positions: usize,
@@ -27,9 +28,19 @@ struct Table {
 }
 
 impl Rotary {
-    /// From the inverse frequencies, `head_dim / 2` of them.
-    pub fn new(inv_freq: Vec<f32>) -> Self {
-        Self { inv_freq, table: Mutex::default() }
+    /// From the inverse frequencies, `head_dim / 2` of them, and the factor on cos and sin (1 except with YaRN).
+    pub fn new(inv_freq: Vec<f32>, magnitude: f32) -> Self {
+        Self { inv_freq, magnitude, table: Mutex::default() }
+    }
+
+    /// The inverse frequencies.
+    pub fn inv_freq(&self) -> &[f32] {
+        &self.inv_freq
+    }
+
+    /// The factor on cos and sin.
+    pub fn magnitude(&self) -> f32 {
+        self.magnitude
     }
 
     fn table(&self, positions: usize) -> Arc<Table> {
@@ -40,8 +51,8 @@ impl Rotary {
                 (0..positions).flat_map(|p| self.inv_freq.iter().map(move |f| p as f32 * f)).collect();
             *held = Arc::new(Table {
                 positions,
-                cos: angles.iter().map(|a| a.cos()).collect(),
-                sin: angles.iter().map(|a| a.sin()).collect(),
+                cos: angles.iter().map(|a| a.cos() * self.magnitude).collect(),
+                sin: angles.iter().map(|a| a.sin() * self.magnitude).collect(),
             });
         }
         held.clone()
@@ -59,7 +70,7 @@ impl Rotary {
         if tape.tracks(&x) {
             let x = x.id(); // its elements are not needed again
             tape.record(&y, move |gradient, into| {
-                // A rotation's transpose is the rotation by the opposite angle.
+                // The transpose turns by the opposite angle, with the same factor.
                 let gradient = gradient.contiguous()?;
                 into.add(x, tensor(op.rotate(&view(&gradient)?, width, -1.0), (tokens, width))?)
             });
@@ -137,7 +148,7 @@ mod tests {
 
     #[test]
     fn equals_composed_and_has_the_right_gradient() -> Result<()> {
-        let rotary = Rotary::new(vec![1.0, 0.3, 0.01]);
+        let rotary = Rotary::new(vec![1.0, 0.3, 0.01], 1.3);
         let segments = Segments::with_past(vec![3, 2], vec![0, 200]);
         let x = random(&[5, 12], 1)?; // 2 heads of 6
         assert_close(

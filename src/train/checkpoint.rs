@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::HeldOutLosses;
 use super::optim::AdamW;
 use crate::atomic::write_json;
-use crate::model::load::checkpoint::write_safetensors;
+use crate::model::load::checkpoint::{read_safetensors, write_safetensors};
 use crate::model::trainables::Trainables;
 use crate::run::RunDir;
 
@@ -96,12 +96,10 @@ pub fn newest(run: &RunDir) -> Result<Option<(TrainerState, PathBuf)>> {
 /// Puts weights and moments back.
 ///
 /// # Errors
-/// If a tensor is missing, unknown or of another shape.
+/// If a tensor is missing, unknown or of another shape, or holds a number that is NaN or infinite.
 pub fn restore(path: &Path, step: usize, trainables: &Trainables, optimizer: &mut AdamW) -> Result<()> {
     let read = |name: &str| -> Result<BTreeMap<String, Tensor>> {
-        let file = path.join(name);
-        let tensors = candle_core::safetensors::load(&file, &Device::Cpu);
-        Ok(tensors.with_context(|| file.display().to_string())?.into_iter().collect())
+        Ok(read_safetensors(&path.join(name))?.into_iter().collect())
     };
     let mut weights = read("weights.safetensors")?;
     for (name, var) in trainables {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::bail_input;
+use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::model::generate::Sampling;
 use crate::model::hooks::NoHook;
@@ -90,8 +91,10 @@ pub fn generate(request: &GenerateRequest) -> Result<Generated> {
     };
     let mut ids = Vec::with_capacity(prompts.len());
     for (i, prompt) in prompts.iter().enumerate() {
-        let tokens =
-            pretrained.prompt_ids(prompt, template.as_ref()).with_context(|| format!("prompt {}", i + 1))?;
+        let tokens = match pretrained.prompt_ids(prompt, template.as_ref()) {
+            Err(e) if e.is::<InputError>() => bail_input!("prompt {}: {e}", i + 1),
+            other => other.with_context(|| format!("prompt {}", i + 1))?,
+        };
         if tokens.is_empty() {
             bail_input!("prompt {}: has no tokens, and this model adds none", i + 1);
         }

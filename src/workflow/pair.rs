@@ -225,14 +225,13 @@ fn note_other_base(adapter: &Adapter, base: &Pretrained) {
 const SAME_OF: usize = 20;
 
 /// Leaves both models the ids that both have, where one has more (tokens that were added for finetuning, rows that pad the
-/// table), and says so.
+/// table), and says so; and says where some ids stand for other tokens.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if the models are of two architectures, or the ids are those of other tokens: one is no
 /// finetune of the other.
 fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Result<Option<SharedIds>> {
-    let vocabularies = base.vocabulary().zip(tuned.vocabulary());
-    let Some((of_base, of_tuned)) = vocabularies.filter(|(b, t)| b != t) else { return Ok(None) };
+    let Some((of_base, of_tuned)) = base.vocabulary().zip(tuned.vocabulary()) else { return Ok(None) };
     let compared = of_base.min(of_tuned);
     let kind = |model: &Pretrained| model.config["model_type"].as_str().unwrap_or_default().to_string();
     if kind(base) != kind(tuned) {
@@ -258,6 +257,19 @@ fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Result<Option<Sha
             token(base, first).unwrap_or_default(),
             token(tuned, first).unwrap_or_default()
         );
+    }
+    if let Some(&first) = others.first() {
+        progress::say(format_args!(
+            "note: {} ids stand for other tokens in {} than in {} (the first: {first}, {:?} and {:?})",
+            others.len(),
+            tuned.id,
+            base.id,
+            token(tuned, first).unwrap_or_default(),
+            token(base, first).unwrap_or_default()
+        ));
+    }
+    if of_base == of_tuned {
+        return Ok(None);
     }
     let shared = SharedIds { compared, base: of_base, tuned: of_tuned };
     note_shared(&shared, &base.id, &tuned.id);

@@ -751,8 +751,14 @@ fn a_factor_of_the_rotary_embedding_is_linear_unless_the_file_says_otherwise() -
     assert!(scaling(&[factor.clone(), kind("none")])?.is_null());
     assert!(scaling(&[("llama.rope.scaling.factor", one), ("llama.rope.scale_linear", four)])?.is_null());
     assert!(scaling(&[kind("linear")])?.is_null());
-    let message = scaling(&[factor, kind("yarn")]).expect_err("not built").to_string();
-    assert!(message.contains("llama.rope.scaling.type = \"yarn\" is not supported"), "{message}");
+    let original = ("llama.rope.scaling.original_context_length", Some(Value::U32(32)));
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
+    assert_eq!(scaling(&[factor.clone(), kind("yarn"), original])?, yarn);
+    let context = scaling(&[factor.clone(), kind("yarn")])?["original_max_position_embeddings"].clone();
+    assert_eq!(context, 64, "the context of the file");
+    assert!(scaling(&[kind("yarn")])?.is_null());
+    let message = scaling(&[factor, kind("longrope")]).expect_err("not built").to_string();
+    assert!(message.contains("llama.rope.scaling.type = \"longrope\" is not supported"), "{message}");
     Ok(())
 }
 

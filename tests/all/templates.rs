@@ -10,6 +10,7 @@ use trainer::data::conversation::{Conversation, Message};
 use trainer::data::examples::Encoder;
 use trainer::data::source::Document;
 use trainer::jinja::Template;
+use trainer::model::load::source::tokenizer_of;
 use trainer::recipe::Long;
 
 use crate::common::tiny::open;
@@ -18,14 +19,37 @@ use crate::common::values::json_lines;
 
 // ---- transformers, on real templates -----------------------------------------------------------
 
-/// One rendering of `expected.jsonl`.
+/// What transformers makes of one conversation with one template: a row of `expected.jsonl`.
 struct Case {
     template: String,
     name: String,
     conversation: Conversation,
     prompt: bool,
     special: Map<String, Value>,
-    expected: Result<(String, Vec<(usize, usize)>), String>,
+    expected: Result<Rendered, String>,
+}
+
+struct Rendered {
+    text: String,
+    /// Bytes of the `{% generation %}` blocks.
+    generated: Vec<(usize, usize)>,
+    ids: Vec<u32>,
+    /// Whether each token is the assistant's, by the blocks.
+    mask: Vec<bool>,
+}
+
+impl Rendered {
+    fn of(row: &Value) -> Option<Self> {
+        let numbers =
+            |value: &Value| -> Option<Vec<u64>> { value.as_array()?.iter().map(Value::as_u64).collect() };
+        let pair = |pair: &Value| Some((pair[0].as_u64()? as usize, pair[1].as_u64()? as usize));
+        Some(Self {
+            text: row["text"].as_str()?.into(),
+            generated: row["generated"].as_array()?.iter().map(pair).collect::<Option<_>>()?,
+            ids: numbers(&row["ids"])?.into_iter().map(|id| id as u32).collect(),
+            mask: numbers(&row["mask"])?.into_iter().map(|counts| counts != 0).collect(),
+        })
+    }
 }
 
 impl Case {
@@ -38,153 +62,241 @@ impl Case {
             documents: given.shift_remove("documents"),
             variables: given,
         };
-        let pair = |p: &Value| (p[0].as_u64().unwrap() as usize, p[1].as_u64().unwrap() as usize);
-        let expected = match row["text"].as_str() {
-            Some(text) => Ok((text.into(), row["generated"].as_array().unwrap().iter().map(pair).collect())),
-            None => Err(row["error"].as_str().unwrap().into()),
-        };
         Self {
             template: row["template"].as_str().unwrap().into(),
             name: row["case"].as_str().unwrap().into(),
             conversation,
             prompt,
             special: row["special"].as_object().unwrap().clone(),
-            expected,
+            expected: Rendered::of(row).ok_or_else(|| row["error"].as_str().unwrap().into()),
         }
     }
 
     fn compile(&self, source: &str) -> anyhow::Result<ChatTemplate> {
         ChatTemplate::compile(source, self.special.iter().map(|(name, text)| (name.as_str(), text.as_str())))
     }
+
+    /// Our text and marks against theirs; what differs, if something does, or `None` where both refuse.
+    fn rendering_fault(&self, source: &str) -> Option<Result<(), String>> {
+        let ours = self.compile(source).and_then(|t| t.render_marked(&self.conversation, self.prompt));
+        Some(match (&ours, &self.expected) {
+            (Ok(ours), Ok(theirs)) if ours.text == theirs.text => {
+                let places: Vec<_> = ours.generated.iter().map(|r| (r.start, r.end)).collect();
+                match places == theirs.generated {
+                    true => Ok(()),
+                    false => Err(format!("marks {places:?}, theirs {:?}", theirs.generated)),
+                }
+            }
+            (Ok(ours), Ok(theirs)) => {
+                let same = ours.text.bytes().zip(theirs.text.bytes()).take_while(|(a, b)| a == b).count();
+                let near = |text: &str| {
+                    let from = same.saturating_sub(30);
+                    String::from_utf8_lossy(&text.as_bytes()[from..(same + 40).min(text.len())]).into_owned()
+                };
+                Err(format!("ours {:?}, theirs {:?}", near(&ours.text), near(&theirs.text)))
+            }
+            (Err(_), Err(_)) => return None,
+            (Err(e), Ok(_)) => Err(format!("refused: {e:#}")),
+            (Ok(ours), Err(e)) => Err(format!("they refuse ({e}), we render {:.60?}", ours.text)),
+        })
+    }
+
+    fn shown(&self) -> String {
+        format!("{} {}", self.template, self.name)
+    }
 }
 
-/// Tokens of a conversation that count, by our mask; or why it is refused.
-fn counted(
+/// Token ids of a conversation as an example for training, and which of them count; or why it is refused.
+fn example(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
     conversation: &Conversation,
-) -> Result<Vec<bool>, String> {
+) -> Result<(Vec<u32>, Vec<bool>), String> {
     let encoder =
         Encoder::new(tokenizer, Some(template), Some("<|im_end|>"), 1 << 20, Long::Truncate).unwrap();
     let document = Document::Chat(conversation.clone());
-    let place = |row| format!("row {row}");
+    let place = |_| "row".to_string();
     let (examples, _) = encoder.encode(&place, [(0, &document)].into_iter()).map_err(|e| format!("{e:#}"))?;
-    Ok(examples.first().map_or(Vec::new(), |e| e.weights.iter().map(|w| *w != 0.0).collect()))
+    let example = examples.into_iter().next().ok_or("no token counts")?;
+    Ok((example.ids, example.weights.iter().map(|w| *w != 0.0).collect()))
+}
+
+/// Cases by what was found in them.
+#[derive(Default)]
+struct Tally(BTreeMap<String, Vec<String>>);
+
+impl Tally {
+    fn add(&mut self, found: String, case: String) {
+        self.0.entry(found).or_default().push(case);
+    }
+
+    fn print(&self, title: &str) {
+        println!("{title}: {}", self.0.values().map(Vec::len).sum::<usize>());
+        for (found, cases) in &self.0 {
+            println!("  {} x {}: {found}", cases.len(), cases[..cases.len().min(3)].join(", "));
+        }
+    }
+}
+
+/// Whether masks of ours differ from TRL's marks as they are meant to: its training templates mark what stands before an
+/// answer (the turn's header, or what the prompt for an answer writes) and what stands behind its end (a line break). Gives
+/// the texts of these places, or the first other difference.
+fn known_differences(
+    tokenizer: &Tokenizer,
+    ours: &(Vec<u32>, Vec<bool>),
+    theirs: &[bool],
+) -> Result<BTreeSet<String>, String> {
+    let mut found = BTreeSet::new();
+    let mut at = 1;
+    while at < theirs.len() {
+        let differs = |at: usize| at < theirs.len() && ours.1[at] != theirs[at];
+        let end = (at..).find(|at| !differs(*at)).unwrap();
+        if end > at {
+            let text = tokenizer.decode(&ours.0[at..end], false).unwrap();
+            let is_theirs = (at..end).all(|at| theirs[at]);
+            let leads_to_ours = ours.1.get(end).is_some_and(|counts| *counts);
+            match (is_theirs, text.trim().is_empty(), leads_to_ours) {
+                (true, true, _) => found.insert(format!("behind the end of a turn they mark {text:?}")),
+                (true, _, true) => found.insert(format!("before an answer they mark {text:?}")),
+                _ => return Err(mask_fault(tokenizer, ours, theirs).unwrap()),
+            };
+        }
+        at = end.max(at + 1);
+    }
+    Ok(found)
+}
+
+/// Our mask against theirs, in words.
+fn mask_fault(tokenizer: &Tokenizer, (ids, ours): &(Vec<u32>, Vec<bool>), theirs: &[bool]) -> Option<String> {
+    // The first token is predicted by nothing.
+    let at = (1..ours.len()).find(|&at| ours[at] != theirs[at])?;
+    let near = |range: &[u32]| tokenizer.decode(range, false).unwrap();
+    Some(format!(
+        "token {at} of {}: ours {}, theirs {}; before {:?}, from it {:?}",
+        ours.len(),
+        ours[at],
+        theirs[at],
+        near(&ids[at.saturating_sub(8)..at]),
+        near(&ids[at..(at + 8).min(ids.len())])
+    ))
 }
 
 #[test]
 #[ignore = "needs templates of others: scripts/parity --templates"]
-fn needs_templates_every_one_is_rendered_as_transformers_renders_it() {
+fn needs_templates_each_is_rendered_encoded_and_masked_as_transformers_does() {
     let dir = PathBuf::from(std::env::var_os("TRAINER_PARITY_TEMPLATES").expect("a folder"));
-    let rows = std::fs::read_to_string(dir.join("expected.jsonl")).unwrap();
-    let source = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
-    let (mut same, mut refused_by_both, mut spans) = (0, 0, 0);
-    let mut templates = BTreeSet::new();
-    let mut differing: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for row in json_lines(&rows) {
-        let case = Case::of(&row);
-        templates.insert(case.template.clone());
-        let ours = case
-            .compile(&source(&case.template))
-            .and_then(|template| template.render_marked(&case.conversation, case.prompt));
-        let fault = match (&ours, &case.expected) {
-            (Ok(ours), Ok((text, generated))) if ours.text == *text => {
-                let places: Vec<_> = ours.generated.iter().map(|r| (r.start, r.end)).collect();
-                spans += usize::from(!places.is_empty());
-                (places != *generated).then(|| format!("marks {places:?}, theirs {generated:?}"))
+    let cases: Vec<Case> = json_lines(&std::fs::read_to_string(dir.join("expected.jsonl")).unwrap())
+        .iter()
+        .map(Case::of)
+        .collect();
+    let mut sources = BTreeMap::new();
+    for case in &cases {
+        let read = || std::fs::read_to_string(dir.join(&case.template)).unwrap();
+        sources.entry(case.template.as_str()).or_insert_with(read);
+    }
+    let tokenizer = tokenizer_of(&dir.join("tokenizer")).unwrap().expect("a tokenizer");
+
+    let (mut same, mut marked, mut refused_by_both) = (0, 0, 0);
+    let mut differing = Tally::default();
+    for case in &cases {
+        match case.rendering_fault(&sources[case.template.as_str()]) {
+            None => refused_by_both += 1,
+            Some(Ok(())) => {
+                same += 1;
+                marked += usize::from(case.expected.as_ref().is_ok_and(|e| !e.generated.is_empty()));
             }
-            (Ok(ours), Ok((text, _))) => {
-                let at = ours.text.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-                let near = |text: &str| {
-                    String::from_utf8_lossy(
-                        &text.as_bytes()[at.saturating_sub(30)..(at + 40).min(text.len())],
-                    )
-                    .into_owned()
-                };
-                Some(format!("ours {:?}, theirs {:?}", near(&ours.text), near(text)))
-            }
-            (Err(_), Err(_)) => {
-                refused_by_both += 1;
-                continue;
-            }
-            (Err(e), Ok(_)) => Some(format!("refused: {e:#}")),
-            (Ok(ours), Err(e)) => Some(format!("they refuse ({e}), we render {:.60?}", ours.text)),
-        };
-        match fault {
-            None => same += 1,
-            Some(fault) => {
-                differing.entry(fault).or_default().push(format!("{} {}", case.template, case.name))
+            Some(Err(fault)) => differing.add(fault, case.shown()),
+        }
+    }
+    println!(
+        "{} templates, {} renderings: {same} the same ({marked} with marks), {refused_by_both} refused by both",
+        sources.len(),
+        cases.len()
+    );
+    differing.print("renderings that differ");
+
+    // Each conversation as an example. Of a template with marks the mask is transformers'.
+    let (mut ids_same, mut masks_same, mut marked_templates) = (0, 0, BTreeSet::new());
+    let (mut faults, mut refused) = (Tally::default(), Tally::default());
+    for case in cases.iter().filter(|case| !case.prompt) {
+        let Ok(theirs) = &case.expected else { continue };
+        let Ok(template) = case.compile(&sources[case.template.as_str()]) else { continue };
+        match example(&tokenizer, &template, &case.conversation) {
+            Err(why) => refused.add(why, case.shown()),
+            Ok((ids, _)) if ids != theirs.ids => faults.add("other token ids".into(), case.shown()),
+            Ok(ours) => {
+                ids_same += 1;
+                if template.has_marks(&case.conversation) {
+                    match mask_fault(&tokenizer, &ours, &theirs.mask) {
+                        None => {
+                            masks_same += 1;
+                            marked_templates.insert(case.template.as_str());
+                        }
+                        Some(fault) => faults.add(fault, case.shown()),
+                    }
+                }
             }
         }
     }
     println!(
-        "{} templates: {same} renderings the same ({spans} with marks), {refused_by_both} refused by both, {} differ",
-        templates.len(),
-        differing.values().map(Vec::len).sum::<usize>()
+        "examples: {ids_same} with the same token ids; {masks_same} of them with marks ({} templates) and the same mask",
+        marked_templates.len()
     );
-    differing.iter().for_each(|(fault, cases)| println!("{} x {}: {fault}", cases.len(), cases[0]));
+    refused.print("examples that are refused");
+    faults.print("examples that differ");
 
-    // Masks: TRL has many templates with and without marks that render the same.
+    // TRL has a training template with marks for many templates without.
     let list = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/parity-templates.tsv"))
         .unwrap();
-    let by_path: BTreeMap<&str, &str> = list
+    let by_path: BTreeMap<&str, String> = list
         .lines()
-        .map(|line| {
-            let columns: Vec<&str> = line.split('\t').collect();
-            (columns[2], columns[3])
-        })
+        .map(|line| line.split('\t').collect::<Vec<_>>())
+        .map(|columns| (columns[2], format!("{}.jinja", &columns[3][..16])))
         .collect();
-    let model = open(&tiny("llama"));
-    let (mut masks, mut other, mut refused) = (0, 0, BTreeMap::<String, Vec<String>>::new());
-    let rows: Vec<Case> = json_lines(&rows).iter().map(Case::of).collect();
-    for (path, sha) in &by_path {
-        let Some(marked) =
-            path.strip_suffix(".jinja").and_then(|p| by_path.get(format!("{p}_training.jinja").as_str()))
-        else {
-            continue;
+    let (mut trl_same, mut trl_known_masks, mut pairs) = (0, 0, 0);
+    let (mut rewritten, mut trl_refused) = (Tally::default(), Tally::default());
+    let (mut trl_known, mut trl_faults) = (Tally::default(), Tally::default());
+    for (path, plain) in &by_path {
+        let training = path.strip_suffix(".jinja").map(|stem| format!("{stem}_training.jinja"));
+        let Some(training) = training.and_then(|path| by_path.get(path.as_str())) else { continue };
+        pairs += 1;
+        let of = |name: &str| {
+            let name = name.to_string();
+            cases.iter().filter(move |case| case.template == name && !case.prompt)
         };
-        let [plain, marked] = [sha, marked].map(|sha| source(&format!("{}.jinja", &sha[..16])));
-        for case in rows.iter().filter(|c| c.template == format!("{}.jinja", &sha[..16]) && !c.prompt) {
-            let [plain, marked] = [&plain, &marked].map(|source| case.compile(source).unwrap());
-            let texts = [&plain, &marked].map(|t| t.render(&case.conversation, false).unwrap_or_default());
-            if texts[0] != texts[1] || texts[0].is_empty() {
-                other += 1;
+        for (plain, training) in of(plain).zip(of(training)) {
+            let (Ok(rendered), Ok(theirs)) = (&plain.expected, &training.expected) else { continue };
+            let shown = format!("{path} {}", plain.name);
+            if rendered.text != theirs.text {
+                rewritten.add("the training template renders otherwise".into(), shown);
                 continue;
             }
-            match [&plain, &marked].map(|t| counted(&model.tokenizer, t, &case.conversation)) {
-                [Ok(ours), Ok(theirs)] if ours == theirs => masks += 1,
-                [Ok(ours), Ok(theirs)] => {
-                    let at = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-                    refused
-                        .entry(format!("differs at token {at:?}"))
-                        .or_default()
-                        .push(format!("{path} {}", case.name));
-                }
-                [Err(e), _] | [_, Err(e)] => {
-                    refused.entry(e).or_default().push(format!("{path} {}", case.name))
-                }
+            let template = plain.compile(&sources[plain.template.as_str()]).unwrap();
+            match example(&tokenizer, &template, &plain.conversation) {
+                Err(why) => trl_refused.add(why, shown),
+                Ok(ours) => match known_differences(&tokenizer, &ours, &theirs.mask) {
+                    Ok(known) if known.is_empty() => trl_same += 1,
+                    Ok(known) => {
+                        trl_known_masks += 1;
+                        known.into_iter().for_each(|known| trl_known.add(known, shown.clone()));
+                    }
+                    Err(fault) => trl_faults.add(fault, shown),
+                },
             }
         }
     }
-    println!("masks: {masks} the same with and without marks, {other} of other renderings");
-    refused.iter().for_each(|(why, cases)| println!("{} x {}: {why}", cases.len(), cases.join(", ")));
-
-    // And every template without marks gives some mask, or says why not.
-    let mut why: BTreeMap<String, (usize, String)> = BTreeMap::new();
-    let mut found = 0;
-    for case in rows.iter().filter(|c| c.expected.is_ok() && !c.prompt && c.name != "odd") {
-        let Ok(template) = case.compile(&source(&case.template)) else { continue };
-        match counted(&model.tokenizer, &template, &case.conversation) {
-            Ok(_) => found += 1,
-            Err(e) => {
-                let entry = why.entry(e).or_insert((0, format!("{} {}", case.template, case.name)));
-                entry.0 += 1;
-            }
-        }
+    println!(
+        "TRL: {pairs} pairs of templates; without marks {trl_same} masks are the same as with them, {trl_known_masks} differ in \
+         what TRL marks besides, {} otherwise",
+        trl_faults.0.values().map(Vec::len).sum::<usize>()
+    );
+    rewritten.print("TRL, not compared");
+    trl_refused.print("TRL, refused");
+    trl_known.print("TRL, places that it marks besides");
+    trl_faults.print("TRL, masks that differ otherwise");
+    for tally in [&differing, &faults, &trl_faults] {
+        assert!(tally.0.is_empty(), "{} kinds of differences", tally.0.len());
     }
-    println!("masks of all: {found} found");
-    why.iter().for_each(|(why, (n, first))| println!("{n} x {first}: {why}"));
-    assert!(differing.is_empty(), "{} kinds of differences", differing.len());
 }
 
 // ---- regressions -------------------------------------------------------------------------------
@@ -327,6 +439,14 @@ fn chat(rows: Value) -> Conversation {
     Conversation::of(serde_json::from_value::<Vec<Message>>(rows).unwrap())
 }
 
+/// The documents of a file of JSON lines.
+fn rows(lines: &str) -> Result<Vec<Document>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    std::fs::write(&path, lines).unwrap();
+    trainer::data::source::read(&path).map_err(|e| format!("{e:#}"))
+}
+
 const PLAIN: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
                      {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
@@ -452,4 +572,72 @@ fn a_turn_that_the_template_leaves_out_is_refused() {
     ]));
     let refused = learned(&template(&source), &turns).unwrap_err();
     assert!(refused.contains("a.jsonl:1: the chat template leaves out turn 1 (role system)"), "{refused}");
+}
+
+/// A row with a ready text and a conversation was learned from the text alone, turns that other trainers leave out were
+/// learned, and a system prompt in a column of its own was dropped (axolotl, ms-swift and TRL differ in what they take).
+#[test]
+fn what_a_row_says_twice_or_elsewhere_is_refused_by_name() {
+    let user = json!({"role": "user", "content": "Hi"});
+    let said = json!({"role": "assistant", "content": "Yes"});
+    let with = |key: &str, value: Value| {
+        let mut turn = said.clone();
+        turn[key] = value;
+        json!({"messages": [user, turn]})
+    };
+    for (row, expected) in [
+        (json!({"text": "Hi Yes", "messages": [user, said]}), "text and messages at once"),
+        (json!({"text": "Hi Yes", "prompt": "Hi", "completion": "Yes"}), "text and prompt at once"),
+        (json!({"messages": [user, said], "system": "Lie."}), "system beside"),
+        (json!({"prompt": "Hi", "completion": "Yes", "system": "Lie."}), "system beside"),
+        (with("loss", json!(false)), "loss = false in a turn of the assistant"),
+        (with("train", json!(false)), "train = false in a turn of the assistant"),
+        (
+            json!({"messages": [{"role": "user", "content": "Hi", "training": true}, said]}),
+            "training = true in a turn of the user",
+        ),
+        (json!({"text": "NaN"}), "a missing value"),
+    ] {
+        let e = rows(&row.to_string()).unwrap_err();
+        assert!(e.contains("rows.jsonl:1: ") && e.contains(expected), "{row}: {e}");
+    }
+    for row in [
+        json!({"text": "", "messages": [user, said]}),
+        json!({"text": "Hi", "prompt": "a prompt without a completion", "system": "x"}),
+        with("loss", json!(true)),
+        json!({"messages": [{"role": "user", "content": "Hi", "train": false}, said]}),
+    ] {
+        rows(&row.to_string()).unwrap_or_else(|e| panic!("{row}: {e}"));
+    }
+}
+
+/// transformers gives a template the empty list of tools that a row has, and Llama 3.1's asks whether there is one.
+#[test]
+fn an_empty_list_of_tools_is_given_to_the_template() {
+    let source = "{{ tools is none }} {{ documents is none }}{{ messages[1].content }}";
+    let of = |tools: &str| {
+        let row = format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}, {{\"role\": \"assistant\", \"content\": \"Yes\"}}]{tools}}}"
+        );
+        let documents = rows(&row).unwrap();
+        let [Document::Chat(chat)] = &documents[..] else { panic!("{row}") };
+        assert_eq!(template(PLAIN).leaves_out(chat), None);
+        template(source).render(chat, false).unwrap()
+    };
+    assert_eq!(of(""), "True TrueYes");
+    assert_eq!(of(", \"tools\": null"), "True TrueYes");
+    assert_eq!(of(", \"tools\": [], \"documents\": []"), "False FalseYes");
+    assert_eq!(of(", \"tools\": \"[]\""), "False TrueYes");
+}
+
+/// Turns that were cut out of rendered text keep the end that the template writes again: the model learned to say
+/// it twice.
+#[test]
+fn a_turn_that_holds_its_end_already_is_refused() {
+    let said =
+        |text: &str| chat(json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}]));
+    let refused = learned(&template(PLAIN), &said("Yes<|im_end|>")).unwrap_err();
+    assert!(refused.contains("a.jsonl:1: a turn of the assistant ends with \"<|im_end|>\""), "{refused}");
+    let two = said("Yes<|im_end|> No");
+    assert_eq!(learned(&template(PLAIN), &two).unwrap(), "Yes<|im_end|> No<|im_end|>");
 }

@@ -29,7 +29,7 @@ use crate::common::lab::{Lab, with_sets};
 use crate::common::outcome::{assert_same, files, metrics, outcome};
 use crate::common::process::{send_signal, wait_until};
 use crate::common::tiny::{FAMILIES, load, logits, open, tiny};
-use crate::common::values::{floats, read_json};
+use crate::common::values::{assert_says, floats, read_json, read_tensors};
 
 /// Settings under which everything that a checkpoint must hold matters.
 const DEMANDING: [&str; 5] = [
@@ -541,6 +541,26 @@ fn a_run_begun_before_there_were_conversations_is_resumed() {
     fs::write(&state, value.to_string()).unwrap();
     lab.succeed(&["fit", "recipe.toml", "--out", "run", "--resume"]);
     assert_same(&outcome(&whole), &outcome(run.path()), "resumed");
+}
+
+/// A number of a checkpoint that is none was noticed a step later, as a loss that "a smaller learning rate" would mend.
+#[test]
+fn a_checkpoint_with_a_number_that_is_none_is_refused_by_its_tensor() {
+    let lab = Lab::new();
+    let recipe = lab.recipe(&[]);
+    let run = RunDir::new(lab.path("run"));
+    let interrupt = Interrupt::default();
+    interrupt.request();
+    training(&recipe).run(&run, false, &interrupt, &mut ()).unwrap_err();
+    let file = lab.path("run/checkpoints/step-000001/optimizer.safetensors");
+    let mut tensors = read_tensors(&file);
+    let name = tensors.keys().min().unwrap().clone();
+    let broken = (&tensors[&name] * f64::NAN).unwrap();
+    tensors.insert(name.clone(), broken);
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let ran = lab.run(&["fit", "recipe.toml", "--out", "run", "--resume"]);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert_says(&ran.stderr, &["optimizer.safetensors", &name, "is NaN; expected finite numbers"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::{Value, json};
+use trainer::data::conversation::{Conversation, Message};
 use trainer::model::load::loader::Tuning;
 
 use crate::common::lab::{Lab, Ran, fit_with, with_sets};
@@ -416,6 +417,21 @@ fn a_tuned_model_with_added_tokens_is_compared_on_the_ids_that_both_have() {
     fs::write(&path, tokenizer.to_string()).unwrap();
     let args = ["diff", "--base", &llama, "--tuned", "longer", "--recipe", "recipe.toml", "--out", "d3"];
     assert_says(&lab.refused(&args), &["100 of the 288", "different tokens", "cannot be compared"]);
+    // Nor of one length. A few tokens that stand for others are pointed out.
+    fs::copy(&path, lab.path("equal/tokenizer.json")).unwrap();
+    let args = ["diff", "--base", &llama, "--tuned", "equal", "--recipe", "recipe.toml", "--out", "d3"];
+    assert_says(&lab.refused(&args), &["100 of the 288", "different tokens", "cannot be compared"]);
+    let mut tokenizer = read_json(&Path::new(&llama).join("tokenizer.json"));
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    for id in vocabulary.values_mut().filter(|id| [283, 284].contains(&id.as_u64().unwrap())) {
+        *id = json!(567 - id.as_u64().unwrap());
+    }
+    fs::write(lab.path("equal/tokenizer.json"), tokenizer.to_string()).unwrap();
+    assert_says(&diff(&llama, "equal", "d4").0, &["2 ids stand for other tokens in equal", "283"]);
+    // Two architectures of one shape.
+    let qwen3 = tiny("qwen3").to_string_lossy().into_owned();
+    let args = ["diff", "--base", &llama, "--tuned", &qwen3, "--recipe", "recipe.toml", "--out", "d5"];
+    assert_says(&lab.refused(&args), &["is a llama", "a qwen3", "cannot be compared"]);
     lab.succeed(&["report", "d1", "--out", "page.html"]);
     assert_says(&lab.read("page.html"), &["288 ids that both models have"]);
 }
@@ -536,9 +552,127 @@ fn an_exclusion_that_excludes_nothing_is_refused() {
         let e = lab.refused(&fit_with(&[&format!("train.lora.{set}")]));
         assert_says(&e, &[&format!("exclude_modules: {shown} excludes nothing")]);
     }
+    // PEFT: "All modules were excluded", and a target of which every layer is excluded beside others is none the worse.
+    let e = lab.refused(&fit_with(&[
+        "train.lora.target_modules=['up_proj']",
+        "train.lora.exclude_modules=['up_proj']",
+    ]));
+    assert_says(&e, &["exclude_modules and modules_to_save leave no layer of target_modules to adapt"]);
+    assert!(!e.contains("no linear layer of that name"), "{e}");
+    let sets = ["train.lora.target_modules=['up_proj', 'q_proj']", "train.lora.exclude_modules='.*up_proj'"];
+    let run = lab.fit("other", &sets);
+    let tensors = read_tensors(&run.join("adapter/adapter_model.safetensors"));
+    assert!(!tensors.keys().any(|key| key.contains("up_proj")));
     let set = "train.lora.exclude_modules=['layers.0.mlp.up_proj', 'lm_head']";
     let run = lab.fit("out", &[set]);
     let tensors = read_tensors(&run.join("adapter/adapter_model.safetensors"));
     assert!(!tensors.keys().any(|key| key.contains("layers.0.mlp.up_proj")));
     assert!(json_lines(&fs::read_to_string(run.join("metrics.jsonl")).unwrap()).len() > 1);
+}
+
+// --- Rotary scaling ---------------------------------------------------------------------------------
+
+/// Model cards of Qwen2.5 and Qwen3 say to add `rope_scaling` to `config.json` for long texts. Expected logits are those of
+/// transformers 5.23 for the tiny Qwen2, in float32 with eager attention.
+#[test]
+fn yarn_added_to_a_config_is_computed_as_transformers_does() {
+    let lab = Lab::of("qwen2");
+    let ids: Vec<u32> = (0..60).map(|i| (7 * i * i + 3 * i) % 280 + 5).collect();
+    let last = |folder: &str| {
+        let model = load(&open(&lab.path(folder)), &Tuning::Frozen).0;
+        let all = logits(&model, &ids, 0.0);
+        let rows = all.dim(0).unwrap();
+        floats(&all.narrow(0, rows - 1, 1).unwrap().narrow(1, 0, 6).unwrap())
+    };
+    let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32});
+    for (folder, changes) in [
+        ("plain", vec![]),
+        // In place of `rope_parameters`, and beside it.
+        (
+            "old",
+            vec![
+                ("rope_parameters", Value::Null),
+                ("rope_theta", json!(1e6)),
+                ("rope_scaling", yarn.clone()),
+            ],
+        ),
+        ("both", vec![("rope_theta", json!(1e6)), ("rope_scaling", yarn.clone())]),
+    ] {
+        copy_folder(&tiny("qwen2"), &lab.path(folder));
+        change_json(&lab.path(&format!("{folder}/config.json")), &changes);
+        let expected = match folder {
+            "plain" => [-0.4594959, 0.02782742, -0.2932038, 0.742819, 1.035681, 1.361398],
+            _ => [-0.5175953, 0.08842029, -0.3800023, 0.8376481, 0.8564362, 1.132445],
+        };
+        for (ours, theirs) in last(folder).iter().zip(expected) {
+            assert!((ours - theirs).abs() < 2e-5, "{folder}: {ours}, transformers has {theirs}");
+        }
+        assert_eq!(open(&lab.path(folder)).context(), Some(128));
+    }
+    change_json(&lab.path("both/config.json"), &[("rope_theta", Value::Null)]);
+    let refused = lab.refused(&["generate", "--base", "both", "--prompt", "the cat"]);
+    assert_says(&refused, &["both/config.json", "rope_scaling replaces rope_parameters", "1000000"]);
+    let longer = json!({"type": "yarn", "factor": 4.0});
+    change_json(&lab.path("old/config.json"), &[("rope_scaling", longer)]);
+    assert_eq!(open(&lab.path("old")).context(), Some(512));
+}
+
+// --- Chat templates with names ----------------------------------------------------------------------
+
+/// Cohere's and Hermes' models have a template of their own for tools, which was never taken (transformers,
+/// `get_chat_template`).
+#[test]
+fn a_template_for_tools_renders_conversations_with_tools() {
+    let lab = Lab::of("llama");
+    let (default, tools) = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+        "{{ tools | tojson }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+    );
+    let list = json!([{"name": "default", "template": default}, {"name": "tool_use", "template": tools}]);
+    let table = json!({"default": default, "tool_use": tools});
+    let turns: Vec<Message> = serde_json::from_value(json!([
+        {"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "No."},
+    ]))
+    .unwrap();
+    let plain = Conversation::of(turns);
+    let with_tools = Conversation { tools: Some(json!([{"name": "weather"}])), ..plain.clone() };
+    let rendered = |name: &str| {
+        let template = open(&lab.path(name)).chat().unwrap();
+        assert_eq!(template.leaves_out(&with_tools), None, "{name}");
+        [&plain, &with_tools].map(|chat| template.render(chat, false).unwrap())
+    };
+    let expected = [
+        "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n".to_string(),
+        "[{\"name\": \"weather\"}]<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\nNo.<|im_end|>\n"
+            .to_string(),
+    ];
+    for (name, template) in [("list", Some(list)), ("table", Some(table)), ("files", None)] {
+        copy_folder(&tiny("llama"), &lab.path(name));
+        fs::remove_file(lab.path(format!("{name}/chat_template.jinja"))).unwrap();
+        match template {
+            Some(template) => change_json(
+                &lab.path(format!("{name}/tokenizer_config.json")),
+                &[("chat_template", template)],
+            ),
+            None => {
+                fs::create_dir(lab.path("files/additional_chat_templates")).unwrap();
+                lab.write("files/chat_template.jinja", default);
+                lab.write("files/additional_chat_templates/tool_use.jinja", tools);
+            }
+        }
+        assert_eq!(rendered(name), expected, "{name}");
+    }
+    fs::remove_file(lab.path("files/chat_template.jinja")).unwrap();
+    let e = open(&lab.path("files")).chat().unwrap_err().to_string();
+    assert_says(&e, &["has the chat templates tool_use, and none that is named default"]);
+}
+
+/// `diff.text` that begins with the token that the tokenizer adds is refused; a prompt was read with two of them
+/// (TransformerLens#1772, SAELens#333).
+#[test]
+fn a_prompt_with_a_second_beginning_is_refused() {
+    let lab = Lab::of("gemma3");
+    let base = tiny("gemma3").to_string_lossy().into_owned();
+    let e = lab.refused(&["generate", "--base", &base, "--prompt", "the dog", "--prompt", "<bos>the cat"]);
+    assert_says(&e, &["prompt 2: begins with the beginning-of-sequence token twice"]);
 }

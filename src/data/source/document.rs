@@ -51,16 +51,20 @@ pub(super) const COLUMNS: [&str; 7] =
     ["text", "messages", "prompt", "completion", "tools", "documents", "chat_template_kwargs"];
 
 /// What a row may hold beside a text or a conversation that would make it another one, and what nothing here reads.
-pub(super) const BEYOND_TEXT: [&str; 8] =
-    ["image", "images", "audio", "audios", "video", "videos", "functions", "function_call"];
+pub(super) const BEYOND_TEXT: [&str; 9] =
+    ["image", "images", "audio", "audios", "video", "videos", "functions", "function_call", "system"];
 
 /// Bytes that a document may have: more is a file that is broken, or no text.
 pub(super) const LARGEST_DOCUMENT: u64 = 64 << 20;
 
 /// A document from a row with `text`, `messages`, or `prompt` and `completion`.
 pub(super) fn document(row: &Value) -> Result<Document, String> {
-    if let Some(key) = BEYOND_TEXT.into_iter().find(|key| is_something(&row[*key])) {
+    let is_beyond = |key: &&str| is_something(&row[*key]) && !(*key == "system" && row["text"].is_string());
+    if let Some(key) = BEYOND_TEXT.into_iter().find(is_beyond) {
         return Err(match key {
+            "system" => {
+                "system beside what a chat template renders; expected a first turn of that role".into()
+            }
             "functions" | "function_call" => {
                 format!("{key}: expected tools, and tool_calls in the assistant's turns")
             }
@@ -78,11 +82,19 @@ pub(super) fn document(row: &Value) -> Result<Document, String> {
 
 /// The document that a row is.
 fn kind(row: &Value) -> Result<Document, String> {
+    let forms = [("text", "text"), ("messages", "messages"), ("prompt", "completion")];
+    let is_given = |(a, b): &(&str, &str)| is_something(&row[*a]) && is_something(&row[*b]);
+    let given: Vec<&str> = forms.into_iter().filter(is_given).map(|(key, _)| key).collect();
+    if given.len() > 1 {
+        return Err(format!("{} at once; expected one of them", given.join(" and ")));
+    }
     let text = |key: &str| row[key].as_str().map(str::to_string);
-    if let Some(text) = text("text") {
-        return match text.trim().is_empty() {
-            true => Err("text is empty".into()),
-            false => Ok(Document::Text(text)),
+    // An empty text beside something else is a column that does not count.
+    if let Some(text) = text("text").filter(|text| given.is_empty() || !text.is_empty()) {
+        return match text.trim() {
+            "" => Err("text is empty".into()),
+            "nan" | "NaN" => Err(format!("text is {text:?}, a missing value; expected a text")),
+            _ => Ok(Document::Text(text)),
         };
     }
     if let (Some(prompt), Some(completion)) = (text("prompt"), text("completion")) {
@@ -135,8 +147,19 @@ fn turns(value: &Value, key: &str) -> Result<Vec<Message>, String> {
         if let Some(part) = message.get("content").and_then(Value::as_array).and_then(|parts| no_text(parts))
         {
             return Err(format!(
-                "{key}: a part of a {role} turn is {part}; expected {{\"type\": \"text\", \"text\": ...}}"
+                "{key}: a part of a turn of the {role} is {part}; expected {{\"type\": \"text\", \"text\": ...}}"
             ));
+        }
+        for flag in ["loss", "train", "training"] {
+            let learned = role == "assistant";
+            if let Some(found) = message.get(flag).and_then(Value::as_bool).filter(|found| *found != learned)
+                && (learned || found)
+            {
+                return Err(format!(
+                    "{key}: {flag} = {found} in a turn of the {role}; expected weight = 0 in turns of the assistant that are not \
+                     learned, and nothing in others"
+                ));
+            }
         }
         let weight = message.weight.unwrap_or(0.0);
         if !(0.0..=1e6).contains(&weight) {
@@ -174,8 +197,9 @@ fn chat(row: &Value, messages: Vec<Message>, key: &str) -> Result<Document, Stri
         }
         value => Ok(value.clone()),
     };
+    // An empty list is given to the template as it is: some ask whether there is one.
     let list = |key: &str| match json(key)? {
-        value if !is_something(&value) => Ok(None),
+        value if !value.is_array() && !is_something(&value) => Ok(None),
         Value::Array(items) if items.iter().all(Value::is_object) => Ok(Some(Value::Array(items))),
         _ => Err(format!("{key}: expected a list of objects")),
     };

@@ -29,7 +29,8 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub config: Value,
-    pub chat_template: Option<String>,
+    /// The chat templates, by name; a single one is `default`.
+    pub chat_templates: BTreeMap<String, String>,
     pub bos_token: Option<String>,
     pub eos_token: Option<String>,
     pub pad_token: Option<String>,
@@ -183,6 +184,7 @@ pub(crate) fn parts(dir: &Path) -> Result<Parts> {
     if !config.is_object() {
         crate::bail_input!("{}: not an object", dir.join("config.json").display());
     }
+    settle_rope(dir, &mut config)?;
     spell_out_rope(&mut config);
     let optional = |name: &str| -> Result<Value> {
         let path = dir.join(name);
@@ -197,7 +199,7 @@ pub(crate) fn parts(dir: &Path) -> Result<Parts> {
         .find(|ids| !ids.is_empty())
         .unwrap_or_default();
     Ok(Parts {
-        chat_template: chat_template(dir, notes.settings.get("chat_template"))?,
+        chat_templates: chat_templates(dir, notes.settings.get("chat_template"))?,
         bos_token: notes.text("bos_token"),
         eos_token: notes.text("eos_token"),
         pad_token: notes.text("pad_token"),
@@ -205,6 +207,35 @@ pub(crate) fn parts(dir: &Path) -> Result<Parts> {
         config,
         generation_config: Some(generation).filter(Value::is_object),
     })
+}
+
+/// Where a config has `rope_parameters` (transformers 5) and `rope_scaling` (transformers 4, or added by hand as model cards
+/// advise), the second counts, as in transformers 5.23 (`convert_rope_params_to_dict`; Gemma 3: its keys replace those for
+/// full attention).
+///
+/// # Errors
+/// An [`InputError`] if the base of the frequencies would be lost.
+fn settle_rope(dir: &Path, config: &mut Value) -> Result<()> {
+    let Some(scaling) = config["rope_scaling"].as_object().filter(|keys| !keys.is_empty()).cloned() else {
+        return Ok(());
+    };
+    let theta = scaling.get("rope_theta").or(config.get("rope_theta")).cloned();
+    let Some(parameters) = config.get_mut("rope_parameters").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    if let Some(full) = parameters.get_mut("full_attention").and_then(Value::as_object_mut) {
+        full.extend(scaling);
+        return Ok(());
+    }
+    match (&theta, parameters.get("rope_theta").and_then(Value::as_f64)) {
+        (None, Some(base)) if base != 10_000.0 => crate::bail_input!(
+            "{}: rope_scaling replaces rope_parameters, and has no rope_theta (rope_parameters: {base}); expected one of the two",
+            dir.join("config.json").display()
+        ),
+        _ => *parameters = scaling,
+    }
+    parameters.extend(theta.map(|theta| ("rope_theta".to_string(), theta)));
+    Ok(())
 }
 
 /// transformers 5 writes `rope_parameters` where older folders have `rope_theta`, `rope_local_base_freq`
@@ -244,23 +275,46 @@ fn ids(value: &Value) -> Vec<u32> {
     }
 }
 
-/// A file of its own goes before the field of `tokenizer_config.json`, as in transformers.
-fn chat_template(dir: &Path, in_config: Option<&Value>) -> Result<Option<String>> {
-    let file = dir.join("chat_template.jinja");
-    if file.is_file() {
-        let text = std::fs::read_to_string(&file)
-            .map_err(|e| crate::error::input_error(format!("{}: {e}", file.display())))?;
-        return Ok(Some(text));
+/// Where further chat templates of a model are.
+const FURTHER_TEMPLATES: &str = "additional_chat_templates";
+
+/// Files of their own go before the field of `tokenizer_config.json`, as in transformers.
+fn chat_templates(dir: &Path, in_config: Option<&Value>) -> Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::from([("default".to_string(), dir.join("chat_template.jinja"))]);
+    for path in entries(dir, Path::new(FURTHER_TEMPLATES)) {
+        if path.extension().is_some_and(|extension| extension == "jinja")
+            && let Some(name) = path.file_stem()
+        {
+            files.insert(name.to_string_lossy().into_owned(), dir.join(path));
+        }
     }
+    files.retain(|_, file| file.is_file());
+    if !files.is_empty() {
+        let read = |(name, file): (String, PathBuf)| match std::fs::read_to_string(&file) {
+            Ok(text) => Ok((name, text)),
+            Err(e) => Err(crate::error::input_error(format!("{}: {e}", file.display()))),
+        };
+        return files.into_iter().map(read).collect();
+    }
+    let text = |value: &Value| value.as_str().map(str::to_string);
     Ok(match in_config {
-        Some(Value::String(template)) => Some(template.clone()),
-        Some(Value::Array(named)) => named
-            .iter()
-            .find(|t| t["name"] == "default")
-            .and_then(|t| t["template"].as_str())
-            .map(str::to_string),
-        _ => None,
+        Some(Value::String(template)) => BTreeMap::from([("default".to_string(), template.clone())]),
+        Some(Value::Array(list)) => {
+            list.iter().filter_map(|t| Some((text(&t["name"])?, text(&t["template"])?))).collect()
+        }
+        Some(Value::Object(table)) => {
+            table.iter().filter_map(|(name, template)| Some((name.clone(), text(template)?))).collect()
+        }
+        _ => BTreeMap::new(),
     })
+}
+
+/// The paths in a folder of what is in one of its folders, sorted.
+fn entries(dir: &Path, below: &Path) -> Vec<PathBuf> {
+    let read = std::fs::read_dir(dir.join(below)).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = read.map(|entry| below.join(entry.file_name())).collect();
+    paths.sort();
+    paths
 }
 
 /// Files that describe a tokenizer and its chat template, in the forms that the tools around transformers read.
@@ -299,18 +353,12 @@ pub(crate) fn tokenizer_files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// What a folder holds besides: further chat templates and the model's terms, by their paths in it.
 pub(crate) fn companions(dir: &Path) -> Vec<PathBuf> {
-    let entries = |below: &Path| -> Vec<PathBuf> {
-        let read = std::fs::read_dir(dir.join(below)).into_iter().flatten().flatten();
-        let mut names: Vec<PathBuf> = read.map(|entry| below.join(entry.file_name())).collect();
-        names.sort();
-        names
-    };
     let is_file = |path: &PathBuf| dir.join(path).is_file();
-    let terms = entries(Path::new("")).into_iter().filter(|path| {
+    let terms = entries(dir, Path::new("")).into_iter().filter(|path| {
         let name = path.to_string_lossy().to_uppercase();
         TERMS.iter().any(|start| name.starts_with(start))
     });
-    let templates = entries(Path::new("additional_chat_templates"));
+    let templates = entries(dir, Path::new(FURTHER_TEMPLATES));
     terms.chain(templates).filter(is_file).collect()
 }
 

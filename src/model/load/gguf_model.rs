@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::gguf;
 use super::gguf::{Header, Metadata};
 use super::weights::{NamedTensors, StoredTensor, Undo, WeightFile};
 use crate::model::arch::architecture::{Architecture, Gguf};
@@ -171,19 +170,31 @@ pub(crate) fn config(header: &Header, architecture: &Architecture, gguf: &'stati
 }
 
 /// `rope_scaling` of the file; `None` where positions are not rescaled. As in llama.cpp's `load_hparams` a factor without a
-/// type is linear, `rope.scale_linear` is its old name, and a factor of 0 is none.
+/// type is linear, `rope.scale_linear` is its old name, and a factor of 0 is none. YaRN's other settings are llama.cpp's
+/// defaults: it reads their keys for other architectures only.
 ///
 /// # Errors
 /// If the scaling is of another kind.
 fn rope_scaling(metadata: &Metadata) -> Result<Option<Value>> {
     let key = metadata.key("rope.scaling.type");
     let factor = metadata.float("rope.scaling.factor").or(metadata.float("rope.scale_linear"));
+    let factor = factor.filter(|&factor| factor != 0.0 && factor != 1.0);
     match metadata.header.text(&key).unwrap_or("linear") {
         "none" => Ok(None),
-        "linear" => Ok(factor
-            .filter(|&factor| factor != 0.0 && factor != 1.0)
-            .map(|factor| json!({ "rope_type": "linear", "factor": factor }))),
-        other => bail!("{key} = {other:?} is not supported; supported: none, linear"),
+        "linear" => Ok(factor.map(|factor| json!({ "rope_type": "linear", "factor": factor }))),
+        "yarn" => {
+            let original = metadata
+                .integer("rope.scaling.original_context_length")
+                .or(metadata.integer("context_length"));
+            Ok(factor.map(|factor| {
+                json!({
+                    "rope_type": "yarn",
+                    "factor": factor,
+                    "original_max_position_embeddings": original,
+                })
+            }))
+        }
+        other => bail!("{key} = {other:?} is not supported; supported: none, linear, yarn"),
     }
 }
 
@@ -274,12 +285,9 @@ fn llama3_scaling(factors: &[f32], theta: f64, head_dim: usize) -> Result<Option
     })))
 }
 
-/// The chat template that the file carries.
-pub(crate) fn chat_template(header: &Header) -> Option<String> {
-    match header.metadata.get("tokenizer.chat_template") {
-        Some(gguf::Value::Text(template)) => Some(template.clone()),
-        _ => None,
-    }
+/// The chat template that the file carries: the default one, or another with a dot and its name as `suffix`.
+pub(crate) fn chat_template(header: &Header, suffix: &str) -> Option<String> {
+    header.text(&format!("tokenizer.chat_template{suffix}")).map(str::to_string)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
 use crate::json;
 use crate::model::arch;
+use crate::model::arch::rotary;
 use crate::model::device::device;
 use crate::recipe::{CHAT_TEMPLATES, ModelDtype};
 use crate::text_file::is_leftover;
@@ -39,6 +40,8 @@ pub struct Pretrained {
     pub tokenizer: Tokenizer,
     /// The Jinja chat template, if the model has one.
     pub chat_template: Option<String>,
+    /// The model's further chat templates, by name: `tool_use` renders conversations with tools.
+    pub further_templates: BTreeMap<String, String>,
     /// Text of the beginning-of-sequence token, as chat templates use it.
     pub bos_token: Option<String>,
     /// Text of the end-of-sequence token.
@@ -95,6 +98,7 @@ impl Pretrained {
             return Ok(());
         }
         self.chat_template = Some(chat_template::named(name)?);
+        self.further_templates.clear();
         self.other_template = true;
         match self.end_of_turn()? {
             Some(end) if !self.eos_token_ids.contains(&end) => self.eos_token_ids.push(end),
@@ -138,18 +142,27 @@ impl Pretrained {
         self.config["vocab_size"] = rows.into();
     }
 
-    /// Positions that the model was trained on: `max_position_embeddings`, times the factor of a linear rope scaling (of
-    /// Gemma 3 and with Llama 3's rule the config has the raised number already).
+    /// Positions that the model was made for: `max_position_embeddings`, times the factor of a linear rope scaling (of
+    /// Gemma 3 and with Llama 3's rule the config has the raised number already). With YaRN it is the factor times the
+    /// original context where that is more: the config may have either number.
     pub fn context(&self) -> Option<usize> {
         let trained = usize::try_from(self.config["max_position_embeddings"].as_u64()?).ok()?;
         let scaling = match &self.config["rope_parameters"] {
             Value::Null => &self.config["rope_scaling"],
             parameters => parameters,
         };
-        let is_linear = [&scaling["rope_type"], &scaling["type"]].iter().any(|kind| *kind == "linear");
-        let is_raised = self.config["model_type"] != "gemma3_text";
-        let factor = scaling["factor"].as_f64().filter(|_| is_linear && is_raised).unwrap_or(1.0);
-        Some((trained as f64 * factor.max(1.0)) as usize)
+        let factor = scaling["factor"].as_f64().unwrap_or(1.0).max(1.0);
+        let kind = scaling["rope_type"].as_str().or(scaling["type"].as_str());
+        Some(match kind {
+            Some("linear") if self.config["model_type"] != "gemma3_text" => {
+                (trained as f64 * factor) as usize
+            }
+            Some("yarn") => {
+                let original = rotary::original_context(&self.config, scaling)?;
+                trained.max((original * factor) as usize)
+            }
+            _ => trained,
+        })
     }
 
     /// What is wrong with texts of these lengths in tokens, if some are longer than [`Self::context`]. `what` says what they
@@ -177,6 +190,15 @@ impl Pretrained {
     /// An [`crate::error::InputError`] if the model has none (a base model), or if it does not compile.
     pub fn chat(&self) -> Result<ChatTemplate> {
         let Some(source) = &self.chat_template else {
+            let names: Vec<&str> = self.further_templates.keys().map(String::as_str).collect();
+            if !names.is_empty() {
+                crate::bail_input!(
+                    "{}: has the chat templates {}, and none that is named default; write the one you want to a Jinja \
+                     file and name it with data.chat_template (--chat-template)",
+                    self.id,
+                    names.join(", ")
+                );
+            }
             crate::bail_input!(
                 "{}: has no chat template (a base model?); chats cannot be rendered. Set data.chat_template \
                  (--chat-template) to a Jinja file or to a built-in template: {}",
@@ -192,7 +214,12 @@ impl Pretrained {
         let further = self.further_special_tokens()?;
         let special_tokens =
             special_tokens.into_iter().chain(further.iter().map(|(n, t)| (*n, Some(t.as_str()))));
-        match ChatTemplate::compile(source, special_tokens) {
+        let compiled = ChatTemplate::compile(source, special_tokens);
+        let compiled = compiled.and_then(|template| match self.further_templates.get("tool_use") {
+            Some(source) => template.with_tools(source),
+            None => Ok(template),
+        });
+        match compiled {
             Ok(template) => Ok(template),
             Err(e) => crate::bail_input!("{}: chat template: {e:#}", self.id),
         }
@@ -226,13 +253,22 @@ impl Pretrained {
     /// the tokenizer adds.
     ///
     /// # Errors
-    /// If the template refuses the turn or the tokenizer fails.
+    /// An [`crate::error::InputError`] if the prompt begins with the tokens that the tokenizer puts in front. If the template
+    /// refuses the turn or the tokenizer fails.
     pub fn prompt_ids(&self, prompt: &str, template: Option<&ChatTemplate>) -> Result<Vec<u32>> {
         let encoding = match template {
             Some(template) => self.tokenizer.encode(template.user_turn(prompt)?, false),
             None => self.tokenizer.encode(prompt, true),
         };
-        Ok(encoding.map_err(anyhow::Error::msg)?.get_ids().to_vec())
+        let ids = encoding.map_err(anyhow::Error::msg)?.get_ids().to_vec();
+        let front = self.front()?;
+        if !front.is_empty() && ids.starts_with(&[&front[..], &front[..]].concat()) {
+            crate::bail_input!(
+                "begins with the beginning-of-sequence token twice: the prompt holds it, and the tokenizer adds it; take it \
+                 out of the prompt"
+            );
+        }
+        Ok(ids)
     }
 }
 
@@ -422,7 +458,8 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
             config: parts.config,
             weights,
             tokenizer,
-            chat_template: parts.chat_template,
+            chat_template: parts.chat_templates.remove("default"),
+            further_templates: parts.chat_templates,
             bos_token: parts.bos_token,
             eos_token: parts.eos_token,
             pad_token: parts.pad_token,
@@ -460,7 +497,11 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
             config,
             weights,
             tokenizer,
-            chat_template: gguf_model::chat_template(&header),
+            chat_template: gguf_model::chat_template(&header, ""),
+            further_templates: gguf_model::chat_template(&header, ".tool_use")
+                .map(|template| ("tool_use".to_string(), template))
+                .into_iter()
+                .collect(),
             bos_token: special.bos,
             eos_token: special.eos,
             pad_token: special.pad,

@@ -76,14 +76,14 @@ impl LoraConfig {
 
     /// Whether the linear layer of that full name is adapted.
     pub fn adapts(&self, module: &str) -> bool {
-        if names(&self.exclude_modules, module) {
-            return false;
-        }
+        !self.is_set_aside(module) && self.targets(module)
+    }
+
+    /// Whether `exclude_modules` or `modules_to_save` keeps the module from being adapted.
+    fn is_set_aside(&self, module: &str) -> bool {
         // As PEFT writes it: `m` is a pattern without parentheses around it.
-        if self.modules_to_save.iter().any(|m| begins(&format!(r"(^|.*\.){m}($|\..*)"), module)) {
-            return false;
-        }
-        self.targets(module)
+        let is_saved = |m: &String| begins(&format!(r"(^|.*\.){m}($|\..*)"), module);
+        names(&self.exclude_modules, module) || self.modules_to_save.iter().any(is_saved)
     }
 
     /// Whether the linear layer of that full name is a target, excluded or not.
@@ -125,9 +125,17 @@ impl LoraConfig {
 
     /// Keys that name nothing: targets, patterns of ranks and alphas, modules to save. One fault each.
     pub fn unmatched(&self, adapted: &BTreeSet<String>, parameters: &BTreeSet<String>) -> Vec<String> {
+        // An excluded layer counts as found, as in PEFT.
+        let modules = modules_of(parameters);
+        let set_aside: Vec<&str> = modules
+            .iter()
+            .copied()
+            .filter(|module| self.is_set_aside(module) && self.targets(module))
+            .collect();
+        let found = || adapted.iter().map(String::as_str).chain(set_aside.iter().copied());
         let blocks: BTreeSet<usize> = match self.layers_to_transform.is_empty() {
             true => BTreeSet::new(),
-            false => adapted.iter().filter_map(|module| self.block_of(module)).collect(),
+            false => found().filter_map(|module| self.block_of(module)).collect(),
         };
         let without = |block: &usize| {
             format!("layers_to_transform has {block}: no target is in a block of that number")
@@ -137,8 +145,12 @@ impl LoraConfig {
         match &self.target_modules {
             // Said already.
             _ if adapted.is_empty() && !faults.is_empty() => {}
+            _ if adapted.is_empty() && !set_aside.is_empty() => faults.push(
+                "exclude_modules and modules_to_save leave no layer of target_modules to adapt; expected one at least"
+                    .into(),
+            ),
             Modules::Names(targets) => {
-                for target in targets.iter().filter(|t| !adapted.iter().any(|module| is_or_ends(module, t))) {
+                for target in targets.iter().filter(|t| !found().any(|module| is_or_ends(module, t))) {
                     faults.push(format!(
                         "target module {target:?}: the model has no linear layer of that name"
                     ));
@@ -174,8 +186,7 @@ impl LoraConfig {
             pattern if pattern.is_empty() => Vec::new(),
             pattern => vec![pattern.clone()],
         };
-        let modules: BTreeSet<&str> =
-            parameters.iter().filter_map(|parameter| Some(parameter.rsplit_once('.')?.0)).collect();
+        let modules = modules_of(parameters);
         let matches_none = |excluded: &&Modules| !modules.iter().any(|module| names(excluded, module));
         each.iter()
             .filter(matches_none)
@@ -331,6 +342,11 @@ impl LoraConfig {
         let differ = pairs.into_iter().filter(|(_, ours, theirs)| ours != theirs);
         differ.map(|(key, ours, theirs)| format!("{key} = {ours}, the adapter has {theirs}")).collect()
     }
+}
+
+/// The modules that hold these parameters.
+fn modules_of(parameters: &BTreeSet<String>) -> BTreeSet<&str> {
+    parameters.iter().filter_map(|parameter| Some(parameter.rsplit_once('.')?.0)).collect()
 }
 
 /// Whether a list or pattern names the module.

@@ -21,6 +21,7 @@ use super::rows::{Format, MAX_FAULTS, Take};
 use super::{compressed, csv, json_lines, parquet};
 use crate::atomic::{fill_atomically, write_atomically, write_json};
 use crate::bail_input;
+use crate::data::chat_template::is_something;
 use crate::error::{InputError, input_error};
 use crate::hub::{Cache, Client, HubFault, HubSettings, KEPT, RemoteFile, RepoId, RepoKind, offline};
 use crate::interrupt::Interrupt;
@@ -329,13 +330,14 @@ fn fill<'a>(
     })
 }
 
-/// Whether a row has a column for text, and nothing in it or elsewhere.
+/// Whether a row has a column for text, and nothing to learn in it or elsewhere.
 fn is_blank(row: &Value) -> bool {
-    match row.get("text") {
-        Some(Value::String(text)) => text.trim().is_empty(),
-        Some(Value::Null) => COLUMNS.iter().all(|column| row[column].is_null()),
-        _ => false,
-    }
+    let is_empty = |text: &Value| match text {
+        Value::String(text) => ["", "nan", "NaN"].contains(&text.trim()),
+        other => other.is_null(),
+    };
+    let has = |key: &str| is_something(&row[key]);
+    row.get("text").is_some_and(is_empty) && !has("messages") && !(has("prompt") && has("completion"))
 }
 
 enum LocalOrRemote {
