@@ -3,7 +3,7 @@
 //!
 //! Modules in dependency order: each uses only modules of lines above it, or of its own. `tests/architecture.rs` enforces it.
 //!
-//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`machine`], [`sha256`], [`http`], [`text_file`]: leaves
+//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`limits`], [`machine`], [`sha256`], [`http`], [`text_file`]: leaves
 //! 2. [`jinja`], [`words`]: the language of chat templates, and what a word is
 //! 3. [`ops`]: differentiable operations on a CPU, and the kernels below them
 //! 4. [`hub`]: downloads of models and data sets
@@ -42,6 +42,7 @@ pub mod hub;
 pub mod interrupt;
 pub mod jinja;
 pub mod json;
+pub mod limits;
 pub mod machine;
 pub mod model;
 pub mod ops;

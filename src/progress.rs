@@ -50,6 +50,16 @@ pub fn bar(what: &str, length: u64) -> ProgressBar {
     ProgressBar::new(length).with_style(style)
 }
 
+/// A bar of bytes.
+pub fn bytes_bar(what: &str, length: u64) -> ProgressBar {
+    if LEVEL.load(Ordering::Relaxed) < 0 {
+        return ProgressBar::hidden();
+    }
+    let template = "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style).with_message(what.to_string())
+}
+
 /// The option that gives another process of this program the same level.
 pub fn flag() -> &'static [&'static str] {
     match LEVEL.load(Ordering::Relaxed) {
