@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tokenizers::Tokenizer;
+
+use crate::tokenizer::Tokenizer;
 
 use super::source::{self, Document};
 
