@@ -1,5 +1,6 @@
 //! Panics of libraries that read a file: faults of the file, not of the program.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
@@ -25,14 +26,20 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
             if DEPTH.get() == 0 {
                 return before(info);
             }
-            let said = info.payload_as_str().unwrap_or("no reason given");
-            SAID.set(said.split_whitespace().collect::<Vec<_>>().join(" "));
+            SAID.set(said(info.payload()));
         }));
     });
     DEPTH.set(DEPTH.get() + 1);
     let done = catch_unwind(AssertUnwindSafe(work));
     DEPTH.set(DEPTH.get() - 1);
     done.map_err(|_| SAID.take())
+}
+
+/// What a panic said, on one line.
+pub fn said(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no reason given").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -91,14 +91,18 @@ pub const MOST_TEMPLATE_TOKENS: usize = 256;
 
 /// Bytes of a template; the longest that are published have 30 kB.
 pub const LARGEST_TEMPLATE: usize = 1 << 20;
-/// Nested expressions and blocks of a template. The stack of [`TEMPLATE_STACK`] suffices for it.
-pub const DEEPEST_TEMPLATE: usize = 200;
-/// Stack of the thread that parses and renders, in bytes: a level takes below 16 KiB where nothing is optimised.
+/// Nested expressions, blocks and calls of a template, and values within each other that are written or compared.
+pub const DEEPEST_TEMPLATE: usize = 1000;
+/// Stack of the thread that parses and renders, in bytes: 64 KiB for each level of [`DEEPEST_TEMPLATE`], which takes below 20
+/// where nothing is optimised.
 pub const TEMPLATE_STACK: usize = 64 << 20;
-/// Steps (expressions and statements) of one rendering: a thousand turns take about 100,000.
-pub const MOST_TEMPLATE_STEPS: u64 = 20_000_000;
 /// Bytes that one rendering may make, intermediate values included.
 pub const LARGEST_TEMPLATE_OUTPUT: usize = 512 << 20;
+/// Bytes and steps that one rendering may go through: some seconds.
+pub const MOST_TEMPLATE_WORK: u64 = 4 << 30;
+/// Values of one rendering that hold values that hold others. They may all lie within each other, and the stack has to suffice
+/// for taking them apart.
+pub const MOST_NESTED_VALUES: usize = 50_000;
 
 // Recipes.
 

@@ -364,6 +364,7 @@ impl<'a> Loader<'a> {
         }
         if let Some(config) = self.config() {
             self.check_targets(config);
+            self.faults.extend(config.given_up());
         }
         InputError::unless_empty(self.faults).context("the weights do not fit the model")?;
         Ok(self.trainables)
