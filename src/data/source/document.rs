@@ -54,9 +54,6 @@ pub(super) const COLUMNS: [&str; 7] =
 pub(super) const BEYOND_TEXT: [&str; 8] =
     ["image", "images", "audio", "audios", "video", "videos", "functions", "function_call"];
 
-/// Bytes that a document may have: more is a file that is broken, or no text.
-pub(super) const LARGEST_DOCUMENT: u64 = 64 << 20;
-
 /// A document from a row with `text`, `messages`, or `prompt` and `completion`.
 pub(super) fn document(row: &Value) -> Result<Document, String> {
     if let Some(key) = BEYOND_TEXT.into_iter().find(|key| is_something(&row[*key])) {

@@ -174,7 +174,7 @@ fn known_commit(id: &RepoId, known: &Path) -> Option<String> {
     if id.is_pinned() {
         return Some(id.revision.clone());
     }
-    let commit = std::fs::read_to_string(known).ok()?;
+    let commit = crate::input_file::read_to_string(&known).ok()?;
     RepoId { repo: id.repo.clone(), revision: commit.trim().to_string() }
         .is_pinned()
         .then(|| commit.trim().into())
@@ -282,7 +282,7 @@ fn fill<'a>(
         let shown = format!("{} {}", asked, shard.path);
         let local = local(id, &shard.path);
         match &local {
-            Some(path) => rows_of(shard.format, LocalOrRemote::Local(File::open(path)?), &shown, &mut take)?,
+            Some(path) => rows_of(shard.format, LocalOrRemote::Local(crate::input_file::open(path)?), &shown, &mut take)?,
             None => {
                 let path = format!("/datasets/{}/resolve/{}/{}", id.repo, id.revision, escaped(&shard.path));
                 let file = RemoteFile::open(client, path, shown.clone(), shard.format == Format::Parquet)?;
