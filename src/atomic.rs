@@ -134,7 +134,7 @@ pub struct OpenLines {
 pub fn open_lines(path: &Path) -> Result<OpenLines> {
     let shown = path.display();
     create_parent(path)?;
-    if path.metadata().is_ok_and(|found| !found.is_file()) {
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
         bail_input!("{shown}: expected a regular file");
     }
     let mut file = OpenOptions::new()

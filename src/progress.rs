@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI8, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::visible::printed;
+
 /// −1 quiet, 0 normal, 1 verbose. Set once by the command line; results never depend on it.
 static LEVEL: AtomicI8 = AtomicI8::new(0);
 
@@ -22,7 +24,7 @@ pub fn say(line: impl std::fmt::Display) {
 
 /// A line that is said with `-q` too. A stderr that is full or closed is no reason to stop the work.
 pub fn alert(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", printed(&line.to_string()));
 }
 
 /// A line for those who asked for details.

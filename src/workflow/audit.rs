@@ -79,6 +79,7 @@ pub struct GraderRequest {
 pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record>> {
     let run = RunDir::new(&request.run);
     must_be_trained(&run)?;
+    run.must_hold_no_links()?;
     let mut faults = out_of_range(request);
     let recipe = or_collect(Recipe::stored(&run.recipe()), &mut faults)?;
     let stored = or_collect(StoredAnalysis::read(&request.run), &mut faults)?;

@@ -23,6 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::progress;
 use crate::recipe::Recipe;
+use crate::run::RunDir;
 
 /// What to have judged, and by whom.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +72,7 @@ impl GradeOutcome {
 /// An input error for a folder without analysis, a recipe without description, or an endpoint that is not named;
 /// otherwise what the endpoint could not answer.
 pub fn grade(request: &GradeRequest, interrupt: &Interrupt) -> Result<GradeOutcome> {
+    RunDir::new(&request.dir).must_hold_no_links()?;
     let stored = StoredAnalysis::read(&request.dir)?;
     let recipe = recipe(request)?;
     let file = request.recipe.clone().unwrap_or_else(|| request.dir.join("recipe.toml"));
