@@ -461,7 +461,8 @@ impl Endpoint {
             let mut state = self.state();
             let turn = state.free_at.max(Instant::now());
             if self.settings.requests_per_minute > 0.0 {
-                state.free_at = turn + Duration::from_secs_f64(60.0 / self.settings.requests_per_minute);
+                let apart = Duration::try_from_secs_f64(60.0 / self.settings.requests_per_minute);
+                state.free_at = apart.ok().and_then(|apart| turn.checked_add(apart)).unwrap_or(turn);
             }
             turn
         };

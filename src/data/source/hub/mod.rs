@@ -227,8 +227,7 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
 fn list(client: &Client, id: &RepoId, revision: &str) -> Result<Result<Listing, HubFault>> {
     let path = format!("/api/datasets/{}/revision/{}", id.repo, escaped(revision).replace('/', "%2F"));
     Ok(client.json(&path)?.and_then(|info| {
-        Listing::read(&info)
-            .ok_or_else(|| HubFault::Other("the hub describes it without commit or files".into()))
+        Listing::read(&info).map_err(HubFault::Other)
     }))
 }
 

@@ -383,6 +383,7 @@ mod tests {
             sha256: sha256.to_string().leak(),
             wheels: &WHEELS,
             kind: AliasKind::LanguageModel,
+            folder_sha256: None,
             hub: None,
         }
     }
