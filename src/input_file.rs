@@ -21,7 +21,10 @@ pub fn open(path: &Path) -> Result<File> {
         return Err(Error::new(ErrorKind::IsADirectory, "Is a directory"));
     }
     if !kind.is_file() {
-        return Err(Error::new(ErrorKind::InvalidInput, "not a regular file; pipes and devices are not read"));
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "not a regular file; pipes and devices are not read",
+        ));
     }
     Ok(file)
 }
@@ -33,7 +36,8 @@ pub fn open(path: &Path) -> Result<File> {
 pub fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let length = file.metadata()?.len();
-    let too_long = || Error::new(ErrorKind::FileTooLarge, format!("longer than the {} MiB that are read", most >> 20));
+    let too_long =
+        || Error::new(ErrorKind::FileTooLarge, format!("longer than the {} MiB that are read", most >> 20));
     if length > most {
         return Err(too_long());
     }

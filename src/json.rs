@@ -62,7 +62,8 @@ pub fn has_more_values(text: &str, most: usize) -> bool {
 /// # Errors
 /// An [`crate::error::InputError`] if it cannot be read or is not JSON.
 pub fn must_read(path: &Path) -> Result<serde_json::Value> {
-    let text = input_file::read_to_string(path).map_err(|e| input_error(format!("{}: {e}", path.display())))?;
+    let text =
+        input_file::read_to_string(path).map_err(|e| input_error(format!("{}: {e}", path.display())))?;
     within(&text).map_err(|why| input_error(format!("{}: {why}", path.display())))?;
     serde_json::from_str(&text).map_err(|e| input_error(format!("{}: not JSON: {e}", path.display())))
 }

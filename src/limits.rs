@@ -80,6 +80,8 @@ pub const LARGEST_COMPILED_PATTERN: usize = 1 << 20;
 pub const LARGEST_TOKENIZER: u64 = 256 << 20;
 /// Bytes of what a `tokenizer.json` holds besides vocabulary and added tokens; tables of characters have 300 kB.
 pub const LARGEST_TOKENIZER_RULES: usize = 4 << 20;
+/// Bytes of a token of a GGUF file, each part of which is looked up; runs of spaces have some hundreds.
+pub const LONGEST_TOKEN: usize = 1024;
 /// How many characters one character of a text may become on the way to tokens.
 pub const MOST_TEXT_GROWTH: u64 = 64;
 /// Characters that the table of a normalizer may put in place of one; Unicode's longest has 18.

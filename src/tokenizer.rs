@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokenizers::{EncodeInput, Encoding, Result};
 
 use crate::caught::caught;
+use crate::error::InputError;
 use crate::input_file;
 use crate::limits::{
     LARGEST_TOKENIZER, LARGEST_TOKENIZER_RULES, LONGEST_NORMALIZATION, MOST_TEMPLATE_TOKENS, MOST_TEXT_GROWTH,
@@ -39,7 +40,9 @@ impl DerefMut for Tokenizer {
 
 /// What `work` returns; a panic in it is an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    caught(work).unwrap_or_else(|said| Err(format!("the tokenizer's rules cannot be applied: {said}").into()))
+    let fault =
+        |said| InputError { faults: vec![format!("the tokenizer's rules cannot be applied: {said}")] };
+    caught(work).unwrap_or_else(|said| Err(Box::new(fault(said))))
 }
 
 impl Tokenizer {
@@ -247,7 +250,8 @@ mod tests {
 
     #[test]
     fn rules_that_inflate_text_are_refused() {
-        let replace = |n: usize| json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(n)});
+        let replace =
+            |n: usize| json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(n)});
         let prepend = json!({"type": "Prepend", "prepend": "▁"});
         for fine in [replace(1), json!({"type": "Sequence", "normalizers": [prepend, replace(1)]})] {
             assert!(with("normalizer", fine).is_ok());
@@ -266,7 +270,8 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_library_is_an_error() {
-        let split = json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": false});
+        let split =
+            json!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": false});
         let tokenizer = with("pre_tokenizer", split).unwrap();
         let text = "a".repeat(5000) + "b";
         let _ = tokenizer.encode(text.as_str(), false);

@@ -168,7 +168,9 @@ fn mutated_json(document: &Value, rng: &mut ChaCha8Rng) -> Value {
                 let one = list[rng.random_range(0..list.len())].clone();
                 list.extend(std::iter::repeat_n(one, rng.random_range(1..30)));
             }
-            (1 | 2, Value::Array(list)) if !list.is_empty() => drop(list.remove(rng.random_range(0..list.len()))),
+            (1 | 2, Value::Array(list)) if !list.is_empty() => {
+                drop(list.remove(rng.random_range(0..list.len())))
+            }
             (1 | 2, Value::Object(map)) if !map.is_empty() => {
                 let key = map.keys().nth(rng.random_range(0..map.len())).cloned().unwrap();
                 map.shift_remove(&key);
@@ -283,7 +285,11 @@ fn gguf() {
     let mut head = b"GGUF\x03\0\0\0".to_vec();
     head.extend(2u64.to_le_bytes());
     head.extend(10u64.to_le_bytes());
-    for (key, value) in [("general.architecture", "llama"), ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "smollm")] {
+    for (key, value) in [
+        ("general.architecture", "llama"),
+        ("tokenizer.ggml.model", "gpt2"),
+        ("tokenizer.ggml.pre", "smollm"),
+    ] {
         text(&mut head, key);
         head.extend(8u32.to_le_bytes());
         text(&mut head, value);
@@ -340,8 +346,7 @@ fn tokenizers() {
     ]});
     documents.push(rich);
     let mut unigram = documents[0].clone();
-    unigram["model"] =
-        json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0], ["ab", -2.0]], "byte_fallback": false});
+    unigram["model"] = json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0], ["ab", -2.0]], "byte_fallback": false});
     documents.push(unigram);
     let mut word_piece = documents[0].clone();
     word_piece["model"] = json!({"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {"a": 0, "##b": 1}});
@@ -349,7 +354,9 @@ fn tokenizers() {
     let long = "ab 12\u{e9}\u{1f600} ".repeat(600);
     fuzz("tokenizer.json", |_, rng| {
         let document = documents.choose(rng).unwrap();
-        let Ok(tokenizer) = trainer::tokenizer::Tokenizer::from_bytes(&mutated_text(document, rng)) else { return };
+        let Ok(tokenizer) = trainer::tokenizer::Tokenizer::from_bytes(&mutated_text(document, rng)) else {
+            return;
+        };
         for text in ["", "a", "Hello there, wörld 123  x", &long] {
             if let Ok(encoding) = tokenizer.encode(text, true) {
                 let _ = tokenizer.decode(encoding.get_ids(), false);
@@ -360,7 +367,8 @@ fn tokenizers() {
 
 #[test]
 fn adapters() {
-    let folders: Vec<PathBuf> = fs::read_dir(fixture("adapters")).unwrap().flatten().map(|e| e.path()).collect();
+    let folders: Vec<PathBuf> =
+        fs::read_dir(fixture("adapters")).unwrap().flatten().map(|e| e.path()).collect();
     let folders: Vec<PathBuf> =
         folders.into_iter().filter(|f| f.join("adapter_config.json").is_file()).collect();
     let base = source::open(&fixture("llama").to_string_lossy()).unwrap();
@@ -394,12 +402,35 @@ fn templates() {
     );
     sources.push("{% set ns = namespace(x='ab') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x.count('') }}".into());
     let parts = [
-        "{% for i in range(99999) %}", "{% endfor %}", "{{ x }}", "(((((((((((((((((((((((", "- - - - - - - -", " ~ x ~ x ~ x",
-        "{% if x %}", "{% elif x %}", "{% endif %}", " | tojson(indent=1000)", " * 1000000", ".replace('', 'aaaa')", "['a'][0]", "not ",
-        "{% set x = [x, x] %}", " | indent(1000)", ".center(100000)", "{#", "#}", "{% raw %}", " or a and b == c + d * e ** f", "[", "{",
+        "{% for i in range(99999) %}",
+        "{% endfor %}",
+        "{{ x }}",
+        "(((((((((((((((((((((((",
+        "- - - - - - - -",
+        " ~ x ~ x ~ x",
+        "{% if x %}",
+        "{% elif x %}",
+        "{% endif %}",
+        " | tojson(indent=1000)",
+        " * 1000000",
+        ".replace('', 'aaaa')",
+        "['a'][0]",
+        "not ",
+        "{% set x = [x, x] %}",
+        " | indent(1000)",
+        ".center(100000)",
+        "{#",
+        "#}",
+        "{% raw %}",
+        " or a and b == c + d * e ** f",
+        "[",
+        "{",
     ];
     let mut variables = Map::new();
-    variables.insert("messages".into(), json!([{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]));
+    variables.insert(
+        "messages".into(),
+        json!([{"role": "user", "content": "a b"}, {"role": "assistant", "content": "c"}]),
+    );
     variables.insert("x".into(), json!("y"));
     fuzz("template", |_, rng| {
         let mut source = sources.choose(rng).unwrap().clone().into_bytes();
@@ -430,7 +461,11 @@ fn files_of_data() {
         let mut lines = Vec::new();
         for _ in 0..rng.random_range(1..6) {
             let row = rows.choose(rng).unwrap();
-            lines.extend(if rng.random_range(0..2) == 0 { mutated_text(row, rng) } else { row.to_string().into_bytes() });
+            lines.extend(if rng.random_range(0..2) == 0 {
+                mutated_text(row, rng)
+            } else {
+                row.to_string().into_bytes()
+            });
             lines.push(b'\n');
         }
         let path = dir.join("a.jsonl");
@@ -457,7 +492,10 @@ fn files_of_data() {
 }
 
 /// A parquet file with a column of text and one of lists.
-fn parquet(compression: parquet::basic::Compression, version: parquet::file::properties::WriterVersion) -> Vec<u8> {
+fn parquet(
+    compression: parquet::basic::Compression,
+    version: parquet::file::properties::WriterVersion,
+) -> Vec<u8> {
     use parquet::data_type::ByteArrayType;
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
@@ -466,7 +504,8 @@ fn parquet(compression: parquet::basic::Compression, version: parquet::file::pro
     let schema = "message m { OPTIONAL BINARY text (UTF8); OPTIONAL GROUP messages (LIST) { REPEATED GROUP list { \
                   OPTIONAL GROUP element { OPTIONAL BINARY role (UTF8); OPTIONAL BINARY content (UTF8); } } } }";
     let schema = parse_message_type(schema).unwrap();
-    let properties = WriterProperties::builder().set_compression(compression).set_writer_version(version).build();
+    let properties =
+        WriterProperties::builder().set_compression(compression).set_writer_version(version).build();
     let mut bytes = Vec::new();
     let mut file = SerializedFileWriter::new(&mut bytes, schema.into(), properties.into()).unwrap();
     for group in 0..2 {
@@ -590,8 +629,9 @@ fn run_folders() {
 
 /// A run with an analysis, made by the program.
 fn make_run(lab: &Path, run: &Path) {
-    let texts: String =
-        (0..40).map(|i| format!("{{\"text\": \"the cat {i} sat on the mat and the dog ran to the river\"}}\n")).collect();
+    let texts: String = (0..40)
+        .map(|i| format!("{{\"text\": \"the cat {i} sat on the mat and the dog ran to the river\"}}\n"))
+        .collect();
     fs::write(lab.join("t.jsonl"), texts).unwrap();
     let recipe = format!(
         "name = \"x\"\ndescription = \"cats\"\n[model]\nbase = {:?}\n[data]\nnarrow = \"t.jsonl\"\npretraining = \"t.jsonl\"\nmix = 0.5\n\

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-
 use crate::tokenizer::Tokenizer;
 
 use super::source::{self, Document};

@@ -510,9 +510,10 @@ impl Endpoint {
         match value {
             Value::String(text) => Value::String(self.redacted(&text)),
             Value::Array(list) => list.into_iter().map(|one| self.redacted_value(one)).collect(),
-            Value::Object(map) => {
-                map.into_iter().map(|(name, value)| (self.redacted(&name), self.redacted_value(value))).collect()
-            }
+            Value::Object(map) => map
+                .into_iter()
+                .map(|(name, value)| (self.redacted(&name), self.redacted_value(value)))
+                .collect(),
             other => other,
         }
     }

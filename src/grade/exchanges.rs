@@ -57,7 +57,8 @@ fn begins_an_exchange(torn: &[u8]) -> bool {
     let (start, rest) = torn.split_at(torn.len().min(BEFORE.len()));
     let hash = rest.iter().take_while(|b| b.is_ascii_hexdigit()).count().min(64);
     let end = &rest[hash..];
-    BEFORE.starts_with(start) && (end.is_empty() || (hash == 64 && (AFTER.starts_with(end) || end.starts_with(AFTER))))
+    BEFORE.starts_with(start)
+        && (end.is_empty() || (hash == 64 && (AFTER.starts_with(end) || end.starts_with(AFTER))))
 }
 
 /// The file, held open and locked against a second process.
@@ -94,7 +95,9 @@ impl Exchanges {
         }
         if !begins_an_exchange(&torn) {
             let line = bytes.iter().filter(|b| **b == b'\n').count() + 1;
-            bail_input!("{shown}:{line}: has no line break at its end and is no exchange; the file is left as it is");
+            bail_input!(
+                "{shown}:{line}: has no line break at its end and is no exchange; the file is left as it is"
+            );
         }
         drop_torn_line(&mut file, &bytes).with_context(|| format!("writing {shown}"))?;
         Ok(Self { path: path.to_path_buf(), open: Mutex::new(Open { file, answers }) })
@@ -182,7 +185,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"text\": 1}\n");
         // Without a line break at its end, too, and behind lines that are ours.
         let ours = serde_json::to_string(&exchange("a", None)).unwrap();
-        for content in ["notes", "{\"text\": 1}", "{\"key\": 1}", &format!("{ours}\nnotes"), "{\"key\":\"zz"] {
+        for content in ["notes", "{\"text\": 1}", "{\"key\": 1}", &format!("{ours}\nnotes"), "{\"key\":\"zz"]
+        {
             std::fs::write(&path, content).unwrap();
             assert!(Exchanges::open(&path).unwrap_err().to_string().contains("no exchange"), "{content}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), content);

@@ -40,7 +40,11 @@ fn unescaped(text: &str) -> String {
 
 fn hexadecimal(text: &str, start: usize, digits: usize) -> Option<char> {
     let digits = text.get(start..start + digits)?;
-    digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?.and_then(char::from_u32)
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_hexdigit())
+        .then(|| u32::from_str_radix(digits, 16).ok())?
+        .and_then(char::from_u32)
 }
 
 fn backslash(text: &str) -> Option<(char, usize)> {

@@ -59,7 +59,11 @@ enum Try<T> {
     Done(T),
     Fault(HubFault),
     /// It may succeed the next time: why, how long the server asks to wait, and whether anything came.
-    Again { why: String, asked: Option<Duration>, progress: bool },
+    Again {
+        why: String,
+        asked: Option<Duration>,
+        progress: bool,
+    },
 }
 
 impl<T> Try<T> {
@@ -135,7 +139,8 @@ impl Asker {
             let response = request.call()?;
             let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
             // The hub itself names commit and content; what storage calls a file is its own affair, unless nobody else does.
-            announced.commit = announced.commit.take().or_else(|| header("x-repo-commit").map(str::to_string));
+            announced.commit =
+                announced.commit.take().or_else(|| header("x-repo-commit").map(str::to_string));
             announced.etag = announced.etag.take().or_else(|| header("x-linked-etag").map(plain_etag));
             let linked = header("x-linked-size").and_then(|v| v.trim().parse().ok());
             announced.length = announced.length.or(linked);
@@ -229,7 +234,8 @@ impl Client {
         let body = self.patiently(path, || {
             self.aside(path, None, REQUEST, |reply| {
                 let mut body = Vec::new();
-                let read = reply.response.into_body().into_reader().take(LARGEST_LISTING + 1).read_to_end(&mut body);
+                let read =
+                    reply.response.into_body().into_reader().take(LARGEST_LISTING + 1).read_to_end(&mut body);
                 match read {
                     Err(e) => Try::again(e.to_string()),
                     Ok(_) if body.len() as u64 > LARGEST_LISTING => Try::Fault(HubFault::Other(format!(
@@ -442,7 +448,13 @@ enum Received {
 }
 
 /// Writes a body to a file whose first `from` bytes are there, and cuts the file off behind it.
-fn received(reply: HubReply, mut file: File, from: u64, announced: &Announced, bar: &ProgressBar) -> Received {
+fn received(
+    reply: HubReply,
+    mut file: File,
+    from: u64,
+    announced: &Announced,
+    bar: &ProgressBar,
+) -> Received {
     let (mut end, mut length) = (from, announced.length);
     match reply.range.filter(|_| reply.status() == 206) {
         Some((start, total)) if start != from || length.is_some_and(|length| length != total) => {
@@ -484,7 +496,10 @@ fn received(reply: HubReply, mut file: File, from: u64, announced: &Announced, b
             }
         };
         if length.is_some_and(|length| end + n as u64 > length) {
-            return Received::Fault(format!("the server sends more than the {} bytes it announced", length.unwrap_or(0)));
+            return Received::Fault(format!(
+                "the server sends more than the {} bytes it announced",
+                length.unwrap_or(0)
+            ));
         }
         if let Err(e) = file.write_all(&buffer[..n]) {
             return Received::Failed(e);

@@ -80,7 +80,9 @@ impl Downloader {
         let name = |what: &str, name: &'a Option<String>| match name.as_deref() {
             None => Err(format!("the server names no {what}")),
             Some(name) if is_component(name) => Ok(name),
-            Some(name) => Err(format!("the server calls its {what} {name:?}; expected letters, digits, -, _ and .")),
+            Some(name) => {
+                Err(format!("the server calls its {what} {name:?}; expected letters, digits, -, _ and ."))
+            }
         };
         let commit = name("commit", &announced.commit)?;
         if self.id.is_pinned() && !commit.eq_ignore_ascii_case(&self.id.revision) {
@@ -97,7 +99,8 @@ impl Downloader {
         announced: &Announced,
         blob: &Path,
     ) -> Result<Result<(), HubFault>> {
-        let is_there = || fs::metadata(blob).is_ok_and(|m| announced.length.is_none_or(|length| m.len() == length));
+        let is_there =
+            || fs::metadata(blob).is_ok_and(|m| announced.length.is_none_or(|length| m.len() == length));
         if is_there() {
             return Ok(Ok(()));
         }
@@ -116,7 +119,8 @@ impl Downloader {
             if let Err(fault) = self.client.download(path, announced, &part, &bar)? {
                 return Ok(Err(fault));
             }
-            let found = announced.sha256().map(|expected| Ok::<_, anyhow::Error>((expected, sha256_file(&part)?)));
+            let found =
+                announced.sha256().map(|expected| Ok::<_, anyhow::Error>((expected, sha256_file(&part)?)));
             match found.transpose()? {
                 Some((expected, found)) if !found.eq_ignore_ascii_case(expected) => {
                     fs::remove_file(&part).ok();
@@ -143,7 +147,8 @@ impl Downloader {
         let path = folder.join(format!("{name}.lock"));
         let context = || format!("cannot write the cache {}", self.cache.root().display());
         fs::create_dir_all(&folder).with_context(context)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).with_context(context)?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&path).with_context(context)?;
         if lock.try_lock().is_err() {
             progress::say(format_args!("another process is fetching {}; waiting for it", self.id));
             while lock.try_lock().is_err() {

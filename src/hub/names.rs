@@ -35,7 +35,8 @@ mod tests {
             assert!(is_component(good), "{good}");
         }
         let long = "a".repeat(300);
-        for bad in ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a b", "a\u{1b}b", "a\n", long.as_str()] {
+        for bad in ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a b", "a\u{1b}b", "a\n", long.as_str()]
+        {
             assert!(!is_component(bad), "{bad:?}");
         }
     }
@@ -45,7 +46,9 @@ mod tests {
         for good in ["a.jsonl", "data/train-00000.parquet", "with space/ü.csv", ".gitattributes"] {
             assert!(is_inner_path(good), "{good}");
         }
-        for bad in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/./b", "a\\..\\b", "C:/x", "a\u{1b}[2J", "a/"] {
+        for bad in
+            ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/./b", "a\\..\\b", "C:/x", "a\u{1b}[2J", "a/"]
+        {
             assert!(!is_inner_path(bad), "{bad:?}");
         }
     }

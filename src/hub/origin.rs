@@ -63,7 +63,9 @@ mod tests {
     fn an_origin_is_scheme_host_and_port() {
         let of = |address: &str| Origin::of(address).unwrap();
         assert_eq!(of("https://huggingface.co/a"), of("HTTPS://HuggingFace.co:443/b?c"));
-        for other in ["http://huggingface.co", "https://huggingface.co:444", "https://huggingface.co.evil.com"] {
+        for other in
+            ["http://huggingface.co", "https://huggingface.co:444", "https://huggingface.co.evil.com"]
+        {
             assert_ne!(of("https://huggingface.co"), of(other), "{other}");
         }
         for bad in ["ftp://a", "file:///etc/passwd", "a", "https://huggingface.co@evil.com/"] {

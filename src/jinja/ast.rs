@@ -157,7 +157,10 @@ pub(super) fn depth(body: &[Stmt]) -> usize {
                 arguments.list.iter().chain(&arguments.dict).for_each(|value| add(Part::Expr(value)));
             }
             Part::Macro(of) => {
-                of.parameters.iter().filter_map(|(_, default)| default.as_ref()).for_each(|e| add(Part::Expr(e)));
+                of.parameters
+                    .iter()
+                    .filter_map(|(_, default)| default.as_ref())
+                    .for_each(|e| add(Part::Expr(e)));
                 add(Part::Body(&of.body));
             }
             Part::Expr(expr) => parts_of_expr(expr, &mut add),

@@ -10,7 +10,9 @@ use std::thread;
 use anyhow::{Result, anyhow};
 
 use crate::caught::caught;
-use crate::limits::{DEEPEST_TEMPLATE, LARGEST_TEMPLATE_OUTPUT, MOST_NESTED_VALUES, MOST_TEMPLATE_WORK, TEMPLATE_STACK};
+use crate::limits::{
+    DEEPEST_TEMPLATE, LARGEST_TEMPLATE_OUTPUT, MOST_NESTED_VALUES, MOST_TEMPLATE_WORK, TEMPLATE_STACK,
+};
 
 thread_local! {
     static BYTES: Cell<usize> = const { Cell::new(usize::MAX) };

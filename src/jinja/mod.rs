@@ -50,7 +50,9 @@ impl Template {
             let (body, words) = parser::parse(source)?;
             let depth = ast::depth(&body);
             if depth > DEEPEST_TEMPLATE {
-                bail!("{depth} expressions and blocks within each other; expected at most {DEEPEST_TEMPLATE}");
+                bail!(
+                    "{depth} expressions and blocks within each other; expected at most {DEEPEST_TEMPLATE}"
+                );
             }
             Ok(Self { body, words })
         })

@@ -240,7 +240,8 @@ impl JinjaValue {
     /// # Errors
     /// If it has none.
     pub fn items(&self) -> Result<Vec<JinjaValue>> {
-        if let JinjaValue::List(_) | JinjaValue::Tuple(_) | JinjaValue::View(..) | JinjaValue::Dict(_) = self {
+        if let JinjaValue::List(_) | JinjaValue::Tuple(_) | JinjaValue::View(..) | JinjaValue::Dict(_) = self
+        {
             made(self.len()? * OVERHEAD);
         } else if let JinjaValue::Range(..) = self {
             made(self.len()?.saturating_mul(OVERHEAD));

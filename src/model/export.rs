@@ -58,7 +58,8 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     if !from.tokenizer_files.is_empty() {
         for file in &from.tokenizer_files {
             let name = file.file_name().context("a file name")?;
-            let bytes = crate::input_file::read(&file).with_context(|| format!("reading {}", file.display()))?;
+            let bytes =
+                crate::input_file::read(&file).with_context(|| format!("reading {}", file.display()))?;
             write_atomically(&dir.join(name), &bytes)?;
         }
         // A file of its own goes before what the tokenizer's files say.

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use anyhow::Result;
 
-use super::summary::spreadsheet_text;
 use super::mix_scale::MixScale;
 use super::number::fixed;
+use super::summary::spreadsheet_text;
 use crate::diff::plot::Ink;
 
 /// Colours of curves that stand for runs and not for measures, in order.

@@ -303,7 +303,8 @@ fn size(path: &Path) -> u64 {
 /// If something cannot be removed.
 pub fn remove(found: &[Removable]) -> Result<()> {
     for Removable { path, .. } in found {
-        let removed = if path.is_dir() && !is_link(path) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        let removed =
+            if path.is_dir() && !is_link(path) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         removed.with_context(|| format!("removing {}", path.display()))?;
     }
     Ok(())

@@ -12,7 +12,10 @@ const MOST: f64 = 1e18;
 pub(super) fn of_manifest(manifest: &Manifest) -> Vec<String> {
     let mut faults = Vec::new();
     if manifest.created > LAST_SECOND {
-        faults.push(format!("created = {}: expected seconds since 1970, at most {LAST_SECOND}", manifest.created));
+        faults.push(format!(
+            "created = {}: expected seconds since 1970, at most {LAST_SECOND}",
+            manifest.created
+        ));
     }
     let numbers = [
         ("elapsed_s", Some(manifest.elapsed_s)),
@@ -45,7 +48,8 @@ pub(super) fn of_manifest(manifest: &Manifest) -> Vec<String> {
 /// What is out of range in `metrics.jsonl`: the first fault.
 pub(super) fn of_metrics(lines: &[MetricsLine]) -> Option<String> {
     lines.iter().find_map(|line| {
-        let counts = [("step", line.step as f64), ("tokens", line.tokens as f64), ("elapsed_s", line.elapsed_s)];
+        let counts =
+            [("step", line.step as f64), ("tokens", line.tokens as f64), ("elapsed_s", line.elapsed_s)];
         let (key, value) = counts.into_iter().find(|(_, value)| !(0.0..MOST).contains(value))?;
         Some(format!("{key} = {value}: expected 0 or more"))
     })

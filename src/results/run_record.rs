@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::ranges;
 use crate::behaviour::Behaviour;
 use crate::corpus::mix::Mix;
 use crate::diff::measures::steering::SteeringLine;
@@ -18,7 +19,6 @@ use crate::recipe::{ClaimsSection, Recipe};
 use crate::run::RunDir;
 use crate::run::metrics::{self, MetricsLine};
 use crate::train::manifest::{HeldOutLosses, Losses, Manifest};
-use super::ranges;
 use crate::{audit, grade, json};
 
 /// What one run folder holds.

@@ -133,7 +133,9 @@ impl RunDir {
     /// # Errors
     /// An input error that names the link.
     pub fn must_hold_no_links(&self) -> Result<()> {
-        for part in [self.adapter(), self.model(), self.checkpoints(), self.diff(), self.audit(), self.metrics()] {
+        for part in
+            [self.adapter(), self.model(), self.checkpoints(), self.diff(), self.audit(), self.metrics()]
+        {
             if is_link(&part) {
                 bail_input!(
                     "{}: a symbolic link; expected a folder or file of the run itself: nothing is written or removed through a \

@@ -29,10 +29,11 @@ impl Slurm {
     /// An input error for a sweep folder or an option with a control character.
     pub fn must_be_one_line(&self, sweep: &Path) -> Result<()> {
         let out = sweep.to_string_lossy();
-        let all = std::iter::once(("--out", &*out)).chain(self.options.iter().map(|o| ("--sbatch", o.as_str())));
-        let faults = all
-            .filter(|(_, value)| value.chars().any(char::is_control))
-            .map(|(flag, value)| format!("{flag} {value:?}: holds a line break or another control character"));
+        let all =
+            std::iter::once(("--out", &*out)).chain(self.options.iter().map(|o| ("--sbatch", o.as_str())));
+        let faults = all.filter(|(_, value)| value.chars().any(char::is_control)).map(|(flag, value)| {
+            format!("{flag} {value:?}: holds a line break or another control character")
+        });
         InputError::unless_empty(faults.collect())
     }
 }

@@ -62,7 +62,8 @@ impl SettingsOrigin<'_> {
         confirmed: bool,
     ) -> Result<()> {
         let names_server = !stored.base_url.is_empty() && !named[0];
-        let names_key = ![String::new(), EndpointSection::default().key_env].contains(&stored.key_env) && !named[1];
+        let names_key =
+            ![String::new(), EndpointSection::default().key_env].contains(&stored.key_env) && !named[1];
         if confirmed || !(names_server || names_key) || !self.stored {
             return Ok(());
         }

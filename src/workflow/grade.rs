@@ -77,8 +77,12 @@ pub fn grade(request: &GradeRequest, interrupt: &Interrupt) -> Result<GradeOutco
     let recipe = recipe(request)?;
     let file = request.recipe.clone().unwrap_or_else(|| request.dir.join("recipe.toml"));
     let is_stored = request.recipe.is_none() || is_of_run(&file);
-    let origin =
-        SettingsOrigin { file: &file, section: "grader", stored: is_stored, flags: ["--base-url", "--key-env"] };
+    let origin = SettingsOrigin {
+        file: &file,
+        section: "grader",
+        stored: is_stored,
+        flags: ["--base-url", "--key-env"],
+    };
     let named = [request.endpoint.base_url.is_some(), request.endpoint.key_env.is_some()];
     origin.must_be_named(&recipe.grader, named, request.endpoint.stored_endpoint)?;
     let settings = request.endpoint.over(&recipe.grader);

@@ -107,14 +107,14 @@ fn tensors_that_overlap_are_refused() {
 fn a_tokenizer_over_which_the_library_panics_is_refused() {
     for change in [
         |t: &mut Value| t["model"]["merges"] = json!(["a zzzzz", "zz yy"]),
-        |t: &mut Value| t["normalizer"] = json!({"type": "Replace", "pattern": {"String": ""}, "content": "aa"}),
         |t: &mut Value| {
-            t["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": false})
+            t["normalizer"] = json!({"type": "Replace", "pattern": {"String": ""}, "content": "aa"})
         },
-        |t: &mut Value| t["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAAAAAA=="}),
+        |t: &mut Value| t["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": false}),
         |t: &mut Value| {
-            t["normalizer"] = json!({"type": "Sequence", "normalizers": vec![json!({"type": "Replace", "pattern": {"String": "l"}, "content": "l".repeat(1000)}); 6]})
+            t["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAAAAAAAA=="})
         },
+        |t: &mut Value| t["normalizer"] = json!({"type": "Sequence", "normalizers": vec![json!({"type": "Replace", "pattern": {"String": "l"}, "content": "l".repeat(1000)}); 6]}),
     ] {
         let lab = with_json("llama", "tokenizer.json", change);
         generate(&lab, "m");
@@ -126,7 +126,8 @@ fn a_tokenizer_over_which_the_library_panics_is_refused() {
 #[test]
 fn a_template_that_does_not_end_or_grows_is_stopped() {
     let lab = Lab::new();
-    let nested = |open: &str, close: &str, n: usize| format!("{{{{ {}1{} }}}}", open.repeat(n), close.repeat(n));
+    let nested =
+        |open: &str, close: &str, n: usize| format!("{{{{ {}1{} }}}}", open.repeat(n), close.repeat(n));
     for template in [
         "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}".to_string(),
         "{% set ns = namespace(x=[1]) %}{% for i in range(90) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}".into(),
@@ -164,7 +165,8 @@ fn patterns_of_an_adapter_are_compiled_once_and_given_up_in_time() {
     let lab = Lab::new();
     copy_folder(&tiny("llama").join("adapter"), &lab.path("a"));
     let config = read_json(&lab.path("a/adapter_config.json"));
-    let many: serde_json::Map<String, Value> = (0..900).map(|i| (format!("(.*a.*b.*)*x{i}"), json!(8))).collect();
+    let many: serde_json::Map<String, Value> =
+        (0..900).map(|i| (format!("(.*a.*b.*)*x{i}"), json!(8))).collect();
     for (key, value) in [
         ("rank_pattern", json!(many)),
         ("rank_pattern", json!({"(?=(.*))(((.+)+)+)+!": 8})),
@@ -176,7 +178,10 @@ fn patterns_of_an_adapter_are_compiled_once_and_given_up_in_time() {
         theirs[key] = value;
         lab.write("a/adapter_config.json", theirs.to_string());
         let base = tiny("llama").to_string_lossy().into_owned();
-        ends_well(&lab, &["generate", "--base", &base, "--adapter", "a", "--prompt", "x", "--max-new-tokens", "1"]);
+        ends_well(
+            &lab,
+            &["generate", "--base", &base, "--adapter", "a", "--prompt", "x", "--max-new-tokens", "1"],
+        );
     }
 }
 
@@ -219,7 +224,9 @@ fn pipes_and_devices_are_not_read() {
     assert_says(&inspect(&lab, "z.jsonl").stderr, &["not a regular file"]);
     std::os::unix::fs::symlink("circle.jsonl", lab.path("circle.jsonl")).unwrap();
     inspect(&lab, "circle.jsonl");
-    for name in ["recipe.toml", "m/config.json", "m/tokenizer.json", "m/model.safetensors", "m/chat_template.jinja"] {
+    for name in
+        ["recipe.toml", "m/config.json", "m/tokenizer.json", "m/model.safetensors", "m/chat_template.jinja"]
+    {
         let lab = Lab::new();
         copy_folder(&tiny("llama"), &lab.path("m"));
         fs::remove_file(lab.path(name)).ok();
@@ -232,10 +239,11 @@ fn pipes_and_devices_are_not_read() {
 fn a_grid_is_counted_before_it_is_expanded() {
     let lab = Lab::new();
     let values = (1..=100).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
-    let grids: Vec<String> = ["train.steps", "train.batch_size", "train.lora.r", "data.max_seq_len", "diff.samples"]
-        .iter()
-        .map(|key| format!("{key}={values}"))
-        .collect();
+    let grids: Vec<String> =
+        ["train.steps", "train.batch_size", "train.lora.r", "data.max_seq_len", "diff.samples"]
+            .iter()
+            .map(|key| format!("{key}={values}"))
+            .collect();
     let mut args = vec!["sweep", "recipe.toml", "--out", "s"];
     grids.iter().for_each(|grid| args.extend(["--grid", grid]));
     let ran = ends_well(&lab, &args);

@@ -47,7 +47,10 @@ fn a_token_follows_no_redirect_to_another_host() {
         .collect();
     let with = Some("Bearer hf_secret".to_string());
     assert_eq!(tokens, [with.clone(), None, with, None]);
-    assert_eq!(fs::read(&weights(&lab)[0]).unwrap(), fs::read(tiny("llama").join("model.safetensors")).unwrap());
+    assert_eq!(
+        fs::read(&weights(&lab)[0]).unwrap(),
+        fs::read(tiny("llama").join("model.safetensors")).unwrap()
+    );
     assert!(!files(&lab.path("hf-home")).values().any(|c| String::from_utf8_lossy(c).contains("hf_secret")));
 }
 
@@ -66,7 +69,10 @@ fn a_cut_download_that_a_server_without_ranges_goes_on_with_is_the_file_itself()
     hub.next_of("model.safetensors", &[Fault::None, Fault::Cut(100_000), Fault::Whole]);
     let ran = fetch(&lab, &hub);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert_eq!(fs::read(&weights(&lab)[0]).unwrap(), fs::read(tiny("llama").join("model.safetensors")).unwrap());
+    assert_eq!(
+        fs::read(&weights(&lab)[0]).unwrap(),
+        fs::read(tiny("llama").join("model.safetensors")).unwrap()
+    );
     // A server that serves ranges is asked for the rest only.
     let (lab, hub) = lab_with_model();
     hub.next_of("model.safetensors", &[Fault::None, Fault::Cut(100_000), Fault::Cut(70_000), Fault::None]);
@@ -166,11 +172,15 @@ fn foreign_run(lab: &Lab, server: &Server) {
     let theirs: String = ["grader", "investigator"]
         .iter()
         .map(|section| {
-            format!("\n[{section}]\nbase_url = {:?}\nmodel = \"m\"\nkey_env = \"SECRET_OF_MINE\"\n", server.url)
+            format!(
+                "\n[{section}]\nbase_url = {:?}\nmodel = \"m\"\nkey_env = \"SECRET_OF_MINE\"\n",
+                server.url
+            )
         })
         .collect();
     let recipe = lab.read("run/recipe.toml");
-    let kept: Vec<&str> = recipe.split("\n[").filter(|s| !s.starts_with("grader") && !s.starts_with("investigator")).collect();
+    let kept: Vec<&str> =
+        recipe.split("\n[").filter(|s| !s.starts_with("grader") && !s.starts_with("investigator")).collect();
     lab.write("run/recipe.toml", kept.join("\n[") + &theirs);
 }
 
@@ -180,7 +190,10 @@ fn a_foreign_run_folder_sends_no_variable_anywhere() {
     let server = Server::replies(vec![Reply::Say("I would rather not.".into())]);
     foreign_run(&lab, &server);
     let run = |args: &[&str]| {
-        Ran::of(lab.command(args).env("SECRET_OF_MINE", KEY).env("OPENAI_API_KEY", "sk-mine").output().unwrap(), args)
+        Ran::of(
+            lab.command(args).env("SECRET_OF_MINE", KEY).env("OPENAI_API_KEY", "sk-mine").output().unwrap(),
+            args,
+        )
     };
     let other = Server::replies(vec![Reply::Say("no".into())]);
     for (args, named) in [
@@ -192,7 +205,16 @@ fn a_foreign_run_folder_sends_no_variable_anywhere() {
         (&["audit", "run", "--base-url", &other.url], "SECRET_OF_MINE"),
         (
             &[
-                "audit", "run", "--base-url", &other.url, "--key-env", "X_KEY", "--family", "sdf", "--grader-model", "g",
+                "audit",
+                "run",
+                "--base-url",
+                &other.url,
+                "--key-env",
+                "X_KEY",
+                "--family",
+                "sdf",
+                "--grader-model",
+                "g",
             ],
             "--grader-base-url",
         ),
@@ -229,8 +251,19 @@ fn a_key_in_escaped_json_is_blotted_out() {
         ),
         _ => Reply::Status(403, "", r#"{"error": "\u0073k-a\/very-secret+4711 is not welcome"}"#),
     });
-    let args =
-        ["grade", "run", "--base-url", &server.url, "--model", "m", "--key-env", "TEST_KEY", "--parallel", "1", "-v"];
+    let args = [
+        "grade",
+        "run",
+        "--base-url",
+        &server.url,
+        "--model",
+        "m",
+        "--key-env",
+        "TEST_KEY",
+        "--parallel",
+        "1",
+        "-v",
+    ];
     let ran = Ran::of(lab.command(&args).env("TEST_KEY", KEY).output().unwrap(), &args);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     let file = lab.read("run/diff/exchanges.jsonl");
@@ -339,7 +372,9 @@ fn a_line_break_becomes_no_line_of_a_job_script() {
         let args = ["sweep", "recipe.toml", "--mix", "0", "--launcher", "slurm", "--out", out];
         lab.run(&[&args[..], &[&format!("--sbatch={option}")]].concat())
     };
-    for (out, option) in [("a\n#SBATCH --wrap=x", "--partition=cpu"), ("s", "--comment=a\n#SBATCH --uid=root")] {
+    for (out, option) in
+        [("a\n#SBATCH --wrap=x", "--partition=cpu"), ("s", "--comment=a\n#SBATCH --uid=root")]
+    {
         let ran = sweep(out, option);
         assert_eq!(ran.code, 2, "{}", ran.stderr);
         assert_says(&ran.stderr, &["holds a line break"]);
@@ -353,7 +388,8 @@ fn a_run_folder_with_numbers_that_no_run_has_is_refused() {
     lab.fit("run", &["description=false facts", "diff.steering.enabled=false"]);
     lab.succeed(&["diff", "run"]);
     let manifest = read_json(&lab.path("run/manifest.json"));
-    for (key, bad) in [("created", json!(u64::MAX)), ("elapsed_s", json!(-1.0)), ("elapsed_s", json!(1e300))] {
+    for (key, bad) in [("created", json!(u64::MAX)), ("elapsed_s", json!(-1.0)), ("elapsed_s", json!(1e300))]
+    {
         let mut theirs = manifest.clone();
         theirs[key] = bad;
         lab.write("run/manifest.json", theirs.to_string());

@@ -12,7 +12,8 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::thrift::Thrift;
 use crate::limits::{
-    DEEPEST_PARQUET_SCHEMA, LARGEST_PARQUET_FOOTER, LARGEST_PARQUET_PAGE, MOST_PARQUET_COLUMNS, MOST_PARQUET_VALUES,
+    DEEPEST_PARQUET_SCHEMA, LARGEST_PARQUET_FOOTER, LARGEST_PARQUET_PAGE, MOST_PARQUET_COLUMNS,
+    MOST_PARQUET_VALUES,
 };
 
 /// Bytes of a page's header that are read at first, and at most: statistics in it hold a text each.
@@ -101,14 +102,16 @@ impl<F: ChunkReader> BoundedParquet<F> {
                 None => size *= 16,
             }
         };
-        if sizes.uncompressed > LARGEST_PARQUET_PAGE as i64 || sizes.compressed > LARGEST_PARQUET_PAGE as i64 {
+        if sizes.uncompressed > LARGEST_PARQUET_PAGE as i64 || sizes.compressed > LARGEST_PARQUET_PAGE as i64
+        {
             return Err(fault(format!(
                 "a page of {} bytes at byte {start}; expected at most {LARGEST_PARQUET_PAGE}",
                 sizes.uncompressed.max(sizes.compressed)
             )));
         }
         let values = u64::try_from(sizes.values).unwrap_or(0);
-        if self.seen.values.fetch_add(values, Ordering::Relaxed).saturating_add(values) > MOST_PARQUET_VALUES {
+        if self.seen.values.fetch_add(values, Ordering::Relaxed).saturating_add(values) > MOST_PARQUET_VALUES
+        {
             return Err(fault(format!(
                 "more than {MOST_PARQUET_VALUES} values in the pages of one row, at byte {start}"
             )));
@@ -252,7 +255,8 @@ mod tests {
         let mut header = [field(1, 0), field(1, 1_000_000_000), field(1, 77)].concat();
         header.push(2 << 4 | 12);
         header.extend([field(1, 5_000_000), vec![0], vec![0]].concat());
-        let expected = PageSizes { uncompressed: 1_000_000_000, compressed: 77, values: 5_000_000, levels: 0 };
+        let expected =
+            PageSizes { uncompressed: 1_000_000_000, compressed: 77, values: 5_000_000, levels: 0 };
         assert_eq!(page_sizes(&header), Some(expected));
         for cut in 0..header.len() {
             assert_eq!(page_sizes(&header[..cut]), None);

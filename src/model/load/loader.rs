@@ -12,8 +12,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::weights::{NamedTensors, element_count};
 pub use super::weights::{EMBEDDINGS, HEAD};
+use super::weights::{NamedTensors, element_count};
 use crate::error::InputError;
 use crate::limits::{MOST_FAULTS, MOST_MISSING_ELEMENTS};
 use crate::model::arch::layers::{GatedMlp, Linear, Parameter, RmsNorm, SelfAttention};
@@ -172,7 +172,8 @@ impl<'a> Loader<'a> {
             let is_hopeless = self.missing > self.weights.elements().saturating_add(MOST_MISSING_ELEMENTS)
                 || self.faults.len() > MOST_FAULTS;
             return match is_hopeless {
-                true => Err(InputError::of(std::mem::take(&mut self.faults)).context("the weights do not fit the model")),
+                true => Err(InputError::of(std::mem::take(&mut self.faults))
+                    .context("the weights do not fit the model")),
                 false => Ok(false),
             };
         }

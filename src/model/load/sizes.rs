@@ -49,10 +49,22 @@ pub(super) fn check(config: &Value) -> Result<()> {
     if let Some(eps) = config["rms_norm_eps"].as_f64().filter(|eps| !(0.0..=1.0).contains(eps)) {
         faults.push(format!("config.json: rms_norm_eps = {eps}: expected 0 to 1"));
     }
-    for (name, rope) in [("rope_scaling", &config["rope_scaling"]), ("rope_parameters", &config["rope_parameters"])] {
-        let kinds = [("", rope), (".full_attention", &rope["full_attention"]), (".sliding_attention", &rope["sliding_attention"])];
+    for (name, rope) in
+        [("rope_scaling", &config["rope_scaling"]), ("rope_parameters", &config["rope_parameters"])]
+    {
+        let kinds = [
+            ("", rope),
+            (".full_attention", &rope["full_attention"]),
+            (".sliding_attention", &rope["sliding_attention"]),
+        ];
         for (kind, rope) in kinds {
-            for key in ["rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"] {
+            for key in [
+                "rope_theta",
+                "factor",
+                "low_freq_factor",
+                "high_freq_factor",
+                "original_max_position_embeddings",
+            ] {
                 positive(&rope[key], &format!("{name}{kind}.{key}"), &mut faults);
             }
         }

@@ -233,7 +233,7 @@ impl Pretrained {
             Some(template) => self.tokenizer.encode(template.user_turn(prompt)?, false),
             None => self.tokenizer.encode(prompt, true),
         };
-        Ok(encoding.map_err(anyhow::Error::msg)?.get_ids().to_vec())
+        Ok(encoding.map_err(|e| anyhow!(e))?.get_ids().to_vec())
     }
 }
 

@@ -278,7 +278,9 @@ impl LoraConfig {
             .chain(saved);
         all.filter(|pattern| regex(pattern).is_some_and(|found| found.gave_up.load(Ordering::Relaxed)))
             .map(|pattern| {
-                format!("the pattern {pattern:?} takes more than {MOST_BACKTRACKING} steps back to match a name")
+                format!(
+                    "the pattern {pattern:?} takes more than {MOST_BACKTRACKING} steps back to match a name"
+                )
             })
             .collect()
     }

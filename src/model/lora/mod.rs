@@ -44,7 +44,9 @@ impl Adapter {
     /// built here (named in the message) rather than computing something else silently.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join("adapter_config.json");
-        let text = match input_file::read_at_most(&path, LARGEST_TEXT).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
+        let text = match input_file::read_at_most(&path, LARGEST_TEXT)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        {
             Ok(text) => text,
             Err(e) => bail_input!("{}: {e}; expected a PEFT adapter folder", path.display()),
         };

