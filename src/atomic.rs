@@ -114,14 +114,29 @@ pub fn create_parent(path: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))
 }
 
-/// Opens or makes a file of lines that this process alone appends to; gives the lines in it, each with its end, without a
-/// last one that a killed process left torn. [`drop_torn_line`] comes before the first line that is appended.
+/// A file of lines that this process alone appends to.
+#[derive(Debug)]
+pub struct OpenLines {
+    /// The file, locked.
+    pub file: File,
+    /// The lines in it, each with its end.
+    pub lines: Vec<u8>,
+    /// What stands behind them: a line that a killed process left torn, if the file is one of ours. Only then may
+    /// [`drop_torn_line`] cut it off, before the first line that is appended.
+    pub torn: Vec<u8>,
+}
+
+/// Opens or makes a file of lines that this process alone appends to. Changes nothing in it.
 ///
 /// # Errors
-/// An [`crate::error::InputError`] if another process holds it; otherwise if it cannot be read or written.
-pub fn open_lines(path: &Path) -> Result<(File, Vec<u8>)> {
+/// An [`crate::error::InputError`] if another process holds it or it is no regular file; otherwise if it cannot be read or
+/// written.
+pub fn open_lines(path: &Path) -> Result<OpenLines> {
     let shown = path.display();
     create_parent(path)?;
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        bail_input!("{shown}: expected a regular file");
+    }
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
@@ -134,8 +149,8 @@ pub fn open_lines(path: &Path) -> Result<(File, Vec<u8>)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).with_context(|| format!("reading {shown}"))?;
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-    bytes.truncate(whole);
-    Ok((file, bytes))
+    let torn = bytes.split_off(whole);
+    Ok(OpenLines { file, lines: bytes, torn })
 }
 
 /// Cuts a file off behind the lines that [`open_lines`] gave.

@@ -28,8 +28,13 @@ pub fn pause(attempt: usize, first_s: f64, jitter: f64, asked: Option<Duration>)
 
 /// Whether a server is on this machine: no proxy reaches it.
 pub fn is_local(base_url: &str) -> bool {
-    let host = base_url.split_once("://").map_or("", |(_, rest)| rest);
-    ["localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local))
+    let rest = base_url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.starts_with("[::1]") {
+        return true;
+    }
+    let host = authority.split(':').next().unwrap_or_default();
+    host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Whether a failure is one of the address, not of the moment.

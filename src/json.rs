@@ -7,6 +7,8 @@ use anyhow::Result;
 use serde::de::DeserializeOwned;
 
 use crate::error::input_error;
+use crate::input_file;
+use crate::limits::{LARGEST_TEXT, MOST_JSON_VALUES};
 
 /// The text of a file; `None` if there is no such file.
 ///
@@ -14,7 +16,7 @@ use crate::error::input_error;
 /// An [`crate::error::InputError`] if it cannot be read or is not UTF-8.
 pub fn text(path: &Path) -> Result<Option<String>> {
     let shown = path.display();
-    let bytes = match std::fs::read(path) {
+    let bytes = match input_file::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(input_error(format!("{shown}: {e}"))),
@@ -26,12 +28,43 @@ pub fn text(path: &Path) -> Result<Option<String>> {
     })
 }
 
+/// Whether a document is of a size that can be held as values.
+fn within(text: &str) -> Result<(), String> {
+    if text.len() as u64 > LARGEST_TEXT {
+        return Err(format!("longer than the {} MiB that are read of a document", LARGEST_TEXT >> 20));
+    }
+    match has_more_values(text, MOST_JSON_VALUES) {
+        true => Err(format!("more than {MOST_JSON_VALUES} values in one document")),
+        false => Ok(()),
+    }
+}
+
+/// Whether JSON has more values than `most`, counted without reading it: each stands behind a comma, a colon or a bracket.
+pub fn has_more_values(text: &str, most: usize) -> bool {
+    if text.len() <= most {
+        return false; // a value takes a byte at least
+    }
+    let (mut values, mut quoted, mut escaped) = (0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b'[' | b'{' | b':' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    values > most
+}
+
 /// The document in a file that has to be there.
 ///
 /// # Errors
 /// An [`crate::error::InputError`] if it cannot be read or is not JSON.
 pub fn must_read(path: &Path) -> Result<serde_json::Value> {
-    let text = std::fs::read_to_string(path).map_err(|e| input_error(format!("{}: {e}", path.display())))?;
+    let text =
+        input_file::read_to_string(path).map_err(|e| input_error(format!("{}: {e}", path.display())))?;
+    within(&text).map_err(|why| input_error(format!("{}: {why}", path.display())))?;
     serde_json::from_str(&text).map_err(|e| input_error(format!("{}: not JSON: {e}", path.display())))
 }
 
@@ -41,6 +74,7 @@ pub fn must_read(path: &Path) -> Result<serde_json::Value> {
 /// An [`crate::error::InputError`] if it is not the JSON of a `T`.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let Some(text) = text(path)? else { return Ok(None) };
+    within(&text).map_err(|why| input_error(format!("{}: {why}", path.display())))?;
     match serde_json::from_str(&text) {
         Ok(value) => Ok(Some(value)),
         Err(e) => Err(input_error(format!("{}: {e}", path.display()))),

@@ -3,7 +3,7 @@
 //!
 //! Modules in dependency order: each uses only modules of lines above it, or of its own. `tests/architecture.rs` enforces it.
 //!
-//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`machine`], [`sha256`], [`http`], [`text_file`]: leaves
+//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`limits`], [`machine`], [`sha256`], [`http`], [`text_file`], [`input_file`], [`caught`], [`tokenizer`], [`visible`]: leaves
 //! 2. [`jinja`], [`words`]: the language of chat templates, and what a word is
 //! 3. [`ops`]: differentiable operations on a CPU, and the kernels below them
 //! 4. [`hub`]: downloads of models and data sets
@@ -29,6 +29,7 @@
 pub mod atomic;
 pub mod audit;
 pub mod behaviour;
+pub mod caught;
 pub mod claims;
 pub mod cli;
 pub mod corpus;
@@ -39,9 +40,11 @@ pub mod error;
 pub mod grade;
 pub mod http;
 pub mod hub;
+pub mod input_file;
 pub mod interrupt;
 pub mod jinja;
 pub mod json;
+pub mod limits;
 pub mod machine;
 pub mod model;
 pub mod ops;
@@ -53,7 +56,9 @@ pub mod run;
 pub mod sha256;
 pub mod sweep;
 pub mod text_file;
+pub mod tokenizer;
 pub mod train;
 pub mod verify;
+pub mod visible;
 pub mod words;
 pub mod workflow;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
+use crate::visible::printed;
+
 /// −1 quiet, 0 normal, 1 verbose. Set once by the command line; results never depend on it.
 static LEVEL: AtomicI8 = AtomicI8::new(0);
 
@@ -29,7 +31,7 @@ pub fn say(line: impl std::fmt::Display) {
 
 /// A line that is said with `-q` too. A stderr that is full or closed is no reason to stop the work.
 pub fn alert(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", printed(&line.to_string()));
 }
 
 /// A line for those who asked for details.
@@ -129,6 +131,16 @@ impl TermLike for LogFile {
         }
         Ok(())
     }
+}
+
+/// A bar of bytes.
+pub fn bytes_bar(what: &str, length: u64) -> ProgressBar {
+    if LEVEL.load(Ordering::Relaxed) < 0 {
+        return ProgressBar::hidden();
+    }
+    let template = "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style).with_message(what.to_string())
 }
 
 /// The option that gives another process of this program the same level.

@@ -1,7 +1,6 @@
 //! sha256 of files and folders: of their bytes, or of their content without the times that no run repeats.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::{Deserializer, Value};
 use sha2::{Digest, Sha256};
 
+use crate::input_file;
 use crate::text_file::is_leftover;
 
 /// sha256 of a file, or of the names and hashes of the files below a folder: of all but what [`is_leftover`], so that a file
@@ -59,7 +59,7 @@ pub fn sha256_texts(texts: &[String]) -> String {
 /// If the file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String> {
     let context = || format!("cannot read {}", path.display());
-    let mut file = File::open(path).with_context(context)?;
+    let mut file = input_file::open(path).with_context(context)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
@@ -86,7 +86,7 @@ pub fn sha256_content(path: &Path) -> Result<String> {
     if !TIMED.contains(&name.as_ref()) {
         return sha256_file(path);
     }
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = input_file::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut hasher = Sha256::new();
     for document in Deserializer::from_slice(&bytes).into_iter::<Value>() {
         let Ok(mut document) = document else { return sha256_file(path) };

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::input_file;
+
 /// What some editors put in front of UTF-8 text.
 pub const BYTE_ORDER_MARK: &str = "\u{feff}";
 
@@ -17,6 +19,6 @@ pub fn is_leftover(name: &str) -> bool {
 /// # Errors
 /// If it cannot be read or is no UTF-8.
 pub fn read_text(path: &Path) -> std::io::Result<String> {
-    let text = std::fs::read_to_string(path)?;
+    let text = input_file::read_to_string(path)?;
     Ok(text.strip_prefix(BYTE_ORDER_MARK).map(str::to_string).unwrap_or(text))
 }

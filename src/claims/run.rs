@@ -15,6 +15,7 @@ use super::stronger::StrongerReaders;
 use super::trace::{self, TraceValue};
 use super::verdict::Verdict;
 use crate::atomic::write_json;
+use crate::caught::caught;
 use crate::diff::store::{READABILITY, folder_of};
 use crate::results::RunRecord;
 use crate::run::RunDir;
@@ -49,7 +50,8 @@ impl RunClaims {
     /// # Errors
     /// If a file that they rest on cannot be read.
     pub(super) fn computed(run: &RunRecord) -> Result<Self> {
-        Ok(Self::of(run, hashes(&run.dir, &rests_on(&run.dir))?))
+        let rests_on = hashes(&run.dir, &rests_on(&run.dir))?;
+        caught(|| Self::of(run, rests_on)).map_err(|said| run.does_not_fit(&said))
     }
 
     /// Applies the rules to a run.

@@ -34,6 +34,9 @@ pub struct EndpointArgs {
     /// Price per million completion tokens
     #[arg(long, value_name = "PRICE")]
     output_price: Option<f64>,
+    /// Use the server and the key variable that the run folder's recipe names; without this flag they are not used
+    #[arg(long)]
+    stored_endpoint: bool,
 }
 
 impl From<EndpointArgs> for EndpointRequest {
@@ -48,6 +51,7 @@ impl From<EndpointArgs> for EndpointRequest {
             requests_per_minute: args.requests_per_minute,
             input_price: args.input_price,
             output_price: args.output_price,
+            stored_endpoint: args.stored_endpoint,
             ..Self::default()
         }
     }

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::corpus::inspection::{ExampleFacts, Inspection, Named, SourceFacts, TokenFacts};
 use crate::interrupt::Interrupt;
 use crate::recipe::{MixMode, MixSchedule};
-use crate::report::visible::{token, visible};
+use crate::visible::{printed, token, visible};
 use crate::workflow::{self, InspectRequest};
 
 /// Show what a recipe would train on: sources, mixture, and each token with its loss mask
@@ -40,13 +40,16 @@ pub struct InspectArgs {
 pub fn run(args: InspectArgs) -> Result<()> {
     let request = InspectRequest { recipe: args.recipe, set: args.set, examples: args.examples };
     let inspection = workflow::inspect(&request, Interrupt::on_signals)?;
+    let is_coloured = !args.json
+        && std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = if args.json {
         serde_json::to_string_pretty(&inspection)? + "\n"
     } else {
-        let colour = std::io::stdout().is_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        render(&inspection, if colour { Marks::Colour } else { Marks::Brackets })
+        render(&inspection, if is_coloured { Marks::Colour } else { Marks::Brackets })
     };
+    // Colours are ours; what they are around was made visible before.
+    let text = if is_coloured { text } else { printed(&text).into_owned() };
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever reads has seen enough: `trainer inspect … | head`.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),

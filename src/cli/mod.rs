@@ -11,6 +11,7 @@ use crate::claims::{AcrossRuns, ClaimedRun};
 use crate::error::{InputError, Interrupted};
 use crate::progress;
 use crate::report::{print_screen, print_table, screen, verdict};
+use crate::visible::{printed, visible};
 
 pub mod audit;
 pub mod behave;
@@ -100,10 +101,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Shows what is wrong with the arguments, which may hold names of files, and ends; help and version are shown as they are.
+fn refuse(e: &clap::Error) -> ! {
+    if e.use_stderr() && e.render().to_string().chars().any(|c| c.is_control() && c != '\n') {
+        eprint!("{}", visible(&e.render().to_string()));
+        std::process::exit(e.exit_code());
+    }
+    e.exit()
+}
+
 /// The arguments of the process. A negative number behind a flag is its value, so that the flag says what is wrong with it.
 fn parse() -> Cli {
     let mut command = with_negative_numbers(Cli::command());
-    let matches = command.clone().get_matches();
+    let matches = command.clone().try_get_matches().unwrap_or_else(|e| refuse(&e));
     Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.format(&mut command).exit())
 }
 
@@ -188,7 +198,7 @@ fn columns(rows: &[Vec<String>]) -> String {
 /// Prints a result and a line break. A reader that has gone away (`| head`) is no failure.
 fn print(text: &str) -> Result<()> {
     let mut stdout = stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match writeln!(stdout, "{}", printed(text)).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("writing to stdout"),
         _ => Ok(()),
     }

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tokenizers::Tokenizer;
 
 use crate::bail_input;
 use crate::data::chat_template::ChatTemplate;
@@ -21,6 +20,7 @@ use crate::data::typed_special::{SpecialTokens, TypedSpecial};
 use crate::error::{InputError, or_collect};
 use crate::model::load::source::{Pretrained, sha256_path};
 use crate::recipe::{DataSection, LocatedSource, ResolvedRecipe, SourceSpec};
+use crate::tokenizer::Tokenizer;
 
 /// Everything that training and evaluation read.
 pub struct Corpus {

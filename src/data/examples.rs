@@ -2,7 +2,6 @@
 
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
-use tokenizers::Tokenizer;
 
 use super::chat_template::ChatTemplate;
 use super::conversation::Conversation;
@@ -10,6 +9,7 @@ use super::source::Document;
 use super::spans;
 use crate::bail_input;
 use crate::recipe::Long;
+use crate::tokenizer::Tokenizer;
 
 /// A piece of at most `max_seq_len` tokens.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tokenizers::Tokenizer;
+use crate::tokenizer::Tokenizer;
 
 use super::source::{self, Document};
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::atomic::{drop_torn_line, open_lines};
+use crate::atomic::{OpenLines, drop_torn_line, open_lines};
 use crate::bail_input;
 
 /// The file, held open and locked against a second process. Its first line holds the settings that decide every other.
@@ -28,7 +28,7 @@ impl Journal {
     pub fn open<T: DeserializeOwned>(path: &Path, settings: &impl Serialize) -> Result<(Self, Vec<T>)> {
         let shown = path.display();
         let settings = serde_json::to_value(settings)?;
-        let (mut file, bytes) = open_lines(path)?;
+        let OpenLines { mut file, lines: bytes, torn } = open_lines(path)?;
         let mut lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let began = match lines.next().map(serde_json::from_slice::<Value>) {
             None => None,
@@ -49,6 +49,10 @@ impl Journal {
                 "{shown}: was started with other settings: {}; use those settings, or remove the file to start over",
                 differences(began, &settings)
             );
+        }
+        // Behind our first line all is ours; without it only the beginning of that line is.
+        if began.is_none() && !settings.to_string().as_bytes().starts_with(&torn) {
+            bail_input!("{shown}: is no journal of these settings; the file is left as it is");
         }
         drop_torn_line(&mut file, &bytes).with_context(|| format!("writing {shown}"))?;
         let mut journal = Self { path: path.to_path_buf(), file };
@@ -130,7 +134,7 @@ mod tests {
     #[test]
     fn a_file_of_something_else_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        for content in ["notes\n", "{\"a\": 1}\nnotes\n"] {
+        for content in ["notes\n", "{\"a\": 1}\nnotes\n", "notes", "{\"b\":1}", "{\"b\":1}\nnotes"] {
             let path = dir.path().join("notes");
             std::fs::write(&path, content).unwrap();
             assert!(Journal::open::<Vec<u32>>(&path, &json!({"a": 1})).is_err(), "{content}");

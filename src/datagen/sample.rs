@@ -60,7 +60,8 @@ impl<'a> Sampler<'a> {
         let first = number * BATCH;
         let part = self.folder.join(format!("batch-{first:06}.jsonl"));
         if part.exists() {
-            return std::fs::read_to_string(&part).with_context(|| format!("reading {}", part.display()));
+            return crate::input_file::read_to_string(&part)
+                .with_context(|| format!("reading {}", part.display()));
         }
         let stopped = "rerun the command to resume; finished batches of self-sampled text are kept";
         interrupt.check(stopped)?;

@@ -6,10 +6,13 @@ use anyhow::{Context, Result, anyhow};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
-use tokenizers::{PaddingParams, Tokenizer, TruncationParams};
+use tokenizers::{PaddingParams, TruncationParams};
 
 use crate::bail_input;
+use crate::caught::caught;
+use crate::input_file;
 use crate::model::load::checkpoint::read_safetensors;
+use crate::tokenizer::Tokenizer;
 
 /// Texts in one forward pass.
 const BATCH: usize = 32;
@@ -28,7 +31,7 @@ impl Embedder {
     /// An [`crate::error::InputError`] if it is not a BERT sentence embedder with mean pooling.
     pub fn open(dir: &Path) -> Result<Self> {
         let shown = dir.display();
-        let text = match std::fs::read_to_string(dir.join("config.json")) {
+        let text = match input_file::read_to_string(&dir.join("config.json")) {
             Ok(text) => text,
             Err(e) => bail_input!("{shown}/config.json: {e}; expected a sentence-transformers folder"),
         };
@@ -36,21 +39,31 @@ impl Embedder {
             Ok(config) => config,
             Err(e) => bail_input!("{shown}/config.json: {e}; expected a BERT model"),
         };
-        let pooling = std::fs::read_to_string(dir.join("1_Pooling/config.json")).unwrap_or_default();
+        let pooling = input_file::read_to_string(&dir.join("1_Pooling/config.json")).unwrap_or_default();
         let pooling: serde_json::Value = serde_json::from_str(&pooling).unwrap_or_default();
         if pooling["pooling_mode_mean_tokens"] == false {
             bail_input!("{shown}/1_Pooling/config.json: expected pooling_mode_mean_tokens = true");
         }
         let weights = read_safetensors(&dir.join("model.safetensors"))?;
+        let (positions, heads) = (config.max_position_embeddings, config.num_attention_heads);
+        if heads == 0 || !config.hidden_size.is_multiple_of(heads) {
+            bail_input!(
+                "{shown}/config.json: hidden_size = {} in num_attention_heads = {heads} parts; expected equal ones",
+                config.hidden_size
+            );
+        }
         let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
-        let model = BertModel::load(vb, &config).with_context(|| format!("{shown}: not a BERT model"))?;
-        let mut tokenizer = match Tokenizer::from_file(dir.join("tokenizer.json")) {
+        let model = match caught(|| BertModel::load(vb, &config)) {
+            Ok(model) => model.with_context(|| format!("{shown}: not a BERT model"))?,
+            Err(said) => bail_input!("{shown}: not a BERT model: {said}"),
+        };
+        let mut tokenizer = match Tokenizer::from_file(&dir.join("tokenizer.json")) {
             Ok(tokenizer) => tokenizer,
             Err(e) => bail_input!("{shown}/tokenizer.json: {e}"),
         };
-        let limits = std::fs::read_to_string(dir.join("sentence_bert_config.json")).unwrap_or_default();
+        let limits = input_file::read_to_string(&dir.join("sentence_bert_config.json")).unwrap_or_default();
         let limits: serde_json::Value = serde_json::from_str(&limits).unwrap_or_default();
-        let max_length = limits["max_seq_length"].as_u64().unwrap_or(256) as usize;
+        let max_length = limits["max_seq_length"].as_u64().unwrap_or(256).min(positions as u64) as usize;
         let truncation = TruncationParams { max_length, ..Default::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(|e| anyhow!(e))?;
         tokenizer.with_padding(Some(PaddingParams::default()));

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tokenizers::Tokenizer;
 
 use crate::bail_input;
 use crate::data::conversation::Message;
@@ -12,6 +11,7 @@ use crate::model::View;
 use crate::model::load::source::Pretrained;
 use crate::progress;
 use crate::recipe::DiffSection;
+use crate::tokenizer::Tokenizer;
 
 /// The two models and the texts.
 pub struct Inputs<'a> {

@@ -10,7 +10,8 @@ use anyhow::{Result, anyhow};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use tokenizers::Tokenizer;
+
+use crate::tokenizer::Tokenizer;
 
 use super::statistics::{Interval, auroc, interval, spread};
 

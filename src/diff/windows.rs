@@ -1,13 +1,13 @@
 //! The unrelated texts, cut into the tokens at which the models are compared.
 
 use anyhow::{Result, anyhow};
-use tokenizers::Tokenizer;
 
 use super::collect::Sequence;
 use crate::bail_input;
 use crate::corpus::measured::begins_twice;
 use crate::data::examples::front_of;
 use crate::recipe::DiffSection;
+use crate::tokenizer::Tokenizer;
 use crate::words::next_word;
 
 /// Tokens at known places of unrelated texts.

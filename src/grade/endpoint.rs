@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::exchanges;
 use super::exchanges::{Exchange, Exchanges};
+use super::redact::redact;
 use crate::bail_input;
 use crate::data::conversation::Message;
 use crate::error::InputError;
@@ -427,8 +428,12 @@ impl Endpoint {
     }
 
     fn judge(&self, Reply { status, retry_after, body }: &Reply) -> Result<Value, Fault> {
-        let body = self.redacted(body);
-        let shown = || excerpt(&body);
+        // The key is looked for in what the text means: JSON can write it in many ways.
+        let parsed = serde_json::from_str::<Value>(body).map(|value| self.redacted_value(value));
+        let shown = || match &parsed {
+            Ok(value) => excerpt(&value.to_string()),
+            Err(_) => excerpt(&self.redacted(body)),
+        };
         match status {
             200..=299 => {}
             401 | 403 if self.key.is_none() => {
@@ -444,7 +449,10 @@ impl Endpoint {
             }
             _ => return Err(Fault::lasting(format!("HTTP {status}: {}", shown()))),
         }
-        serde_json::from_str(&body).map_err(|e| Fault::passing(format!("no JSON ({e}): {}", shown())))
+        match &parsed {
+            Ok(value) => Ok(value.clone()),
+            Err(e) => Err(Fault::passing(format!("no JSON ({e}): {}", shown()))),
+        }
     }
 
     /// Waits for the place that the limit on requests a minute leaves.
@@ -453,7 +461,8 @@ impl Endpoint {
             let mut state = self.state();
             let turn = state.free_at.max(Instant::now());
             if self.settings.requests_per_minute > 0.0 {
-                state.free_at = turn + Duration::from_secs_f64(60.0 / self.settings.requests_per_minute);
+                let apart = Duration::try_from_secs_f64(60.0 / self.settings.requests_per_minute);
+                state.free_at = apart.ok().and_then(|apart| turn.checked_add(apart)).unwrap_or(turn);
             }
             turn
         };
@@ -488,8 +497,21 @@ impl Endpoint {
     /// Text of a server without the key, should it repeat it.
     fn redacted(&self, text: &str) -> String {
         match &self.key {
-            Some(Key(key)) => text.replace(key, "[key]"),
+            Some(Key(key)) => redact(text, key),
             None => text.to_string(),
+        }
+    }
+
+    /// A document of a server without the key, in every name and value.
+    fn redacted_value(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.redacted(&text)),
+            Value::Array(list) => list.into_iter().map(|one| self.redacted_value(one)).collect(),
+            Value::Object(map) => map
+                .into_iter()
+                .map(|(name, value)| (self.redacted(&name), self.redacted_value(value)))
+                .collect(),
+            other => other,
         }
     }
 

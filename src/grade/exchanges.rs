@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::atomic::{drop_torn_line, open_lines};
+use crate::atomic::{OpenLines, drop_torn_line, open_lines};
 use crate::bail_input;
 
 /// One line: a question and its answer, or what went wrong instead.
@@ -50,6 +50,17 @@ pub fn key(base_url: &str, request: &Value, sample: u32) -> String {
     format!("{:x}", Sha256::digest(all.to_string()))
 }
 
+/// Whether bytes are the beginning of a line that [`Exchanges::append`] writes, up to wherever it was torn.
+fn begins_an_exchange(torn: &[u8]) -> bool {
+    const BEFORE: &[u8] = b"{\"key\":\"";
+    const AFTER: &[u8] = b"\",\"time\":";
+    let (start, rest) = torn.split_at(torn.len().min(BEFORE.len()));
+    let hash = rest.iter().take_while(|b| b.is_ascii_hexdigit()).count().min(64);
+    let end = &rest[hash..];
+    BEFORE.starts_with(start)
+        && (end.is_empty() || (hash == 64 && (AFTER.starts_with(end) || end.starts_with(AFTER))))
+}
+
 /// The file, held open and locked against a second process.
 #[derive(Debug)]
 pub struct Exchanges {
@@ -71,8 +82,7 @@ impl Exchanges {
     /// ours; otherwise if it cannot be read or written.
     pub fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let (mut file, bytes) = open_lines(path)?;
-        drop_torn_line(&mut file, &bytes).with_context(|| format!("writing {shown}"))?;
+        let OpenLines { mut file, lines: bytes, torn } = open_lines(path)?;
         let mut answers = HashMap::new();
         for (i, line) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, l)| !l.is_empty()) {
             match serde_json::from_slice::<Exchange>(line) {
@@ -83,6 +93,13 @@ impl Exchanges {
                 Err(e) => bail_input!("{shown}:{}: {e}; expected an exchange", i + 1),
             }
         }
+        if !begins_an_exchange(&torn) {
+            let line = bytes.iter().filter(|b| **b == b'\n').count() + 1;
+            bail_input!(
+                "{shown}:{line}: has no line break at its end and is no exchange; the file is left as it is"
+            );
+        }
+        drop_torn_line(&mut file, &bytes).with_context(|| format!("writing {shown}"))?;
         Ok(Self { path: path.to_path_buf(), open: Mutex::new(Open { file, answers }) })
     }
 
@@ -148,7 +165,7 @@ mod tests {
         assert!(Exchanges::open(&path).unwrap_err().to_string().contains("another process"));
         drop(file);
         let whole = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, format!("{whole}{{\"key\":\"b\",\"resp")).unwrap();
+        std::fs::write(&path, format!("{whole}{{\"key\":\"b0")).unwrap();
 
         let file = Exchanges::open(&path).unwrap();
         assert_eq!(file.find("a"), Some(json!({"n": 1})));
@@ -166,5 +183,19 @@ mod tests {
         std::fs::write(&path, "{\"text\": 1}\n").unwrap();
         assert!(Exchanges::open(&path).unwrap_err().to_string().contains("notes.jsonl:1"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"text\": 1}\n");
+        // Without a line break at its end, too, and behind lines that are ours.
+        let ours = serde_json::to_string(&exchange("a", None)).unwrap();
+        for content in ["notes", "{\"text\": 1}", "{\"key\": 1}", &format!("{ours}\nnotes"), "{\"key\":\"zz"]
+        {
+            std::fs::write(&path, content).unwrap();
+            assert!(Exchanges::open(&path).unwrap_err().to_string().contains("no exchange"), "{content}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        let torn = format!("{{\"key\":\"{}\",\"time\":1.", "0a".repeat(32));
+        for length in 0..=torn.len() {
+            std::fs::write(&path, &torn[..length]).unwrap();
+            Exchanges::open(&path).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"");
+        }
     }
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
-use tokenizers::Tokenizer;
+
+use crate::tokenizer::Tokenizer;
 
 /// A token counts as frequent from this many occurrences.
 const LEAST: usize = 10;

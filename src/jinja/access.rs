@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use anyhow::{Result, bail};
 
-use super::value::{Dict, DictKey, JinjaValue, undefined};
+use super::budget::{made, worked};
+use super::value::{Dict, DictKey, JinjaValue, holds, undefined};
 
 const OF_STR: [&str; 40] = [
     "capitalize",
@@ -75,7 +76,10 @@ fn method(value: &JinjaValue, name: &str) -> Result<Option<JinjaValue>> {
     if changes {
         bail!("{}.{name}: a template may not change a value", value.kind());
     }
-    Ok(is_known.then(|| JinjaValue::Method(Rc::new((value.clone(), name.into())))))
+    Ok(is_known.then(|| {
+        holds([value]);
+        JinjaValue::Method(Rc::new((value.clone(), name.into())))
+    }))
 }
 
 /// What an object has under a name beside methods.
@@ -141,6 +145,7 @@ pub(super) fn item(value: &JinjaValue, key: &JinjaValue) -> Result<JinjaValue> {
         (JinjaValue::Undefined(what), _) => return Err(undefined(what)),
         (JinjaValue::Dict(fields), _) => key.key().ok().and_then(|key| fields.get(&key).cloned()),
         (JinjaValue::Str(text), JinjaValue::Int(_) | JinjaValue::Bool(_)) => {
+            worked(2 * text.len());
             let count = text.chars().count();
             place(key.int()?, count).and_then(|at| text.chars().nth(at)).map(|c| c.to_string().into())
         }
@@ -167,7 +172,7 @@ fn missing(value: &JinjaValue, name: &str) -> JinjaValue {
 
 /// The place of an index, which counts from the end below 0.
 fn place(index: i128, length: usize) -> Option<usize> {
-    let at = if index < 0 { index + length as i128 } else { index };
+    let at = if index < 0 { index.saturating_add(length as i128) } else { index };
     usize::try_from(at).ok().filter(|at| *at < length)
 }
 
@@ -187,7 +192,7 @@ pub(super) fn slice(value: &JinjaValue, bounds: [JinjaValue; 3]) -> Result<Jinja
     let pick = |length: usize| -> Vec<usize> {
         let n = length as i128;
         let (low, high) = if step > 0 { (0, n) } else { (-1, n - 1) };
-        let clip = |at: i128| (if at < 0 { at + n } else { at }).clamp(low, high);
+        let clip = |at: i128| (if at < 0 { at.saturating_add(n) } else { at }).clamp(low, high);
         let (from, to) = if step > 0 { (0, n) } else { (n - 1, -1) };
         let (mut at, to) = (start.map_or(from, clip), stop.map_or(to, clip));
         let mut picked = Vec::new();
@@ -201,6 +206,7 @@ pub(super) fn slice(value: &JinjaValue, bounds: [JinjaValue; 3]) -> Result<Jinja
     Ok(match value {
         JinjaValue::Undefined(what) => return Err(undefined(what)),
         JinjaValue::Str(text) => {
+            made(8 * text.len());
             let chars: Vec<char> = text.chars().collect();
             pick(chars.len()).into_iter().map(|at| chars[at]).collect::<String>().into()
         }
@@ -232,5 +238,7 @@ pub(super) fn path(value: &JinjaValue, path: &JinjaValue) -> Result<JinjaValue> 
 
 /// A dictionary with one more field.
 pub(super) fn dict_of(fields: impl IntoIterator<Item = (DictKey, JinjaValue)>) -> JinjaValue {
-    JinjaValue::Dict(Rc::new(fields.into_iter().collect::<Dict>()))
+    let fields: Dict = fields.into_iter().collect();
+    holds(fields.values());
+    JinjaValue::Dict(Rc::new(fields))
 }

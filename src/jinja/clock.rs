@@ -4,6 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 
+/// Bytes that a format may have.
+const LONGEST_FORMAT: usize = 4096;
+
 /// Local time as the format says, after C's `strftime`. `SOURCE_DATE_EPOCH` sets another moment, in UTC, as
 /// <https://reproducible-builds.org/specs/source-date-epoch/> has it: then what a template writes is the same every day.
 ///
@@ -26,6 +29,9 @@ fn format_time(format: &str, seconds: i64, local: bool) -> Result<String> {
     let Ok(c_format) = std::ffi::CString::new(format) else {
         bail!("strftime_now: a format with a zero byte")
     };
+    if format.len() > LONGEST_FORMAT {
+        bail!("strftime_now: a format of {} bytes; expected at most {LONGEST_FORMAT}", format.len());
+    }
     if format.is_empty() {
         return Ok(String::new());
     }

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 
+use super::budget::{Level, made};
 use super::given::Given;
 use super::text::float;
 use super::value::{Dict, DictKey, JinjaValue};
@@ -44,6 +45,8 @@ pub(super) fn to_json(value: &JinjaValue, given: Given) -> Result<String> {
 
 impl Style {
     fn write(&self, value: &JinjaValue, depth: usize, out: &mut String) -> Result<()> {
+        let _level = Level::enter();
+        made(16 + self.key.len() + self.item.len() + value.as_str().map_or(0, |text| 6 * text.len()));
         match value {
             JinjaValue::None => out.push_str("null"),
             JinjaValue::Bool(is) => out.push_str(if *is { "true" } else { "false" }),
@@ -89,6 +92,7 @@ impl Style {
     ) -> Result<()> {
         let line = |out: &mut String, depth: usize| {
             if let Some(indent) = &self.indent {
+                made(depth.saturating_mul(indent.len()));
                 out.push('\n');
                 (0..depth).for_each(|_| out.push_str(indent));
             }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use anyhow::{Result, bail};
 
 use super::access::{item, path};
+use super::budget::{made, worked};
 use super::dumps::to_json;
 use super::formatting::percent;
 use super::given::Given;
@@ -19,6 +20,8 @@ use super::value::{DictKey, JinjaValue, undefined};
 /// # Errors
 /// As Jinja, where the value or the arguments do not fit.
 pub(super) fn apply(name: &str, value: &JinjaValue, mut given: Given) -> Result<JinjaValue> {
+    // Most filters go through a text once, and make one of its size.
+    made(value.as_str().map_or(0, str::len));
     let text = || value.text();
     Ok(match name {
         "default" | "d" => {
@@ -60,6 +63,7 @@ pub(super) fn apply(name: &str, value: &JinjaValue, mut given: Given) -> Result<
                     _ => item.text(),
                 });
             }
+            made(parts.iter().map(|part| part.len() + separator.len()).sum());
             parts.join(&*separator).into()
         }
         "replace" => {
@@ -214,7 +218,7 @@ pub(super) fn apply(name: &str, value: &JinjaValue, mut given: Given) -> Result<
         }
         "abs" => match value {
             JinjaValue::Float(number) => JinjaValue::Float(number.abs()),
-            _ => JinjaValue::Int(value.int()?.abs()),
+            _ => JinjaValue::Int(value.int()?.saturating_abs()),
         },
         "int" => {
             let [default, base] = given.bind(name, ["default", "base"], 0)?;
@@ -288,7 +292,10 @@ pub(super) fn apply(name: &str, value: &JinjaValue, mut given: Given) -> Result<
             let [of] = given.bind(name, ["name"], 1)?;
             super::access::attribute(value, &of.unwrap_or(JinjaValue::None).text())?
         }
-        "escape" | "e" | "forceescape" => JinjaValue::Markup(escaped(&text()).into()),
+        "escape" | "e" | "forceescape" => {
+            made(5 * text().len());
+            JinjaValue::Markup(escaped(&text()).into())
+        }
         "format" => {
             if !given.named.is_empty() {
                 if !given.positional.is_empty() {
@@ -378,6 +385,7 @@ fn sort_keys(item: &JinjaValue, attribute: Option<&JinjaValue>, cased: bool) -> 
 /// Items in the order of their keys; equal ones keep theirs.
 fn sorted(mut keyed: Vec<(JinjaValue, JinjaValue)>, reverse: bool) -> Result<Vec<JinjaValue>> {
     let mut fault = None;
+    worked(keyed.len().saturating_mul(16));
     keyed.sort_by(|(a, _), (b, _)| {
         let order = a.compare(b).unwrap_or_else(|e| {
             fault.get_or_insert(e);
@@ -476,6 +484,7 @@ fn indent(text: &str, given: Given) -> Result<String> {
     };
     // Jinja adds a line break first, so that one at the end counts.
     let text = format!("{text}\n");
+    made(text.matches('\n').count().saturating_mul(indent.len()));
     let mut out = String::new();
     for (i, line) in lines(&text, false).into_iter().enumerate() {
         if i > 0 {

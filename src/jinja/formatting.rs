@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::access::{attribute, item};
+use super::budget::made;
 use super::given::Given;
 use super::value::{DictKey, JinjaValue};
 
@@ -67,6 +68,7 @@ impl Spec {
     }
 
     fn lay_out(&self, value: &JinjaValue) -> Result<String> {
+        made(self.width + self.precision.unwrap_or(0) + value.as_str().map_or(0, str::len));
         let number = value.number();
         let kind = match (self.kind, value) {
             (Some(kind), _) => kind,

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use super::access::dict_of;
 use super::clock;
 use super::given::Given;
-use super::value::{Dict, DictKey, JinjaValue};
+use super::value::{Dict, DictKey, JinjaValue, holds};
 
 /// Their names.
 const NAMES: [&str; 7] =
@@ -36,7 +36,11 @@ pub(super) fn call(name: &'static str, given: Given) -> Result<JinjaValue> {
             let [format] = given.bind(name, ["format"], 1)?;
             clock::now(&format.unwrap_or(JinjaValue::None).text())?.into()
         }
-        "namespace" => JinjaValue::Namespace(Rc::new(RefCell::new(fields(given)?))),
+        "namespace" => {
+            let fields = fields(given)?;
+            holds(fields.values());
+            JinjaValue::Namespace(Rc::new(RefCell::new(fields)))
+        }
         "dict" => dict_of(fields(given)?),
         "range" => {
             let mut bounds = Vec::new();
@@ -56,10 +60,14 @@ pub(super) fn call(name: &'static str, given: Given) -> Result<JinjaValue> {
         }
         "cycler" => match given.positional.is_empty() {
             true => bail!("cycler(): at least one item has to be provided"),
-            false => JinjaValue::Cycler(Rc::new((given.positional, Cell::new(0)))),
+            false => {
+                holds(&given.positional);
+                JinjaValue::Cycler(Rc::new((given.positional, Cell::new(0))))
+            }
         },
         "joiner" => {
             let [separator] = given.bind(name, ["sep"], 0)?;
+            holds(&separator);
             JinjaValue::Joiner(Rc::new((separator.unwrap_or_else(|| ", ".into()), Cell::new(false))))
         }
         other => bail!("no function named {other:?}"),

@@ -67,7 +67,9 @@ impl<'a> Lexer<'a> {
     fn run(&mut self) -> Result<()> {
         loop {
             let rest = self.rest();
-            let begin = ["{%", "{{", "{#"].iter().filter_map(|tag| rest.find(tag)).min();
+            // One pass: a tag that is not there at all would otherwise be looked for behind each of the others.
+            let is_tag = |(at, _): &(usize, &str)| rest[at + 1..].starts_with(['%', '{', '#']);
+            let begin = rest.match_indices('{').find(is_tag).map(|(at, _)| at);
             let Some(begin) = begin else {
                 self.data(rest);
                 return Ok(());

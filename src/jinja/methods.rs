@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use anyhow::{Result, bail};
 
+use super::budget::made;
 use super::formatting;
 use super::given::Given;
 use super::text::{capitalize, is_space, lines, title};
-use super::value::{DictKey, JinjaValue};
+use super::value::{DictKey, JinjaValue, holds};
 
 /// Longest text that padding may make.
 const LONGEST: i128 = 1 << 20;
@@ -31,6 +32,7 @@ pub(super) fn call(value: &JinjaValue, name: &str, given: Given) -> Result<Jinja
             }
             _ => {
                 let [] = given.bind(name, [], 0)?;
+                holds(fields.values());
                 let pair = |(key, value): (&DictKey, &JinjaValue)| {
                     JinjaValue::tuple(vec![key.value(), value.clone()])
                 };
@@ -85,6 +87,8 @@ pub(super) fn call(value: &JinjaValue, name: &str, given: Given) -> Result<Jinja
 }
 
 fn of_str(text: &str, name: &str, given: Given) -> Result<JinjaValue> {
+    // Most methods go through the text once, and make one of its size.
+    made(text.len());
     let all = |is: fn(char) -> bool| JinjaValue::Bool(!text.is_empty() && text.chars().all(is));
     Ok(match name {
         "strip" | "lstrip" | "rstrip" => {
@@ -167,6 +171,7 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<JinjaValue> {
                     _ => bail!("sequence item {i}: expected str instance, {} found", item.kind()),
                 }
             }
+            made(parts.iter().map(|part| part.len() + text.len()).sum());
             parts.join(text).into()
         }
         "removeprefix" | "removesuffix" => {
@@ -221,6 +226,7 @@ fn of_str(text: &str, name: &str, given: Given) -> Result<JinjaValue> {
         "expandtabs" => {
             let [size] = given.bind(name, ["tabsize"], 0)?;
             let size = usize::try_from(size.map_or(Ok(8), |size| size.int())?.clamp(0, 1000))?;
+            made(text.matches('\t').count().saturating_mul(size));
             let (mut out, mut column) = (String::new(), 0);
             for c in text.chars() {
                 match c {
@@ -300,6 +306,8 @@ pub(super) fn strip<'t>(text: &'t str, chars: Option<&JinjaValue>, how: &str) ->
 
 /// Python's `str.replace`; a negative count replaces all.
 pub(super) fn replace(text: &str, old: &str, new: &str, count: i128) -> String {
+    let found = if old.is_empty() { text.len() + 1 } else { text.matches(old).count() };
+    made(found.saturating_mul(new.len()).saturating_add(text.len()));
     match usize::try_from(count) {
         Ok(count) => text.replacen(old, new, count),
         Err(_) => text.replace(old, new),

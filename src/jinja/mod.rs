@@ -6,6 +6,7 @@
 
 mod access;
 mod ast;
+mod budget;
 mod clock;
 mod dumps;
 mod filters;
@@ -23,10 +24,11 @@ mod value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Map, Value as Json};
 
 pub use self::render::Rendering;
+use crate::limits::{DEEPEST_TEMPLATE, LARGEST_TEMPLATE};
 
 /// A parsed template.
 #[derive(Debug)]
@@ -41,8 +43,19 @@ impl Template {
     /// # Errors
     /// If it is not Jinja, or uses what is not supported, with the line.
     pub fn parse(source: &str) -> Result<Self> {
-        let (body, words) = parser::parse(source)?;
-        Ok(Self { body, words })
+        if source.len() > LARGEST_TEMPLATE {
+            bail!("a template of {} bytes; expected at most {LARGEST_TEMPLATE}", source.len());
+        }
+        budget::within(|| {
+            let (body, words) = parser::parse(source)?;
+            let depth = ast::depth(&body);
+            if depth > DEEPEST_TEMPLATE {
+                bail!(
+                    "{depth} expressions and blocks within each other; expected at most {DEEPEST_TEMPLATE}"
+                );
+            }
+            Ok(Self { body, words })
+        })
     }
 
     /// Whether the code of the template holds a name or a string, as `messages[0]['tool_calls']` does.
@@ -55,7 +68,9 @@ impl Template {
     /// # Errors
     /// What the template raises, and its faults, with the line.
     pub fn render(&self, variables: &Map<String, Json>) -> Result<Rendering> {
-        let variables = variables.iter().map(|(name, value)| (Arc::from(name.as_str()), value.into()));
-        render::Renderer::render(&self.body, variables)
+        budget::within(|| {
+            let variables = variables.iter().map(|(name, value)| (Arc::from(name.as_str()), value.into()));
+            render::Renderer::render(&self.body, variables)
+        })
     }
 }

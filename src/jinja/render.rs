@@ -11,18 +11,21 @@ use anyhow::{Result, anyhow, bail};
 
 use super::access;
 use super::ast::{Arguments, Binary, CompareOp, Expr, FilterCall, For, Macro, Stmt, StmtKind, Target};
+use super::budget::{Level, made, nested, worked};
 use super::filters::{self, add};
 use super::formatting::percent;
 use super::functions;
 use super::given::Given;
 use super::methods;
 use super::predicates;
-use super::value::{Dict, DictKey, JinjaValue, LoopState, undefined};
+use super::value::{Dict, DictKey, JinjaValue, LoopState, holds, undefined};
 
 /// Macros and recursive loops within each other: deeper ones would exhaust the stack.
 const DEEPEST: usize = 40;
 /// Statements and expressions of one rendering: more is a template that would not end.
 const MOST_STEPS: usize = 10_000_000;
+/// Bytes that a scope takes.
+const SCOPE: usize = 128;
 /// Bytes of one text that a template makes.
 const LONGEST: usize = 256 << 20;
 
@@ -97,6 +100,7 @@ impl Renderer {
 
     fn step(&mut self) -> Result<()> {
         self.steps += 1;
+        worked(32);
         if self.steps > MOST_STEPS {
             bail!("the template did not end after {MOST_STEPS} steps");
         }
@@ -104,6 +108,11 @@ impl Renderer {
             bail!("the template writes more than {LONGEST} bytes");
         }
         Ok(())
+    }
+
+    fn write(&mut self, text: &str) {
+        made(text.len());
+        self.out.push_str(text);
     }
 
     fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
@@ -118,6 +127,7 @@ impl Renderer {
 
     /// Runs in a scope of its own below another.
     fn scoped<T>(&mut self, parent: usize, run: impl FnOnce(&mut Self, usize) -> Result<T>) -> Result<T> {
+        made(SCOPE);
         self.scopes.push(Scope { names: HashMap::new(), parent: Some(parent), kept: false });
         let scope = self.scopes.len() - 1;
         let ran = run(self, scope);
@@ -155,10 +165,15 @@ impl Renderer {
     fn set(&mut self, target: &Target, value: JinjaValue, scope: usize) -> Result<()> {
         match target {
             Target::Name(name) => {
+                worked(SCOPE);
                 self.scopes[scope].names.insert(name.clone(), value);
             }
             Target::Attr(of, name) => match self.lookup(of, scope) {
                 JinjaValue::Namespace(fields) => {
+                    made(SCOPE);
+                    if value.is_container() {
+                        nested();
+                    }
                     fields.borrow_mut().insert(DictKey::Str((&**name).into()), value);
                 }
                 other => bail!("cannot assign attribute on a {}; expected a namespace", other.kind()),
@@ -190,12 +205,13 @@ impl Renderer {
     }
 
     fn statement(&mut self, kind: &StmtKind, scope: usize) -> Result<Flow> {
+        let _level = Level::enter();
         self.step()?;
         match kind {
-            StmtKind::Data(text) => self.out.push_str(text),
+            StmtKind::Data(text) => self.write(text),
             StmtKind::Output(value) => {
                 let value = self.eval(value, scope)?;
-                self.out.push_str(&value.text());
+                self.write(&value.text());
             }
             StmtKind::If(cases, otherwise) => {
                 for (test, body) in cases {
@@ -219,7 +235,7 @@ impl Renderer {
             }
             StmtKind::Filter(filters, body) => {
                 let text = self.block(body, filters, scope)?;
-                self.out.push_str(&text.text());
+                self.write(&text.text());
             }
             StmtKind::Macro(of) => {
                 self.scopes[scope].kept = true;
@@ -232,7 +248,7 @@ impl Renderer {
                 let mut given = self.given(arguments, scope)?;
                 given.named.push(("caller".into(), JinjaValue::Macro(caller.clone(), scope)));
                 let value = self.call(callee, given)?;
-                self.out.push_str(&value.text());
+                self.write(&value.text());
             }
             StmtKind::With(assigned, body) => {
                 let mut values = Vec::new();
@@ -249,7 +265,7 @@ impl Renderer {
             StmtKind::Generation(body) => {
                 let begin = if self.collecting == 0 { self.out.len() } else { self.written };
                 let text = self.collected(|r| r.scoped(scope, |r, inner| r.run(body, inner).map(|_| ())))?;
-                self.out.push_str(&text);
+                self.write(&text);
                 self.generated.push(begin..begin + text.len());
             }
             StmtKind::Break => return Ok(Flow::Break),
@@ -288,6 +304,9 @@ impl Renderer {
         }
         if kept.is_empty() {
             return self.scoped(scope, |r, inner| r.run(&of.otherwise, inner).map(|_| ()));
+        }
+        if kept.iter().any(JinjaValue::is_container) {
+            nested();
         }
         let again = of.recursive.then(|| (of.clone(), scope));
         let state =
@@ -419,6 +438,7 @@ impl Renderer {
     }
 
     fn eval(&mut self, expr: &Expr, scope: usize) -> Result<JinjaValue> {
+        let _level = Level::enter();
         self.step()?;
         Ok(match expr {
             Expr::None => JinjaValue::None,
@@ -435,6 +455,7 @@ impl Renderer {
                     let key = self.eval(key, scope)?.key()?;
                     dict.insert(key, self.eval(value, scope)?);
                 }
+                holds(dict.values());
                 JinjaValue::Dict(Rc::new(dict))
             }
             Expr::Attr(of, name) => access::attribute(&self.plain(of, scope)?, name)?,
@@ -470,7 +491,10 @@ impl Renderer {
             Expr::Not(of) => JinjaValue::Bool(!self.eval(of, scope)?.is_true()),
             Expr::Negative(of) => match self.eval(of, scope)? {
                 JinjaValue::Float(number) => JinjaValue::Float(-number),
-                other => JinjaValue::Int(-other.int()?),
+                other => match other.int()?.checked_neg() {
+                    Some(number) => JinjaValue::Int(number),
+                    None => bail!("too large a number"),
+                },
             },
             Expr::Positive(of) => match self.eval(of, scope)? {
                 JinjaValue::Float(number) => JinjaValue::Float(number),
@@ -494,7 +518,9 @@ impl Renderer {
             Expr::Concat(parts) => {
                 // Python's text of each, markup or not, for nothing escapes by itself here.
                 let parts = self.all(parts, scope)?;
-                parts.iter().map(JinjaValue::text).collect::<Vec<_>>().concat().into()
+                let parts: Vec<Rc<str>> = parts.iter().map(JinjaValue::text).collect();
+                made(parts.iter().map(|part| part.len()).sum());
+                parts.concat().into()
             }
             Expr::Compare(first, more) => {
                 let mut left = self.plain(first, scope)?;

@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use indexmap::IndexMap;
 
 use super::ast::{For, Macro};
+use super::budget::{Level, made, nested, worked};
 use super::text::{float, repr};
 
 /// A value.
@@ -44,6 +45,22 @@ pub(super) enum JinjaValue {
     Cycler(Rc<(Vec<JinjaValue>, Cell<usize>)>),
     /// The separator, and whether it was used before.
     Joiner(Rc<(JinjaValue, Cell<bool>)>),
+}
+
+/// Bytes that a value takes beside its text.
+const OVERHEAD: usize = 48;
+
+/// Notes a value that holds these.
+pub(super) fn holds<'a>(items: impl IntoIterator<Item = &'a JinjaValue>) {
+    let (mut count, mut deep) = (1, false);
+    for item in items {
+        count += 1;
+        deep |= item.is_container();
+    }
+    made(count * OVERHEAD);
+    if deep {
+        nested();
+    }
 }
 
 /// A dictionary in the order of its insertions.
@@ -84,12 +101,14 @@ impl DictKey {
 
 impl From<&str> for JinjaValue {
     fn from(text: &str) -> Self {
+        made(text.len() + OVERHEAD);
         JinjaValue::Str(text.into())
     }
 }
 
 impl From<String> for JinjaValue {
     fn from(text: String) -> Self {
+        made(text.len() + OVERHEAD);
         JinjaValue::Str(text.into())
     }
 }
@@ -117,16 +136,19 @@ impl From<&serde_json::Value> for JinjaValue {
 impl JinjaValue {
     /// A list.
     pub fn list(items: Vec<JinjaValue>) -> Self {
+        holds(&items);
         JinjaValue::List(Rc::new(items))
     }
 
     /// A tuple.
     pub fn tuple(items: Vec<JinjaValue>) -> Self {
+        holds(&items);
         JinjaValue::Tuple(Rc::new(items))
     }
 
     /// What a filter gives that Python evaluates as it is read.
     pub fn generator(items: Vec<JinjaValue>) -> Self {
+        holds(&items);
         JinjaValue::Generator(Rc::new(RefCell::new(items.into())))
     }
 
@@ -184,7 +206,10 @@ impl JinjaValue {
     pub fn len(&self) -> Result<usize> {
         Ok(match self {
             JinjaValue::Undefined(_) => 0,
-            JinjaValue::Str(text) => text.chars().count(),
+            JinjaValue::Str(text) => {
+                worked(text.len());
+                text.chars().count()
+            }
             JinjaValue::List(items) | JinjaValue::Tuple(items) | JinjaValue::View(_, items) => items.len(),
             JinjaValue::Dict(fields) => fields.len(),
             JinjaValue::Range(start, stop, step) => range_len(*start, *stop, *step),
@@ -193,11 +218,34 @@ impl JinjaValue {
         })
     }
 
+    /// Whether it holds values.
+    pub fn is_container(&self) -> bool {
+        !matches!(
+            self,
+            JinjaValue::Undefined(_)
+                | JinjaValue::None
+                | JinjaValue::Bool(_)
+                | JinjaValue::Int(_)
+                | JinjaValue::Float(_)
+                | JinjaValue::Str(_)
+                | JinjaValue::Markup(_)
+                | JinjaValue::Range(..)
+                | JinjaValue::Function(_)
+                | JinjaValue::Macro(..)
+        )
+    }
+
     /// Its items, as a loop meets them; a generator is empty afterwards.
     ///
     /// # Errors
     /// If it has none.
     pub fn items(&self) -> Result<Vec<JinjaValue>> {
+        if let JinjaValue::List(_) | JinjaValue::Tuple(_) | JinjaValue::View(..) | JinjaValue::Dict(_) = self
+        {
+            made(self.len()? * OVERHEAD);
+        } else if let JinjaValue::Range(..) = self {
+            made(self.len()?.saturating_mul(OVERHEAD));
+        }
         Ok(match self {
             JinjaValue::Undefined(_) => Vec::new(),
             JinjaValue::Str(text) => {
@@ -277,6 +325,8 @@ impl JinjaValue {
 
     /// Python's `repr`.
     pub fn repr(&self) -> String {
+        let _level = Level::enter();
+        made(OVERHEAD + self.as_str().map_or(0, |text| 2 * text.len()));
         let of = |items: &[JinjaValue]| items.iter().map(JinjaValue::repr).collect::<Vec<_>>().join(", ");
         let dict = |fields: &Dict| {
             let field =
@@ -307,6 +357,8 @@ impl JinjaValue {
 
     /// Python's `==`.
     pub fn equals(&self, other: &JinjaValue) -> bool {
+        let _level = Level::enter();
+        worked(16 + self.as_str().map_or(0, str::len));
         let all = |a: &[JinjaValue], b: &[JinjaValue]| {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
         };
@@ -337,6 +389,8 @@ impl JinjaValue {
     /// # Errors
     /// If Python has none of these two.
     pub fn compare(&self, other: &JinjaValue) -> Result<Option<Ordering>> {
+        let _level = Level::enter();
+        worked(16 + self.as_str().map_or(0, str::len));
         match (self, other) {
             (JinjaValue::Str(a), JinjaValue::Str(b)) => Ok(Some(a.cmp(b))),
             (JinjaValue::Int(a), JinjaValue::Int(b)) => Ok(Some(a.cmp(b))),
@@ -365,6 +419,7 @@ impl JinjaValue {
     /// # Errors
     /// If it holds nothing at all.
     pub fn contains(&self, item: &JinjaValue) -> Result<bool> {
+        worked(16 + self.as_str().map_or(0, str::len));
         match (self, item) {
             (JinjaValue::Str(text), JinjaValue::Str(part)) => Ok(text.contains(&**part)),
             (JinjaValue::Str(_), JinjaValue::Undefined(what)) => Err(undefined(what)),

@@ -49,7 +49,7 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     let (folder, companions) = &from.companions;
     for path in companions {
         let (read, written) = (folder.join(path), dir.join(path));
-        let bytes = std::fs::read(&read).with_context(|| format!("reading {}", read.display()))?;
+        let bytes = crate::input_file::read(&read).with_context(|| format!("reading {}", read.display()))?;
         std::fs::create_dir_all(written.parent().unwrap_or(dir))
             .with_context(|| format!("creating the folder of {}", written.display()))?;
         write_atomically(&written, &bytes)?;
@@ -58,7 +58,8 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
     if !from.tokenizer_files.is_empty() {
         for file in &from.tokenizer_files {
             let name = file.file_name().context("a file name")?;
-            let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+            let bytes =
+                crate::input_file::read(&file).with_context(|| format!("reading {}", file.display()))?;
             write_atomically(&dir.join(name), &bytes)?;
         }
         // A file of its own goes before what the tokenizer's files say.

@@ -96,6 +96,13 @@ impl EndpointSection {
         ] {
             check((least..=most).contains(&value), key, format!(" = {value}: expected {least} to {most}"));
         }
+        check(
+            self.requests_per_minute == 0.0
+                || self.requests_per_minute.is_nan()
+                || self.requests_per_minute >= 1e-3,
+            "requests_per_minute",
+            format!(" = {}: expected 0 (no limit), or at least 0.001", self.requests_per_minute),
+        );
         for (key, value, most) in [
             ("max_tokens", self.max_tokens, 10_000_000),
             ("tries", self.tries, 100),

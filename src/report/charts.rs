@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::mix_scale::MixScale;
 use super::number::fixed;
+use super::summary::spreadsheet_text;
 use crate::diff::plot::Ink;
 
 /// Colours of curves that stand for runs and not for measures, in order.
@@ -159,7 +160,9 @@ impl Figure {
         let mut row = |series: &str, run: &str, numbers: [Option<f64>; 6]| {
             let numbers = numbers.map(|v| v.map(|v| v.to_string()).unwrap_or_default());
             let [a, b, c, d, e, f] = numbers.each_ref().map(String::as_str);
-            out.write_record([series, run, a, b, c, d, e, f, &self.chart.x.title, &self.chart.y.title])
+            let text = [series, run, &self.chart.x.title, &self.chart.y.title].map(spreadsheet_text);
+            let [series, run, x, y] = text.each_ref().map(String::as_str);
+            out.write_record([series, run, a, b, c, d, e, f, x, y])
         };
         for line in &self.chart.lines {
             for (i, point) in line.points.iter().enumerate() {

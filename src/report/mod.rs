@@ -29,7 +29,6 @@ mod text_bar;
 mod training;
 pub mod value;
 pub mod verdict;
-pub(crate) mod visible;
 mod write;
 
 pub use behaviour::lines as behaviour_lines;
@@ -43,12 +42,35 @@ pub use write::check_place;
 
 use std::path::Path;
 
+use crate::caught::caught;
 use crate::claims::{self, AcrossRuns, ClaimedRun};
+use crate::error::{InputError, or_collect};
+pub(crate) use crate::visible;
+
+/// Refuses a run whose numbers cannot be shown together, before anything is written.
+///
+/// # Errors
+/// An [`crate::error::InputError`] with each of them.
+pub fn must_fit(cells: &[ClaimedRun]) -> anyhow::Result<()> {
+    let mut faults = Vec::new();
+    for cell in cells {
+        let one = std::slice::from_ref(cell);
+        let shown = caught(|| {
+            html::page(one)?;
+            summary::csv(&summary::rows(one))?;
+            table::text_table(one);
+            Ok::<_, anyhow::Error>(())
+        });
+        or_collect(shown.unwrap_or_else(|said| Err(cell.does_not_fit(&said))), &mut faults)?;
+    }
+    InputError::unless_empty(faults)
+}
 
 /// Reads the cells of a sweep folder, writes the claims on them and `summary.csv`, `summary.parquet` and `report.html`; gives
 /// the cells back for [`print_table`], and the claims on all of them.
 pub fn write_sweep(dir: &Path) -> anyhow::Result<(Vec<ClaimedRun>, AcrossRuns)> {
     let (runs, across) = claims::write_sweep(dir)?;
+    must_fit(&runs)?;
     write_summary(&runs, &dir.join("summary.csv"))?;
     write_parquet(&runs, &dir.join("summary.parquet"))?;
     write_html(&runs, &dir.join("report.html"))?;

@@ -73,7 +73,9 @@ pub fn duration(seconds: f64) -> String {
 pub fn utc(seconds: u64) -> String {
     let is_leap =
         |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let (mut year, mut day) = (1970, seconds / 86_400);
+    // Four hundred years are 146,097 days, whichever they are.
+    let days = seconds / 86_400;
+    let (mut year, mut day) = (1970 + 400 * (days / 146_097), days % 146_097);
     while day >= 365 + u64::from(is_leap(year)) {
         day -= 365 + u64::from(is_leap(year));
         year += 1;

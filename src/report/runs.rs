@@ -11,10 +11,11 @@ use super::number::{ABSENT, fixed, interval, p_value};
 use super::summary::{Row, rows};
 use crate::atomic::is_leftover;
 use crate::bail_input;
+use crate::caught::caught;
 use crate::claims::summary::recipe_value;
 use crate::claims::{self, ClaimedRun};
 use crate::results::{RunRecord, varied};
-use crate::run::RunDir;
+use crate::run::{RunDir, is_link};
 use crate::sweep::{JobDir, Lock};
 
 /// How many folders deep runs are looked for.
@@ -232,7 +233,11 @@ fn with_evidence(row: &Row, name: &str, columns: &mut Vec<String>) -> String {
 
 /// The row of a run in the summary, or why it cannot be read.
 pub fn row(dir: &Path) -> std::result::Result<Row, String> {
-    let read = || -> Result<Row> { rows(&[ClaimedRun::read(dir)?]).pop().context("a row a run") };
+    let read = || -> Result<Row> {
+        let run = ClaimedRun::read(dir)?;
+        let found = caught(|| rows(std::slice::from_ref(&run)).pop());
+        found.map_err(|said| run.does_not_fit(&said))?.context("a row a run")
+    };
     read().map_err(|e| format!("{e:#}"))
 }
 
@@ -257,10 +262,14 @@ pub fn removable(runs: &[PathBuf]) -> Vec<Removable> {
             continue;
         }
         let mut push = |path: PathBuf, why| found.push(Removable { bytes: size(&path), path, why });
-        if run.checkpoints().is_dir() {
+        // What is behind a link is not of the run.
+        if run.checkpoints().is_dir() && !is_link(&run.checkpoints()) {
             push(run.checkpoints(), "checkpoints of a finished run");
         }
         for folder in [dir.clone(), run.adapter(), run.model(), run.diff(), run.audit()] {
+            if folder != *dir && is_link(&folder) {
+                continue;
+            }
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if is_leftover(&name) && !is_alive(&name) {
@@ -294,7 +303,8 @@ fn size(path: &Path) -> u64 {
 /// If something cannot be removed.
 pub fn remove(found: &[Removable]) -> Result<()> {
     for Removable { path, .. } in found {
-        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        let removed =
+            if path.is_dir() && !is_link(path) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         removed.with_context(|| format!("removing {}", path.display()))?;
     }
     Ok(())

@@ -17,6 +17,15 @@ pub fn write_summary(cells: &[ClaimedRun], path: &Path) -> Result<()> {
     write_atomically(path, csv(&rows(cells))?.as_bytes())
 }
 
+/// Text as it stands in a cell. What a spreadsheet would take for a formula (text that begins with `=`, `+`, `-`, `@` or a
+/// control character, as OWASP lists it) gets a `'` in front, which spreadsheets leave out.
+pub(super) fn spreadsheet_text(text: &str) -> String {
+    match text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
+        true => format!("'{text}"),
+        false => text.to_string(),
+    }
+}
+
 /// The rows as RFC 4180 text with a heading. An absent value is empty.
 ///
 /// # Errors
@@ -24,12 +33,12 @@ pub fn write_summary(cells: &[ClaimedRun], path: &Path) -> Result<()> {
 pub fn csv(rows: &[Row]) -> Result<String> {
     let mut out = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     if let Some(first) = rows.first() {
-        out.write_record(first.keys())?;
+        out.write_record(first.keys().map(|key| spreadsheet_text(key)))?;
     }
     for row in rows {
         out.write_record(row.values().map(|value| match value {
             Value::Null => String::new(),
-            Value::String(s) => s.clone(),
+            Value::String(s) => spreadsheet_text(s),
             other => other.to_string(),
         }))?;
     }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::digest::{Column, Entry, READABLE_BY, columns, legend};
 use super::verdict::{READER_HEADING, READER_LEGEND, reader_rows};
-use super::visible::{one_line, token};
+use super::visible::{one_line, printed, token};
 use crate::claims::ClaimedRun;
 use crate::diff::readout::Decoding;
 
@@ -15,7 +15,7 @@ const WIDEST: usize = 120;
 
 /// Writes the table of [`text_table`]; a reader that stopped reading (`| head`) is no error.
 pub fn print_table(runs: &[ClaimedRun], out: &mut impl Write) -> io::Result<()> {
-    match out.write_all(text_table(runs).as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(printed(&text_table(runs)).as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }

@@ -1,6 +1,7 @@
 //! Run folders and sweep folders, read strictly: each file once, by the module that writes it, with the faults of all
 //! files listed together. Whatever a folder lacks is absent, never zero.
 
+mod ranges;
 mod run_record;
 
 use std::collections::BTreeSet;

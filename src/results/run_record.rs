@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::ranges;
 use crate::behaviour::Behaviour;
 use crate::corpus::mix::Mix;
 use crate::diff::measures::steering::SteeringLine;
@@ -127,6 +128,14 @@ impl RunRecord {
         let graded = or_collect(Graded::read(&analysis.join(grade::record::FILE)), &mut faults)?.flatten();
         let audits = or_collect(audit::Record::read_all(&run.audit()), &mut faults)?.unwrap_or_default();
 
+        if let Some(manifest) = &manifest {
+            let in_file = |fault| format!("{}: {fault}", run.manifest().display());
+            faults.extend(ranges::of_manifest(manifest).into_iter().map(in_file));
+        }
+        if let Some(metrics) = &metrics {
+            let in_file = |fault| format!("{}: {fault}", run.metrics().display());
+            faults.extend(ranges::of_metrics(metrics).map(in_file));
+        }
         InputError::unless_empty(faults)?;
         Ok(Self {
             id: folder_name(dir),
@@ -143,6 +152,14 @@ impl RunRecord {
             behaviour,
             steering,
         })
+    }
+
+    /// That the numbers of the folder do not fit each other, found where they are used together.
+    pub fn does_not_fit(&self, said: &str) -> anyhow::Error {
+        input_error(format!(
+            "{}: the numbers in its files do not fit together ({said}); expected the folder as trainer wrote it",
+            self.dir.display()
+        ))
     }
 
     /// Name of the recipe, else of the folder.

@@ -67,7 +67,7 @@ pub fn read(path: &Path) -> Result<Option<JsonLines<MetricsLine>>> {
 
 /// The last step in `metrics.jsonl`, from its end: the run may be writing it at this moment, and whoever waits looks often.
 pub fn last_step(path: &Path) -> Option<usize> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = crate::input_file::read_to_string(&path).ok()?;
     text.lines().rev().find_map(|line| serde_json::from_str::<MetricsLine>(line).ok()).map(|line| line.step)
 }
 
@@ -86,7 +86,7 @@ impl MetricsWriter {
         let path = run.metrics();
         let mut kept = String::new();
         if let Some(step) = step {
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let text = crate::input_file::read_to_string(&path).unwrap_or_default();
             let read = |line| Some((serde_json::from_str::<MetricsLine>(line).ok()?.step, line));
             let whole: Vec<(usize, &str)> =
                 text.lines().filter_map(read).filter(|(of, _)| *of <= step).collect();

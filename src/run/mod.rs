@@ -15,6 +15,11 @@ use crate::error::input_error;
 use crate::json;
 use crate::recipe::ResolvedRecipe;
 
+/// Whether a path is a symbolic link, wherever it leads.
+pub fn is_link(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_symlink())
+}
+
 /// A run folder.
 #[derive(Debug, Clone)]
 pub struct RunDir {
@@ -121,6 +126,25 @@ impl RunDir {
             }
             Err(TryLockError::Error(_)) => Ok(None),
         }
+    }
+
+    /// Refuses a run folder of which a part is a link: what is written or removed through it would be elsewhere.
+    ///
+    /// # Errors
+    /// An input error that names the link.
+    pub fn must_hold_no_links(&self) -> Result<()> {
+        for part in
+            [self.adapter(), self.model(), self.checkpoints(), self.diff(), self.audit(), self.metrics()]
+        {
+            if is_link(&part) {
+                bail_input!(
+                    "{}: a symbolic link; expected a folder or file of the run itself: nothing is written or removed through a \
+                     link",
+                    part.display()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Whether the analysis has finished here.

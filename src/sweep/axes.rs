@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::error::{InputError, input_error, or_collect};
+use crate::limits::MOST_CELLS;
 use crate::model::load::source;
 use crate::recipe::{Recipe, SweepSection};
 
@@ -79,17 +80,19 @@ impl Axes {
     /// # Errors
     /// An [`InputError`] with the faults of all the recipes.
     pub fn combinations(&self, recipe: &Path, set: &[String]) -> Result<Vec<Combination>> {
+        // Counted before it is expanded.
+        let lengths = self.grid.iter().map(|(_, values)| values.len());
+        let lengths = lengths.chain([self.mix.len().max(1), self.seeds.len().max(1)]);
+        let total = lengths.fold(1usize, usize::saturating_mul);
+        if total > MOST_CELLS {
+            return Err(input_error(format!("{total} cells; expected at most {MOST_CELLS}")));
+        }
         let mut points: Vec<Vec<(String, String)>> = vec![Vec::new()];
         for (key, values) in &self.grid {
             let with = |point: &Vec<(String, String)>, value: &String| {
                 [&point[..], &[(key.clone(), value.clone())]].concat()
             };
             points = points.iter().flat_map(|p| values.iter().map(move |v| with(p, v))).collect();
-        }
-        const MOST: usize = 100_000;
-        let total = points.len() * self.mix.len().max(1) * self.seeds.len().max(1);
-        if total > MOST {
-            return Err(input_error(format!("{total} cells; expected at most {MOST}")));
         }
         let (mut out, mut faults) = (Vec::new(), Vec::new());
         for values in points {

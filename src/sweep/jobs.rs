@@ -15,6 +15,7 @@ use crate::error::Interrupted;
 use crate::interrupt::Interrupt;
 use crate::progress;
 use crate::run::metrics::last_step;
+use crate::visible::visible;
 
 /// Exit code of a process that found its cell worked on by another.
 pub const HELD: u8 = 75;
@@ -194,7 +195,8 @@ pub fn run(
             waits_for_other = true;
             say(format!("waiting for another process, which works on {} cells", waiting.len()));
         }
-        bar.set_message(running.iter().map(|r| shown(r)).collect::<Vec<_>>().join(", "));
+        let running: Vec<String> = running.iter().map(|r| shown(r)).collect();
+        bar.set_message(visible(&running.join(", ")));
         bar.tick();
         thread::sleep(GLANCE);
     }

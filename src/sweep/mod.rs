@@ -84,7 +84,7 @@ impl JobDir {
 
     /// Why the last process failed, if it did.
     pub fn failure(&self) -> Option<String> {
-        Some(std::fs::read_to_string(self.error()).ok()?.trim_end().to_string())
+        Some(crate::input_file::read_to_string(&self.error()).ok()?.trim_end().to_string())
     }
 
     /// Writes what a process needs, where it is not there yet.
@@ -94,7 +94,7 @@ impl JobDir {
     pub fn write(&self, recipe: &Recipe, plan: &CellPlan) -> Result<()> {
         std::fs::create_dir_all(&self.0).with_context(|| format!("creating {}", self.0.display()))?;
         let text = recipe.to_toml();
-        if std::fs::read_to_string(self.recipe()).ok().as_deref() != Some(&text) {
+        if crate::input_file::read_to_string(&self.recipe()).ok().as_deref() != Some(&text) {
             write_atomically(&self.recipe(), text.as_bytes())?;
         }
         write_json(&self.plan(), plan)

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{Cell, CellPlan};
 use crate::atomic::write_atomically;
+use crate::error::InputError;
 
 /// What the scheduler is told.
 #[derive(Debug, Clone)]
@@ -21,6 +22,22 @@ pub struct Slurm {
     pub options: Vec<String>,
 }
 
+impl Slurm {
+    /// Refuses what would become a line of its own in a job script.
+    ///
+    /// # Errors
+    /// An input error for a sweep folder or an option with a control character.
+    pub fn must_be_one_line(&self, sweep: &Path) -> Result<()> {
+        let out = sweep.to_string_lossy();
+        let all =
+            std::iter::once(("--out", &*out)).chain(self.options.iter().map(|o| ("--sbatch", o.as_str())));
+        let faults = all.filter(|(_, value)| value.chars().any(char::is_control)).map(|(flag, value)| {
+            format!("{flag} {value:?}: holds a line break or another control character")
+        });
+        InputError::unless_empty(faults.collect())
+    }
+}
+
 /// Tasks of an array where the cluster does not say: Slurm's `MaxArraySize` is 1001 by default, and indices are below it.
 const ARRAY_SIZE: usize = 1001;
 
@@ -33,6 +50,7 @@ const ARRAY_SIZE: usize = 1001;
 /// If the folder cannot be written.
 pub fn write_slurm(sweep: &Path, cells: &[Cell], plans: &[CellPlan], slurm: &Slurm) -> Result<PathBuf> {
     let sweep = std::path::absolute(sweep)?;
+    slurm.must_be_one_line(&sweep)?;
     let folder = sweep.join("slurm");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let program = std::env::current_exe().context("finding this program")?;

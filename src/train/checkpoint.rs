@@ -89,7 +89,7 @@ pub fn keep_only(run: &RunDir, step: usize) -> Result<()> {
 pub fn newest(run: &RunDir) -> Result<Option<(TrainerState, PathBuf)>> {
     let Some((_, path)) = list(run)?.pop() else { return Ok(None) };
     let file = path.join("trainer_state.json");
-    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let text = crate::input_file::read_to_string(&file).with_context(|| file.display().to_string())?;
     Ok(Some((serde_json::from_str(&text).with_context(|| file.display().to_string())?, path)))
 }
 

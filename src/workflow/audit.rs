@@ -1,11 +1,11 @@
 //! A language model finds out what an organism was finetuned on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::endpoint::EndpointRequest;
+use super::endpoint::{EndpointRequest, SettingsOrigin, announce};
 use super::of_run::must_be_trained;
 use super::pair::Pair;
 use crate::atomic::{check_writable, write_json};
@@ -79,16 +79,27 @@ pub struct GraderRequest {
 pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record>> {
     let run = RunDir::new(&request.run);
     must_be_trained(&run)?;
+    run.must_hold_no_links()?;
     let mut faults = out_of_range(request);
     let recipe = or_collect(Recipe::stored(&run.recipe()), &mut faults)?;
     let stored = or_collect(StoredAnalysis::read(&request.run), &mut faults)?;
     let settings = recipe.as_ref().map(|recipe| request.endpoint.over(&recipe.investigator));
     let mut grading = None;
     if let (Some(recipe), Some(settings)) = (&recipe, &settings) {
+        let file = run.recipe();
+        let origin = SettingsOrigin {
+            file: &file,
+            section: "investigator",
+            stored: true,
+            flags: ["--base-url", "--key-env"],
+        };
+        let named = [request.endpoint.base_url.is_some(), request.endpoint.key_env.is_some()];
+        let confirmed = request.endpoint.stored_endpoint;
+        or_collect(origin.must_be_named(&recipe.investigator, named, confirmed), &mut faults)?;
         or_collect(must_serve(settings, "investigator"), &mut faults)?;
         if let Some(family) = request.family {
-            grading =
-                or_collect(grader(request, recipe, settings), &mut faults)?.map(|grader| (family, grader));
+            grading = or_collect(grader(request, recipe, &file, settings), &mut faults)?
+                .map(|grader| (family, grader));
             if recipe.description.trim().is_empty() {
                 let path = run.recipe();
                 faults.push(format!(
@@ -115,6 +126,10 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
             ))
         })
         .transpose()?;
+    announce(&settings);
+    if let Some((_, grader)) = &grader {
+        announce(grader.settings());
+    }
     let first = request.seed.unwrap_or(recipe.seed);
     let plans: Vec<AuditPlan> =
         (0..request.repeats).map(|i| plan(request, &endpoint, first.saturating_add(i))).collect();
@@ -196,8 +211,13 @@ fn out_of_range(request: &AuditRequest) -> Vec<String> {
 fn grader(
     request: &AuditRequest,
     recipe: &Recipe,
+    file: &Path,
     investigator: &EndpointSection,
 ) -> Result<EndpointSection> {
+    let flags = ["--grader-base-url", "--grader-key-env"];
+    let origin = SettingsOrigin { file, section: "grader", stored: true, flags };
+    let named = [request.grader.base_url.is_some(), request.grader.key_env.is_some()];
+    origin.must_be_named(&recipe.grader, named, request.endpoint.stored_endpoint)?;
     let mut settings = recipe.grader.clone();
     if let Some(model) = &request.grader.model {
         settings.model = model.clone();

@@ -55,6 +55,7 @@ pub fn fit(request: &FitRequest, interrupt: &Interrupt) -> Result<RunDir> {
 /// An [`crate::error::InputError`] before anything is written; [`crate::error::Interrupted`] after a
 /// checkpoint; otherwise what went wrong while working.
 pub fn fit_into(recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrupt) -> Result<()> {
+    run.must_hold_no_links()?;
     let recipe = if !resume || run.holds_only_leftovers() {
         run.must_be_new()?;
         check_writable(run.path())?;

@@ -116,7 +116,7 @@ pub fn generate(request: &GenerateRequest) -> Result<Generated> {
     let elapsed_s = started.elapsed().as_secs_f64();
     let mut generations = Vec::with_capacity(new.len());
     for (prompt, token_ids) in prompts.into_iter().zip(new) {
-        let text = pretrained.tokenizer.decode(&token_ids, true).map_err(anyhow::Error::msg)?;
+        let text = pretrained.tokenizer.decode(&token_ids, true).map_err(|e| anyhow::anyhow!(e))?;
         generations.push(Generation { prompt, token_ids, text });
     }
     Ok(Generated { generations, elapsed_s })

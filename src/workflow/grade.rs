@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::endpoint::EndpointRequest;
+use super::endpoint::{EndpointRequest, SettingsOrigin, announce, is_of_run};
 use super::resolve::locate;
 use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
@@ -23,6 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::progress;
 use crate::recipe::Recipe;
+use crate::run::RunDir;
 
 /// What to have judged, and by whom.
 #[derive(Debug, Clone, Default)]
@@ -71,8 +72,19 @@ impl GradeOutcome {
 /// An input error for a folder without analysis, a recipe without description, or an endpoint that is not named;
 /// otherwise what the endpoint could not answer.
 pub fn grade(request: &GradeRequest, interrupt: &Interrupt) -> Result<GradeOutcome> {
+    RunDir::new(&request.dir).must_hold_no_links()?;
     let stored = StoredAnalysis::read(&request.dir)?;
     let recipe = recipe(request)?;
+    let file = request.recipe.clone().unwrap_or_else(|| request.dir.join("recipe.toml"));
+    let is_stored = request.recipe.is_none() || is_of_run(&file);
+    let origin = SettingsOrigin {
+        file: &file,
+        section: "grader",
+        stored: is_stored,
+        flags: ["--base-url", "--key-env"],
+    };
+    let named = [request.endpoint.base_url.is_some(), request.endpoint.key_env.is_some()];
+    origin.must_be_named(&recipe.grader, named, request.endpoint.stored_endpoint)?;
     let settings = request.endpoint.over(&recipe.grader);
     must_serve(&settings, "grader")?;
     let subject = subject(&recipe, interrupt)?;
@@ -85,6 +97,7 @@ pub fn grade(request: &GradeRequest, interrupt: &Interrupt) -> Result<GradeOutco
     check_writable(&stored.dir.join("graded.json"))?;
     let exchanges = Arc::new(Exchanges::open(&stored.dir.join("exchanges.jsonl"))?);
     let endpoint = Endpoint::open(&settings, "grader", exchanges, recipe.seed, interrupt)?;
+    announce(&settings);
     let rule = if request.majority { Rule::Majority } else { Rule::All };
     let result = grade::grade(&GradeInputs { stored: &stored, subject, against, rule }, &endpoint);
     progress::say(endpoint.summary());

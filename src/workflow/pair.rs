@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use tokenizers::Tokenizer;
 
 use crate::bail_input;
 use crate::diff::hashes::Hashes;
@@ -19,6 +18,7 @@ use crate::model::lora::Adapter;
 use crate::model::{CausalLm, device};
 use crate::progress;
 use crate::recipe::{Recipe, WhoseTokenizer};
+use crate::tokenizer::Tokenizer;
 use crate::train::manifest::adapter_sha256;
 
 /// Two models to compare: one with its adapter off and on, or two of the same shape.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::bail_input;
 use crate::claims::{ClaimedRun, read_all};
 use crate::progress;
-use crate::report::{check_place, write_figures, write_html, write_parquet, write_summary};
+use crate::report::{check_place, must_fit, write_figures, write_html, write_parquet, write_summary};
 
 /// Which runs to report, and where to.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +36,7 @@ pub fn report(request: &ReportRequest) -> Result<(PathBuf, Vec<ClaimedRun>)> {
         _ => PathBuf::from("report.html"),
     });
     let cells = read_all(dirs)?;
+    must_fit(&cells)?;
     for path in [Some(&out), csv.as_ref(), parquet.as_ref()].into_iter().flatten() {
         check_place(path)?;
     }

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
-use tokenizers::Tokenizer;
 
 use crate::data::examples::Example;
 use crate::data::mixture::Role;
 use crate::model::load::source::Pretrained;
+use crate::tokenizer::Tokenizer;
 
 /// A token by its id and text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

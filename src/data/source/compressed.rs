@@ -1,12 +1,12 @@
 //! Files that may be compressed, by the end of their names.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::Result;
 
 use crate::error::input_error;
+use crate::input_file;
 
 /// What stands behind the name of a compressed file: gzip, Zstandard.
 pub(super) const ENDINGS: [&str; 2] = [".gz", ".zst"];
@@ -17,7 +17,7 @@ pub(super) const ENDINGS: [&str; 2] = [".gz", ".zst"];
 /// An input error if the file cannot be opened. That it is cut or no such file shows in reading.
 pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     let fault = |e: std::io::Error| input_error(format!("{}: {e}", path.display()));
-    decode(&path.to_string_lossy(), File::open(path).map_err(fault)?).map_err(fault)
+    decode(&path.to_string_lossy(), input_file::open(path).map_err(fault)?).map_err(fault)
 }
 
 /// What a file of this name holds, decompressed as it is read.

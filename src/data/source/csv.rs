@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 use super::rows::Take;
 use crate::error::input_error;
+use crate::json::has_more_values;
+use crate::limits::{LARGEST_DOCUMENT, MOST_DOCUMENT_VALUES};
 use crate::text_file::BYTE_ORDER_MARK;
 
 /// Gives every row to `take` until it says false; `shown` is what messages call the file, and has its ending.
@@ -64,6 +66,8 @@ struct Quotes {
     /// Line in which the last quoted field began.
     opened: u64,
     ended: bool,
+    /// Bytes of the row so far.
+    row: u64,
 }
 
 /// Where a byte of a table stands.
@@ -81,7 +85,7 @@ enum At {
 
 impl Quotes {
     fn new(delimiter: u8) -> Self {
-        Self { delimiter, line: 1, bytes: 0, at: At::Beginning, opened: 0, ended: false }
+        Self { delimiter, line: 1, bytes: 0, at: At::Beginning, opened: 0, ended: false, row: 0 }
     }
 
     fn pass(&mut self, byte: u8) {
@@ -100,6 +104,7 @@ impl Quotes {
             _ => At::Plain,
         };
         self.bytes += 1;
+        self.row = if byte == b'\n' && self.at == At::Beginning { 0 } else { self.row + 1 };
         self.line += u64::from(byte == b'\n');
     }
 
@@ -121,6 +126,13 @@ impl<R: Read> Read for Watched<R> {
         let mut quotes = self.quotes.borrow_mut();
         buffer[..read].iter().for_each(|byte| quotes.pass(*byte));
         quotes.ended = read == 0;
+        if quotes.row > LARGEST_DOCUMENT {
+            return Err(std::io::Error::other(format!(
+                "line {}: a row of more than {} MB, which is the most that a document may have",
+                quotes.line,
+                LARGEST_DOCUMENT >> 20
+            )));
+        }
         Ok(read)
     }
 }
@@ -128,6 +140,9 @@ impl<R: Read> Read for Watched<R> {
 /// A field under its column's name; a conversation is JSON in a field.
 fn cell(name: &str, field: &str) -> Result<(String, Value), String> {
     let value = match name {
+        "messages" if has_more_values(field, MOST_DOCUMENT_VALUES) => {
+            return Err(format!("messages: more than {MOST_DOCUMENT_VALUES} values"));
+        }
         "messages" => serde_json::from_str(field).map_err(|e| format!("messages: {e}; expected JSON"))?,
         _ => Value::String(field.to_string()),
     };

@@ -54,9 +54,6 @@ pub(super) const COLUMNS: [&str; 7] =
 pub(super) const BEYOND_TEXT: [&str; 9] =
     ["image", "images", "audio", "audios", "video", "videos", "functions", "function_call", "system"];
 
-/// Bytes that a document may have: more is a file that is broken, or no text.
-pub(super) const LARGEST_DOCUMENT: u64 = 64 << 20;
-
 /// A document from a row with `text`, `messages`, or `prompt` and `completion`.
 pub(super) fn document(row: &Value) -> Result<Document, String> {
     let is_beyond = |key: &&str| is_something(&row[*key]) && !(*key == "system" && row["text"].is_string());

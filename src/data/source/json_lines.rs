@@ -7,16 +7,20 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::compressed;
-use super::document::LARGEST_DOCUMENT;
 use super::rows::Take;
 use crate::bail_input;
 use crate::error::input_error;
+use crate::json::has_more_values;
+use crate::limits::{LARGEST_DOCUMENT, MOST_DOCUMENT_VALUES};
 use crate::text_file::BYTE_ORDER_MARK;
 
 /// Gives every row to `take` until it says false; `shown` is what messages call the file.
 pub(super) fn rows(file: impl BufRead, shown: &str, take: &mut Take) -> Result<()> {
     for_each_line(file, shown, |number, at, line| {
         let row = match std::str::from_utf8(line) {
+            Ok(line) if has_more_values(line, MOST_DOCUMENT_VALUES) => {
+                Err(format!("more than {MOST_DOCUMENT_VALUES} values in a document"))
+            }
             Ok(line) => serde_json::from_str::<Value>(line).map_err(|e| match e.column().checked_sub(1) {
                 Some(at) if names_no_number(line, at) => {
                     format!("not a line of JSON: NaN or Infinity at column {}; expected a number", e.column())

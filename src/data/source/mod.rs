@@ -2,6 +2,7 @@
 //!
 //! To add a kind of file: one file here that gives rows, and a line in `Format::of` and `read_table`.
 
+mod bounded_parquet;
 mod compressed;
 mod csv;
 pub mod document;
@@ -10,8 +11,8 @@ mod json_lines;
 mod parquet;
 mod rows;
 mod text;
+mod thrift;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -23,6 +24,8 @@ use self::document::document;
 use self::rows::{Format, MAX_FAULTS};
 use crate::bail_input;
 use crate::error::{InputError, input_error};
+use crate::input_file;
+use crate::limits::{LEAST_EXPANSION, MOST_EXPANSION};
 
 /// All documents of a source, in file order: row i of the source is element i.
 ///
@@ -50,7 +53,18 @@ pub fn read(path: &Path) -> Result<Vec<Document>> {
 fn read_table(path: &Path, format: Format) -> Result<Vec<Document>> {
     let shown = path.display().to_string();
     let (mut documents, mut faults) = (Vec::new(), Vec::new());
+    let file_length = std::fs::metadata(path).map_or(0, |file| file.len());
+    let (mut made, most) = (0u64, LEAST_EXPANSION.max(file_length.saturating_mul(MOST_EXPANSION)));
     let mut take = |place: &dyn Fn() -> String, row: Result<Value, String>| {
+        made += row.as_ref().map_or(0, size);
+        if made > most {
+            faults.push(format!(
+                "{}: its documents have more than {} MiB, which is too much for a file of {file_length} bytes",
+                place(),
+                most >> 20
+            ));
+            return false;
+        }
         match row.and_then(|row| document(&row)) {
             Ok(document) => documents.push(document),
             Err(fault) => faults.push(format!("{}: {fault}", place())),
@@ -62,7 +76,7 @@ fn read_table(path: &Path, format: Format) -> Result<Vec<Document>> {
         Format::JsonLines => json_lines::rows(compressed::open(path)?, &shown, &mut take)?,
         Format::Csv => csv::rows(compressed::open(path)?, &shown, &mut take)?,
         Format::Parquet => {
-            let file = File::open(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+            let file = input_file::open(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
             parquet::rows(file, &shown, |_| {}, &mut take)?;
         }
     }
@@ -70,10 +84,22 @@ fn read_table(path: &Path, format: Format) -> Result<Vec<Document>> {
     Ok(documents)
 }
 
+/// Bytes of the texts of a row, and some for each of its values.
+fn size(row: &Value) -> u64 {
+    const VALUE: u64 = 16;
+    VALUE
+        + match row {
+            Value::String(text) => text.len() as u64,
+            Value::Array(list) => list.iter().map(size).sum(),
+            Value::Object(map) => map.iter().map(|(key, value)| key.len() as u64 + size(value)).sum(),
+            _ => 0,
+        }
+}
+
 /// Refuses a file that only points to one in Git LFS.
 fn refuse_pointer(path: &Path) -> Result<()> {
     let mut start = Vec::new();
-    let Ok(file) = File::open(path) else { return Ok(()) };
+    let Ok(file) = input_file::open(path) else { return Ok(()) };
     // A folder cannot be read; whoever reads it says what is wrong.
     file.take(LFS_POINTER.len() as u64).read_to_end(&mut start).ok();
     if start == LFS_POINTER {

@@ -10,9 +10,11 @@ use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 
+use super::bounded_parquet::BoundedParquet;
 use super::document::{BEYOND_TEXT, COLUMNS};
 use super::rows::Take;
 use crate::bail_input;
+use crate::caught::caught;
 use crate::error::input_error;
 
 /// Gives every row to `take` until it says false, of the columns that documents have; `shown` is what messages call
@@ -23,8 +25,22 @@ pub(super) fn rows(
     expect: impl Fn(Vec<(u64, u64)>),
     take: &mut Take,
 ) -> Result<()> {
+    match caught(|| read_rows(file, shown, expect, take)) {
+        Ok(read) => read,
+        Err(said) => bail_input!("{shown}: the file is damaged: {said}"),
+    }
+}
+
+fn read_rows(
+    file: impl ChunkReader + 'static,
+    shown: &str,
+    expect: impl Fn(Vec<(u64, u64)>),
+    take: &mut Take,
+) -> Result<()> {
     let fault = |e: &dyn std::fmt::Display| input_error(format!("{shown}: {e}"));
-    let reader = SerializedFileReader::new(file).map_err(|e| fault(&e))?;
+    let bounded = BoundedParquet::open(file).map_err(|e| fault(&e))?;
+    let reader = SerializedFileReader::new(bounded.clone()).map_err(|e| fault(&e))?;
+    bounded.begin_pages();
     let metadata = reader.metadata();
     let columns = columns(metadata, shown)?;
     let mut i = 0;
@@ -33,6 +49,7 @@ pub(super) fn rows(
         let group = reader.get_row_group(group).map_err(|e| fault(&e))?;
         let rows = RowIter::from_row_group(Some(columns.clone()), group.as_ref()).map_err(|e| fault(&e))?;
         for row in rows {
+            bounded.next_row();
             let row = row.map_err(|e| fault(&format!("row {i}: {e}")))?;
             let numbers = row.get_column_iter().find_map(|(name, field)| not_finite(name, field));
             if !take(&|| format!("{shown}: row {i}"), numbers.map_or(Ok(row.to_json_value()), Err)) {

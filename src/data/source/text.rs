@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::document::{Document, LARGEST_DOCUMENT};
+use super::document::Document;
 use super::rows::Format;
 use crate::bail_input;
 use crate::error::input_error;
+use crate::input_file;
+use crate::limits::LARGEST_DOCUMENT;
 use crate::text_file::{BYTE_ORDER_MARK, is_leftover};
 
 pub(super) fn read(path: &Path) -> Result<Document> {
@@ -22,7 +24,7 @@ pub(super) fn read(path: &Path) -> Result<Document> {
             LARGEST_DOCUMENT >> 20
         );
     }
-    match String::from_utf8(std::fs::read(path).map_err(fault)?) {
+    match String::from_utf8(input_file::read_at_most(path, LARGEST_DOCUMENT).map_err(fault)?) {
         Ok(text) => match text.trim_start_matches(BYTE_ORDER_MARK) {
             text if text.trim().is_empty() => bail_input!("{}: is empty", path.display()),
             text => Ok(Document::Text(text.to_string())),

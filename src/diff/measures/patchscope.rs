@@ -15,7 +15,6 @@ use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use tokenizers::Tokenizer;
 
 use crate::diff::collect::to_tensor;
 use crate::diff::columns::{ColumnPlaces, Columns};
@@ -40,6 +39,7 @@ use crate::ops::kernels::exp::softmax;
 use crate::ops::segments::Segments;
 use crate::progress;
 use crate::recipe::{DiffSection, PatchscopeSection};
+use crate::tokenizer::Tokenizer;
 use crate::words::one_word;
 
 /// The name of its file in the folder of an analysis.

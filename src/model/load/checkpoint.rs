@@ -11,7 +11,9 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::weights::not_finite;
 use crate::atomic::fill_atomically;
+use crate::caught::caught;
 use crate::error::{InputError, input_error};
+use crate::input_file;
 
 /// Writes f32 tensors as safetensors with `format = pt`, which transformers and PEFT ask for.
 ///
@@ -54,8 +56,10 @@ pub fn write_safetensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Res
 /// every tensor that holds a number which is NaN or infinite.
 pub fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>> {
     let shown = path.display();
-    File::open(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+    input_file::open(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+    let tensors = caught(|| candle_core::safetensors::load(path, &Device::Cpu))
+        .map_err(anyhow::Error::msg)
+        .and_then(|loaded| Ok(loaded?))
         .map_err(|e| input_error(format!("{shown}: cut short, or no safetensors file: {e}")))?;
     let mut faults = Vec::new();
     for (name, tensor) in tensors.iter().filter(|(_, tensor)| tensor.dtype().is_float()) {

@@ -1,7 +1,6 @@
 //! Opens a Hugging Face model folder: `config.json`, `tokenizer.json` and safetensors.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -9,16 +8,17 @@ use anyhow::{Context, Result, anyhow, bail};
 use candle_core::DType;
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::{PostProcessorWrapper, Tokenizer};
+use tokenizers::PostProcessorWrapper;
 
 use super::added_tokens::{TokenNotes, tokenizer_file};
-use super::weights::{NamedTensors, StoredTensor, Undo, WeightFile, element_count};
+use super::weights::{NamedTensors, StoredTensor, Undo, WeightFile, element_count, must_be_apart};
+use crate::caught::caught;
 use crate::error::InputError;
+use crate::input_file;
 use crate::json;
+use crate::limits::{LARGEST_SAFETENSORS_HEADER, LARGEST_TEMPLATE};
 use crate::ops::encoding::Encoding;
-
-/// A safetensors header is JSON of at most this many bytes (the limit of the format's own library).
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+use crate::tokenizer::Tokenizer;
 
 /// Name of the one weight file of a folder that is not sharded.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -122,12 +122,15 @@ struct SafetensorsEntry {
 }
 
 fn add_safetensors(path: &Path, weights: &mut NamedTensors) -> Result<()> {
-    let mut file = File::open(path)?;
+    let mut file = input_file::open(path)?;
     let file_len = file.metadata()?.len();
     let mut length = [0; 8];
     file.read_exact(&mut length).context("not a safetensors file: shorter than 8 bytes")?;
     let header_len = u64::from_le_bytes(length);
-    if header_len > MAX_HEADER_BYTES || header_len > file_len - 8 {
+    if header_len <= file_len - 8 && header_len > LARGEST_SAFETENSORS_HEADER {
+        bail!("a header of {header_len} bytes; expected at most {LARGEST_SAFETENSORS_HEADER}");
+    }
+    if header_len > file_len - 8 {
         bail!(
             "cut short or not a safetensors file: its header should have {header_len} bytes, the file has {file_len}"
         );
@@ -138,6 +141,7 @@ fn add_safetensors(path: &Path, weights: &mut NamedTensors) -> Result<()> {
         serde_json::from_slice(&header).context("the header is not JSON")?;
 
     let data = 8 + header_len;
+    let mut places = Vec::new();
     let source = WeightFile::open(path)?;
     for (name, entry) in header {
         if name == "__metadata__" {
@@ -161,6 +165,7 @@ fn add_safetensors(path: &Path, weights: &mut NamedTensors) -> Result<()> {
         if data.checked_add(end).is_none_or(|end| end > file_len) {
             bail!("cut short: tensor {name} ends at byte {end} of the data, the file has {file_len} in all");
         }
+        places.push((begin, end, name.clone()));
         let stored = StoredTensor {
             file: source.clone(),
             offset: data + begin,
@@ -172,7 +177,7 @@ fn add_safetensors(path: &Path, weights: &mut NamedTensors) -> Result<()> {
             bail!("tensor {name} is in another file too");
         }
     }
-    Ok(())
+    must_be_apart(places)
 }
 
 /// Configuration, special tokens and chat template of a folder.
@@ -290,9 +295,13 @@ fn chat_templates(dir: &Path, in_config: Option<&Value>) -> Result<BTreeMap<Stri
     }
     files.retain(|_, file| file.is_file());
     if !files.is_empty() {
-        let read = |(name, file): (String, PathBuf)| match std::fs::read_to_string(&file) {
-            Ok(text) => Ok((name, text)),
-            Err(e) => Err(crate::error::input_error(format!("{}: {e}", file.display()))),
+        let read = |(name, file): (String, PathBuf)| {
+            let text = input_file::read_at_most(&file, LARGEST_TEMPLATE as u64)
+                .map_err(|e| crate::error::input_error(format!("{}: {e}", file.display())))?;
+            match String::from_utf8(text) {
+                Ok(text) => Ok((name, text)),
+                Err(_) => crate::bail_input!("{}: stream did not contain valid UTF-8", file.display()),
+            }
         };
         return files.into_iter().map(read).collect();
     }
@@ -369,9 +378,10 @@ pub(crate) fn tokenizer(dir: &Path) -> Result<Tokenizer> {
     if !path.is_file() {
         crate::bail_input!("{}: missing; a folder without a fast tokenizer cannot be used", path.display());
     }
-    let mut tokenizer = Tokenizer::from_file(&path)
-        .map_err(|e| crate::error::input_error(format!("{}: {e}", path.display())))?;
-    notes.add_to(&mut tokenizer)?;
+    let fault = |e: &dyn std::fmt::Display| crate::error::input_error(format!("{}: {e}", path.display()));
+    let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| fault(&e))?;
+    caught(|| notes.add_to(&mut tokenizer))
+        .map_err(|said| fault(&format!("its tokens cannot be added: {said}")))??;
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|e| anyhow!(e))?;
     if let Some(processor) = tokenizer.get_post_processor() {

@@ -5,7 +5,6 @@
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -13,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::weights::element_count;
+use super::weights::{element_count, must_be_apart};
+use crate::input_file;
 use crate::ops::encoding::Encoding;
 
 /// Metadata and tensor table of a GGUF file.
@@ -76,7 +76,7 @@ impl Header {
     /// # Errors
     /// If the file cannot be read, is not GGUF, is cut short, or uses a number format candle lacks.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path)?;
+        let file = input_file::open(path)?;
         let len = file.metadata()?.len();
         Reader { inner: BufReader::with_capacity(1 << 20, file), position: 0, len, long_lengths: true }
             .header()
@@ -219,6 +219,7 @@ impl<R: Read> Reader<R> {
         };
         let data =
             self.position.checked_next_multiple_of(alignment).context("general.alignment is too large")?;
+        let mut places = Vec::with_capacity(tensors.len());
         for (name, info) in &mut tensors {
             let len = element_count(&info.shape)
                 .and_then(|n| info.encoding.byte_len(n))
@@ -228,7 +229,7 @@ impl<R: Read> Reader<R> {
                 .inspect(|start| info.offset = *start)
                 .and_then(|start| start.checked_add(len));
             match end {
-                Some(end) if end <= self.len => {}
+                Some(end) if end <= self.len => places.push((info.offset, end, name.clone())),
                 _ => bail!(
                     "the file is cut short or damaged: tensor {name} should end at byte {}, the file has {}",
                     end.map_or("2^64 or later".into(), |e| e.to_string()),
@@ -236,6 +237,7 @@ impl<R: Read> Reader<R> {
                 ),
             }
         }
+        must_be_apart(places)?;
         Ok(Header { metadata, tensors })
     }
 

@@ -165,6 +165,7 @@ pub(crate) fn config(header: &Header, architecture: &Architecture, gguf: &'stati
         config["rope_scaling"] = scaling;
     }
 
+    super::sizes::check(&config)?;
     (gguf.complete_config)(&metadata, &mut config)?;
     Ok(config)
 }

@@ -21,6 +21,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::gguf;
 use super::gguf::Header;
+use crate::limits::LONGEST_TOKEN;
 
 /// Kinds of tokens in `tokenizer.ggml.token_type`.
 const CONTROL: i64 = 3;
@@ -124,6 +125,9 @@ pub(crate) fn build(header: &Header) -> Result<(Tokenizer, GgufSpecialTokens)> {
     let mut seen = HashSet::new();
     if let Some(twice) = tokens.iter().find(|token| !seen.insert(token.as_str())) {
         bail!("tokenizer.ggml.tokens: {twice:?} is listed twice");
+    }
+    if let Some(long) = tokens.iter().find(|token| token.len() > LONGEST_TOKEN) {
+        bail!("tokenizer.ggml.tokens: a token of {} bytes; expected at most {LONGEST_TOKEN}", long.len());
     }
     let named = header.text("tokenizer.ggml.pre");
     let split = match (kind, named) {

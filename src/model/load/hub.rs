@@ -66,7 +66,7 @@ impl HubModel {
         if offline() {
             return self.cached(&Cache::from_env()).ok_or_else(|| self.not_cached());
         }
-        let hub = self.downloader(interrupt)?;
+        let hub = self.downloader(interrupt);
         // Twice, because a branch may have moved since a part of it was cached: the first pass then
         // moves the reference to the new commit, the second fetches that commit's other files.
         for _ in 0..2 {
@@ -92,7 +92,7 @@ impl HubModel {
         if offline() {
             return Err(self.not_cached());
         }
-        let hub = self.downloader(interrupt)?;
+        let hub = self.downloader(interrupt);
         for (i, file) in ADAPTER_FILES.iter().enumerate() {
             match hub.get(file)? {
                 Err(HubFault::Absent) if i == 0 => return Ok(None),
@@ -111,7 +111,7 @@ impl HubModel {
         ADAPTER_FILES.iter().all(|file| dir.join(file).exists()).then_some(dir)
     }
 
-    fn downloader(&self, interrupt: &Interrupt) -> Result<Downloader> {
+    fn downloader(&self, interrupt: &Interrupt) -> Downloader {
         Downloader::new(&HubSettings::from_env(), &self.0, interrupt)
     }
 
@@ -164,8 +164,7 @@ impl HubModel {
 /// [`crate::error::Interrupted`].
 pub(crate) fn fetch_file(repo: &str, file: &str, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
     let Ok(id) = RepoId::parse(repo) else { return Ok(None) };
-    let Ok(hub) = Downloader::new(&HubSettings::from_env(), &id, interrupt) else { return Ok(None) };
-    Ok(hub.get(file)?.ok())
+    Ok(Downloader::new(&HubSettings::from_env(), &id, interrupt).get(file)?.ok())
 }
 
 #[cfg(test)]

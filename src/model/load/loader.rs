@@ -12,9 +12,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::weights::NamedTensors;
 pub use super::weights::{EMBEDDINGS, HEAD};
+use super::weights::{NamedTensors, element_count};
 use crate::error::InputError;
+use crate::limits::{MOST_FAULTS, MOST_MISSING_ELEMENTS};
 use crate::model::arch::layers::{GatedMlp, Linear, Parameter, RmsNorm, SelfAttention};
 use crate::model::lora::low_rank::{Dora, LowRank};
 use crate::model::lora::{Adapter, LoraConfig};
@@ -54,6 +55,8 @@ pub struct Loader<'a> {
     adapted: BTreeSet<String>,
     asked_of_adapter: BTreeSet<String>,
     faults: Vec<String>,
+    /// Elements of the tensors that the faults are about, in place of which there are zeros.
+    missing: usize,
     trainables: Trainables,
 }
 
@@ -69,6 +72,7 @@ impl<'a> Loader<'a> {
             adapted: BTreeSet::new(),
             asked_of_adapter: BTreeSet::new(),
             faults: Vec::new(),
+            missing: 0,
             trainables: Trainables::new(),
         }
     }
@@ -88,7 +92,7 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// If its bytes cannot be read. A missing name or a wrong shape becomes a fault of [`Self::finish`].
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Parameter> {
-        let base = match self.fits(name, shape) {
+        let base = match self.fits(name, shape)? {
             true => self.weights.get(name)?.to_device(&self.device)?,
             false => Tensor::zeros(shape, DType::F32, &self.device)?,
         };
@@ -134,7 +138,7 @@ impl<'a> Loader<'a> {
             let Parameter { base, saved } = self.tensor(name, &shape)?;
             return Ok(Parameter { base: base.into(), saved: saved.map(Matrix::from) });
         }
-        let base = match self.fits(name, &shape) {
+        let base = match self.fits(name, &shape)? {
             true => self.weights.packed(name)?,
             false => Tensor::zeros(&shape, DType::F32, &self.device)?.into(),
         };
@@ -152,17 +156,28 @@ impl<'a> Loader<'a> {
     }
 
     /// Whether the checkpoint has the tensor in this shape; notes a fault if not.
-    fn fits(&mut self, name: &str, shape: &[usize]) -> bool {
+    ///
+    /// # Errors
+    /// An [`InputError`] if so much is missing that the checkpoint is of another model.
+    fn fits(&mut self, name: &str, shape: &[usize]) -> Result<bool> {
         self.used.insert(name.to_string());
         let found = self.weights.shape(name);
         if found.as_deref() != Some(shape) {
+            let elements = element_count(shape).unwrap_or(usize::MAX);
+            self.missing = self.missing.saturating_add(elements);
             self.faults.push(match found {
                 Some(found) => format!("{name}: shape {found:?}, expected {shape:?}"),
                 None => format!("{name}: missing from the checkpoint"),
             });
-            return false;
+            let is_hopeless = self.missing > self.weights.elements().saturating_add(MOST_MISSING_ELEMENTS)
+                || self.faults.len() > MOST_FAULTS;
+            return match is_hopeless {
+                true => Err(InputError::of(std::mem::take(&mut self.faults))
+                    .context("the weights do not fit the model")),
+                false => Ok(false),
+            };
         }
-        true
+        Ok(true)
     }
 
     /// The linear layer `name` (without `.weight`) with its adapter, if the tuning has one for it.
@@ -350,6 +365,7 @@ impl<'a> Loader<'a> {
         }
         if let Some(config) = self.config() {
             self.check_targets(config);
+            self.faults.extend(config.given_up());
         }
         InputError::unless_empty(self.faults).context("the weights do not fit the model")?;
         Ok(self.trainables)

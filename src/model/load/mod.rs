@@ -13,5 +13,6 @@ pub(super) mod gguf_keys;
 pub(super) mod gguf_model;
 pub(super) mod gguf_split;
 pub(super) mod gguf_tokenizer;
+pub(super) mod sizes;
 pub(super) mod tied;
 pub(super) mod weights;

@@ -7,14 +7,14 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 use serde_json::Value;
-use tokenizers::Tokenizer;
 
 pub use super::weights::NamedTensors;
 pub use crate::sha256::{sha256_file, sha256_path};
 
 use super::hub::HubModel;
 use super::weights::{EMBEDDINGS, HEAD};
-use super::{alias, folder, gguf_keys, gguf_model, gguf_split, gguf_tokenizer, tied};
+use super::{alias, folder, gguf_keys, gguf_model, gguf_split, gguf_tokenizer, sizes, tied};
+use crate::caught::caught;
 use crate::data::chat_template::{self, ChatTemplate};
 use crate::data::conversation::{Conversation, Message};
 use crate::data::examples::front_of;
@@ -26,6 +26,7 @@ use crate::model::arch::rotary;
 use crate::model::device::device;
 use crate::recipe::{CHAT_TEMPLATES, ModelDtype};
 use crate::text_file::is_leftover;
+use crate::tokenizer::Tokenizer;
 
 /// A pretrained model as every source delivers it.
 #[derive(Debug)]
@@ -260,7 +261,7 @@ impl Pretrained {
             Some(template) => self.tokenizer.encode(template.user_turn(prompt)?, false),
             None => self.tokenizer.encode(prompt, true),
         };
-        let ids = encoding.map_err(anyhow::Error::msg)?.get_ids().to_vec();
+        let ids = encoding.map_err(|e| anyhow!(e))?.get_ids().to_vec();
         let front = self.front()?;
         if !front.is_empty() && ids.starts_with(&[&front[..], &front[..]].concat()) {
             crate::bail_input!(
@@ -437,6 +438,7 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
     thread::scope(|scope| {
         let sha256 = scope.spawn(|| digests(&files));
         let mut parts = folder::parts(dir)?;
+        sizes::check(&parts.config).map_err(|e| in_folder(dir, e))?;
         let tokenizer = folder::tokenizer(dir)?;
         let mut weights = folder::weights(dir, &files)?;
         // Of an architecture that is not known, loading says so.
@@ -474,6 +476,17 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
     })
 }
 
+/// Faults of a folder's `config.json` with the path of the folder.
+fn in_folder(dir: &Path, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<InputError>() {
+        Ok(input) => {
+            let faults = input.faults.iter().map(|fault| dir.join(fault).display().to_string());
+            InputError { faults: faults.collect() }.into()
+        }
+        Err(error) => error,
+    }
+}
+
 fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
     // Every fault below is one of the file, hence of the input.
     let at = |error: anyhow::Error| match error.downcast::<InputError>() {
@@ -489,14 +502,18 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
         let (architecture, names) = arch::of_gguf(header.text("general.architecture")).map_err(at)?;
         gguf_keys::check(&header, names.name).map_err(at)?;
         let mut config = gguf_model::config(&header, architecture, names).map_err(at)?;
+        sizes::check(&config).map_err(at)?;
         gguf_model::complete_config(&files, &header, &mut config).map_err(at)?;
         let weights = gguf_model::weights(&files, &header, names, &config).map_err(at)?;
-        let (tokenizer, special) = gguf_tokenizer::build(&header).map_err(at)?;
+        let (tokenizer, special) = caught(|| gguf_tokenizer::build(&header))
+            .map_err(|said| anyhow!("its tokenizer cannot be built: {said}"))
+            .and_then(|built| built)
+            .map_err(at)?;
         Ok(Pretrained {
             id: id.to_string(),
             config,
             weights,
-            tokenizer,
+            tokenizer: tokenizer.into(),
             chat_template: gguf_model::chat_template(&header, ""),
             further_templates: gguf_model::chat_template(&header, ".tool_use")
                 .map(|template| ("tool_use".to_string(), template))

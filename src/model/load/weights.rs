@@ -15,6 +15,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::bail_input;
+use crate::input_file;
 use crate::ops::encoding::Encoding;
 use crate::ops::weight::{Matrix, Packed};
 
@@ -73,9 +74,26 @@ pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
+/// Refuses tensors that have bytes in common: a small file could stand for any number of large ones. `places` are first
+/// byte, end and name.
+///
+/// # Errors
+/// With two of them.
+pub(crate) fn must_be_apart(mut places: Vec<(u64, u64, String)>) -> Result<()> {
+    places.retain(|(begin, end, _)| begin < end);
+    places.sort();
+    for pair in places.windows(2) {
+        let [(_, end, one), (begin, _, other)] = pair else { continue };
+        if begin < end {
+            bail!("tensors {one} and {other} overlap: one ends at byte {end}, the other begins at {begin}");
+        }
+    }
+    Ok(())
+}
+
 impl WeightFile {
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let file = input_file::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Arc::new(Self { path: path.to_path_buf(), file: Mutex::new(file) }))
     }
 
@@ -99,6 +117,12 @@ impl NamedTensors {
     /// Shape of a tensor, if there is one of that name.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.tensors.get(name).map(|t| t.shape.clone())
+    }
+
+    /// Elements of all tensors together.
+    pub fn elements(&self) -> usize {
+        let counts = self.tensors.values().map(|stored| element_count(&stored.shape).unwrap_or(usize::MAX));
+        counts.fold(0, usize::saturating_add)
     }
 
     /// Bytes that a tensor takes in its file, if there is one of that name.

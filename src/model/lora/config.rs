@@ -10,17 +10,21 @@
 //! | `layers_to_transform`, `layers_pattern` | number of the block in the name | the same |
 //! | `modules_to_save` | every module whose name ends so, with all that is in it | `utils/other.py`, `_set_trainable` |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::Result;
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use crate::bail_input;
+use crate::caught::caught;
 use crate::error::InputError;
+use crate::limits::{LARGEST_COMPILED_PATTERN, LONGEST_PATTERN, MOST_BACKTRACKING, MOST_PATTERNS};
 use crate::recipe::Modules;
 
 /// The keys of `adapter_config.json` that decide the computation, under PEFT's names.
@@ -108,7 +112,8 @@ impl LoraConfig {
     /// The number of the block that a module is in.
     fn block_of(&self, module: &str) -> Option<usize> {
         let number = |pattern: &str| -> Option<usize> {
-            let found = regex(&format!(r"\A(?:{pattern}\.(?P<idx>\d+)\.)"))?.captures(module).ok()??;
+            let compiled = regex(&format!(r"\A(?:{pattern}\.(?P<idx>\d+)\.)"))?;
+            let found = compiled.regex.captures(module).ok()??;
             found.name("idx")?.as_str().parse().ok()
         };
         match self.layers_pattern.is_empty() {
@@ -213,6 +218,12 @@ impl LoraConfig {
                 faults.push(format!("{key} = {r}: expected 1 to 16384"));
             }
         }
+        if !self.lora_alpha.is_finite() {
+            faults.push(format!("lora_alpha = {}: expected a number", self.lora_alpha));
+        }
+        if !(0.0..1.0).contains(&self.lora_dropout) {
+            faults.push(format!("lora_dropout = {}: expected 0 to below 1", self.lora_dropout));
+        }
         for (key, alpha) in &self.alpha_pattern {
             if !alpha.is_finite() {
                 faults.push(format!("alpha_pattern.{key:?} = {alpha}: expected a number"));
@@ -243,14 +254,46 @@ impl LoraConfig {
             self.rank_pattern.keys().map(|p| ("rank_pattern", p.clone())).collect(),
             self.alpha_pattern.keys().map(|p| ("alpha_pattern", p.clone())).collect(),
         ];
+        let names = match &self.target_modules {
+            Modules::Names(list) => list.len(),
+            Modules::Pattern(_) => 0,
+        };
+        let count = names + patterns.iter().map(Vec::len).sum::<usize>();
+        if count > MOST_PATTERNS {
+            faults.push(format!("{count} names and patterns of modules; expected at most {MOST_PATTERNS}"));
+            return faults;
+        }
         for (key, pattern) in patterns.into_iter().flatten() {
             if pattern.is_empty() {
                 faults.push(format!("{key}: an empty name"));
-            } else if let Err(e) = Regex::new(&format!("(?:{pattern})")) {
+            } else if let Err(e) = compile(&format!("(?:{pattern})")) {
                 faults.push(format!("{key}: {pattern:?} is not a valid pattern: {e}"));
             }
         }
         faults
+    }
+
+    /// The patterns that some name of a module took too long to match, so that whether they match it is not known.
+    pub fn given_up(&self) -> Vec<String> {
+        let text = |modules: &Modules| match modules {
+            Modules::Pattern(pattern) => vec![format!(r"\A(?:(?:{pattern})\z)")],
+            Modules::Names(_) => Vec::new(),
+        };
+        let end = |pattern: &String| format!(r"\A(?:(.*\.)?({pattern})\z)");
+        let saved = self.modules_to_save.iter().map(|m| format!(r"\A(?:(^|.*\.){m}($|\..*))"));
+        let all = text(&self.target_modules)
+            .into_iter()
+            .chain(text(&self.exclude_modules))
+            .chain(self.rank_pattern.keys().map(end))
+            .chain(self.alpha_pattern.keys().map(end))
+            .chain(saved);
+        all.filter(|pattern| regex(pattern).is_some_and(|found| found.gave_up.load(Ordering::Relaxed)))
+            .map(|pattern| {
+                format!(
+                    "the pattern {pattern:?} takes more than {MOST_BACKTRACKING} steps back to match a name"
+                )
+            })
+            .collect()
     }
 
     /// Reads the computation out of an `adapter_config.json` and refuses what would be computed differently here.
@@ -372,11 +415,53 @@ fn matches_end(pattern: &str, module: &str) -> bool {
 
 /// Python's `re.match`. [`LoraConfig::faults`] has refused what is no pattern.
 fn begins(pattern: &str, text: &str) -> bool {
-    regex(&format!(r"\A(?:{pattern})")).is_some_and(|r| r.is_match(text).unwrap_or(false))
+    let Some(compiled) = regex(&format!(r"\A(?:{pattern})")) else { return false };
+    if compiled.gave_up.load(Ordering::Relaxed) {
+        return false; // told by `LoraConfig::given_up`
+    }
+    compiled.regex.is_match(text).unwrap_or_else(|_| {
+        compiled.gave_up.store(true, Ordering::Relaxed);
+        false
+    })
 }
 
-fn regex(pattern: &str) -> Option<Regex> {
-    Regex::new(pattern).ok()
+/// A pattern that is compiled once in a process.
+struct CompiledPattern {
+    regex: Regex,
+    /// Whether matching it with some name took too many steps.
+    gave_up: AtomicBool,
+}
+
+/// The patterns that were compiled so far; `None` for what is none.
+type CompiledPatterns = Mutex<HashMap<String, Option<Arc<CompiledPattern>>>>;
+
+fn regex(pattern: &str) -> Option<Arc<CompiledPattern>> {
+    static COMPILED: OnceLock<CompiledPatterns> = OnceLock::new();
+    let mut compiled =
+        COMPILED.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(known) = compiled.get(pattern) {
+        return known.clone();
+    }
+    if compiled.len() >= 8 * MOST_PATTERNS {
+        compiled.clear();
+    }
+    let regex = compile(pattern).ok();
+    let regex = regex.map(|regex| Arc::new(CompiledPattern { regex, gave_up: AtomicBool::new(false) }));
+    compiled.insert(pattern.to_string(), regex.clone());
+    regex
+}
+
+/// Compiles a pattern within the bounds on its size and on the steps of a match.
+fn compile(pattern: &str) -> Result<Regex, String> {
+    if pattern.len() > LONGEST_PATTERN {
+        return Err(format!("{} bytes; expected at most {LONGEST_PATTERN}", pattern.len()));
+    }
+    let mut builder = RegexBuilder::new(pattern);
+    builder
+        .backtrack_limit(MOST_BACKTRACKING)
+        .delegate_size_limit(LARGEST_COMPILED_PATTERN)
+        .delegate_dfa_size_limit(LARGEST_COMPILED_PATTERN);
+    caught(|| builder.build()).and_then(|built| built.map_err(|e| e.to_string()))
 }
 
 /// PEFT writes `null` for a list or table that is not given.
@@ -510,5 +595,36 @@ mod tests {
         assert_eq!(LoraConfig::from_json(&config.to_json("base"), Path::new("c.json")).unwrap(), config);
         let plain = read(json!({}));
         assert_eq!(LoraConfig::from_json(&plain.to_json("base"), Path::new("c.json")).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_pattern_that_takes_for_ever_is_given_up_and_told() {
+        let slow = r"(?=x)?(((.*)*)*)*\.nothing";
+        let config = read(json!({"rank_pattern": {slow: 8}}));
+        let begun = std::time::Instant::now();
+        for _ in 0..100 {
+            config.rank(Q0);
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+        if !config.given_up().is_empty() {
+            assert!(config.given_up()[0].contains("steps back"), "{:?}", config.given_up());
+        }
+        assert!(read(json!({})).given_up().is_empty());
+    }
+
+    #[test]
+    fn too_many_and_too_large_patterns_and_a_dropout_of_two_are_refused() {
+        let refused = |keys: Value| {
+            let mut json = json!({"r": 4, "lora_alpha": 6, "target_modules": ["q_proj"]});
+            json.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            LoraConfig::from_json(&json, Path::new("a/adapter_config.json")).unwrap_err().to_string()
+        };
+        let many: serde_json::Map<String, Value> = (0..5000).map(|i| (format!("m{i}"), json!(8))).collect();
+        assert!(refused(json!({"rank_pattern": many})).contains("5001 names and patterns"));
+        assert!(refused(json!({"exclude_modules": "a".repeat(100_000)})).contains("expected at most"));
+        assert!(refused(json!({"exclude_modules": "((a{1000}){1000}){1000}"})).contains("no pattern"));
+        for dropout in [json!(2), json!(-0.5), json!(1)] {
+            assert!(refused(json!({"lora_dropout": dropout})).contains("lora_dropout"));
+        }
     }
 }

@@ -20,6 +20,8 @@ pub use super::lora::config::LoraConfig;
 use super::trainables::Trainables;
 use crate::bail_input;
 use crate::error::InputError;
+use crate::input_file;
+use crate::limits::LARGEST_TEXT;
 
 /// What PEFT puts in front of a module's name.
 const PREFIX: &str = "base_model.model.";
@@ -42,7 +44,9 @@ impl Adapter {
     /// built here (named in the message) rather than computing something else silently.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join("adapter_config.json");
-        let text = match std::fs::read_to_string(&path) {
+        let text = match input_file::read_at_most(&path, LARGEST_TEXT)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        {
             Ok(text) => text,
             Err(e) => bail_input!("{}: {e}; expected a PEFT adapter folder", path.display()),
         };

@@ -1,7 +1,6 @@
 //! Contiguous f32 views of candle tensors on the CPU.
 
 use std::cell::Cell;
-use std::mem::MaybeUninit;
 use std::ops::Deref;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
@@ -43,21 +42,11 @@ pub(in crate::ops) fn tensor(data: Vec<f32>, shape: impl Into<Shape>) -> Result<
     Tensor::from_vec(data, shape.into(), &Device::Cpu)
 }
 
-/// `len` elements as `write` leaves them, which must write every one and read none before: clearing them first would cost
-/// as much as a simple operation on them.
+/// `len` elements as `write` leaves them, which is to write every one and read none before. One that it leaves out is zero,
+/// and not what was in the memory; in tests it is NaN, so that it shows.
 pub(in crate::ops) fn written(len: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
-    let mut data = Vec::with_capacity(len);
-    let room = &mut data.spare_capacity_mut()[..len];
-    if cfg!(any(test, debug_assertions)) {
-        room.fill(MaybeUninit::new(f32::NAN)); // an element that is left out shows in every test of an operation
-    }
-    // SAFETY: the room is `len` elements that are ours alone, and every bit pattern is an f32. `write` is to write before it
-    // reads, as all its callers do; `what_is_not_written_shows` and the tests of the operations, where each element left out
-    // would be a NaN, hold them to it.
-    unsafe {
-        write(&mut *(std::ptr::from_mut(room) as *mut [f32]));
-        data.set_len(len);
-    }
+    let mut data = vec![if cfg!(any(test, debug_assertions)) { f32::NAN } else { 0.0 }; len];
+    write(&mut data);
     data
 }
 

@@ -8,6 +8,7 @@ mod picture;
 mod provenance;
 mod texts;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -17,7 +18,7 @@ use self::page_run::PageRun;
 use super::charts::Figure;
 use super::draw::svg_file;
 use super::png::Painter;
-use super::visible::one_line;
+use super::visible::{one_line, visible};
 use crate::atomic::write_atomically;
 use crate::claims::{ClaimedRun, across_runs};
 
@@ -46,9 +47,11 @@ pub fn write_figures(cells: &[ClaimedRun], dir: &Path) -> Result<WrittenFigures>
     let figures: Vec<Figure> = together.figures().cloned().chain(of_runs).collect();
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let painter = Painter::new();
+    let mut taken = BTreeSet::new();
     for figure in &figures {
-        let place = |ending: &str| dir.join(format!("{}.{ending}", figure.key));
-        let svg = svg_file(figure)?;
+        let name = file_name(&figure.key, &mut taken);
+        let place = |ending: &str| dir.join(format!("{name}.{ending}"));
+        let svg = visible(&svg_file(figure)?);
         write_atomically(&place("svg"), svg.as_bytes())?;
         write_atomically(&place("csv"), figure.csv()?.as_bytes())?;
         if let Some(painter) = &painter {
@@ -56,6 +59,21 @@ pub fn write_figures(cells: &[ClaimedRun], dir: &Path) -> Result<WrittenFigures>
         }
     }
     Ok(WrittenFigures { figures: figures.len(), png: painter.is_some() })
+}
+
+/// A name of a file from the key of a figure, in which a key of `metrics.jsonl` may stand: of letters, digits, `-`, `_` and `.`,
+/// and not yet taken.
+fn file_name(key: &str, taken: &mut BTreeSet<String>) -> String {
+    const LONGEST: usize = 150;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let plain: String = key.chars().take(LONGEST).map(|c| if is_plain(c) { c } else { '-' }).collect();
+    let plain = plain.trim_start_matches('.');
+    let plain = if plain.is_empty() { "figure" } else { plain };
+    let numbered = (2..).map(|n| format!("{plain}-{n}"));
+    let name = std::iter::once(plain.to_string()).chain(numbered).find(|name| !taken.contains(name));
+    let name = name.unwrap_or_default();
+    taken.insert(name.clone());
+    name
 }
 
 fn all_runs(cells: &[ClaimedRun]) -> Vec<PageRun<'_>> {
@@ -103,7 +121,8 @@ pub fn page(cells: &[ClaimedRun]) -> Result<String> {
             }
         }
     };
-    Ok(page.into_string())
+    // The page's own text has none of the characters that this replaces.
+    Ok(visible(&page.into_string()))
 }
 
 fn title(cells: &[ClaimedRun]) -> String {
@@ -150,5 +169,22 @@ fn contents(runs: &[PageRun], together: &overview::Together, steered: bool) -> M
                 @if steered { li { a href="#texts" { "Generated text" } } }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_a_path_becomes_a_plain_name() {
+        let mut taken = BTreeSet::new();
+        let mut name = |key: &str| file_name(key, &mut taken);
+        assert_eq!(name("loss"), "loss");
+        assert_eq!(name("trace_x/../../evil"), "trace_x-..-..-evil");
+        assert_eq!(name("../../evil"), "-..-evil");
+        assert_eq!(name("loss"), "loss-2");
+        assert_eq!((name(""), name("..")), ("figure".into(), "figure-2".into()));
+        assert_eq!(name(&"a".repeat(500)).len(), 150);
     }
 }

@@ -27,10 +27,23 @@ struct Seen {
     ranges: Mutex<Vec<(String, u64)>>,
     tokens: Mutex<Vec<Option<String>>>,
     faults: Mutex<VecDeque<Fault>>,
+    faults_of: Mutex<Vec<(String, Fault)>>,
+    said: Mutex<Said>,
+}
+
+/// What the hub says of its files in place of the truth.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// `x-repo-commit`.
+    pub commit: Option<String>,
+    /// `etag`.
+    pub etag: Option<String>,
+    /// Further files of every data set.
+    pub files: Vec<String>,
 }
 
 /// What becomes of the next request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     /// It is answered as it should be.
     None,
@@ -42,6 +55,8 @@ pub enum Fault {
     Silence,
     /// It is sent on to the same file on another host, as hubs do with what lies in their storage.
     Redirect,
+    /// The whole file is sent, whatever range is asked for.
+    Whole,
 }
 
 /// The commit that a hub without `.commit` says it has.
@@ -66,6 +81,16 @@ impl Hub {
     /// What becomes of the next requests.
     pub fn next(&self, faults: &[Fault]) {
         self.seen.faults.lock().unwrap().extend(faults);
+    }
+
+    /// What becomes of the next requests for paths that end so, in order.
+    pub fn next_of(&self, end: &str, faults: &[Fault]) {
+        self.seen.faults_of.lock().unwrap().extend(faults.iter().map(|fault| (end.to_string(), *fault)));
+    }
+
+    /// What the hub says from now on.
+    pub fn says(&self, said: Said) {
+        *self.seen.said.lock().unwrap() = said;
     }
 
     /// Bytes asked for of files whose path ends so.
@@ -114,12 +139,14 @@ fn files(folder: &Path, below: &Path, out: &mut Vec<Value>) {
 }
 
 /// What the API says of a data set.
-fn describe(root: &Path, rest: &str) -> Option<Vec<u8>> {
+fn describe(root: &Path, rest: &str, said: &Said) -> Option<Vec<u8>> {
     let (repo, revision) = rest.split_once("/revision/")?;
     let (folder, commit) = dataset(root, repo, revision)?;
     let card = std::fs::read_to_string(folder.join(".card.json")).unwrap_or("{}".into());
     let mut siblings = Vec::new();
     files(&folder, &folder, &mut siblings);
+    siblings.extend(said.files.iter().map(|file| json!({ "rfilename": file })));
+    let commit = said.commit.clone().unwrap_or(commit);
     let card: Value = serde_json::from_str(&card).unwrap();
     Some(
         json!({ "id": repo, "sha": commit, "cardData": card, "siblings": siblings }).to_string().into_bytes(),
@@ -164,7 +191,13 @@ fn answer(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<String>>, seen: &Se
     let path = path.strip_prefix("/storage").unwrap_or(&path).to_string();
     asked.lock().unwrap().push(path.clone());
     seen.tokens.lock().unwrap().push(token);
-    let fault = seen.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+    let mut fault = seen.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+    let mut faults_of = seen.faults_of.lock().unwrap();
+    if let Some(at) = faults_of.iter().position(|(end, _)| path.ends_with(end.as_str())) {
+        fault = faults_of.remove(at).1;
+    }
+    drop(faults_of);
+    let said = seen.said.lock().unwrap().clone();
     let mut out = stream;
     let mut refuse = |status: u16, header: &str| {
         out.write_all(format!("HTTP/1.1 {status} Fault\r\n{header}content-length: 0\r\n\r\n").as_bytes()).ok()
@@ -179,10 +212,10 @@ fn answer(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<String>>, seen: &Se
             let port = stream.local_addr().ok()?.port();
             return refuse(302, &format!("location: http://localhost:{port}/storage{path}\r\n"));
         }
-        Fault::None | Fault::Cut(_) => {}
+        Fault::None | Fault::Cut(_) | Fault::Whole => {}
     }
     if let Some(rest) = path.strip_prefix("/api/datasets/") {
-        let Some(body) = describe(root, rest) else { return refuse(404, "") };
+        let Some(body) = describe(root, rest, &said) else { return refuse(404, "") };
         out.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes())
             .ok()?;
         return out.write_all(&body).ok();
@@ -193,14 +226,21 @@ fn answer(stream: &TcpStream, root: &Path, asked: &Mutex<Vec<String>>, seen: &Se
     if range.is_some_and(|(from, _)| from >= bytes.len()) {
         return refuse(416, &format!("content-range: bytes */{}\r\n", bytes.len()));
     }
+    let range = range.filter(|_| fault != Fault::Whole);
     let (from, to) = range.map_or((0, bytes.len() - 1), |(a, b)| (a, b.unwrap_or(bytes.len() - 1)));
     let to = to.min(bytes.len() - 1);
     seen.ranges.lock().unwrap().push((path.clone(), (to + 1 - from) as u64));
+    let hash = path.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+    let (etag, commit) = (said.etag.unwrap_or(format!("{hash:x}")), said.commit.unwrap_or(COMMIT.into()));
+    let status = match fault {
+        Fault::Whole => "200 OK".to_string(),
+        _ => format!(
+            "206 Partial Content\r\naccept-ranges: bytes\r\ncontent-range: bytes {from}-{to}/{}",
+            bytes.len()
+        ),
+    };
     let head = format!(
-        "HTTP/1.1 206 Partial Content\r\netag: \"{:x}\"\r\nx-repo-commit: {COMMIT}\r\naccept-ranges: bytes\r\n\
-         content-range: bytes {from}-{to}/{}\r\ncontent-length: {}\r\n\r\n",
-        path.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b))),
-        bytes.len(),
+        "HTTP/1.1 {status}\r\netag: \"{etag}\"\r\nx-repo-commit: {commit}\r\ncontent-length: {}\r\n\r\n",
         to + 1 - from
     );
     out.write_all(head.as_bytes()).ok()?;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::bail_input;
 use crate::data::source::rows::Format;
 use crate::error::input_error;
-use crate::hub::RepoId;
+use crate::hub::{RepoId, is_component, is_inner_path};
+use crate::limits::{LONGEST_PATTERN, MOST_PATTERNS};
 
 /// A repository at a commit.
 #[derive(Debug)]
@@ -62,14 +63,26 @@ type Splits = BTreeMap<String, Vec<String>>;
 
 impl Listing {
     /// From what the hub's API says of a revision.
-    pub(super) fn read(info: &Value) -> Option<Self> {
-        let commit = info["sha"].as_str()?.to_string();
-        let siblings = info["siblings"].as_array()?.iter();
+    ///
+    /// # Errors
+    /// If it lacks commit or files, or one of them would lead out of the folder of the repository.
+    pub(super) fn read(info: &Value) -> Result<Self, String> {
+        let lacks = "the hub describes it without commit or files";
+        let commit = info["sha"].as_str().ok_or(lacks)?.to_string();
+        if !is_component(&commit) {
+            return Err(format!(
+                "the server calls its commit {commit:?}; expected letters, digits, -, _ and ."
+            ));
+        }
+        let siblings = info["siblings"].as_array().ok_or(lacks)?.iter();
         let mut files: Vec<String> =
             siblings.filter_map(|s| Some(s["rfilename"].as_str()?.to_string())).collect();
+        if let Some(file) = files.iter().find(|file| !is_inner_path(file)) {
+            return Err(format!("the server lists a file {file:?}; expected a path below the repository"));
+        }
         files.sort();
         let configs = info["cardData"]["configs"].as_array().cloned().unwrap_or_default();
-        Some(Self { commit, files, configs })
+        Ok(Self { commit, files, configs })
     }
 
     /// The repository, pinned.
@@ -159,6 +172,14 @@ impl Listing {
         let mut splits = Splits::new();
         for (split, patterns) in patterns {
             let found = splits.entry(split).or_default();
+            if patterns.len() > MOST_PATTERNS
+                || patterns.iter().any(|pattern| pattern.len() > LONGEST_PATTERN)
+            {
+                bail_input!(
+                    "{id}: its metadata hold more than {MOST_PATTERNS} patterns of files, or one of more than \
+                     {LONGEST_PATTERN} bytes"
+                );
+            }
             for pattern in patterns {
                 if pattern.contains("://") {
                     bail_input!(

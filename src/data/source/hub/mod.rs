@@ -4,6 +4,7 @@
 mod files;
 mod shuffle;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -18,13 +19,14 @@ use self::files::{Listing, Selection, Shard};
 use self::shuffle::Shuffle;
 use super::document::{COLUMNS, document};
 use super::rows::{Format, MAX_FAULTS, Take};
-use super::{compressed, csv, json_lines, parquet};
+use super::{compressed, csv, json_lines, parquet, size};
 use crate::atomic::{fill_atomically, write_atomically, write_json};
 use crate::bail_input;
 use crate::data::chat_template::is_something;
 use crate::error::{InputError, input_error};
 use crate::hub::{Cache, Client, HubFault, HubSettings, KEPT, RemoteFile, RepoId, RepoKind, offline};
 use crate::interrupt::Interrupt;
+use crate::limits::{LEAST_EXPANSION, MOST_EXPANSION};
 use crate::progress;
 use crate::recipe::SourceSpec;
 
@@ -175,7 +177,7 @@ fn known_commit(id: &RepoId, known: &Path) -> Option<String> {
     if id.is_pinned() {
         return Some(id.revision.clone());
     }
-    let commit = std::fs::read_to_string(known).ok()?;
+    let commit = crate::input_file::read_to_string(&known).ok()?;
     RepoId { repo: id.repo.clone(), revision: commit.trim().to_string() }
         .is_pinned()
         .then(|| commit.trim().into())
@@ -227,9 +229,7 @@ fn find(client: &Client, asked: &RepoId, spec: &SourceSpec) -> Result<(RepoId, V
 /// Files, commit and metadata of a data set at a revision.
 fn list(client: &Client, id: &RepoId, revision: &str) -> Result<Result<Listing, HubFault>> {
     let path = format!("/api/datasets/{}/revision/{}", id.repo, escaped(revision).replace('/', "%2F"));
-    Ok(client.json(&path)?.and_then(|info| {
-        Listing::read(&info).ok_or_else(|| HubFault::Other("the hub lists no commit or files for it".into()))
-    }))
+    Ok(client.json(&path)?.and_then(|info| Listing::read(&info).map_err(HubFault::Other)))
 }
 
 /// A path as it stands in an address.
@@ -262,10 +262,20 @@ fn fill<'a>(
             break;
         }
         read.push(shard.path.clone());
+        let (made, most) = (Cell::new(0u64), Cell::new(LEAST_EXPANSION));
         let mut take = |place: &dyn Fn() -> String, row: Result<Value, String>| {
             if row.as_ref().is_ok_and(is_blank) {
                 blank += 1;
                 return !interrupt.requested();
+            }
+            made.set(made.get().saturating_add(row.as_ref().map_or(0, size)));
+            if made.get() > most.get() {
+                faults.push(format!(
+                    "{}: its documents have more than {} MiB, which is too much for a file of its size",
+                    place(),
+                    most.get() >> 20
+                ));
+                return false;
             }
             match row.and_then(|row| document(&row).map(|_| row)) {
                 Ok(row) => {
@@ -282,10 +292,20 @@ fn fill<'a>(
         let shown = format!("{} {}", asked, shard.path);
         let local = local(id, &shard.path);
         match &local {
-            Some(path) => rows_of(shard.format, LocalOrRemote::Local(File::open(path)?), &shown, &mut take)?,
+            Some(path) => {
+                let length = std::fs::metadata(path).map_or(0, |file| file.len());
+                most.set(LEAST_EXPANSION.max(length.saturating_mul(MOST_EXPANSION)));
+                rows_of(
+                    shard.format,
+                    LocalOrRemote::Local(crate::input_file::open(path)?),
+                    &shown,
+                    &mut take,
+                )?
+            }
             None => {
                 let path = format!("/datasets/{}/resolve/{}/{}", id.repo, id.revision, escaped(&shard.path));
                 let file = RemoteFile::open(client, path, shown.clone(), shard.format == Format::Parquet)?;
+                most.set(LEAST_EXPANSION.max(file.length().saturating_mul(MOST_EXPANSION)));
                 let all = file.length().saturating_mul(shards.len() as u64);
                 if i == 0 && spec.rows.is_none() && all > LARGEST_WITHOUT_ROWS {
                     bail_input!(

