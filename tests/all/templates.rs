@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
-use tokenizers::Tokenizer;
 use trainer::data::chat_template::ChatTemplate;
 use trainer::data::conversation::{Conversation, Message};
 use trainer::data::examples::Encoder;
 use trainer::data::source::Document;
 use trainer::jinja::Template;
 use trainer::recipe::Long;
+use trainer::tokenizer::Tokenizer;
 
 use crate::common::tiny::open;
 use crate::common::tiny::tiny;
