@@ -278,7 +278,7 @@ fn config_and_safetensors() {
 #[test]
 fn gguf() {
     // A file of the format's parts, without weights that fit: what is read first is what allocates.
-    let mut text = |out: &mut Vec<u8>, text: &str| {
+    let text = |out: &mut Vec<u8>, text: &str| {
         out.extend((text.len() as u64).to_le_bytes());
         out.extend(text.as_bytes());
     };

@@ -59,7 +59,7 @@ pub fn write_model(dir: &Path, from: &Pretrained, replaced: &BTreeMap<String, Te
         for file in &from.tokenizer_files {
             let name = file.file_name().context("a file name")?;
             let bytes =
-                crate::input_file::read(&file).with_context(|| format!("reading {}", file.display()))?;
+                crate::input_file::read(file).with_context(|| format!("reading {}", file.display()))?;
             write_atomically(&dir.join(name), &bytes)?;
         }
         // A file of its own goes before what the tokenizer's files say.

@@ -67,7 +67,7 @@ pub fn read(path: &Path) -> Result<Option<JsonLines<MetricsLine>>> {
 
 /// The last step in `metrics.jsonl`, from its end: the run may be writing it at this moment, and whoever waits looks often.
 pub fn last_step(path: &Path) -> Option<usize> {
-    let text = crate::input_file::read_to_string(&path).ok()?;
+    let text = crate::input_file::read_to_string(path).ok()?;
     text.lines().rev().find_map(|line| serde_json::from_str::<MetricsLine>(line).ok()).map(|line| line.step)
 }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
-
 use trainer::data::chat_template::ChatTemplate;
 use trainer::data::conversation::{Conversation, Message};
 use trainer::data::examples::Encoder;

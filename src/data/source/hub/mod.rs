@@ -177,7 +177,7 @@ fn known_commit(id: &RepoId, known: &Path) -> Option<String> {
     if id.is_pinned() {
         return Some(id.revision.clone());
     }
-    let commit = crate::input_file::read_to_string(&known).ok()?;
+    let commit = crate::input_file::read_to_string(known).ok()?;
     RepoId { repo: id.repo.clone(), revision: commit.trim().to_string() }
         .is_pinned()
         .then(|| commit.trim().into())
