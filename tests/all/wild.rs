@@ -676,3 +676,31 @@ fn a_prompt_with_a_second_beginning_is_refused() {
     let e = lab.refused(&["generate", "--base", &base, "--prompt", "the dog", "--prompt", "<bos>the cat"]);
     assert_says(&e, &["prompt 2: begins with the beginning-of-sequence token twice"]);
 }
+
+/// transformers gives a chat template every token that has a name, those of the tokenizer's own too: they were undefined, and
+/// the template wrote nothing in their place. An empty text is no token (configurations of early Llama conversions).
+#[test]
+fn a_template_gets_every_token_that_has_a_name() {
+    let lab = Lab::of("llama");
+    copy_folder(&tiny("llama"), &lab.path("m"));
+    lab.write(
+        "m/chat_template.jinja",
+        "{{ eot_token }}|{{ image_token }}|{{ unk_token }}|{{ sep_token is defined }}|{{ eos_token }}",
+    );
+    change_json(
+        &lab.path("m/tokenizer_config.json"),
+        &[
+            ("eot_token", json!("<eot>")),
+            ("extra_special_tokens", json!({"image_token": "<img>"})),
+            ("sep_token", json!("")),
+        ],
+    );
+    change_json(&lab.path("m/special_tokens_map.json"), &[("unk_token", json!("<unk>"))]);
+    let model = open(&lab.path("m"));
+    let chat = Conversation::of(vec![Message::new("user", "Hi")]);
+    let rendered = model.chat().unwrap().render(&chat, false).unwrap();
+    assert_eq!(rendered, "<eot>|<img>|<unk>|True|<|im_end|>");
+    for token in ["<eot>", "<img>", "<unk>"] {
+        assert_eq!(model.tokenizer.encode(token, false).unwrap().len(), 1, "{token}");
+    }
+}

@@ -26,8 +26,8 @@ pub(crate) struct TokenNotes {
     pub settings: Map<String, Value>,
     /// By id: those of `added_tokens_decoder`, or of `added_tokens.json`.
     listed: BTreeMap<u64, AddedToken>,
-    /// Tokens with a name that every tokenizer may have, or this one.
-    named: Vec<AddedToken>,
+    /// Tokens with a name that every tokenizer may have, or this one; an empty text is no token, and still has its name.
+    named: Vec<(String, AddedToken)>,
     /// Special tokens without a name.
     extra: Vec<AddedToken>,
 }
@@ -86,7 +86,8 @@ impl TokenNotes {
                 let Some(id) = id.as_u64() else {
                     bail_input!("{}: {text:?} has the id {id}; expected a number", path.display());
                 };
-                let is_special = named.iter().chain(&extra).any(|token| token.content == text);
+                let is_special =
+                    named.iter().map(|(_, token)| token).chain(&extra).any(|t| t.content == text);
                 listed.insert(id, AddedToken::from(text, is_special));
             }
         }
@@ -95,7 +96,15 @@ impl TokenNotes {
 
     /// The text of the token under a name such as `eos_token`.
     pub fn text(&self, name: &str) -> Option<String> {
-        self.settings.get(name).and_then(|token| Some(token_of(token, true)?.content))
+        self.settings
+            .get(name)
+            .and_then(|token| Some(token_of(token, true)?.content))
+            .filter(|text| !text.is_empty())
+    }
+
+    /// The texts of the tokens that have a name, by name, as transformers gives them to a chat template.
+    pub fn texts(&self) -> BTreeMap<String, String> {
+        self.named.iter().map(|(name, token)| (name.clone(), token.content.clone())).collect()
     }
 
     /// Adds to a tokenizer what its `tokenizer.json` lacks.
@@ -114,14 +123,17 @@ impl TokenNotes {
             .filter(|token| from_config || !is_known(tokenizer, &token.content))
             .cloned()
             .collect();
-        let names = |text: &str| self.named.iter().any(|token| token.content == text);
+        let names = |text: &str| self.named.iter().any(|(_, token)| token.content == text);
         for token in &mut tokens {
             token.special |= names(&token.content);
         }
         // Of a token that is named twice the last one decides how it is matched.
         let is_listed = |text: &str| tokens.iter().any(|token| token.content == text);
-        let more = self.named.iter().chain(&self.extra);
-        let more = more.filter(|token| !is_listed(&token.content) && !is_known(tokenizer, &token.content));
+        let more = self.named.iter().map(|(_, token)| token).chain(&self.extra);
+        let more = more.filter(|token| {
+            let text = &token.content;
+            !text.is_empty() && !is_listed(text) && !is_known(tokenizer, text)
+        });
         let more: Vec<AddedToken> = more.cloned().collect();
         tokens.extend(more);
         tokenizer
@@ -180,7 +192,11 @@ fn extra(settings: &Map<String, Value>, path: &Path) -> Result<Vec<AddedToken>> 
 
 /// The tokens under names: those that every tokenizer may have, then other texts under keys that end in `_token`, and those
 /// that stood in a table.
-fn named(settings: &Map<String, Value>, tabled: &Map<String, Value>, path: &Path) -> Result<Vec<AddedToken>> {
+fn named(
+    settings: &Map<String, Value>,
+    tabled: &Map<String, Value>,
+    path: &Path,
+) -> Result<Vec<(String, AddedToken)>> {
     let usual = NAMED.iter().filter_map(|key| Some((*key, settings.get(*key)?)));
     let is_own = |(key, value): &(&String, &Value)| {
         key.ends_with("_token") && value.is_string() && !NAMED.contains(&key.as_str())
@@ -188,13 +204,13 @@ fn named(settings: &Map<String, Value>, tabled: &Map<String, Value>, path: &Path
     let own = settings.iter().filter(is_own).map(|(key, value)| (key.as_str(), value));
     let tabled = tabled.iter().map(|(key, value)| (key.as_str(), value));
     let given = usual.chain(own).chain(tabled).filter(|(_, token)| !token.is_null());
-    given.map(|(key, token)| named_token(token, key, path)).collect()
+    given.map(|(key, token)| Ok((key.to_string(), named_token(token, key, path)?))).collect()
 }
 
 fn named_token(token: &Value, key: &str, path: &Path) -> Result<AddedToken> {
     match token_of(token, true) {
-        Some(token) if !token.content.is_empty() => Ok(AddedToken { special: true, ..token }),
-        _ => bail_input!("{}: {key} is {token}; expected a token", path.display()),
+        Some(token) => Ok(AddedToken { special: true, ..token }),
+        None => bail_input!("{}: {key} is {token}; expected a token", path.display()),
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Parts {
     pub bos_token: Option<String>,
     pub eos_token: Option<String>,
     pub pad_token: Option<String>,
+    /// The texts of all tokens that have a name (`unk_token`), by name.
+    pub named_tokens: BTreeMap<String, String>,
     pub eos_token_ids: Vec<u32>,
     /// `generation_config.json`, where there is one.
     pub generation_config: Option<Value>,
@@ -208,6 +210,7 @@ pub(crate) fn parts(dir: &Path) -> Result<Parts> {
         bos_token: notes.text("bos_token"),
         eos_token: notes.text("eos_token"),
         pad_token: notes.text("pad_token"),
+        named_tokens: notes.texts(),
         eos_token_ids,
         config,
         generation_config: Some(generation).filter(Value::is_object),

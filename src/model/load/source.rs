@@ -20,7 +20,6 @@ use crate::data::conversation::{Conversation, Message};
 use crate::data::examples::front_of;
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
-use crate::json;
 use crate::model::arch;
 use crate::model::arch::rotary;
 use crate::model::device::device;
@@ -49,6 +48,8 @@ pub struct Pretrained {
     pub eos_token: Option<String>,
     /// Text of the padding token. Nothing is padded here; an export passes it on.
     pub pad_token: Option<String>,
+    /// Texts of all tokens that the source names (`unk_token`), by name: a chat template may put them in.
+    pub named_tokens: BTreeMap<String, String>,
     /// The tokenizer's own files, where the source is a folder: an export copies them.
     pub tokenizer_files: Vec<PathBuf>,
     /// The folder, where the source is one, and paths in it of what an export copies beside the tokenizer.
@@ -212,9 +213,8 @@ impl Pretrained {
             ("eos_token", self.eos_token.as_deref()),
             ("pad_token", self.pad_token.as_deref()),
         ];
-        let further = self.further_special_tokens()?;
-        let special_tokens =
-            special_tokens.into_iter().chain(further.iter().map(|(n, t)| (*n, Some(t.as_str()))));
+        let named = self.named_tokens.iter().map(|(name, text)| (name.as_str(), Some(text.as_str())));
+        let special_tokens = special_tokens.into_iter().chain(named);
         let compiled = ChatTemplate::compile(source, special_tokens);
         let compiled = compiled.and_then(|template| match self.further_templates.get("tool_use") {
             Some(source) => template.with_tools(source),
@@ -228,20 +228,6 @@ impl Pretrained {
 }
 
 impl Pretrained {
-    /// The special tokens that nothing but a chat template uses, by name, as `tokenizer_config.json` has them.
-    fn further_special_tokens(&self) -> Result<Vec<(&'static str, String)>> {
-        let Some(file) = self.tokenizer_files.iter().find(|file| file.ends_with("tokenizer_config.json"))
-        else {
-            return Ok(Vec::new());
-        };
-        let config: serde_json::Value = json::read(file)?.unwrap_or_default();
-        let text = |name| {
-            let token = config.get(name)?;
-            Some((name, token.as_str().or_else(|| token.get("content")?.as_str())?.to_string()))
-        };
-        Ok(["unk_token", "sep_token", "cls_token", "mask_token"].into_iter().filter_map(text).collect())
-    }
-
     /// Special tokens that the tokenizer puts in front of a text.
     ///
     /// # Errors
@@ -465,6 +451,7 @@ fn open_folder(id: &str, dir: &Path) -> Result<Pretrained> {
             bos_token: parts.bos_token,
             eos_token: parts.eos_token,
             pad_token: parts.pad_token,
+            named_tokens: parts.named_tokens,
             tokenizer_files: folder::tokenizer_files(dir)?,
             companions: (dir.to_path_buf(), folder::companions(dir)),
             generation_config: parts.generation_config,
@@ -522,6 +509,7 @@ fn open_gguf(id: &str, path: &Path) -> Result<Pretrained> {
             bos_token: special.bos,
             eos_token: special.eos,
             pad_token: special.pad,
+            named_tokens: BTreeMap::new(),
             tokenizer_files: Vec::new(),
             companions: (PathBuf::new(), Vec::new()),
             generation_config: None,
