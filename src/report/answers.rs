@@ -58,6 +58,13 @@ pub(super) fn of_runs(runs: &[ClaimedRun], counts: &RunCounts, settings: &[MixSe
             mixed.extend(sentence(left_at(series, *ratio, false), "value"));
             kept.extend(sentence(left_at(series, *ratio, true), "change"));
         }
+        if series.len() > 1 && mixed.is_empty() {
+            mixed.push(name(series, format!("no measure tells the trace from its null at mix {lowest}.")));
+        }
+        let has_behaviour = series.claims.doses.keys().any(|key| key.starts_with("behaviour."));
+        if has_behaviour && series.len() > 1 && kept.is_empty() {
+            kept.push(name(series, format!("no behaviour clearly differs from the base at mix {lowest}.")));
+        }
     }
     let answers = [(READABLE, readable), (BY_WHAT, by_what), (MIXED, mixed), (BEHAVIOUR, kept)];
     answers.into_iter().filter(|(_, sentences)| !sentences.is_empty()).collect()
