@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use super::meets_null::mix;
-use super::number::{ABSENT, fixed, p_value, signed};
+use super::number::{ABSENT, fixed, signed};
 use super::table::tokens;
 use super::text_bar::{text_bar, text_level};
 use super::verdict::{by_mix, shares_of_states};
@@ -143,8 +143,8 @@ fn headline(name: &str, words: &str) -> Vec<String> {
 /// One line a reader below a heading.
 fn readers(verdict: &Verdict) -> Vec<String> {
     let heading = format!(
-        "  {:NAME$} {:BAR$} {:>5} {:<14} {:>6} {:>5} {:>6} {}",
-        "", "0       1", "score", "95 % interval", "p null", "floor", "excess", "reads"
+        "  {:NAME$} {:BAR$} {:>5} {:<14} {:>6} {:>6} {:>5} {}",
+        "", "0       1", "score", "95 % interval", "p null", "excess", "p", "reads"
     );
     let rows = verdict.readers.values().map(reader);
     std::iter::once(format!("{DIM}{}{DIM:#}", heading.trim_end())).chain(rows).collect()
@@ -154,11 +154,10 @@ fn reader(claim: &ReaderClaim) -> String {
     let absent = || ABSENT.to_string();
     let star = if claim.is_primary { "*" } else { "" };
     let name = one_line(&format!("{}{star}", short(&claim.name)), NAME);
-    let bound = claim.floor.as_ref().map(|floor| floor.bound);
     let ends =
         claim.interval.map_or_else(absent, |[low, high]| format!("[{}, {}]", fixed(low, 2), fixed(high, 2)));
     let null = match (claim.exceeds_own_null, claim.own_null_p) {
-        (Some(_), Some(p)) => p_value(p).trim_start_matches("= ").replace("< ", "<"),
+        (Some(_), Some(p)) => short_p(p),
         (Some(true), None) => "above".into(),
         (Some(false), None) => "within".into(),
         (None, _) => absent(),
@@ -170,12 +169,17 @@ fn reader(claim: &ReaderClaim) -> String {
         ReaderState::NotCompared => (DIM, ABSENT),
     };
     format!(
-        "  {name:NAME$} {} {:>5} {ends:<14} {null:>6} {:>5} {:>6} {style}{reads}{style:#}",
-        text_bar(claim.value, bound, BAR),
+        "  {name:NAME$} {} {:>5} {ends:<14} {null:>6} {:>6} {:>5} {style}{reads}{style:#}",
+        text_bar(claim.value, claim.floor.as_ref().map(|floor| floor.bound), BAR),
         fixed(claim.value, 2),
-        bound.map_or_else(absent, |bound| fixed(bound, 2)),
         claim.floor.as_ref().map_or_else(absent, |floor| signed(floor.excess, 2)),
+        claim.holm_p.map_or_else(absent, short_p),
     )
+}
+
+/// A p-value without the zero before the point.
+fn short_p(p: f64) -> String {
+    if p < 0.001 { "<.001".into() } else { fixed(p, 3).trim_start_matches('0').into() }
 }
 
 /// What the columns of [`readers`] are, as far as the verdict has them.
@@ -187,7 +191,9 @@ fn legend(verdict: &Verdict) -> Vec<String> {
     }
     if let Some(floor) = all().find_map(|claim| claim.floor.as_ref()) {
         let n = floor.values.len();
-        words.push(format!("floor (│): 1 in 20 other organisms score higher; excess: over the mean of {n}."));
+        words.push(format!(
+            "│: the floor, which 1 in 20 other organisms exceed; excess: over the mean of {n} others; p: of the excess (Holm)."
+        ));
     }
     if all().any(|claim| claim.is_primary) {
         words.push("*: named in claims.primaries.".into());

@@ -149,7 +149,7 @@ fn read_pair(
     if let Some(Trained { run, set }) = trained {
         must_be_trained_on(run, &setup.recipe, &setup.texts_sha256, set)?;
     }
-    let floor = floor_of(&setup.recipe, trained.map(|t| t.run), reference.as_ref())?;
+    let floor = floor_of(&setup.recipe, trained, reference.as_ref())?;
     let pair = match &reference {
         Some(reference) => {
             let must_fit = |base: &Pretrained| must_be_on(reference, base);
@@ -177,27 +177,34 @@ fn read_pair(
     analysis.write(out, &setup.hashes(&pair))
 }
 
-/// The floor that the recipe names, else that of the run folder. Scores against a reference are not those against the base.
+/// The floor that `--set` names, else the one in the run folder, which was made for it, else the one that the recipe names.
+/// Scores against a reference are not those against the base.
 fn floor_of(
     recipe: &ResolvedRecipe,
-    run: Option<&RunDir>,
+    trained: Option<&Trained>,
     reference: Option<&NamedOrganism>,
 ) -> Result<Option<(PathBuf, FloorFile)>> {
     if reference.is_some() {
         return Ok(None);
     }
-    let named = Path::new(&recipe.diff.floor);
-    if !named.as_os_str().is_empty() {
-        let Some(floor) = FloorFile::read(named)? else {
-            bail_input!(
-                "diff.floor: {}: no such file; expected scores of other organisms, as trainer floor writes them",
-                named.display()
-            );
-        };
-        return Ok(Some((named.into(), floor)));
+    let is_set = trained.is_some_and(|t| t.set.iter().any(|set| set.trim_start().starts_with("diff.floor")));
+    if let (Some(Trained { run, .. }), false) = (trained, is_set) {
+        let own = run.path().join(floor_file::FILE);
+        if let Some(floor) = FloorFile::read(&own)? {
+            return Ok(Some((own, floor)));
+        }
     }
-    let Some(own) = run.map(|run| run.path().join(floor_file::FILE)) else { return Ok(None) };
-    Ok(FloorFile::read(&own)?.map(|floor| (own, floor)))
+    let named = Path::new(&recipe.diff.floor);
+    if named.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    match FloorFile::read(named)? {
+        Some(floor) => Ok(Some((named.into(), floor))),
+        None => bail_input!(
+            "diff.floor: {}: no such file; expected scores of other organisms, as trainer floor writes them",
+            named.display()
+        ),
+    }
 }
 
 /// The organisms of a floor that are a fair comparison with a run; `None`, and a note, where too few are. How a model without a

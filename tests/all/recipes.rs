@@ -324,5 +324,5 @@ fn the_floors_of_the_demos_fit_their_recipes() {
         assert!(floor.organisms.iter().all(|o| trained(o) == Some((Some(recipe.train.lora.r), 0.0))));
         found += 1;
     }
-    assert_eq!(found, 1);
+    assert_eq!(found, 2);
 }
