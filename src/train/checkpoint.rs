@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +99,9 @@ pub fn newest(run: &RunDir) -> Result<Option<(TrainerState, PathBuf)>> {
 /// If a tensor is missing, unknown or of another shape, or holds a number that is NaN or infinite.
 pub fn restore(path: &Path, step: usize, trainables: &Trainables, optimizer: &mut AdamW) -> Result<()> {
     let read = |name: &str| -> Result<BTreeMap<String, Tensor>> {
-        Ok(read_safetensors(&path.join(name))?.into_iter().collect())
+        // It is not the user's input.
+        let tensors = read_safetensors(&path.join(name)).map_err(|e| anyhow!("{e}"))?;
+        Ok(tensors.into_iter().collect())
     };
     let mut weights = read("weights.safetensors")?;
     for (name, var) in trainables {

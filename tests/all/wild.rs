@@ -599,7 +599,7 @@ fn yarn_added_to_a_config_is_computed_as_transformers_does() {
         ("both", vec![("rope_theta", json!(1e6)), ("rope_scaling", yarn.clone())]),
     ] {
         copy_folder(&tiny("qwen2"), &lab.path(folder));
-        change_json(&lab.path(&format!("{folder}/config.json")), &changes);
+        change_json(&lab.path(format!("{folder}/config.json")), &changes);
         let expected = match folder {
             "plain" => [-0.4594959, 0.02782742, -0.2932038, 0.742819, 1.035681, 1.361398],
             _ => [-0.5175953, 0.08842029, -0.3800023, 0.8376481, 0.8564362, 1.132445],

@@ -207,10 +207,13 @@ mod tests {
             let rotary = from_config(&config, 24, 10_000.0)?;
             assert!((rotary.magnitude() - magnitude).abs() < 1e-6, "{config}: {}", rotary.magnitude());
             for (ours, theirs) in rotary.inv_freq().iter().zip(inv_freq) {
-                assert!((ours / theirs - 1.0f32).abs() < 2e-6, "{config}: {ours}, transformers has {theirs}");
+                assert!(
+                    (f64::from(*ours) / theirs - 1.0f64).abs() < 2e-6,
+                    "{config}: {ours}, transformers has {theirs}"
+                );
             }
         }
-        let refused = |config: Value| from_config(&config, 24, 1e4).err().expect("refused").to_string();
+        let refused = |config: Value| from_config(&config, 24, 1e4).expect_err("refused").to_string();
         let longrope = json!({"rope_scaling": {"type": "longrope", "factor": 4.0}});
         assert!(refused(longrope).contains("\"longrope\" is not supported"));
         assert!(refused(json!({"partial_rotary_factor": 0.5})).contains("partial_rotary_factor = 0.5"));
