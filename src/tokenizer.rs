@@ -38,11 +38,10 @@ impl DerefMut for Tokenizer {
     }
 }
 
-/// What `work` returns; a panic in it is an error.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let fault =
-        |said| InputError { faults: vec![format!("the tokenizer's rules cannot be applied: {said}")] };
-    caught(work).unwrap_or_else(|said| Err(Box::new(fault(said))))
+/// What `work` returns; its failure or panic over a text is one of the file that holds the rules.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, InputError> {
+    let done = caught(work).unwrap_or_else(|said| Err(said.into()));
+    done.map_err(|e| InputError { faults: vec![format!("the tokenizer's rules cannot be applied: {e}")] })
 }
 
 impl Tokenizer {
@@ -61,34 +60,48 @@ impl Tokenizer {
     /// As [`Self::from_file`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         check(bytes)?;
-        guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map(Self)
+        caught(|| tokenizers::Tokenizer::from_bytes(bytes)).unwrap_or_else(|said| Err(said.into())).map(Self)
     }
 
     /// [`tokenizers::Tokenizer::encode`].
     ///
     /// # Errors
-    /// If the library fails or panics.
-    pub fn encode<'s>(&self, input: impl Into<EncodeInput<'s>>, special: bool) -> Result<Encoding> {
+    /// An [`InputError`] if the library fails or panics.
+    pub fn encode<'s>(
+        &self,
+        input: impl Into<EncodeInput<'s>>,
+        special: bool,
+    ) -> std::result::Result<Encoding, InputError> {
         guarded(|| self.0.encode(input, special))
     }
 
     /// [`tokenizers::Tokenizer::encode_fast`].
     ///
     /// # Errors
-    /// If the library fails or panics.
-    pub fn encode_fast<'s>(&self, input: impl Into<EncodeInput<'s>>, special: bool) -> Result<Encoding> {
+    /// An [`InputError`] if the library fails or panics.
+    pub fn encode_fast<'s>(
+        &self,
+        input: impl Into<EncodeInput<'s>>,
+        special: bool,
+    ) -> std::result::Result<Encoding, InputError> {
         guarded(|| self.0.encode_fast(input, special))
     }
 
     /// [`tokenizers::Tokenizer::encode_batch`], with the padding that the tokenizer asks for.
     ///
     /// # Errors
-    /// If the library fails or panics.
-    pub fn encode_batch(&self, inputs: Vec<&str>, special: bool) -> Result<Vec<Encoding>> {
-        let mut encodings =
-            inputs.into_par_iter().map(|input| self.encode(input, special)).collect::<Result<Vec<_>>>()?;
+    /// An [`InputError`] if the library fails or panics.
+    pub fn encode_batch(
+        &self,
+        inputs: Vec<&str>,
+        special: bool,
+    ) -> std::result::Result<Vec<Encoding>, InputError> {
+        let mut encodings = inputs
+            .into_par_iter()
+            .map(|input| self.encode(input, special))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
         if let Some(padding) = self.0.get_padding() {
-            tokenizers::pad_encodings(&mut encodings, padding)?;
+            guarded(|| tokenizers::pad_encodings(&mut encodings, padding))?;
         }
         Ok(encodings)
     }
@@ -96,8 +109,8 @@ impl Tokenizer {
     /// [`tokenizers::Tokenizer::decode`].
     ///
     /// # Errors
-    /// If the library fails or panics.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+    /// An [`InputError`] if the library fails or panics.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> std::result::Result<String, InputError> {
         guarded(|| self.0.decode(ids, skip_special))
     }
 }
