@@ -19,6 +19,7 @@ mod floor;
 mod grading;
 mod guide;
 mod inspect;
+mod items;
 mod library;
 mod making;
 mod mitigation;
