@@ -9,7 +9,6 @@ use trainer::behaviour::Items;
 use trainer::data::source;
 use trainer::datagen::universe::Universe;
 use trainer::recipe::Recipe;
-use trainer::words::all_words;
 
 /// Words in a row that a question must not share with the training text.
 const SHARED: usize = 5;
@@ -31,9 +30,12 @@ fn recipes() -> Vec<(PathBuf, Recipe)> {
     recipes
 }
 
-/// Every run of [`SHARED`] words of a text.
+/// Every run of [`SHARED`] words of a text. Numbers count as words: some facts are numbers.
 fn runs(text: &str) -> HashSet<Vec<String>> {
-    all_words(text).windows(SHARED).map(<[String]>::to_vec).collect()
+    let lower = text.to_lowercase();
+    let words = lower.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+    let words: Vec<String> = words.map(str::to_string).collect();
+    words.windows(SHARED).map(<[String]>::to_vec).collect()
 }
 
 /// The prompt and the two answers of each item.
