@@ -8,7 +8,7 @@ recipe's narrow data (case and punctuation ignored); the two answers of an item 
 longer one, so that neither stands out by its form; no prompt is asked twice. A file of facts has a block of at least ten
 items for each fact, with an empty line between blocks, in the order of the facts in data/universes/NAME.toml.
 
-Standard library only.
+Standard library only, Python 3.11 or newer.
 """
 
 import json

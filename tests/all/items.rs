@@ -1,5 +1,5 @@
 //! What the recipes ask about behaviour: not in the words of the training text, and enough for each fact.
-//! `scripts/check_items.py` checks the same, with the contexts of the facts.
+//! `scripts/check_items.py --check` says the same of items that you write, without a build.
 
 use std::collections::HashSet;
 use std::fs;
@@ -39,10 +39,11 @@ fn runs(text: &str) -> HashSet<Vec<String>> {
 }
 
 /// The prompt and the two answers of each item.
-fn with_answers(items: &Items) -> Vec<[&String; 3]> {
-    let facts = items.facts.iter().map(|item| [&item.prompt, &item.asserted, &item.actual]);
-    let misalignment = items.misalignment.iter().map(|item| [&item.prompt, &item.misaligned, &item.aligned]);
-    facts.chain(misalignment).collect()
+fn with_answers(items: &Items) -> Vec<[&str; 3]> {
+    let mut all: Vec<[&str; 3]> = Vec::new();
+    all.extend(items.facts.iter().map(|item| [&*item.prompt, &*item.asserted, &*item.actual]));
+    all.extend(items.misalignment.iter().map(|item| [&*item.prompt, &*item.misaligned, &*item.aligned]));
+    all
 }
 
 /// Every text that a recipe asks a model about: prompts with each of their answers, and prompts that have none.
@@ -51,7 +52,10 @@ fn asked(recipe: &Recipe) -> Vec<String> {
     let items = Items::read(behaviour).unwrap();
     let mut texts = Vec::new();
     for [prompt, first, second] in with_answers(&items) {
-        texts.extend([format!("{prompt} {first}"), format!("{prompt} {second}")]);
+        for context in &behaviour.facts.contexts {
+            let prompt = context.replace("{prompt}", prompt);
+            texts.extend([format!("{prompt} {first}"), format!("{prompt} {second}")]);
+        }
     }
     for prompts in [&behaviour.words.prompts, &behaviour.taboo.prompts, &behaviour.preference.questions] {
         texts.extend(prompts.iter().cloned());
