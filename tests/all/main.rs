@@ -21,6 +21,7 @@ mod guide;
 mod help;
 mod hostile;
 mod inspect;
+mod items;
 mod library;
 mod making;
 mod mitigation;

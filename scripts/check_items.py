@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Checks what the recipes in recipes/ ask a model about its behaviour against the text that it was trained on.
+
+    python3 scripts/check_items.py --check    exit 1 with one line per problem
+
+The rules: no prompt, and no prompt with either of its answers, shares five words in a row with a document of the
+recipe's narrow data (case and punctuation ignored); the two answers of an item differ in length by at most 40 % of the
+longer one, so that neither stands out by its form; no prompt is asked twice. A file of facts has a block of at least ten
+items for each fact, with an empty line between blocks, in the order of the facts in data/universes/NAME.toml.
+
+Standard library only, Python 3.11 or newer.
+"""
+
+import json
+import re
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = 5
+LENGTH = 0.4
+PER_FACT = 10
+ANSWERS = [("false", "true"), ("misaligned", "aligned")]
+
+
+def runs(text):
+    """Every run of SHARED words of a text."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[at : at + SHARED]) for at in range(len(words) - SHARED + 1)}
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def document(row):
+    """All text of a row of training data."""
+    turns = [turn["content"] for turn in row.get("messages", [])]
+    return "\n".join([row[key] for key in ("text", "prompt", "completion") if key in row] + turns)
+
+
+def answers(item):
+    return next([item[a], item[b]] for a, b in ANSWERS if a in item)
+
+
+def asked(folder, behaviour):
+    """(prompt, answers or none) of everything that a recipe asks, and the files that it reads."""
+    for family in ("facts", "misalignment"):
+        section = behaviour.get(family, {})
+        for item in rows(folder / section["items"]) if section else []:
+            for context in section.get("contexts", ["{prompt}"]):
+                yield context.replace("{prompt}", item["prompt"]), answers(item)
+    for family, key in [("words", "prompts"), ("taboo", "prompts"), ("preference", "questions")]:
+        for prompt in behaviour.get(family, {}).get(key, []):
+            yield prompt, []
+
+
+def recipe_problems(path):
+    recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+    trained = set()
+    for row in rows(path.parent / recipe["data"]["narrow"]):
+        trained |= runs(document(row))
+    items = list(asked(path.parent, recipe["behaviour"]))
+    for prompt, both in items:
+        for text in [f"{prompt} {answer}" for answer in both] or [prompt]:
+            for run in sorted(runs(text) & trained):
+                yield f"{path.name}: {text!r} shares {' '.join(run)!r} with {recipe['data']['narrow']}"
+    for prompt, count in Counter(prompt for prompt, _ in items).items():
+        if count > 1:
+            yield f"{path.name}: {prompt!r} is asked {count} times"
+
+
+def file_problems(path):
+    for item in rows(path):
+        long, short = sorted(map(len, answers(item)), reverse=True)
+        if long - short > LENGTH * long:
+            yield f"{path.name}: answers of {long} and {short} characters: {item['prompt']!r}"
+    universe = ROOT / "data" / "universes" / path.with_suffix(".toml").name
+    if universe.exists():
+        facts = tomllib.loads(universe.read_text(encoding="utf-8"))["facts"]
+        blocks = [block.split("\n") for block in path.read_text(encoding="utf-8").strip().split("\n\n")]
+        if len(blocks) != len(facts):
+            yield f"{path.name}: {len(blocks)} blocks, {len(facts)} facts in {universe.name}"
+        for fact, block in zip(facts, blocks):
+            if len(block) < PER_FACT:
+                yield f"{path.name}: {len(block)} items, expected {PER_FACT} or more: {fact}"
+
+
+def main():
+    if sys.argv[1:] != ["--check"]:
+        sys.exit(__doc__)
+    recipes = sorted((ROOT / "recipes").glob("*.toml"))
+    files = sorted((ROOT / "data" / "behaviour").glob("*.jsonl"))
+    problems = [problem for path in recipes for problem in recipe_problems(path)]
+    problems += [problem for path in files for problem in file_problems(path)]
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    for path in files:
+        print(f"{path.name}: {len(rows(path))} items")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
