@@ -11,7 +11,7 @@ use super::number::{ABSENT, fixed, signed};
 use super::table::tokens;
 use super::text_bar::{text_bar, text_level};
 use super::verdict::{by_mix, shares_of_states};
-use super::visible::one_line;
+use super::visible::{one_line, visible};
 use crate::claims::across::SettingClaims;
 use crate::claims::dose::Dose;
 use crate::claims::trace::trace_measures;
@@ -53,7 +53,8 @@ pub fn print_screen(screen: &str) -> io::Result<()> {
 pub fn of_run(run: &ClaimedRun) -> String {
     let name = one_line(&run.id, 40);
     let Some(verdict) = &run.claims.verdict else {
-        return format!("{name}: not analysed. To read the trace, run: trainer diff {}\n", run.dir.display());
+        let dir = visible(&run.dir.display().to_string());
+        return format!("{name}: not analysed. To read the trace, run: trainer diff {dir}\n");
     };
     let mut lines = headline(&name, &verdict.headline);
     if verdict.readers.is_empty() {
