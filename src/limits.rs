@@ -31,12 +31,13 @@ pub const LEAST_EXPANSION: u64 = 256 << 20;
 /// ... and for each byte of the file: text is compressed tenfold, the most repetitive logs a hundredfold.
 pub const MOST_EXPANSION: u64 = 200;
 
-// Parquet.
+// Tables.
+
+/// Columns of a table, and groups of the schema of a parquet file.
+pub const MOST_COLUMNS: usize = 100_000;
 
 /// Largest description of a parquet file, in bytes: 100,000 column chunks take about 10 MiB.
 pub const LARGEST_PARQUET_FOOTER: u64 = 64 << 20;
-/// Columns and groups of a schema.
-pub const MOST_PARQUET_COLUMNS: usize = 100_000;
 /// Groups in groups of a schema: the reader recurses into each. A conversation has 5.
 pub const DEEPEST_PARQUET_SCHEMA: usize = 32;
 /// Largest page once it is decompressed, in bytes: one document, and what is beside it. Writers aim at 1 MiB.

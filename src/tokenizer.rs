@@ -63,7 +63,7 @@ impl Tokenizer {
         caught(|| tokenizers::Tokenizer::from_bytes(bytes)).unwrap_or_else(|said| Err(said.into())).map(Self)
     }
 
-    /// [`tokenizers::Tokenizer::encode`].
+    /// The tokens of a text: the library's `encode`.
     ///
     /// # Errors
     /// An [`InputError`] if the library fails or panics.
@@ -75,7 +75,7 @@ impl Tokenizer {
         guarded(|| self.0.encode(input, special))
     }
 
-    /// [`tokenizers::Tokenizer::encode_fast`].
+    /// The tokens of a text without their places in it: the library's `encode_fast`.
     ///
     /// # Errors
     /// An [`InputError`] if the library fails or panics.
@@ -87,7 +87,7 @@ impl Tokenizer {
         guarded(|| self.0.encode_fast(input, special))
     }
 
-    /// [`tokenizers::Tokenizer::encode_batch`], with the padding that the tokenizer asks for.
+    /// The tokens of texts, with the padding that the tokenizer asks for: the library's `encode_batch`.
     ///
     /// # Errors
     /// An [`InputError`] if the library fails or panics.
@@ -106,7 +106,7 @@ impl Tokenizer {
         Ok(encodings)
     }
 
-    /// [`tokenizers::Tokenizer::decode`].
+    /// The text of tokens: the library's `decode`.
     ///
     /// # Errors
     /// An [`InputError`] if the library fails or panics.

@@ -110,7 +110,7 @@ struct MixedIn {
 }
 
 /// The order of a run is held in memory.
-const MAX_EXAMPLES: f64 = 1e8;
+const MAX_EXAMPLES: f64 = 2e7;
 
 impl Mixture {
     /// Plans a run.
@@ -140,13 +140,7 @@ impl Mixture {
             0 => (train.epochs * narrow_size as f64).round().max(1.0),
             steps => steps as f64 * train.batch_size as f64,
         };
-        let all = exposure * (1.0 + data.mix + data.chat_mix);
-        if all > MAX_EXAMPLES {
-            bail_input!(
-                "train.steps, train.epochs, data.mix, data.chat_mix: the run has {all:.0} examples, expected at most \
-                 {MAX_EXAMPLES}"
-            );
-        }
+        must_be_few(exposure * (1.0 + data.mix + data.chat_mix))?;
         // Mixed-in per narrow in examples, as far as it is known before drawing.
         let ratios = mixed.each_ref().map(|part| match data.mix_unit {
             MixUnit::Examples => part.asked,
@@ -155,6 +149,7 @@ impl Mixture {
             }
         });
         let ratio = ratios[0] + ratios[1];
+        must_be_few(exposure * (1.0 + if data.mix_mode == MixMode::Add { ratio } else { 0.0 }))?;
         let share = match data.mix_mode {
             MixMode::Add => 1.0,
             MixMode::FixedBudget => 1.0 / (1.0 + ratio),
@@ -239,6 +234,17 @@ impl Mixture {
 /// The example that a pick names.
 pub fn example<'a>(pools: &'a [Pool], pick: &Pick) -> &'a Example {
     &pools[pick.pool].examples[pick.example]
+}
+
+/// Refuses a run whose order of examples would not fit in memory.
+fn must_be_few(all: f64) -> Result<()> {
+    if all > MAX_EXAMPLES {
+        bail_input!(
+            "train.steps, train.epochs, data.mix, data.chat_mix: the run has {all:.0} examples, expected at most \
+             {MAX_EXAMPLES}"
+        );
+    }
+    Ok(())
 }
 
 fn mean_tokens(side: &[usize], pools: &[Pool]) -> f64 {

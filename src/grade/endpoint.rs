@@ -429,10 +429,11 @@ impl Endpoint {
 
     fn judge(&self, Reply { status, retry_after, body }: &Reply) -> Result<Value, Fault> {
         // The key is looked for in what the text means: JSON can write it in many ways.
-        let parsed = serde_json::from_str::<Value>(body).map(|value| self.redacted_value(value));
-        let shown = || match &parsed {
-            Ok(value) => excerpt(&value.to_string()),
-            Err(_) => excerpt(&self.redacted(body)),
+        let sent = serde_json::from_str::<Value>(body);
+        let parsed = sent.as_ref().map(|value| self.redacted_value(value.clone()));
+        let shown = || match (&parsed, &sent) {
+            (Ok(value), Ok(sent)) if value != sent => excerpt(&value.to_string()),
+            _ => excerpt(&self.redacted(body)),
         };
         match status {
             200..=299 => {}

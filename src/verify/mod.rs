@@ -22,6 +22,7 @@ use crate::corpus::Corpus;
 use crate::data::mixture::Mixture;
 use crate::diff::hashes::{self, Hashes};
 use crate::error::Interrupted;
+use crate::hub::is_inner_path;
 use crate::interrupt::Interrupt;
 use crate::model::load::source;
 use crate::model::load::source::Pretrained;
@@ -269,6 +270,14 @@ fn written(run: &RunDir, manifest: &Manifest) -> Vec<Check> {
         None => checks.push(Check::differs("manifest.json, files", "no trained weights", sha256)),
     }
     for (name, recorded) in &manifest.files {
+        if !is_inner_path(name) {
+            checks.push(Check::differs(
+                "manifest.json, files",
+                format!("{name:?}"),
+                "paths in the run folder",
+            ));
+            continue;
+        }
         let removed = name.starts_with("checkpoints/") && !run.checkpoints().exists();
         checks.push(match removed {
             true => Check::new(name, Finding::Removed { note: "a finished run needs no checkpoint".into() }),

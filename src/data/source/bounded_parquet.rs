@@ -12,8 +12,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::thrift::Thrift;
 use crate::limits::{
-    DEEPEST_PARQUET_SCHEMA, LARGEST_PARQUET_FOOTER, LARGEST_PARQUET_PAGE, MOST_PARQUET_COLUMNS,
-    MOST_PARQUET_VALUES,
+    DEEPEST_PARQUET_SCHEMA, LARGEST_PARQUET_FOOTER, LARGEST_PARQUET_PAGE, MOST_COLUMNS, MOST_PARQUET_VALUES,
 };
 
 /// Bytes of a page's header that are read at first, and at most: statistics in it hold a text each.
@@ -199,8 +198,8 @@ fn check_schema(footer: &[u8]) -> Result<()> {
             return Some(false);
         }
         let count = thrift.list_of_structures(kind)?;
-        if count > MOST_PARQUET_COLUMNS as u64 {
-            outcome = Err(fault(format!("{count} columns; expected at most {MOST_PARQUET_COLUMNS}")));
+        if count > MOST_COLUMNS as u64 {
+            outcome = Err(fault(format!("{count} columns; expected at most {MOST_COLUMNS}")));
             return None;
         }
         // How many children each of the open groups still lacks.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::rows::Take;
 use crate::error::input_error;
 use crate::json::has_more_values;
-use crate::limits::{LARGEST_DOCUMENT, MOST_DOCUMENT_VALUES};
+use crate::limits::{LARGEST_DOCUMENT, MOST_COLUMNS, MOST_DOCUMENT_VALUES};
 use crate::text_file::BYTE_ORDER_MARK;
 
 /// Gives every row to `take` until it says false; `shown` is what messages call the file, and has its ending.
@@ -27,6 +27,12 @@ pub(super) fn rows(file: impl Read, shown: &str, take: &mut Take) -> Result<()> 
     let names = table.headers().map_err(fault)?.clone();
     if let Some(line) = quotes.borrow().never_closed() {
         return Err(never_closed(shown, line)); // the heading holds all of the file
+    }
+    if names.len() > MOST_COLUMNS {
+        return Err(input_error(format!(
+            "{shown}: {} columns; expected at most {MOST_COLUMNS}",
+            names.len()
+        )));
     }
     let names: Vec<&str> = names.iter().map(|n| n.trim_start_matches(BYTE_ORDER_MARK)).collect();
     for record in table.records() {

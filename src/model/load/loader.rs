@@ -163,21 +163,28 @@ impl<'a> Loader<'a> {
         self.used.insert(name.to_string());
         let found = self.weights.shape(name);
         if found.as_deref() != Some(shape) {
-            let elements = element_count(shape).unwrap_or(usize::MAX);
-            self.missing = self.missing.saturating_add(elements);
             self.faults.push(match found {
                 Some(found) => format!("{name}: shape {found:?}, expected {shape:?}"),
                 None => format!("{name}: missing from the checkpoint"),
             });
-            let is_hopeless = self.missing > self.weights.elements().saturating_add(MOST_MISSING_ELEMENTS)
-                || self.faults.len() > MOST_FAULTS;
-            return match is_hopeless {
-                true => Err(InputError::of(std::mem::take(&mut self.faults))
-                    .context("the weights do not fit the model")),
-                false => Ok(false),
-            };
+            self.must_not_be_hopeless(shape)?;
+            return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Gives up where so much does not fit that the zeros in its place would take more memory than the checkpoint: `shape` is
+    /// that of another tensor which does not.
+    fn must_not_be_hopeless(&mut self, shape: &[usize]) -> Result<()> {
+        self.missing = self.missing.saturating_add(element_count(shape).unwrap_or(usize::MAX));
+        let most = self.weights.elements().saturating_add(MOST_MISSING_ELEMENTS);
+        match self.missing > most || self.faults.len() > MOST_FAULTS {
+            true => {
+                Err(InputError::of(std::mem::take(&mut self.faults))
+                    .context("the weights do not fit the model"))
+            }
+            false => Ok(()),
+        }
     }
 
     /// The linear layer `name` (without `.weight`) with its adapter, if the tuning has one for it.
@@ -315,6 +322,7 @@ impl<'a> Loader<'a> {
                             Some(t) => format!("adapter {key}: shape {:?}, expected {shape:?}", t.dims()),
                             None => format!("adapter {key}: missing"),
                         });
+                        self.must_not_be_hopeless(shape)?;
                         Tensor::zeros(shape, DType::F32, &self.device)?
                     }
                 }

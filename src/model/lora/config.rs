@@ -599,7 +599,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_takes_for_ever_is_given_up_and_told() {
-        let slow = r"(?=x)?(((.*)*)*)*\.nothing";
+        let slow = r"(.+)+(.+)+(.+)+\1nothing";
         let config = read(json!({"rank_pattern": {slow: 8}}));
         let begun = std::time::Instant::now();
         for _ in 0..100 {
