@@ -85,9 +85,10 @@ mod tests {
     use super::*;
 
     fn doses(null: Option<f64>, values: &[(f64, f64)]) -> Vec<Dose> {
-        let dose = |(mix, value): &(f64, f64)| Dose {
-            null,
-            ..Dose::new(*mix, vec![*value], vec!["run".into()], vec![None])
+        let dose = |(mix, value): &(f64, f64)| {
+            let mut dose = Dose::new(*mix, vec![*value], vec!["run".into()], vec![None]);
+            dose.null = null;
+            dose
         };
         values.iter().map(dose).collect()
     }

@@ -50,9 +50,11 @@ pub fn key(base_url: &str, request: &Value, sample: u32) -> String {
     format!("{:x}", Sha256::digest(all.to_string()))
 }
 
+/// How a line that [`Exchanges::append`] writes begins.
+const BEFORE: &[u8] = b"{\"key\":\"";
+
 /// Whether bytes are the beginning of a line that [`Exchanges::append`] writes, up to wherever it was torn.
 fn begins_an_exchange(torn: &[u8]) -> bool {
-    const BEFORE: &[u8] = b"{\"key\":\"";
     const AFTER: &[u8] = b"\",\"time\":";
     let (start, rest) = torn.split_at(torn.len().min(BEFORE.len()));
     let hash = rest.iter().take_while(|b| b.is_ascii_hexdigit()).count().min(64);
@@ -93,7 +95,9 @@ impl Exchanges {
                 Err(e) => bail_input!("{shown}:{}: {e}; expected an exchange", i + 1),
             }
         }
-        if !begins_an_exchange(&torn) {
+        // Behind lines that are ours the beginning of a line suffices.
+        let is_ours = begins_an_exchange(&torn) || (!bytes.is_empty() && torn.starts_with(BEFORE));
+        if !is_ours {
             let line = bytes.iter().filter(|b| **b == b'\n').count() + 1;
             bail_input!(
                 "{shown}:{line}: has no line break at its end and is no exchange; the file is left as it is"

@@ -153,7 +153,10 @@ fn variant_name(method: Method, data: &DataSection) -> String {
 
 /// What may stand in a file name and on the toolkit's command line.
 fn file_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let name: String = name.chars().map(plain).collect();
+    // Neither hidden nor a way out.
+    if name.starts_with('.') { format!("_{name}") } else { name }
 }
 
 /// The narrow data as JSON lines, and whether they are chats.

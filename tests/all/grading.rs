@@ -573,7 +573,7 @@ fn a_grading_that_is_killed_between_requests_goes_on_without_loss() {
     child.wait().unwrap();
     assert!(!lab.path("run/diff/graded.json").exists());
     // As if it had died while it wrote.
-    let torn = fs::read_to_string(&exchanges).unwrap() + "{\"key\":\"0123";
+    let torn = fs::read_to_string(&exchanges).unwrap() + "{\"key\":\"0123\",\"ti";
     fs::write(&exchanges, torn).unwrap();
     silent.store(false, std::sync::atomic::Ordering::SeqCst);
     let before = server.count();

@@ -188,7 +188,10 @@ fn ctrl_c_stops_a_download() {
     let lab = Lab::new();
     fs::create_dir(lab.path("bin")).unwrap();
     // A Python whose pip never ends.
-    lab.write("bin/python3", "#!/bin/sh\n[ \"$1\" = -c ] && exit 0\n: > begun\nexec /bin/sleep 60\n");
+    let begun = lab.path("begun");
+    let script =
+        format!("#!/bin/sh\n[ \"$2\" = -c ] && exit 0\n: > '{}'\nexec /bin/sleep 60\n", begun.display());
+    lab.write("bin/python3", script);
     fs::set_permissions(lab.path("bin/python3"), fs::Permissions::from_mode(0o755)).unwrap();
     let mut child = lab
         .command(&fit_with(&["model.base=gemma-3-270m"]))

@@ -365,7 +365,14 @@ pub(crate) fn tokenizer_files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// What a folder holds besides: further chat templates and the model's terms, by their paths in it.
 pub(crate) fn companions(dir: &Path) -> Vec<PathBuf> {
-    let is_file = |path: &PathBuf| dir.join(path).is_file();
+    // They are copied beside what is made of the model, so a link to a file of the user's is not one of them. In a cache of the
+    // hub the files of a snapshot are links to the blobs of the repository.
+    let repository = dir.parent().filter(|p| p.ends_with("snapshots")).and_then(Path::parent).unwrap_or(dir);
+    let repository = repository.canonicalize().unwrap_or_default();
+    let is_file = |path: &PathBuf| {
+        let found = dir.join(path).canonicalize();
+        found.is_ok_and(|found| found.is_file() && found.starts_with(&repository))
+    };
     let terms = entries(dir, Path::new("")).into_iter().filter(|path| {
         let name = path.to_string_lossy().to_uppercase();
         TERMS.iter().any(|start| name.starts_with(start))
@@ -434,6 +441,19 @@ mod tests {
         let mut old = json!({"rope_theta": 1e4, "rope_scaling": null});
         spell_out_rope(&mut old);
         assert_eq!(old["rope_theta"], 1e4);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_licence_that_links_to_another_file_is_not_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("model");
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(dir.path().join("secret"), "mine").unwrap();
+        std::fs::write(model.join("NOTICE"), "terms").unwrap();
+        std::os::unix::fs::symlink("NOTICE", model.join("LICENSE.txt")).unwrap();
+        std::os::unix::fs::symlink("../secret", model.join("LICENSE")).unwrap();
+        assert_eq!(companions(&model), [PathBuf::from("LICENSE.txt"), PathBuf::from("NOTICE")]);
     }
 
     #[test]
