@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::input_error;
 use crate::input_file;
-use crate::limits::{LARGEST_TEXT, MOST_JSON_VALUES};
+use crate::limits::{LARGEST_LINES, LARGEST_TEXT, MOST_JSON_VALUES, MOST_VALUES_OF_LINES};
 
 /// The text of a file; `None` if there is no such file.
 ///
@@ -16,7 +16,7 @@ use crate::limits::{LARGEST_TEXT, MOST_JSON_VALUES};
 /// An [`crate::error::InputError`] if it cannot be read or is not UTF-8.
 pub fn text(path: &Path) -> Result<Option<String>> {
     let shown = path.display();
-    let bytes = match input_file::read(path) {
+    let bytes = match input_file::read_at_most(path, LARGEST_LINES) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(input_error(format!("{shown}: {e}"))),
@@ -109,6 +109,9 @@ pub fn read_torn_lines<T: DeserializeOwned>(path: &Path) -> Result<Option<JsonLi
 
 fn parse_lines<T: DeserializeOwned>(path: &Path, may_be_torn: bool) -> Result<Option<JsonLines<T>>> {
     let Some(text) = text(path)? else { return Ok(None) };
+    if has_more_values(&text, MOST_VALUES_OF_LINES) {
+        return Err(input_error(format!("{}: more than {MOST_VALUES_OF_LINES} values", path.display())));
+    }
     let mut values = Vec::new();
     let count = text.lines().count();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -149,5 +152,17 @@ mod tests {
         assert_eq!(fault(b"1\n[\n2\n"), "F:2: invalid type: sequence, expected f64 (column 0)");
         assert_eq!(fault(b"1\n\xff"), "F:2: not UTF-8");
         assert_eq!(fault(b"[3"), "F:1: invalid type: sequence, expected f64 (column 0)");
+    }
+
+    #[test]
+    fn a_document_of_too_many_values_is_refused_before_it_is_read() {
+        assert!(!has_more_values("[1, 2, \"a,b,[c\\\",\", 3]", 6));
+        assert!(has_more_values("[1,2,3,4,5,6,7,8]", 7));
+        assert!(!has_more_values(&format!("{{\"a\": \"{}\"}}", ",[{:".repeat(100)), 20));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        std::fs::write(&path, format!("[{}0]", "0,".repeat(MOST_JSON_VALUES))).unwrap();
+        assert!(must_read(&path).unwrap_err().to_string().contains("values in one document"));
+        assert!(read::<serde_json::Value>(&path).unwrap_err().to_string().contains("values in one document"));
     }
 }

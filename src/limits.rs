@@ -20,6 +20,12 @@ pub const LEAST_PROGRESS: u64 = 64 << 10;
 pub const LARGEST_FILE: u64 = 1 << 30;
 /// Largest JSON, TOML or template that is read as one document, in bytes.
 pub const LARGEST_TEXT: u64 = 64 << 20;
+/// Largest recipe, in bytes: those that are written by hand have some kB, and a table takes a hundred times its text in memory.
+pub const LARGEST_RECIPE: usize = 4 << 20;
+/// Largest file of JSON lines in a run folder, in bytes: a million steps.
+pub const LARGEST_LINES: u64 = 256 << 20;
+/// Values in such a file: a million steps of 16.
+pub const MOST_VALUES_OF_LINES: usize = 16 << 20;
 /// Values in one JSON document: each takes some 70 bytes in memory, however few it has in the file.
 pub const MOST_JSON_VALUES: usize = 4 << 20;
 /// Bytes that a document of a data set may have: more is a file that is broken, or no text.
@@ -102,7 +108,7 @@ pub const TEMPLATE_STACK: usize = 64 << 20;
 /// Bytes that one rendering may make, intermediate values included.
 pub const LARGEST_TEMPLATE_OUTPUT: usize = 512 << 20;
 /// Bytes and steps that one rendering may go through: some seconds.
-pub const MOST_TEMPLATE_WORK: u64 = 4 << 30;
+pub const MOST_TEMPLATE_WORK: u64 = 2 << 30;
 /// Values of one rendering that hold values that hold others. They may all lie within each other, and the stack has to suffice
 /// for taking them apart.
 pub const MOST_NESTED_VALUES: usize = 50_000;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::input_file;
+use crate::limits::LARGEST_TEXT;
 
 /// What some editors put in front of UTF-8 text.
 pub const BYTE_ORDER_MARK: &str = "\u{feff}";
@@ -19,6 +20,8 @@ pub fn is_leftover(name: &str) -> bool {
 /// # Errors
 /// If it cannot be read or is no UTF-8.
 pub fn read_text(path: &Path) -> std::io::Result<String> {
-    let text = input_file::read_to_string(path)?;
+    let text = String::from_utf8(input_file::read_at_most(path, LARGEST_TEXT)?).map_err(|_| {
+        std::io::Error::new(std::io::ErrorKind::InvalidData, "stream did not contain valid UTF-8")
+    })?;
     Ok(text.strip_prefix(BYTE_ORDER_MARK).map(str::to_string).unwrap_or(text))
 }

@@ -8,6 +8,7 @@ use strsim::levenshtein;
 use toml::{Table, Value};
 
 use crate::error::{InputError, input_error};
+use crate::limits::LARGEST_RECIPE;
 use crate::text_file::read_text;
 
 /// The table of a TOML file.
@@ -17,6 +18,9 @@ use crate::text_file::read_text;
 pub fn read(path: &Path) -> Result<Table> {
     let shown = path.display();
     let text = read_text(path).map_err(|e| input_error(format!("{shown}: {e}")))?;
+    if text.len() > LARGEST_RECIPE {
+        return Err(input_error(format!("{shown}: {} bytes; expected at most {LARGEST_RECIPE}", text.len())));
+    }
     text.parse().map_err(|e: toml::de::Error| input_error(format!("{shown}: {}", e.to_string().trim_end())))
 }
 

@@ -15,6 +15,7 @@ use crate::diff::record::Readability;
 use crate::diff::store;
 use crate::error::{InputError, input_error, or_collect};
 use crate::grade::record::Graded;
+use crate::limits::LARGEST_RECIPE;
 use crate::recipe::{ClaimsSection, Recipe};
 use crate::run::RunDir;
 use crate::run::metrics::{self, MetricsLine};
@@ -109,6 +110,14 @@ impl RunRecord {
 
         let recipe = or_collect(json::text(&run.recipe()), &mut faults)?.flatten();
         let recipe_table = recipe.as_deref().and_then(|text| {
+            if text.len() > LARGEST_RECIPE {
+                faults.push(format!(
+                    "{}: {} bytes; expected at most {LARGEST_RECIPE}",
+                    run.recipe().display(),
+                    text.len()
+                ));
+                return None;
+            }
             let fault = |e: toml::de::Error| {
                 faults.push(format!("{}: {}", run.recipe().display(), e.to_string().trim_end()))
             };
