@@ -160,9 +160,10 @@ fn dispatch(command: Command) -> Result<()> {
     }
 }
 
-/// Prints what was found of some runs: a screen, or all numbers with `--verbose`.
+/// Prints what was found of some runs: a screen, or all numbers with `--verbose` and of runs that were trained but not read.
 fn print_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> Result<()> {
-    if !progress::is_verbose() {
+    let is_read = runs.iter().any(|run| run.claims.verdict.is_some());
+    if is_read && !progress::is_verbose() {
         return Ok(print_screen(&screen::of_runs(runs, across))?);
     }
     print_table(runs, &mut stdout())?;

@@ -243,7 +243,7 @@ fn two_models_are_compared_without_a_recipe_and_without_narrow_text() {
     ];
     let without = with_sets(&[&pair[..], &["without"]].concat(), &small);
     let ran = lab.succeed(&without);
-    assert!(ran.stdout.contains("No narrow text was given"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("Without data.narrow, no measure knows"), "{}", ran.stdout);
     let found = read_json(&lab.path("without/readability.json"));
     assert_eq!(found["delta_norm"].as_array().unwrap().len(), 5);
     for lens in ["logit_lens", "patchscope"] {
