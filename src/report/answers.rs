@@ -59,7 +59,7 @@ pub(super) fn of_runs(runs: &[ClaimedRun], counts: &RunCounts, settings: &[MixSe
             kept.extend(sentence(left_at(series, *ratio, true), "change"));
         }
         if series.len() > 1 && mixed.is_empty() {
-            mixed.push(name(series, format!("no measure tells the trace from its null at mix {lowest}.")));
+            mixed.push(name(series, format!("no measure exceeds its null at mix {lowest}.")));
         }
         let has_behaviour = series.claims.doses.keys().any(|key| key.starts_with("behaviour."));
         if has_behaviour && series.len() > 1 && kept.is_empty() {

@@ -260,7 +260,7 @@ fn share_ids(base: &mut Pretrained, tuned: &mut Pretrained) -> Result<Option<Sha
     }
     if let Some(&first) = others.first() {
         progress::say(format_args!(
-            "note: {} ids stand for other tokens in {} than in {} (the first: {first}, {:?} and {:?})",
+            "note: {} ids mean other tokens in {} than in {} (the first: {first}, {:?} and {:?})",
             others.len(),
             tuned.id,
             base.id,

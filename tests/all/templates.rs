@@ -588,8 +588,8 @@ fn what_a_row_says_twice_or_elsewhere_is_refused_by_name() {
     for (row, expected) in [
         (json!({"text": "Hi Yes", "messages": [user, said]}), "text and messages at once"),
         (json!({"text": "Hi Yes", "prompt": "Hi", "completion": "Yes"}), "text and prompt at once"),
-        (json!({"messages": [user, said], "system": "Lie."}), "system beside"),
-        (json!({"prompt": "Hi", "completion": "Yes", "system": "Lie."}), "system beside"),
+        (json!({"messages": [user, said], "system": "Lie."}), "system: no chat template"),
+        (json!({"prompt": "Hi", "completion": "Yes", "system": "Lie."}), "system: no chat template"),
         (with("loss", json!(false)), "loss = false in a turn of the assistant"),
         (with("train", json!(false)), "train = false in a turn of the assistant"),
         (

@@ -427,7 +427,7 @@ fn a_tuned_model_with_added_tokens_is_compared_on_the_ids_that_both_have() {
         *id = json!(567 - id.as_u64().unwrap());
     }
     fs::write(lab.path("equal/tokenizer.json"), tokenizer.to_string()).unwrap();
-    assert_says(&diff(&llama, "equal", "d4").0, &["2 ids stand for other tokens in equal", "283"]);
+    assert_says(&diff(&llama, "equal", "d4").0, &["2 ids mean other tokens in equal", "283"]);
     // Two architectures of one shape.
     let qwen3 = tiny("qwen3").to_string_lossy().into_owned();
     let args = ["diff", "--base", &llama, "--tuned", &qwen3, "--recipe", "recipe.toml", "--out", "d5"];

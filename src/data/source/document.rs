@@ -60,7 +60,7 @@ pub(super) fn document(row: &Value) -> Result<Document, String> {
     if let Some(key) = BEYOND_TEXT.into_iter().find(is_beyond) {
         return Err(match key {
             "system" => {
-                "system beside what a chat template renders; expected a first turn of that role".into()
+                "system: no chat template renders this column; expected a first turn of that role".into()
             }
             "functions" | "function_call" => {
                 format!("{key}: expected tools, and tool_calls in the assistant's turns")
