@@ -1,11 +1,12 @@
 //! What long work says on stderr: a bar, a line; nothing with `-q`, more with `-v`.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI8, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 
 use crate::visible::printed;
 
@@ -56,8 +57,19 @@ pub fn bar(what: &str, length: u64) -> ProgressBar {
     }
     let is_terminal = std::io::stderr().is_terminal();
     let drawn = if is_terminal { "{bar:24} " } else { "" };
-    let template = format!("{what} {drawn}{{pos}}/{{len}}, {{eta}} left {{msg}}");
+    let template = format!("{what} {drawn}{{pos}}/{{len}}{{left}} {{msg}}");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    // By the mean of all units so far: the estimate of the library forgets within seconds, and a step may take longer.
+    let first = OnceLock::new();
+    let style = style.with_key("left", move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let (done, length) = (state.pos(), state.len().unwrap_or_default());
+        let new = done.saturating_sub(*first.get_or_init(|| done));
+        if new > 0 && length > done {
+            let seconds = state.elapsed().as_secs_f64() * (length - done) as f64 / new as f64;
+            let left = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+            let _ = write!(out, ", {:#} left", HumanDuration(left));
+        }
+    });
     let target = match is_terminal {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::term_like_with_hz(Box::new(LogFile::default()), 1),

@@ -218,6 +218,7 @@ impl Training {
             metrics.write(&line)?;
             let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
             let chat = line.loss_chat.map_or(String::new(), |loss| format!(" chat {loss:.3}"));
+            bar.inc(1);
             bar.set_message(format!(
                 "loss {} narrow {} pretraining {}{chat} {:.0} tokens/s",
                 shown(line.loss),
@@ -225,7 +226,6 @@ impl Training {
                 shown(line.loss_pretraining),
                 line.tokens_per_s.unwrap_or_default()
             ));
-            bar.inc(1);
             let stop = interrupt.requested() && state.step < steps && !state.stopped;
             if every(train.checkpoint_every) || state.step == steps || state.stopped || stop {
                 metrics.sync()?;
