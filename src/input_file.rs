@@ -57,13 +57,21 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     read_at_most(path, LARGEST_FILE)
 }
 
-/// The text of a regular file.
+/// The text of a regular file of at most `most` bytes.
 ///
 /// # Errors
 /// As [`read_at_most`]; if it is not UTF-8.
-pub fn read_to_string(path: &Path) -> Result<String> {
+pub fn read_text_at_most(path: &Path, most: u64) -> Result<String> {
     let not_text = || Error::new(ErrorKind::InvalidData, "stream did not contain valid UTF-8");
-    String::from_utf8(read(path)?).map_err(|_| not_text())
+    String::from_utf8(read_at_most(path, most)?).map_err(|_| not_text())
+}
+
+/// The text of a regular file.
+///
+/// # Errors
+/// As [`read_text_at_most`].
+pub fn read_to_string(path: &Path) -> Result<String> {
+    read_text_at_most(path, LARGEST_FILE)
 }
 
 #[cfg(test)]

@@ -20,8 +20,6 @@ pub fn is_leftover(name: &str) -> bool {
 /// # Errors
 /// If it cannot be read or is no UTF-8.
 pub fn read_text(path: &Path) -> std::io::Result<String> {
-    let text = String::from_utf8(input_file::read_at_most(path, LARGEST_TEXT)?).map_err(|_| {
-        std::io::Error::new(std::io::ErrorKind::InvalidData, "stream did not contain valid UTF-8")
-    })?;
+    let text = input_file::read_text_at_most(path, LARGEST_TEXT)?;
     Ok(text.strip_prefix(BYTE_ORDER_MARK).map(str::to_string).unwrap_or(text))
 }

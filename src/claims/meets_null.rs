@@ -38,18 +38,21 @@ pub struct ToldRuns {
 }
 
 impl ToldRuns {
-    fn is_told(&self) -> bool {
+    /// Of the runs of a ratio that say something by a measure.
+    pub(super) fn of(key: &str, (mix, runs): &Ratio) -> Self {
+        let told: Vec<bool> = runs.iter().filter_map(|run| run.claims.trace.get(key)?.is_told).collect();
+        Self { mix: *mix, told: told.iter().filter(|t| **t).count(), runs: told.len() }
+    }
+
+    /// Whether more than half are.
+    pub(super) fn is_told(&self) -> bool {
         2 * self.told > self.runs
     }
 }
 
 /// Where a measure meets its null; `None` with fewer than two ratios.
 pub fn meets_null(measure: &TraceMeasure, groups: &[Ratio]) -> Option<MeetsNull> {
-    let count = |(mix, runs): &Ratio| {
-        let told: Vec<bool> =
-            runs.iter().filter_map(|run| run.claims.trace.get(measure.key)?.is_told).collect();
-        ToldRuns { mix: *mix, told: told.iter().filter(|t| **t).count(), runs: told.len() }
-    };
+    let count = |group: &Ratio| ToldRuns::of(measure.key, group);
     let counts: Vec<ToldRuns> = groups.iter().map(count).filter(|c| c.runs > 0).collect();
     if counts.len() < 2 {
         return None;

@@ -4,7 +4,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::dose::{Dose, Ratio};
+use super::meets_null::ToldRuns;
 use super::trace::trace_measures;
+use crate::diff::statistics::Interval;
 
 /// One measure or behaviour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,37 +39,29 @@ pub fn remaining(doses: &IndexMap<String, Vec<Dose>>, groups: &[Ratio]) -> Vec<R
         let found = doses.get(m.key)?;
         let first = found.first()?;
         let nothing = first.null.unwrap_or(0.0);
-        let is_there = is_told(m.key, groups).unwrap_or_else(|| lies_above(first, nothing));
+        let is_there = is_told(m.key, groups).unwrap_or_else(|| of_most(first, |[low, _]| low > nothing));
         if is_there { of_doses(m.key, m.name, false, nothing, found) } else { None }
     });
     let behaviours = doses.iter().filter_map(|(key, found)| {
         let name = key.strip_prefix("behaviour.")?;
         let base = doses.get(&format!("behaviour_base.{name}"))?.first()?.mean();
         let first = found.first()?;
-        let is_there = lies_above(first, base) || lies_below(first, base);
+        let is_there = of_most(first, |[low, _]| low > base) || of_most(first, |[_, high]| high < base);
         if is_there { of_doses(key, name, true, base, found) } else { None }
     });
     traces.chain(behaviours).collect()
 }
 
-/// Whether more than half of the runs at the lowest ratio are told from the null; `None` where nothing says.
+/// Whether the runs at the lowest ratio are told from the null; `None` where nothing says.
 fn is_told(key: &str, groups: &[Ratio]) -> Option<bool> {
-    let (_, runs) = groups.first()?;
-    let told: Vec<bool> = runs.iter().filter_map(|run| run.claims.trace.get(key)?.is_told).collect();
-    let count = told.iter().filter(|told| **told).count();
-    (!told.is_empty()).then_some(2 * count > told.len())
+    let told = ToldRuns::of(key, groups.first()?);
+    (told.runs > 0).then(|| told.is_told())
 }
 
-/// Whether the intervals within more than half of the runs lie above a value; of runs without, the values themselves.
-fn lies_above(dose: &Dose, nothing: f64) -> bool {
-    let lows = dose.values.iter().zip(&dose.own).map(|(value, own)| own.map_or(*value, |[low, _]| low));
-    2 * lows.filter(|low| *low > nothing).count() > dose.values.len()
-}
-
-/// The same below.
-fn lies_below(dose: &Dose, nothing: f64) -> bool {
-    let highs = dose.values.iter().zip(&dose.own).map(|(value, own)| own.map_or(*value, |[_, high]| high));
-    2 * highs.filter(|high| *high < nothing).count() > dose.values.len()
+/// Whether it holds of the intervals within more than half of the runs; of a run without, of the value itself.
+fn of_most(dose: &Dose, holds: impl Fn(Interval) -> bool) -> bool {
+    let own = dose.values.iter().zip(&dose.own).map(|(value, own)| own.unwrap_or([*value; 2]));
+    2 * own.filter(|own| holds(*own)).count() > dose.values.len()
 }
 
 fn of_doses(key: &str, name: &str, is_behaviour: bool, nothing: f64, doses: &[Dose]) -> Option<Remaining> {

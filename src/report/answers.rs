@@ -5,7 +5,8 @@ use super::meets_null::mix;
 use super::number::{fixed, interval, signed};
 use super::remaining::left_at;
 use super::series::MixSeries;
-use super::verdict::{by_mix, shares_of_states};
+use super::verdict::{by_mix, loss, shares_of_states};
+use super::words::capitalized;
 use crate::claims::across::RunCounts;
 use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict};
 use crate::claims::{ClaimedRun, list};
@@ -26,7 +27,7 @@ pub(super) fn of_run(run: &ClaimedRun) -> Vec<Answer> {
     let Some(verdict) = &run.claims.verdict else {
         return vec![(READABLE, vec!["Not analysed: run trainer diff.".into()])];
     };
-    let mut answers = vec![(READABLE, vec![capital(&format!("{}.", verdict.headline))])];
+    let mut answers = vec![(READABLE, vec![capitalized(&format!("{}.", verdict.headline))])];
     let by_what = by_what(verdict);
     if !by_what.is_empty() {
         answers.push((BY_WHAT, by_what));
@@ -41,10 +42,10 @@ pub(super) fn of_run(run: &ClaimedRun) -> Vec<Answer> {
 /// The answers on several runs, of some settings.
 pub(super) fn of_runs(runs: &[ClaimedRun], counts: &RunCounts, settings: &[MixSeries]) -> Vec<Answer> {
     let name = |series: &MixSeries, text: String| match settings.len() {
-        1 => capital(&text),
+        1 => capitalized(&text),
         _ => format!("{}: {text}", series.label),
     };
-    let readable = vec![capital(&format!("{}.", shares_of_states(counts)))];
+    let readable = vec![capitalized(&format!("{}.", shares_of_states(counts)))];
     let (mut by_what, mut mixed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for series in settings.iter().take(SETTINGS) {
         by_what.extend(by_mix(series.claims, runs).into_iter().map(|text| name(series, text)));
@@ -105,14 +106,6 @@ fn behaviour(run: &ClaimedRun) -> Vec<String> {
         sentences
             .push(format!("Behaviour {} went from {base} to {tuned}, a change of {change}{ends}.", e.name));
     }
-    if let Some((base, tuned)) = learned.loss_base.zip(learned.loss_tuned) {
-        let (base, tuned) = (fixed(base, 3), fixed(tuned, 3));
-        sentences.push(format!("Held-out loss on narrow text went from {base} to {tuned} nats a token."));
-    }
+    sentences.extend(loss(learned));
     sentences
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| format!("{}{}", first.to_uppercase(), chars.as_str()))
 }

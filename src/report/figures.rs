@@ -8,6 +8,7 @@ use super::mix_scale::MixScale;
 use super::number::{fixed, ratio, signed};
 use super::series::MixSeries;
 use super::visible::one_line;
+use super::words::capitalized;
 use crate::claims::dose::Dose;
 use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, PROBE, SPECIFIC_SHARE, STEERING, trace_measures};
 use crate::diff::headline::TraceMeasure;
@@ -61,7 +62,7 @@ fn trace_doses(measure: &TraceMeasure, groups: &MixSeries) -> Option<Figure> {
     if !bands[0].edges.is_empty() {
         legend.push(Key::new(measure.ink, KeyKind::Band, "95 % where nothing is read"));
     }
-    let name = format!("{}{}", measure.name[..1].to_uppercase(), &measure.name[1..]);
+    let name = capitalized(measure.name);
     figure(Figure {
         key: format!("{}-mix", measure.key.replace('_', "-")),
         title: format!("{name} against the mix"),

@@ -1,12 +1,13 @@
 //! Where each measure meets its null, in sentences.
 
 use super::number::ratio;
+use super::words::capitalized;
 use crate::claims::list;
 use crate::claims::meets_null::MeetsNull;
 
 /// The ratio at which a measure meets its null, and how many runs are told from it at each.
 pub fn sentence(found: &MeetsNull) -> String {
-    let name = format!("{}{}", found.name[..1].to_uppercase(), &found.name[1..]);
+    let name = capitalized(&found.name);
     let gaps: Vec<String> = found.gaps.iter().map(|gap| mix(*gap)).collect();
     let gaps = match gaps.is_empty() {
         true => String::new(),

@@ -29,6 +29,7 @@ mod text_bar;
 mod training;
 pub mod value;
 pub mod verdict;
+mod words;
 mod write;
 
 pub use behaviour::lines as behaviour_lines;

@@ -7,6 +7,7 @@ use super::mix_scale::MixScale;
 use super::number::fixed;
 use super::series::MixSeries;
 use super::visible::one_line;
+use super::words::capitalized;
 use crate::claims::list;
 use crate::claims::remaining::Remaining;
 use crate::claims::trace::{LIFT, trace_measures};
@@ -55,7 +56,7 @@ pub(super) fn of_series(series: &MixSeries) -> Option<Figure> {
 }
 
 /// The name of a measure or behaviour.
-pub(super) fn label(one: &Remaining) -> String {
+fn label(one: &Remaining) -> String {
     if one.is_behaviour { format!("behaviour {}", one_line(&one.name, 40)) } else { one.name.clone() }
 }
 
@@ -63,8 +64,7 @@ pub(super) fn label(one: &Remaining) -> String {
 fn sentence(one: &Remaining) -> String {
     let shares: Vec<String> =
         one.shares.iter().skip(1).map(|s| format!("{} at mix {}", percent(s.share), mix(s.mix))).collect();
-    let name = label(one);
-    format!("{}{}: {}.", name[..1].to_uppercase(), &name[1..], list(&shares))
+    format!("{}: {}.", capitalized(&label(one)), list(&shares))
 }
 
 /// What is left at one ratio, of traces or of behaviours: `contrast text 45 %, diff mining 71 %`.

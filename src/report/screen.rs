@@ -2,16 +2,17 @@
 //!
 //! Colours are written as escape sequences; whoever prints removes them where nobody sees colours ([`print_screen`]).
 
-use std::io::{self, Write};
+use std::io;
 
 use anstyle::{AnsiColor, Style};
 
 use super::meets_null::mix;
 use super::number::{ABSENT, fixed, signed};
-use super::table::tokens;
+use super::table::{print_text, tokens};
 use super::text_bar::{text_bar, text_level};
 use super::verdict::{by_mix, shares_of_states};
 use super::visible::{one_line, visible};
+use super::words;
 use crate::claims::across::SettingClaims;
 use crate::claims::dose::Dose;
 use crate::claims::trace::trace_measures;
@@ -42,11 +43,7 @@ const RATIOS: usize = 8;
 /// Writes a screen to a terminal, or without colours to anything else and where `NO_COLOR` is set. A reader that has gone
 /// away (`| head`) is no error.
 pub fn print_screen(screen: &str) -> io::Result<()> {
-    let mut out = anstream::stdout().lock();
-    match out.write_all(screen.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
-    }
+    print_text(screen, &mut anstream::stdout())
 }
 
 /// The screen of one run.
@@ -328,23 +325,7 @@ fn short(name: &str) -> &str {
     &name[..end.unwrap_or(name.len())]
 }
 
-/// Breaks text at spaces into lines of [`COLUMNS`]; lines after the first are indented too.
+/// Lines of a screen.
 fn wrapped(text: &str, indent: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let mut used = COLUMNS;
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        let length = word.chars().count();
-        match lines.last_mut() {
-            Some(line) if used + 1 + length <= COLUMNS => {
-                line.push(' ');
-                line.push_str(word);
-                used += 1 + length;
-            }
-            _ => {
-                lines.push(format!("{indent}{word}"));
-                used = indent.len() + length;
-            }
-        }
-    }
-    lines
+    words::wrapped(text, indent, COLUMNS)
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::digest::{Column, Entry, READABLE_BY, columns, legend};
 use super::verdict::{READER_HEADING, READER_LEGEND, reader_rows};
 use super::visible::{one_line, printed, token};
+use super::words::{capitalized, wrapped};
 use crate::claims::ClaimedRun;
 use crate::diff::readout::Decoding;
 
@@ -15,7 +16,12 @@ const WIDEST: usize = 120;
 
 /// Writes the table of [`text_table`]; a reader that stopped reading (`| head`) is no error.
 pub fn print_table(runs: &[ClaimedRun], out: &mut impl Write) -> io::Result<()> {
-    match out.write_all(printed(&text_table(runs)).as_bytes()).and_then(|()| out.flush()) {
+    print_text(&printed(&text_table(runs)), out)
+}
+
+/// Writes a text; a reader that stopped reading (`| head`) is no error.
+pub(super) fn print_text(text: &str, out: &mut impl Write) -> io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
     }
@@ -160,7 +166,7 @@ pub(super) fn tokens(run: &ClaimedRun) -> Vec<String> {
         for i in m.shown() {
             let tokens: Vec<String> = m.tokens[i].iter().take(10).map(|t| token(&t.token)).collect();
             if !tokens.is_empty() {
-                let name = format!("{}{}", m.name[..1].to_uppercase(), &m.name[1..]);
+                let name = capitalized(m.name);
                 out.push(format!("{name} at position {} reads: {}", m.positions[i], tokens.join(" ")));
             }
         }
@@ -168,26 +174,7 @@ pub(super) fn tokens(run: &ClaimedRun) -> Vec<String> {
     out
 }
 
-/// Breaks text at spaces.
+/// Running text as lines, the last one with its end too.
 fn wrap(text: &str, indent: &str) -> String {
-    let mut out = String::new();
-    let mut used = 0;
-    for word in text.split(' ').filter(|w| !w.is_empty()) {
-        let len = word.chars().count();
-        if used > 0 && used + 1 + len > WIDTH {
-            out.push('\n');
-            used = 0;
-        }
-        if used == 0 {
-            out.push_str(indent);
-            used = indent.len();
-        } else {
-            out.push(' ');
-            used += 1;
-        }
-        out.push_str(word);
-        used += len;
-    }
-    out.push('\n');
-    out
+    wrapped(text, indent, WIDTH).join("\n") + "\n"
 }

@@ -3,6 +3,7 @@
 use super::meets_null::mix;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
 use crate::claims::across::{MixGroup, RunCounts, SettingClaims};
+use crate::claims::learned::Learned;
 use crate::claims::length::DifferenceLength;
 use crate::claims::power::MixVerdict;
 use crate::claims::readable::{DecodingEvidence, ReadableBy, SteeringEvidence};
@@ -35,11 +36,7 @@ pub fn reasons(claims: &RunClaims) -> Vec<String> {
     } else {
         // Whether there was anything to read: a run that learned nothing is not evidence on traces.
         sentences.extend(claims.length.as_ref().map(of_length));
-        let losses = claims.learned.loss_base.zip(claims.learned.loss_tuned);
-        sentences.extend(losses.map(|(base, tuned)| {
-            let (base, tuned) = (fixed(base, 3), fixed(tuned, 3));
-            format!("Held-out loss on narrow text went from {base} to {tuned} nats a token.")
-        }));
+        sentences.extend(loss(&claims.learned));
     }
     if let Some(e) = &claims.learned.behaviour {
         let ends = e.change_interval.map(|i| format!(" {}", interval(i, 3))).unwrap_or_default();
@@ -52,6 +49,13 @@ pub fn reasons(claims: &RunClaims) -> Vec<String> {
         ));
     }
     sentences
+}
+
+/// What the run learned of narrow text, as far as it was measured.
+pub(super) fn loss(learned: &Learned) -> Option<String> {
+    let (base, tuned) = learned.loss_base.zip(learned.loss_tuned)?;
+    let (base, tuned) = (fixed(base, 3), fixed(tuned, 3));
+    Some(format!("Held-out loss on narrow text went from {base} to {tuned} nats a token."))
 }
 
 fn of_measure(m: &ReadableBy) -> String {
@@ -321,7 +325,7 @@ pub fn by_mix(claims: &SettingClaims, runs: &[ClaimedRun]) -> Vec<String> {
 }
 
 /// What holds at each mix ratio: what the readers with power say, else what holds of how many runs.
-pub fn at_ratios(claims: &SettingClaims, runs: &[ClaimedRun]) -> Vec<(f64, String)> {
+fn at_ratios(claims: &SettingClaims, runs: &[ClaimedRun]) -> Vec<(f64, String)> {
     if !claims.verdicts.is_empty() {
         let of_ratio = |found: &MixVerdict| (found.mix, counted(found.runs, &found.headline));
         return claims.verdicts.iter().map(of_ratio).collect();

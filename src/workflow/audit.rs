@@ -87,15 +87,8 @@ pub fn audit(request: &AuditRequest, interrupt: &Interrupt) -> Result<Vec<Record
     let mut grading = None;
     if let (Some(recipe), Some(settings)) = (&recipe, &settings) {
         let file = run.recipe();
-        let origin = SettingsOrigin {
-            file: &file,
-            section: "investigator",
-            stored: true,
-            flags: ["--base-url", "--key-env"],
-        };
-        let named = [request.endpoint.base_url.is_some(), request.endpoint.key_env.is_some()];
-        let confirmed = request.endpoint.stored_endpoint;
-        or_collect(origin.must_be_named(&recipe.investigator, named, confirmed), &mut faults)?;
+        let named = request.endpoint.must_name(&file, "investigator", true, &recipe.investigator);
+        or_collect(named, &mut faults)?;
         or_collect(must_serve(settings, "investigator"), &mut faults)?;
         if let Some(family) = request.family {
             grading = or_collect(grader(request, recipe, &file, settings), &mut faults)?

@@ -103,6 +103,19 @@ pub(super) fn announce(settings: &EndpointSection) {
 }
 
 impl EndpointRequest {
+    /// As [`SettingsOrigin::must_be_named`], where `--base-url` and `--key-env` name server and key variable.
+    pub(super) fn must_name(
+        &self,
+        file: &Path,
+        section: &str,
+        is_stored: bool,
+        stored: &EndpointSection,
+    ) -> Result<()> {
+        let origin = SettingsOrigin { file, section, stored: is_stored, flags: ["--base-url", "--key-env"] };
+        let named = [self.base_url.is_some(), self.key_env.is_some()];
+        origin.must_be_named(stored, named, self.stored_endpoint)
+    }
+
     /// The recipe's section with what the request says.
     pub fn over(&self, section: &EndpointSection) -> EndpointSection {
         EndpointSection {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::endpoint::{EndpointRequest, SettingsOrigin, announce, is_of_run};
+use super::endpoint::{EndpointRequest, announce, is_of_run};
 use super::resolve::locate;
 use crate::atomic::{check_writable, write_json};
 use crate::bail_input;
@@ -77,14 +77,7 @@ pub fn grade(request: &GradeRequest, interrupt: &Interrupt) -> Result<GradeOutco
     let recipe = recipe(request)?;
     let file = request.recipe.clone().unwrap_or_else(|| request.dir.join("recipe.toml"));
     let is_stored = request.recipe.is_none() || is_of_run(&file);
-    let origin = SettingsOrigin {
-        file: &file,
-        section: "grader",
-        stored: is_stored,
-        flags: ["--base-url", "--key-env"],
-    };
-    let named = [request.endpoint.base_url.is_some(), request.endpoint.key_env.is_some()];
-    origin.must_be_named(&recipe.grader, named, request.endpoint.stored_endpoint)?;
+    request.endpoint.must_name(&file, "grader", is_stored, &recipe.grader)?;
     let settings = request.endpoint.over(&recipe.grader);
     must_serve(&settings, "grader")?;
     let subject = subject(&recipe, interrupt)?;

@@ -299,12 +299,9 @@ fn chat_templates(dir: &Path, in_config: Option<&Value>) -> Result<BTreeMap<Stri
     files.retain(|_, file| file.is_file());
     if !files.is_empty() {
         let read = |(name, file): (String, PathBuf)| {
-            let text = input_file::read_at_most(&file, LARGEST_TEMPLATE as u64)
+            let text = input_file::read_text_at_most(&file, LARGEST_TEMPLATE as u64)
                 .map_err(|e| crate::error::input_error(format!("{}: {e}", file.display())))?;
-            match String::from_utf8(text) {
-                Ok(text) => Ok((name, text)),
-                Err(_) => crate::bail_input!("{}: stream did not contain valid UTF-8", file.display()),
-            }
+            Ok((name, text))
         };
         return files.into_iter().map(read).collect();
     }

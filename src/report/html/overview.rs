@@ -16,6 +16,7 @@ use crate::report::rules::{MEETS_NULL_RULE, READABLE_RULE, VERDICT_RULE};
 use crate::report::series::MixSeries;
 use crate::report::verdict::{READER_HEADING, READER_LEGEND, floors, reader_rows, reasons, stronger_reasons};
 use crate::report::visible::one_line;
+use crate::report::words::capitalized;
 use crate::report::{figures, frontier, remaining, training};
 
 /// The sections, in order.
@@ -179,11 +180,7 @@ fn evidence(sentences: &[String]) -> Markup {
 }
 
 fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
-        None => String::new(),
-    }
+    if text.is_empty() { String::new() } else { format!("{}.", capitalized(text)) }
 }
 
 fn table(runs: &[PageRun]) -> Markup {
