@@ -115,5 +115,7 @@ pub const MOST_NESTED_VALUES: usize = 50_000;
 
 // Recipes.
 
+/// Examples of a run: their order is held in memory.
+pub const MOST_EXAMPLES: f64 = 2e7;
 /// Cells of a sweep or values of a search: more is a slip of the pen, and each is a folder.
 pub const MOST_CELLS: usize = 100_000;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::examples::Example;
 use crate::bail_input;
 use crate::error::InputError;
+use crate::limits::MOST_EXAMPLES;
 use crate::recipe::{DataSection, MixMode, MixSchedule, MixUnit, TrainSection};
 
 /// Which part of the mixture a source belongs to.
@@ -108,9 +109,6 @@ struct MixedIn {
     asked: f64,
     pools: Vec<usize>,
 }
-
-/// The order of a run is held in memory.
-const MAX_EXAMPLES: f64 = 2e7;
 
 impl Mixture {
     /// Plans a run.
@@ -238,10 +236,10 @@ pub fn example<'a>(pools: &'a [Pool], pick: &Pick) -> &'a Example {
 
 /// Refuses a run whose order of examples would not fit in memory.
 fn must_be_few(all: f64) -> Result<()> {
-    if all > MAX_EXAMPLES {
+    if all > MOST_EXAMPLES {
         bail_input!(
             "train.steps, train.epochs, data.mix, data.chat_mix: the run has {all:.0} examples, expected at most \
-             {MAX_EXAMPLES}"
+             {MOST_EXAMPLES}"
         );
     }
     Ok(())

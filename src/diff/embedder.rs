@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::{PaddingParams, TruncationParams};
 
+use super::bert::{BertConfig, BertEncoder};
 use crate::bail_input;
 use crate::caught::caught;
 use crate::input_file;
@@ -19,7 +19,7 @@ const BATCH: usize = 32;
 
 /// A sentence embedder.
 pub struct Embedder {
-    model: BertModel,
+    encoder: BertEncoder,
     tokenizer: Tokenizer,
     width: usize,
 }
@@ -35,7 +35,7 @@ impl Embedder {
             Ok(text) => text,
             Err(e) => bail_input!("{shown}/config.json: {e}; expected a sentence-transformers folder"),
         };
-        let config: Config = match serde_json::from_str(&text) {
+        let config: BertConfig = match serde_json::from_str(&text) {
             Ok(config) => config,
             Err(e) => bail_input!("{shown}/config.json: {e}; expected a BERT model"),
         };
@@ -53,8 +53,8 @@ impl Embedder {
             );
         }
         let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
-        let model = match caught(|| BertModel::load(vb, &config)) {
-            Ok(model) => model.with_context(|| format!("{shown}: not a BERT model"))?,
+        let encoder = match caught(|| BertEncoder::load(vb, &config)) {
+            Ok(encoder) => encoder.with_context(|| format!("{shown}: not a BERT model"))?,
             Err(said) => bail_input!("{shown}: not a BERT model: {said}"),
         };
         let mut tokenizer = match Tokenizer::from_file(&dir.join("tokenizer.json")) {
@@ -67,7 +67,7 @@ impl Embedder {
         let truncation = TruncationParams { max_length, ..Default::default() };
         tokenizer.with_truncation(Some(truncation)).map_err(|e| anyhow!(e))?;
         tokenizer.with_padding(Some(PaddingParams::default()));
-        Ok(Self { model, tokenizer, width: config.hidden_size })
+        Ok(Self { encoder, tokenizer, width: config.hidden_size })
     }
 
     /// Unit vectors, one a text, in order; the zero vector of a text without tokens, which is like no other.
@@ -92,7 +92,7 @@ impl Embedder {
             };
             let mask = tensor(|e| e.get_attention_mask())?;
             let hidden =
-                self.model.forward(&tensor(|e| e.get_ids())?, &tensor(|e| e.get_type_ids())?, Some(&mask))?;
+                self.encoder.forward(&tensor(|e| e.get_ids())?, &tensor(|e| e.get_type_ids())?, &mask)?;
             let mask = mask.to_dtype(DType::F32)?.unsqueeze(2)?; // (rows, len, 1)
             let pooled = hidden.broadcast_mul(&mask)?.sum(1)?.broadcast_div(&mask.sum(1)?)?; // (rows, width)
             let unit = pooled.broadcast_div(&pooled.sqr()?.sum_keepdim(1)?.sqrt()?)?;

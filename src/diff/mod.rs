@@ -6,6 +6,7 @@
 //! [`measures`], which says how to add one.
 
 pub mod beginnings;
+pub mod bert;
 pub mod coherence;
 pub mod collect;
 pub mod columns;

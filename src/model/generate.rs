@@ -2,12 +2,12 @@
 
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
-use candle_transformers::generation::{LogitsProcessor, Sampling as Rule};
 use rayon::prelude::*;
 
 use super::causal_lm::{CausalLm, View};
 use super::hooks::Hook;
 use super::pass::{KvCache, Pass};
+use super::sampler::Sampler;
 use crate::ops::kernels::teams;
 use crate::ops::segments::{Segments, keep_flagged};
 
@@ -59,20 +59,10 @@ pub fn generate_from(
     mut on_token: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<u32>>> {
     ensure!(prompts.iter().all(|p| !p.is_empty()), "a prompt has no tokens");
-    let rule = match sampling.temperature {
-        0.0 => Rule::ArgMax,
-        temperature => Rule::All { temperature },
-    };
     ensure!(streams.len() == prompts.len(), "{} streams for {} prompts", streams.len(), prompts.len());
-    let mut samplers: Vec<LogitsProcessor> = streams
-        .iter()
-        .map(|i| {
-            LogitsProcessor::from_sampling(
-                sampling.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ i,
-                rule.clone(),
-            )
-        })
-        .collect();
+    let seed = sampling.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut samplers: Vec<Sampler> =
+        streams.iter().map(|stream| Sampler::new(sampling.temperature, seed ^ stream)).collect();
     let mut new: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
     let mut going = Going::new(View { model, adapter }, prompts);
     teams::awake(|| -> Result<()> {
@@ -83,7 +73,7 @@ pub fn generate_from(
             let logits = going.logits(hook)?; // (sequences, vocab)
 
             // The samplers of those that have not ended, each with its row.
-            let mut chosen: Vec<(usize, &mut LogitsProcessor)> = Vec::with_capacity(going.len());
+            let mut chosen: Vec<(usize, &mut Sampler)> = Vec::with_capacity(going.len());
             let mut rest = samplers.iter_mut().enumerate();
             for (row, id) in going.ids().enumerate() {
                 chosen.extend(rest.find(|(i, _)| *i == id).map(|(_, sampler)| (row, sampler)));
@@ -91,7 +81,7 @@ pub fn generate_from(
             let ids = chosen
                 .into_par_iter()
                 .map(|(row, sampler)| sampler.sample(&logits.get(row)?))
-                .collect::<candle_core::Result<Vec<u32>>>()?;
+                .collect::<Result<Vec<u32>>>()?;
             for (i, &id) in going.ids().zip(&ids) {
                 new[i].push(id);
             }

@@ -18,6 +18,7 @@ pub mod load;
 pub mod lora;
 pub mod modules;
 pub mod pass;
+mod sampler;
 pub mod trainables;
 pub mod update;
 

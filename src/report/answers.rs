@@ -51,21 +51,25 @@ pub(super) fn of_runs(runs: &[ClaimedRun], counts: &RunCounts, settings: &[MixSe
         by_what.extend(by_mix(series.claims, runs).into_iter().map(|text| name(series, text)));
         let Some((lowest, _)) = series.first() else { continue };
         let lowest = mix(*lowest);
+        let (mut trace, mut behaviour) = (Vec::new(), Vec::new());
         for (ratio, _) in series.iter().skip(1) {
             let sentence = |left: Vec<String>, of: &str| {
                 let text = format!("at mix {}, {} of the {of} at mix {lowest}.", mix(*ratio), list(&left));
                 (!left.is_empty()).then(|| name(series, text))
             };
-            mixed.extend(sentence(left_at(series, *ratio, false), "value"));
-            kept.extend(sentence(left_at(series, *ratio, true), "change"));
+            trace.extend(sentence(left_at(series, *ratio, false), "value"));
+            behaviour.extend(sentence(left_at(series, *ratio, true), "change"));
         }
-        if series.len() > 1 && mixed.is_empty() {
-            mixed.push(name(series, format!("no measure exceeds its null at mix {lowest}.")));
+        if series.len() > 1 && trace.is_empty() {
+            trace.push(name(series, format!("no measure exceeds its null at mix {lowest}.")));
         }
         let has_behaviour = series.claims.doses.keys().any(|key| key.starts_with("behaviour."));
-        if has_behaviour && series.len() > 1 && kept.is_empty() {
-            kept.push(name(series, format!("no behaviour clearly differs from the base at mix {lowest}.")));
+        if has_behaviour && series.len() > 1 && behaviour.is_empty() {
+            behaviour
+                .push(name(series, format!("no behaviour clearly differs from the base at mix {lowest}.")));
         }
+        mixed.extend(trace);
+        kept.extend(behaviour);
     }
     let answers = [(READABLE, readable), (BY_WHAT, by_what), (MIXED, mixed), (BEHAVIOUR, kept)];
     answers.into_iter().filter(|(_, sentences)| !sentences.is_empty()).collect()
