@@ -133,30 +133,37 @@ impl FloorTraining {
 }
 
 impl FloorReading {
-    /// How an analysis reads.
+    /// How an analysis reads `text` for words of `narrow`, which are rarer in `pretraining` and `text`.
     ///
     /// # Errors
     /// An [`InputError`] without narrow text: a floor is that of a lexicon.
-    pub fn of(inputs: &Inputs, base: &BTreeMap<String, String>, embedder: Option<&String>) -> Result<Self> {
-        if inputs.narrow.is_empty() {
+    pub fn of(
+        [narrow, pretraining, text]: [&[String]; 3],
+        settings: &DiffSection,
+        base: &BTreeMap<String, String>,
+        embedder: Option<&String>,
+    ) -> Result<Self> {
+        if narrow.is_empty() {
             let fault =
                 "data.narrow: missing; expected the narrow text of the organism that the floor is for";
             return Err(input_error(fault));
         }
-        let lexicon = Lexicon::new(inputs.narrow, &reference_texts(inputs), inputs.settings.lexicon_size);
+        let lexicon = Lexicon::new(narrow, &reference_texts(pretraining, text), settings.lexicon_size);
         Ok(Self {
             base: base.clone(),
             lexicon: lexicon_hash(&lexicon),
-            narrow: sha256_texts(inputs.narrow),
-            text: sha256_texts(inputs.text),
+            narrow: sha256_texts(narrow),
+            text: sha256_texts(text),
             embedder: embedder.cloned(),
-            settings: compared(inputs.settings),
+            settings: compared(settings),
         })
     }
 
     /// Whether the scores were read by these settings and with this lexicon, whatever the models and texts are.
     pub fn is_of(&self, settings: &DiffSection, lexicon: &Lexicon) -> bool {
-        self.settings == compared(settings) && self.lexicon == lexicon_hash(lexicon)
+        let mut found = Vec::new();
+        compare("diff", &self.settings, &compared(settings), &mut found);
+        found.is_empty() && self.lexicon == lexicon_hash(lexicon)
     }
 
     /// What differs from another reading, one line a key.
@@ -224,6 +231,23 @@ impl FloorFile {
         }
         InputError::unless_empty(faults.into_iter().map(|f| format!("{}: {f}", path.display())).collect())?;
         Ok(Some(file))
+    }
+
+    /// Reads the file that `diff.floor` names; `None` where it names none.
+    ///
+    /// # Errors
+    /// As [`FloorFile::read`]; or if there is no such file.
+    pub fn named(path: &Path) -> Result<Option<Self>> {
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        match Self::read(path)? {
+            Some(floor) => Ok(Some(floor)),
+            None => Err(input_error(format!(
+                "diff.floor: {}: no such file; expected scores of other organisms, as trainer floor writes them",
+                path.display()
+            ))),
+        }
     }
 
     /// Refuses scores that were read in another way.

@@ -54,7 +54,7 @@ impl Prepared {
         let read = windows.probes(settings);
         inputs
             .note_longer_than_context("diff.tokens: windows of diff.text", read.iter().map(|s| s.ids.len()));
-        let reference = reference_texts(inputs);
+        let reference = reference_texts(inputs.pretraining, inputs.text);
         let lexicon = (!inputs.narrow.is_empty())
             .then(|| Lexicon::new(inputs.narrow, &reference, settings.lexicon_size));
         let (lexicon, without_words) = match lexicon {
@@ -80,8 +80,8 @@ impl Prepared {
 }
 
 /// What the lexicon is compared with: the pretraining and the measured text.
-pub fn reference_texts(inputs: &Inputs) -> Vec<String> {
-    inputs.pretraining.iter().chain(inputs.text).cloned().collect()
+pub fn reference_texts(pretraining: &[String], text: &[String]) -> Vec<String> {
+    [pretraining, text].concat()
 }
 
 /// Mean differences, what they are compared with, and what is needed to decode them.

@@ -1,6 +1,7 @@
 //! What an analysis reads beside the tuned model: the same for an organism and for the others that make its floor.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -10,7 +11,7 @@ use super::texts::AnalysisTexts;
 use crate::bail_input;
 use crate::corpus::measured::MeasuredText;
 use crate::diff::embedder::Embedder;
-use crate::diff::floor_file::FloorReading;
+use crate::diff::floor_file::{FloorFile, FloorReading};
 use crate::diff::hashes::Hashes;
 use crate::diff::{Analysis, Inputs, registry};
 use crate::interrupt::Interrupt;
@@ -98,7 +99,8 @@ impl AnalysisSetup {
     /// As [`FloorReading::of`].
     pub fn floor_reading(&self, inputs: &Inputs) -> Result<FloorReading> {
         let embedder = self.embedder.as_ref().map(|(_, sha256)| sha256);
-        FloorReading::of(inputs, &inputs.pretrained.sha256, embedder)
+        let texts = [inputs.narrow, inputs.pretraining, inputs.text];
+        FloorReading::of(texts, inputs.settings, &inputs.pretrained.sha256, embedder)
     }
 
     /// The analysis.
@@ -114,4 +116,16 @@ impl AnalysisSetup {
         let embedder = self.embedder.as_ref().map(|(_, sha256)| sha256.clone());
         Hashes { embedder, ..pair.hashes(self.recipe.seed, self.texts_sha256.clone()) }
     }
+}
+
+/// Refuses a floor that a recipe names and that its analysis would refuse, before anything is trained.
+///
+/// # Errors
+/// An [`crate::error::InputError`] with everything that differs; or if a text cannot be read.
+pub(super) fn check_floor(recipe: &ResolvedRecipe, base: &Pretrained) -> Result<()> {
+    let path = Path::new(&recipe.diff.floor);
+    let Some(floor) = FloorFile::named(path)? else { return Ok(()) };
+    let texts = AnalysisTexts::read(recipe, Some(&recipe.data))?;
+    // The embedder is compared when it is opened.
+    floor.must_fit(path, &FloorReading::of(texts.of_floor(), &recipe.diff, &base.sha256, None)?)
 }

@@ -195,16 +195,7 @@ fn floor_of(
         }
     }
     let named = Path::new(&recipe.diff.floor);
-    if named.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    match FloorFile::read(named)? {
-        Some(floor) => Ok(Some((named.into(), floor))),
-        None => bail_input!(
-            "diff.floor: {}: no such file; expected scores of other organisms, as trainer floor writes them",
-            named.display()
-        ),
-    }
+    Ok(FloorFile::named(named)?.map(|floor| (named.into(), floor)))
 }
 
 /// The organisms of a floor that are a fair comparison with a run; `None`, and a note, where too few are. How a model without a

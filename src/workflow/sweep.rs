@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use super::analysis::check_floor;
 use super::behave::{BehaveRequest, behave};
 use super::diff::read_run;
 use super::fit::fit_into;
@@ -426,7 +427,7 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<CellPlan>> {
         let corpus = Corpus::read(&cells[first].recipe, &base, sampled.as_deref());
         let Some(corpus) = or_collect(corpus, &mut faults)? else { continue };
         or_collect(corpus.refuse(), &mut faults)?;
-        let mut measured = Vec::new();
+        let (mut measured, mut compared) = (Vec::new(), Vec::new());
         for i in alike {
             let recipe = &cells[i].recipe;
             let lora = LoraConfig::from_recipe(recipe).faults();
@@ -440,6 +441,10 @@ fn plan(cells: &[Cell], interrupt: &Interrupt) -> Result<Vec<CellPlan>> {
             if !measured.contains(&&recipe.diff.text) {
                 measured.push(&recipe.diff.text);
                 faults.extend(MeasuredText::of(recipe, &base)?.unfit);
+            }
+            if !compared.contains(&&recipe.diff) {
+                compared.push(&recipe.diff);
+                or_collect(check_floor(recipe, &base), &mut faults)?;
             }
         }
     }

@@ -56,6 +56,11 @@ impl AnalysisTexts {
         })
     }
 
+    /// What a floor is read with: narrow, pretraining and unrelated text.
+    pub fn of_floor(&self) -> [&[String]; 3] {
+        [&self.narrow, &self.pretraining, &self.text]
+    }
+
     /// sha256 of the files, by path.
     ///
     /// # Errors

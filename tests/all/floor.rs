@@ -115,6 +115,13 @@ fn a_floor_is_read_once_kept_with_the_run_and_every_score_is_compared_with_it() 
     assert!(told.contains("diff.diff_mining.top_k = 20, here 10"), "{told}");
     let told = lab.refused(&with_sets(&floor_of(&[]), &["diff.layer=0.0"]));
     assert!(told.contains("diff.layer = 0.5, here 0"), "{told}");
+
+    // A sweep that names it finds out before it trains anything.
+    let other_words = ["diff.floor=run/floor.json", "data.narrow=o1.jsonl"];
+    let sweep = ["sweep", "recipe.toml", "--mix", "0", "--out", "sweep"];
+    let told = lab.refused(&with_sets(&with_sets(&sweep, &SMALL), &other_words));
+    assert!(told.contains("floor.json: the lexicon: not the same"), "{told}");
+    assert!(!lab.path("sweep").exists());
 }
 
 #[test]
