@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use crate::report::number::{ABSENT, duration, fixed, grouped, ratio, realised, utc};
 use crate::report::visible::visible;
 use crate::results::RunRecord;
+use crate::train::matching::MatchRecord;
 use crate::train::manifest::{Manifest, Source};
 
 /// The folded section of a run.
@@ -119,6 +120,7 @@ fn facts(m: &Manifest) -> Markup {
         ("Seed", m.seed.to_string()),
         ("Training time", duration(m.elapsed_s)),
         ("Readings while training", m.trace_s.map(duration).unwrap_or_default()),
+        ("Matched training", m.matched.as_ref().map(MatchRecord::outcome).unwrap_or_default()),
         (
             "Mix",
             format!(
