@@ -92,7 +92,7 @@ pub fn legend(found: &EqualBehaviour) -> String {
     let reference = match reference.is_empty() {
         true => "No run came to the target, so nothing is compared.".to_string(),
         false => format!(
-            "Difference: from the mean of {}, on the same items. Compared: the 90 % interval lies within ± {band}.",
+            "Difference: from the mean of {}, on the same items. Compared: the 90 % interval is within ± {band}.",
             list(&reference)
         ),
     };

@@ -13,6 +13,7 @@ use super::self_sample;
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::behaviour::Items;
+use crate::behaviour::matching::MatchedItems;
 use crate::claims::{self, AcrossRuns, ClaimedRun};
 use crate::corpus::Corpus;
 use crate::corpus::measured::MeasuredText;
@@ -359,6 +360,11 @@ pub(super) fn plan_sweep(
         if recipe.behaviour.is_wanted() && !behaviours.contains(&&recipe.behaviour) {
             behaviours.push(&recipe.behaviour);
             or_collect(Items::read(&recipe.behaviour), &mut faults)?;
+        }
+    }
+    for Cell { recipe, .. } in &cells {
+        if recipe.train.matching.is_on() {
+            or_collect(MatchedItems::read(&recipe.behaviour, &recipe.train.matching.measure), &mut faults)?;
         }
     }
     InputError::unless_empty(faults)?;

@@ -245,6 +245,8 @@ pub(super) struct Together {
 pub(super) struct SeriesFigures {
     /// The setting.
     name: String,
+    /// In what its runs are equal, in words.
+    basis: Vec<String>,
     /// Where each measure meets its null, in words.
     meeting: Vec<String>,
     /// Dose-response curves.
@@ -280,8 +282,8 @@ impl Together {
         for series in settings.iter().filter(|series| series.len() > 1) {
             together.series.push(SeriesFigures {
                 name: series.label.clone(),
+                basis: matching::basis(series.claims),
                 meeting: series.claims.meets_null.iter().map(meets_null).collect(),
-
                 doses: figures::dose_response(series),
                 training: training::by_mix(series),
             });
@@ -370,6 +372,7 @@ fn curves(together: &Together) -> Result<Markup> {
                 h2 #dose { "Readability against the mix" }
                 @for series in &together.series {
                     @if several { h3 { (series.name) } }
+                    p.note { (series.basis.join(" ")) }
                     (picture::grid(&series.doses)?)
                 }
                 p.note {
