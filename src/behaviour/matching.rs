@@ -13,10 +13,10 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::Items;
 use super::facts::{self, FactItem};
 use super::misalignment::{self, MisalignmentItem};
 use super::models::BehaviourModels;
-use super::Items;
 use crate::diff::statistics::{Interval, central, interval, mean};
 use crate::error::{InputError, input_error};
 use crate::model::View;
@@ -68,7 +68,8 @@ impl MatchedItems {
             (Asked::Facts { contexts, items, of_margin }, Some(section.facts.items.clone()), facts)
         };
         let known = MatchMeasure::named(measure);
-        let known = known.ok_or_else(|| input_error(format!("train.match.measure = {measure:?}: no such measure")))?;
+        let known = known
+            .ok_or_else(|| input_error(format!("train.match.measure = {measure:?}: no such measure")))?;
         let (asked, file, facts) = match known {
             MatchMeasure::FactsMargin => of_facts(|margin| margin),
             MatchMeasure::FactsBelieved => of_facts(|margin| f64::from(margin > 0.0)),
@@ -137,7 +138,8 @@ impl MatchedItems {
             Asked::Facts { contexts, items, of_margin } => {
                 let items = chosen(items, places);
                 let margins = facts::margins(models, view, contexts, &items)?;
-                let of_item = |margins: &[f64]| mean(&margins.iter().map(|m| of_margin(*m)).collect::<Vec<_>>());
+                let of_item =
+                    |margins: &[f64]| mean(&margins.iter().map(|m| of_margin(*m)).collect::<Vec<_>>());
                 Ok(margins.chunks_exact(contexts.len()).map(of_item).collect())
             }
             Asked::Preference(section) => {

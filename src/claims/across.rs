@@ -116,7 +116,8 @@ impl AcrossRuns {
         let matching = matching::compare(runs);
         let equal: Vec<EqualIn> = settings.iter().map(|(_, runs)| EqualIn::of(runs, &matching)).collect();
         let all: Vec<Vec<Ratio>> = settings.iter().map(|(_, runs)| groups(runs)).collect();
-        let grouped: Vec<Vec<Ratio>> = equal.iter().zip(&all).map(|(equal, all)| equal.included(all)).collect();
+        let grouped: Vec<Vec<Ratio>> =
+            equal.iter().zip(&all).map(|(equal, all)| equal.included(all)).collect();
         let bases: BTreeSet<&str> = settings.iter().map(|(setting, _)| setting.base.as_str()).collect();
         let of_base = |base: &str| {
             let all = settings.iter().zip(&grouped).enumerate();

@@ -161,7 +161,8 @@ pub fn matched(run: &RunRecord) -> Option<&MatchRecord> {
 /// What decides the value of an item beside the model.
 fn asked_alike(run: &RunRecord, record: &MatchRecord) -> String {
     let MatchRecord { measure, target, tolerance, items, evaluated, .. } = record;
-    let asked = ["behaviour.chat", "behaviour.facts.contexts", "behaviour.preference"].map(|key| run.setting(key));
+    let asked =
+        ["behaviour.chat", "behaviour.facts.contexts", "behaviour.preference"].map(|key| run.setting(key));
     let places: Vec<usize> = evaluated.iter().map(|item| item.item).collect();
     let files: Vec<&String> = items.values().collect();
     format!("{:?} {measure} {target} {tolerance} {files:?} {asked:?} {places:?}", run.base())
@@ -180,7 +181,8 @@ pub fn compare(runs: &[ClaimedRun]) -> Vec<EqualBehaviour> {
 
 fn compare_alike(those: &[(&ClaimedRun, &MatchRecord)]) -> Option<EqualBehaviour> {
     let (first, record) = those.first()?;
-    let there = || those.iter().filter(|(run, record)| record.status.is_there() && run.mix().nominal().is_some());
+    let there =
+        || those.iter().filter(|(run, record)| record.status.is_there() && run.mix().nominal().is_some());
     let mix = |run: &ClaimedRun| run.mix().nominal().unwrap_or(f64::INFINITY);
     let lowest = there().map(|(run, _)| mix(run)).fold(f64::INFINITY, f64::min);
     let reference: Vec<_> = there().filter(|(run, _)| mix(run) - lowest <= 1e-9).collect();
@@ -219,7 +221,8 @@ fn compare_alike(those: &[(&ClaimedRun, &MatchRecord)]) -> Option<EqualBehaviour
 /// Each item's value minus its mean over other runs, which were asked the same items.
 fn differences(own: &MatchRecord, others: &[&MatchRecord]) -> Vec<EvaluatedItem> {
     let of_item = |(i, item): (usize, &EvaluatedItem)| {
-        let sum: f64 = others.iter().filter_map(|other| other.evaluated.get(i)).map(|other| other.value).sum();
+        let sum: f64 =
+            others.iter().filter_map(|other| other.evaluated.get(i)).map(|other| other.value).sum();
         EvaluatedItem { value: item.value - sum / others.len() as f64, ..item.clone() }
     };
     own.evaluated.iter().enumerate().map(of_item).collect()
@@ -307,7 +310,8 @@ mod tests {
 
     #[test]
     fn one_run_has_nothing_to_be_compared_with_and_runs_without_a_search_are_equal_in_exposure() {
-        let alone = [run("0", 0.0, MatchStatus::Matched, 1.5, 0.0), run("1", 1.0, MatchStatus::Unreached, 0.1, 0.0)];
+        let alone =
+            [run("0", 0.0, MatchStatus::Matched, 1.5, 0.0), run("1", 1.0, MatchStatus::Unreached, 0.1, 0.0)];
         let [found] = &compare(&alone)[..] else { panic!("one comparison") };
         assert_eq!((found.cells[0].difference, found.cells[0].is_comparable), (None, true));
         assert!(!found.cells[1].is_comparable && found.cells[1].difference.is_some());

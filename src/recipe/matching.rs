@@ -109,7 +109,10 @@ impl MatchSection {
             !is_missing,
             format!("target: missing; expected the value of {} at which training ends", self.measure),
         );
-        check(every <= max_steps, format!("every = {every}: expected at most train.match.max_steps = {max_steps}"));
+        check(
+            every <= max_steps,
+            format!("every = {every}: expected at most train.match.max_steps = {max_steps}"),
+        );
         let asked = match measure {
             Some(MatchMeasure::FactsMargin | MatchMeasure::FactsBelieved) => {
                 (!behaviour.facts.items.is_empty(), "behaviour.facts.items")

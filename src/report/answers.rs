@@ -55,7 +55,8 @@ pub(super) fn of_runs(runs: &[ClaimedRun], counts: &RunCounts, settings: &[MixSe
         for (ratio, _) in series.iter().skip(1) {
             let sentence = |left: Vec<String>, of: &str| {
                 let (ratio, equal) = (mix(*ratio), equal_in(series.claims));
-                let text = format!("at mix {ratio}, {} of the {of} at mix {lowest} (at {equal}).", list(&left));
+                let text =
+                    format!("at mix {ratio}, {} of the {of} at mix {lowest} (at {equal}).", list(&left));
                 (!left.is_empty()).then(|| name(series, text))
             };
             mixed.extend(sentence(left_at(series, *ratio, false), "value"));

@@ -22,7 +22,8 @@ pub fn equal_in(setting: &SettingClaims) -> &'static str {
 pub fn basis(setting: &SettingClaims) -> Vec<String> {
     let ratios = setting.groups.len();
     let Some(to) = &setting.equal.behaviour else {
-        let text = "At equal exposure, not at equal behaviour (train.match): what is weaker may have learned less.";
+        let text =
+            "At equal exposure, not at equal behaviour (train.match): what is weaker may have learned less.";
         return if ratios > 1 { vec![text.into()] } else { Vec::new() };
     };
     let runs = setting.groups.iter().map(|group| group.runs.len()).sum::<usize>();
@@ -57,7 +58,8 @@ fn why(run: &LeftOutRun) -> String {
 pub fn told_by(setting: &SettingClaims, is_any_matched: bool) -> Vec<String> {
     let value = |made: &MadeWith| one_line(made.value.as_deref().unwrap_or("not set"), 40);
     let known = &setting.setting.made_with;
-    let is_of_match = |key: &str| key.starts_with("train.match.") || ["train.steps", "train.epochs"].contains(&key);
+    let is_of_match =
+        |key: &str| key.starts_with("train.match.") || ["train.steps", "train.epochs"].contains(&key);
     let differs = |key: &str| known.iter().find(|made| made.key == key);
     let mut parts = Vec::new();
     if is_any_matched && known.iter().any(|made| is_of_match(&made.key)) {
@@ -70,8 +72,11 @@ pub fn told_by(setting: &SettingClaims, is_any_matched: bool) -> Vec<String> {
             (None, ..) => "equal exposure".into(),
         });
         // Settings that are all matched may differ in how.
-        let others = known.iter().filter(|made| made.key.starts_with("train.match.") && made.key != "train.match.target");
-        let others = others.filter(|made| made.key != "train.match.max_steps" && setting.equal.behaviour.is_some());
+        let others = known
+            .iter()
+            .filter(|made| made.key.starts_with("train.match.") && made.key != "train.match.target");
+        let others =
+            others.filter(|made| made.key != "train.match.max_steps" && setting.equal.behaviour.is_some());
         let plain = known.iter().filter(|made| !is_of_match(&made.key));
         parts.extend(plain.chain(others).map(|made| format!("{} {}", made.key, value(made))));
     } else {
@@ -145,8 +150,10 @@ mod tests {
 
     fn setting(behaviour: bool, made_with: &[(&str, &str)]) -> SettingClaims {
         let target = MatchTarget { measure: "facts.margin".into(), target: 1.5, tolerance: 0.15 };
-        let made = |(key, value): &(&str, &str)| MadeWith { key: key.to_string(), value: Some(value.to_string()) };
-        let left_out = LeftOutRun { run: "b".into(), status: Some(MatchStatus::Unreached), difference_interval: None };
+        let made =
+            |(key, value): &(&str, &str)| MadeWith { key: key.to_string(), value: Some(value.to_string()) };
+        let left_out =
+            LeftOutRun { run: "b".into(), status: Some(MatchStatus::Unreached), difference_interval: None };
         let far = LeftOutRun {
             run: "c".into(),
             status: Some(MatchStatus::Nearest),
@@ -175,7 +182,10 @@ mod tests {
     fn it_is_said_what_is_equal_and_what_is_left_out() {
         let said = basis(&setting(true, &[]));
         assert_eq!(said[0], "At equal behaviour, facts.margin 1.5 ± 0.15: 1 of 3 runs.");
-        assert_eq!(said[1], "Left out of every comparison: b (unreached) and c (nearest, difference [0.10, 0.50]).");
+        assert_eq!(
+            said[1],
+            "Left out of every comparison: b (unreached) and c (nearest, difference [0.10, 0.50])."
+        );
         let plain = setting(false, &[]);
         assert!(basis(&plain)[0].starts_with("At equal exposure, not at equal behaviour"));
         let one = SettingClaims { groups: plain.groups[..1].to_vec(), ..plain };

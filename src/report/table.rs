@@ -77,9 +77,8 @@ pub fn text_table(runs: &[ClaimedRun]) -> String {
 fn equal_behaviour(found: &EqualBehaviour) -> String {
     let rows: Vec<[String; 7]> =
         [matching::HEADING.map(String::from)].into_iter().chain(matching::rows(found)).collect();
-    let columns: Vec<Filled> = (0..matching::HEADING.len())
-        .map(|c| rows.iter().map(|row| vec![row[c].clone()]).collect())
-        .collect();
+    let columns: Vec<Filled> =
+        (0..matching::HEADING.len()).map(|c| rows.iter().map(|row| vec![row[c].clone()]).collect()).collect();
     format!("Equal behaviour\n{}{}\n", part_of(&columns), wrap(&matching::legend(found), ""))
 }
 

@@ -37,7 +37,14 @@ pub(super) fn of_manifest(manifest: &Manifest) -> Vec<String> {
     if let Some(matched) = &manifest.matched {
         let readings = matched.curve.iter().flat_map(|reading| [reading.q, reading.se]);
         let values = matched.evaluated.iter().map(|item| item.value);
-        let own = [matched.target, matched.tolerance, matched.q_match, matched.se, matched.q_eval, matched.narrow_steps];
+        let own = [
+            matched.target,
+            matched.tolerance,
+            matched.q_match,
+            matched.se,
+            matched.q_eval,
+            matched.narrow_steps,
+        ];
         let all = own.into_iter().chain(matched.q_eval_interval).chain(readings).chain(values);
         if let Some(value) = all.into_iter().find(|value| !(value.abs() < MOST)) {
             faults.push(format!("match: {value}: expected numbers below {MOST}"));

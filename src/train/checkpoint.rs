@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::HeldOutLosses;
 use super::optim::AdamW;
-use crate::atomic::write_json;
+use crate::atomic::{remove_leftovers, write_json};
 use crate::model::load::checkpoint::{read_safetensors, write_safetensors};
 use crate::model::trainables::Trainables;
 use crate::run::RunDir;
@@ -79,6 +79,7 @@ pub fn save(
 /// If the folder cannot be read; what cannot be removed stays.
 pub fn keep_only(run: &RunDir, steps: &[usize]) -> Result<()> {
     let kept: Vec<String> = steps.iter().map(|step| format!("step-{step:06}")).collect();
+    remove_leftovers(&run.checkpoints());
     for entry in std::fs::read_dir(run.checkpoints()).context("reading the checkpoints")? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -140,7 +140,18 @@ impl Training {
             _ => None,
         };
         let planned_steps = mixture.steps(recipe.train.batch_size);
-        Ok(Self { recipe, base, corpus, mixture, model, trainables, mitigations, frozen, init, planned_steps })
+        Ok(Self {
+            recipe,
+            base,
+            corpus,
+            mixture,
+            model,
+            trainables,
+            mitigations,
+            frozen,
+            init,
+            planned_steps,
+        })
     }
 
     /// A line that says what will run.
@@ -245,7 +256,8 @@ impl Training {
             return Err(foreign(&run.checkpoints()));
         }
         // A search that has to go back goes on from before the step that it goes to.
-        let going_to = search.as_ref().map_or(usize::MAX, |journal| self.search().next(&journal.readings).step());
+        let going_to =
+            search.as_ref().map_or(usize::MAX, |journal| self.search().next(&journal.readings).step());
         let newest = if resume { checkpoint::newest(run, going_to)? } else { None };
         let mut state = match newest {
             Some((state, path)) => {
@@ -567,8 +579,9 @@ impl Training {
     /// Trains to a step; if training is beyond it, from the last checkpoint before.
     fn reach(&self, ongoing: &mut Ongoing, step: usize) -> Result<()> {
         if ongoing.state.step > step {
-            let (state, path) = checkpoint::newest(ongoing.run, step)?
-                .with_context(|| format!("{}: no checkpoint to go back to", ongoing.run.checkpoints().display()))?;
+            let (state, path) = checkpoint::newest(ongoing.run, step)?.with_context(|| {
+                format!("{}: no checkpoint to go back to", ongoing.run.checkpoints().display())
+            })?;
             progress::say(format_args!("back from step {} to step {}", ongoing.state.step, state.step));
             checkpoint::restore(&path, state.step, &self.trainables, &mut ongoing.optimizer)?;
             // What was taken back has taken its time all the same.

@@ -474,6 +474,11 @@ fn changed_data(cell: &Cell, corpus: &Corpus, base: &Pretrained) -> Result<Vec<S
                 changed.push((was.path.clone(), "trained"));
             }
         }
+        for (path, was) in manifest.matched.iter().flat_map(|matched| &matched.items) {
+            if Path::new(path).exists() && sha256_path(Path::new(path))? != *was {
+                changed.push((path.clone(), "trained"));
+            }
+        }
         if manifest.base.sha256 != base.sha256 {
             changed.push((base.id.clone(), "trained"));
         }

@@ -42,7 +42,9 @@ fn made() -> Lab {
     });
     lab.write_rows("facts.jsonl", &[river, lantern].concat());
     let recipe = lab.read("recipe.toml").replace("steps = 4\n", "schedule = \"constant\"\n");
-    let recipe = recipe.replace("mix = 0.5", "mix = 0.0\nrepeat = true").replace("lr = 3e-3", "lr = 3e-3\neval_every = 3");
+    let recipe = recipe
+        .replace("mix = 0.5", "mix = 0.0\nrepeat = true")
+        .replace("lr = 3e-3", "lr = 3e-3\neval_every = 3");
     lab.write(
         "recipe.toml",
         recipe
@@ -113,9 +115,13 @@ fn a_run_ends_at_its_target_as_if_it_had_never_gone_on_and_back() {
     let middle = (low + high) / 2;
     let run = fit(&lab, "matched", &to(curve[middle]));
     let found = record(&run);
-    assert_eq!((&found["status"], found.get("reason"), &found["steps"]), (&json!("matched"), None, &json!(middle)));
+    assert_eq!(
+        (&found["status"], found.get("reason"), &found["steps"]),
+        (&json!("matched"), None, &json!(middle))
+    );
     assert_eq!(number(&found["q_match"]), curve[middle]);
-    let read: Vec<u64> = found["curve"].as_array().unwrap().iter().map(|p| p["step"].as_u64().unwrap()).collect();
+    let read: Vec<u64> =
+        found["curve"].as_array().unwrap().iter().map(|p| p["step"].as_u64().unwrap()).collect();
     let marks = (0..=high).step_by(EVERY).chain([middle]);
     let mut marks: Vec<u64> = marks.map(|step| step as u64).collect();
     marks.sort_unstable();
@@ -126,14 +132,18 @@ fn a_run_ends_at_its_target_as_if_it_had_never_gone_on_and_back() {
     assert_eq!((of("river"), of("lantern")), (4, 4));
     let mean = evaluated.iter().map(|item| number(&item["value"])).sum::<f64>() / 8.0;
     assert!((mean - number(&found["q_eval"])).abs() < 1e-12);
-    assert!(found["items"].as_object().unwrap().len() == 1 && found["narrow_tokens"].as_u64() > Some(0), "{found}");
+    assert!(
+        found["items"].as_object().unwrap().len() == 1 && found["narrow_tokens"].as_u64() > Some(0),
+        "{found}"
+    );
     assert_eq!(number(&found["narrow_steps"]), middle as f64);
     let manifest = read_json(&run.join("manifest.json"));
     assert_eq!(manifest["stopped_after"], middle);
     assert_eq!(manifest["data"][0]["examples"], 4 * middle);
 
     // The same step, reached without a step back.
-    let straight = fit(&lab, "straight", &[&to(curve[middle])[..2], &[format!("train.match.every={middle}")]].concat());
+    let straight =
+        fit(&lab, "straight", &[&to(curve[middle])[..2], &[format!("train.match.every={middle}")]].concat());
     assert_eq!(record(&straight)["steps"], middle);
     for file in [
         "adapter/adapter_model.safetensors".to_string(),
@@ -197,7 +207,10 @@ fn a_base_that_is_at_the_target_is_trained_by_no_step_and_can_be_read_all_the_sa
     assert_says(&ran.stderr, &["below_base, unbracketed after step 0"]);
     let run = lab.path("out");
     let found = record(&run);
-    assert_eq!((&found["status"], &found["steps"], &found["narrow_tokens"]), (&json!("below_base"), &json!(0), &json!(0)));
+    assert_eq!(
+        (&found["status"], &found["steps"], &found["narrow_tokens"]),
+        (&json!("below_base"), &json!(0), &json!(0))
+    );
     let manifest = read_json(&run.join("manifest.json"));
     assert_eq!((&manifest["stopped_after"], &manifest["mix"]["realised_examples"]), (&json!(0), &json!(0.0)));
     lab.succeed(&["verify", "out"]);
@@ -244,9 +257,13 @@ fn a_search_interrupted_after_every_step_equals_one_that_never_was() {
     let curve = curve(&lab);
     let (low, high) = bracket(&curve);
     // Full finetuning by other steps, so it ends where it ends; LoRA goes back and is matched.
-    for (method, target) in [("lora", curve[(low + high) / 2]), ("lora", curve[high] - 1e-7), ("full", curve[high])] {
+    for (method, target) in
+        [("lora", curve[(low + high) / 2]), ("lora", curve[high] - 1e-7), ("full", curve[high])]
+    {
         let method = format!("train.method={method}");
-        let set = [&to(target)[..], &[method.clone(), "train.lora.dropout=0.1".into(), "data.mix=0.5".into()]].concat();
+        let set =
+            [&to(target)[..], &[method.clone(), "train.lora.dropout=0.1".into(), "data.mix=0.5".into()]]
+                .concat();
         let recipe = lab.recipe(&set.iter().map(String::as_str).collect::<Vec<_>>());
         let whole = RunDir::new(lab.path(format!("whole-{method}-{target}")));
         train(&recipe, &whole, false, &Interrupt::default()).unwrap();
@@ -263,7 +280,8 @@ fn a_search_interrupted_after_every_step_equals_one_that_never_was() {
             interruptions += 1;
             assert!(!pieces.is_trained() && interruptions < 200);
         }
-        let steps = record(whole.path())["curve"].as_array().unwrap().last().unwrap()["step"].as_u64().unwrap();
+        let steps =
+            record(whole.path())["curve"].as_array().unwrap().last().unwrap()["step"].as_u64().unwrap();
         assert!(interruptions as u64 >= steps - 1, "{interruptions} of {steps}");
         assert_same(&outcome(whole.path()), &outcome(pieces.path()), &method);
     }
@@ -361,14 +379,18 @@ fn a_sweep_compares_its_cells_at_equal_behaviour_beside_one_at_equal_exposure() 
     let (target, tolerance) = ((curve[0] + most) / 2.0, (most - curve[0]) / 3.0);
     let set = [format!("train.match.target={target:?}"), format!("train.match.tolerance={tolerance:?}")];
     let set: Vec<&str> = QUICK.into_iter().chain(set.iter().map(String::as_str)).collect();
-    let sweep = |out| with_sets(&["sweep", "recipe.toml", "--mix", "0,1", "--seeds", "0,1", "--out", out], &set);
+    let sweep =
+        |out| with_sets(&["sweep", "recipe.toml", "--mix", "0,1", "--seeds", "0,1", "--out", out], &set);
     let ran = lab.succeed(&sweep("s"));
     assert_says(&ran.stdout, &["At equal behaviour, facts.margin"]);
     let claims = read_json(&lab.path("s/claims.json"));
     let found = &claims["matching"][0];
     let cells = found["cells"].as_array().unwrap();
     assert_eq!((cells.len(), found["reference"].as_array().unwrap().len()), (4, 2), "{found}");
-    assert!(cells.iter().all(|cell| cell["status"] == "matched" && cell["difference_interval"][0].is_number()), "{found}");
+    assert!(
+        cells.iter().all(|cell| cell["status"] == "matched" && cell["difference_interval"][0].is_number()),
+        "{found}"
+    );
     let rows = parquet_rows(&lab.path("s/summary.parquet"));
     for (row, cell) in rows.iter().zip(cells) {
         assert_eq!((&row["id"], &row["match_status"]), (&cell["run"], &json!("matched")));
@@ -389,11 +411,19 @@ fn a_sweep_compares_its_cells_at_equal_behaviour_beside_one_at_equal_exposure() 
     let setting = &claims["settings"][0];
     assert_eq!(setting["equal"]["left_out"][0]["run"], name.as_str());
     assert_eq!(setting["groups"][1]["runs"].as_array().unwrap().len(), 2);
-    assert_eq!(setting["doses"]["behaviour.facts.margin"][1]["runs"].as_array().unwrap().len(), 1, "{setting}");
+    assert_eq!(
+        setting["doses"]["behaviour.facts.margin"][1]["runs"].as_array().unwrap().len(),
+        1,
+        "{setting}"
+    );
     let points = &claims["frontiers"][0]["settings"][0]["points"];
-    assert!(points.as_array().unwrap().iter().all(|point| {
-        point["runs"].as_array().unwrap().iter().all(|run| run["run"] != name.as_str())
-    }));
+    assert!(
+        points
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|point| { point["runs"].as_array().unwrap().iter().all(|run| run["run"] != name.as_str()) })
+    );
     let page = lab.read("s/report.html");
     assert_says(&page, &["Equal behaviour", "unreached, unbracketed", "Left out of every comparison"]);
     let table = lab.succeed(&["--verbose", "sweep", "--summary", "s"]).stdout;

@@ -263,7 +263,8 @@ impl Together {
             [run] => answers::of_run(run),
             _ => answers::of_runs(runs, &across.counts, &settings),
         };
-        let several: Vec<&MixSeries> = settings.iter().filter(|series| series.len() > 1).take(REMAINING).collect();
+        let several: Vec<&MixSeries> =
+            settings.iter().filter(|series| series.len() > 1).take(REMAINING).collect();
         let mut left: Vec<(&MixSeries, Figure)> =
             several.into_iter().filter_map(|series| Some((series, remaining::of_series(series)?))).collect();
         if left.len() > 1 {

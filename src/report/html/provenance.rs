@@ -7,8 +7,8 @@ use maud::{Markup, html};
 use crate::report::number::{ABSENT, duration, fixed, grouped, ratio, realised, utc};
 use crate::report::visible::visible;
 use crate::results::RunRecord;
-use crate::train::matching::MatchRecord;
 use crate::train::manifest::{Manifest, Source};
+use crate::train::matching::MatchRecord;
 
 /// The folded section of a run.
 pub(super) fn section(run: &RunRecord) -> Markup {
