@@ -99,7 +99,7 @@ impl EqualIn {
     /// Of the runs of a setting.
     pub(super) fn of(runs: &[&ClaimedRun], compared: &[EqualBehaviour]) -> Self {
         let Some(behaviour) = runs.iter().find_map(|run| target_of(run)) else { return Self::default() };
-        let left_out = |run: &&&ClaimedRun| {
+        let left_out = |run: &ClaimedRun| {
             let cell = compared.iter().flat_map(|one| &one.cells).find(|cell| cell.run == run.id);
             let left_out = LeftOutRun {
                 run: run.id.clone(),
@@ -108,7 +108,7 @@ impl EqualIn {
             };
             (!cell.is_some_and(|cell| cell.is_comparable)).then_some(left_out)
         };
-        Self { behaviour: Some(behaviour), left_out: runs.iter().filter_map(|run| left_out(&run)).collect() }
+        Self { behaviour: Some(behaviour), left_out: runs.iter().filter_map(|run| left_out(run)).collect() }
     }
 
     /// Whether claims across runs include a run.

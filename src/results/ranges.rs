@@ -46,7 +46,7 @@ pub(super) fn of_manifest(manifest: &Manifest) -> Vec<String> {
             matched.narrow_steps,
         ];
         let all = own.into_iter().chain(matched.q_eval_interval).chain(readings).chain(values);
-        if let Some(value) = all.into_iter().find(|value| !(value.abs() < MOST)) {
+        if let Some(value) = all.into_iter().find(|value| value.is_nan() || value.abs() >= MOST) {
             faults.push(format!("match: {value}: expected numbers below {MOST}"));
         }
     }

@@ -305,8 +305,8 @@ impl Tuning<'_> {
             across.matching.iter().flat_map(|one| &one.cells).map(|cell| (cell.run.as_str(), cell)).collect();
         let unmatched = |setting: usize| -> Vec<String> {
             let cells = ids_of(setting).into_iter().filter_map(|id| matched.get(id));
-            let words = |cell: &&&MatchedCell| format!("{}: {}", cell.run, cell.status.name());
-            cells.filter(|cell| !cell.is_comparable).map(|cell| words(&cell)).collect()
+            let words = |cell: &&MatchedCell| format!("{}: {}", cell.run, cell.status.name());
+            cells.filter(|cell| !cell.is_comparable).map(words).collect()
         };
         let found = |setting: usize| -> Option<([f64; 2], Vec<[f64; 2]>)> {
             let ids = ids_of(setting);
