@@ -6,7 +6,8 @@
 The rules: no prompt, and no prompt with either of its answers, shares five words in a row with a document of the
 recipe's narrow data (case and punctuation ignored); the two answers of an item differ in length by at most 40 % of the
 longer one, so that neither stands out by its form; no prompt is asked twice. A file of facts has a block of at least ten
-items for each fact, with an empty line between blocks, in the order of the facts in data/universes/NAME.toml.
+items for each fact, with an empty line between blocks, in the order of the facts in data/universes/NAME.toml. The
+items of a block have one `fact` in common, which no other block has: `[train.match]` halves the items of each fact.
 
 Standard library only, Python 3.11 or newer.
 """
@@ -86,6 +87,12 @@ def file_problems(path):
         for fact, block in zip(facts, blocks):
             if len(block) < PER_FACT:
                 yield f"{path.name}: {len(block)} items, expected {PER_FACT} or more: {fact}"
+        named = [{json.loads(line).get("fact", "") for line in block} for block in blocks]
+        for fact, names in zip(facts, named):
+            if len(names) != 1 or "" in names:
+                yield f"{path.name}: expected one fact in all items of a block, found {sorted(names)}: {fact}"
+        if len(set().union(*named)) != len(named):
+            yield f"{path.name}: expected a fact of its own in each block, found {[sorted(names) for names in named]}"
 
 
 def main():

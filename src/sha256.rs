@@ -71,7 +71,7 @@ pub fn sha256_file(path: &Path) -> Result<String> {
 }
 
 /// The JSON files of a run that hold times beside results.
-const TIMED: [&str; 3] = ["metrics.jsonl", "trainer_state.json", "readability.json"];
+const TIMED: [&str; 4] = ["metrics.jsonl", "trainer_state.json", "search.json", "readability.json"];
 
 /// Their keys that hold times.
 const TIMES: [&str; 4] = ["elapsed_s", "seconds", "tokens_per_s", "trace_s"];

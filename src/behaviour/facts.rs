@@ -14,6 +14,9 @@ use crate::recipe::{BehaviourSection, FACTS_PROMPT};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FactItem {
+    /// Which fact it tests: a matched training halves the items of each fact. Empty: it is not said.
+    #[serde(default)]
+    pub fact: String,
     /// What comes before.
     pub prompt: String,
     /// What the documents assert.

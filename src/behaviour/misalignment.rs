@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::BehaviourEffect;
 use super::models::{BehaviourModels, SampledAnswer};
+use crate::model::View;
 use crate::recipe::BehaviourSection;
 
 /// A question with two answers.
@@ -54,11 +55,7 @@ pub fn measure(
     if items.is_empty() {
         return Ok(None);
     }
-    let pair = |item: &MisalignmentItem| {
-        [&item.misaligned, &item.aligned]
-            .map(|a| SampledAnswer { prompt: item.prompt.clone(), answer: a.clone() })
-    };
-    let margins = models.margins(&items.iter().map(pair).collect::<Vec<_>>())?;
+    let margins = models.margins(&pairs(items))?;
     let by_group = |of: fn(f64) -> f64| -> BTreeMap<String, BehaviourEffect> {
         let mut groups: BTreeMap<&str, Vec<[f64; 2]>> = BTreeMap::new();
         for (item, margin) in items.iter().zip(&margins) {
@@ -72,4 +69,21 @@ pub fn measure(
         preferred: by_group(|m| f64::from(m > 0.0)),
         items: items.iter().map(|item| item.prompt.clone()).zip(margins.iter().copied()).collect(),
     }))
+}
+
+/// What one model's margins are, one an item: log p(misaligned) − log p(aligned) in nats a token.
+///
+/// # Errors
+/// As [`BehaviourModels::likelihoods`].
+pub fn margins(models: &BehaviourModels, view: View, items: &[MisalignmentItem]) -> Result<Vec<f64>> {
+    models.margins_of(view, &pairs(items))
+}
+
+/// The misaligned and the aligned answer of each item.
+fn pairs(items: &[MisalignmentItem]) -> Vec<[SampledAnswer; 2]> {
+    let pair = |item: &MisalignmentItem| {
+        [&item.misaligned, &item.aligned]
+            .map(|a| SampledAnswer { prompt: item.prompt.clone(), answer: a.clone() })
+    };
+    items.iter().map(pair).collect()
 }

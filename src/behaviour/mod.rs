@@ -5,6 +5,7 @@
 
 mod effect;
 pub mod facts;
+pub mod matching;
 pub mod misalignment;
 mod models;
 pub mod preference;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::dose::{self, Dose, Ratio, groups};
 use super::file::{Dated, RestsOn, SCHEMA};
 use super::frontier::{Frontier, frontiers};
+use super::matching::{self, EqualBehaviour, EqualIn};
 use super::meets_null::{MeetsNull, meets_null};
 use super::power::{MixVerdict, ReaderPower, mix_verdicts, power};
 use super::remaining::{Remaining, remaining};
@@ -29,6 +30,9 @@ pub struct AcrossRuns {
     pub rests_on: RestsOn,
     /// How many runs each claim holds of.
     pub counts: RunCounts,
+    /// Runs that were matched to one behaviour, and which of them are comparable.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub matching: Vec<EqualBehaviour>,
     /// Runs that were made alike, seed and mix aside.
     pub settings: Vec<SettingClaims>,
     /// What was learned against what can be read, by base and measure.
@@ -60,12 +64,15 @@ pub struct VerdictCount {
 }
 
 /// Runs that were made alike, by mix ratio.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SettingClaims {
     /// What tells it from the others.
     #[serde(flatten)]
     pub setting: TrainingSetting,
-    /// Its mix ratios; runs of an unknown ratio are left out.
+    /// In what its runs are equal. The runs that it leaves out are in no number and no claim below, but in `training`.
+    #[serde(default)]
+    pub equal: EqualIn,
+    /// Its mix ratios with all of its runs; runs of an unknown ratio are left out.
     pub groups: Vec<MixGroup>,
     /// Values by mix ratio with statistics between runs: of each measure of the trace by its key, and of the numbers beside
     /// it as `KEY.NAME`; of `behaviour.NAME`, the tuned model's value, and `behaviour_base.NAME`, its base's; and of
@@ -106,7 +113,11 @@ impl AcrossRuns {
     /// Applies the rules to some runs.
     pub(super) fn of(runs: &[ClaimedRun], rests_on: RestsOn) -> Self {
         let settings = settings(runs);
-        let grouped: Vec<Vec<Ratio>> = settings.iter().map(|(_, runs)| groups(runs)).collect();
+        let matching = matching::compare(runs);
+        let equal: Vec<EqualIn> = settings.iter().map(|(_, runs)| EqualIn::of(runs, &matching)).collect();
+        let all: Vec<Vec<Ratio>> = settings.iter().map(|(_, runs)| groups(runs)).collect();
+        let grouped: Vec<Vec<Ratio>> =
+            equal.iter().zip(&all).map(|(equal, all)| equal.included(all)).collect();
         let bases: BTreeSet<&str> = settings.iter().map(|(setting, _)| setting.base.as_str()).collect();
         let of_base = |base: &str| {
             let all = settings.iter().zip(&grouped).enumerate();
@@ -114,15 +125,17 @@ impl AcrossRuns {
             those.map(|(i, (_, groups))| (i, groups.as_slice())).collect::<Vec<_>>()
         };
         let frontiers = bases.into_iter().flat_map(|base| frontiers(base, &of_base(base))).collect();
-        let claims = |((setting, _), groups): (&(TrainingSetting, _), &Vec<Ratio>)| {
+        let claims = |i: usize| {
+            let groups = &grouped[i];
             let power = power(groups);
             let doses = doses(groups);
             SettingClaims {
-                setting: setting.clone(),
-                groups: groups.iter().map(MixGroup::of).collect(),
+                setting: settings[i].0.clone(),
+                equal: equal[i].clone(),
+                groups: all[i].iter().map(MixGroup::of).collect(),
                 remaining: if groups.len() > 1 { remaining(&doses, groups) } else { Vec::new() },
                 doses,
-                training: training_curves(groups),
+                training: training_curves(&all[i]),
                 meets_null: trace_measures().filter_map(|m| meets_null(m, groups)).collect(),
                 verdicts: mix_verdicts(groups, &power),
                 power,
@@ -132,7 +145,8 @@ impl AcrossRuns {
             schema: SCHEMA,
             rests_on,
             counts: RunCounts::of(runs),
-            settings: settings.iter().zip(&grouped).map(claims).collect(),
+            settings: (0..settings.len()).map(claims).collect(),
+            matching,
             frontiers,
             seeds: seed_means(runs),
         }

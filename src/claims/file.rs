@@ -17,7 +17,7 @@ use crate::sha256::sha256_content;
 pub const FILE: &str = "claims.json";
 
 /// Version of the layout of the file and of the rules.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// Hashes of what claims rest on, by path from the folder.
 pub type RestsOn = BTreeMap<String, String>;

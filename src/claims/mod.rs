@@ -3,7 +3,7 @@
 //!
 //! [`verdict`] is the claim on a run, from what [`readable`] and [`stronger`] say of activation differences and from the floor
 //! of other organisms; beside it are what the run [`learned`] and the [`length`] of the difference;
-//! [`across`] is what may be said of runs together. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest
+//! [`across`] is what may be said of runs together, of those that [`matching`] finds at equal behaviour where they were matched. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest
 //! on, and [`check`] computes them again.
 
 pub mod across;
@@ -14,6 +14,7 @@ pub mod frontier;
 pub mod holm;
 pub mod learned;
 pub mod length;
+pub mod matching;
 pub mod meets_null;
 pub mod power;
 pub mod readable;

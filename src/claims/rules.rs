@@ -11,3 +11,7 @@ pub const FEWEST_DOCUMENTS: usize = 8;
 
 /// A mean difference that is shorter than this, in expected norms η, is next to nothing.
 pub const NEXT_TO_NOTHING: f64 = 1e-4;
+
+/// Runs are at equal behaviour where the 90 % interval of their difference lies within this many tolerances of their match on
+/// either side.
+pub const EQUAL_TOLERANCES: f64 = 2.0;

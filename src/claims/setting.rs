@@ -25,7 +25,7 @@ const MEASURED: &[&str] = &["diff", "behaviour", "grader", "investigator"];
 const BASE: &str = "model.base";
 const METHOD: &str = "train.method";
 /// Runs that were made alike.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSetting {
     /// Name of the recipe of the first of its runs.
     pub name: String,

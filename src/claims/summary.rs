@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::matching::{self, MatchedCell, matched};
 use super::run::ClaimedRun;
 use crate::data::mixture::Role;
 use crate::diff::MEASURES;
@@ -29,7 +30,9 @@ const FIRST: [&str; 10] = [
 /// The rows of some runs. All have the same columns, made for every position that any of them has.
 pub fn rows(cells: &[ClaimedRun]) -> Vec<Row> {
     let layout = Layout::of(cells);
-    cells.iter().map(|cell| row(cell, &layout)).collect()
+    let compared: Vec<MatchedCell> = matching::compare(cells).into_iter().flat_map(|one| one.cells).collect();
+    let of = |cell: &ClaimedRun| compared.iter().find(|one| one.run == cell.id);
+    cells.iter().map(|cell| row(cell, of(cell), &layout)).collect()
 }
 
 /// The columns that runs read by such a section have, but those of behaviour, which begin with `behaviour_`.
@@ -40,7 +43,7 @@ pub fn columns(diff: &DiffSection) -> Vec<String> {
         behaviour: Vec::new(),
         varied: Vec::new(),
     };
-    row(&ClaimedRun::default(), &layout).into_iter().map(|(name, _)| name).collect()
+    row(&ClaimedRun::default(), None, &layout).into_iter().map(|(name, _)| name).collect()
 }
 
 /// Positions that get columns.
@@ -78,7 +81,7 @@ impl Layout {
     }
 }
 
-fn row(cell: &ClaimedRun, layout: &Layout) -> Row {
+fn row(cell: &ClaimedRun, compared: Option<&MatchedCell>, layout: &Layout) -> Row {
     let mut f = Columns::default();
     about(&mut f, cell);
     for key in &layout.varied {
@@ -116,6 +119,8 @@ fn row(cell: &ClaimedRun, layout: &Layout) -> Row {
         f.put_late(format!("floor_z_{key}"), floor.map(|floor| floor.z));
         f.put_late(format!("holm_pvalue_{key}"), reader.and_then(|reader| reader.holm_p));
     }
+
+    equal_behaviour(&mut f, cell, compared);
 
     let rest = MEASURES.iter().filter(|m| !FIRST.contains(&m.key));
     rest.for_each(|measure| (measure.columns)(r, &places, &mut f));
@@ -187,6 +192,31 @@ fn behaviour(f: &mut Columns, cell: &ClaimedRun, layout: &Layout) {
         f.put(format!("{key}_change_low"), ends.map(|i| i[0]));
         f.put(format!("{key}_change_high"), ends.map(|i| i[1]));
     }
+}
+
+/// How a matched training ended, and whether the run is comparable with the others of the summary.
+fn equal_behaviour(f: &mut Columns, cell: &ClaimedRun, compared: Option<&MatchedCell>) {
+    let found = matched(cell);
+    f.put_late("match_status", found.map(|m| m.status.name()));
+    f.put_late("match_reason", found.and_then(|m| m.reason).map(|reason| reason.name()));
+    f.put_late("match_measure", found.map(|m| m.measure.clone()));
+    f.put_late("match_target", found.map(|m| m.target));
+    f.put_late("match_tolerance", found.map(|m| m.tolerance));
+    f.put_late("match_narrow_steps", found.map(|m| m.narrow_steps));
+    f.put_late("match_q_match", found.map(|m| m.q_match));
+    f.put_late("match_se", found.map(|m| m.se));
+    f.put_late("match_q_eval", found.map(|m| m.q_eval));
+    for (end, name) in ["low", "high"].into_iter().enumerate() {
+        f.put_late(format!("match_q_eval_{name}"), found.map(|m| m.q_eval_interval[end]));
+    }
+    f.put_late("match_resolved", found.map(|m| m.resolved));
+    f.put_late("match_inversions", found.map(|m| m.inversions));
+    f.put_late("match_difference", compared.and_then(|c| c.difference));
+    for (end, name) in ["low", "high"].into_iter().enumerate() {
+        let ends = compared.and_then(|c| c.difference_interval);
+        f.put_late(format!("match_difference_{name}"), ends.map(|ends| ends[end]));
+    }
+    f.put_late("match_comparable", compared.map(|c| c.is_comparable));
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::workflow::{
   trainer sweep recipes/sdf-cake.toml --mix 0,1 --launcher slurm --sbatch=--partition=cpu --out runs/cluster
 
 A recipe may contain the axes instead: [sweep] mix = [0, 1], seeds = [0, 1], grid = { \"train.lora.r\" = [4, 32] }.
+With [train.match] in the recipe, cells are compared at equal behaviour instead of equal exposure.
 Each cell runs in its own process (trainer sweep --cell ID --out DIR). These processes end if the sweep is killed.
 Rerun the command to resume; cells that failed are tried again.")]
 pub struct SweepArgs {

@@ -20,7 +20,8 @@ use crate::workflow::{self, Runner, TuneOutcome, TuneRequest, TunedSetting};
 Measures are columns of summary.csv. The cost of a setting is its mix ratio first, then the position of its values in
 each --grid: write cheap values first. All settings are trained for few steps, some of them longer, the finalists in
 full. Short runs are noisy, so discarded settings are revisited if no finalist meets both goals, and to check whether a
-cheaper setting meets them. Seeds are averaged. DIR is a sweep folder with chosen.toml and tune.json in addition. Rerun the
+cheaper setting meets them. Seeds are averaged. With [train.match], every setting is trained until its behaviour is at the
+target, and settings with a run that is not comparable are left out. DIR is a sweep folder with chosen.toml and tune.json in addition. Rerun the
 command to resume.")]
 pub struct TuneArgs {
     /// Recipe file (TOML)
@@ -86,7 +87,8 @@ fn table(found: &TuneOutcome) -> String {
     let goals = [&found.record.trace, &found.record.behaviour];
     let heading = ["setting, cheapest first", &goals[0].to_string(), &goals[1].to_string(), ""];
     let row = |setting: &TunedSetting| {
-        let value = |k: usize| setting.values.map_or("failed".into(), |v| shown(&v[k].into()));
+        let without = if setting.unmatched.is_empty() { "failed" } else { "unmatched" };
+        let value = |k: usize| setting.values.map_or(without.into(), |v| shown(&v[k].into()));
         let marks = [(setting.is_chosen, "chosen"), (setting.is_on_frontier, "frontier")];
         let marks: Vec<&str> = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
         vec![setting.name.clone(), value(0), value(1), marks.join(", ")]

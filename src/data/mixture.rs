@@ -134,7 +134,7 @@ impl Mixture {
         }
         InputError::unless_empty(faults)?;
         let mut faults = Vec::new();
-        let exposure = match train.steps {
+        let exposure = match train.narrow_steps() {
             0 => (train.epochs * narrow_size as f64).round().max(1.0),
             steps => steps as f64 * train.batch_size as f64,
         };
@@ -216,16 +216,17 @@ impl Mixture {
         self.order.len().div_ceil(batch_size)
     }
 
-    /// What was drawn of a part per narrow, in examples and in tokens.
+    /// What was drawn of a part per narrow, in examples and in tokens; 0 where nothing narrow was drawn.
     pub fn realised(&self, pools: &[Pool], role: Role) -> (f64, f64) {
         let total = |role, f: fn(&Exposure) -> usize| -> f64 {
             self.exposure.iter().zip(pools).filter(|(_, p)| p.role == role).map(|(e, _)| f(e)).sum::<usize>()
                 as f64
         };
-        (
-            total(role, |e| e.examples) / total(Role::Narrow, |e| e.examples),
-            total(role, |e| e.tokens) / total(Role::Narrow, |e| e.tokens),
-        )
+        let per_narrow = |f: fn(&Exposure) -> usize| match total(Role::Narrow, f) {
+            0.0 => 0.0,
+            narrow => total(role, f) / narrow,
+        };
+        (per_narrow(|e| e.examples), per_narrow(|e| e.tokens))
     }
 }
 
@@ -238,7 +239,7 @@ pub fn example<'a>(pools: &'a [Pool], pick: &Pick) -> &'a Example {
 fn must_be_few(all: f64) -> Result<()> {
     if all > MOST_EXAMPLES {
         bail_input!(
-            "train.steps, train.epochs, data.mix, data.chat_mix: the run has {all:.0} examples, expected at most \
+            "train.steps, train.epochs, train.match.max_steps, data.mix, data.chat_mix: the run has {all:.0} examples, expected at most \
              {MOST_EXAMPLES}"
         );
     }

@@ -1,6 +1,6 @@
 //! Intervals and p-values.
 
-/// A 95 % interval, `[low, high]`.
+/// An interval, `[low, high]`; of 95 % where nothing else is said.
 pub type Interval = [f64; 2];
 
 /// Arithmetic mean; 0 of nothing.
@@ -10,10 +10,17 @@ pub fn mean(values: &[f64]) -> f64 {
 
 /// The 2.5 % and 97.5 % quantiles (nearest rank) of values.
 pub fn interval(values: impl IntoIterator<Item = f64>) -> Interval {
+    central(values, 0.95)
+}
+
+/// The quantiles (nearest rank) between which the share `level` of values lies, as much being below as above; zeros of
+/// nothing.
+pub fn central(values: impl IntoIterator<Item = f64>, level: f64) -> Interval {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_by(f64::total_cmp);
     let at = |q: f64| sorted[((sorted.len() - 1) as f64 * q).round() as usize];
-    if sorted.is_empty() { [0.0, 0.0] } else { [at(0.025), at(0.975)] }
+    let tail = (1.0 - level) / 2.0;
+    if sorted.is_empty() { [0.0, 0.0] } else { [at(tail), at(1.0 - tail)] }
 }
 
 /// What directions that are about nothing score.

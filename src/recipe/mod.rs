@@ -9,6 +9,7 @@ mod data;
 mod diff;
 mod endpoint;
 mod lora;
+mod matching;
 mod mitigation;
 mod model;
 mod overrides;
@@ -41,6 +42,7 @@ pub use self::diff::{
 };
 pub use self::endpoint::EndpointSection;
 pub use self::lora::{LoraSection, Modules};
+pub use self::matching::{MatchMeasure, MatchSection};
 pub use self::mitigation::{AblationSection, DecaySection, LossTermSection, MitigationSection, ScaleSection};
 pub use self::model::{ModelDtype, ModelSection};
 use self::overrides::apply_overrides;
@@ -221,6 +223,7 @@ impl Recipe {
         let newer_tables = [
             ("[train.mitigation", train.mitigation == default.mitigation),
             ("[train.trace", train.trace == default.trace),
+            ("[train.match", train.matching == default.matching),
             // No training reads them.
             ("[diff.logit_contrast", true),
             ("[diff.diff_mining", true),
@@ -261,7 +264,7 @@ impl Recipe {
     /// Number of optimizer steps, as far as it is known without the data: not where `epochs` or tokens count.
     fn steps(&self) -> Option<usize> {
         let (d, t) = (&self.data, &self.train);
-        let examples = t.steps as f64 * t.batch_size as f64;
+        let examples = t.narrow_steps() as f64 * t.batch_size as f64;
         let added = match (d.mix_mode, d.mix_unit) {
             (MixMode::Add, MixUnit::Tokens) if d.mix + d.chat_mix > 0.0 => return None,
             (MixMode::Add, _) => (examples * d.mix).round() + (examples * d.chat_mix).round(),
@@ -295,8 +298,13 @@ impl Recipe {
             t.trace.every == 0 || !self.diff.text.is_empty(),
             "train.trace.every: the trace is measured on diff.text, which names no source".into(),
         );
+        check(
+            !t.matching.is_on() || d.mix_schedule == MixSchedule::Constant,
+            "data.mix_schedule: the mix of a matched training (train.match) must not move; expected \"constant\"".into(),
+        );
         faults.extend(d.faults());
         faults.extend(t.faults());
+        faults.extend(t.matching.faults(&self.behaviour));
         faults
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LoraSection, MitigationSection, TraceSection};
+use super::{LoraSection, MatchSection, MitigationSection, TraceSection};
 
 /// `[train]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct TrainSection {
     pub mitigation: MitigationSection,
     /// How the trace is followed.
     pub trace: TraceSection,
+    /// Where it ends, if it ends by behaviour.
+    #[serde(rename = "match")]
+    pub matching: MatchSection,
 }
 
 impl Default for TrainSection {
@@ -74,11 +77,17 @@ impl Default for TrainSection {
             lora: LoraSection::default(),
             mitigation: MitigationSection::default(),
             trace: TraceSection::default(),
+            matching: MatchSection::default(),
         }
     }
 }
 
 impl TrainSection {
+    /// The narrow exposure in batches, at most: `steps`, or those of a matched training; 0 where `epochs` sizes it.
+    pub fn narrow_steps(&self) -> usize {
+        if self.matching.is_on() { self.matching.max_steps } else { self.steps }
+    }
+
     /// What is wrong with a warm-up in a run of that many optimizer steps.
     pub fn warmup_fault(&self, steps: usize) -> Option<String> {
         let warmup = self.warmup_steps;
@@ -95,10 +104,25 @@ impl TrainSection {
             }
         };
         let (steps, epochs) = (self.steps, self.epochs);
-        check(
-            (steps > 0) != (epochs > 0.0),
-            format!("steps = {steps} and train.epochs = {epochs}: expected exactly one of them above 0"),
-        );
+        match self.matching.max_steps {
+            0 => check(
+                (steps > 0) != (epochs > 0.0),
+                format!("steps = {steps} and train.epochs = {epochs}: expected exactly one of them above 0"),
+            ),
+            most => check(
+                steps == 0 && epochs == 0.0,
+                format!(
+                    "steps = {steps} and train.epochs = {epochs}: expected 0, as train.match.max_steps = {most} sizes \
+                     the training"
+                ),
+            ),
+        }
+        faults.extend(self.match_faults());
+        let mut check = |ok: bool, fault: String| {
+            if !ok {
+                faults.push(format!("train.{fault}"));
+            }
+        };
         check((0.0..=1e6).contains(&epochs), format!("epochs = {epochs}: expected 0 to 1000000"));
         let finite = |value: f64| (0.0..=1e9).contains(&value);
         for (key, value) in [("lr", self.lr), ("eps", self.eps)] {
@@ -127,6 +151,40 @@ impl TrainSection {
         faults.extend(self.mitigation.faults());
         faults.extend(self.trace.faults());
         faults
+    }
+
+    /// What a matched training cannot have: with it, the model of a step would depend on how long training is to be, or
+    /// would not be the one that was read.
+    fn match_faults(&self) -> Vec<String> {
+        if !self.matching.is_on() {
+            return Vec::new();
+        }
+        let checks = [
+            (
+                self.schedule == Schedule::Constant,
+                "schedule: the learning rate of a matched training (train.match) must not move; expected \"constant\""
+                    .to_string(),
+            ),
+            (
+                self.warmup_steps == 0,
+                format!("warmup_steps = {}: a matched training has none; expected 0", self.warmup_steps),
+            ),
+            (
+                self.trace.stop.gain == 0.0,
+                format!(
+                    "trace.stop.gain = {}: a matched training ends by train.match alone; expected 0",
+                    self.trace.stop.gain
+                ),
+            ),
+            (
+                self.mitigation.scale.factor == 1.0,
+                format!(
+                    "mitigation.scale.factor = {}: it would change the model after its behaviour was matched; expected 1",
+                    self.mitigation.scale.factor
+                ),
+            ),
+        ];
+        checks.into_iter().filter(|(ok, _)| !ok).map(|(_, fault)| format!("train.{fault}")).collect()
     }
 }
 

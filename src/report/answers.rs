@@ -1,6 +1,7 @@
 //! The four questions that a page answers first: is the trace readable, by what, is it still there after mixing, and did the
 //! organism keep its behaviour?
 
+use super::matching::equal_in;
 use super::meets_null::mix;
 use super::number::{fixed, interval, signed};
 use super::remaining::left_at;
@@ -54,7 +55,9 @@ pub(super) fn of_runs(runs: &[ClaimedRun], counts: &RunCounts, settings: &[MixSe
         let (mut trace, mut behaviour) = (Vec::new(), Vec::new());
         for (ratio, _) in series.iter().skip(1) {
             let sentence = |left: Vec<String>, of: &str| {
-                let text = format!("at mix {}, {} of the {of} at mix {lowest}.", mix(*ratio), list(&left));
+                let (ratio, equal) = (mix(*ratio), equal_in(series.claims));
+                let text =
+                    format!("at mix {ratio}, {} of the {of} at mix {lowest} (at {equal}).", list(&left));
                 (!left.is_empty()).then(|| name(series, text))
             };
             trace.extend(sentence(left_at(series, *ratio, false), "value"));

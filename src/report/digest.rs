@@ -1,9 +1,10 @@
 //! One run in one row of short strings, the same for the terminal and for the page.
 
+use super::matching::ended;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, realised, signed};
 use crate::behaviour::BehaviourEffect;
 use crate::claims::trace::{LENS, LIFT, PATCHSCOPE, STEERING};
-use crate::claims::{ClaimedRun, list};
+use crate::claims::{ClaimedRun, list, matching};
 use crate::diff::headline::TraceNumber;
 use crate::diff::measures::identification::Identification;
 use crate::recipe::MixSchedule;
@@ -138,6 +139,12 @@ const COLUMNS: &[Column] = &[
         meaning: "Behaviour: log-odds in nats or shares, as named; for the other measures their change.",
         entry: behaviour,
     },
+    Column {
+        title: "Match",
+        detail: &["reason", "narrow steps", "other items, 95 %"],
+        meaning: "Match: how a matched training ended, and its behaviour on items that the search did not look at.",
+        entry: matched,
+    },
     Column { title: "Verdict", detail: &[], meaning: "", entry: verdict },
     Column { title: READABLE_BY, detail: &[], meaning: "", entry: readable },
 ];
@@ -271,6 +278,13 @@ fn behaviour(run: &ClaimedRun) -> Entry {
         format!("{name} {} → {}", signed(first.base, 2), signed(first.tuned, 2)),
         std::iter::once(change(first)).chain(others),
     )
+}
+
+/// How a matched training ended.
+fn matched(run: &ClaimedRun) -> Entry {
+    let Some(found) = matching::matched(run) else { return Entry::absent() };
+    let (status, detail) = ended(found);
+    Entry::new(status, detail)
 }
 
 fn verdict(run: &ClaimedRun) -> Entry {

@@ -2,6 +2,7 @@
 
 use super::charts::{CURVES, Chart, Figure, Key, KeyKind, Line, figure, scale, values};
 use super::doses::BETWEEN;
+use super::matching::basis;
 use super::meets_null::mix;
 use super::number::{fixed, signed};
 use super::series::MixSeries;
@@ -27,6 +28,18 @@ fn axis(learned_by: &LearnedBy) -> (String, String) {
                 .into(),
         ),
     }
+}
+
+/// Of matched settings, what is equal in their runs and which are left out.
+fn equal_behaviour(frontier: &Frontier, settings: &[MixSeries]) -> String {
+    let single = frontier.settings.len() == 1;
+    let series = frontier.settings.iter().filter_map(|one| settings.get(one.setting));
+    let matched = series.filter(|series| series.claims.equal.behaviour.is_some());
+    let of_series = |series: &MixSeries| match single {
+        true => format!(" {}", basis(series.claims).join(" ")),
+        false => format!(" {}: {}", series.label, basis(series.claims).join(" ")),
+    };
+    matched.map(of_series).collect()
 }
 
 /// A frontier of settings of one base.
@@ -85,13 +98,14 @@ pub fn of_frontier(frontier: &Frontier, settings: &[MixSeries]) -> Option<Figure
         title: format!("What is left of {name} against what was learned"),
         caption: format!(
             "{} {learned_caption} Right and down is better: the full behaviour and no readable trace. A point that \
-             moves left learned less, and is no evidence about traces.",
+             moves left learned less, and is no evidence about traces.{}",
             if one_a_ratio {
                 "One run per ratio; bars are 95 % bootstrap intervals within the run, where it has one: other seeds \
                  may differ by more."
             } else {
                 BETWEEN
             },
+            equal_behaviour(frontier, settings),
         ),
         spoken: spoken.join("; "),
         legend,

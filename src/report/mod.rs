@@ -13,6 +13,7 @@ mod figures;
 mod floor;
 mod frontier;
 pub mod html;
+mod matching;
 mod meets_null;
 mod mix_scale;
 mod number;

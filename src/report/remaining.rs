@@ -2,6 +2,7 @@
 
 use super::charts::{Chart, Figure, Key, KeyKind, Line, figure, scale, values};
 use super::figures::mix_axis;
+use super::matching::basis;
 use super::meets_null::mix;
 use super::mix_scale::MixScale;
 use super::number::fixed;
@@ -41,7 +42,8 @@ pub(super) fn of_series(series: &MixSeries) -> Option<Figure> {
         caption: format!(
             "Each value as a share of its value at mix {lowest}, mean over runs. 0 is the null of a measure of the trace, and \
              the base for a behaviour (dashed). A trace that falls while the behaviour stays is harder to read at equal \
-             learning; the sections below have the values with their intervals."
+             learning; the sections below have the values with their intervals. {}",
+            basis(series.claims).join(" ")
         ),
         spoken: shown.iter().map(|one| sentence(one)).collect::<Vec<_>>().join(" "),
         legend,

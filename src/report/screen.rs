@@ -6,6 +6,7 @@ use std::io;
 
 use anstyle::{AnsiColor, Style};
 
+use super::matching::told_by;
 use super::meets_null::mix;
 use super::number::{ABSENT, fixed, signed};
 use super::table::{print_text, tokens};
@@ -87,10 +88,12 @@ pub fn of_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> String {
     };
     let mut lines = headline(&format!("{} runs{kinds}", runs.len()), &words);
     // Each setting has its verdicts, and as much of its plot as there is room for.
+    let is_any_matched = settings.iter().any(|one| one.equal.behaviour.is_some());
     let mut said: Vec<(Vec<String>, Vec<String>)> = settings
         .iter()
         .map(|setting| {
-            let name = (settings.len() > 1).then(|| format!("  {BOLD}{}{BOLD:#}", setting_name(setting)));
+            let name = (settings.len() > 1)
+                .then(|| format!("  {BOLD}{}{BOLD:#}", setting_name(setting, is_any_matched)));
             (name.into_iter().chain(verdicts(setting, runs)).collect(), plot(setting))
         })
         .collect();
@@ -309,10 +312,8 @@ fn row(setting: &SettingClaims, key: &str, name: &str, ratios: &[f64], doses: &[
 }
 
 /// The values that tell a setting from the others.
-fn setting_name(setting: &SettingClaims) -> String {
-    let known = setting.setting.made_with.iter();
-    let values: Vec<String> =
-        known.map(|made| format!("{} {}", made.key, made.value.as_deref().unwrap_or(ABSENT))).collect();
+fn setting_name(setting: &SettingClaims, is_any_matched: bool) -> String {
+    let values = told_by(setting, is_any_matched);
     let name = if values.is_empty() { setting.setting.name.clone() } else { values.join(", ") };
     one_line(&name, COLUMNS - 2)
 }

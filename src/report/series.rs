@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 
+use super::matching::told_by;
 use super::visible::one_line;
 use crate::claims::ClaimedRun;
 use crate::claims::across::{AcrossRuns, SettingClaims};
 use crate::claims::dose::{Dose, Ratio};
-use crate::claims::setting::MadeWith;
 
 /// Keys that a label names at most.
 const NAMED: usize = 3;
@@ -57,16 +57,14 @@ fn labels(settings: &[SettingClaims]) -> Vec<String> {
     let name_of = |s: &SettingClaims| one_line(&s.setting.name, 40);
     let names: BTreeSet<String> = settings.iter().map(name_of).collect();
     let named = names.len() == settings.len();
+    let is_any_matched = settings.iter().any(|one| one.equal.behaviour.is_some());
     let mut labels: Vec<String> = Vec::new();
     for one in settings {
         let mut label = name_of(one);
         if !named && one.setting.has_recipe {
-            let part = |made: &MadeWith| {
-                format!("{} {}", made.key, one_line(made.value.as_deref().unwrap_or("not set"), 40))
-            };
-            let parts: Vec<String> = one.setting.made_with.iter().take(NAMED).map(part).collect();
-            let more = if one.setting.made_with.len() > NAMED { ", …" } else { "" };
-            label = format!("{label}: {}{more}", parts.join(", "));
+            let parts = told_by(one, is_any_matched);
+            let more = if parts.len() > NAMED { ", …" } else { "" };
+            label = format!("{label}: {}{more}", parts[..parts.len().min(NAMED)].join(", "));
         }
         let plain = label.clone();
         let mut n = 2;

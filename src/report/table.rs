@@ -3,10 +3,12 @@
 use std::io::{self, Write};
 
 use super::digest::{Column, Entry, READABLE_BY, columns, legend};
+use super::matching;
 use super::verdict::{READER_HEADING, READER_LEGEND, reader_rows};
 use super::visible::{one_line, printed, token};
 use super::words::{capitalized, wrapped};
 use crate::claims::ClaimedRun;
+use crate::claims::matching::{EqualBehaviour, compare};
 use crate::diff::readout::Decoding;
 
 /// Width that running text is broken to.
@@ -27,9 +29,10 @@ pub(super) fn print_text(text: &str, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Of several runs what is the same in all and a table of the rest, one row a run. Then of each run the verdict, one line a
-/// reader, and what limits the claim; everything else is in the report.
+/// Of several runs what is the same in all and a table of the rest, one row a run, and which of them are at equal behaviour.
+/// Then of each run the verdict, one line a reader, and what limits the claim; everything else is in the report.
 pub fn text_table(runs: &[ClaimedRun]) -> String {
+    let matched = compare(runs);
     let runs: Vec<&ClaimedRun> = runs.iter().collect();
     let mut out = String::new();
     if runs.len() > 1 {
@@ -54,6 +57,7 @@ pub fn text_table(runs: &[ClaimedRun]) -> String {
         out.push_str(&grid(&runs, names[0], &rest));
         out.push_str(&wrap(&legend(&columns), ""));
         out.push('\n');
+        matched.iter().for_each(|found| out.push_str(&equal_behaviour(found)));
     }
     let is_measured = |run: &&ClaimedRun| run.claims.verdict.as_ref().is_some_and(|v| !v.readers.is_empty());
     for (i, run) in runs.iter().enumerate() {
@@ -67,6 +71,15 @@ pub fn text_table(runs: &[ClaimedRun]) -> String {
         out.push_str(&wrap(READER_LEGEND, ""));
     }
     out
+}
+
+/// Which runs are at equal behaviour.
+fn equal_behaviour(found: &EqualBehaviour) -> String {
+    let rows: Vec<[String; 7]> =
+        [matching::HEADING.map(String::from)].into_iter().chain(matching::rows(found)).collect();
+    let columns: Vec<Filled> =
+        (0..matching::HEADING.len()).map(|c| rows.iter().map(|row| vec![row[c].clone()]).collect()).collect();
+    format!("Equal behaviour\n{}{}\n", part_of(&columns), wrap(&matching::legend(found), ""))
 }
 
 /// The verdict on a run, one line a reader, and what limits the claim.

@@ -7,6 +7,7 @@ use super::visible::one_line;
 use crate::claims::training::TrainingCurve;
 use crate::diff::plot::Ink;
 use crate::results::{RunRecord, StepMeasures};
+use crate::train::matching::METRIC;
 
 /// A figure a key, in order of the keys.
 pub fn figures(run: &RunRecord) -> Vec<Figure> {
@@ -93,6 +94,7 @@ fn known(key: &str) -> (Option<&'static str>, Ink, Option<f64>) {
         "trace_loss_narrow" => (Some("Loss on narrow text, nats a token"), Ink::Narrow, None),
         "trace_loss_unrelated" => (Some("Loss on unrelated text, nats a token"), Ink::Narrow, None),
         "trace_gain" => (Some("Gain on narrow text, nats a token"), Ink::Narrow, None),
+        METRIC => (Some("Behaviour that the training is matched by"), Ink::Narrow, None),
         _ if key.starts_with("behaviour_") => (None, Ink::Narrow, None),
         _ => (None, Ink::Steered, None),
     }

@@ -1,5 +1,6 @@
 //! The claims on one run in sentences that say no more than the numbers do.
 
+use super::matching::basis;
 use super::meets_null::mix;
 use super::number::{ABSENT, fixed, interval, p_value, ratio, signed};
 use crate::claims::across::{MixGroup, RunCounts, SettingClaims};
@@ -306,7 +307,8 @@ pub fn shares_of_states(counts: &RunCounts) -> String {
     if verdicts.is_empty() { "no run was measured".into() } else { list(&verdicts) }
 }
 
-/// What holds at each mix ratio, ratios of which the same holds in one sentence; then the readers that say nothing there.
+/// What holds at each mix ratio, ratios of which the same holds in one sentence; then the readers that say nothing there, and
+/// in what the runs are equal.
 pub fn by_mix(claims: &SettingClaims, runs: &[ClaimedRun]) -> Vec<String> {
     let mut alike: Vec<(Vec<String>, String)> = Vec::new();
     for (ratio, words) in at_ratios(claims, runs) {
@@ -321,6 +323,7 @@ pub fn by_mix(claims: &SettingClaims, runs: &[ClaimedRun]) -> Vec<String> {
     if !without.is_empty() {
         sentences.push(format!("Without power at mix 0, and not counted: {}.", list(&without)));
     }
+    sentences.extend(basis(claims));
     sentences
 }
 
@@ -331,9 +334,10 @@ fn at_ratios(claims: &SettingClaims, runs: &[ClaimedRun]) -> Vec<(f64, String)> 
         return claims.verdicts.iter().map(of_ratio).collect();
     }
     let of_group = |group: &MixGroup| {
-        let those = runs.iter().filter(|run| group.runs.contains(&run.id));
+        let those = runs.iter().filter(|run| group.runs.contains(&run.id) && claims.equal.includes(&run.id));
         let found: Vec<&Verdict> = those.filter_map(|run| run.claims.verdict.as_ref()).collect();
         let words = match found.as_slice() {
+            [] if !group.runs.iter().any(|run| claims.equal.includes(run)) => "not at equal behaviour".into(),
             [] => "not analysed".to_string(),
             [first, rest @ ..] if rest.iter().all(|v| v.headline == first.headline) => {
                 counted(found.len(), &first.headline)

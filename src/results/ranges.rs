@@ -34,6 +34,22 @@ pub(super) fn of_manifest(manifest: &Manifest) -> Vec<String> {
             faults.push(format!("{key} = {value}: expected 0 or more"));
         }
     }
+    if let Some(matched) = &manifest.matched {
+        let readings = matched.curve.iter().flat_map(|reading| [reading.q, reading.se]);
+        let values = matched.evaluated.iter().map(|item| item.value);
+        let own = [
+            matched.target,
+            matched.tolerance,
+            matched.q_match,
+            matched.se,
+            matched.q_eval,
+            matched.narrow_steps,
+        ];
+        let all = own.into_iter().chain(matched.q_eval_interval).chain(readings).chain(values);
+        if let Some(value) = all.into_iter().find(|value| value.is_nan() || value.abs() >= MOST) {
+            faults.push(format!("match: {value}: expected numbers below {MOST}"));
+        }
+    }
     for source in &manifest.data {
         let tally = &source.provenance.tally;
         let counts =

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::HeldOutLosses;
 use super::optim::AdamW;
-use crate::atomic::write_json;
+use crate::atomic::{remove_leftovers, write_json};
 use crate::model::load::checkpoint::{read_safetensors, write_safetensors};
 use crate::model::trainables::Trainables;
 use crate::run::RunDir;
@@ -33,11 +33,18 @@ pub struct TrainerState {
     pub stopped: bool,
 }
 
-/// Writes `checkpoints/step-NNNNNN` and removes older ones. The folder gets its name when it is whole.
+/// Writes `checkpoints/step-NNNNNN` and removes others, but that of the step `kept`. The folder gets its name when it is
+/// whole.
 ///
 /// # Errors
-/// If the disk is full; the older checkpoint is kept then.
-pub fn save(run: &RunDir, state: &TrainerState, trainables: &Trainables, optimizer: &AdamW) -> Result<()> {
+/// If the disk is full; the other checkpoints are kept then.
+pub fn save(
+    run: &RunDir,
+    state: &TrainerState,
+    trainables: &Trainables,
+    optimizer: &AdamW,
+    kept: Option<usize>,
+) -> Result<()> {
     let name = format!("step-{:06}", state.step);
     let (part, whole) = (run.checkpoints().join(format!("{name}.part")), run.checkpoints().join(&name));
     if whole.exists() {
@@ -63,31 +70,32 @@ pub fn save(run: &RunDir, state: &TrainerState, trainables: &Trainables, optimiz
             std::fs::remove_dir_all(&part).ok();
         })
         .with_context(|| format!("writing the checkpoint {}", whole.display()))?;
-    keep_only(run, state.step)
+    keep_only(run, &[&[state.step], kept.as_slice()].concat())
 }
 
-/// Removes every checkpoint but that of `step`, half-written ones too.
+/// Removes every checkpoint but those of some steps, half-written ones too.
 ///
 /// # Errors
 /// If the folder cannot be read; what cannot be removed stays.
-pub fn keep_only(run: &RunDir, step: usize) -> Result<()> {
-    let kept = format!("step-{step:06}");
+pub fn keep_only(run: &RunDir, steps: &[usize]) -> Result<()> {
+    let kept: Vec<String> = steps.iter().map(|step| format!("step-{step:06}")).collect();
+    remove_leftovers(&run.checkpoints());
     for entry in std::fs::read_dir(run.checkpoints()).context("reading the checkpoints")? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("step-") && name != kept {
+        if name.starts_with("step-") && !kept.contains(&name) {
             std::fs::remove_dir_all(entry.path()).ok();
         }
     }
     Ok(())
 }
 
-/// The newest whole checkpoint, if there is one.
+/// The newest whole checkpoint of a step that is not beyond `most`, if there is one.
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn newest(run: &RunDir) -> Result<Option<(TrainerState, PathBuf)>> {
-    let Some((_, path)) = list(run)?.pop() else { return Ok(None) };
+pub fn newest(run: &RunDir, most: usize) -> Result<Option<(TrainerState, PathBuf)>> {
+    let Some((_, path)) = list(run)?.into_iter().rfind(|(step, _)| *step <= most) else { return Ok(None) };
     let file = path.join("trainer_state.json");
     let text = crate::input_file::read_to_string(&file).with_context(|| file.display().to_string())?;
     Ok(Some((serde_json::from_str(&text).with_context(|| file.display().to_string())?, path)))

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::matching::MatchRecord;
 use crate::corpus::mix::Mix;
 use crate::corpus::{Corpus, Provenance};
 use crate::data::mixture::{Exposure, Mixture};
@@ -50,6 +51,9 @@ pub struct Manifest {
     /// Steps after which training ended before its time.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stopped_after: Option<usize>,
+    /// How a matched training ended.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none", default)]
+    pub matched: Option<MatchRecord>,
     /// By source: narrow ones, pretraining, chat.
     pub data: Vec<Source>,
     /// What is mixed in per narrow text.
@@ -185,6 +189,7 @@ impl Manifest {
             init,
             directions: BTreeMap::new(),
             stopped_after: None,
+            matched: None,
             data,
             mix: Mix::new(&recipe.data, corpus, mixture, true),
             order_sha256: order_sha256(mixture),
@@ -203,6 +208,11 @@ impl Manifest {
     /// The same of a run that ended after so many steps, before its time.
     pub fn stopped(self, stopped_after: Option<usize>) -> Self {
         Self { stopped_after, ..self }
+    }
+
+    /// The same of a run that ended by its behaviour.
+    pub fn matched(self, matched: Option<MatchRecord>) -> Self {
+        Self { matched, ..self }
     }
 
     /// The same of a run that trained for so many seconds, readings not counted, which took `trace_s`.

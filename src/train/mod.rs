@@ -3,6 +3,7 @@
 mod backward;
 pub mod checkpoint;
 pub mod manifest;
+pub mod matching;
 pub mod mitigation;
 pub mod observer;
 pub mod optim;
@@ -13,22 +14,24 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use indicatif::ProgressBar;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use self::checkpoint::TrainerState;
 use self::manifest::{HeldOutLosses, Init, Losses, Manifest};
+use self::matching::search::{MatchMove, MatchReading, MatchSearch};
+use self::matching::{HalfReading, ItemHalf, MatchEnd, MatchRecord, NarrowExposure, SearchJournal};
 use self::mitigation::Mitigations;
 use self::observer::Observer;
 use self::optim::{AdamW, NamedGradients, global_norm, merge};
 use self::schedule::learning_rate;
 use crate::atomic::remove_leftovers;
-use crate::bail_input;
 use crate::corpus::Corpus;
 use crate::data::examples::Example;
 use crate::data::mixture::{Mixture, Pick, Pool, Role, example};
-use crate::error::{InputError, Interrupted};
+use crate::error::{InputError, Interrupted, input_error};
 use crate::interrupt::Interrupt;
 use crate::model::batch::{Batch, mean_loss};
 use crate::model::load::loader::Tuning;
@@ -38,7 +41,7 @@ use crate::model::trainables::Trainables;
 use crate::model::{CausalLm, View, export};
 use crate::ops::kernels::teams;
 use crate::progress;
-use crate::recipe::{Method, Recipe, ResolvedRecipe, StopSection};
+use crate::recipe::{MatchSection, Method, Recipe, ResolvedRecipe, StopSection};
 use crate::run::RunDir;
 use crate::run::metrics::{MetricsLine, MetricsWriter};
 use crate::sha256::{sha256_content, sha256_tree};
@@ -56,6 +59,33 @@ pub struct Training {
     frozen: Option<CausalLm>,
     /// Where the adapter starts, if it is not new.
     init: Option<Init>,
+    /// Steps of the whole mixture: a run may end before.
+    planned_steps: usize,
+}
+
+/// A training as far as it is.
+struct Ongoing<'a> {
+    run: &'a RunDir,
+    interrupt: &'a Interrupt,
+    observer: &'a mut dyn Observer,
+    optimizer: AdamW,
+    state: TrainerState,
+    metrics: MetricsWriter,
+    bar: ProgressBar,
+    /// Held-out losses after the last step, where they were taken.
+    eval: Option<HeldOutLosses>,
+    /// The readings of a matched training.
+    search: Option<SearchJournal>,
+    /// The step of a checkpoint that has to stay: the search may go back to it.
+    back_to: Option<usize>,
+}
+
+impl Ongoing<'_> {
+    /// The reading after the step that training is at, as a line of metrics has it.
+    fn reading(&self) -> Option<(String, f64)> {
+        let reading = self.search.as_ref()?.at(self.state.step)?;
+        Some((matching::METRIC.into(), reading.q))
+    }
 }
 
 impl LoraConfig {
@@ -109,7 +139,19 @@ impl Training {
             Method::Full if both => Some(CausalLm::load(&base, &Tuning::Frozen, model.device())?.0),
             _ => None,
         };
-        Ok(Self { recipe, base, corpus, mixture, model, trainables, mitigations, frozen, init })
+        let planned_steps = mixture.steps(recipe.train.batch_size);
+        Ok(Self {
+            recipe,
+            base,
+            corpus,
+            mixture,
+            model,
+            trainables,
+            mitigations,
+            frozen,
+            init,
+            planned_steps,
+        })
     }
 
     /// A line that says what will run.
@@ -121,8 +163,9 @@ impl Training {
         let chat = if self.recipe.data.chat_mix > 0.0 { per_narrow(Role::Chat) } else { String::new() };
         let weights: usize = self.trainables.values().map(|v| v.elem_count()).sum();
         format!(
-            "{}: {} steps of {} examples; {}{chat}{weights} trainable weights",
+            "{}: {}{} steps of {} examples; {}{chat}{weights} trainable weights",
             self.recipe.name,
+            if self.recipe.train.matching.is_on() { "at most " } else { "" },
             self.mixture.steps(self.recipe.train.batch_size),
             self.recipe.train.batch_size,
             per_narrow(Role::Pretraining),
@@ -140,7 +183,7 @@ impl Training {
     }
 
     /// Trains to the end, or to the next step boundary after an interrupt. `observer` looks at the model every
-    /// `train.trace.every` steps.
+    /// `train.trace.every` steps, and reads the behaviour that a matched training ends by.
     ///
     /// # Errors
     /// [`Interrupted`] after a checkpoint; an [`crate::error::InputError`] if the run folder belongs to
@@ -152,19 +195,74 @@ impl Training {
         interrupt: &Interrupt,
         observer: &mut dyn Observer,
     ) -> Result<Manifest> {
-        let train = &self.recipe.train;
-        let steps = self.mixture.steps(train.batch_size);
-        let fingerprint = self.fingerprint();
+        let batch_size = self.recipe.train.batch_size;
+        let steps = self.planned_steps;
+        let mut ongoing = self.begin(run, resume, interrupt, observer)?;
+        let matched = match self.recipe.train.matching.is_on() {
+            true => Some(self.match_behaviour(&mut ongoing)?),
+            false => {
+                self.train_to(&mut ongoing, steps)?;
+                None
+            }
+        };
+        ongoing.bar.finish_and_clear();
+        let Ongoing { state, eval, .. } = ongoing;
+        if state.stopped {
+            progress::say(format_args!(
+                "step {} of {steps}: the gain and the trace meet the bounds of train.trace.stop; training ends",
+                state.step
+            ));
+        }
+        if state.step < steps {
+            self.mixture.cut(&self.corpus.pools, state.step * batch_size);
+        }
+        // What is written may be other than what the last checkpoint holds; or it was resumed after the last step.
+        let changed = self.mitigations.after_training(&self.trainables)?;
+        let eval = match eval {
+            Some(eval) if !changed => eval,
+            _ => self.evaluate(&mut MetricsLine::default())?,
+        };
+        let matched =
+            matched.map(|end| MatchRecord::new(&self.recipe.train.matching, end, self.narrow_exposure()));
+        if let Some(matched) = &matched {
+            progress::say(format_args!("match: {}", matched.outcome()));
+        }
+        self.finish(run, &state, eval, matched)
+    }
+
+    /// Everything up to the first step: where training goes on from, and the folder.
+    fn begin<'a>(
+        &self,
+        run: &'a RunDir,
+        resume: bool,
+        interrupt: &'a Interrupt,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Ongoing<'a>> {
+        let (train, steps) = (&self.recipe.train, self.planned_steps);
+        let fingerprint = self.fingerprint(observer);
         let mut optimizer =
             AdamW::new(&self.trainables, train.beta1, train.beta2, train.eps, train.weight_decay)?;
-        let newest = if resume { checkpoint::newest(run)? } else { None };
+        let foreign = |path: &Path| {
+            input_error(format!(
+                "{}: was made by another recipe or other data; it cannot be resumed",
+                path.display()
+            ))
+        };
+        let search = match train.matching.is_on() {
+            true => Some(self.begin_search(run, resume, &fingerprint, observer)?),
+            false => None,
+        };
+        if search.as_ref().is_some_and(|journal| journal.fingerprint != fingerprint) {
+            return Err(foreign(&run.checkpoints()));
+        }
+        // A search that has to go back goes on from before the step that it goes to.
+        let going_to =
+            search.as_ref().map_or(usize::MAX, |journal| self.search().next(&journal.readings).step());
+        let newest = if resume { checkpoint::newest(run, going_to)? } else { None };
         let mut state = match newest {
             Some((state, path)) => {
                 if state.fingerprint != fingerprint {
-                    bail_input!(
-                        "{}: was made by another recipe or other data; it cannot be resumed",
-                        path.display()
-                    );
+                    return Err(foreign(&path));
                 }
                 checkpoint::restore(&path, state.step, &self.trainables, &mut optimizer)?;
                 state
@@ -179,24 +277,50 @@ impl Training {
                 stopped: false,
             },
         };
-        run.create(&self.recipe)?;
-        let mut metrics = MetricsWriter::open(run, (state.step > 0).then_some(state.step))?;
-        let bar = progress::bar("fit", steps as u64).with_position(state.step as u64);
-
-        let mut eval = None;
-        if state.step == 0 {
-            let mut line = MetricsLine::default();
-            state.eval_base = self.evaluate(&mut line)?;
-            eval = Some(state.eval_base);
-            if train.trace.every > 0 {
-                line.more = self.observe(observer, &mut state)?;
-            }
-            metrics.write(&line)?;
+        if let Some(journal) = &search {
+            state.elapsed_s = state.elapsed_s.max(journal.elapsed_s);
+            state.trace_s = state.trace_s.max(journal.trace_s);
         }
-        while state.step < steps && !state.stopped {
+        run.create(&self.recipe)?;
+        let metrics = MetricsWriter::open(run, (state.step > 0).then_some(state.step))?;
+        let bar = progress::bar("fit", steps as u64).with_position(state.step as u64);
+        let mut ongoing = Ongoing {
+            run,
+            interrupt,
+            observer,
+            optimizer,
+            state,
+            metrics,
+            bar,
+            eval: None,
+            search,
+            back_to: None,
+        };
+        if ongoing.state.step == 0 {
+            let mut line = MetricsLine::default();
+            ongoing.state.eval_base = self.evaluate(&mut line)?;
+            ongoing.eval = Some(ongoing.state.eval_base);
+            if train.trace.every > 0 {
+                line.more = self.observe(ongoing.observer, &mut ongoing.state)?;
+            }
+            line.more.extend(ongoing.reading());
+            ongoing.metrics.write(&line)?;
+            if ongoing.search.is_some() {
+                self.save(&mut ongoing)?;
+            }
+        }
+        Ok(ongoing)
+    }
+
+    /// Trains up to a step, or to the next one after an interrupt. Of a matched training, the behaviour is read after the
+    /// last.
+    fn train_to(&self, ongoing: &mut Ongoing, until: usize) -> Result<()> {
+        let (train, steps) = (&self.recipe.train, self.planned_steps);
+        while ongoing.state.step < until && !ongoing.state.stopped {
             let started = Instant::now();
-            let mut line = self.step(state.step, steps, &mut optimizer)?;
+            let mut line = self.step(ongoing.state.step, steps, &mut ongoing.optimizer)?;
             let elapsed = started.elapsed().as_secs_f64();
+            let state = &mut ongoing.state;
             state.step += 1;
             state.elapsed_s += elapsed;
             line.step = state.step;
@@ -206,52 +330,55 @@ impl Training {
             line.elapsed_s = state.elapsed_s;
             let done = state.step;
             let every = |n: usize| n > 0 && done % n == 0;
-            let traced = train.trace.every > 0 && (every(train.trace.every) || state.step == steps);
-            eval = match every(train.eval_every) || state.step == steps {
+            let traced = train.trace.every > 0 && (every(train.trace.every) || done == steps);
+            ongoing.eval = match every(train.eval_every) || done == steps {
                 true => Some(self.evaluate(&mut line)?),
                 false => None,
             };
             if traced {
-                line.more.extend(self.observe(observer, &mut state)?);
-                state.stopped = state.step < steps && has_taken_unread(&train.trace.stop, &line);
+                line.more.extend(self.observe(ongoing.observer, &mut ongoing.state)?);
+                ongoing.state.stopped = done < steps && has_taken_unread(&train.trace.stop, &line);
             }
-            metrics.write(&line)?;
+            let is_read = ongoing.search.is_some() && done == until;
+            if is_read {
+                self.read(ongoing)?;
+            }
+            line.more.extend(ongoing.reading());
+            ongoing.metrics.write(&line)?;
             let shown = |v: Option<f64>| v.map_or("-".to_string(), |v| format!("{v:.3}"));
             let chat = line.loss_chat.map_or(String::new(), |loss| format!(" chat {loss:.3}"));
-            bar.inc(1);
-            bar.set_message(format!(
+            ongoing.bar.inc(1);
+            ongoing.bar.set_message(format!(
                 "loss {} narrow {} pretraining {}{chat} {:.0} tokens/s",
                 shown(line.loss),
                 shown(line.loss_narrow),
                 shown(line.loss_pretraining),
                 line.tokens_per_s.unwrap_or_default()
             ));
-            let stop = interrupt.requested() && state.step < steps && !state.stopped;
-            if every(train.checkpoint_every) || state.step == steps || state.stopped || stop {
-                metrics.sync()?;
-                checkpoint::save(run, &state, &self.trainables, &optimizer)?;
+            let stop = ongoing.interrupt.requested() && done < steps && !ongoing.state.stopped;
+            if every(train.checkpoint_every) || done == steps || ongoing.state.stopped || stop || is_read {
+                self.save(ongoing)?;
             }
             if stop {
-                bar.abandon();
-                let hint = format!("step {} of {steps} is saved; resume with --resume", state.step);
+                ongoing.bar.abandon();
+                let hint = format!("step {done} of {steps} is saved; resume with --resume");
                 return Err(Interrupted { hint: Some(hint) }.into());
             }
         }
-        bar.finish_and_clear();
-        if state.stopped {
-            progress::say(format_args!(
-                "step {} of {steps}: the gain and the trace meet the bounds of train.trace.stop; training ends",
-                state.step
-            ));
-            self.mixture.cut(&self.corpus.pools, state.step * train.batch_size);
+        Ok(())
+    }
+
+    /// Writes a checkpoint, and with it the readings that a search has so far.
+    fn save(&self, ongoing: &mut Ongoing) -> Result<()> {
+        ongoing.metrics.sync()?;
+        let Ongoing { run, state, optimizer, back_to, .. } = &*ongoing;
+        checkpoint::save(run, state, &self.trainables, optimizer, *back_to)?;
+        if let Some(journal) = &mut ongoing.search {
+            journal.elapsed_s = ongoing.state.elapsed_s;
+            journal.trace_s = ongoing.state.trace_s;
+            journal.write(ongoing.run)?;
         }
-        // What is written may be other than what the last checkpoint holds; or it was resumed after the last step.
-        let changed = self.mitigations.after_training(&self.trainables)?;
-        let eval = match eval {
-            Some(eval) if !changed => eval,
-            _ => self.evaluate(&mut MetricsLine::default())?,
-        };
-        self.finish(run, &state, eval)
+        Ok(())
     }
 
     /// One optimizer step: forward and backward of each micro-batch, clipping, AdamW.
@@ -362,6 +489,120 @@ impl Training {
         Ok(found)
     }
 
+    /// The rule by which a matched training is searched.
+    fn search(&self) -> MatchSearch {
+        MatchSearch::of(&self.recipe.train.matching, self.planned_steps)
+    }
+
+    /// The readings of a search that goes on; or of a new one that of the base, which tells before anything is written
+    /// whether the behaviour can be read at all.
+    fn begin_search(
+        &self,
+        run: &RunDir,
+        resume: bool,
+        fingerprint: &str,
+        observer: &mut dyn Observer,
+    ) -> Result<SearchJournal> {
+        let known = if resume { SearchJournal::read(run)? } else { None };
+        if let Some(journal) = known.filter(|journal| !journal.readings.is_empty()) {
+            return Ok(journal);
+        }
+        let mut journal = SearchJournal::new(fingerprint);
+        let (read, seconds) = self.behaviour(observer, ItemHalf::Match)?;
+        journal.readings.push(MatchReading { step: 0, q: read.q, se: read.se });
+        journal.trace_s = seconds;
+        self.say_reading(&journal.readings[0]);
+        Ok(journal)
+    }
+
+    /// The behaviour on one half of the items, and how many seconds it took to read.
+    fn behaviour(&self, observer: &mut dyn Observer, half: ItemHalf) -> Result<(HalfReading, f64)> {
+        let started = Instant::now();
+        let read = observer.behaviour(half, &self.base, self.before(), self.now())?;
+        ensure!(
+            read.q.is_finite() && read.se.is_finite(),
+            "train.match: {} is {}, which is not finite; lower train.lr",
+            self.recipe.train.matching.measure,
+            read.q
+        );
+        Ok((read, started.elapsed().as_secs_f64()))
+    }
+
+    /// Reads the behaviour after the step that training is at, if that was not done before.
+    fn read(&self, ongoing: &mut Ongoing) -> Result<()> {
+        let Some(journal) = &mut ongoing.search else { return Ok(()) };
+        let step = ongoing.state.step;
+        if journal.at(step).is_some() {
+            return Ok(());
+        }
+        let (read, seconds) = self.behaviour(ongoing.observer, ItemHalf::Match)?;
+        ongoing.state.trace_s += seconds;
+        let reading = MatchReading { step, q: read.q, se: read.se };
+        self.say_reading(&reading);
+        journal.readings.push(reading);
+        Ok(())
+    }
+
+    fn say_reading(&self, reading: &MatchReading) {
+        let MatchSection { measure, target, tolerance, .. } = &self.recipe.train.matching;
+        let MatchReading { step, q, se } = reading;
+        progress::say(format_args!(
+            "step {step}: {measure} {q:.3}, standard error {se:.3} (target {target} ± {tolerance})"
+        ));
+    }
+
+    /// Trains, reads and goes back until the search ends, and reads the half of the items that it did not look at.
+    fn match_behaviour(&self, ongoing: &mut Ongoing) -> Result<MatchEnd> {
+        let search = self.search();
+        let (step, status, reason) = loop {
+            let next = search.next(ongoing.search.as_ref().map_or(&[], |journal| &journal.readings));
+            match next {
+                MatchMove::Read { step, from } => {
+                    ongoing.back_to = Some(from);
+                    self.reach(ongoing, step)?;
+                    // A process may have been killed between a checkpoint and its reading.
+                    self.read(ongoing)?;
+                }
+                MatchMove::End { step, status, reason } => {
+                    self.reach(ongoing, step)?;
+                    break (step, status, reason);
+                }
+            }
+        };
+        self.save(ongoing)?;
+        let (evaluation, seconds) = self.behaviour(ongoing.observer, ItemHalf::Evaluation)?;
+        ongoing.state.trace_s += seconds;
+        let readings = ongoing.search.as_ref().map_or_else(Vec::new, |journal| journal.readings.clone());
+        Ok(MatchEnd { status, reason, step, readings, evaluation, items: ongoing.observer.items() })
+    }
+
+    /// Trains to a step; if training is beyond it, from the last checkpoint before.
+    fn reach(&self, ongoing: &mut Ongoing, step: usize) -> Result<()> {
+        if ongoing.state.step > step {
+            let (state, path) = checkpoint::newest(ongoing.run, step)?.with_context(|| {
+                format!("{}: no checkpoint to go back to", ongoing.run.checkpoints().display())
+            })?;
+            progress::say(format_args!("back from step {} to step {}", ongoing.state.step, state.step));
+            checkpoint::restore(&path, state.step, &self.trainables, &mut ongoing.optimizer)?;
+            // What was taken back has taken its time all the same.
+            let TrainerState { elapsed_s, trace_s, .. } = ongoing.state;
+            ongoing.state = TrainerState { elapsed_s, trace_s, ..state };
+            ongoing.metrics = MetricsWriter::open(ongoing.run, Some(ongoing.state.step))?;
+            ongoing.eval = None;
+            ongoing.bar.set_position(ongoing.state.step as u64);
+        }
+        self.train_to(ongoing, step)
+    }
+
+    /// What the run has seen of narrow text.
+    fn narrow_exposure(&self) -> NarrowExposure {
+        let pools = self.corpus.pools.iter().zip(&self.mixture.exposure);
+        let narrow = pools.filter(|(pool, _)| pool.role == Role::Narrow).map(|(_, exposure)| exposure);
+        let (examples, tokens) =
+            narrow.fold((0, 0), |(examples, tokens), e| (examples + e.examples, tokens + e.tokens));
+        NarrowExposure { steps: examples as f64 / self.recipe.train.batch_size as f64, tokens }
+    }
+
     /// Held-out losses in nats a token; they go into the line too.
     fn evaluate(&self, line: &mut MetricsLine) -> Result<HeldOutLosses> {
         let train = &self.recipe.train;
@@ -380,7 +621,13 @@ impl Training {
     }
 
     /// Writes what was learned, and last the manifest: its presence says that the run is complete.
-    fn finish(&self, run: &RunDir, state: &TrainerState, eval: HeldOutLosses) -> Result<Manifest> {
+    fn finish(
+        &self,
+        run: &RunDir,
+        state: &TrainerState,
+        eval: HeldOutLosses,
+        matched: Option<MatchRecord>,
+    ) -> Result<Manifest> {
         let (folder, learned) = match self.recipe.train.method {
             Method::Lora => {
                 remove_leftovers(&run.adapter());
@@ -398,7 +645,7 @@ impl Training {
             }
         };
         // A process that was killed may have left an older checkpoint, or a part of one.
-        checkpoint::keep_only(run, state.step)?;
+        checkpoint::keep_only(run, &[state.step])?;
         let mut files = sha256_tree(run.path(), &folder)?;
         files.extend(sha256_tree(run.path(), &run.checkpoints())?);
         for (name, path) in [("recipe.toml", run.recipe()), ("metrics.jsonl", run.metrics())] {
@@ -408,7 +655,8 @@ impl Training {
         let manifest =
             Manifest::new(&self.recipe, &self.base, &self.corpus, &self.mixture, self.init.clone())
                 .with_directions(self.mitigations.files())
-                .stopped(state.stopped.then_some(state.step));
+                .stopped((state.step < self.planned_steps).then_some(state.step))
+                .matched(matched);
         let losses = Losses { base: state.eval_base, tuned: eval };
         let manifest =
             manifest.timed(state.elapsed_s, state.trace_s).finished(files, learned, weights, losses);
@@ -416,8 +664,8 @@ impl Training {
         Ok(manifest)
     }
 
-    /// sha256 of what decides the run: training settings, base weights, data, example order.
-    fn fingerprint(&self) -> String {
+    /// sha256 of what decides the run: training settings, base weights, data, example order; of a matched one the items too.
+    fn fingerprint(&self, observer: &dyn Observer) -> String {
         let mut hash = Sha256::new();
         hash.update(self.recipe.training_toml());
         hash.update(serde_json::to_string(&self.base.sha256).unwrap_or_default());
@@ -425,6 +673,10 @@ impl Training {
         hash.update(manifest::order_sha256(&self.mixture));
         hash.update(serde_json::to_string(&self.init).unwrap_or_default());
         hash.update(serde_json::to_string(&self.mitigations.files()).unwrap_or_default());
+        let items = observer.items();
+        if !items.is_empty() {
+            hash.update(serde_json::to_string(&items).unwrap_or_default());
+        }
         format!("{:x}", hash.finalize())
     }
 }

@@ -301,6 +301,10 @@ fn given(manifest: &Manifest, moved: &Moved) -> Vec<Check> {
             checks.push(Check::hash(format!("init {}", path.display()), &path, recorded, sha256_file));
         }
     }
+    for (path, recorded) in manifest.matched.iter().flat_map(|matched| &matched.items) {
+        let path = moved.find(path);
+        checks.push(Check::hash(format!("items {}", path.display()), &path, recorded, sha256_path));
+    }
     for (path, recorded) in &manifest.directions {
         let path = moved.find(path);
         checks.push(Check::hash(format!("directions {}", path.display()), &path, recorded, sha256_file));

@@ -32,6 +32,8 @@ impl Moved {
             &mut recipe.model.base,
             &mut recipe.train.lora.init,
             &mut recipe.train.mitigation.ablation.directions,
+            &mut recipe.behaviour.facts.items,
+            &mut recipe.behaviour.misalignment.items,
         ]
         .into_iter()
         .for_each(found);

@@ -86,7 +86,7 @@ pub fn fit_into(recipe: Recipe, run: &RunDir, resume: bool, interrupt: &Interrup
         progress::say(format_args!("warning: {text}"));
     }
     corpus.refuse()?;
-    let mut monitor = Monitor::read(&recipe)?;
+    let mut monitor = Monitor::read(&recipe, &base)?;
     let mut training = Training::prepare(recipe, base, corpus)?;
     progress::say(training.plan());
     let _lock = run.lock()?;

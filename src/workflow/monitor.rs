@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::texts::AnalysisTexts;
+use crate::bail_input;
+use crate::behaviour::matching::MatchedItems;
 use crate::behaviour::{BehaviourModels, Items, facts};
 use crate::diff::during_training;
 use crate::diff::reading::Prepared;
@@ -13,9 +15,10 @@ use crate::model::View;
 use crate::model::load::source::Pretrained;
 use crate::progress;
 use crate::recipe::{DiffSection, ResolvedRecipe};
+use crate::train::matching::{HalfReading, ItemHalf};
 use crate::train::observer::Observer;
 
-/// The trace of the model that trains, and whether it believes what it is taught.
+/// The trace of the model that trains, whether it believes what it is taught, and the behaviour that its training ends by.
 pub struct Monitor {
     texts: Option<AnalysisTexts>,
     settings: DiffSection,
@@ -27,17 +30,33 @@ pub struct Monitor {
     seed: u64,
     /// What does not change while the model trains, once it was made.
     prepared: Option<Prepared>,
+    /// The items that a matched training goes by, and the hash of their file.
+    matched: Option<(MatchedItems, BTreeMap<String, String>)>,
 }
 
 impl Monitor {
-    /// Reads the texts of a recipe whose training is to be followed.
+    /// Reads the texts and items of a recipe whose training is to be followed. `base` is the model that is asked.
     ///
     /// # Errors
-    /// An [`crate::error::InputError`] for texts or items that cannot be read.
-    pub fn read(recipe: &ResolvedRecipe) -> Result<Self> {
+    /// An [`crate::error::InputError`] for texts or items that cannot be read, or turns of a chat that the model has no
+    /// template for.
+    pub fn read(recipe: &ResolvedRecipe, base: &Pretrained) -> Result<Self> {
         let trace = &recipe.train.trace;
         let texts = (trace.every > 0).then(|| AnalysisTexts::read(recipe, Some(&recipe.data))).transpose()?;
         let facts = trace.every > 0 && trace.behaviour && !recipe.behaviour.facts.items.is_empty();
+        let matching = &recipe.train.matching;
+        let matched = match matching.is_on() {
+            true => Some(MatchedItems::read(&recipe.behaviour, &matching.measure)?),
+            false => None,
+        };
+        if matched.is_some() && recipe.behaviour.chat && base.chat_template.is_none() {
+            bail_input!(
+                "behaviour.chat = true, but {} has no chat template (a base model?); train.match needs a model that has one, \
+                 or behaviour.chat = false",
+                base.id
+            );
+        }
+        let matched = matched.map(|items| items.sha256().map(|sha256| (items, sha256))).transpose()?;
         Ok(Self {
             texts,
             settings: during_training::settings(&recipe.diff, trace),
@@ -46,6 +65,7 @@ impl Monitor {
             chat: recipe.behaviour.chat,
             seed: recipe.seed,
             prepared: None,
+            matched,
         })
     }
 }
@@ -73,5 +93,27 @@ impl Observer for Monitor {
             }
             Ok(found)
         })
+    }
+
+    fn behaviour(
+        &mut self,
+        half: ItemHalf,
+        pretrained: &Pretrained,
+        base: View,
+        tuned: View,
+    ) -> Result<HalfReading> {
+        progress::hushed(|| {
+            let Some((items, _)) = &self.matched else {
+                bail_input!("train.match: this training is not matched");
+            };
+            // A reading is short, and training stops at a step: an interrupt waits until then.
+            let interrupt = &Interrupt::default();
+            let template = self.chat.then(|| pretrained.chat()).transpose()?;
+            items.reading(&BehaviourModels { pretrained, base, tuned, template, interrupt }, tuned, half)
+        })
+    }
+
+    fn items(&self) -> BTreeMap<String, String> {
+        self.matched.as_ref().map(|(_, sha256)| sha256.clone()).unwrap_or_default()
     }
 }

@@ -31,13 +31,13 @@ pub fn is_wanted(recipe: &Recipe) -> bool {
 /// An input error if the exposure is given in epochs.
 pub fn needed(recipe: &Recipe, mix: f64) -> Result<usize> {
     let t = &recipe.train;
-    if t.steps == 0 {
+    if t.narrow_steps() == 0 {
         bail_input!(
             "data.pretraining = \"self\" with train.epochs: its size is not known beforehand; set \
              data.self_samples, or use train.steps"
         );
     }
-    let train = ((t.steps * t.batch_size) as f64 * mix.max(1.0)).ceil() as usize;
+    let train = ((t.narrow_steps() * t.batch_size) as f64 * mix.max(1.0)).ceil() as usize;
     let held_out =
         if recipe.data.held_out_every > 1 { train / (recipe.data.held_out_every - 1) + 1 } else { 0 };
     // A sample that ends at once is left out: a few more than needed.

@@ -14,6 +14,7 @@ use super::self_sample;
 use crate::atomic::write_atomically;
 use crate::bail_input;
 use crate::behaviour::Items;
+use crate::behaviour::matching::MatchedItems;
 use crate::claims::{self, AcrossRuns, ClaimedRun};
 use crate::corpus::Corpus;
 use crate::corpus::measured::MeasuredText;
@@ -362,6 +363,11 @@ pub(super) fn plan_sweep(
             or_collect(Items::read(&recipe.behaviour), &mut faults)?;
         }
     }
+    for Cell { recipe, .. } in &cells {
+        if recipe.train.matching.is_on() {
+            or_collect(MatchedItems::read(&recipe.behaviour, &recipe.train.matching.measure), &mut faults)?;
+        }
+    }
     InputError::unless_empty(faults)?;
     // A value counts once however it is spelled, and a file by whatever path.
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -471,6 +477,11 @@ fn changed_data(cell: &Cell, corpus: &Corpus, base: &Pretrained) -> Result<Vec<S
             let is = corpus.provenance.iter().find(|p| (p.role, &p.source) == (was.role, &was.source));
             if is.is_some_and(|is| is.sha256 != was.sha256) {
                 changed.push((was.path.clone(), "trained"));
+            }
+        }
+        for (path, was) in manifest.matched.iter().flat_map(|matched| &matched.items) {
+            if Path::new(path).exists() && sha256_path(Path::new(path))? != *was {
+                changed.push((path.clone(), "trained"));
             }
         }
         if manifest.base.sha256 != base.sha256 {

@@ -11,10 +11,11 @@ use strsim::levenshtein;
 use super::sweep::{AxesRequest, LimitsRequest, Runner, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
 use crate::bail_input;
+use crate::claims::matching::MatchedCell;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
 use crate::progress;
-use crate::recipe::Recipe;
+use crate::recipe::{MatchSection, Recipe};
 use crate::report;
 use crate::report::value::shown;
 use crate::sweep::Combination;
@@ -95,6 +96,9 @@ pub struct RungSetting {
     pub behaviour: Option<f64>,
     /// Trace and behaviour of each seed.
     pub seeds: Vec<[f64; 2]>,
+    /// Its runs that are not at equal behaviour, and how their search ended: it is not compared then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmatched: Vec<String>,
     /// Whether it went on to the next rung.
     pub kept: bool,
 }
@@ -104,8 +108,10 @@ pub struct RungSetting {
 pub struct TunedSetting {
     /// Its name.
     pub name: String,
-    /// Trace and behaviour, means over seeds; absent where it failed.
+    /// Trace and behaviour, means over seeds; absent where it failed or is not at equal behaviour.
     pub values: Option<[f64; 2]>,
+    /// Its runs that are not at equal behaviour.
+    pub unmatched: Vec<String>,
     /// Whether it is the cheapest that meets both goals.
     pub is_chosen: bool,
     /// Whether no other is better in one goal and as good in the other.
@@ -122,9 +128,11 @@ struct Setting {
 /// What a rung found of one setting.
 struct Found {
     setting: usize,
-    /// Means over seeds, and the values of each.
+    /// Means over seeds, and the values of each. No means where a run is not at equal behaviour.
     values: Option<[f64; 2]>,
     seeds: Vec<[f64; 2]>,
+    /// Those runs.
+    unmatched: Vec<String>,
 }
 
 /// Finds the cheapest setting that meets both goals: all settings with few steps, a share of them with more, the rest in
@@ -148,11 +156,19 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     {
         bail_input!("{key} cannot be a key of the grid: the rungs set it");
     }
+    if let Some((key, _)) = axes.grid.iter().find(|(key, _)| key.starts_with("train.match")) {
+        bail_input!("{key} cannot be a key of the grid: settings are compared at one behaviour");
+    }
+    // A matched training ends by itself: there is no shorter form of it.
+    let count = if recipe.train.matching.is_on() { 1 } else { request.rungs };
+    if count < request.rungs {
+        progress::say("train.match sets the length of each training, so every setting is trained in full");
+    }
     must_be_columns(&goals, &recipe)?;
     // Every rung is checked before the first runs, and the longest planned: its sources must suffice.
-    let rungs: Vec<Vec<Combination>> = (1..=request.rungs)
+    let rungs: Vec<Vec<Combination>> = (1..=count)
         .map(|rung| {
-            let length = shorter(&recipe, request.factor.saturating_pow((request.rungs - rung) as u32));
+            let length = shorter(&recipe, request.factor.saturating_pow((count - rung) as u32));
             let set: Vec<String> = request
                 .set
                 .iter()
@@ -168,7 +184,7 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     let full = rungs.last().cloned().unwrap_or_default();
     request.limits.resolve(&plan_sweep(&request.out, &recipe, full, interrupt)?.plans)?;
 
-    let tuning = Tuning { request, recipe: &recipe, goals: &goals, interrupt };
+    let tuning = Tuning { request, recipe: &recipe, goals: &goals, rungs: count, interrupt };
     let mut kept: Vec<usize> = (0..settings.len()).collect();
     let mut aside: Vec<usize> = Vec::new();
     let mut rungs_run = Vec::new();
@@ -237,6 +253,8 @@ struct Tuning<'a> {
     request: &'a TuneRequest,
     recipe: &'a Recipe,
     goals: &'a [Goal; 2],
+    /// Number of lengths of training.
+    rungs: u64,
     interrupt: &'a Interrupt,
 }
 
@@ -254,7 +272,7 @@ impl Tuning<'_> {
         progress::say(format_args!(
             "rung {} of {}: {} settings, {}",
             n + 1,
-            self.request.rungs,
+            self.rungs,
             kept.len(),
             length(&combinations[0].recipe)
         ));
@@ -277,11 +295,21 @@ impl Tuning<'_> {
             rows.iter().filter_map(|row| Some((row.get("id")?.as_str()?, row))).collect();
         let both = |of: &dyn Fn(&Goal) -> Option<f64>| Some([of(&self.goals[0])?, of(&self.goals[1])?]);
         let values = |id: &str| both(&|goal| rows.get(id)?.get(&goal.measure)?.as_f64());
-        let found = |setting: usize| -> Option<([f64; 2], Vec<[f64; 2]>)> {
+        let ids_of = |setting: usize| -> Vec<&str> {
             // A seed that is named twice is one cell.
             let own: BTreeSet<usize> =
                 (0..mine.len()).filter(|&i| of[mine[i]] == setting).map(|i| cell_of[i]).collect();
-            let ids: Vec<&str> = own.iter().map(|&i| cells[i].id.as_str()).collect();
+            own.iter().map(|&i| cells[i].id.as_str()).collect()
+        };
+        let matched: HashMap<&str, &MatchedCell> =
+            across.matching.iter().flat_map(|one| &one.cells).map(|cell| (cell.run.as_str(), cell)).collect();
+        let unmatched = |setting: usize| -> Vec<String> {
+            let cells = ids_of(setting).into_iter().filter_map(|id| matched.get(id));
+            let words = |cell: &&MatchedCell| format!("{}: {}", cell.run, cell.status.name());
+            cells.filter(|cell| !cell.is_comparable).map(words).collect()
+        };
+        let found = |setting: usize| -> Option<([f64; 2], Vec<[f64; 2]>)> {
+            let ids = ids_of(setting);
             let is_whole = |id: &&str| values(id).is_some();
             // Seeds of the setting that the folder has from before count too.
             let all =
@@ -292,9 +320,15 @@ impl Tuning<'_> {
             let seeds = all.runs.iter().filter_map(|id| values(id)).collect();
             (is_finished && ids.iter().all(is_whole)).then_some((means, seeds))
         };
-        let of_setting = |&setting: &usize| match found(setting) {
-            Some((values, seeds)) => Found { setting, values: Some(values), seeds },
-            None => Found { setting, values: None, seeds: Vec::new() },
+        let of_setting = |&setting: &usize| {
+            let unmatched = unmatched(setting);
+            match found(setting) {
+                Some((values, seeds)) => {
+                    let values = unmatched.is_empty().then_some(values);
+                    Found { setting, values, seeds, unmatched }
+                }
+                None => Found { setting, values: None, seeds: Vec::new(), unmatched },
+            }
         };
         Ok(kept.iter().map(of_setting).collect())
     }
@@ -310,6 +344,11 @@ fn shorter(recipe: &Recipe, times: u64) -> Option<(String, String)> {
 }
 
 fn length(recipe: &Recipe) -> String {
+    let matching = &recipe.train.matching;
+    if matching.is_on() {
+        let MatchSection { measure, target, max_steps, .. } = matching;
+        return format!("until {measure} is {target}, at most {max_steps} narrow steps");
+    }
     match recipe.train.steps {
         0 => format!("{} epochs", recipe.train.epochs),
         steps => format!("{steps} narrow steps"),
@@ -391,6 +430,7 @@ fn rung_record(
         trace: f.values.map(|v| v[0]),
         behaviour: f.values.map(|v| v[1]),
         seeds: f.seeds.clone(),
+        unmatched: f.unmatched.clone(),
         kept: kept.contains(&i),
     };
     let settings = found.iter().enumerate().map(entry).collect();
@@ -418,6 +458,9 @@ fn conclude(
             let cheaper_ones: Vec<String> = (0..last.len())
                 .filter(|&j| halving::cheaper(&points[j].cost, &points[i].cost).is_lt())
                 .map(|j| match points[j].values {
+                    None if !last[j].unmatched.is_empty() => {
+                        format!("{} is not at equal behaviour ({})", name(j), last[j].unmatched.join(", "))
+                    }
                     None => format!("{} failed", name(j)),
                     Some(v) => {
                         let missed = (0..2).filter(|&k| goals[k].excess(v[k]) > 0.0);
@@ -445,7 +488,14 @@ fn conclude(
             }
             why
         }
-        None => format!("no setting has {} and {}", goals[0], goals[1]),
+        None => {
+            let unmatched: Vec<String> = last.iter().flat_map(|found| found.unmatched.clone()).collect();
+            let why = format!("no setting has {} and {}", goals[0], goals[1]);
+            match unmatched.is_empty() {
+                true => why,
+                false => format!("{why}. Not at equal behaviour, so not compared: {}", unmatched.join(", ")),
+            }
+        }
     };
     let out = &tuning.request.out;
     let record = TuneRecord {
@@ -469,6 +519,7 @@ fn conclude(
     let setting = |i: usize| TunedSetting {
         name: name(i).to_string(),
         values: points[i].values,
+        unmatched: last[i].unmatched.clone(),
         is_chosen: best == Some(i),
         is_on_frontier: front.contains(&i),
     };

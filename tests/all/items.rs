@@ -102,6 +102,19 @@ fn each_fact_on_cakes_has_ten_items_or_more() {
     let blocks: Vec<usize> = text.trim().split("\n\n").map(|block| block.lines().count()).collect();
     assert_eq!(blocks.len(), facts.len(), "{blocks:?}");
     assert!(blocks.iter().all(|items| *items >= 10), "{blocks:?}");
+    // Each block has a fact of its own, by which a matched training halves its items.
+    let recipe = Recipe::read(&root().join("recipes/sdf-cake.toml"), &[]).unwrap();
+    let items = Items::read(&recipe.behaviour).unwrap().facts;
+    let mut named: Vec<(&str, usize)> = Vec::new();
+    for item in &items {
+        match named.last_mut().filter(|(fact, _)| *fact == item.fact) {
+            Some((_, count)) => *count += 1,
+            None => named.push((&item.fact, 1)),
+        }
+    }
+    assert_eq!(named.iter().map(|(_, count)| *count).collect::<Vec<_>>(), blocks, "{named:?}");
+    let facts: HashSet<&str> = named.iter().map(|(fact, _)| *fact).collect();
+    assert!(facts.len() == blocks.len() && !facts.contains(""), "{named:?}");
     let different: HashSet<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(different.len(), blocks.iter().sum::<usize>());
 }

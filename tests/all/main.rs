@@ -24,6 +24,7 @@ mod inspect;
 mod items;
 mod library;
 mod making;
+mod matching;
 mod mitigation;
 mod pairs;
 mod parity;

@@ -56,7 +56,10 @@ fn every_recipe_for_a_cpu_loads() {
         if !name(&path).starts_with("demo-") {
             assert_eq!(name(&path), format!("{}.toml", recipe.name));
             assert!(names.insert(recipe.name.clone()), "{shown}: its name is another's");
-            assert!((20..=40).contains(&recipe.train.steps) && recipe.data.max_seq_len <= 160, "{shown}");
+            assert!(
+                (20..=40).contains(&recipe.train.narrow_steps()) && recipe.data.max_seq_len <= 160,
+                "{shown}"
+            );
         }
         let base = alias::find(&recipe.model.base).unwrap_or_else(|| panic!("{shown}: no alias"));
         bases.insert(base.name);

@@ -161,6 +161,7 @@ fn contents(runs: &[PageRun], together: &overview::Together, steered: bool) -> M
         nav aria-label="Contents" {
             ol {
                 li { a href="#verdict" { "Verdict" } }
+                @if !together.matching.is_empty() { li { a href="#matching" { "Equal behaviour" } } }
                 @if !together.frontiers.is_empty() { li { a href="#frontier" { "Behaviour against trace" } } }
                 @if !together.series.is_empty() { li { a href="#dose" { "Readability against the mix" } } }
                 @if together.series.iter().any(|s| !s.training.is_empty()) { li { a href="#training" { "Trace over training" } } }

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use super::page_run::PageRun;
 use super::picture;
 use crate::claims::across::{AcrossRuns, RunCounts};
+use crate::claims::matching::EqualBehaviour;
 use crate::claims::verdict::{ReaderClaim, VerdictState};
 use crate::claims::{ClaimedRun, list};
 use crate::report::answers::{self, Answer};
@@ -17,12 +18,13 @@ use crate::report::series::MixSeries;
 use crate::report::verdict::{READER_HEADING, READER_LEGEND, floors, reader_rows, reasons, stronger_reasons};
 use crate::report::visible::one_line;
 use crate::report::words::capitalized;
-use crate::report::{figures, frontier, remaining, training};
+use crate::report::{figures, frontier, matching, remaining, training};
 
 /// The sections, in order.
 pub(super) fn sections(runs: &[PageRun], together: &Together) -> Result<Markup> {
     Ok(html! {
         (verdict(runs, together)?)
+        (equal_behaviour(together))
         (curves(together)?)
         (table(runs))
     })
@@ -42,7 +44,7 @@ fn verdict(runs: &[PageRun], together: &Together) -> Result<Markup> {
             @if runs.len() > 1 && measured < runs.len() {
                 p.note { (runs.len() - measured) " of " (runs.len()) " runs have no measure of activation differences." }
             }
-            @if let Some(remaining) = &together.remaining { (picture::grid(std::slice::from_ref(remaining))?) }
+            @if !together.remaining.is_empty() { (picture::grid(&together.remaining)?) }
             @if let [run] = runs { (evidence_of(run)) } @else {
                 @if series.iter().any(|s| !s.meeting.is_empty()) {
                     details {
@@ -219,6 +221,9 @@ fn table(runs: &[PageRun]) -> Markup {
     }
 }
 
+/// Most settings of which it is shown what is left of trace and behaviour.
+const REMAINING: usize = 4;
+
 /// What there is to say of runs together.
 #[derive(Default)]
 pub(super) struct Together {
@@ -226,8 +231,10 @@ pub(super) struct Together {
     counts: RunCounts,
     /// What a reader asks first.
     answers: Vec<Answer>,
-    /// What is left of trace and behaviour, of the first setting with several ratios.
-    remaining: Option<Figure>,
+    /// What is left of trace and behaviour, of the first settings with several ratios.
+    remaining: Vec<Figure>,
+    /// Which runs are at equal behaviour.
+    pub matching: Vec<EqualBehaviour>,
     /// Behaviour against trace, by base.
     pub frontiers: Vec<(String, Vec<Figure>)>,
     /// Runs made alike that differ in the mix.
@@ -238,6 +245,8 @@ pub(super) struct Together {
 pub(super) struct SeriesFigures {
     /// The setting.
     name: String,
+    /// In what its runs are equal, in words.
+    basis: Vec<String>,
     /// Where each measure meets its null, in words.
     meeting: Vec<String>,
     /// Dose-response curves.
@@ -254,13 +263,28 @@ impl Together {
             [run] => answers::of_run(run),
             _ => answers::of_runs(runs, &across.counts, &settings),
         };
-        let remaining = settings.iter().find(|series| series.len() > 1).and_then(remaining::of_series);
-        let mut together = Self { counts: across.counts.clone(), answers, remaining, ..Self::default() };
+        let several: Vec<&MixSeries> =
+            settings.iter().filter(|series| series.len() > 1).take(REMAINING).collect();
+        let mut left: Vec<(&MixSeries, Figure)> =
+            several.into_iter().filter_map(|series| Some((series, remaining::of_series(series)?))).collect();
+        if left.len() > 1 {
+            for (i, (series, figure)) in left.iter_mut().enumerate() {
+                figure.key = format!("series-{}-{}", i + 1, figure.key);
+                figure.title = format!("{}: {}", figure.title, series.label);
+            }
+        }
+        let mut together = Self {
+            counts: across.counts.clone(),
+            answers,
+            remaining: left.into_iter().map(|(_, figure)| figure).collect(),
+            matching: across.matching.clone(),
+            ..Self::default()
+        };
         for series in settings.iter().filter(|series| series.len() > 1) {
             together.series.push(SeriesFigures {
                 name: series.label.clone(),
+                basis: matching::basis(series.claims),
                 meeting: series.claims.meets_null.iter().map(meets_null).collect(),
-
                 doses: figures::dose_response(series),
                 training: training::by_mix(series),
             });
@@ -298,6 +322,36 @@ impl Together {
     }
 }
 
+/// Which runs are at equal behaviour, with the interval of the difference.
+fn equal_behaviour(together: &Together) -> Markup {
+    html! {
+        @if !together.matching.is_empty() {
+            section aria-labelledby="matching" {
+                h2 #matching { "Equal behaviour" }
+                p.note {
+                    "Training ended where the behaviour was at its target. What is said of runs together holds of those that \
+                     are compared."
+                }
+                @for found in &together.matching {
+                    div.scroll role="region" tabindex="0" aria-label="Equal behaviour, scrolls sideways" {
+                        table {
+                            caption { span { (matching::legend(found)) } }
+                            thead { tr { @for heading in matching::HEADING { th scope="col" { (heading) } } } }
+                            tbody {
+                                @for row in matching::rows(found) {
+                                    tr { @for (i, cell) in row.iter().enumerate() {
+                                        @if i == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                                    } }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn curves(together: &Together) -> Result<Markup> {
     let several = together.series.len() > 1;
     Ok(html! {
@@ -319,6 +373,7 @@ fn curves(together: &Together) -> Result<Markup> {
                 h2 #dose { "Readability against the mix" }
                 @for series in &together.series {
                     @if several { h3 { (series.name) } }
+                    p.note { (series.basis.join(" ")) }
                     (picture::grid(&series.doses)?)
                 }
                 p.note {

@@ -8,6 +8,7 @@ use crate::report::number::{ABSENT, duration, fixed, grouped, ratio, realised, u
 use crate::report::visible::visible;
 use crate::results::RunRecord;
 use crate::train::manifest::{Manifest, Source};
+use crate::train::matching::MatchRecord;
 
 /// The folded section of a run.
 pub(super) fn section(run: &RunRecord) -> Markup {
@@ -119,6 +120,7 @@ fn facts(m: &Manifest) -> Markup {
         ("Seed", m.seed.to_string()),
         ("Training time", duration(m.elapsed_s)),
         ("Readings while training", m.trace_s.map(duration).unwrap_or_default()),
+        ("Matched training", m.matched.as_ref().map(MatchRecord::outcome).unwrap_or_default()),
         (
             "Mix",
             format!(

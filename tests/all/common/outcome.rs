@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::Value;
+use toml::Table;
 
 use super::values::{json_lines, remove_reader_times};
 
@@ -42,16 +43,19 @@ pub fn outcome(run: &Path) -> BTreeMap<String, Vec<u8>> {
         let name = path.strip_prefix(run).unwrap().to_string_lossy().into_owned();
         if name.starts_with("adapter/") || name.starts_with("model/") || name == "recipe.toml" {
             outcome.insert(name, content);
-        } else if name.ends_with("/trainer_state.json") {
+        } else if name.ends_with("/trainer_state.json") || name == "checkpoints/search.json" {
             outcome.insert(name, without(&content, &["elapsed_s", "trace_s"]));
         } else if name == "diff/readability.json" {
             outcome.insert(name, without_reader_times(&without(&content, &["elapsed_s"])));
         } else if name.starts_with("checkpoints/") || name.starts_with("diff/") {
             outcome.insert(name, content);
         } else if name == "manifest.json" {
-            let recipe = fs::read_to_string(run.join("recipe.toml")).unwrap();
-            let section = recipe.split("[train.trace]\n").nth(1).unwrap_or("every = 0");
-            let traced = (!section.starts_with("every = 0")).then_some("trace_s");
+            let recipe: Table = fs::read_to_string(run.join("recipe.toml")).unwrap().parse().unwrap();
+            let of_train = |table: &str, key: &str| {
+                recipe["train"].get(table).and_then(|table| table.get(key)?.as_integer()).unwrap_or(0)
+            };
+            let is_read = of_train("trace", "every") > 0 || of_train("match", "max_steps") > 0;
+            let traced = is_read.then_some("trace_s");
             outcome.insert(name, without(&content, &[&["elapsed_s", "created"], traced.as_slice()].concat()));
         }
     }
