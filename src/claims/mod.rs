@@ -2,7 +2,7 @@
 //! claims (the table of `trainer diff`, the report, `summary.csv`, `trainer tune`) reads them from here.
 //!
 //! [`verdict`] is the claim on a run, from what [`readable`] and [`stronger`] say of activation differences and from the floor
-//! of other organisms; beside it are what the run [`learned`] and the [`length`] of the difference;
+//! of other organisms; beside it are what the run [`learned`], its [`quality`] and the [`length`] of the difference;
 //! [`across`] is what may be said of runs together. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest
 //! on, and [`check`] computes them again.
 
@@ -16,6 +16,7 @@ pub mod learned;
 pub mod length;
 pub mod meets_null;
 pub mod power;
+pub mod quality;
 pub mod readable;
 pub mod remaining;
 pub mod rules;

@@ -138,6 +138,12 @@ const COLUMNS: &[Column] = &[
         meaning: "Behaviour: log-odds in nats or shares, as named; for the other measures their change.",
         entry: behaviour,
     },
+    Column {
+        title: "Quality",
+        detail: &["neutral text, nats", "beyond its bound"],
+        meaning: "Quality: whether the organism is still a language model, by bounds on changes from the base.",
+        entry: quality,
+    },
     Column { title: "Verdict", detail: &[], meaning: "", entry: verdict },
     Column { title: READABLE_BY, detail: &[], meaning: "", entry: readable },
 ];
@@ -271,6 +277,16 @@ fn behaviour(run: &ClaimedRun) -> Entry {
         format!("{name} {} → {}", signed(first.base, 2), signed(first.tuned, 2)),
         std::iter::once(change(first)).chain(others),
     )
+}
+
+/// Whether the panel is within its bounds, the loss on neutral text, and what is beyond its bound.
+fn quality(run: &ClaimedRun) -> Entry {
+    let Some(claim) = &run.claims.quality else { return Entry::absent() };
+    let neutral = claim.values.iter().find(|value| value.name == "neutral.nats");
+    let beyond: Vec<&str> = claim.beyond().map(|value| value.name.as_str()).collect();
+    let detail = neutral.map(|value| signed(value.change, 2));
+    let named = (!beyond.is_empty()).then(|| beyond.join(", "));
+    Entry::new(if claim.within { "within bounds" } else { "beyond bounds" }, detail.into_iter().chain(named))
 }
 
 fn verdict(run: &ClaimedRun) -> Entry {

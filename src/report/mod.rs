@@ -18,6 +18,7 @@ mod mix_scale;
 mod number;
 pub mod parquet;
 mod png;
+mod quality;
 mod remaining;
 pub mod rules;
 pub mod runs;

@@ -95,6 +95,7 @@ fn a_sweep_and_a_search_run_in_the_process_that_asks_for_them() {
         set: small(),
         trace: "delta_norm_mean<=1000".into(),
         behaviour: "behaviour_words_share_change>=-1".into(),
+        bounds: vec!["quality_neutral_nats_change<=1000".into()],
         axes,
         limits: LimitsRequest::default(),
         runner: Runner::InProcess,
