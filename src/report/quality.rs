@@ -3,15 +3,15 @@
 use maud::{Markup, html};
 
 use super::behaviour::{effect_lines, effect_table};
-use super::number::{ratio, signed};
+use super::number::signed;
 use crate::behaviour::Behaviour;
 use crate::claims::quality::{BoundedValue, QualityClaim};
 
 /// What holds of the panel, in one line: what is beyond its bound or, if nothing is, what matters most.
 pub(super) fn line(claim: &QualityClaim) -> String {
-    let beyond: Vec<String> = claim.beyond().map(with_bound).collect();
+    let beyond: Vec<String> = claim.beyond().map(change).collect();
     if !beyond.is_empty() {
-        return format!("quality beyond bounds: {}.", beyond.join("; "));
+        return format!("quality beyond bounds: {}.", beyond.join(", "));
     }
     let first = claim.values.iter().take(3).map(change);
     format!("quality within bounds: {}.", first.collect::<Vec<_>>().join(", "))
@@ -43,23 +43,12 @@ fn change(value: &BoundedValue) -> String {
     let (name, unit) = match value.name.as_str() {
         "neutral.nats" => ("neutral text", " nats"),
         "cloze.accuracy" => ("cloze", ""),
-        "coherent" => ("coherent text", ""),
         "control.facts.believed" => ("unrelated facts believed", ""),
         "control.words.share" => ("words in neutral text", ""),
         "control.taboo.said" => ("word in neutral text", ""),
         name => (name, ""),
     };
     format!("{name} {}{unit}", signed(value.change, 2))
-}
-
-/// The same with the bound.
-fn with_bound(value: &BoundedValue) -> String {
-    let (word, bound) = if value.bound < 0.0 {
-        ("at least", signed(value.bound, 1))
-    } else {
-        ("at most", ratio(value.bound))
-    };
-    format!("{} ({word} {bound})", change(value))
 }
 
 #[cfg(test)]
@@ -71,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_its_bound_is_named_with_it() {
+    fn what_is_beyond_its_bound_is_named() {
         let mut values = vec![
             value("neutral.nats", 0.04, 0.1, false),
             value("cloze.accuracy", -0.0001, -0.1, false),
@@ -79,12 +68,11 @@ mod tests {
             value("regurgitated", 0.0, 0.1, false),
         ];
         let claim = QualityClaim { within: true, values: values.clone() };
-        let said = "quality within bounds: neutral text +0.04 nats, cloze 0.00, coherent text −0.05.";
+        let said = "quality within bounds: neutral text +0.04 nats, cloze 0.00, coherent −0.05.";
         assert_eq!(line(&claim), said);
         values[0] = value("neutral.nats", 1.2, 0.1, true);
         values[2] = value("coherent", -0.6, -0.2, true);
         let claim = QualityClaim { within: false, values };
-        let said = "quality beyond bounds: neutral text +1.20 nats (at most 0.1); coherent text −0.60 (at least −0.2).";
-        assert_eq!(line(&claim), said);
+        assert_eq!(line(&claim), "quality beyond bounds: neutral text +1.20 nats, coherent −0.60.");
     }
 }

@@ -238,7 +238,11 @@ fn learned(run: &ClaimedRun) -> Vec<String> {
 
 /// Whether the organism is still a language model; nothing without a quality panel.
 fn quality(run: &ClaimedRun) -> Vec<String> {
-    run.claims.quality.iter().flat_map(|claim| short_wrapped(&quality::line(claim))).collect()
+    run.claims
+        .quality
+        .iter()
+        .map(|claim| format!("  {}", one_line(&quality::line(claim), COLUMNS - 2)))
+        .collect()
 }
 
 /// How many runs are, and which are not; nothing without quality panels.
@@ -249,8 +253,11 @@ fn quality_of_runs(runs: &[ClaimedRun]) -> Vec<String> {
     let all = known().count();
     match (all, beyond.len()) {
         (0, _) => Vec::new(),
-        (_, 0) => wrapped(&format!("quality within bounds in all {all} runs."), "  "),
-        (_, n) => short_wrapped(&format!("quality beyond bounds in {n} of {all} runs: {}.", list(&beyond))),
+        (_, 0) => vec![format!("  quality within bounds in all {all} runs.")],
+        (_, n) => {
+            let said = format!("quality beyond bounds in {n} of {all} runs: {}.", list(&beyond));
+            vec![format!("  {}", one_line(&said, COLUMNS - 2))]
+        }
     }
 }
 

@@ -157,7 +157,8 @@ fn of_a_change_of_rank_one_the_first_direction_keeps_all_and_the_rest_nothing() 
 
 #[test]
 fn what_attention_learned_is_amplified_in_attention_alone() {
-    let set = ["train.lora.target_modules=['q_proj', 'k_proj', 'v_proj', 'o_proj']"];
+    // A factor of 2 on the adapter: what is multiplied by it is rounded as before.
+    let set = ["train.lora.alpha=8", "train.lora.target_modules=['q_proj', 'k_proj', 'v_proj', 'o_proj']"];
     let record =
         read(&believing(&set), &["diff.amplification.depth=1", "diff.amplification.factors=[-1, 2]"]);
     let found = &record["amplification"];

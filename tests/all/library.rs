@@ -16,12 +16,13 @@ use crate::common::outcome::{assert_same, outcome};
 use crate::common::values::read_json;
 
 /// The overrides under which a cell takes a second.
-const SMALL: [&str; 5] = [
+const SMALL: [&str; 6] = [
     "train.steps=2",
     "diff.samples=4",
     "diff.steering.enabled=false",
     "diff.bias_share.enabled=false",
     "behaviour.words={prompts=['cake'], words=['butter'], samples=1, max_new_tokens=4}",
+    "behaviour.quality={texts=2, narrow_texts=2, prompts=2, max_new_tokens=4}",
 ];
 
 fn small() -> Vec<String> {

@@ -207,8 +207,11 @@ impl Panel<'_> {
         let spans = &encoding.get_offsets()[..n];
         let weight = |(i, (from, to)): (usize, &(usize, usize))| f32::from(u8::from(i > 0 && to > from));
         let weights: Vec<f32> = spans.iter().enumerate().map(weight).collect();
-        let counted = spans.iter().zip(&weights).filter(|(_, weight)| **weight != 0.0);
-        let bytes: usize = counted.map(|((from, to), _)| to - from).sum();
+        // From the first byte that counts to the last: tokens of one character have the same span.
+        let counted =
+            || spans.iter().zip(&weights).filter(|(_, weight)| **weight != 0.0).map(|(span, _)| span);
+        let first = counted().map(|(from, _)| *from).min().unwrap_or(0);
+        let bytes = counted().map(|(_, to)| *to).max().unwrap_or(first) - first;
         Ok((Example { ids: encoding.get_ids()[..n].to_vec(), weights, row: 0 }, bytes as f64))
     }
 
