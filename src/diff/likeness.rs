@@ -63,14 +63,14 @@ pub struct StreamTexts {
 }
 
 /// Prompts, and how many texts each gets.
-pub struct Streams {
+pub struct PromptStreams {
     /// As written, and as the models read them.
     pub prompts: Vec<(&'static str, Vec<u32>)>,
     /// Texts of each.
     pub streams: usize,
 }
 
-impl Streams {
+impl PromptStreams {
     /// What is written for every set of (a, swapped), as [`ContrastJob`] has them, all in the same batches. `what` is the
     /// name of the progress bar.
     ///
@@ -231,8 +231,12 @@ impl<'a> BaseText<'a> {
     /// Lets the base write.
     ///
     /// # Errors
-    /// As [`Streams::own_text`]; if the embedder fails.
-    pub fn new(reading: &'a Reading<'a>, streams: &Streams, sampling: &ContrastSampling) -> Result<Self> {
+    /// As [`PromptStreams::own_text`]; if the embedder fails.
+    pub fn new(
+        reading: &'a Reading<'a>,
+        streams: &PromptStreams,
+        sampling: &ContrastSampling,
+    ) -> Result<Self> {
         let texts = streams.own_text(reading, reading.inputs.base, sampling, "the base's text")?;
         let similar = Similarities::new(reading)?;
         let (own, words) = (similar.of(&texts)?, narrow_words(reading, &texts));

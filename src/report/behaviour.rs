@@ -2,11 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::number::{ABSENT, interval, signed};
+use super::effects::{effect_lines, effect_table};
 use super::quality;
-use super::visible::one_line;
-use crate::behaviour::{Behaviour, BehaviourEffect};
-use crate::diff::statistics::Interval;
+use crate::behaviour::Behaviour;
 
 /// One line a value: base, tuned, change with its interval. Those of the quality panel follow, and what they come to.
 pub fn lines(found: &Behaviour) -> Vec<String> {
@@ -17,20 +15,6 @@ pub fn lines(found: &Behaviour) -> Vec<String> {
     }
     lines.extend(of_panel);
     lines
-}
-
-/// One line a value.
-pub(super) fn effect_lines(found: &Behaviour, effects: &[(String, &BehaviourEffect)]) -> Vec<String> {
-    let width = effects.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    let line = |(name, e): &(String, &BehaviourEffect)| {
-        let [base, tuned, change] = [e.base, e.tuned, e.change].map(|x| signed(x, 3));
-        let (unit, items) = (found.unit(name), e.items);
-        format!(
-            "{name:<width$}  {base:>7} → {tuned:>7}  change {change} {}  {items} items, {unit}",
-            shown(e.change_interval)
-        )
-    };
-    effects.iter().map(line).collect()
 }
 
 /// The table of the page.
@@ -46,32 +30,4 @@ pub(super) fn section(found: &Behaviour) -> Markup {
         }
         (quality::section(found))
     }
-}
-
-/// A row a value.
-pub(super) fn effect_table(title: &str, found: &Behaviour, effects: &[(String, &BehaviourEffect)]) -> Markup {
-    html! {
-        div.scroll role="region" tabindex="0" aria-label={ (title) ", scrolls sideways" } {
-            table {
-                thead { tr {
-                    @for title in ["Value", "Base", "Tuned", "Change", "Items"] { th scope="col" { (title) } }
-                } }
-                tbody {
-                    @for (name, e) in effects {
-                        tr {
-                            th scope="row" { (one_line(name, 60)) small { (found.unit(name)) } }
-                            td { (signed(e.base, 3)) small { (shown(e.base_interval)) } }
-                            td { (signed(e.tuned, 3)) small { (shown(e.tuned_interval)) } }
-                            td { (signed(e.change, 3)) small { (shown(e.change_interval)) } }
-                            td { (e.items) }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn shown(i: Option<Interval>) -> String {
-    i.map_or_else(|| ABSENT.into(), |i| interval(i, 3))
 }

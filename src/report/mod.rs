@@ -9,6 +9,7 @@ mod charts;
 pub mod digest;
 mod doses;
 mod draw;
+mod effects;
 mod figures;
 mod floor;
 mod frontier;

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::behaviour::{effect_lines, effect_table};
+use super::effects::{effect_lines, effect_table};
 use super::number::signed;
 use crate::behaviour::Behaviour;
 use crate::claims::quality::{BoundedValue, QualityClaim};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use trainer::diff::measures::truncation::Directions;
+use trainer::diff::measures::truncation::SingularDirections;
 use trainer::interrupt::Interrupt;
 use trainer::model::changed::{ON, with_changes};
 use trainer::model::export::{merged_weights, write_model};
@@ -53,7 +53,7 @@ fn as_many_directions_as_the_rank_are_the_tuned_model_and_none_the_base() {
             let whole = largest_difference(base, tuned);
             assert!(whole > 1e-3, "{name}: the adapter does nothing");
             let close = |a: View, b: View| largest_difference(a, b) < 2e-5 + 1e-3 * whole;
-            let directions = Directions::between(base, tuned, 64, &Interrupt::default()).unwrap();
+            let directions = SingularDirections::between(base, tuned, 64, &Interrupt::default()).unwrap();
             let all = directions.first(base, tuned, 64).unwrap();
             assert!(close(at(&all, ON), tuned), "{name}: {}", largest_difference(at(&all, ON), tuned));
             let one = directions.first(base, tuned, 1).unwrap();
@@ -61,10 +61,11 @@ fn as_many_directions_as_the_rank_are_the_tuned_model_and_none_the_base() {
             assert!(!close(at(&one, ON), tuned) && !close(at(&rest, ON), tuned), "{name}");
             assert!(!close(at(&one, ON), base) && !close(at(&rest, ON), base), "{name}");
             // The first and the rest together: the rest of the change over the first.
-            let mut left = Directions::between(at(&one, ON), tuned, 64, &Interrupt::default()).unwrap();
+            let mut left =
+                SingularDirections::between(at(&one, ON), tuned, 64, &Interrupt::default()).unwrap();
             let both = left.first(at(&one, ON), tuned, 64).unwrap();
             assert!(close(at(&both, ON), tuned), "{name}");
-            left = Directions::between(base, at(&rest, ON), 64, &Interrupt::default()).unwrap();
+            left = SingularDirections::between(base, at(&rest, ON), 64, &Interrupt::default()).unwrap();
             let again = left.first(base, at(&rest, ON), 64).unwrap();
             assert!(close(at(&again, ON), at(&rest, ON)), "{name}");
         }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::diff::coherence::CoherenceRule;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
-use crate::diff::likeness::{BaseText, StreamTexts, Streams, TextGain, VAGUE, written_prompts};
+use crate::diff::likeness::{BaseText, PromptStreams, StreamTexts, TextGain, VAGUE, written_prompts};
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::once::get_or_try_init;
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
@@ -116,7 +116,7 @@ impl Measure for Amplification {
             return Ok(Some(Self { not_measured: Some(why.into()), ..Self::default() }));
         }
         let last_block = section.last_block(base.model.n_layers());
-        let streams = Streams {
+        let streams = PromptStreams {
             prompts: written_prompts(inputs.pretrained, ContrastPrompts::Vague)?,
             streams: section.streams,
         };

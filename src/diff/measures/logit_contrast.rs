@@ -20,7 +20,9 @@ use crate::diff::embedder::centroid;
 use crate::diff::findings::Findings;
 use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::inputs::Inputs;
-use crate::diff::likeness::{Gain, Similarities, StreamTexts, Streams, VAGUE, narrow_words, written_prompts};
+use crate::diff::likeness::{
+    Gain, PromptStreams, Similarities, StreamTexts, VAGUE, narrow_words, written_prompts,
+};
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
 use crate::diff::prompts::OPENINGS;
@@ -341,7 +343,7 @@ fn number_of_prompts(prompts: ContrastPrompts) -> usize {
 
 /// What was written.
 struct Written {
-    streams: Streams,
+    streams: PromptStreams,
     /// By a, ascending.
     amplified: Vec<(f64, StreamTexts)>,
     base: StreamTexts,
@@ -352,7 +354,7 @@ impl Written {
     /// All in the same batches.
     fn new(reading: &Reading, section: &LogitContrastSection, tuned: View) -> Result<Self> {
         let inputs = reading.inputs;
-        let streams = Streams {
+        let streams = PromptStreams {
             prompts: written_prompts(inputs.pretrained, section.prompts)?,
             streams: section.streams,
         };

@@ -18,7 +18,7 @@ use crate::data::examples::Example;
 use crate::diff::columns::{ColumnPlaces, Columns};
 use crate::diff::findings::Findings;
 use crate::diff::inputs::check_interrupt;
-use crate::diff::likeness::{BaseText, Streams, TextGain, written_prompts};
+use crate::diff::likeness::{BaseText, PromptStreams, TextGain, written_prompts};
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
 use crate::diff::prompts::OPENINGS;
@@ -132,7 +132,7 @@ impl Measure for Truncation {
         if let Some(why) = not_linear_alone(base) {
             return Ok(Some(Self { not_measured: Some(why.into()), ..Self::default() }));
         }
-        let streams = Streams {
+        let streams = PromptStreams {
             prompts: written_prompts(inputs.pretrained, ContrastPrompts::Openings)?,
             streams: section.streams,
         };
@@ -145,9 +145,9 @@ impl Measure for Truncation {
         };
         let of_base = BaseText::new(reading, &streams, &sampling)?;
         let margins = |view: View| margins(reading, view, &inputs.facts);
-        let directions = Directions::of(reading, section.ranks.last().copied().unwrap_or(1))?;
+        let directions = SingularDirections::of(reading, section.ranks.last().copied().unwrap_or(1))?;
         let (m_base, m_tuned) = (margins(base)?, margins(tuned)?);
-        let kept = Kept::new(&m_base, &m_tuned);
+        let kept = KeptShare::new(&m_base, &m_tuned);
         let mut record = Self {
             items: inputs.facts.len(),
             texts: streams.prompts.len() * streams.streams,
@@ -263,12 +263,12 @@ fn margins(reading: &Reading, view: View, items: &[Vec<[Example; 2]>]) -> Result
 }
 
 /// What the whole change does to each item.
-struct Kept<'m> {
+struct KeptShare<'m> {
     base: &'m [f64],
     whole: Vec<f64>,
 }
 
-impl<'m> Kept<'m> {
+impl<'m> KeptShare<'m> {
     /// `None` where the mean change is below two standard errors, and without items enough for one.
     fn new(base: &'m [f64], tuned: &[f64]) -> Option<Self> {
         let whole: Vec<f64> = tuned.iter().zip(base).map(|(tuned, base)| tuned - base).collect();
@@ -306,13 +306,13 @@ impl<'m> Kept<'m> {
 }
 
 /// The change of every linear layer by its leading singular directions.
-pub struct Directions {
+pub struct SingularDirections {
     /// In the order of the model: √s·u as columns `(out, k)` and √s·vᵀ as rows `(k, in)`, largest first; of a change of low
     /// rank all of them, of a dense one as many as are asked for. `None` where nothing changed.
     factors: Vec<Option<[Tensor; 2]>>,
 }
 
-impl Directions {
+impl SingularDirections {
     /// Of the models of an analysis; of dense changes the first `most`.
     fn of(reading: &Reading, most: usize) -> Result<Self> {
         Self::between(reading.inputs.base, reading.inputs.tuned, most, reading.interrupt)
@@ -415,7 +415,7 @@ mod tests {
     fn a_share_is_that_of_the_sums_and_absent_where_the_change_is_unclear() {
         let base = [0.0, 1.0, 0.5, 0.0];
         let tuned = [2.0, 3.0, 2.0, 2.5];
-        let kept = Kept::new(&base, &tuned).unwrap();
+        let kept = KeptShare::new(&base, &tuned).unwrap();
         assert_eq!(kept.share(&tuned), 1.0);
         assert_eq!(kept.share(&base), 0.0);
         let half: Vec<f64> = base.iter().zip(&tuned).map(|(b, t)| (b + t) / 2.0).collect();
@@ -427,8 +427,8 @@ mod tests {
         let one = [2.0, 1.0, 0.5, 0.0];
         let [low, high] = kept.interval(&one, 0).unwrap();
         assert!(low < 0.25 && high > 0.25 && kept.share(&one) == 0.25);
-        assert!(Kept::new(&base, &base).is_none());
-        assert!(Kept::new(&[0.0, 0.0], &[1.0, -0.8]).is_none(), "below two standard errors");
-        assert!(Kept::new(&[0.0], &[1.0]).is_none() && Kept::new(&[], &[]).is_none());
+        assert!(KeptShare::new(&base, &base).is_none());
+        assert!(KeptShare::new(&[0.0, 0.0], &[1.0, -0.8]).is_none(), "below two standard errors");
+        assert!(KeptShare::new(&[0.0], &[1.0]).is_none() && KeptShare::new(&[], &[]).is_none());
     }
 }
