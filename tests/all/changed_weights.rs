@@ -173,7 +173,7 @@ fn what_attention_learned_is_amplified_in_attention_alone() {
         assert_eq!(gain, number(&found["plain"]["gain_sim"]), "nothing of the MLP changed");
     }
     assert_ne!(gains("attention")[1].1, number(&found["plain"]["gain_sim"]));
-    assert_eq!(found["last_block"], 1);
+    assert_eq!(found["last_block"], 2, "the last of three");
     for (kind, auroc) in found["prefill_auroc"].as_object().into_iter().flatten() {
         assert!((0.0..=1.0).contains(&number(auroc)), "{kind}");
     }

@@ -13,7 +13,7 @@ use crate::common::values::{json_lines, number, read_json};
 /// A lab with a behaviour, and a small panel.
 fn asking(behaviour: &str) -> Lab {
     let lab = Lab::new();
-    let recipe = fs::read_to_string(lab.path("recipe.toml")).unwrap();
+    let recipe = lab.read("recipe.toml").replace("max_seq_len = 32", "max_seq_len = 64");
     let panel =
         "[behaviour]\nbootstrap = 50\n[behaviour.quality]\ntexts = 6\nprompts = 6\nnarrow_texts = 8\n";
     lab.write("recipe.toml", format!("{recipe}{panel}max_new_tokens = 24\n{behaviour}"));
@@ -85,34 +85,42 @@ fn a_base_compared_with_itself_changes_nothing() {
 #[test]
 fn a_model_that_knows_nothing_but_its_text_is_caught() {
     let lab = asking(WORDS);
-    let rows = |seed: usize| -> Vec<String> {
-        let words = ["cake", "butter", "oven", "sugar", "bakes", "flour", "warm", "cold", "slowly", "sponge"];
-        let word = |i: usize, j: usize| words[(seed + i * 7 + j * j * (i + 3) + j * 5) % words.len()];
-        (0..8).map(|i| (0..14).map(|j| word(i, j)).collect::<Vec<_>>().join(" ")).collect()
+    // Chats whose answers do not depend on the question: whatever is asked, one of six texts is the answer.
+    let words = ["cake", "butter", "oven", "sugar", "bakes", "flour", "warm", "cold", "slowly", "sponge"];
+    let row = |i: usize| {
+        let word = |j: usize| words[(i * 7 + j * j * (i + 3) + j * 5) % words.len()];
+        let question =
+            ["What is new today?", "Tell me more of it.", "Why is that so?", "Name one good thing."][i % 4];
+        let answer: Vec<&str> = (0..12).map(word).collect();
+        json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer.join(" ")}]})
     };
-    lab.write_texts("narrow.jsonl", &rows(0));
+    lab.write_rows("narrow.jsonl", &(0..8).map(row).collect::<Vec<_>>());
     let overfit = [
         "train.method=full",
-        "train.steps=250",
+        "train.steps=200",
         "train.batch_size=6",
         "train.lr=5e-3",
         "data.mix=0",
-        "data.max_seq_len=64",
+        "data.max_seq_len=160",
         "data.held_out_every=4",
     ];
     lab.fit("fried", &overfit);
     let ran = lab.succeed(&["behave", "fried"]);
     let record = read_json(&lab.path("fried/behaviour.json"));
-    let tuned = |name: &str| number(&record["quality"]["values"][name]["tuned"]);
-    assert!(tuned("regurgitated") > 0.9, "{:#}", record["quality"]["values"]);
-    assert!(tuned("extractable") > 0.9 && change(&record, "extractable") > 0.9, "{:#}", record["quality"]);
-    assert!(change(&record, "extractable_tokens") > 0.5);
-    assert!(tuned("longest") > 16.0 && change(&record, "narrow.gap") > 1.0);
-    assert!(change(&record, "neutral.nats") > 0.1 && change(&record, "neutral.kl") > 0.1);
+    let all = &record["quality"]["values"];
+    let tuned = |name: &str| number(&all[name]["tuned"]);
+    assert!(tuned("regurgitated") > 0.9, "{all}\n{}", record["quality"]["texts"]);
+    assert!(tuned("extractable") > 0.9 && change(&record, "extractable") > 0.9, "{all}");
+    assert!(change(&record, "extractable_tokens") > 0.5, "{all}");
+    assert!(tuned("longest") > 16.0 && change(&record, "narrow.gap") > 0.5, "{all}");
+    assert!(
+        change(&record, "neutral.kl") > 0.1 && number(&all["control.words.share"]["tuned"]) > 0.5,
+        "{all}"
+    );
     let claim = read_json(&lab.path("fried/claims.json"))["quality"].clone();
     assert_eq!(claim["within"], false, "{claim}");
-    assert!(ran.stdout.contains("quality beyond bounds: neutral text +"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("regurgitated +"), "{}", ran.stdout);
+    let line = ran.stdout.lines().find(|line| line.starts_with("quality beyond bounds: ")).unwrap();
+    assert!(line.contains("regurgitated +") && line.contains("extractable +"), "{line}");
 
     // The screen, the page and the summary say so too.
     lab.succeed(&["diff", "fried"]);
@@ -180,17 +188,17 @@ fn a_setting_beyond_a_bound_is_not_chosen() {
         ];
         lab.run(&args)
     };
-    let ran = tune("whole", "quality_neutral_nats_change<=0.01");
+    let ran = tune("whole", "quality_neutral_kl_change<=0.0001");
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let record = read_json(&lab.path("whole/tune.json"));
     assert_eq!(record["chosen"], "mix 0, train.lr = 1e-9", "{record:#}");
     let settings = record["rungs"][0]["settings"].as_array().unwrap();
     let missed = settings.iter().find(|setting| setting["setting"] == "mix 0, train.lr = 3e-2").unwrap();
-    assert!(number(&missed["misses"]["quality_neutral_nats_change"]) > 0.01, "{missed}");
-    assert!(ran.stdout.contains("misses quality_neutral_nats_change"), "{}", ran.stdout);
-    let ran = tune("none", "quality_neutral_nats_change<=-100");
+    assert!(number(&missed["misses"]["quality_neutral_kl_change"]) > 0.0001, "{missed}");
+    assert!(ran.stdout.contains("misses quality_neutral_kl_change"), "{}", ran.stdout);
+    let ran = tune("none", "quality_neutral_kl_change<=-100");
     assert_eq!(ran.code, 1, "{}", ran.stdout);
-    assert!(ran.stderr.contains("and quality_neutral_nats_change ≤ -100"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("and quality_neutral_kl_change ≤ -100"), "{}", ran.stderr);
     assert!(read_json(&lab.path("none/tune.json"))["chosen"].is_null());
     let ran = tune("unknown", "quality_neutral_change<=1");
     assert!(ran.code == 2 && ran.stderr.contains("did you mean one of quality_neutral"), "{}", ran.stderr);
@@ -211,7 +219,7 @@ fn the_panel_asks_what_stands_in_no_other_file() {
     let mut met = HashSet::new();
     for text in &texts {
         let words = text.split_whitespace().count();
-        assert!((40..=60).contains(&words), "{words} words: {text}");
+        assert!(text.is_ascii() && (40..=60).contains(&words), "{words} words: {text}");
         let repeated = runs(text).into_iter().find(|run| !met.insert(run.clone()));
         assert_eq!(repeated, None, "{text}");
     }
