@@ -2,8 +2,8 @@
 //!
 //! dW_k = Σ_{i≤k} s_i u_i v_iᵀ in every linear layer at once, without rescaling; the residual is dW − dW_1.
 //! kept = (m − m_base) / (m_tuned − m_base) with the margin m of the false facts (`[behaviour.facts]`, all contexts), and
-//! beside it the gain in similarity of text after the built-in openings. (After "SVD on LoRA organisms", LessWrong 2026,
-//! which cuts adapters so; its prompts are others.)
+//! beside it the gain in similarity of text after the built-in openings. (Adapters are cut so in the LessWrong post
+//! FWacQnfHJkYhAn7wR, with other prompts.)
 
 use anyhow::Result;
 use candle_core::Tensor;
