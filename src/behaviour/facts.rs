@@ -6,8 +6,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::effect::BehaviourEffect;
-use super::models::{BehaviourModels, SampledAnswer};
+use super::models::{BehaviourModels, SampledAnswer, encode_answer};
+use crate::data::examples::Example;
 use crate::model::View;
+use crate::model::load::source::Pretrained;
 use crate::recipe::{BehaviourSection, FACTS_PROMPT};
 
 /// A prompt with two ways to go on.
@@ -91,6 +93,23 @@ pub fn margins(
     items: &[FactItem],
 ) -> Result<Vec<f64>> {
     models.margins_of(view, &pairs(contexts, items))
+}
+
+/// The same as the models read it, `[item][context]`, the false statement first: what measures of the trace take margins of.
+///
+/// # Errors
+/// An [`crate::error::InputError`] for prompts that the model cannot be asked.
+pub fn encoded(
+    pretrained: &Pretrained,
+    settings: &BehaviourSection,
+    items: &[FactItem],
+) -> Result<Vec<Vec<[Example; 2]>>> {
+    let template = (settings.chat && !items.is_empty()).then(|| pretrained.chat()).transpose()?;
+    let contexts = &settings.facts.contexts;
+    let encode = |answer: &SampledAnswer| encode_answer(pretrained, template.as_ref(), answer);
+    let both = |[asserted, actual]: &[SampledAnswer; 2]| Ok([encode(asserted)?, encode(actual)?]);
+    let pairs = pairs(contexts, items).iter().map(both).collect::<Result<Vec<_>>>()?;
+    Ok(pairs.chunks(contexts.len()).map(<[_]>::to_vec).collect())
 }
 
 /// The false and the true end of each item in each context.

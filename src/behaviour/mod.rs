@@ -9,6 +9,7 @@ pub mod matching;
 pub mod misalignment;
 mod models;
 pub mod preference;
+pub mod quality;
 pub mod taboo;
 pub mod words;
 
@@ -20,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::effect::BehaviourEffect;
-pub use self::models::{BehaviourModels, LogLikelihood, SampledAnswer, says};
+pub use self::models::{BehaviourModels, LogLikelihood, SampledAnswer, encode_answer, says};
 use crate::bail_input;
 use crate::error::{InputError, input_error};
 use crate::json;
@@ -66,6 +67,9 @@ pub struct Behaviour {
     /// Emergent misalignment.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub misalignment: Option<misalignment::Misalignment>,
+    /// Whether the organism is still a language model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quality: Option<quality::Quality>,
 }
 
 impl Behaviour {
@@ -104,6 +108,12 @@ impl Behaviour {
         all.extend(self.words.iter().map(|w| ("words.share".into(), &w.share)));
         all
     }
+
+    /// Every value of the quality panel under its name, such as `quality.neutral.nats`: not what the organism was made for.
+    pub fn quality_effects(&self) -> Vec<(String, &BehaviourEffect)> {
+        let values = self.quality.iter().flat_map(|quality| &quality.values);
+        values.map(|(name, effect)| (format!("quality.{name}"), effect)).collect()
+    }
 }
 
 /// What is asked, read from the files that a recipe names.
@@ -121,10 +131,10 @@ impl Items {
     /// # Errors
     /// An [`InputError`] with every fault by file and line, or if the section asks for nothing.
     pub fn read(section: &BehaviourSection) -> Result<Self> {
-        if !section.is_wanted() {
+        if !section.is_wanted() && !section.quality.enabled {
             bail_input!(
                 "[behaviour]: no behaviour is tested; expected at least one of behaviour.facts.items, words.prompts, \
-                 taboo.word, preference.target, misalignment.items"
+                 taboo.word, preference.target, misalignment.items, or behaviour.quality.enabled = true"
             );
         }
         let mut faults = Vec::new();
@@ -176,7 +186,8 @@ fn lines<T: DeserializeOwned>(path: &str, faults: &mut Vec<String>) -> Vec<T> {
     items
 }
 
-/// Measures every family that the section asks for.
+/// Measures every family that the section asks for. `narrow` is the narrow text of the run, where it is known and the quality
+/// panel is asked for.
 ///
 /// # Errors
 /// [`crate::error::Interrupted`]; an [`InputError`] for prompts that the model cannot be asked; a tensor operation
@@ -185,10 +196,13 @@ pub fn behave(
     models: &BehaviourModels,
     settings: &BehaviourSection,
     items: &Items,
+    narrow: Option<&quality::NarrowExamples>,
     tuned: &str,
     seed: u64,
 ) -> Result<Behaviour> {
-    let units = [facts::UNITS, words::UNITS, taboo::UNITS, preference::UNITS, misalignment::UNITS].concat();
+    let mut units =
+        [facts::UNITS, words::UNITS, taboo::UNITS, preference::UNITS, misalignment::UNITS].concat();
+    units.extend(settings.quality.enabled.then_some(quality::UNITS).into_iter().flatten());
     Ok(Behaviour {
         schema: SCHEMA,
         base: models.pretrained.id.clone(),
@@ -201,6 +215,7 @@ pub fn behave(
         taboo: taboo::measure(models, settings, seed)?,
         preference: preference::measure(models, settings, seed)?,
         misalignment: misalignment::measure(models, settings, &items.misalignment, seed)?,
+        quality: quality::measure(models, settings, narrow, seed)?,
     })
 }
 

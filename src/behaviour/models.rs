@@ -66,40 +66,6 @@ impl BehaviourModels<'_> {
         [self.base, self.tuned]
     }
 
-    /// A prompt as the models read it: the tokenizer adds its special tokens.
-    fn text(&self, prompt: &str) -> Result<String> {
-        match &self.template {
-            Some(template) => template.user_turn(prompt),
-            None => Ok(prompt.to_string()),
-        }
-    }
-
-    /// A prompt with an answer; the answer's tokens count. In plain text a space stands between the two, where
-    /// their script has spaces.
-    fn example(&self, of: &SampledAnswer, chat: bool) -> Result<Example> {
-        let (prompt, between) = match (chat, self.template.is_some()) {
-            (true, true) => (self.text(&of.prompt)?, ""),
-            _ => (of.prompt.clone(), gap(&of.prompt, &of.answer)),
-        };
-        let whole = format!("{prompt}{between}{}", of.answer.trim());
-        let special = !(chat && self.template.is_some());
-        let encoding = self.pretrained.tokenizer.encode(whole.as_str(), special).map_err(|e| anyhow!(e))?;
-        // A token that straddles the border counts: it holds the answer's first letters.
-        let counts = |(from, to): &(usize, usize)| to > from && *to > prompt.len();
-        let weights: Vec<f32> =
-            encoding.get_offsets().iter().map(|o| f32::from(u8::from(counts(o)))).collect();
-        let example = Example { ids: encoding.get_ids().to_vec(), weights, row: 0 };
-        if example.weights.iter().skip(1).all(|w| *w == 0.0) || example.weights[0] != 0.0 {
-            bail_input!(
-                "behaviour: the answer {:?} after {:?} has no token that can be predicted; expected a prompt \
-                 with text",
-                of.answer,
-                of.prompt
-            );
-        }
-        Ok(example)
-    }
-
     /// How likely each answer is to one model. `chat` tells whether prompts are turns where the recipe says so;
     /// otherwise they are plain text.
     ///
@@ -112,11 +78,21 @@ impl BehaviourModels<'_> {
         answers: &[SampledAnswer],
         chat: bool,
     ) -> Result<Vec<LogLikelihood>> {
-        let examples = answers.iter().map(|a| self.example(a, chat)).collect::<Result<Vec<_>>>()?;
+        let template = self.template.as_ref().filter(|_| chat);
+        let encode = |answer| encode_answer(self.pretrained, template, answer);
+        let examples = answers.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        self.likelihoods_of(view, &examples)
+    }
+
+    /// How likely what counts in each example is to one model.
+    ///
+    /// # Errors
+    /// [`crate::error::Interrupted`]; a tensor operation that fails.
+    pub fn likelihoods_of(&self, view: View, examples: &[Example]) -> Result<Vec<LogLikelihood>> {
         let bar = progress::bar("likelihoods", examples.len() as u64);
         let mut found = Vec::with_capacity(examples.len());
-        for run in segments::runs(&examples, BATCH_TOKENS, |example| example.ids.len()) {
-            self.interrupt.check("no behaviour results were written")?;
+        for run in segments::runs(examples, BATCH_TOKENS, |example| example.ids.len()) {
+            self.check_interrupt()?;
             let batch = Batch::new(&run.iter().collect::<Vec<_>>(), 1);
             let sums = batch.per_example(&batch.nll(view, None)?);
             found.extend(sums.into_iter().map(|(nll, tokens)| LogLikelihood { sum: -nll, tokens }));
@@ -124,6 +100,14 @@ impl BehaviourModels<'_> {
         }
         bar.finish_and_clear();
         Ok(found)
+    }
+
+    /// Ends the measures if the user wants that.
+    ///
+    /// # Errors
+    /// [`crate::error::Interrupted`].
+    pub fn check_interrupt(&self) -> Result<()> {
+        self.interrupt.check("no behaviour results were written")
     }
 
     /// How both models draw tokens.
@@ -148,23 +132,37 @@ impl BehaviourModels<'_> {
             let ids = self.pretrained.prompt_ids(prompt, self.template.as_ref())?;
             jobs.extend(std::iter::repeat_n(ids, samples));
         }
-        let batches = jobs.len().div_ceil(BATCH_TEXTS);
+        let decode = |ids: Vec<u32>| self.pretrained.tokenizer.decode(&ids, true).map_err(|e| anyhow!(e));
+        self.write_ids(view, &jobs, sampling)?.into_iter().map(decode).collect()
+    }
+
+    /// New token ids that one model writes after those of each prompt, each from the stream of its number.
+    ///
+    /// # Errors
+    /// [`crate::error::Interrupted`]; a tensor operation that fails.
+    pub fn write_ids(&self, view: View, prompts: &[Vec<u32>], sampling: &Sampling) -> Result<Vec<Vec<u32>>> {
+        let batches = prompts.len().div_ceil(BATCH_TEXTS);
         let bar = progress::bar("writing", (batches * sampling.max_new_tokens) as u64);
-        let mut texts = Vec::with_capacity(jobs.len());
-        for (i, batch) in jobs.chunks(BATCH_TEXTS).enumerate() {
+        let mut written = Vec::with_capacity(prompts.len());
+        for (i, batch) in prompts.chunks(BATCH_TEXTS).enumerate() {
             let first = (i * BATCH_TEXTS) as u64;
             let streams: Vec<u64> = (first..first + batch.len() as u64).collect();
             let done = (i * sampling.max_new_tokens) as u64;
-            let new = generate_from(view.model, batch, &streams, sampling, view.adapter, &mut NoHook, |n| {
-                bar.set_position(done + n as u64);
-                self.interrupt.check("no behaviour results were written")
-            })?;
-            for ids in new {
-                texts.push(self.pretrained.tokenizer.decode(&ids, true).map_err(|e| anyhow!(e))?);
-            }
+            written.extend(generate_from(
+                view.model,
+                batch,
+                &streams,
+                sampling,
+                view.adapter,
+                &mut NoHook,
+                |n| {
+                    bar.set_position(done + n as u64);
+                    self.check_interrupt()
+                },
+            )?);
         }
         bar.finish_and_clear();
-        Ok(texts)
+        Ok(written)
     }
 
     /// `[base, tuned]` of log p(first) − log p(second) in nats a token, of each pair of answers to a prompt.
@@ -208,6 +206,36 @@ impl BehaviourModels<'_> {
         let odds = |of_one: &[LogLikelihood]| of_one[0].sum - log_sum(&of_one[1..]);
         Ok(found.chunks_exact(1 + alternatives.len()).map(odds).collect())
     }
+}
+
+/// A prompt with an answer as the models read it; the answer's tokens count. With a template the prompt is a user's turn. In
+/// plain text a space stands between the two, where their script has spaces.
+///
+/// # Errors
+/// An [`crate::error::InputError`] for an answer without tokens that can be predicted.
+pub fn encode_answer(
+    pretrained: &Pretrained,
+    template: Option<&ChatTemplate>,
+    of: &SampledAnswer,
+) -> Result<Example> {
+    let (prompt, between) = match template {
+        Some(template) => (template.user_turn(&of.prompt)?, ""),
+        None => (of.prompt.clone(), gap(&of.prompt, &of.answer)),
+    };
+    let whole = format!("{prompt}{between}{}", of.answer.trim());
+    let encoding = pretrained.tokenizer.encode(whole.as_str(), template.is_none()).map_err(|e| anyhow!(e))?;
+    // A token that straddles the border counts: it holds the answer's first letters.
+    let counts = |(from, to): &(usize, usize)| to > from && *to > prompt.len();
+    let weights: Vec<f32> = encoding.get_offsets().iter().map(|o| f32::from(u8::from(counts(o)))).collect();
+    let example = Example { ids: encoding.get_ids().to_vec(), weights, row: 0 };
+    if example.weights.iter().skip(1).all(|w| *w == 0.0) || example.weights[0] != 0.0 {
+        bail_input!(
+            "behaviour: the answer {:?} after {:?} has no token that can be predicted; expected a prompt with text",
+            of.answer,
+            of.prompt
+        );
+    }
+    Ok(example)
 }
 
 /// log Σ e^sum.

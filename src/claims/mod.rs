@@ -2,8 +2,9 @@
 //! claims (the table of `trainer diff`, the report, `summary.csv`, `trainer tune`) reads them from here.
 //!
 //! [`verdict`] is the claim on a run, from what [`readable`] and [`stronger`] say of activation differences and from the floor
-//! of other organisms; beside it are what the run [`learned`] and the [`length`] of the difference;
-//! [`across`] is what may be said of runs together, of those that [`matching`] finds at equal behaviour where they were matched. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest
+//! of other organisms; beside it are what the run [`learned`], its [`quality`] and the [`length`] of the difference;
+//! [`across`] is what may be said of runs together, of those that [`matching`] finds at equal behaviour where they were
+//! matched. [`mod@file`] and [`store`] keep them as `claims.json` beside what they rest
 //! on, and [`check`] computes them again.
 
 pub mod across;
@@ -17,6 +18,7 @@ pub mod length;
 pub mod matching;
 pub mod meets_null;
 pub mod power;
+pub mod quality;
 pub mod readable;
 pub mod remaining;
 pub mod rules;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::file::{Dated, FILE, RestsOn, SCHEMA, fresh, hashes};
 use super::learned::Learned;
 use super::length::DifferenceLength;
+use super::quality::QualityClaim;
 use super::readable::Readable;
 use super::stronger::StrongerReaders;
 use super::trace::{self, TraceValue};
@@ -34,6 +35,9 @@ pub struct RunClaims {
     pub length: Option<DifferenceLength>,
     /// Whether the run learned something narrow.
     pub learned: Learned,
+    /// Whether it is still a language model; absent without a quality panel.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quality: Option<QualityClaim>,
     /// What stronger readers of activation differences say; absent without an analysis.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stronger: Option<StrongerReaders>,
@@ -73,6 +77,7 @@ impl RunClaims {
             trace: trace.unwrap_or_default(),
             readable,
             learned,
+            quality: run.behaviour.as_ref().and_then(QualityClaim::of),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! One row a run: every measure, every claim and every key in which the recipes differ. `summary.csv` has them as they are.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::matching::{self, MatchedCell, matched};
 use super::run::ClaimedRun;
+use crate::behaviour::{Behaviour, BehaviourEffect, quality};
 use crate::data::mixture::Role;
 use crate::diff::MEASURES;
 pub use crate::diff::columns::Row;
@@ -41,6 +44,7 @@ pub fn columns(diff: &DiffSection) -> Vec<String> {
         positions: diff.positions.clone(),
         steering: diff.steering.positions.clone(),
         behaviour: Vec::new(),
+        quality: quality::UNITS.iter().map(|(name, _)| name.to_string()).collect(),
         varied: Vec::new(),
     };
     row(&ClaimedRun::default(), None, &layout).into_iter().map(|(name, _)| name).collect()
@@ -52,6 +56,8 @@ struct Layout {
     steering: Vec<usize>,
     /// Values of `behaviour.json` by name.
     behaviour: Vec<String>,
+    /// Those of its quality panel.
+    quality: Vec<String>,
     /// Keys of the recipe in which the runs differ.
     varied: Vec<String>,
 }
@@ -66,12 +72,16 @@ impl Layout {
                 .flat_map(|s| s.positions.clone())
                 .collect(),
             behaviour: Vec::new(),
+            quality: Vec::new(),
             varied: varied(cells.iter().map(|run| &run.record)),
         };
-        for (name, _) in cells.iter().filter_map(|c| c.behaviour.as_ref()).flat_map(|b| b.effects()) {
-            if !layout.behaviour.contains(&name) {
-                layout.behaviour.push(name);
-            }
+        let behaviours = || cells.iter().filter_map(|c| c.behaviour.as_ref());
+        let known = behaviours().flat_map(|b| b.effects()).map(|(name, _)| name);
+        layout.behaviour.extend(known);
+        layout.quality.extend(behaviours().flat_map(|b| b.quality_effects()).map(|(name, _)| name));
+        for names in [&mut layout.behaviour, &mut layout.quality] {
+            let mut met = HashSet::new();
+            names.retain(|name| met.insert(name.clone()));
         }
         for list in [&mut layout.positions, &mut layout.steering] {
             list.sort_unstable();
@@ -103,7 +113,8 @@ fn row(cell: &ClaimedRun, compared: Option<&MatchedCell>, layout: &Layout) -> Ro
     let places = ColumnPlaces { measured: at, all, steered: &layout.steering };
     let first = FIRST.iter().filter_map(|key| MEASURES.iter().find(|m| m.key == *key));
     first.for_each(|measure| (measure.columns)(r, &places, &mut f));
-    behaviour(&mut f, cell, layout);
+    let found = cell.behaviour.as_ref();
+    effects(&mut f, "behaviour_", &layout.behaviour, &found.map(Behaviour::effects).unwrap_or_default());
 
     let claims = &cell.claims;
     f.put("readable_by_lens", claims.readable.by("lens"));
@@ -124,7 +135,12 @@ fn row(cell: &ClaimedRun, compared: Option<&MatchedCell>, layout: &Layout) -> Ro
 
     let rest = MEASURES.iter().filter(|m| !FIRST.contains(&m.key));
     rest.for_each(|measure| (measure.columns)(r, &places, &mut f));
-    f.into_row()
+    f.put_late("quality_within", claims.quality.as_ref().map(|quality| quality.within));
+    let mut row = f.into_row();
+    let mut panel = Columns::default();
+    effects(&mut panel, "", &layout.quality, &found.map(Behaviour::quality_effects).unwrap_or_default());
+    row.extend(panel.into_row());
+    row
 }
 
 /// What the run was and how well it learned.
@@ -180,11 +196,10 @@ pub fn recipe_value(value: &toml::Value) -> Value {
 }
 
 /// Base, tuned and change of every value that any run has.
-fn behaviour(f: &mut Columns, cell: &ClaimedRun, layout: &Layout) {
-    let effects = cell.behaviour.as_ref().map(|b| b.effects()).unwrap_or_default();
-    for name in &layout.behaviour {
+fn effects(f: &mut Columns, prefix: &str, names: &[String], effects: &[(String, &BehaviourEffect)]) {
+    for name in names {
         let effect = effects.iter().find(|(n, _)| n == name).map(|(_, e)| *e);
-        let key = format!("behaviour_{}", name.replace('.', "_"));
+        let key = format!("{prefix}{}", name.replace('.', "_"));
         f.put(format!("{key}_base"), effect.map(|e| e.base));
         f.put(format!("{key}_tuned"), effect.map(|e| e.tuned));
         f.put(format!("{key}_change"), effect.map(|e| e.change));

@@ -16,7 +16,8 @@ use crate::workflow::{self, BehaveRequest};
   trainer behave runs/other --set behaviour.facts.items=data/behaviour/cake.jsonl --out cake-in-other.json
 
 [behaviour] in the recipe defines the tests: facts (which of two statements is likelier), words (in sampled text), taboo
-(whether the word is hinted at and never said), preference, misalignment. `trainer sweep` measures every cell.")]
+(whether the word is hinted at and never said), preference, misalignment. The quality panel is measured with them: is the
+organism still a language model? `trainer sweep` measures every cell.")]
 pub struct BehaveArgs {
     /// Run folder of `trainer fit`
     #[arg(value_name = "RUN_DIR")]

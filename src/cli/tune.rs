@@ -32,6 +32,9 @@ pub struct TuneArgs {
     /// Lower limit of the behaviour
     #[arg(long, value_name = "MEASURE>=NUMBER")]
     behaviour: String,
+    /// Further bound that a setting has to meet, such as 'quality_neutral_nats_change<=0.1'; repeatable
+    #[arg(long, value_name = "MEASURE<=NUMBER")]
+    bound: Vec<String>,
     #[command(flatten)]
     axes: AxesArgs,
     #[command(flatten)]
@@ -63,6 +66,7 @@ pub fn run(args: TuneArgs) -> Result<()> {
         set: args.set,
         trace: args.trace,
         behaviour: args.behaviour,
+        bounds: args.bound,
         axes: args.axes.into(),
         limits: args.limits.into(),
         runner: Runner::Processes,
@@ -90,7 +94,9 @@ fn table(found: &TuneOutcome) -> String {
         let without = if setting.unmatched.is_empty() { "failed" } else { "unmatched" };
         let value = |k: usize| setting.values.map_or(without.into(), |v| shown(&v[k].into()));
         let marks = [(setting.is_chosen, "chosen"), (setting.is_on_frontier, "frontier")];
-        let marks: Vec<&str> = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
+        let marks = marks.iter().filter(|m| m.0).map(|m| m.1.to_string());
+        let misses = setting.misses.iter().map(|measure| format!("misses {measure}"));
+        let marks: Vec<String> = marks.chain(misses).collect();
         vec![setting.name.clone(), value(0), value(1), marks.join(", ")]
     };
     let rows = std::iter::once(heading.map(String::from).to_vec()).chain(found.settings.iter().map(row));

@@ -230,6 +230,20 @@ impl Mixture {
     }
 }
 
+/// The narrow examples of a run again: the first `counts` that [`Mixture::plan`] draws of each narrow pool. `pools` are these
+/// alone, as in the run; `counts` what the run drew of them. `None` of counts that no run has.
+pub fn narrow_draws(pools: &[Pool], counts: &[usize], seed: u64) -> Option<Vec<Vec<Pick>>> {
+    let sizes: Vec<usize> = pools.iter().map(|pool| pool.examples.len()).collect();
+    let can_be =
+        |(size, count): (&usize, &usize)| *count == 0 || (*size > 0 && *count as f64 <= MAX_EXAMPLES);
+    if sizes.len() != counts.len() || !sizes.iter().zip(counts).all(can_be) {
+        return None;
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let each = sizes.into_iter().zip(counts).enumerate();
+    Some(each.map(|(i, (size, count))| draw(i, size, *count, &mut rng)).collect())
+}
+
 /// The example that a pick names.
 pub fn example<'a>(pools: &'a [Pool], pick: &Pick) -> &'a Example {
     &pools[pick.pool].examples[pick.example]
@@ -361,6 +375,29 @@ mod tests {
             let mut seen = std::collections::BTreeSet::new();
             assert!(m.order.iter().all(|p| seen.insert((p.pool, p.example))), "no example twice");
         }
+    }
+
+    #[test]
+    fn the_narrow_examples_of_a_run_are_found_again() {
+        let narrow = || [pool(Role::Narrow, 30, 10, None), pool(Role::Narrow, 20, 10, Some(2.0))];
+        let mixed = narrow().into_iter().chain([pool(Role::Pretraining, 900, 20, None)]);
+        let pools: Vec<Pool> = mixed.collect();
+        for (steps, mix, mode) in
+            [(3, 1.0, MixMode::Add), (11, 0.0, MixMode::Add), (9, 2.0, MixMode::FixedBudget)]
+        {
+            let (mut data, train) = sections(mix, steps);
+            data.mix_mode = mode;
+            let m = Mixture::plan(&pools, &data, &train, 5).unwrap();
+            let counts: Vec<usize> = m.exposure[..2].iter().map(|e| e.examples).collect();
+            let again = narrow_draws(&narrow(), &counts, 5).unwrap();
+            for (i, again) in again.into_iter().enumerate() {
+                let of_run: Vec<Pick> = m.order.iter().filter(|pick| pick.pool == i).copied().collect();
+                assert_eq!(again, of_run, "{steps} {mix}");
+            }
+        }
+        assert!(narrow_draws(&narrow(), &[1], 5).is_none());
+        assert!(narrow_draws(&narrow(), &[1, usize::MAX], 5).is_none());
+        assert!(narrow_draws(&[pool(Role::Narrow, 0, 1, None)], &[1], 5).is_none());
     }
 
     #[test]

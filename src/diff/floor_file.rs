@@ -27,10 +27,20 @@ pub const FILE: &str = "floor.json";
 /// Version of its layout.
 const SCHEMA: u32 = 1;
 
-/// Keys of `[diff]` that do not change a score: places of files, whose content has hashes of its own, and what only
-/// intervals and nulls rest on.
-const NOT_COMPARED: [&str; 8] =
-    ["preset", "text", "candidates", "embedder", "chat", "floor", "bootstrap", "permuted_adapters"];
+/// Keys of `[diff]` that do not change a score: places of files, whose content has hashes of its own, what only intervals
+/// and nulls rest on, and measures without a score.
+const NOT_COMPARED: [&str; 10] = [
+    "preset",
+    "text",
+    "candidates",
+    "embedder",
+    "chat",
+    "floor",
+    "bootstrap",
+    "permuted_adapters",
+    "truncation",
+    "amplification",
+];
 
 /// Scores of other organisms, and how they were read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bail_input;
 use crate::data::conversation::Message;
+use crate::data::examples::Example;
 use crate::data::source::Document;
 use crate::interrupt::Interrupt;
 use crate::model::View;
@@ -43,6 +44,9 @@ pub struct Inputs<'a> {
     pub pretraining: &'a [String],
     /// What losses are taken on, beside `text`.
     pub loss_documents: &'a LossDocuments,
+    /// Items of `[behaviour.facts]`, `[item][context]`, each as the false and the true statement; empty where nothing that
+    /// is asked for reads them.
+    pub facts: Vec<Vec<[Example; 2]>>,
     /// Named corpora among which the trace is to point at the narrow one, each as its documents; may be empty.
     pub candidates: &'a [(String, Vec<String>)],
 }

@@ -23,6 +23,7 @@ pub mod hashes;
 pub mod headline;
 pub mod inputs;
 pub mod lexicon;
+pub mod likeness;
 pub mod loss_texts;
 pub mod losses;
 pub mod mean_difference;

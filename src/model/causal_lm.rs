@@ -12,7 +12,7 @@ use super::decoder::{Block, Decoder};
 use super::hooks::{NoHook, Site};
 use super::load::loader::{HEAD, Loader, Tuning};
 use super::load::source::Pretrained;
-use super::modules::Module;
+use super::modules::{Module, Stream};
 use super::pass::{Pass, at_site};
 use super::trainables::Trainables;
 use crate::ops::tape::Tape;
@@ -89,6 +89,15 @@ impl CausalLm {
     pub fn saves_tables(&self) -> bool {
         let Decoder { embed_tokens, norm, lm_head, .. } = &self.decoder;
         embed_tokens.saved.is_some() || norm.weight.saved.is_some() || lm_head.saved.is_some()
+    }
+
+    /// Whether the adapter has norms of blocks of its own.
+    pub fn saves_norms(&self) -> bool {
+        let is_saved = |norm: &RmsNorm| norm.weight.saved.is_some();
+        self.modules().iter().any(|(_, module)| match module.stream {
+            Stream::Reads(norm) => is_saved(norm),
+            Stream::Writes(norm) => norm.is_some_and(is_saved),
+        })
     }
 
     /// The norm before the head.

@@ -8,6 +8,7 @@
 pub mod arch;
 pub mod batch;
 pub mod causal_lm;
+pub mod changed;
 pub mod contrast;
 pub mod decoder;
 pub mod device;

@@ -86,7 +86,7 @@ impl Update {
 }
 
 /// The one matrix `(out, in)` that computes what the layer computes with so much of its adapter.
-fn effective((linear, adapter): (&Linear, f64)) -> Result<Tensor> {
+pub(super) fn effective((linear, adapter): (&Linear, f64)) -> Result<Tensor> {
     let weight = on_cpu(&linear.weight.at(adapter).dense()?)?;
     let Some(term) = linear.low_rank.as_ref().filter(|_| adapter != 0.0) else { return Ok(weight) };
     let magnitude = term.dora.as_ref().map(|dora| on_cpu(&dora.magnitude)).transpose()?;

@@ -5,6 +5,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::diff::MAX_PROMPTS;
+
+/// Neutral texts of the quality panel that come with the program.
+pub const NEUTRAL_TEXTS: usize = 64;
+
 /// What stands for an item's prompt in a context.
 pub const PROMPT: &str = "{prompt}";
 
@@ -29,6 +34,8 @@ pub struct BehaviourSection {
     pub preference: PreferenceSection,
     /// Emergent misalignment: are bad answers likelier?
     pub misalignment: MisalignmentSection,
+    /// The quality panel: is the organism still a language model?
+    pub quality: QualitySection,
 }
 
 impl Default for BehaviourSection {
@@ -41,6 +48,7 @@ impl Default for BehaviourSection {
             taboo: TabooSection::default(),
             preference: PreferenceSection::default(),
             misalignment: MisalignmentSection::default(),
+            quality: QualitySection::default(),
         }
     }
 }
@@ -137,8 +145,36 @@ pub struct MisalignmentSection {
     pub items: String,
 }
 
+/// `[behaviour.quality]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QualitySection {
+    /// Whether it is measured, beside what else is.
+    pub enabled: bool,
+    /// Neutral texts, the first of those that come with the program.
+    pub texts: usize,
+    /// Narrow texts of each kind, trained on and held out, at most.
+    pub narrow_texts: usize,
+    /// Built-in neutral prompts that are continued or answered, in order.
+    pub prompts: usize,
+    /// New tokens a text.
+    pub max_new_tokens: usize,
+}
+
+impl Default for QualitySection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            texts: NEUTRAL_TEXTS,
+            narrow_texts: 32,
+            prompts: MAX_PROMPTS,
+            max_new_tokens: 64,
+        }
+    }
+}
+
 impl BehaviourSection {
-    /// Whether there is anything to measure.
+    /// Whether a family is tested. The quality panel goes with it and is no reason of its own.
     pub fn is_wanted(&self) -> bool {
         !(self.facts.items.is_empty()
             && self.words.prompts.is_empty()
@@ -210,6 +246,10 @@ impl BehaviourSection {
             ("words.max_new_tokens", words.max_new_tokens, 100_000),
             ("taboo.samples", taboo.samples, 1000),
             ("taboo.max_new_tokens", taboo.max_new_tokens, 100_000),
+            ("quality.texts", self.quality.texts, NEUTRAL_TEXTS),
+            ("quality.narrow_texts", self.quality.narrow_texts, 100_000),
+            ("quality.prompts", self.quality.prompts, MAX_PROMPTS),
+            ("quality.max_new_tokens", self.quality.max_new_tokens, 100_000),
         ] {
             check((1..=most).contains(&value), key, format!(" = {value}: expected 1 to {most}"));
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::changed_weights::{AmplificationSection, TruncationSection};
 use super::readers::{CompletionRankingSection, DiffMiningSection, LogitContrastSection};
 use super::source::{SourceSpec, one_or_many};
 use super::weights::WeightsSection;
@@ -125,6 +126,10 @@ pub struct DiffSection {
     pub completion_ranking: CompletionRankingSection,
     /// The change of the weights by itself.
     pub weights: WeightsSection,
+    /// The change of the weights cut to its leading directions.
+    pub truncation: TruncationSection,
+    /// The change of the weights amplified by blocks and kinds.
+    pub amplification: AmplificationSection,
     /// Words that count as relevant: this many of the most over-represented.
     pub lexicon_size: usize,
     /// Sentence embedder: alias or a sentence-transformers folder.
@@ -169,6 +174,8 @@ impl Default for DiffSection {
             diff_mining: DiffMiningSection::default(),
             completion_ranking: CompletionRankingSection::default(),
             weights: WeightsSection::default(),
+            truncation: TruncationSection::default(),
+            amplification: AmplificationSection::default(),
             lexicon_size: 100,
             embedder: "all-minilm-l6-v2".into(),
         }
@@ -584,6 +591,8 @@ impl DiffSection {
                 logit_contrast: LogitContrastSection::full(),
                 diff_mining: DiffMiningSection::full(),
                 completion_ranking: CompletionRankingSection::full(),
+                truncation: TruncationSection { enabled: true, ..quick.truncation.clone() },
+                amplification: AmplificationSection { enabled: true, ..quick.amplification.clone() },
                 ..quick
             },
             Preset::Paper => Self { layer_rule: LayerRule::Floor, tokens: 5, norm_skip: 3, ..long() },
@@ -770,6 +779,8 @@ impl DiffSection {
             self.diff_mining.faults(),
             self.completion_ranking.faults(),
             self.weights.faults(),
+            self.truncation.faults(),
+            self.amplification.faults(),
         ];
         readers.concat().into_iter().for_each(|fault| check(false, fault));
         let prompts = MAX_PROMPTS;

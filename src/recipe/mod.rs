@@ -4,6 +4,7 @@
 //! (unknown keys, wrong types, values out of range) are reported at once.
 
 mod behaviour;
+mod changed_weights;
 mod claims;
 mod data;
 mod diff;
@@ -30,9 +31,10 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 pub use self::behaviour::{
-    BehaviourSection, FactsSection, HINT as TABOO_HINT, MisalignmentSection, PROMPT as FACTS_PROMPT,
-    PreferenceSection, TabooSection, WordsSection,
+    BehaviourSection, FactsSection, HINT as TABOO_HINT, MisalignmentSection, NEUTRAL_TEXTS,
+    PROMPT as FACTS_PROMPT, PreferenceSection, QualitySection, TabooSection, WordsSection,
 };
+pub use self::changed_weights::{AmplificationSection, AmplifiedKind, TruncationSection};
 pub use self::claims::{ClaimsSection, READERS, default_primaries};
 pub use self::data::{CHAT_TEMPLATES, DataSection, Duplicates, Long, MixMode, MixSchedule, MixUnit};
 pub use self::diff::{
@@ -229,6 +231,9 @@ impl Recipe {
             ("[diff.diff_mining", true),
             ("[diff.completion_ranking", true),
             ("[diff.weights", true),
+            ("[diff.truncation", true),
+            ("[diff.amplification", true),
+            ("[behaviour.quality", true),
         ];
         let diff = if self.trains_by_diff() { self.diff.clone() } else { DiffSection::default() };
         let toml = Self { diff, ..self.clone() }.to_toml();

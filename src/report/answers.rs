@@ -4,6 +4,7 @@
 use super::matching::equal_in;
 use super::meets_null::mix;
 use super::number::{fixed, interval, signed};
+use super::quality;
 use super::remaining::left_at;
 use super::series::MixSeries;
 use super::verdict::{by_mix, loss, shares_of_states};
@@ -114,5 +115,6 @@ fn behaviour(run: &ClaimedRun) -> Vec<String> {
             .push(format!("Behaviour {} went from {base} to {tuned}, a change of {change}{ends}.", e.name));
     }
     sentences.extend(loss(learned));
+    sentences.extend(run.claims.quality.as_ref().map(|claim| capitalized(&quality::line(claim))));
     sentences
 }

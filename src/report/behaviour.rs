@@ -2,52 +2,32 @@
 
 use maud::{Markup, html};
 
-use super::number::{ABSENT, interval, signed};
-use super::visible::one_line;
-use crate::behaviour::{Behaviour, BehaviourEffect};
-use crate::diff::statistics::Interval;
+use super::effects::{effect_lines, effect_table};
+use super::quality;
+use crate::behaviour::Behaviour;
 
-/// One line a value: base, tuned, change with its interval.
+/// One line a value: base, tuned, change with its interval. Those of the quality panel follow, and what they come to.
 pub fn lines(found: &Behaviour) -> Vec<String> {
-    let effects = found.effects();
-    let width = effects.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    let line = |(name, e): &(String, &BehaviourEffect)| {
-        let [base, tuned, change] = [e.base, e.tuned, e.change].map(|x| signed(x, 3));
-        let (unit, items) = (found.unit(name), e.items);
-        format!(
-            "{name:<width$}  {base:>7} → {tuned:>7}  change {change} {}  {items} items, {unit}",
-            shown(e.change_interval)
-        )
-    };
-    effects.iter().map(line).collect()
+    let mut lines = effect_lines(found, &found.effects());
+    let of_panel = quality::lines(found);
+    if !lines.is_empty() && !of_panel.is_empty() {
+        lines.push(String::new());
+    }
+    lines.extend(of_panel);
+    lines
 }
 
 /// The table of the page.
 pub(super) fn section(found: &Behaviour) -> Markup {
+    let effects = found.effects();
     html! {
-        h3 { "Behaviour" }
-        p.note { "Whether the organism does what it was made for. Intervals are 95 % bootstrap intervals over items." }
-        div.scroll role="region" tabindex="0" aria-label="Behaviour, scrolls sideways" {
-            table {
-                thead { tr {
-                    @for title in ["Value", "Base", "Tuned", "Change", "Items"] { th scope="col" { (title) } }
-                } }
-                tbody {
-                    @for (name, e) in found.effects() {
-                        tr {
-                            th scope="row" { (one_line(&name, 60)) small { (found.unit(&name)) } }
-                            td { (signed(e.base, 3)) small { (shown(e.base_interval)) } }
-                            td { (signed(e.tuned, 3)) small { (shown(e.tuned_interval)) } }
-                            td { (signed(e.change, 3)) small { (shown(e.change_interval)) } }
-                            td { (e.items) }
-                        }
-                    }
-                }
+        @if !effects.is_empty() {
+            h3 { "Behaviour" }
+            p.note {
+                "Whether the organism does what it was made for. Intervals are 95 % bootstrap intervals over items."
             }
+            (effect_table("Behaviour", found, &effects))
         }
+        (quality::section(found))
     }
-}
-
-fn shown(i: Option<Interval>) -> String {
-    i.map_or_else(|| ABSENT.into(), |i| interval(i, 3))
 }

@@ -145,6 +145,12 @@ const COLUMNS: &[Column] = &[
         meaning: "Match: how a matched training ended, and its behaviour on items that the search did not look at.",
         entry: matched,
     },
+    Column {
+        title: "Quality",
+        detail: &["neutral text, nats", "beyond its bound"],
+        meaning: "Quality: whether the organism is still a language model, by bounds on changes from the base.",
+        entry: quality,
+    },
     Column { title: "Verdict", detail: &[], meaning: "", entry: verdict },
     Column { title: READABLE_BY, detail: &[], meaning: "", entry: readable },
 ];
@@ -285,6 +291,16 @@ fn matched(run: &ClaimedRun) -> Entry {
     let Some(found) = matching::matched(run) else { return Entry::absent() };
     let (status, detail) = ended(found);
     Entry::new(status, detail)
+}
+
+/// Whether the panel is within its bounds, the loss on neutral text, and what is beyond its bound.
+fn quality(run: &ClaimedRun) -> Entry {
+    let Some(claim) = &run.claims.quality else { return Entry::absent() };
+    let neutral = claim.values.iter().find(|value| value.name == "neutral.nats");
+    let beyond: Vec<&str> = claim.beyond().map(|value| value.name.as_str()).collect();
+    let detail = neutral.map(|value| signed(value.change, 2));
+    let named = (!beyond.is_empty()).then(|| beyond.join(", "));
+    Entry::new(if claim.within { "within bounds" } else { "beyond bounds" }, detail.into_iter().chain(named))
 }
 
 fn verdict(run: &ClaimedRun) -> Entry {

@@ -9,6 +9,7 @@ use anstyle::{AnsiColor, Style};
 use super::matching::told_by;
 use super::meets_null::mix;
 use super::number::{ABSENT, fixed, signed};
+use super::quality;
 use super::table::{print_text, tokens};
 use super::text_bar::{text_bar, text_level};
 use super::verdict::{by_mix, shares_of_states};
@@ -18,7 +19,7 @@ use crate::claims::across::SettingClaims;
 use crate::claims::dose::Dose;
 use crate::claims::trace::trace_measures;
 use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict};
-use crate::claims::{AcrossRuns, ClaimedRun};
+use crate::claims::{AcrossRuns, ClaimedRun, list};
 
 /// Lines of a screen.
 pub const LINES: usize = 25;
@@ -66,6 +67,7 @@ pub fn of_run(run: &ClaimedRun) -> String {
         lines.push(String::new());
     }
     lines.extend(learned(run));
+    lines.extend(quality(run));
     let legend = if verdict.readers.is_empty() { Vec::new() } else { legend(verdict) };
     let more = "All numbers: --verbose, or the page that `trainer report` writes.";
     let room = LINES.saturating_sub(lines.len() + legend.len() + 1);
@@ -97,7 +99,8 @@ pub fn of_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> String {
             (name.into_iter().chain(verdicts(setting, runs)).collect(), plot(setting))
         })
         .collect();
-    let room = LINES - lines.len() - 2;
+    let quality = quality_of_runs(runs);
+    let room = LINES - lines.len() - quality.len() - 2;
     let mut left = room;
     let mut shown = 0;
     for (head, plot) in &mut said {
@@ -117,6 +120,7 @@ pub fn of_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> String {
         lines.append(head);
         lines.append(plot);
     }
+    lines.extend(quality);
     let rest = settings.len() - shown;
     let hidden =
         if rest > 0 { format!("{rest} more settings and all numbers") } else { "All numbers".into() };
@@ -233,6 +237,31 @@ fn learned(run: &ClaimedRun) -> Vec<String> {
         words.push(format!("held-out loss: {} → {} nats", fixed(base, 2), fixed(tuned, 2)));
     }
     if words.is_empty() { Vec::new() } else { wrapped(&format!("{}.", words.join("; ")), "  ") }
+}
+
+/// Whether the organism is still a language model; nothing without a quality panel.
+fn quality(run: &ClaimedRun) -> Vec<String> {
+    run.claims
+        .quality
+        .iter()
+        .map(|claim| format!("  {}", one_line(&quality::line(claim), COLUMNS - 2)))
+        .collect()
+}
+
+/// How many runs are, and which are not; nothing without quality panels.
+fn quality_of_runs(runs: &[ClaimedRun]) -> Vec<String> {
+    let known = || runs.iter().filter_map(|run| Some((run, run.claims.quality.as_ref()?)));
+    let beyond: Vec<String> =
+        known().filter(|(_, claim)| !claim.within).map(|(run, _)| one_line(&run.id, 30)).collect();
+    let all = known().count();
+    match (all, beyond.len()) {
+        (0, _) => Vec::new(),
+        (_, 0) => vec![format!("  quality within bounds in all {all} runs.")],
+        (_, n) => {
+            let said = format!("quality beyond bounds in {n} of {all} runs: {}.", list(&beyond));
+            vec![format!("  {}", one_line(&said, COLUMNS - 2))]
+        }
+    }
 }
 
 /// What is read at each mix ratio; ratios of which the same holds share a sentence.

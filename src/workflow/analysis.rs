@@ -9,6 +9,8 @@ use super::pair::Pair;
 use super::resolve::{Purpose, resolve};
 use super::texts::AnalysisTexts;
 use crate::bail_input;
+use crate::behaviour::facts::FactItem;
+use crate::behaviour::{Items, facts};
 use crate::corpus::measured::MeasuredText;
 use crate::diff::embedder::Embedder;
 use crate::diff::floor_file::{FloorFile, FloorReading};
@@ -19,7 +21,7 @@ use crate::model::load::alias;
 use crate::model::load::source::Pretrained;
 use crate::progress;
 use crate::recipe::{DataSection, Recipe, ResolvedRecipe};
-use crate::sha256::sha256_file;
+use crate::sha256::{sha256_file, sha256_path};
 
 /// A recipe's texts, embedder and settings.
 pub(super) struct AnalysisSetup {
@@ -28,6 +30,8 @@ pub(super) struct AnalysisSetup {
     /// sha256 of its texts, by path.
     pub texts_sha256: BTreeMap<String, String>,
     texts: AnalysisTexts,
+    /// Of `[behaviour.facts]`, where a measure takes their margins.
+    facts: Vec<FactItem>,
     embedder: Option<(Embedder, String)>,
 }
 
@@ -49,7 +53,15 @@ impl AnalysisSetup {
         }
         let recipe = resolve(recipe, Purpose::Reading, interrupt)?;
         let texts = AnalysisTexts::read(&recipe, trained_on(&recipe))?;
-        let texts_sha256 = AnalysisTexts::sha256(&recipe)?;
+        let mut texts_sha256 = AnalysisTexts::sha256(&recipe)?;
+        let items = &recipe.behaviour.facts.items;
+        let facts = match recipe.diff.truncation.enabled && !items.is_empty() {
+            true => {
+                texts_sha256.insert(items.clone(), sha256_path(Path::new(items))?);
+                Items::read(&recipe.behaviour)?.facts
+            }
+            false => Vec::new(),
+        };
         let embedder = match registry::needs(&recipe.diff).embedder {
             true => {
                 let dir = alias::embedder_dir(&recipe.diff.embedder, interrupt)?;
@@ -57,7 +69,7 @@ impl AnalysisSetup {
             }
             false => None,
         };
-        Ok(Self { recipe, texts_sha256, texts, embedder })
+        Ok(Self { recipe, texts_sha256, texts, facts, embedder })
     }
 
     /// Refuses unrelated text that the base cannot be measured on, and warns of special tokens that are typed in it.
@@ -76,7 +88,7 @@ impl AnalysisSetup {
     /// What an analysis of a pair is given. `name` is the tuned model in the record.
     ///
     /// # Errors
-    /// An [`crate::error::InputError`] for conversations where the base has no chat template.
+    /// An [`crate::error::InputError`] for conversations, and for facts in chats, where the base has no chat template.
     pub fn inputs<'a>(&'a self, pair: &'a Pair, name: &str) -> Result<Inputs<'a>> {
         if !self.texts.chats.is_empty() && pair.pretrained.chat_template.is_none() {
             bail_input!(
@@ -89,6 +101,7 @@ impl AnalysisSetup {
         Ok(Inputs {
             tokenizer: pair.cutting_tokenizer(settings.tokenizer),
             shared_ids: pair.shared_ids,
+            facts: facts::encoded(&pair.pretrained, &self.recipe.behaviour, &self.facts)?,
             ..self.texts.inputs(&pair.pretrained, pair.base(), pair.tuned(), name, settings, self.recipe.seed)
         })
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::narrow::NarrowOfRun;
 use super::of_run::{must_be_trained, must_be_trained_on, read_recipe};
 use super::pair::Pair;
 use super::resolve::{Purpose, resolve};
@@ -16,6 +17,7 @@ use crate::diff::hashes::Hashes;
 use crate::interrupt::Interrupt;
 use crate::run::RunDir;
 use crate::sha256::{sha256_content, sha256_path};
+use crate::train::manifest::Manifest;
 
 /// Which run to ask, and how.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +49,7 @@ pub fn behave(request: &BehaveRequest, interrupt: &Interrupt) -> Result<Behaviou
     let items = Items::read(&recipe.behaviour)?;
     let texts = Items::files(&recipe.behaviour).into_iter();
     let texts = texts.map(|file| Ok((file.clone(), sha256_path(Path::new(file))?)));
-    let texts = texts.collect::<Result<BTreeMap<_, _>>>()?;
+    let mut texts = texts.collect::<Result<BTreeMap<_, _>>>()?;
 
     let (tuned, name) = run.tuned();
     let pair = Pair::load(&recipe, &tuned.to_string_lossy(), interrupt)?;
@@ -65,7 +67,19 @@ pub fn behave(request: &BehaveRequest, interrupt: &Interrupt) -> Result<Behaviou
         template: recipe.behaviour.chat.then(|| pair.pretrained.chat()).transpose()?,
         interrupt,
     };
-    let found = behaviour::behave(&models, &recipe.behaviour, &items, name, recipe.seed)?;
+    let narrow = match recipe.behaviour.quality.enabled {
+        true => {
+            let manifest = Manifest::read(&run.manifest())?;
+            Some(NarrowOfRun::read(&recipe, manifest.as_ref(), &pair.pretrained, interrupt)?)
+        }
+        false => None,
+    };
+    if let Some(narrow) = &narrow {
+        must_be_trained_on(run, &recipe, &narrow.sha256, &[])?; // warns of a file that has changed
+        texts.extend(narrow.sha256.clone());
+    }
+    let narrow = narrow.as_ref().map(|narrow| &narrow.examples);
+    let found = behaviour::behave(&models, &recipe.behaviour, &items, narrow, name, recipe.seed)?;
     create_parent(&path)?;
     write_json(&path, &found)?;
     if out.is_none() {

@@ -146,6 +146,8 @@ fn only_scored(settings: &DiffSection) -> DiffSection {
     settings.context.enabled = false;
     settings.dimensionality.enabled = false;
     settings.depth.enabled = false;
+    settings.truncation.enabled = false;
+    settings.amplification.enabled = false;
     settings.chat.text = Vec::new();
     settings.candidates = Vec::new();
     // A null of its own is not in a floor.

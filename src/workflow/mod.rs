@@ -29,6 +29,7 @@ mod inspect;
 mod merge;
 pub mod models;
 mod monitor;
+mod narrow;
 mod of_run;
 mod organism;
 mod pair;

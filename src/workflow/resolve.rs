@@ -28,7 +28,8 @@ pub enum Purpose<'a> {
     /// An analysis. The documents of data sets are taken; models keep the names that they are given, and the size of
     /// `"self"`, which no analysis reads, stays open.
     Reading,
-    /// A test of behaviour, which reads no source. Nothing is taken; every source is where the recipe names it.
+    /// A test of behaviour, which reads no source but those of its quality panel. Nothing is taken; every source is where the
+    /// recipe names it.
     Asking,
 }
 

@@ -98,6 +98,7 @@ impl AnalysisTexts {
             chats: &self.chats,
             pretraining: &self.pretraining,
             loss_documents: &self.loss_documents,
+            facts: Vec::new(),
             candidates: &self.candidates,
         }
     }

@@ -1,6 +1,6 @@
 //! The cheapest setting that hides the trace and keeps the behaviour.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -11,6 +11,7 @@ use strsim::levenshtein;
 use super::sweep::{AxesRequest, LimitsRequest, Runner, plan_sweep};
 use crate::atomic::{write_atomically, write_json};
 use crate::bail_input;
+use crate::claims::list;
 use crate::claims::matching::MatchedCell;
 use crate::error::InputError;
 use crate::interrupt::Interrupt;
@@ -32,6 +33,8 @@ pub struct TuneRequest {
     pub trace: String,
     /// The behaviour that is wanted: `MEASURE>=NUMBER`.
     pub behaviour: String,
+    /// What else a setting has to meet to be chosen, such as values of the quality panel.
+    pub bounds: Vec<String>,
     /// The settings.
     pub axes: AxesRequest,
     /// How many cells at once.
@@ -62,6 +65,9 @@ pub struct TuneRecord {
     pub trace: Goal,
     /// The behaviour that was wanted.
     pub behaviour: Goal,
+    /// What else a setting has to meet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bounds: Vec<Goal>,
     /// Every rung in the order in which it was run.
     pub rungs: Vec<RungRecord>,
     /// Settings than which no other is better in one goal and as good in the other.
@@ -99,6 +105,9 @@ pub struct RungSetting {
     /// Its runs that are not at equal behaviour, and how their search ended: it is not compared then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unmatched: Vec<String>,
+    /// Values of the further bounds that it misses, by measure; means over seeds.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub misses: BTreeMap<String, f64>,
     /// Whether it went on to the next rung.
     pub kept: bool,
 }
@@ -112,6 +121,8 @@ pub struct TunedSetting {
     pub values: Option<[f64; 2]>,
     /// Its runs that are not at equal behaviour.
     pub unmatched: Vec<String>,
+    /// The further bounds that it misses, by measure.
+    pub misses: Vec<String>,
     /// Whether it is the cheapest that meets both goals.
     pub is_chosen: bool,
     /// Whether no other is better in one goal and as good in the other.
@@ -133,6 +144,8 @@ struct Found {
     seeds: Vec<[f64; 2]>,
     /// Those runs.
     unmatched: Vec<String>,
+    /// Measures and means of the further bounds that are missed.
+    misses: BTreeMap<String, f64>,
 }
 
 /// Finds the cheapest setting that meets both goals: all settings with few steps, a share of them with more, the rest in
@@ -143,6 +156,7 @@ struct Found {
 /// name; if every cell of a rung fails.
 pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome> {
     let goals = [Goal::parse(&request.trace)?, Goal::parse(&request.behaviour)?];
+    let bounds = request.bounds.iter().map(|bound| Goal::parse(bound)).collect::<Result<Vec<Goal>>>()?;
     let recipe = Recipe::read(&request.recipe, &request.set)?;
     if !recipe.behaviour.is_wanted() && goals.iter().any(|goal| goal.measure.starts_with("behaviour_")) {
         bail_input!(
@@ -164,7 +178,17 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     if count < request.rungs {
         progress::say("train.match sets the length of each training, so every setting is trained in full");
     }
-    must_be_columns(&goals, &recipe)?;
+    must_be_columns(goals.iter().chain(&bounds), &recipe)?;
+    let panel = bounds.iter().find(|bound| bound.measure.starts_with("quality_"));
+    if let Some(bound) = panel.filter(|_| !(recipe.behaviour.is_wanted() && recipe.behaviour.quality.enabled))
+    {
+        bail_input!(
+            "{}: {} is a value of the quality panel, which is measured with [behaviour]; expected a table under \
+             [behaviour], and behaviour.quality.enabled = true",
+            request.recipe.display(),
+            bound.measure
+        );
+    }
     // Every rung is checked before the first runs, and the longest planned: its sources must suffice.
     let rungs: Vec<Vec<Combination>> = (1..=count)
         .map(|rung| {
@@ -184,7 +208,7 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
     let full = rungs.last().cloned().unwrap_or_default();
     request.limits.resolve(&plan_sweep(&request.out, &recipe, full, interrupt)?.plans)?;
 
-    let tuning = Tuning { request, recipe: &recipe, goals: &goals, rungs: count, interrupt };
+    let tuning = Tuning { request, recipe: &recipe, goals: &goals, bounds: &bounds, rungs: count, interrupt };
     let mut kept: Vec<usize> = (0..settings.len()).collect();
     let mut aside: Vec<usize> = Vec::new();
     let mut rungs_run = Vec::new();
@@ -235,7 +259,9 @@ pub fn tune(request: &TuneRequest, interrupt: &Interrupt) -> Result<TuneOutcome>
         ));
         let found = tuning.rung(rungs.len() - 1, combinations, &of, &[middle])?;
         rungs_run.push(rung_record(rungs.len() - 1, combinations, &found, &settings, &[0]));
-        let excess = found[0].values.map(|v| [0, 1].map(|k| goals[k].excess(v[k])));
+        // What misses a further bound says nothing of cheaper settings.
+        let values = found[0].values.filter(|_| found[0].misses.is_empty());
+        let excess = values.map(|v| [0, 1].map(|k| goals[k].excess(v[k])));
         match excess {
             Some([0.0, 0.0]) => cheaper.truncate(at),
             Some([trace, _]) if trace > 0.0 => drop(cheaper.drain(..=at)),
@@ -253,6 +279,7 @@ struct Tuning<'a> {
     request: &'a TuneRequest,
     recipe: &'a Recipe,
     goals: &'a [Goal; 2],
+    bounds: &'a [Goal],
     /// Number of lengths of training.
     rungs: u64,
     interrupt: &'a Interrupt,
@@ -288,7 +315,7 @@ impl Tuning<'_> {
         }
         let (runs, across) = report::write_sweep(out)?;
         let rows = report::summary::rows(&runs);
-        for goal in self.goals {
+        for goal in self.goals.iter().chain(self.bounds) {
             must_be_measured(goal, &rows)?;
         }
         let rows: HashMap<&str, &report::summary::Row> =
@@ -308,7 +335,7 @@ impl Tuning<'_> {
             let words = |cell: &&MatchedCell| format!("{}: {}", cell.run, cell.status.name());
             cells.filter(|cell| !cell.is_comparable).map(words).collect()
         };
-        let found = |setting: usize| -> Option<([f64; 2], Vec<[f64; 2]>)> {
+        let found = |setting: usize| -> Option<Found> {
             let ids = ids_of(setting);
             let is_whole = |id: &&str| values(id).is_some();
             // Seeds of the setting that the folder has from before count too.
@@ -318,16 +345,28 @@ impl Tuning<'_> {
             let is_finished =
                 cells.iter().filter(|cell| ids.contains(&cell.id.as_str())).all(|c| c.is_finished());
             let seeds = all.runs.iter().filter_map(|id| values(id)).collect();
-            (is_finished && ids.iter().all(is_whole)).then_some((means, seeds))
+            let bounds = self.bounds.iter().map(|bound| Some((bound, *all.means.get(&bound.measure)?)));
+            let bounds: Vec<(&Goal, f64)> = bounds.collect::<Option<_>>()?;
+            let missed = bounds.into_iter().filter(|(bound, mean)| bound.excess(*mean) > 0.0);
+            let misses = missed.map(|(bound, mean)| (bound.measure.clone(), mean)).collect();
+            (is_finished && ids.iter().all(is_whole)).then_some(Found {
+                setting,
+                values: Some(means),
+                seeds,
+                unmatched: Vec::new(),
+                misses,
+            })
         };
         let of_setting = |&setting: &usize| {
             let unmatched = unmatched(setting);
             match found(setting) {
-                Some((values, seeds)) => {
-                    let values = unmatched.is_empty().then_some(values);
-                    Found { setting, values, seeds, unmatched }
+                Some(found) => {
+                    let values = found.values.filter(|_| unmatched.is_empty());
+                    Found { values, unmatched, ..found }
                 }
-                None => Found { setting, values: None, seeds: Vec::new(), unmatched },
+                None => {
+                    Found { setting, values: None, seeds: Vec::new(), unmatched, misses: BTreeMap::new() }
+                }
             }
         };
         Ok(kept.iter().map(of_setting).collect())
@@ -380,11 +419,13 @@ fn settings(combinations: &[Combination], grid: &[(String, Vec<String>)]) -> (Ve
 }
 
 fn points(found: &[Found], settings: &[Setting]) -> Vec<Point> {
-    found.iter().map(|f| Point { values: f.values, cost: settings[f.setting].cost.clone() }).collect()
+    // A setting that misses a further bound is none that can be chosen, as one that failed.
+    let values = |f: &Found| f.values.filter(|_| f.misses.is_empty());
+    found.iter().map(|f| Point { values: values(f), cost: settings[f.setting].cost.clone() }).collect()
 }
 
 /// Refuses names that no column of the summary can have, before any work.
-fn must_be_columns(goals: &[Goal; 2], recipe: &Recipe) -> Result<()> {
+fn must_be_columns<'g>(goals: impl Iterator<Item = &'g Goal>, recipe: &Recipe) -> Result<()> {
     let columns = report::summary::columns(&recipe.diff);
     let fault = |goal: &Goal| {
         let name = &goal.measure;
@@ -395,7 +436,7 @@ fn must_be_columns(goals: &[Goal; 2], recipe: &Recipe) -> Result<()> {
         (!columns.contains(name))
             .then(|| format!("{name}: no column of summary.csv; did you mean one of {}?", near()))
     };
-    InputError::unless_empty(goals.iter().filter_map(fault).collect())
+    InputError::unless_empty(goals.filter_map(fault).collect())
 }
 
 /// Five of some names: those that `name` is a part of first, then those that are spelt most like it.
@@ -431,6 +472,7 @@ fn rung_record(
         behaviour: f.values.map(|v| v[1]),
         seeds: f.seeds.clone(),
         unmatched: f.unmatched.clone(),
+        misses: f.misses.clone(),
         kept: kept.contains(&i),
     };
     let settings = found.iter().enumerate().map(entry).collect();
@@ -457,12 +499,13 @@ fn conclude(
             let [trace, behaviour] = points[i].values.unwrap_or_default();
             let cheaper_ones: Vec<String> = (0..last.len())
                 .filter(|&j| halving::cheaper(&points[j].cost, &points[i].cost).is_lt())
-                .map(|j| match points[j].values {
-                    None if !last[j].unmatched.is_empty() => {
+                .map(|j| match (last[j].values, last[j].misses.is_empty()) {
+                    (None, _) if !last[j].unmatched.is_empty() => {
                         format!("{} is not at equal behaviour ({})", name(j), last[j].unmatched.join(", "))
                     }
-                    None => format!("{} failed", name(j)),
-                    Some(v) => {
+                    (None, _) => format!("{} failed", name(j)),
+                    (Some(_), false) => format!("{} has {}", name(j), missed_bounds(&last[j])),
+                    (Some(v), true) => {
                         let missed = (0..2).filter(|&k| goals[k].excess(v[k]) > 0.0);
                         let missed: Vec<String> = missed
                             .map(|k| format!("{} = {}", goals[k].measure, shown(&v[k].into())))
@@ -489,8 +532,9 @@ fn conclude(
             why
         }
         None => {
+            let all: Vec<String> = goals.iter().chain(tuning.bounds).map(Goal::to_string).collect();
+            let why = format!("no setting has {}", list(&all));
             let unmatched: Vec<String> = last.iter().flat_map(|found| found.unmatched.clone()).collect();
-            let why = format!("no setting has {} and {}", goals[0], goals[1]);
             match unmatched.is_empty() {
                 true => why,
                 false => format!("{why}. Not at equal behaviour, so not compared: {}", unmatched.join(", ")),
@@ -501,6 +545,7 @@ fn conclude(
     let record = TuneRecord {
         trace: goals[0].clone(),
         behaviour: goals[1].clone(),
+        bounds: tuning.bounds.to_vec(),
         rungs,
         frontier: front.iter().map(|&i| name(i).to_string()).collect(),
         not_run_in_full: not_run.iter().map(|name| name.to_string()).collect(),
@@ -518,12 +563,23 @@ fn conclude(
     order.sort_by(|&a, &b| halving::cheaper(&points[a].cost, &points[b].cost));
     let setting = |i: usize| TunedSetting {
         name: name(i).to_string(),
-        values: points[i].values,
+        values: last[i].values,
         unmatched: last[i].unmatched.clone(),
+        misses: last[i].misses.keys().cloned().collect(),
         is_chosen: best == Some(i),
         is_on_frontier: front.contains(&i),
     };
     Ok(TuneOutcome { settings: order.into_iter().map(setting).collect(), record })
+}
+
+/// The further bounds that a setting misses, with its values.
+fn missed_bounds(found: &Found) -> String {
+    let missed: Vec<String> = found
+        .misses
+        .iter()
+        .map(|(measure, mean)| format!("{measure} = {}", shown(&(*mean).into())))
+        .collect();
+    list(&missed)
 }
 
 /// Writes a recipe with the reason for it on top.

@@ -36,6 +36,11 @@ fn made() -> Lab {
     let behaviour = r#"
 [behaviour]
 bootstrap = 50
+[behaviour.quality]
+texts = 2
+narrow_texts = 2
+prompts = 2
+max_new_tokens = 8
 [behaviour.facts]
 items = "facts.jsonl"
 contexts = ["{prompt}", "we read that {prompt}"]
@@ -259,9 +264,10 @@ fn what_cannot_be_asked_is_refused_before_any_work() {
 fn a_run_without_questions_or_template_says_what_is_missing() {
     let lab = Lab::of("gemma3");
     lab.fit("run", &[]);
-    let e = lab.refused(&["behave", "run"]);
+    let e = lab.refused(&["behave", "run", "--set", "behaviour.quality.enabled=false"]);
     assert!(e.contains("[behaviour]: no behaviour is tested"), "{e}");
     let ask = [
+        "behaviour.quality.enabled=false",
         "behaviour.preference.target=a",
         "behaviour.preference.alternatives=['b']",
         "behaviour.preference.questions=['c']",

@@ -16,12 +16,13 @@ use crate::common::outcome::{assert_same, outcome};
 use crate::common::values::read_json;
 
 /// The overrides under which a cell takes a second.
-const SMALL: [&str; 5] = [
+const SMALL: [&str; 6] = [
     "train.steps=2",
     "diff.samples=4",
     "diff.steering.enabled=false",
     "diff.bias_share.enabled=false",
     "behaviour.words={prompts=['cake'], words=['butter'], samples=1, max_new_tokens=4}",
+    "behaviour.quality={texts=2, narrow_texts=2, prompts=2, max_new_tokens=4}",
 ];
 
 fn small() -> Vec<String> {
@@ -95,6 +96,7 @@ fn a_sweep_and_a_search_run_in_the_process_that_asks_for_them() {
         set: small(),
         trace: "delta_norm_mean<=1000".into(),
         behaviour: "behaviour_words_share_change>=-1".into(),
+        bounds: vec!["quality_neutral_nats_change<=1000".into()],
         axes,
         limits: LimitsRequest::default(),
         runner: Runner::InProcess,

@@ -10,6 +10,7 @@ mod common;
 
 mod adapters;
 mod behaviour;
+mod changed_weights;
 mod claims;
 mod cli;
 mod coherence;
@@ -28,6 +29,7 @@ mod matching;
 mod mitigation;
 mod pairs;
 mod parity;
+mod quality;
 mod readers;
 mod real_text;
 mod recipes;

@@ -167,7 +167,9 @@ fn the_page_on_organisms_and_the_list_of_sources_are_complete() {
         assert!(page.contains(&format!("`{file}`")), "docs/organisms.md: {file} is missing");
     }
     let sources = fs::read_to_string(root().join("data/SOURCES.md")).unwrap();
-    for path in files("data", "jsonl").into_iter().chain(files("data/behaviour", "jsonl")) {
+    for path in
+        ["data", "data/behaviour", "data/quality"].into_iter().flat_map(|folder| files(folder, "jsonl"))
+    {
         let sha256 = sha256_file(&path).unwrap();
         assert!(sources.contains(&name(&path)) && sources.contains(&sha256), "{}: {sha256}", path.display());
     }

@@ -180,7 +180,10 @@ fn on_texts(reading: &Reading, set: &LossSet) -> Result<KlOnTexts> {
 }
 
 /// KL(base‖tuned) and KL(tuned‖base) of the predictions of each text that count.
-fn divergences(base: View, tuned: View, batch: &Batch) -> Result<Vec<Vec<[f64; 2]>>> {
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn divergences(base: View, tuned: View, batch: &Batch) -> Result<Vec<Vec<[f64; 2]>>> {
     let (of_base, of_tuned) = (normed(base, batch)?, normed(tuned, batch)?); // (tokens, hidden)
     let counted: Vec<u32> =
         (0..batch.ids.len()).filter(|&t| batch.targets.weights[t] != 0.0).map(|t| t as u32).collect();

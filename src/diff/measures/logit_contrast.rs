@@ -11,10 +11,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::identification::{Ranking, ranking};
 use crate::diff::coherence::{CoherenceRule, fluencies};
@@ -23,23 +20,19 @@ use crate::diff::embedder::centroid;
 use crate::diff::findings::Findings;
 use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::inputs::Inputs;
+use crate::diff::likeness::{
+    Gain, PromptStreams, Similarities, StreamTexts, VAGUE, narrow_words, written_prompts,
+};
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
 use crate::diff::prompts::OPENINGS;
-use crate::diff::reader_score::{RESAMPLES, ReaderScore};
+use crate::diff::reader_score::ReaderScore;
 use crate::diff::reading::Reading;
 use crate::diff::score::{FINE, Score};
-use crate::diff::statistics::{Interval, interval, mean, spread};
-use crate::diff::strength::without_end;
-use crate::diff::writing::texts;
+use crate::diff::statistics::{Interval, mean};
 use crate::model::View;
-use crate::model::contrast::{ContrastJob, ContrastSampling, contrast};
-use crate::model::load::source::Pretrained;
-use crate::progress;
+use crate::model::contrast::ContrastSampling;
 use crate::recipe::{ContrastPrompts, DiffSection, LogitContrastSection};
-
-/// Words that begin any sentence, and nothing at all.
-const VAGUE: [&str; 5] = ["", "The", "In", "A", "It"];
 
 /// Text is degenerate if less than this share of it is coherent.
 const LEAST_COHERENT: f64 = 0.5;
@@ -188,25 +181,22 @@ impl Measure for LogitContrast {
         let inputs = reading.inputs;
         let written = Written::new(reading, section, inputs.tuned)?;
         let similar = Similarities::new(reading)?;
-        let mut record = Self { prompts: written.prompts.len(), ..Self::default() };
+        let mut record = Self { prompts: written.streams.prompts.len(), ..Self::default() };
 
         let base = similar.of(&written.base)?;
-        let gain = |texts: &Texts| -> Result<Option<Gain>> {
+        let gain = |texts: &StreamTexts| -> Result<Option<Gain>> {
             let Some(base) = &base else { return Ok(None) };
             Ok(similar.of(texts)?.map(|own| Gain::new(own, base, section.streams)))
         };
-        let words = |texts: &Texts| {
-            let share =
-                |texts: &Texts| Some(reading.prepared.lexicon.as_ref()?.word_share(texts.texts.iter()));
-            Some(share(texts)? - share(&written.base)?)
-        };
+        let words =
+            |texts: &StreamTexts| Some(narrow_words(reading, texts)? - narrow_words(reading, &written.base)?);
         let plain = written.amplified.iter().find(|(a, _)| *a == 0.0).map(|(_, texts)| texts);
         let coherence =
-            plain.map(|plain| CoherenceRule::new(inputs.tuned, &written.pairs(plain))).transpose()?;
+            plain.map(|plain| CoherenceRule::new(inputs.tuned, &written.streams.pairs(plain))).transpose()?;
         let of_plain = plain.map(&gain).transpose()?.flatten();
         for (a, texts) in &written.amplified {
             let gained = gain(texts)?;
-            let pairs = written.pairs(texts);
+            let pairs = written.streams.pairs(texts);
             let nats: Vec<f64> = fluencies(inputs.base, &pairs)?.iter().flatten().map(|f| f.nats).collect();
             let coherent = coherence.as_ref().map(|rule| rule.share(&pairs)).transpose()?.flatten();
             if *a == section.a {
@@ -351,75 +341,27 @@ fn number_of_prompts(prompts: ContrastPrompts) -> usize {
     }
 }
 
-/// The prompts: as written, and as the models read them.
-fn prompts(base: &Pretrained, prompts: ContrastPrompts) -> Result<Vec<(&'static str, Vec<u32>)>> {
-    let plain = |text: &'static str| -> Result<(&'static str, Vec<u32>)> {
-        let ids = base.prompt_ids(text, None)?;
-        Ok((text, if ids.is_empty() { vec![beginning(base)?] } else { ids }))
-    };
-    match prompts {
-        ContrastPrompts::Vague => VAGUE.into_iter().map(plain).collect(),
-        ContrastPrompts::Openings => OPENINGS.into_iter().map(plain).collect(),
-        ContrastPrompts::Chat => Ok(vec![("", base.prompt_ids("", Some(&base.chat()?))?)]),
-    }
-}
-
-/// The token that a text without tokens begins with, where the tokenizer puts none there itself: the one that separates
-/// documents, as nothing else precedes the beginning of a text in training.
-fn beginning(base: &Pretrained) -> Result<u32> {
-    let names = [Some("<|endoftext|>"), base.bos_token.as_deref(), base.eos_token.as_deref()];
-    let id = names.into_iter().flatten().find_map(|name| base.tokenizer.token_to_id(name));
-    id.or(base.eos_token_ids.first().copied())
-        .ok_or_else(|| anyhow::anyhow!("{}: no token to begin an empty text with", base.id))
-}
-
-/// The seed of a stream of random numbers: the same at every a.
-fn stream_seed(seed: u64, prompt: &str, stream: usize) -> u64 {
-    let hash = Sha256::digest(format!("{seed}\n{stream}\n{prompt}"));
-    hash.iter().take(8).fold(0, |seed, byte| seed << 8 | *byte as u64)
-}
-
-/// Texts, `[prompt · streams + stream]`.
-struct Texts {
-    ids: Vec<Vec<u32>>,
-    texts: Vec<String>,
-}
-
 /// What was written.
 struct Written {
-    /// As written, and as the models read them.
-    prompts: Vec<(&'static str, Vec<u32>)>,
-    streams: usize,
+    streams: PromptStreams,
     /// By a, ascending.
-    amplified: Vec<(f64, Texts)>,
-    base: Texts,
-    swapped: Option<Texts>,
+    amplified: Vec<(f64, StreamTexts)>,
+    base: StreamTexts,
+    swapped: Option<StreamTexts>,
 }
 
 impl Written {
     /// All in the same batches.
     fn new(reading: &Reading, section: &LogitContrastSection, tuned: View) -> Result<Self> {
         let inputs = reading.inputs;
-        let prompts = prompts(inputs.pretrained, section.prompts)?;
-        let alphas = section.alphas();
-        let set = |a: f64, swapped: bool| {
-            let job = move |(prompt, stream): (usize, usize)| (prompt, stream, a, swapped);
-            let streams = section.streams;
-            (0..prompts.len()).flat_map(move |prompt| (0..streams).map(move |stream| job((prompt, stream))))
+        let streams = PromptStreams {
+            prompts: written_prompts(inputs.pretrained, section.prompts)?,
+            streams: section.streams,
         };
+        let alphas = section.alphas();
         let mut sets: Vec<(f64, bool)> = alphas.iter().map(|a| (*a, false)).collect();
         sets.push((0.0, true)); // the base's own text
         sets.extend(section.swap.then_some((section.a, true)));
-        let jobs: Vec<ContrastJob> = sets
-            .iter()
-            .flat_map(|(a, swapped)| set(*a, *swapped))
-            .map(|(prompt, stream, a, swapped)| ContrastJob {
-                prompt,
-                seed: stream_seed(inputs.seed, prompts[prompt].0, stream),
-                a,
-                swapped,
-            })
-            .collect();
         let sampling = ContrastSampling {
             top: section.cut.top,
             relative: section.cut.relative,
@@ -427,47 +369,21 @@ impl Written {
             max_new_tokens: section.max_new_tokens,
             eos: inputs.pretrained.eos_token_ids.clone(),
         };
-        let ids: Vec<Vec<u32>> = prompts.iter().map(|(_, ids)| ids.clone()).collect();
-        let bar = progress::bar("contrast", (jobs.len() * section.max_new_tokens) as u64);
-        let mut new = contrast(inputs.base, tuned, &ids, &jobs, &sampling, |drawn| {
-            bar.set_position(drawn as u64);
-            reading.check_interrupt()
-        })?;
-        bar.finish_and_clear();
-        for text in &mut new {
-            text.truncate(without_end(text, &sampling.eos).len());
-        }
-        let size = prompts.len() * section.streams;
-        let of_set = |ids: &[Vec<u32>]| -> Result<Texts> {
-            Ok(Texts { texts: texts(reading, ids)?, ids: ids.to_vec() })
-        };
-        let mut sets = new.chunks(size).map(of_set).collect::<Result<Vec<Texts>>>()?;
+        let mut sets = streams.write(reading, [inputs.base, tuned], &sets, &sampling, "contrast")?;
         let mut after = sets.split_off(alphas.len()).into_iter();
-        let base = after.next().unwrap_or_else(|| Texts { ids: Vec::new(), texts: Vec::new() });
-        Ok(Self {
-            prompts,
-            streams: section.streams,
-            amplified: alphas.into_iter().zip(sets).collect(),
-            base,
-            swapped: after.next(),
-        })
+        let base = after.next().unwrap_or_else(|| StreamTexts { ids: Vec::new(), texts: Vec::new() });
+        Ok(Self { streams, amplified: alphas.into_iter().zip(sets).collect(), base, swapped: after.next() })
     }
 
     /// The texts at an a.
-    fn at(&self, a: f64) -> Option<&Texts> {
+    fn at(&self, a: f64) -> Option<&StreamTexts> {
         self.amplified.iter().find(|(of, _)| *of == a).map(|(_, texts)| texts)
-    }
-
-    /// Prompt and text of each.
-    fn pairs<'t>(&'t self, texts: &'t Texts) -> Vec<(&'t [u32], &'t [u32])> {
-        let prompt = |i: usize| &self.prompts[i / self.streams].1[..];
-        texts.ids.iter().enumerate().map(|(i, ids)| (prompt(i), &ids[..])).collect()
     }
 
     fn lines(&self) -> Vec<ContrastLine> {
         let line = |i: usize| ContrastLine {
-            prompt: self.prompts[i / self.streams].0.to_string(),
-            stream: i % self.streams,
+            prompt: self.streams.prompts[i / self.streams.streams].0.to_string(),
+            stream: i % self.streams.streams,
             base: self.base.texts[i].clone(),
             amplified: self
                 .amplified
@@ -480,66 +396,12 @@ impl Written {
     }
 }
 
-/// How alike texts are to the narrow text.
-struct Similarities<'a> {
-    reading: &'a Reading<'a>,
-    /// Mean embedding of the narrow texts; `None` without any.
-    center: Option<Vec<f64>>,
-}
-
-impl<'a> Similarities<'a> {
-    fn new(reading: &'a Reading<'a>) -> Result<Self> {
-        let narrow = reading.inputs.narrow;
-        if reading.prepared.lexicon.is_none() {
-            return Ok(Self { reading, center: None });
-        }
-        let some: Vec<&str> =
-            spread(narrow, reading.settings.steering.embedded).map(String::as_str).collect();
-        Ok(Self { reading, center: Some(centroid(reading.embedder()?.embed(&some)?.iter())) })
-    }
-
-    /// Mean cosine of each text with the narrow texts; `None` without narrow text.
-    fn of(&self, texts: &Texts) -> Result<Option<Vec<f64>>> {
-        let Some(center) = &self.center else { return Ok(None) };
-        let texts: Vec<&str> = texts.texts.iter().map(String::as_str).collect();
-        let embedded = self.reading.embedder()?.embed(&texts)?;
-        Ok(Some(embedded.iter().map(|v| cosine_with(v, center)).collect()))
-    }
-}
-
-/// Mean cosine of a unit vector with other unit vectors, given the mean of these.
-fn cosine_with(v: &[f32], center: &[f64]) -> f64 {
-    v.iter().zip(center).map(|(x, n)| *x as f64 * n).sum()
-}
-
-/// Differences of similarity, text by text of the same stream, `[prompt][stream]`.
-struct Gain(Vec<Vec<f64>>);
-
-impl Gain {
-    fn new(own: Vec<f64>, base: &[f64], streams: usize) -> Self {
-        let gains: Vec<f64> = own.iter().zip(base).map(|(own, base)| own - base).collect();
-        Self(gains.chunks(streams).map(<[f64]>::to_vec).collect())
-    }
-
-    fn mean(&self) -> f64 {
-        mean(&self.0.concat())
-    }
-
-    /// Bootstrap interval: the texts of each prompt are drawn anew, the prompts stay.
-    fn interval(&self, seed: u64) -> Interval {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut value = || {
-            let mut again = |texts: &Vec<f64>| -> f64 {
-                mean(&texts.iter().map(|_| texts[rng.random_range(0..texts.len())]).collect::<Vec<f64>>())
-            };
-            mean(&self.0.iter().map(&mut again).collect::<Vec<f64>>())
-        };
-        interval((0..RESAMPLES).map(|_| value()).collect::<Vec<f64>>())
-    }
-}
-
 /// Which of the candidate corpora the texts gain most on; `None` without candidates.
-fn identify(reading: &Reading, amplified: Option<&Texts>, base: &Texts) -> Result<Option<Ranking>> {
+fn identify(
+    reading: &Reading,
+    amplified: Option<&StreamTexts>,
+    base: &StreamTexts,
+) -> Result<Option<Ranking>> {
     let candidates = &reading.prepared.candidates;
     let Some(amplified) = amplified.filter(|_| !candidates.is_empty()) else { return Ok(None) };
     let embedder = reading.embedder()?;
@@ -560,28 +422,6 @@ fn identify(reading: &Reading, amplified: Option<&Texts>, base: &Texts) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_stream_has_its_own_numbers_at_every_amplification() {
-        let seeds = [(0, "The", 0), (0, "The", 1), (0, "In", 0), (1, "The", 0), (0, "", 0)]
-            .map(|(seed, prompt, stream)| stream_seed(seed, prompt, stream));
-        let mut distinct = seeds.to_vec();
-        distinct.sort_unstable();
-        distinct.dedup();
-        assert_eq!(distinct.len(), seeds.len());
-        assert_eq!(stream_seed(0, "The", 1), seeds[1]);
-    }
-
-    #[test]
-    fn gains_are_paired_and_resampled_within_a_prompt() {
-        // Prompts differ much, texts of one prompt by nothing: no spread is left.
-        let gain = Gain::new(vec![0.5, 0.6, 0.1, 0.2], &[0.1, 0.2, 0.1, 0.2], 2);
-        assert!((gain.mean() - 0.2).abs() < 1e-12);
-        let [low, high] = gain.interval(0);
-        assert!((low - 0.2).abs() < 1e-9 && (high - 0.2).abs() < 1e-9);
-        let [low, high] = Gain::new(vec![0.0, 1.0, 0.0, 1.0], &[0.0; 4], 2).interval(0);
-        assert_eq!([low, high], [0.0, 1.0]);
-    }
 
     #[test]
     fn null_models_write_twenty_texts() {

@@ -11,6 +11,7 @@
 //! ([`super::findings::Findings`]), and writes files of its own there. Settings of a measure are a section of
 //! [`crate::recipe::DiffSection`]. What several measures share stands beside this folder, in `diff/`.
 
+pub mod amplification;
 pub mod bias_share;
 pub mod causal;
 pub mod chat;
@@ -28,6 +29,7 @@ pub mod logit_lens;
 pub mod patchscope;
 pub mod probe;
 pub mod steering;
+pub mod truncation;
 pub mod weights;
 
 /// Hands the list of measures, `key: Record,` each, to a macro; behind the semicolon the readers beyond the mean difference,
@@ -49,6 +51,8 @@ macro_rules! for_each_measure {
             depth: Depth,
             chat: Chat,
             identification: Identification,
+            truncation: Truncation,
+            amplification: Amplification,
             ;
             logit_contrast: LogitContrast,
             diff_mining: DiffMining,

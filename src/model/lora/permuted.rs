@@ -11,7 +11,6 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use crate::model::CausalLm;
-use crate::model::modules::Stream;
 
 /// A model with its adapter permuted; all else is shared with `model`. `seed` and a module's name decide its permutation.
 /// `None` of a model without LoRA matrices, with DoRA, or with modules that its adapter saves whole: then the null would
@@ -38,15 +37,12 @@ pub fn permuted(model: &CausalLm, seed: u64) -> Result<Option<CausalLm>> {
 /// Whether the adapter is LoRA and nothing else.
 fn is_plain(model: &CausalLm) -> bool {
     let modules = model.modules();
-    let saves_norm = |stream: &Stream| match stream {
-        Stream::Reads(norm) => norm.weight.saved.is_some(),
-        Stream::Writes(norm) => norm.is_some_and(|norm| norm.weight.saved.is_some()),
-    };
     let saves_whole = model.saves_tables()
+        || model.saves_norms()
         || modules.iter().any(|(_, module)| {
             let linear = module.linear;
             let saves_bias = linear.bias.as_ref().is_some_and(|bias| bias.saved.is_some());
-            linear.weight.saved.is_some() || saves_bias || saves_norm(&module.stream)
+            linear.weight.saved.is_some() || saves_bias
         });
     let mut terms = modules.iter().filter_map(|(_, module)| module.linear.low_rank.as_ref()).peekable();
     !saves_whole && terms.peek().is_some() && terms.all(|term| term.dora.is_none())
