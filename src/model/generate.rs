@@ -1,7 +1,7 @@
 //! Batched generation with a KV cache; hooks see every pass.
 
 use anyhow::{Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as Rule};
 use rayon::prelude::*;
 
@@ -80,7 +80,8 @@ pub fn generate_from(
             if going.is_empty() {
                 break;
             }
-            let logits = going.logits(hook)?; // (sequences, vocab)
+            // (sequences, vocab), in the host's memory: samplers run on several threads, a device's tensors on this one only.
+            let logits = going.logits(hook)?.to_device(&Device::Cpu)?;
 
             // The samplers of those that have not ended, each with its row.
             let mut chosen: Vec<(usize, &mut LogitsProcessor)> = Vec::with_capacity(going.len());

@@ -10,7 +10,6 @@ pub mod batch;
 pub mod causal_lm;
 pub mod contrast;
 pub mod decoder;
-pub mod device;
 pub mod export;
 pub mod generate;
 pub mod hooks;
@@ -23,5 +22,5 @@ pub mod update;
 
 pub use self::causal_lm::{CausalLm, View};
 pub use self::decoder::{Block, Decoder};
-pub use self::device::device;
 pub use self::pass::{KvCache, Pass};
+pub use crate::device::device;

@@ -4,6 +4,8 @@
 pub mod teams;
 
 pub(in crate::ops) mod cpu;
+pub use cpu::fused;
+
 pub(crate) mod exp;
 pub(in crate::ops) mod few_rows;
 pub(in crate::ops) mod mat;
