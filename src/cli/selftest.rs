@@ -45,7 +45,7 @@ pub fn run(args: SelftestArgs) -> Result<()> {
             (false, false) => "differs from run to run",
         };
         let what = format!("{}, {}", check.op, check.case);
-        super::print(&format!("{what:56}  {:>8}  {backward:>8}  {verdict}", format!("{:.1e}", check.forward)))
+        super::print(&format!("{what:64}  {:>8}  {backward:>8}  {verdict}", format!("{:.1e}", check.forward)))
     })?;
     match wrong {
         0 => Ok(()),

@@ -14,6 +14,7 @@ mod claims;
 mod cli;
 mod coherence;
 mod datasets;
+mod devices;
 mod diffing;
 mod floor;
 mod grading;
