@@ -171,6 +171,8 @@ fn the_self_test_passes_here_and_says_one_line_per_operation() {
     let lab = Lab::new();
     let lines = json_lines(&lab.succeed(&["selftest", "--device", "cpu", "--seed", "5", "--json"]).stdout);
     assert!(lines.len() > 30 && lines.iter().all(|line| line["passes"] == true), "{lines:?}");
+    let output = lab.command(&["selftest"]).env("TRAINER_COMPOSED", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
     let shown = lab.succeed(&["selftest", "--seed", "5"]).stdout;
     assert_eq!(shown.lines().filter(|line| line.ends_with("  ok")).count(), lines.len());
 }
