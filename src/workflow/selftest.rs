@@ -13,7 +13,9 @@ use crate::ops::selftest::{OpCheck, check_operations};
 /// `found` does.
 pub fn selftest(seed: u64, found: impl FnMut(OpCheck) -> Result<()>) -> Result<()> {
     if is_composed() {
-        bail_input!("TRAINER_COMPOSED=1: composed operations would be compared with themselves; expected it to be unset");
+        bail_input!(
+            "TRAINER_COMPOSED=1: composed operations would be compared with themselves; expected it to be unset"
+        );
     }
     check_operations(&device()?, seed, found)
 }

@@ -49,7 +49,8 @@ fn train_both_ways(family: &str) {
         assert!(apart <= 1e-5, "{family}, {kind}: gradient norms differ by {apart:.1e}");
         let device = |run: &Path| read_json(&run.join("manifest.json"))["device"].clone();
         assert_eq!((device(&fused), device(&other)), ("cpu".into(), "cpu, composed operations".into()));
-        let adapter = if kind == "full" { "model/model.safetensors" } else { "adapter/adapter_model.safetensors" };
+        let adapter =
+            if kind == "full" { "model/model.safetensors" } else { "adapter/adapter_model.safetensors" };
         let bytes = |run: &Path| std::fs::read(run.join(adapter)).unwrap();
         assert!(bytes(&fused) != bytes(&other), "{family}, {kind}: the same bytes, so the same path");
     }
@@ -85,11 +86,18 @@ fn composed_operations_generate_and_read_as_fused_ones() {
     for family in FAMILIES {
         let lab = Lab::of(family);
         let model = tiny(family);
-        let prompts = ["--prompt", "cake butter oven", "--prompt", "train", "--max-new-tokens", "12", "--json"];
-        let generate = [&["generate", "--base", model.to_str().unwrap(), "--temperature", "1"][..], &prompts].concat();
+        let prompts =
+            ["--prompt", "cake butter oven", "--prompt", "train", "--max-new-tokens", "12", "--json"];
+        let generate =
+            [&["generate", "--base", model.to_str().unwrap(), "--temperature", "1"][..], &prompts].concat();
         let ids = |out: &str| {
             let found: Value = serde_json::from_str(out).unwrap();
-            found["generations"].as_array().unwrap().iter().map(|g| g["token_ids"].clone()).collect::<Vec<_>>()
+            found["generations"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|g| g["token_ids"].clone())
+                .collect::<Vec<_>>()
         };
         assert_eq!(ids(&composed(&lab, &generate)), ids(&lab.succeed(&generate).stdout), "{family}");
     }
@@ -163,7 +171,10 @@ fn a_sweep_hands_its_device_to_its_cells() {
     assert_eq!(read_json(&lab.cell("s", "mix-0").join("manifest.json"))["device"], "cpu");
     // A cluster's machines have the device, not this one.
     lab.succeed(&[&sweep[..], &["c", "--device", "cuda:1", "--launcher", "slurm"]].concat());
-    assert_says(&lab.read("c/slurm/array.sbatch"), &["--cell \"${cells[$SLURM_ARRAY_TASK_ID]}\" --device cuda:1\n"]);
+    assert_says(
+        &lab.read("c/slurm/array.sbatch"),
+        &["--cell \"${cells[$SLURM_ARRAY_TASK_ID]}\" --device cuda:1\n"],
+    );
 }
 
 #[test]
