@@ -5,9 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::common::lab::{Lab, fit_with, with_sets};
-use crate::common::outcome::assert_says;
 use crate::common::tiny::{FAMILIES, tiny};
-use crate::common::values::{json_lines, read_json};
+use crate::common::values::{assert_says, json_lines, read_json};
 
 /// Runs a command whose operations are composed of candle's own ops, as on a GPU.
 fn composed(lab: &Lab, args: &[&str]) -> String {
@@ -36,7 +35,7 @@ fn train_both_ways(family: &str) {
         ("full", &["train.method=full", "train.lr=1e-3"]),
         ("saved", &["train.recompute=true", "train.lora.modules_to_save=['embed_tokens', 'norm']"]),
     ] {
-        let set = [&["train.steps=8", "data.mix=0", "data.pretraining=[]"], set].concat();
+        let set = [&["train.steps=8", "data.mix=0", "data.pretraining=[]"][..], set].concat();
         let fused = lab.fit(&format!("{kind}-fused"), &set);
         let out = format!("{kind}-composed");
         composed(&lab, &with_sets(&["fit", "recipe.toml", "--out", &out], &set));
@@ -107,8 +106,10 @@ fn composed_operations_generate_and_read_as_fused_ones() {
     composed(&lab, &["diff", "run", "--out", "composed"]);
     let trace = |folder: &str| read_json(&lab.path(folder).join("readability.json"));
     let (fused, other) = (trace("fused"), trace("composed"));
-    let numbers = close_numbers("", &fused, &other);
-    assert!(numbers > 20, "{numbers} numbers compared");
+    // Elsewhere rounding decides between words: in sampled text, and in ranks of small differences.
+    for key in ["delta_norm", "expected_norm", "expected_norm_base", "position_cosine", "bias_share", "kl"] {
+        assert!(close_numbers(key, &fused[key], &other[key]) >= 4, "{key}");
+    }
 }
 
 /// Asserts that two documents have the same numbers but for rounding; returns how many there are. Times differ.
@@ -116,7 +117,7 @@ fn close_numbers(path: &str, a: &Value, b: &Value) -> usize {
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => {
             let (x, y) = (x.as_f64().unwrap(), y.as_f64().unwrap());
-            assert!((x - y).abs() <= 1e-3 * (1.0 + x.abs()), "{path}: {x} and {y}");
+            assert!((x - y).abs() <= 1e-4 * (1.0 + x.abs()), "{path}: {x} and {y}");
             1
         }
         (Value::Array(x), Value::Array(y)) => {
@@ -166,11 +167,14 @@ fn a_device_that_is_not_there_is_refused_before_anything_is_written() {
 #[test]
 fn a_sweep_hands_its_device_to_its_cells() {
     let lab = Lab::new();
-    let sweep = ["sweep", "recipe.toml", "--mix", "0,1", "--set", "diff.text=[]", "--out"];
-    lab.succeed(&[&sweep[..], &["s", "--device", "cpu"]].concat());
+    let quick = ["train.steps=2", "diff.steering.enabled=false", "diff.patchscope.enabled=false"];
+    let sweep = |args: &[&str]| {
+        lab.succeed(&with_sets(&[&["sweep", "recipe.toml", "--mix", "0,1"][..], args].concat(), &quick));
+    };
+    sweep(&["--out", "s", "--device", "cpu"]);
     assert_eq!(read_json(&lab.cell("s", "mix-0").join("manifest.json"))["device"], "cpu");
     // A cluster's machines have the device, not this one.
-    lab.succeed(&[&sweep[..], &["c", "--device", "cuda:1", "--launcher", "slurm"]].concat());
+    sweep(&["--out", "c", "--device", "cuda:1", "--launcher", "slurm"]);
     assert_says(
         &lab.read("c/slurm/array.sbatch"),
         &["--cell \"${cells[$SLURM_ARRAY_TASK_ID]}\" --device cuda:1\n"],
