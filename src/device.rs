@@ -110,6 +110,7 @@ pub fn is_composed() -> bool {
 /// An [`crate::error::InputError`] if there is none.
 pub fn check_device() -> Result<()> {
     match chosen_device() {
+        None => Ok(()),
         #[cfg(feature = "cuda")]
         Some(DeviceChoice::Cuda(index)) => cuda::must_exist(index),
         choice => open(choice).map(drop),
