@@ -32,7 +32,7 @@ thread_local! {
 }
 
 /// Whether operations on this device run as the fused versions with hand-written backwards. Otherwise they are composed of
-/// candle's own ops: on a GPU, within [`composed`], and where [`is_composed`] says so.
+/// candle's own ops: on a GPU, within `composed`, and where [`is_composed`] says so.
 pub fn fused(device: &Device) -> bool {
     device.is_cpu() && !COMPOSED.get() && !is_composed()
 }

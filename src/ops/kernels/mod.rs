@@ -4,8 +4,6 @@
 pub mod teams;
 
 pub(in crate::ops) mod cpu;
-pub use cpu::fused;
-
 pub(crate) mod exp;
 pub(in crate::ops) mod few_rows;
 pub(in crate::ops) mod mat;
@@ -13,3 +11,5 @@ pub(in crate::ops) mod matmul;
 pub(in crate::ops) mod one_row;
 pub(in crate::ops) mod panels;
 pub(in crate::ops) mod transpose;
+
+pub use self::cpu::fused;
