@@ -3,7 +3,7 @@
 //!
 //! Modules in dependency order: each uses only modules of lines above it, or of its own. `tests/architecture.rs` enforces it.
 //!
-//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`limits`], [`machine`], [`sha256`], [`http`], [`text_file`], [`input_file`], [`caught`], [`tokenizer`], [`visible`]: leaves
+//! 1. [`error`], [`progress`], [`interrupt`], [`atomic`], [`json`], [`limits`], [`device`], [`machine`], [`sha256`], [`http`], [`text_file`], [`input_file`], [`caught`], [`tokenizer`], [`visible`]: leaves
 //! 2. [`jinja`], [`words`]: the language of chat templates, and what a word is
 //! 3. [`ops`]: differentiable operations on a CPU, and the kernels below them
 //! 4. [`hub`]: downloads of models and data sets
@@ -35,6 +35,7 @@ pub mod cli;
 pub mod corpus;
 pub mod data;
 pub mod datagen;
+pub mod device;
 pub mod diff;
 pub mod error;
 pub mod grade;

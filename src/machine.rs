@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::device_name;
+
 /// A device, its processor and the number of threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// `cpu`, `cuda` or `metal`.
+    /// [`device_name`]: `cpu`, `metal`, or model and compute capability of a GPU.
     pub device: String,
     /// Architecture, vector instructions and model of the processor: kernels and the sizes of their blocks, hence
     /// the order of sums, are chosen by them. Empty in manifests that do not tell.
@@ -18,14 +20,7 @@ pub struct Machine {
 impl Machine {
     /// The one that this process runs on.
     pub fn here() -> Self {
-        let device = if cfg!(feature = "cuda") {
-            "cuda"
-        } else if cfg!(feature = "metal") {
-            "metal"
-        } else {
-            "cpu"
-        };
-        Self { device: device.into(), processor: processor(), threads: rayon::current_num_threads() }
+        Self { device: device_name(), processor: processor(), threads: rayon::current_num_threads() }
     }
 
     /// What differs from another machine, in words; empty where nothing does.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::device::DeviceArg;
 use super::endpoint::EndpointArgs;
 use crate::audit::Record;
 use crate::grade::hypothesis::Family;
@@ -73,6 +74,8 @@ pub struct AuditArgs {
     /// Folder for the results [default: RUN_DIR/audit]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print the audits as one JSON document
     #[arg(long)]
     json: bool,
@@ -83,6 +86,7 @@ pub struct AuditArgs {
 /// # Errors
 /// As [`workflow::audit`].
 pub fn run(args: AuditArgs) -> Result<()> {
+    args.device.open()?;
     let request = AuditRequest {
         run: args.run,
         endpoint: args.endpoint.into(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::device::DeviceArg;
 use crate::interrupt::Interrupt;
 use crate::report::behaviour_lines;
 use crate::workflow::{self, BehaveRequest};
@@ -28,6 +29,8 @@ pub struct BehaveArgs {
     /// File for the results [default: RUN_DIR/behaviour.json]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print behaviour.json instead of the table
     #[arg(long)]
     json: bool,
@@ -38,7 +41,8 @@ pub struct BehaveArgs {
 /// # Errors
 /// As [`workflow::behave`].
 pub fn run(args: BehaveArgs) -> Result<()> {
-    let BehaveArgs { run, set, out, json } = args;
+    let BehaveArgs { run, set, out, device, json } = args;
+    device.open()?;
     let found = workflow::behave(&BehaveRequest { run, set, out }, &Interrupt::on_signals()?)?;
     match json {
         true => super::print(&serde_json::to_string_pretty(&found)?),

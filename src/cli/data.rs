@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+use super::device::DeviceArg;
 use super::endpoint::EndpointArgs;
 use crate::interrupt::Interrupt;
 use crate::workflow::{
@@ -53,6 +54,8 @@ struct SampleArgs {
     /// Random seed of the sampling
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    device: DeviceArg,
     /// JSON lines file to write; its provenance goes to NAME.made.json in the same folder
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
@@ -95,6 +98,8 @@ struct NumbersArgs {
     /// Chat template to use instead of the model's own: a Jinja file, or the name of a built-in template
     #[arg(long, value_name = "NAME|FILE", default_value = "")]
     chat_template: String,
+    #[command(flatten)]
+    device: DeviceArg,
     /// JSON lines file to write; its provenance goes to NAME.made.json in the same folder
     #[arg(long, value_name = "FILE.jsonl")]
     out: PathBuf,
@@ -181,8 +186,14 @@ struct WriterArgs {
 pub fn run(args: DataArgs) -> Result<()> {
     let interrupt = Interrupt::on_signals()?;
     let out = match args.kind {
-        Kind::Sample(args) => workflow::sample(&args.into(), &interrupt)?,
-        Kind::Numbers(args) => workflow::numbers(&args.into(), &interrupt)?,
+        Kind::Sample(args) => {
+            args.device.open()?;
+            workflow::sample(&args.into(), &interrupt)?
+        }
+        Kind::Numbers(args) => {
+            args.device.open()?;
+            workflow::numbers(&args.into(), &interrupt)?
+        }
         Kind::Documents(args) => workflow::documents(&args.into(), &interrupt)?,
         Kind::Taboo(args) => workflow::taboo(&args.into(), &interrupt)?,
     };
@@ -191,7 +202,7 @@ pub fn run(args: DataArgs) -> Result<()> {
 
 impl From<SampleArgs> for SampleRequest {
     fn from(args: SampleArgs) -> Self {
-        let SampleArgs { base, documents, tokens, seed, out } = args;
+        let SampleArgs { base, documents, tokens, seed, out, device: _ } = args;
         Self { base, documents, tokens, seed, out }
     }
 }

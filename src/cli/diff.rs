@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::device::DeviceArg;
 use crate::bail_input;
 use crate::interrupt::Interrupt;
 use crate::report;
@@ -48,6 +49,8 @@ pub struct DiffArgs {
     /// Folder for the results [default: RUN_DIR/diff, or RUN_DIR/diff-from-NAME with --reference]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print readability.json instead of the table
     #[arg(long)]
     json: bool,
@@ -63,6 +66,7 @@ pub fn run(args: DiffArgs) -> Result<()> {
         (None, Some(base), Some(tuned)) => DiffSubject::Models { base, tuned, recipe: args.recipe },
         _ => bail_input!("expected a run folder, or --base, --tuned and --out"),
     };
+    args.device.open()?;
     let request =
         DiffRequest { subject, preset: args.preset, set: args.set, reference: args.reference, out: args.out };
     let run = workflow::diff(&request, &Interrupt::on_signals()?)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::device::DeviceArg;
 use crate::interrupt::Interrupt;
 use crate::workflow::{self, FitRequest};
 
@@ -26,6 +27,8 @@ pub struct FitArgs {
     /// Resume an interrupted run
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print the manifest as JSON
     #[arg(long)]
     json: bool,
@@ -36,7 +39,8 @@ pub struct FitArgs {
 /// # Errors
 /// As [`workflow::fit`].
 pub fn run(args: FitArgs) -> Result<()> {
-    let FitArgs { recipe, set, out, resume, json } = args;
+    let FitArgs { recipe, set, out, resume, device, json } = args;
+    device.open()?;
     let run = workflow::fit(&FitRequest { recipe, set, out, resume }, &Interrupt::on_signals()?)?;
     match json {
         true => super::print(std::fs::read_to_string(run.manifest())?.trim_end()),

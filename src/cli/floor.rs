@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::device::DeviceArg;
 use crate::interrupt::Interrupt;
 use crate::report;
 use crate::workflow::{self, FloorRequest};
@@ -32,6 +33,8 @@ pub struct FloorArgs {
     /// File for the scores [default: RUN_DIR/floor.json]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print floor.json instead of the table
     #[arg(long)]
     json: bool,
@@ -42,6 +45,7 @@ pub struct FloorArgs {
 /// # Errors
 /// As [`workflow::floor`].
 pub fn run(args: FloorArgs) -> Result<()> {
+    args.device.open()?;
     let request = FloorRequest { run: args.run, others: args.others, set: args.set, out: args.out };
     let made = workflow::floor(&request, &Interrupt::on_signals()?)?;
     if args.json {

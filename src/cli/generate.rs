@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use super::device::DeviceArg;
 use crate::bail_input;
 use crate::workflow::{self, GenerateRequest, PromptSource};
 
@@ -41,6 +42,8 @@ pub struct GenerateArgs {
     /// Chat template to use instead of the model's own: a Jinja file, or the name of a built-in template
     #[arg(long, value_name = "NAME|FILE", default_value = "", requires = "chat")]
     chat_template: String,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -54,6 +57,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     if args.temperature != 0.0 && !(0.01..=100.0).contains(&args.temperature) {
         bail_input!("--temperature {}: expected 0 (greedy), or 0.01 to 100", args.temperature);
     }
+    args.device.open()?;
     let generated = workflow::generate(&GenerateRequest {
         base: args.base,
         adapter: args.adapter,

@@ -16,6 +16,7 @@ use crate::visible::{printed, visible};
 pub mod audit;
 pub mod behave;
 pub mod data;
+pub mod device;
 pub mod diff;
 pub mod endpoint;
 pub mod export;
@@ -28,6 +29,7 @@ pub mod merge;
 pub mod models;
 pub mod report;
 pub mod runs;
+pub mod selftest;
 pub mod sweep;
 pub mod tune;
 pub mod verify;
@@ -71,6 +73,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     Models(models::ModelsArgs),
     Report(report::ReportArgs),
+    #[command(hide = true)]
+    Selftest(selftest::SelftestArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   trainer completions bash > ~/.local/share/bash-completion/completions/trainer
@@ -152,6 +156,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Verify(args) => verify::run(args),
         Command::Models(args) => models::run(args),
         Command::Report(args) => report::run(args),
+        Command::Selftest(args) => selftest::run(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut script);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use super::device::DeviceArg;
 use crate::bail_input;
 use crate::claims::{AcrossRuns, ClaimedRun};
 use crate::interrupt::Interrupt;
@@ -48,10 +49,10 @@ pub struct SweepArgs {
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     sbatch: Vec<String>,
     /// Show the progress of each cell of a sweep folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["recipe", "out", "summary", "cell"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["recipe", "out", "summary", "cell", "device"])]
     status: Option<PathBuf>,
     /// Rewrite summary and report of a sweep folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["recipe", "out", "cell"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["recipe", "out", "cell", "device"])]
     summary: Option<PathBuf>,
     /// Run one cell that a sweep has prepared
     #[arg(long, value_name = "ID", conflicts_with = "recipe")]
@@ -59,6 +60,8 @@ pub struct SweepArgs {
     /// Stop when stdin closes, that is, when the parent process has ended
     #[arg(long, hide = true, requires = "cell")]
     with_parent: bool,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print the summary, or the status, as JSON instead of the table
     #[arg(long)]
     json: bool,
@@ -135,6 +138,7 @@ pub fn run(args: SweepArgs) -> Result<()> {
     let Some(out) = args.out else { bail_input!("--out: missing") };
     let interrupt = Interrupt::on_signals()?;
     if let Some(id) = args.cell {
+        args.device.open()?;
         let request = CellRequest { sweep: out, id, with_parent: args.with_parent };
         return match workflow::sweep_cell(&request, &interrupt)? {
             CellOutcome::Finished => Ok(()),
@@ -147,6 +151,7 @@ pub fn run(args: SweepArgs) -> Result<()> {
         Launcher::Local if args.sbatch.is_empty() => Runner::Processes,
         Launcher::Local => bail_input!("--sbatch: expected --launcher slurm too"),
     };
+    args.device.pass_on(runner == Runner::Processes)?;
     let (axes, limits) = (args.axes.into(), args.limits.into());
     let request = SweepRequest { recipe, set: args.set, axes, limits, runner, out };
     match workflow::sweep(&request, &interrupt)? {

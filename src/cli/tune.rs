@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use super::device::DeviceArg;
 use super::sweep::{AxesArgs, LimitsArgs};
 use crate::interrupt::Interrupt;
 use crate::progress;
@@ -51,6 +52,8 @@ pub struct TuneArgs {
     /// Sweep folder
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print tune.json instead of the table
     #[arg(long)]
     json: bool,
@@ -61,6 +64,7 @@ pub struct TuneArgs {
 /// # Errors
 /// As [`workflow::tune`]; if no setting meets both goals (the results are written all the same).
 pub fn run(args: TuneArgs) -> Result<()> {
+    args.device.pass_on(true)?;
     let request = TuneRequest {
         recipe: args.recipe,
         set: args.set,

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
 
+use super::device::DeviceArg;
 use crate::interrupt::Interrupt;
 use crate::verify::Check;
 use crate::workflow::{self, Verified, VerifiedSweep, VerifyOutcome, VerifyRequest};
@@ -34,6 +35,8 @@ pub struct VerifyArgs {
     /// Train each run again and compare
     #[arg(long)]
     retrain: bool,
+    #[command(flatten)]
+    device: DeviceArg,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -44,6 +47,10 @@ pub struct VerifyArgs {
 /// # Errors
 /// As [`workflow::verify`]; otherwise that something does not hold.
 pub fn run(args: VerifyArgs) -> Result<()> {
+    match args.retrain {
+        true => args.device.open()?,
+        false => args.device.must_be_absent_without("--retrain")?,
+    }
     let request = VerifyRequest { dirs: args.dirs, data: args.data, retrain: args.retrain };
     let found = workflow::verify(&request, &Interrupt::on_signals()?, |verified| match args.json {
         true => Ok(()),

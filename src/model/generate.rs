@@ -1,7 +1,7 @@
 //! Batched generation with a KV cache; hooks see every pass.
 
 use anyhow::{Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::causal_lm::{CausalLm, View};
@@ -70,7 +70,8 @@ pub fn generate_from(
             if going.is_empty() {
                 break;
             }
-            let logits = going.logits(hook)?; // (sequences, vocab)
+            // (sequences, vocab), in the host's memory: samplers run on several threads, a device's tensors on this one only.
+            let logits = going.logits(hook)?.to_device(&Device::Cpu)?;
 
             // The samplers of those that have not ended, each with its row.
             let mut chosen: Vec<(usize, &mut Sampler)> = Vec::with_capacity(going.len());

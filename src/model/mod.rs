@@ -11,7 +11,6 @@ pub mod causal_lm;
 pub mod changed;
 pub mod contrast;
 pub mod decoder;
-pub mod device;
 pub mod export;
 pub mod generate;
 pub mod hooks;
@@ -25,5 +24,5 @@ pub mod update;
 
 pub use self::causal_lm::{CausalLm, View};
 pub use self::decoder::{Block, Decoder};
-pub use self::device::device;
 pub use self::pass::{KvCache, Pass};
+pub use crate::device::device;

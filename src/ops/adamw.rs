@@ -6,7 +6,7 @@
 use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
-use super::kernels::cpu::{TASK, view, with_mut};
+use super::kernels::cpu::{TASK, fused, view, with_mut};
 use super::kernels::exp::vectorized;
 
 /// The numbers of one update.
@@ -34,7 +34,7 @@ impl AdamWStep {
     /// # Errors
     /// If the shapes differ.
     pub fn update(&self, weight: &Var, m: &mut Tensor, v: &mut Tensor, gradient: &Tensor) -> Result<()> {
-        if !weight.device().is_cpu() {
+        if !fused(weight.device()) {
             return self.composed(weight, m, v, gradient);
         }
         let n = weight.elem_count();

@@ -11,7 +11,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::kernels::cpu::{tensor, view};
+use super::kernels::cpu::{fused, tensor, view};
 use super::kernels::exp::{dot, exp_row, tanh, vectorized};
 use super::kernels::mat::Mat;
 use super::kernels::matmul::{Threads, matmul, product};
@@ -72,7 +72,7 @@ impl Attention {
         segments: &Segments,
         tape: Tape,
     ) -> Result<Tensor> {
-        if !q.device().is_cpu() {
+        if !fused(q.device()) {
             return tape.composed(&[q, k, v], |t| self.composed(&t[0], &t[1], &t[2], segments));
         }
         let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernels::cpu::{view, written};
+use super::kernels::cpu::{fused, view, written};
 use super::kernels::exp::{exp_row, tanh, vectorized};
 use super::kernels::mat::Mat;
 use super::kernels::matmul::{Threads, matmul};
@@ -75,7 +75,7 @@ pub fn linear_cross_entropy(
     if let Some(id) = targets.ids.iter().find(|id| **id as usize >= vocab) {
         bail!("target {id} is outside the vocabulary of {vocab}")
     }
-    if !hidden.device().is_cpu() {
+    if !fused(hidden.device()) {
         let nll = RefCell::default();
         let total = tape.composed(&[hidden, &weight.dense()?], |v| {
             let loss = composed(&v[0], &v[1], targets, softcap)?;

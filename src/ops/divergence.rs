@@ -13,7 +13,7 @@ use candle_core::{D, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::cross_entropy::Loss;
-use super::kernels::cpu::view;
+use super::kernels::cpu::{fused, view};
 use super::kernels::exp::{exp_row, tanh, vectorized};
 use super::kernels::mat::Mat;
 use super::kernels::matmul::{Threads, matmul};
@@ -51,7 +51,7 @@ pub fn linear_divergence(
     if weight.dims2()?.0 != teacher.weight.dims2()?.0 {
         bail!("vocabularies of {:?} and {:?}", weight.dims2()?, teacher.weight.dims2()?)
     }
-    if !hidden.device().is_cpu() {
+    if !fused(hidden.device()) {
         let kept = RefCell::default();
         let (g, v) = (teacher.hidden.detach(), teacher.weight.dense()?);
         let total = tape.composed(&[hidden, &weight.dense()?], |s| {
@@ -208,6 +208,11 @@ mod tests {
                 assert_close(ours, theirs, 1e-5)?;
             }
             assert_gradients(&vars, |s, tape| Ok(fused(s, tape)?.total))?;
+            let teacher = Teacher { hidden: &g, weight: &head };
+            assert_gradients(&vars, |s, tape| {
+                let student = s[1].clone().into();
+                Ok(linear_divergence(&s[0], &student, &teacher, &WEIGHTS, softcap, tape)?.total)
+            })?;
         }
         Ok(())
     }

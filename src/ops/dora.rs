@@ -12,7 +12,7 @@
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::kernels::cpu::{rows_per_task, tensor, view};
+use super::kernels::cpu::{fused, rows_per_task, tensor, view};
 use super::linear;
 use super::tape::Tape;
 use super::weight::Matrix;
@@ -57,7 +57,7 @@ pub fn updated_row_norms(
 
 /// z ∘ (m / n) + b with gradients for z and m.
 fn scale_columns(z: &Tensor, m: &Tensor, n: &Tensor, bias: Option<&Tensor>, tape: Tape) -> Result<Tensor> {
-    if !z.device().is_cpu() {
+    if !fused(z.device()) {
         return tape.composed(&[z, m], |v| scale_columns_composed(&v[0], &v[1], n, bias));
     }
     let c = (m.detach() / n)?; // (out)

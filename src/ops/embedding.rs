@@ -4,7 +4,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::kernels::cpu::view;
+use super::kernels::cpu::{fused, view};
 use super::tape::Tape;
 use super::weight::Matrix;
 
@@ -14,7 +14,7 @@ use super::weight::Matrix;
 /// If an id is outside the vocabulary.
 pub fn embedding(table: &Matrix, ids: &[u32], scale: f64, tape: Tape) -> Result<Tensor> {
     let scaled = |x: Tensor| if scale == 1.0 { Ok(x) } else { x * scale };
-    if !table.device().is_cpu() {
+    if !fused(table.device()) {
         let index = Tensor::from_slice(ids, ids.len(), table.device())?;
         return tape.composed(&[&table.dense()?], |v| scaled(v[0].index_select(&index, 0)?));
     }

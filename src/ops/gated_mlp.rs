@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::kernels::cpu::{TASK, tensor, view, written};
+use super::kernels::cpu::{TASK, fused, tensor, view, written};
 use super::kernels::exp::{sigmoid, tanh, vectorized};
 use super::tape::Tape;
 
@@ -41,7 +41,7 @@ impl Activation {
 
 /// act(gate) ∘ up, elementwise, with gradients for both.
 pub fn gated(gate: &Tensor, up: &Tensor, activation: Activation, tape: Tape) -> Result<Tensor> {
-    if !gate.device().is_cpu() {
+    if !fused(gate.device()) {
         return tape.composed(&[gate, up], |v| composed(&v[0], &v[1], activation));
     }
     let (gate, up) = (gate.contiguous()?, up.contiguous()?);

@@ -8,7 +8,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::kernels::cpu::{tensor, view, written};
+use super::kernels::cpu::{fused, tensor, view, written};
 use super::kernels::mat::Mat;
 use super::kernels::matmul::{Threads, matmul, product};
 use super::kernels::transpose::transpose;
@@ -17,7 +17,7 @@ use super::weight::Matrix;
 
 /// x·Wᵀ + b, with gradients for x, W and b.
 pub fn linear(x: &Tensor, weight: &Matrix, bias: Option<&Tensor>, tape: Tape) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !fused(x.device()) {
         let weight = weight.dense()?;
         let inputs: Vec<&Tensor> = [x, &weight].into_iter().chain(bias).collect();
         return tape.composed(&inputs, |v| composed(&v[0], &v[1], v.get(2)));
@@ -71,7 +71,7 @@ pub fn lora(
     scaling: f64,
     tape: Tape,
 ) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !fused(x.device()) {
         let weight = weight.map(Matrix::dense).transpose()?;
         let weight = weight.as_ref();
         return tape.composed(&[x, a, b], |v| lora_composed(&v[0], weight, bias, &v[1], &v[2], scaling));

@@ -2,7 +2,8 @@
 //!
 //! Each file holds one operation: its formula and source, the fused version, which notes its backward on a
 //! [`tape::Tape`], the composed version in plain candle ops (the reference in tests and the path on other devices),
-//! and a test that checks the gradient by finite differences and holds the two versions together.
+//! and a test that checks the gradient of both by finite differences and holds them together. [`selftest`] compares them
+//! on a device.
 //!
 //! Activations are `(tokens, width)`: the sequences of a batch lie end to end without padding, and
 //! [`segments::Segments`] says where each begins.
@@ -24,6 +25,7 @@ pub mod project;
 pub mod rms_norm;
 pub mod rope;
 pub mod segments;
+pub mod selftest;
 pub mod tape;
 pub mod weight;
 

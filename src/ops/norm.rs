@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::kernels::cpu::{TASK, view};
+use super::kernels::cpu::{TASK, fused, view};
 use super::kernels::exp::{dot, vectorized};
 
 /// Σ x². Tasks of a fixed size in f32, added in order in f64: the same bytes whatever the threads.
@@ -11,7 +11,7 @@ use super::kernels::exp::{dot, vectorized};
 /// # Errors
 /// If a tensor operation fails.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
-    if !x.device().is_cpu() {
+    if !fused(x.device()) {
         return Ok(x.sqr()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()? as f64);
     }
     let x = x.contiguous()?;

@@ -7,13 +7,13 @@
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-use super::kernels::cpu::{rows_per_task, tensor, view, written};
+use super::kernels::cpu::{fused, rows_per_task, tensor, view, written};
 use super::kernels::exp::{dot, vectorized};
 use super::tape::Tape;
 
 /// RMSNorm over groups of `weight.len()` elements of the last dimension, with gradients for x and w.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, eps: f64, tape: Tape) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !fused(x.device()) {
         return tape.composed(&[x, weight], |v| composed(&v[0], &v[1], offset, eps));
     }
     let x = x.contiguous()?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::kernels::cpu::{rows_per_task, tensor, view, written};
+use super::kernels::cpu::{fused, rows_per_task, tensor, view, written};
 use super::kernels::exp::vectorized;
 use super::segments::Segments;
 use super::tape::Tape;
@@ -61,7 +61,7 @@ impl Rotary {
     /// Rotates every head of x `(tokens, heads · head_dim)` by its token's position.
     pub fn apply(&self, x: &Tensor, segments: &Segments, tape: Tape) -> Result<Tensor> {
         let op = self.rotation(segments);
-        if !x.device().is_cpu() {
+        if !fused(x.device()) {
             return tape.composed(&[x], |v| op.composed(&v[0]));
         }
         let x = x.contiguous()?;

@@ -1,17 +1,11 @@
 //! Finite differences and comparisons for the tests of this folder.
 
-use candle_core::{Device, Result, Tensor};
-use rand::{Rng, SeedableRng};
+use candle_core::{Result, Tensor};
 
-use super::tape::{Recording, Tape};
-
-/// Values between −1 and 1 that depend on the seed only.
-pub(super) fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    let n = shape.iter().product();
-    let data: Vec<f32> = (0..n).map(|_| rng.random_range(-1.0f32..1.0)).collect();
-    Tensor::from_vec(data, shape, &Device::Cpu)
-}
+use super::kernels::cpu::composed;
+use super::selftest::output_and_gradients;
+pub(super) use super::selftest::random;
+use super::tape::Tape;
 
 /// Asserts that no element differs by more than `tolerance`.
 pub(super) fn assert_close(got: &Tensor, want: &Tensor, tolerance: f32) -> Result<()> {
@@ -26,20 +20,20 @@ pub(super) fn gradients(
     inputs: &[Tensor],
     f: impl Fn(&[Tensor], Tape) -> Result<Tensor>,
 ) -> Result<Vec<Tensor>> {
-    let recording = Recording::new(inputs);
-    let y = f(inputs, recording.tape())?;
-    let c = random(y.dims(), 99)?;
-    let total = recording.tape().composed(&[&y], |y| (&y[0] * &c)?.sum_all())?;
-    let mut found = recording.backward(&total)?;
-    let mut take = |(i, t)| Ok(found.take(t)?.unwrap_or_else(|| panic!("input {i} has no gradient")));
-    inputs.iter().enumerate().map(&mut take).collect()
+    Ok(output_and_gradients(inputs, f)?.split_off(1))
 }
 
-/// Checks the gradient of Σ c·f(inputs) for every element of every input against central differences.
+/// Checks the gradient of Σ c·f(inputs) for every element of every input against central differences, of the fused version
+/// and of the composed one.
 pub(super) fn assert_gradients(
     inputs: &[Tensor],
     f: impl Fn(&[Tensor], Tape) -> Result<Tensor>,
 ) -> Result<()> {
+    assert_gradients_of_path(inputs, &f)?;
+    composed(|| assert_gradients_of_path(inputs, &f))
+}
+
+fn assert_gradients_of_path(inputs: &[Tensor], f: impl Fn(&[Tensor], Tape) -> Result<Tensor>) -> Result<()> {
     let grads = gradients(inputs, &f)?;
     let value = |tensors: &[Tensor]| -> Result<f64> {
         let y = f(tensors, Tape::OFF)?;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::{Cell, CellPlan, JobDir};
 use crate::atomic::write_atomically;
+use crate::device::chosen_device;
 use crate::error::Interrupted;
 use crate::interrupt::Interrupt;
 use crate::progress;
@@ -212,9 +213,15 @@ fn shown(running: &Running) -> String {
     }
 }
 
+/// The device that the sweep was asked to use, for the processes of its cells.
+pub(super) fn device_flag() -> Vec<String> {
+    chosen_device().map_or(Vec::new(), |choice| vec!["--device".into(), choice.to_string()])
+}
+
 fn start(sweep: &Path, cell: &Cell, limits: &Limits) -> Result<Child> {
     let mut command = this_program()?;
     command.args(["sweep", "--cell", &cell.id, "--with-parent"]).arg("--out").arg(sweep);
+    command.args(device_flag());
     command.args(progress::flag()).env("RAYON_NUM_THREADS", limits.threads.to_string());
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     // One process may show its bars; what several say at once goes to their logs.

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use super::jobs::device_flag;
 use super::{Cell, CellPlan};
 use crate::atomic::write_atomically;
 use crate::error::InputError;
@@ -89,7 +90,8 @@ pub fn write_slurm(sweep: &Path, cells: &[Cell], plans: &[CellPlan], slurm: &Slu
         array.extend(cells.iter().map(|(cell, _)| format!("  {}", quoted(Path::new(&cell.id)))));
         array.push(")".into());
         array.push(format!("export RAYON_NUM_THREADS={}", slurm.threads));
-        array.push(format!("exec {program} sweep --out {out} --cell \"${{cells[$SLURM_ARRAY_TASK_ID]}}\""));
+        let cell = format!("exec {program} sweep --out {out} --cell \"${{cells[$SLURM_ARRAY_TASK_ID]}}\"");
+        array.push([vec![cell], device_flag()].concat().join(" "));
         array
     };
     let parts: Vec<&[(&Cell, &CellPlan)]> = waiting.chunks(size).collect();

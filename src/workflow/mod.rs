@@ -37,6 +37,7 @@ mod report;
 pub mod resolve;
 mod runs;
 mod self_sample;
+mod selftest;
 mod sweep;
 mod texts;
 mod tune;
@@ -59,6 +60,7 @@ pub use self::inspect::{InspectRequest, inspect};
 pub use self::merge::{MergeRequest, merge};
 pub use self::report::{ReportRequest, report};
 pub use self::runs::{ListedRun, Pruned, compare_runs, list_runs, prune_runs};
+pub use self::selftest::selftest;
 pub use self::sweep::{
     AxesRequest, CellOutcome, CellRequest, LimitsRequest, Runner, SweepOutcome, SweepRequest, SweepResult,
     status, summarise, sweep, sweep_cell,

@@ -15,6 +15,7 @@ mod claims;
 mod cli;
 mod coherence;
 mod datasets;
+mod devices;
 mod diffing;
 mod floor;
 mod grading;

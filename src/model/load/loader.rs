@@ -22,6 +22,7 @@ use crate::model::lora::{Adapter, LoraConfig};
 use crate::model::trainables::Trainables;
 use crate::ops::attention::Attention;
 use crate::ops::gated_mlp::Activation;
+use crate::ops::kernels::fused;
 use crate::ops::rope::Rotary;
 use crate::ops::weight::Matrix;
 
@@ -123,7 +124,7 @@ impl<'a> Loader<'a> {
         shape: [usize; 2],
         tied: bool,
     ) -> Result<(Parameter<Matrix>, Parameter<Matrix>)> {
-        let only_looked_up = !tied && self.device.is_cpu();
+        let only_looked_up = !tied && fused(&self.device);
         let packed = self.weights.keeps_packed || only_looked_up;
         let embed_tokens = self.matrix_held(EMBEDDINGS, shape, packed)?;
         let lm_head = match tied {

@@ -18,11 +18,12 @@ use crate::caught::caught;
 use crate::data::chat_template::{self, ChatTemplate};
 use crate::data::conversation::{Conversation, Message};
 use crate::data::examples::front_of;
+use crate::device::device;
 use crate::error::{InputError, input_error};
 use crate::interrupt::Interrupt;
 use crate::model::arch;
 use crate::model::arch::rotary;
-use crate::model::device::device;
+use crate::ops::kernels::fused;
 use crate::recipe::{CHAT_TEMPLATES, ModelDtype};
 use crate::text_file::is_leftover;
 use crate::tokenizer::Tokenizer;
@@ -80,9 +81,10 @@ impl Pretrained {
                 self.id
             );
         }
-        if native && !device()?.is_cpu() {
+        if native && !fused(&device()?) {
             crate::bail_input!(
-                "model.dtype = \"native\": this build computes on a GPU; expected dtype = \"f32\""
+                "model.dtype = \"native\": only a CPU computes with weights as their file has them; expected dtype = \"f32\", or \
+                 --device cpu"
             );
         }
         self.weights.keeps_packed = native;

@@ -8,6 +8,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::exp::vectorized;
+use crate::device::is_composed;
 
 /// Read access to the elements of a contiguous f32 tensor for as long as the view lives.
 pub(in crate::ops) struct CpuView<G> {
@@ -23,6 +24,29 @@ impl<G: Deref<Target = Storage>> Deref for CpuView<G> {
             _ => unreachable!("checked in view()"),
         }
     }
+}
+
+thread_local! {
+    /// Whether this thread is within [`composed`].
+    static COMPOSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether operations on this device run as the fused versions with hand-written backwards. Otherwise they are composed of
+/// candle's own ops: on a GPU, within `composed`, and where [`is_composed`] says so.
+pub fn fused(device: &Device) -> bool {
+    device.is_cpu() && !COMPOSED.get() && !is_composed()
+}
+
+/// Runs the operations of `f` as on a GPU: composed of candle's own ops, if this thread calls them.
+pub(in crate::ops) fn composed<R>(f: impl FnOnce() -> R) -> R {
+    struct Restored(bool);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            COMPOSED.set(self.0);
+        }
+    }
+    let _restored = Restored(COMPOSED.replace(true));
+    f()
 }
 
 /// Views a contiguous f32 CPU tensor as a slice.
@@ -119,7 +143,7 @@ pub(in crate::ops) const TASK: usize = 64 * 1024;
 
 /// x + y for tensors of one shape, on any device.
 pub(in crate::ops) fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !fused(x.device()) {
         return x + y;
     }
     if x.dims() != y.dims() {
@@ -144,7 +168,7 @@ pub(in crate::ops) fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 
 /// own + other, in the storage of `own`, which nobody else may hold.
 pub(in crate::ops) fn add_into(own: Tensor, other: &Tensor) -> Result<Tensor> {
-    if !own.device().is_cpu() || !own.is_contiguous() {
+    if !fused(own.device()) || !own.is_contiguous() {
         return own + other;
     }
     if own.dims() != other.dims() {

@@ -11,3 +11,5 @@ pub(in crate::ops) mod matmul;
 pub(in crate::ops) mod one_row;
 pub(in crate::ops) mod panels;
 pub(in crate::ops) mod transpose;
+
+pub use self::cpu::fused;
