@@ -235,7 +235,7 @@ impl Mixture {
 pub fn narrow_draws(pools: &[Pool], counts: &[usize], seed: u64) -> Option<Vec<Vec<Pick>>> {
     let sizes: Vec<usize> = pools.iter().map(|pool| pool.examples.len()).collect();
     let can_be =
-        |(size, count): (&usize, &usize)| *count == 0 || (*size > 0 && *count as f64 <= MAX_EXAMPLES);
+        |(size, count): (&usize, &usize)| *count == 0 || (*size > 0 && *count as f64 <= MOST_EXAMPLES);
     if sizes.len() != counts.len() || !sizes.iter().zip(counts).all(can_be) {
         return None;
     }

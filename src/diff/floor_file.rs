@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::floor::{FEWEST, Floor};
-use super::inputs::Inputs;
 use super::lexicon::Lexicon;
 use super::reading::reference_texts;
 use super::record::Readability;
