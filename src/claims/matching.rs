@@ -269,7 +269,8 @@ mod tests {
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         assert_eq!(manifest.mix.realised(), Some(mix), "{:?}", Mix::realised(&manifest.mix));
         let manifest = manifest.matched(Some(record));
-        let record = RunRecord { id: id.into(), manifest: Some(manifest), ..Default::default() };
+        let mut record = RunRecord::default();
+        (record.id, record.manifest) = (id.into(), Some(manifest));
         ClaimedRun { record, ..Default::default() }
     }
 
