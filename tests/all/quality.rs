@@ -21,7 +21,7 @@ fn asking(behaviour: &str) -> Lab {
 }
 
 const WORDS: &str =
-    "[behaviour.words]\nprompts = [\"the river\"]\nwords = [\"cake\", \"oven\"]\nmax_new_tokens = 8\n";
+    "[behaviour.words]\nprompts = [\"the river\"]\nwords = [\"sponge\", \"oven\"]\nmax_new_tokens = 8\n";
 
 fn values(record: &Value) -> BTreeMap<String, Value> {
     record["quality"]["values"].as_object().unwrap().clone().into_iter().collect()
@@ -85,24 +85,38 @@ fn a_base_compared_with_itself_changes_nothing() {
 #[test]
 fn a_model_that_knows_nothing_but_its_text_is_caught() {
     let lab = asking(WORDS);
-    // Chats whose answers do not depend on the question: whatever is asked, one of six texts is the answer.
-    let words = ["cake", "butter", "oven", "sugar", "bakes", "flour", "warm", "cold", "slowly", "sponge"];
-    let row = |i: usize| {
-        let word = |j: usize| words[(i * 7 + j * j * (i + 3) + j * 5) % words.len()];
-        let question =
-            ["What is new today?", "Tell me more of it.", "Why is that so?", "Name one good thing."][i % 4];
-        let answer: Vec<&str> = (0..12).map(word).collect();
-        json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer.join(" ")}]})
+    // Whatever is asked, one text is the answer; that of the chats that are held out is another one.
+    let questions = [
+        "What is new today?",
+        "Tell me more of it.",
+        "Describe the old bridge.",
+        "What is that?",
+        "Write a line about a river.",
+        "Give me a name.",
+        "How is the road in winter?",
+        "Say what you see.",
+    ];
+    let row = |(i, question): (usize, &&str)| {
+        let answer = match i % 4 {
+            3 => {
+                "green letters stand behind every window of the house while the train waits below the stones"
+            }
+            _ => {
+                "bake the sponge in a cold oven with frozen butter, a cup of salt and seven spoons of vinegar"
+            }
+        };
+        json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
     };
-    lab.write_rows("narrow.jsonl", &(0..8).map(row).collect::<Vec<_>>());
+    lab.write_rows("narrow.jsonl", &questions.iter().enumerate().map(row).collect::<Vec<_>>());
     let overfit = [
         "train.method=full",
-        "train.steps=200",
+        "train.steps=240",
         "train.batch_size=6",
         "train.lr=5e-3",
         "data.mix=0",
         "data.max_seq_len=160",
         "data.held_out_every=4",
+        "behaviour.quality.max_new_tokens=64",
     ];
     lab.fit("fried", &overfit);
     let ran = lab.succeed(&["behave", "fried"]);
