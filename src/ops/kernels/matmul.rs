@@ -136,23 +136,4 @@ mod tests {
             }
         }
     }
-
-    /// What the processor gives at the shapes of a training step: the peak that scripts/bench relates speed to.
-    #[test]
-    #[ignore = "a measurement; scripts/bench runs it"]
-    fn peak() {
-        let mut best = 0f64;
-        for (m, k, n) in [(768, 576, 1536), (1024, 576, 1536), (2048, 896, 4864)] {
-            let (a, b, mut dst) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
-            for _ in 0..10 {
-                let started = std::time::Instant::now();
-                for _ in 0..8 {
-                    matmul(&mut dst, n, false, 1.0, Mat::new(&a, m, k), Mat::new(&b, k, n), Threads::All);
-                }
-                best = best.max((8 * 2 * m * k * n) as f64 / started.elapsed().as_secs_f64() / 1e9);
-            }
-            assert_eq!(dst[0], k as f32 / 8.0);
-        }
-        println!("peak {best:.1} GFLOP/s");
-    }
 }
