@@ -1,12 +1,12 @@
 //! Matrix products on slices: through the `gemm` crate that candle itself uses, or where a product is one with weights by
-//! [`panels`], [`few_rows`] and [`one_row`].
+//! [`panels`] and [`few_rows`].
 
 use super::cpu::written;
+use super::few_rows;
 use super::mat::Mat;
 use super::panels;
 use super::panels::Weight;
 use super::transpose::transpose;
-use super::{few_rows, one_row};
 
 /// Whether a product may use all threads, or runs inside a task that is itself one of many.
 #[derive(Clone, Copy)]
@@ -53,14 +53,6 @@ pub(in crate::ops) fn matmul(
             let turned = (a.col_stride != 1).then(|| written(m * k, |to| transpose(to, k, a.t())));
             let a = turned.as_deref().map_or(a, |a| Mat::new(a, m, k));
             return panels::times(dst, dst_stride, accumulate, scale, a, w, tasks);
-        }
-    }
-    if matches!(threads, Threads::One) && m == 1 && a.col_stride == 1 {
-        let (x, y) = (a.row(0, 0..k), &mut dst[..n]);
-        if b.row_stride == 1 {
-            return one_row::times_transposed(y, accumulate, scale, x, b.t());
-        } else if b.col_stride == 1 {
-            return one_row::times(y, accumulate, scale, x, b);
         }
     }
     let parallelism = match workers {

@@ -8,6 +8,5 @@ pub(crate) mod exp;
 pub(in crate::ops) mod few_rows;
 pub(in crate::ops) mod mat;
 pub(in crate::ops) mod matmul;
-pub(in crate::ops) mod one_row;
 pub(in crate::ops) mod panels;
 pub(in crate::ops) mod transpose;
