@@ -1,6 +1,8 @@
 //! What the operations compute with on a CPU: products of matrices, vector loops, threads. Nothing here is
 //! differentiable.
 
+#[cfg(test)]
+mod guard;
 pub mod teams;
 
 pub(in crate::ops) mod cpu;
