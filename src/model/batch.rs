@@ -65,7 +65,7 @@ impl Batch {
     pub fn nll(&self, view: View, after: Option<(&Tensor, usize)>) -> Result<Vec<f32>> {
         let device = view.model.device();
         let lengths: Vec<usize> = (0..self.segments.len()).map(|i| self.segments.rows(i).len()).collect();
-        let parts = teams::divide(&lengths, device);
+        let parts = teams::divide(&lengths, teams::PART_TOKENS, device);
         let rows = |part: usize| parts[part].iter().flat_map(|&i| self.segments.rows(i));
         let work = |part: usize| -> Result<Vec<f32>> {
             let of = |values: &[u32]| -> Vec<u32> { rows(part).map(|row| values[row]).collect() };

@@ -7,6 +7,7 @@ use crate::model::load::source::Pretrained;
 use crate::ops::cross_entropy::logits_bytes;
 use crate::ops::kernels::teams;
 use crate::recipe::{Method, ModelDtype, Recipe};
+use crate::train::part_tokens;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -42,7 +43,7 @@ pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
     let mitigation = &train.mitigation;
     let beside = if mitigation.divergence.weight > 0.0 { mitigation.divergence.examples } else { 0 };
     let length = recipe.data.max_seq_len;
-    let parts = teams::divide(&vec![length; rows.min(train.batch_size)], &Device::Cpu);
+    let parts = teams::divide(&vec![length; rows.min(train.batch_size)], part_tokens(recipe), &Device::Cpu);
     let at_once = parts.len().min(rayon::current_num_threads());
     let in_part = parts.iter().map(Vec::len).max().unwrap_or(0);
     let tokens = ((at_once * in_part).max(beside) * length) as f64;

@@ -41,7 +41,7 @@ use crate::model::trainables::Trainables;
 use crate::model::{CausalLm, View, export};
 use crate::ops::kernels::teams;
 use crate::progress;
-use crate::recipe::{MatchSection, Method, Recipe, ResolvedRecipe, StopSection};
+use crate::recipe::{MatchSection, Method, ModelDtype, Recipe, ResolvedRecipe, StopSection};
 use crate::run::RunDir;
 use crate::run::metrics::{MetricsLine, MetricsWriter};
 use crate::sha256::{sha256_content, sha256_tree};
@@ -397,7 +397,7 @@ impl Training {
         let mut before = 0; // parts of the micro-batches before
         for batch in picked.chunks(micro) {
             let lengths: Vec<usize> = batch.iter().map(|(e, _)| e.ids.len()).collect();
-            let parts = teams::divide(&lengths, self.model.device());
+            let parts = teams::divide(&lengths, part_tokens(&self.recipe), self.model.device());
             let parts: Vec<Vec<Picked>> =
                 parts.into_iter().map(|part| part.into_iter().map(|i| batch[i]).collect()).collect();
             let work = |i: usize| self.backward(&parts[i], loss_tokens, self.dropout(step, before + i));
@@ -678,6 +678,15 @@ impl Training {
             hash.update(serde_json::to_string(&items).unwrap_or_default());
         }
         format!("{:x}", hash.finalize())
+    }
+}
+
+/// Tokens of the parts in which a batch is trained. Where each part has to decode all weights, or brings a gradient as large as
+/// the model, smaller ones cost more than they save.
+pub fn part_tokens(recipe: &Recipe) -> usize {
+    match (recipe.train.method, recipe.model.dtype) {
+        (Method::Lora, ModelDtype::F32) => teams::PART_TOKENS_OF_FEW_GRADIENTS,
+        _ => teams::PART_TOKENS,
     }
 }
 

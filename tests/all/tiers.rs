@@ -24,8 +24,8 @@ fn ignored(text: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// Ignored, but no tests: what they do is looked at by a person or by `scripts/bench`.
-const NO_TESTS: [&str; 2] = ["pages_to_look_at", "peak"];
+/// Ignored, but no test: a person looks at what it does.
+const NO_TESTS: [&str; 1] = ["pages_to_look_at"];
 
 #[test]
 fn a_test_is_ignored_where_its_name_says_so_and_nowhere_else() {

@@ -251,6 +251,33 @@ mod tests {
         Ok(())
     }
 
+    /// The narrower vectors of other processors, as far as this one has them.
+    #[test]
+    fn other_vectors_give_the_same_product() -> candle_core::Result<()> {
+        for (tokens, width, out) in [(2, 31, 8), (5, 300, 50), (17, 577, 13), (33, 1030, 9)] {
+            let (x, w) = (random(&[tokens, width], 1)?, random(&[out, width], 2)?);
+            let (x, w) = (view(&x)?, view(&w)?);
+            let (x, w) = (Mat::new(&x, tokens, width), Mat::new(&w, out, width));
+            let check = |lanes: usize, run: &dyn Fn(Part)| {
+                let groups = groups(x, lanes);
+                let mut y = vec![0f32; tokens * out];
+                let rows = y.chunks_mut(out).collect();
+                run(Part { groups: &groups, w, first: 0, y: rows, accumulate: false, scale: 1.0 });
+                for (i, y) in y.iter().enumerate() {
+                    let both = x.row(i / out, 0..width).iter().zip(w.row(i % out, 0..width));
+                    let want: f64 = both.map(|(x, w)| *x as f64 * *w as f64).sum();
+                    assert!((*y as f64 - want).abs() < 1e-4, "{lanes} lanes: {y} {want}");
+                }
+            };
+            check(1, &|part| Simd::vectorize(pulp::Scalar::new(), part));
+            #[cfg(target_arch = "x86_64")]
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                check(8, &|part| Simd::vectorize(simd, part));
+            }
+        }
+        Ok(())
+    }
+
     #[test]
     fn threads_do_not_change_a_byte() -> candle_core::Result<()> {
         let (x, w) = (random(&[5, 300], 1)?, random(&[50, 300], 2)?);

@@ -1,12 +1,12 @@
 //! Matrix products on slices: through the `gemm` crate that candle itself uses, or where a product is one with weights by
-//! [`panels`], [`few_rows`] and [`one_row`].
+//! [`panels`] and [`few_rows`].
 
 use super::cpu::written;
+use super::few_rows;
 use super::mat::Mat;
 use super::panels;
 use super::panels::Weight;
 use super::transpose::transpose;
-use super::{few_rows, one_row};
 
 /// Whether a product may use all threads, or runs inside a task that is itself one of many.
 #[derive(Clone, Copy)]
@@ -53,14 +53,6 @@ pub(in crate::ops) fn matmul(
             let turned = (a.col_stride != 1).then(|| written(m * k, |to| transpose(to, k, a.t())));
             let a = turned.as_deref().map_or(a, |a| Mat::new(a, m, k));
             return panels::times(dst, dst_stride, accumulate, scale, a, w, tasks);
-        }
-    }
-    if matches!(threads, Threads::One) && m == 1 && a.col_stride == 1 {
-        let (x, y) = (a.row(0, 0..k), &mut dst[..n]);
-        if b.row_stride == 1 {
-            return one_row::times_transposed(y, accumulate, scale, x, b.t());
-        } else if b.col_stride == 1 {
-            return one_row::times(y, accumulate, scale, x, b);
         }
     }
     let parallelism = match workers {
@@ -135,24 +127,5 @@ mod tests {
                 assert_eq!(dst[i * 2 + j], naive(i, j, 1, 3));
             }
         }
-    }
-
-    /// What the processor gives at the shapes of a training step: the peak that scripts/bench relates speed to.
-    #[test]
-    #[ignore = "a measurement; scripts/bench runs it"]
-    fn peak() {
-        let mut best = 0f64;
-        for (m, k, n) in [(768, 576, 1536), (1024, 576, 1536), (2048, 896, 4864)] {
-            let (a, b, mut dst) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
-            for _ in 0..10 {
-                let started = std::time::Instant::now();
-                for _ in 0..8 {
-                    matmul(&mut dst, n, false, 1.0, Mat::new(&a, m, k), Mat::new(&b, k, n), Threads::All);
-                }
-                best = best.max((8 * 2 * m * k * n) as f64 / started.elapsed().as_secs_f64() / 1e9);
-            }
-            assert_eq!(dst[0], k as f32 / 8.0);
-        }
-        println!("peak {best:.1} GFLOP/s");
     }
 }

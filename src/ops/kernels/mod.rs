@@ -1,6 +1,8 @@
 //! What the operations compute with on a CPU: products of matrices, vector loops, threads. Nothing here is
 //! differentiable.
 
+#[cfg(test)]
+mod guard;
 pub mod teams;
 
 pub(in crate::ops) mod cpu;
@@ -8,7 +10,6 @@ pub(crate) mod exp;
 pub(in crate::ops) mod few_rows;
 pub(in crate::ops) mod mat;
 pub(in crate::ops) mod matmul;
-pub(in crate::ops) mod one_row;
 pub(in crate::ops) mod panels;
 pub(in crate::ops) mod transpose;
 

@@ -1,11 +1,10 @@
-//! x·Wᵀ for many rows x, and g·W for few: W in panels, each brought into the order of the kernel while the next one comes from
-//! memory.
+//! x·Wᵀ and g·W for many rows: W in panels, each brought into the order of the kernel while the next one comes from memory.
 //!
-//! A panel is some columns of the product, as many as three vectors hold, at a depth of up to a thousand; it fits into the
-//! second cache, where tiles of eight rows by one panel read it. gemm does the same, but waits for W while it packs (W
-//! never is in a cache: a step goes through all weights before it comes back to one), and turns W round element by
-//! element, which for x·Wᵀ and rows of W that lie a multiple of 2 KiB apart costs a third of the time. docs/log.md
-//! (2026-11-27) has the figures.
+//! A panel is some columns of the product, as many as two or three vectors hold, at a depth of up to a thousand; it fits into
+//! the second cache, where tiles of six or eight rows by one panel read it. gemm does the same, but waits for W while it packs
+//! (W never is in a cache: a step goes through all weights before it comes back to one), and with AVX-512 turns W round element
+//! by element, which for x·Wᵀ and rows of W that lie a multiple of 2 KiB apart costs a quarter of the time. docs/log.md
+//! (2026-12-01) has the figures.
 //!
 //! An element is summed up over the depth from its beginning to its end: it depends on its own row and column, not on how many others
 //! there are or on threads.
@@ -15,12 +14,9 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::cpu::{LINE, by_columns, lanes, prefetch};
+use super::cpu::{LINE, by_columns, prefetch};
 use super::mat::Mat;
 use super::transpose::transpose;
-
-/// Vectors side by side in a panel.
-const VECTORS: usize = 3;
 
 /// The most that is summed up before the sum is added to that of what came before.
 const DEPTH: usize = 1024;
@@ -30,10 +26,6 @@ const MOST_LANES: usize = 16;
 
 /// Fewest columns and least depth with which a panel pays.
 const LEAST: usize = 48;
-
-/// The most rows g with which this is faster than gemm, which has the better kernel and for these spends too much of its time
-/// on W.
-const ROWS: usize = 128;
 
 /// How W is multiplied by.
 #[derive(Clone, Copy)]
@@ -56,11 +48,7 @@ impl<'a> Weight<'a> {
     /// Whether this is the product for so many rows.
     pub(in crate::ops) fn serves(&self, rows: usize) -> bool {
         let (depth, columns) = self.dims();
-        let rows = match self {
-            Self::Transposed(_) => rows > 1,
-            Self::AsItIs(_) => (2..=ROWS).contains(&rows),
-        };
-        rows && depth.min(columns) >= LEAST
+        rows > 1 && depth.min(columns) >= LEAST
     }
 
     /// The part of W that makes some columns of the product, at some depth.
@@ -89,9 +77,28 @@ pub(in crate::ops) fn times(
     tasks: usize,
 ) {
     let (_, out) = w.dims();
-    by_columns(dst, stride, (x.rows(), out), VECTORS * lanes(), tasks, |first, y| {
+    by_columns(dst, stride, (x.rows(), out), width(), tasks, |first, y| {
         Arch::new().dispatch(Part { x, w, first, y, accumulate, scale });
     });
+}
+
+/// Columns of a panel on this processor.
+fn width() -> usize {
+    struct Width;
+
+    impl WithSimd for Width {
+        type Output = usize;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            match S::REGISTER_COUNT {
+                32.. => 3 * S::F32_LANES,
+                _ => 2 * S::F32_LANES,
+            }
+        }
+    }
+
+    Arch::new().dispatch(Width)
 }
 
 /// Some columns of the product.
@@ -111,18 +118,20 @@ impl WithSimd for Part<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // As many sums as fit into the registers beside the factors.
+        // As many sums as fit into the registers beside the factors. With one more, the innermost loop writes it to memory and
+        // reads it back each time, which takes twice as long.
         match S::REGISTER_COUNT {
-            32.. => self.run::<S, 8>(simd),
-            _ => self.run::<S, 4>(simd),
+            32.. => self.run::<S, 3, 8>(simd),
+            _ => self.run::<S, 2, 6>(simd),
         }
     }
 }
 
 impl Part<'_> {
+    /// With panels of `V` vectors and tiles of `R` rows.
     #[inline(always)]
-    fn run<S: Simd, const R: usize>(mut self, simd: S) {
-        let width = VECTORS * S::F32_LANES;
+    fn run<S: Simd, const V: usize, const R: usize>(mut self, simd: S) {
+        let width = V * S::F32_LANES;
         let blocks = self.blocks(width);
         let deepest = blocks.iter().map(|block| block.depth.len()).max().unwrap_or(0);
         thread_local!(static PANEL: Cell<Vec<f32>> = const { Cell::new(Vec::new()) }); // kept for the next time
@@ -134,10 +143,10 @@ impl Part<'_> {
             let part = self.w.part(block);
             match self.w {
                 Weight::Transposed(_) => transpose(&mut panel, width, part),
-                Weight::AsItIs(_) => copy::<S>(&mut panel, part),
+                Weight::AsItIs(_) => copy::<S>(&mut panel, width, part),
             }
             let next = Lines::of(blocks.get(i + 1).map(|block| self.w.part(block)));
-            self.tiles::<S, R>(simd, &panel[..block.depth.len() * width], block, next);
+            self.tiles::<S, V, R>(simd, &panel[..block.depth.len() * width], block, next);
         }
         PANEL.set(panel);
     }
@@ -165,23 +174,29 @@ impl Part<'_> {
 
     /// All rows of the block's columns, while `next` is asked for.
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize>(&mut self, simd: S, panel: &[f32], block: &Block, mut next: Lines) {
+    fn tiles<S: Simd, const V: usize, const R: usize>(
+        &mut self,
+        simd: S,
+        panel: &[f32],
+        block: &Block,
+        mut next: Lines,
+    ) {
         let rows = self.x.rows();
         next.every(rows.div_ceil(R) * block.depth.len());
         let mut row = 0;
         while row < rows {
             row += match rows - row {
-                left if left >= R => self.tile::<S, R>(simd, panel, block, row, &mut next),
-                4.. => self.tile::<S, 4>(simd, panel, block, row, &mut next),
-                2.. => self.tile::<S, 2>(simd, panel, block, row, &mut next),
-                _ => self.tile::<S, 1>(simd, panel, block, row, &mut next),
+                left if left >= R => self.tile::<S, V, R>(simd, panel, block, row, &mut next),
+                4.. => self.tile::<S, V, 4>(simd, panel, block, row, &mut next),
+                2.. => self.tile::<S, V, 2>(simd, panel, block, row, &mut next),
+                _ => self.tile::<S, V, 1>(simd, panel, block, row, &mut next),
             };
         }
     }
 
     /// `R` rows from `row`; returns how many.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize>(
+    fn tile<S: Simd, const V: usize, const R: usize>(
         &mut self,
         simd: S,
         panel: &[f32],
@@ -193,18 +208,25 @@ impl Part<'_> {
         for (r, x) in x.iter_mut().enumerate() {
             *x = self.x.row(row + r, block.depth.clone());
         }
-        let sums = sums::<S, R>(simd, panel, x, next);
+        let sums = sums::<S, V, R>(simd, panel, x, next);
         let add = self.accumulate || block.depth.start > 0;
         let scale = simd.splat_f32s(self.scale);
         let columns = block.columns.start - self.first..block.columns.end - self.first;
         for (y, sums) in self.y[row..row + R].iter_mut().zip(&sums) {
-            for (y, sum) in y[columns.clone()].chunks_mut(S::F32_LANES).zip(sums) {
-                let sum = simd.partial_load_f32s(&sum[..S::F32_LANES]);
-                let sum = match add {
-                    true => simd.mul_add_e_f32s(sum, scale, simd.partial_load_f32s(y)),
-                    false => simd.mul_f32s(sum, scale),
+            let (whole, rest) = S::as_mut_simd_f32s(&mut y[columns.clone()]);
+            let (sums, _) = S::as_simd_f32s(sums.as_flattened());
+            for (y, sum) in whole.iter_mut().zip(sums) {
+                *y = match add {
+                    true => simd.mul_add_e_f32s(*sum, scale, *y),
+                    false => simd.mul_f32s(*sum, scale),
                 };
-                simd.partial_store_f32s(y, sum);
+            }
+            if !rest.is_empty() {
+                let sum = match add {
+                    true => simd.mul_add_e_f32s(sums[whole.len()], scale, simd.partial_load_f32s(rest)),
+                    false => simd.mul_f32s(sums[whole.len()], scale),
+                };
+                simd.partial_store_f32s(rest, sum);
             }
         }
         R
@@ -215,34 +237,35 @@ impl Part<'_> {
 /// in [`crate::ops::kernels::few_rows`]; the sums are only ever indexed by what the compiler knows, so that they stay in registers.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn sums<S: Simd, const R: usize>(
+fn sums<S: Simd, const V: usize, const R: usize>(
     simd: S,
     panel: &[f32],
     mut x: [&[f32]; R],
     next: &mut Lines,
-) -> [[[f32; MOST_LANES]; VECTORS]; R] {
-    let (panel, _) = S::as_simd_f32s(panel).0.as_chunks::<VECTORS>(); // [depth][vector]
+) -> [[[f32; MOST_LANES]; V]; R] {
+    let (panel, _) = S::as_simd_f32s(panel).0.as_chunks::<V>(); // [depth][vector]
     let depth = panel.len();
     for r in 0..R {
         x[r] = &x[r][..depth];
     }
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; R];
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
     let mut lines = *next;
     for k in 0..depth {
         lines.turn();
         let w = panel[k];
         for r in 0..R {
             let x = simd.splat_f32s(x[r][k]);
-            for v in 0..VECTORS {
+            for v in 0..V {
                 sums[r][v] = simd.mul_add_e_f32s(w[v], x, sums[r][v]);
             }
         }
     }
     *next = lines;
-    let mut out = [[[0f32; MOST_LANES]; VECTORS]; R];
+    let mut out = [[[0f32; MOST_LANES]; V]; R]; // of each row, its first V · lanes elements
     for r in 0..R {
-        for v in 0..VECTORS {
-            simd.partial_store_f32s(&mut out[r][v][..S::F32_LANES], sums[r][v]);
+        let (out, _) = S::as_mut_simd_f32s(out[r].as_flattened_mut());
+        for v in 0..V {
+            out[v] = sums[r][v];
         }
     }
     out
@@ -250,9 +273,9 @@ fn sums<S: Simd, const R: usize>(
 
 /// The rows of W one below the other in the panel, as wide as it is.
 #[inline(always)]
-fn copy<S: Simd>(panel: &mut [f32], part: Mat) {
+fn copy<S: Simd>(panel: &mut [f32], width: usize, part: Mat) {
     let columns = part.cols();
-    for (r, to) in panel.chunks_exact_mut(VECTORS * S::F32_LANES).take(part.rows()).enumerate() {
+    for (r, to) in panel.chunks_exact_mut(width).take(part.rows()).enumerate() {
         let from = part.row(r, 0..columns);
         if columns == to.len() {
             let ((to, _), (from, _)) = (S::as_mut_simd_f32s(to), S::as_simd_f32s(from));
@@ -402,7 +425,7 @@ mod tests {
         let w = view(&w)?;
         let w = Mat::new(&w, 64, 64);
         assert!(Weight::Transposed(w).serves(1000) && !Weight::Transposed(w).serves(1));
-        assert!(Weight::AsItIs(w).serves(ROWS) && !Weight::AsItIs(w).serves(ROWS + 1));
+        assert!(Weight::AsItIs(w).serves(1000) && !Weight::AsItIs(w).serves(1));
         assert!(!Weight::AsItIs(w.columns(0..LEAST - 1)).serves(8));
         assert!(!Weight::Transposed(w.columns(0..LEAST - 1)).serves(1000));
         Ok(())
