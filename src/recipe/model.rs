@@ -1,5 +1,6 @@
 //! `[model]`: where an organism starts.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// `[model]`
@@ -13,13 +14,12 @@ pub struct ModelSection {
 }
 
 /// How the frozen matrices of a model lie in memory. All arithmetic is f32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelDtype {
     /// As f32.
     #[default]
     F32,
-    /// As a GGUF file has them, turned into f32 a block of rows at a time whenever they are used: the same numbers,
-    /// added up in another order where a matrix has several blocks.
+    /// As a GGUF file has them: the same numbers, added up in another order.
     Native,
 }

@@ -192,6 +192,10 @@ fn weights_stay_as_the_file_has_them_only_where_they_are_frozen_and_in_a_gguf_fi
         &lab.refused(&fit_with(&[native, "train.method=full"])),
         &["model.dtype = \"native\"", "expected train.method = \"lora\""],
     );
+    let base = tiny("llama");
+    let generate =
+        ["generate", "--base", &base.to_string_lossy(), "--prompt", "the cat", "--dtype", "native"];
+    assert_says(&lab.refused(&generate), &["dtype = \"native\"", "is not a GGUF file"]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 pub mod teams;
 
+pub(in crate::ops) mod blocks;
 pub(in crate::ops) mod cpu;
 pub(crate) mod exp;
 pub(in crate::ops) mod few_rows;
@@ -10,4 +11,5 @@ pub(in crate::ops) mod mat;
 pub(in crate::ops) mod matmul;
 pub(in crate::ops) mod one_row;
 pub(in crate::ops) mod panels;
+pub(in crate::ops) mod stream;
 pub(in crate::ops) mod transpose;
