@@ -1,12 +1,14 @@
 //! A weight matrix and its two products, x·Wᵀ and g·W, whichever way its numbers are held.
 //!
-//! A frozen matrix can stay as its file has it, quantised. How a product reads it depends on the rows of x:
+//! A frozen matrix can stay as its file has it, quantised, or be held as bf16. How a product reads it depends on the rows of x:
 //!
-//! - one row, as in a step of generation: the integers of the file are multiplied as they are ([`blocks`]);
+//! - one row, as in a step of generation: the integers of the file are multiplied as they are ([`blocks`]); numbers of another
+//!   type become f32 as those of few rows do;
 //! - few rows: each thread turns a tile of rows of W into f32, which stays in its cache, and multiplies it;
 //! - many rows, as in training: one block of rows at a time becomes f32 and is multiplied.
 //!
-//! The numbers are those of the dense matrix; sums may be added up in another order.
+//! The numbers are those of the dense matrix; sums may be added up in another order. Only where a processor multiplies bf16
+//! itself, several rows x are rounded to bf16 too, if the matrix is ([`bf16`]).
 //!
 //! Shapes: W `(out, in)`, x `(tokens, in)`, g `(tokens, out)`.
 
@@ -14,9 +16,10 @@ use std::cell::Cell;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Storage, Tensor, TensorId, bail};
+use candle_core::{DType, Device, Result, Storage, Tensor, TensorId, bail};
 
 use super::encoding::Encoding;
+use super::kernels::bf16;
 use super::kernels::blocks;
 use super::kernels::cpu::{CpuView, by_columns, tensor, view};
 use super::kernels::few_rows;
@@ -48,7 +51,7 @@ fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
 pub enum Matrix {
     /// f32 on any device; the only kind that learns.
     Dense(Tensor),
-    /// As its file has it, in the CPU's memory.
+    /// As its file has it, or as bf16, in the CPU's memory.
     Packed(Arc<Packed>),
 }
 
@@ -135,22 +138,53 @@ impl Packed {
         });
     }
 
-    /// y (+)= W·x for one row x, in the integers of the file, if it has such; whether it has.
-    fn times_one_row(&self, y: &mut [f32], accumulate: bool, x: Mat) -> bool {
-        let ([rows, cols], Encoding::Blocks(dtype)) = (self.dims, self.encoding) else { return false };
-        let x = blocks::Row::new(x.row(0, 0..cols));
-        stream::in_parts(&mut y[..rows], rows * cols, |first, y| {
-            let bytes = &self.bytes[first * self.row_bytes..(first + y.len()) * self.row_bytes];
-            match accumulate {
-                false => blocks::times(dtype, bytes, &x, y),
-                true => {
-                    let mut products = vec![0f32; y.len()];
-                    blocks::times(dtype, bytes, &x, &mut products);
-                    y.iter_mut().zip(products).for_each(|(y, product)| *y += product);
+    /// y (+)= W·x for one row x: in the integers of the file, or where it has none a tile of f32 at a time.
+    fn times_one_row(&self, y: &mut [f32], accumulate: bool, x: &[f32]) {
+        let [rows, cols] = self.dims;
+        let integers = match self.encoding {
+            Encoding::Blocks(dtype) => Some((dtype, blocks::Row::new(x))),
+            Encoding::Plain(_) => None,
+        };
+        stream::in_parts(&mut y[..rows], rows * cols, |first, y| match &integers {
+            Some((dtype, x)) => {
+                let bytes = &self.bytes[first * self.row_bytes..(first + y.len()) * self.row_bytes];
+                if !accumulate {
+                    return blocks::times(*dtype, bytes, x, y);
                 }
+                let mut products = vec![0f32; y.len()];
+                blocks::times(*dtype, bytes, x, &mut products);
+                y.iter_mut().zip(products).for_each(|(y, product)| *y += product);
+            }
+            None => {
+                let at_once = (TILE_BYTES / (4 * cols).max(1)).clamp(1, y.len());
+                with_scratch(at_once * cols, |scratch| {
+                    for (i, y) in y.chunks_mut(at_once).enumerate() {
+                        let from = first + i * at_once;
+                        let values = &mut scratch[..y.len() * cols];
+                        self.decode_here(from..from + y.len(), values);
+                        stream::rows(y, accumulate, 1.0, x, Mat::new(values, y.len(), cols));
+                    }
+                });
             }
         });
-        true
+    }
+
+    /// dst (+)= x·Wᵀ, or x·W, by the processor's own bf16 products, if it has them and the matrix is bf16; whether so.
+    fn times_bf16(&self, dst: &mut [f32], accumulate: bool, x: Mat, transposed: bool) -> bool {
+        if self.encoding != Encoding::Plain(DType::BF16) {
+            return false;
+        }
+        let [rows, cols] = self.dims;
+        let w = bf16::Bf16::new(&self.bytes, rows, cols);
+        let (w, columns) = match transposed {
+            true => (bf16::Weight::Transposed(w), rows),
+            false => (bf16::Weight::AsItIs(w), cols),
+        };
+        let serves = w.serves(x.rows());
+        if serves {
+            bf16::times(dst, columns, accumulate, x, w, self.tasks(x.rows()));
+        }
+        serves
     }
 
     /// Parts in which a product with so many rows is divided.
@@ -282,7 +316,10 @@ impl<G: Deref<Target = Storage>> MatrixView<'_, G> {
     /// dst (+)= x·Wᵀ, with `dst` dense `(tokens, out)`.
     pub(super) fn times_transposed(&self, dst: &mut [f32], accumulate: bool, x: Mat) {
         if let Self::Packed(packed) = self {
-            if x.rows() == 1 && packed.times_one_row(dst, accumulate, x) {
+            if x.rows() == 1 {
+                return packed.times_one_row(dst, accumulate, x.row(0, 0..x.cols()));
+            }
+            if packed.times_bf16(dst, accumulate, x, true) {
                 return;
             }
             if few_rows::serves(&x) {
@@ -297,6 +334,11 @@ impl<G: Deref<Target = Storage>> MatrixView<'_, G> {
 
     /// dst (+)= g·W, with `dst` dense `(tokens, in)`.
     pub(super) fn times(&self, dst: &mut [f32], accumulate: bool, g: Mat) {
+        if let Self::Packed(packed) = self
+            && packed.times_bf16(dst, accumulate, g, false)
+        {
+            return;
+        }
         self.for_blocks(|rows, _, w| {
             let add = accumulate || rows.start > 0;
             matmul(dst, w.cols(), add, 1.0, g.columns(rows), w, Threads::All)
@@ -381,6 +423,33 @@ mod tests {
                     assert_close(&product(&packed)?, &product(&dense)?, 1e-4)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Where the processor has bf16 products, several rows x are rounded to eight bits, whose errors cancel in part.
+    #[test]
+    fn a_bf16_matrix_multiplies_as_its_dense_one_does() -> Result<()> {
+        let (out, inp) = (130, 576);
+        let numbers = random(&[out, inp], 1)?.flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> =
+            numbers.iter().flat_map(|number| half::bf16::from_f32(*number).to_le_bytes()).collect();
+        let packed = Packed::new(bytes, Encoding::Plain(DType::BF16), (out, inp))?;
+        let packed = Matrix::Packed(Arc::new(packed));
+        let dense = Matrix::from(packed.dense()?);
+        for tokens in [1, 2, 31, 97] {
+            let (x, g) = (random(&[tokens, inp], 2)?, random(&[tokens, out], 3)?);
+            let products = |w: &Matrix| -> Result<_> {
+                let (x, g, w) = (view(&x)?, view(&g)?, w.view()?);
+                let (mut y, mut dx) = (vec![1f32; tokens * out], vec![1f32; tokens * inp]);
+                w.times_transposed(&mut y, true, Mat::new(&x, tokens, inp));
+                w.times(&mut dx, true, Mat::new(&g, tokens, out));
+                Ok((tensor(y, (tokens, out))?, tensor(dx, (tokens, inp))?))
+            };
+            let (ours, theirs) = (products(&packed)?, products(&dense)?);
+            let tolerance = if tokens > 1 && bf16::instructions() { 0.1 } else { 1e-4 };
+            assert_close(&ours.0, &theirs.0, tolerance)?;
+            assert_close(&ours.1, &theirs.1, tolerance)?;
         }
         Ok(())
     }

@@ -22,4 +22,19 @@ pub enum ModelDtype {
     F32,
     /// As a GGUF file has them: the same numbers, added up in another order.
     Native,
+    /// As bf16 (Kalamkar et al., arXiv 1905.12322): half the memory of f32. Numbers that a file has in more bits are rounded.
+    #[value(name = "bf16")]
+    #[serde(rename = "bf16")]
+    Bf16,
+}
+
+impl ModelDtype {
+    /// What a recipe calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Native => "native",
+            Self::Bf16 => "bf16",
+        }
+    }
 }

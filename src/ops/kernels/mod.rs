@@ -3,6 +3,7 @@
 
 pub mod teams;
 
+pub(in crate::ops) mod bf16;
 pub(in crate::ops) mod blocks;
 pub(in crate::ops) mod cpu;
 pub(crate) mod exp;

@@ -14,12 +14,18 @@ pub(in crate::ops) const DIVIDED: usize = 1 << 16;
 /// y (+)= scale · x·Wᵀ: x `(in)`, W `(out, in)` with dense rows, y `(out)`.
 pub(in crate::ops) fn times_transposed(y: &mut [f32], accumulate: bool, scale: f32, x: &[f32], w: Mat) {
     in_parts(y, w.rows() * w.cols(), |first, y| {
-        vectorized!({
-            for (j, y) in y.iter_mut().enumerate() {
-                let sum = scale * dot(x, w.row(first + j, 0..x.len()));
-                *y = if accumulate { *y + sum } else { sum };
-            }
-        });
+        let end = first + y.len();
+        rows(y, accumulate, scale, x, w.row_range(first..end));
+    });
+}
+
+/// [`times_transposed`] on this thread.
+pub(in crate::ops) fn rows(y: &mut [f32], accumulate: bool, scale: f32, x: &[f32], w: Mat) {
+    vectorized!({
+        for (j, y) in y.iter_mut().enumerate() {
+            let sum = scale * dot(x, w.row(j, 0..x.len()));
+            *y = if accumulate { *y + sum } else { sum };
+        }
     });
 }
 
