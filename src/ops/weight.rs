@@ -155,6 +155,10 @@ impl Packed {
                 blocks::times(*dtype, bytes, x, &mut products);
                 y.iter_mut().zip(products).for_each(|(y, product)| *y += product);
             }
+            None if self.encoding == Encoding::Plain(DType::BF16) => {
+                let (numbers, _) = self.bytes.as_chunks::<2>();
+                stream::rows_of_bf16(y, accumulate, x, &numbers[first * cols..(first + y.len()) * cols]);
+            }
             None => {
                 let at_once = (TILE_BYTES / (4 * cols).max(1)).clamp(1, y.len());
                 with_scratch(at_once * cols, |scratch| {

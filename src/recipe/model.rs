@@ -13,7 +13,7 @@ pub struct ModelSection {
     pub dtype: ModelDtype,
 }
 
-/// How the frozen matrices of a model lie in memory. All arithmetic is f32.
+/// How the frozen matrices of a model lie in memory. All sums are f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelDtype {

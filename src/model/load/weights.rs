@@ -75,9 +75,16 @@ pub(crate) enum Undo {
 /// Which of some numbers, counted from `first`, is the first that is none, if there is one: what a training that diverged,
 /// or a conversion to a type with a smaller range, leaves behind.
 pub(crate) fn not_finite(values: &[f32], first: usize) -> Option<String> {
-    let at = values.par_iter().position_first(|value| !value.is_finite())?;
+    const INFINITE: u32 = 0x7f80_0000; // the bits of infinity; of what is no number, larger ones
+    // The largest of many bit patterns, without an early end, in place of a question for each: vector code.
+    let finite = |run: &[f32]| run.iter().fold(0, |most, value| value.abs().to_bits().max(most)) < INFINITE;
+    let run = values.par_chunks(FINITE_RUN).position_first(|run| !finite(run))? * FINITE_RUN;
+    let at = run + values[run..].iter().position(|value| !value.is_finite())?;
     Some(format!("number {} is {}; expected finite numbers", first + at, values[at]))
 }
+
+/// Numbers that are looked through at once.
+const FINITE_RUN: usize = 1 << 14;
 
 /// Product of a shape, or `None` where it overflows.
 pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
@@ -349,6 +356,21 @@ mod tests {
         assert!(deinterleave_heads(&stored, 8, 3).is_err());
         assert!(deinterleave_heads(&stored, 8, 0).is_err());
         Ok(())
+    }
+
+    #[test]
+    fn the_first_number_that_is_none_is_found_wherever_it_is() {
+        let mut values = vec![f32::MAX; 3 * FINITE_RUN + 5];
+        values[1] = -f32::MIN_POSITIVE / 2.0;
+        assert_eq!(not_finite(&values, 0), None);
+        assert_eq!(not_finite(&[], 0), None);
+        for (at, number) in
+            [(values.len() - 1, f32::INFINITY), (FINITE_RUN, f32::NEG_INFINITY), (0, -f32::NAN)]
+        {
+            values[at] = number;
+            let fault = not_finite(&values, 7).unwrap_or_default();
+            assert!(fault.starts_with(&format!("number {} is", at + 7)), "{fault}");
+        }
     }
 
     #[test]

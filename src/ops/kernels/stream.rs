@@ -29,6 +29,28 @@ pub(in crate::ops) fn rows(y: &mut [f32], accumulate: bool, scale: f32, x: &[f32
     });
 }
 
+/// y (+)= x·Wᵀ on this thread, W in bf16: its numbers become f32 in registers, and half as much is read.
+pub(in crate::ops) fn rows_of_bf16(y: &mut [f32], accumulate: bool, x: &[f32], w: &[[u8; 2]]) {
+    let number = |bits: [u8; 2]| f32::from_bits((u16::from_le_bytes(bits) as u32) << 16);
+    vectorized!({
+        for (j, y) in y.iter_mut().enumerate() {
+            let row = &w[j * x.len()..(j + 1) * x.len()];
+            let ((xs, x_rest), (ws, w_rest)) = (x.as_chunks::<16>(), row.as_chunks::<16>());
+            let mut lanes = [0f32; 16];
+            for (x, w) in xs.iter().zip(ws) {
+                for i in 0..16 {
+                    lanes[i] += x[i] * number(w[i]);
+                }
+            }
+            let mut sum = lanes.iter().sum::<f32>();
+            for (x, w) in x_rest.iter().zip(w_rest) {
+                sum += x * number(*w);
+            }
+            *y = if accumulate { *y + sum } else { sum };
+        }
+    });
+}
+
 /// Hands parts of y to all threads, each with the number of its first element, where a W of so many numbers is worth it.
 pub(in crate::ops) fn in_parts(y: &mut [f32], numbers: usize, part: impl Fn(usize, &mut [f32]) + Sync) {
     let threads = rayon::current_num_threads();
