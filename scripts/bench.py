@@ -227,22 +227,40 @@ def folder_of(trainer, alias):
     return str(out)
 
 
-def generation(trainer, folder, rounds, batch=32, new_tokens=64):
-    """Greedy text of 32 prompts. Tokens/s of generating alone, loading excluded."""
-    texts = [json.loads(line)["text"] for line in (DATA / "openings.jsonl").open()][:batch]
+GENERATION = [("batch 1, native", 1, "native"), ("batch 1, f32", 1, "f32"), ("batch 32, f32", 32, "f32"), ("batch 32, native", 32, "native")]
+
+
+def generation(trainer, folder, rounds, new_tokens=64):
+    """Greedy text of one prompt and of 32 prompts of twelve words, SmolLM2. Tokens/s of generating alone, loading excluded.
+
+    The rival has f32 weights in every case: a row is [name, ours, transformers, ratio, share of the memory's bandwidth]. At batch 1
+    each token reads every weight once, so a token's bytes in f32 are 4 for each weight of the linear layers and the head.
+    """
+    texts = [json.loads(line)["text"] for line in (DATA / "openings.jsonl").open()]
     prompts = [" ".join(t.split()[:12]) for t in texts]
-    path = folder / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts))
     from reference import open_tokenizer
     tokenizer = open_tokenizer(fetched(trainer, SMOL))
-    job = {"model": folder_of(trainer, SMOL), "prompts": [tokenizer(p).input_ids for p in prompts], "new_tokens": new_tokens, "repeats": 2}
-    ours, theirs = [], []
+    ours, theirs, weights, bandwidth = {name: [] for name, _, _ in GENERATION}, {1: [], 32: []}, 0, 0.0
     for _ in range(rounds):
-        out = Process([trainer, "generate", "--base", SMOL, "--prompts", path, "--max-new-tokens", str(new_tokens), "--temperature", "0", "--json"])
-        new = sum(len(g["token_ids"]) for g in out.lines[0]["generations"])
-        ours.append(new / out.lines[0]["elapsed_s"])
-        theirs += [line["tokens"] / line["seconds"] for line in torch_side("generate", job, folder).lines if "seconds" in line]
-    return statistics.median(ours), statistics.median(theirs)
+        bandwidth = max(bandwidth, measured("ops::kernels::stream::tests::bandwidth", "bandwidth "))
+        for name, batch, dtype in GENERATION:
+            path = folder / f"prompts-{batch}.jsonl"
+            path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts[:batch]))
+            out = Process([trainer, "generate", "--base", SMOL, "--dtype", dtype, "--prompts", path, "--max-new-tokens", str(new_tokens),
+                           "--temperature", "0", "--json"])
+            new = sum(len(g["token_ids"]) for g in out.lines[0]["generations"])
+            ours[name].append(new / out.lines[0]["elapsed_s"])
+        for batch, speeds in theirs.items():
+            job = {"model": folder_of(trainer, SMOL), "prompts": [tokenizer(p).input_ids for p in prompts[:batch]], "new_tokens": new_tokens, "repeats": 2}
+            lines = torch_side("generate", job, folder).lines
+            weights = next(line["weights"] for line in lines if "weights" in line)
+            speeds += [line["tokens"] / line["seconds"] for line in lines if "seconds" in line]
+    rows = []
+    for name, batch, dtype in GENERATION:
+        a, b = statistics.median(ours[name]), statistics.median(theirs[batch])
+        share = f"{a * 4 * weights / 1e9 / bandwidth:.0%}" if (batch, dtype) == (1, "f32") else ""
+        rows.append([name, f"{a:.0f}", f"{b:.0f}", f"**{a / b:.2f}**", share])
+    return rows, bandwidth
 
 
 def collection(trainer, folder, model, rounds, samples=400):
@@ -327,6 +345,13 @@ def peaks(trainer):
     return ours, theirs
 
 
+def measured(test, word):
+    """The figure that a measurement among the unit tests prints after a word."""
+    command = ["cargo", "test", "--release", "--lib", "--quiet", test, "--", "--ignored", "--nocapture"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return next(float(line.split()[1]) for line in out.splitlines() if line.startswith(word))
+
+
 PARTS = ["full-length", "as-they-come", "generation", "collection", "growth"]
 
 
@@ -386,8 +411,9 @@ def main():
                 say(f"Examples of {min(lengths)} to {max(lengths)} tokens, mean {statistics.fmean(lengths):.0f}; {trained:.0%} of the tokens are trained on. "
                     "The ratio is the same in trained tokens.\n")
         if "generation" in only:
-            a, b = generation(trainer, folder, args.rounds)
-            say("## Generation\n\n" + table(["32 prompts, 64 greedy tokens each, SmolLM2", "tokens/s", "transformers", "ratio"], [["", f"{a:.0f}", f"{b:.0f}", f"**{a / b:.2f}**"]]))
+            rows, bandwidth = generation(trainer, folder, args.rounds)
+            say("## Generation\n\n" + table(["SmolLM2, 64 greedy tokens a prompt", "tokens/s", "transformers (f32)", "ratio", "of bandwidth"], rows))
+            say(f"Memory gives {bandwidth:.1f} GB/s to both threads (best of {args.rounds}).\n")
         if "collection" in only:
             rows = []
             for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M")):

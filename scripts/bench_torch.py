@@ -71,6 +71,7 @@ def generate(job):
     ids = torch.tensor([[0] * (width - len(p)) + p for p in job["prompts"]])  # padded on the left, as generate() wants it
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in job["prompts"]])
     n = job["new_tokens"]
+    say(weights=sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear)))  # the head is one of them
     with torch.inference_mode():
         for _ in range(job["repeats"]):
             started = time.perf_counter()

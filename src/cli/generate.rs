@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::device::DeviceArg;
 use crate::bail_input;
+use crate::recipe::ModelDtype;
 use crate::workflow::{self, GenerateRequest, PromptSource};
 
 /// Generate text from a model, with or without an adapter
@@ -18,6 +19,9 @@ pub struct GenerateArgs {
     /// Alias, hf:org/name[@revision], Hugging Face folder, or .gguf file
     #[arg(long, value_name = "MODEL")]
     base: String,
+    /// How the weights are held: as f32, or as the GGUF file has them (less memory, faster for one prompt)
+    #[arg(long, value_name = "DTYPE", value_enum, default_value_t = ModelDtype::F32)]
+    dtype: ModelDtype,
     /// PEFT adapter: folder or hf:org/name[@revision]
     #[arg(long, value_name = "ADAPTER")]
     adapter: Option<String>,
@@ -60,6 +64,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     args.device.open()?;
     let generated = workflow::generate(&GenerateRequest {
         base: args.base,
+        dtype: args.dtype,
         adapter: args.adapter,
         prompts: args.prompts.map_or(PromptSource::Texts(args.prompt), PromptSource::File),
         max_new_tokens: args.max_new_tokens,

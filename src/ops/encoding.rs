@@ -1,11 +1,10 @@
 //! From the bytes of a weight file to f32.
 
-use std::borrow::Cow;
-
-use candle_core::backend::BackendStorage as _;
 use candle_core::quantized::GgmlDType;
-use candle_core::{CpuStorage, DType, Result, bail};
+use candle_core::{DType, Result, bail};
 use rayon::prelude::*;
+
+use super::kernels::blocks;
 
 /// How the numbers of a tensor are written.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,56 +31,50 @@ impl Encoding {
     /// Reads as many numbers as `values` has room for, on all threads.
     ///
     /// # Errors
-    /// If `bytes` has another length, lies askew, or holds numbers that cannot be read.
+    /// If `bytes` has another length, or holds numbers that cannot be read.
     pub fn decode(self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
-        if self.byte_len(values.len()) != Some(bytes.len() as u64) {
-            bail!("{} bytes do not hold {} numbers of type {self:?}", bytes.len(), values.len())
-        }
+        self.must_hold(bytes, values.len())?;
+        let run_bytes = self.byte_len(RUN).unwrap_or_default() as usize;
+        let runs = values.par_chunks_mut(RUN).zip(bytes.par_chunks(run_bytes));
+        runs.try_for_each(|(values, bytes)| self.decode_here(bytes, values))
+    }
+
+    /// [`Self::decode`] on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_here(self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
+        self.must_hold(bytes, values.len())?;
         match self {
-            Self::Plain(dtype) => match dtype {
-                DType::F32 => convert::<4>(bytes, values, f32::from_le_bytes),
-                DType::F64 => convert::<8>(bytes, values, |b| f64::from_le_bytes(b) as f32),
-                DType::F16 => convert::<2>(bytes, values, |b| half::f16::from_le_bytes(b).to_f32()),
-                DType::BF16 => convert::<2>(bytes, values, |b| half::bf16::from_le_bytes(b).to_f32()),
-                other => bail!("numbers of type {other:?} cannot be read"),
-            },
-            Self::Blocks(dtype) => {
-                // candle asserts that blocks lie as their fields do. None is wider than 4 bytes, and each width divides
-                // the size of the block: every block after an aligned one is aligned too.
-                let width = 1 << dtype.type_size().trailing_zeros().min(2);
-                if !(bytes.as_ptr() as usize).is_multiple_of(width) {
-                    bail!("the buffer for the quantised blocks is not aligned")
-                }
-                let run = RUN / dtype.block_size();
-                values
-                    .par_chunks_mut(run * dtype.block_size())
-                    .zip(bytes.par_chunks(run * dtype.type_size()))
-                    .try_for_each(|(out, run)| {
-                        match dtype.from_data(Cow::Borrowed(run)).dequantize(out.len())? {
-                            CpuStorage::F32(run) => {
-                                out.copy_from_slice(&run);
-                                Ok(())
-                            }
-                            other => bail!("candle dequantised to {:?}", other.dtype()),
-                        }
-                    })?;
+            Self::Plain(DType::F32) => convert::<4>(bytes, values, f32::from_le_bytes),
+            Self::Plain(DType::F64) => convert::<8>(bytes, values, |b| f64::from_le_bytes(b) as f32),
+            Self::Plain(DType::F16) => convert::<2>(bytes, values, |b| half::f16::from_le_bytes(b).to_f32()),
+            Self::Plain(DType::BF16) => {
+                convert::<2>(bytes, values, |b| half::bf16::from_le_bytes(b).to_f32())
             }
+            Self::Blocks(dtype) if blocks::serves(dtype) => blocks::decode(dtype, bytes, values),
+            other => bail!("numbers of type {other:?} cannot be read"),
         }
         Ok(())
     }
+
+    fn must_hold(self, bytes: &[u8], numbers: usize) -> Result<()> {
+        match self.byte_len(numbers) == Some(bytes.len() as u64) {
+            true => Ok(()),
+            false => bail!("{} bytes do not hold {numbers} numbers of type {self:?}", bytes.len()),
+        }
+    }
 }
 
-/// Numbers that one rayon task reads.
+/// Numbers that one rayon task reads: whole blocks of every type.
 const RUN: usize = 16 * 1024;
 
 /// `WIDTH` is that of a number in bytes.
-fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32 + Sync) {
-    values.par_chunks_mut(RUN).zip(bytes.par_chunks(RUN * WIDTH)).for_each(|(out, run)| {
-        let (numbers, _) = run.as_chunks::<WIDTH>();
-        for (value, &bytes) in out.iter_mut().zip(numbers) {
-            *value = number(bytes);
-        }
-    });
+fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32) {
+    let (numbers, _) = bytes.as_chunks::<WIDTH>();
+    for (value, &bytes) in values.iter_mut().zip(numbers) {
+        *value = number(bytes);
+    }
 }
 
 #[cfg(test)]

@@ -291,7 +291,10 @@ impl Recipe {
         check(warmup.is_none(), warmup.unwrap_or_default());
         check(
             self.model.dtype == ModelDtype::F32 || t.method == Method::Lora,
-            "model.dtype = \"native\" keeps the base frozen: expected train.method = \"lora\", or dtype = \"f32\"".into(),
+            format!(
+                "model.dtype = {:?} keeps the base frozen: expected train.method = \"lora\", or dtype = \"f32\"",
+                self.model.dtype.name()
+            ),
         );
         check(
             !t.mitigation.reads_pretraining() || !d.pretraining.is_empty(),

@@ -15,7 +15,7 @@ const GIB: f64 = (1u64 << 30) as f64;
 ///
 /// 0.1 + 1.27 · (weights + activations + logits), and at least the weights and half a GiB for the analysis.
 ///
-/// - Weights: 4 bytes a parameter (1.5 of a GGUF file that stays as it is), a table of embeddings beside a head of its own as
+/// - Weights: 4 bytes a parameter (1.5 of a GGUF file that stays as it is, 2 as bf16), a table of embeddings beside a head of its own as
 ///   its file has it; 16 in full finetuning, with gradient and two moments.
 /// - 4 bytes a parameter more where full finetuning reads the base beside: trace while training, divergence, difference;
 ///   and where it is pulled towards it (decay, scale).
@@ -51,6 +51,7 @@ pub fn estimate_gib(recipe: &Recipe, base: &Pretrained) -> f64 {
     let kept = if train.recompute { blocks * hidden + block } else { blocks * block };
     let held = match recipe.model.dtype {
         ModelDtype::Native => 1.5 * parameters,
+        ModelDtype::Bf16 => 2.0 * parameters,
         ModelDtype::F32 if has_head(base) => {
             let table = weights.stored_bytes(EMBEDDINGS).unwrap_or_default() as f64;
             4.0 * (parameters - vocabulary * hidden) + table

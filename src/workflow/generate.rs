@@ -17,6 +17,7 @@ use crate::model::load::source;
 use crate::model::lora::Adapter;
 use crate::model::{CausalLm, device};
 use crate::progress;
+use crate::recipe::ModelDtype;
 use crate::text_file::read_text;
 
 /// What is to be continued, by which model, and how.
@@ -24,6 +25,8 @@ use crate::text_file::read_text;
 pub struct GenerateRequest {
     /// `MODEL`
     pub base: String,
+    /// How its matrices lie in memory.
+    pub dtype: ModelDtype,
     /// PEFT adapter on it: folder or `hf:` id.
     pub adapter: Option<String>,
     /// The prompts.
@@ -79,6 +82,7 @@ pub fn generate(request: &GenerateRequest) -> Result<Generated> {
         PromptSource::Texts(texts) => texts.clone(),
     };
     let mut pretrained = source::open(&request.base)?;
+    pretrained.set_dtype(request.dtype)?;
     pretrained.set_chat_template(&request.chat_template)?;
     let read = |adapter| Adapter::read(&source::adapter_dir(adapter, &Interrupt::default())?);
     let adapter = request.adapter.as_deref().map(read).transpose()?;

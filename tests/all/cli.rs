@@ -192,6 +192,14 @@ fn weights_stay_as_the_file_has_them_only_where_they_are_frozen_and_in_a_gguf_fi
         &lab.refused(&fit_with(&[native, "train.method=full"])),
         &["model.dtype = \"native\"", "expected train.method = \"lora\""],
     );
+    assert_says(
+        &lab.refused(&fit_with(&["model.dtype=bf16", "train.method=full"])),
+        &["model.dtype = \"bf16\"", "expected train.method = \"lora\""],
+    );
+    let base = tiny("llama");
+    let generate =
+        ["generate", "--base", &base.to_string_lossy(), "--prompt", "the cat", "--dtype", "native"];
+    assert_says(&lab.refused(&generate), &["dtype = \"native\"", "is not a GGUF file"]);
 }
 
 #[test]
@@ -554,6 +562,10 @@ fn a_full_stdout_is_a_failure_but_a_closed_one_is_not() {
     let lab = Lab::new();
     lab.fit("run", &[]);
     lab.succeed(&["diff", "run"]);
+    assert_says(
+        &lab.refused(&fit_with(&["model.dtype=bf16", "train.method=full"])),
+        &["model.dtype = \"bf16\"", "expected train.method = \"lora\""],
+    );
     let base = tiny("llama");
     let generate = ["generate", "--base", base.to_str().unwrap(), "--prompt", "x", "--max-new-tokens", "2"];
     let recipe = ["sweep", "recipe.toml", "--mix", "0", "--out", "sweep", "--json"];
@@ -621,6 +633,10 @@ fn overrides_reach_the_resolved_recipe_which_makes_the_same_run_again() {
 fn generate_prints_json_with_only_the_new_tokens() {
     let lab = Lab::new();
     lab.write("prompts.jsonl", "{\"prompt\": \"the cake\"}\n\n{\"prompt\": \"🎂 \\u0000 é\", \"more\": 1}\n");
+    assert_says(
+        &lab.refused(&fit_with(&["model.dtype=bf16", "train.method=full"])),
+        &["model.dtype = \"bf16\"", "expected train.method = \"lora\""],
+    );
     let base = tiny("llama");
     let generate = |more: &[&str]| -> Vec<Value> {
         let args = [&["generate", "--base", base.to_str().unwrap(), "--json"], more].concat();

@@ -17,6 +17,7 @@ use trainer::data::examples::Example;
 use trainer::error::InputError;
 use trainer::interrupt::Interrupt;
 use trainer::model::batch::Batch;
+use trainer::model::generate::{Sampling, generate};
 use trainer::model::hooks::{ActivationCache, NoHook, Site};
 use trainer::model::load::loader::Tuning;
 use trainer::model::load::source::{Pretrained, open};
@@ -582,6 +583,28 @@ fn matrices_held_as_the_file_has_them_train_as_in_f32() -> Result<()> {
                 let worst = ours[name].iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
                 assert!(worst <= 1e-6 * largest, "{family} {name}: {worst:e} of {largest:e}");
             }
+            // Rounded to eight bits, numbers are off by up to 2^-9 of themselves, and many such errors cancel.
+            let rounded = step(&path, ModelDtype::Bf16, config)?;
+            let (loss, theirs_loss) = (rounded["loss"][0], theirs["loss"][0]);
+            assert!(
+                loss != theirs_loss && (loss - theirs_loss).abs() < 0.01 * theirs_loss,
+                "{loss} {theirs_loss}"
+            );
+        }
+    }
+    for family in ["llama", "qwen2"] {
+        let written = |dtype, prompts: &[Vec<u32>]| -> Result<Vec<Vec<u32>>> {
+            let mut from = open_path(&dir.path().join(format!("{family}.gguf")))?;
+            from.set_dtype(dtype)?;
+            let (model, _) = CausalLm::load(&from, &Tuning::Frozen, &Device::Cpu)?;
+            let sampling = Sampling { max_new_tokens: 12, temperature: 0.0, seed: 0, eos: Vec::new() };
+            generate(&model, prompts, &sampling, 1.0, &mut NoHook, |_| Ok(()))
+        };
+        // One sequence, whose products are made with the file's integers, and several.
+        for prompts in [vec![vec![5, 80, 7]], vec![vec![5, 80, 7], vec![44], vec![9, 9]]] {
+            let theirs = written(ModelDtype::F32, &prompts)?;
+            assert_eq!(written(ModelDtype::Native, &prompts)?, theirs, "{family}");
+            assert!(theirs.iter().all(|ids| ids.len() == 12));
         }
     }
     let mut folder = open_path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/llama"))?;

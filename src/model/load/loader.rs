@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 pub use super::weights::{EMBEDDINGS, HEAD};
-use super::weights::{NamedTensors, element_count};
+use super::weights::{Frozen, NamedTensors, element_count};
 use crate::error::InputError;
 use crate::limits::{MOST_FAULTS, MOST_MISSING_ELEMENTS};
 use crate::model::arch::layers::{GatedMlp, Linear, Parameter, RmsNorm, SelfAttention};
@@ -105,13 +105,13 @@ impl<'a> Loader<'a> {
         Ok(Parameter { base, saved })
     }
 
-    /// A weight matrix, trained as [`Self::tensor`] is. A frozen one stays as its file has it where
-    /// [`crate::model::load::source::Pretrained::set_dtype`] says so.
+    /// A weight matrix, trained as [`Self::tensor`] is. A frozen one is held as
+    /// [`crate::model::load::source::Pretrained::set_dtype`] says.
     ///
     /// # Errors
     /// As [`Self::tensor`].
     pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Parameter<Matrix>> {
-        self.matrix_held(name, shape, self.weights.keeps_packed)
+        self.matrix_held(name, shape, self.weights.frozen)
     }
 
     /// The table of embeddings and the head, both `(vocab, hidden)`, and one where the model ties them. A table beside a
@@ -125,8 +125,11 @@ impl<'a> Loader<'a> {
         tied: bool,
     ) -> Result<(Parameter<Matrix>, Parameter<Matrix>)> {
         let only_looked_up = !tied && fused(&self.device);
-        let packed = self.weights.keeps_packed || only_looked_up;
-        let embed_tokens = self.matrix_held(EMBEDDINGS, shape, packed)?;
+        let held = match self.weights.frozen {
+            Frozen::F32 if only_looked_up => Frozen::AsStored,
+            held => held,
+        };
+        let embed_tokens = self.matrix_held(EMBEDDINGS, shape, held)?;
         let lm_head = match tied {
             true => self.tied_head(&embed_tokens)?,
             false => self.matrix(HEAD, shape)?,
@@ -134,12 +137,13 @@ impl<'a> Loader<'a> {
         Ok((embed_tokens, lm_head))
     }
 
-    fn matrix_held(&mut self, name: &str, shape: [usize; 2], packed: bool) -> Result<Parameter<Matrix>> {
-        if !packed || matches!(self.tuning, Tuning::Full) {
+    fn matrix_held(&mut self, name: &str, shape: [usize; 2], held: Frozen) -> Result<Parameter<Matrix>> {
+        if held == Frozen::F32 || matches!(self.tuning, Tuning::Full) {
             let Parameter { base, saved } = self.tensor(name, &shape)?;
             return Ok(Parameter { base: base.into(), saved: saved.map(Matrix::from) });
         }
         let base = match self.fits(name, &shape)? {
+            true if held == Frozen::Bf16 => self.weights.rounded(name)?,
             true => self.weights.packed(name)?,
             false => Tensor::zeros(&shape, DType::F32, &self.device)?.into(),
         };

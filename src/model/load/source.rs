@@ -12,7 +12,7 @@ pub use super::weights::NamedTensors;
 pub use crate::sha256::{sha256_file, sha256_path};
 
 use super::hub::HubModel;
-use super::weights::{EMBEDDINGS, HEAD};
+use super::weights::{EMBEDDINGS, Frozen, HEAD};
 use super::{alias, folder, gguf_keys, gguf_model, gguf_split, gguf_tokenizer, sizes, tied};
 use crate::caught::caught;
 use crate::data::chat_template::{self, ChatTemplate};
@@ -68,11 +68,11 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// How a model built from this holds its frozen matrices: as f32, or (GGUF files on the CPU) as the file has
-    /// them. Its numbers are the same.
+    /// How a model built from this holds its frozen matrices: as f32, or on the CPU as bf16 or (GGUF files) as the file has
+    /// them, whose numbers are the same.
     ///
     /// # Errors
-    /// An [`crate::error::InputError`] if the file's numbers are asked for where they cannot be kept.
+    /// An [`crate::error::InputError`] if another type than f32 is asked for where there is none.
     pub fn set_dtype(&mut self, dtype: ModelDtype) -> Result<()> {
         let native = dtype == ModelDtype::Native;
         if native && !self.gguf {
@@ -81,13 +81,17 @@ impl Pretrained {
                 self.id
             );
         }
-        if native && !fused(&device()?) {
+        if dtype != ModelDtype::F32 && !fused(&device()?) {
             crate::bail_input!(
-                "model.dtype = \"native\": only a CPU computes with weights as their file has them; expected dtype = \"f32\", or \
-                 --device cpu"
+                "model.dtype = {:?}: only a CPU computes with such weights; expected dtype = \"f32\", or --device cpu",
+                dtype.name()
             );
         }
-        self.weights.keeps_packed = native;
+        self.weights.frozen = match dtype {
+            ModelDtype::F32 => Frozen::F32,
+            ModelDtype::Native => Frozen::AsStored,
+            ModelDtype::Bf16 => Frozen::Bf16,
+        };
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use crate::bail_input;
@@ -28,8 +28,18 @@ pub const HEAD: &str = "lm_head.weight";
 #[derive(Debug, Default)]
 pub struct NamedTensors {
     tensors: BTreeMap<String, StoredTensor>,
-    /// Whether a model keeps its frozen matrices as the file has them.
-    pub(in crate::model) keeps_packed: bool,
+    /// How a model holds its frozen matrices.
+    pub(in crate::model) frozen: Frozen,
+}
+
+/// How frozen matrices are held in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(in crate::model) enum Frozen {
+    #[default]
+    F32,
+    /// As the file has them.
+    AsStored,
+    Bf16,
 }
 
 /// A weight file, open for as long as one of its tensors may be read.
@@ -160,6 +170,38 @@ impl NamedTensors {
             Some(packed) => Ok(Matrix::Packed(Arc::new(packed))),
             None => Ok(self.get(name)?.into()),
         }
+    }
+
+    /// The matrix with its numbers as bf16, rounded to the nearest (to even in the middle), on the CPU.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; an [`crate::error::InputError`] if a number is too large for bf16.
+    pub fn rounded(&self, name: &str) -> Result<Matrix> {
+        let encoding = Encoding::Plain(DType::BF16);
+        let stored = self.stored(name)?;
+        if stored.encoding == encoding && stored.undo == Undo::Nothing {
+            return self.packed(name);
+        }
+        let matrix = self.get(name)?;
+        let dims = matrix.dims2()?;
+        let rows: Vec<f32> = matrix.flatten_all()?.to_vec1()?;
+        drop(matrix);
+        let mut bytes = vec![0u8; 2 * rows.len()];
+        bytes.par_chunks_mut(2 * RUN).zip(rows.par_chunks(RUN)).for_each(|(bytes, numbers)| {
+            for (to, number) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
+                *to = half::bf16::from_f32(*number).to_le_bytes();
+            }
+        });
+        let infinite =
+            bytes.as_chunks::<2>().0.iter().position(|b| !half::bf16::from_le_bytes(*b).is_finite());
+        if let Some(at) = infinite {
+            bail_input!(
+                "{}: tensor {name}: number {at} is {}, too large for bf16",
+                stored.file.path.display(),
+                rows[at]
+            );
+        }
+        Ok(Matrix::Packed(Arc::new(Packed::new(bytes, encoding, dims)?)))
     }
 
     /// Whether two tensors have the same shape and, number for number, the same values.

@@ -39,6 +39,21 @@ pub(in crate::ops) fn times_transposed(
     });
 }
 
+/// An x that is multiplied by a W of which there is a part at a time.
+pub(in crate::ops) struct Ready(Vec<Group>);
+
+impl Ready {
+    /// x `(tokens, in)` with dense rows.
+    pub(in crate::ops) fn new(x: Mat) -> Self {
+        Self(groups(x, lanes()))
+    }
+
+    /// y (+)= x·Wᵀ on this thread: some columns of every row of the product, and the rows of W `(columns, in)` that make them.
+    pub(in crate::ops) fn times_transposed(&self, y: Vec<&mut [f32]>, accumulate: bool, w: Mat) {
+        Arch::new().dispatch(Part { groups: &self.0, w, first: 0, y, accumulate, scale: 1.0 });
+    }
+}
+
 /// Rows of x, side by side in one vector or two.
 struct Group {
     /// Which rows.

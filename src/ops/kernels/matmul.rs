@@ -1,11 +1,12 @@
 //! Matrix products on slices: through the `gemm` crate that candle itself uses, or where a product is one with weights by
-//! [`panels`] and [`few_rows`].
+//! [`panels`], [`few_rows`] and [`stream`].
 
 use super::cpu::written;
 use super::few_rows;
 use super::mat::Mat;
 use super::panels;
 use super::panels::Weight;
+use super::stream;
 use super::transpose::transpose;
 
 /// Whether a product may use all threads, or runs inside a task that is itself one of many.
@@ -39,6 +40,9 @@ pub(in crate::ops) fn matmul(
         Threads::All if m * n * k > 1 << 18 => rayon::current_num_threads(),
         _ => 1,
     };
+    if matches!(threads, Threads::All) && m == 1 && a.col_stride == 1 && b.row_stride == 1 {
+        return stream::times_transposed(&mut dst[..n], accumulate, scale, a.row(0, 0..k), b.t());
+    }
     if matches!(threads, Threads::All) {
         let tasks = if workers > 1 { 4 * workers } else { 1 }; // several each, as one thread may be held up
         if a.col_stride == 1 && b.row_stride == 1 && few_rows::serves(&a) {

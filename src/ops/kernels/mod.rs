@@ -5,12 +5,15 @@
 mod guard;
 pub mod teams;
 
+pub(in crate::ops) mod bf16;
+pub(in crate::ops) mod blocks;
 pub(in crate::ops) mod cpu;
 pub(crate) mod exp;
 pub(in crate::ops) mod few_rows;
 pub(in crate::ops) mod mat;
 pub(in crate::ops) mod matmul;
 pub(in crate::ops) mod panels;
+pub(in crate::ops) mod stream;
 pub(in crate::ops) mod transpose;
 
 pub use self::cpu::fused;
