@@ -269,8 +269,10 @@ mod tests {
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         assert_eq!(manifest.mix.realised(), Some(mix), "{:?}", Mix::realised(&manifest.mix));
         let manifest = manifest.matched(Some(record));
-        let record = RunRecord { id: id.into(), manifest: Some(manifest), ..Default::default() };
-        ClaimedRun { record, ..Default::default() }
+        let mut run = ClaimedRun::default();
+        run.record.id = id.into();
+        run.record.manifest = Some(manifest);
+        run
     }
 
     #[test]
