@@ -269,9 +269,10 @@ mod tests {
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         assert_eq!(manifest.mix.realised(), Some(mix), "{:?}", Mix::realised(&manifest.mix));
         let manifest = manifest.matched(Some(record));
-        let mut record = RunRecord::default();
-        (record.id, record.manifest) = (id.into(), Some(manifest));
-        ClaimedRun { record, ..Default::default() }
+        let mut run = ClaimedRun::default();
+        run.record.id = id.into();
+        run.record.manifest = Some(manifest);
+        run
     }
 
     #[test]

@@ -329,7 +329,7 @@ impl Training {
             line.tokens = state.tokens;
             line.elapsed_s = state.elapsed_s;
             let done = state.step;
-            let every = |n: usize| n > 0 && done % n == 0;
+            let every = |n: usize| n > 0 && done.is_multiple_of(n);
             let traced = train.trace.every > 0 && (every(train.trace.every) || done == steps);
             ongoing.eval = match every(train.eval_every) || done == steps {
                 true => Some(self.evaluate(&mut line)?),

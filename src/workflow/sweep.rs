@@ -99,7 +99,7 @@ pub enum SweepOutcome {
     /// The script that hands the cells to the scheduler.
     Submit(PathBuf),
     /// The cells ran.
-    Ran(SweepResult),
+    Ran(Box<SweepResult>),
 }
 
 /// Cells that ran.
@@ -182,7 +182,7 @@ pub fn sweep(request: &SweepRequest, interrupt: &Interrupt) -> Result<SweepOutco
     let failed = planned.run(out, &request.limits, &request.runner, interrupt)?;
     let is_begun = planned.cells.iter().any(|cell| cell.run.recipe().exists());
     let cells = is_begun.then(|| summarise(out)).transpose()?;
-    Ok(SweepOutcome::Ran(SweepResult { cells, planned: planned.cells.len(), failed }))
+    Ok(SweepOutcome::Ran(Box::new(SweepResult { cells, planned: planned.cells.len(), failed })))
 }
 
 /// Writes claims, summary and report of a sweep folder, and gives its cells and the claims on all of them.

@@ -208,7 +208,7 @@ mod tests {
         assert_eq!((steps, end), (vec![0, 2, 4, 6, 5], ends(5, MatchStatus::Matched, None)));
         // The first reading is past it already, and the way back is halved again and again.
         let coarse = MatchSearch { every: 16, ..search() };
-        let (steps, end) = run(&coarse, |step| 0.55 * step as f64);
+        let (steps, end) = run(&coarse, |step| 0.53 * step as f64);
         assert_eq!((steps, end), (vec![0, 16, 8, 4, 2, 3], ends(3, MatchStatus::Matched, None)));
     }
 
