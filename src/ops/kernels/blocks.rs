@@ -708,13 +708,13 @@ fn write<F: Format, V: Vectors>(
 }
 
 /// A row x, made ready for [`times`].
-pub(in crate::ops) struct Row {
+pub(in crate::ops) struct RowOfX {
     numbers: Vec<[f32; 32]>,
     /// Sums of 16 numbers each, by runs.
     sums: Vec<[f32; SCALES]>,
 }
 
-impl Row {
+impl RowOfX {
     /// A row of whole groups of 32.
     pub(in crate::ops) fn new(x: &[f32]) -> Self {
         let (numbers, rest) = x.as_chunks::<32>();
@@ -733,7 +733,7 @@ impl Row {
 struct Times<'a> {
     rows: &'a [u8],
     row_bytes: usize,
-    x: &'a Row,
+    x: &'a RowOfX,
     y: &'a mut [f32],
 }
 
@@ -753,7 +753,7 @@ const AHEAD: usize = 8;
 /// Σ over a row: of the integers by their scales, and of the sums of x by the shifts. Loops in place of iterators, which are
 /// not always inlined into code for another processor.
 #[inline(always)]
-fn dot<F: Format, V: Vectors>(v: V, row: &[u8], x: &Row) -> f32 {
+fn dot<F: Format, V: Vectors>(v: V, row: &[u8], x: &RowOfX) -> f32 {
     let run_bytes = RUN / F::NUMBERS * F::BYTES;
     let whole = x.numbers.len() / GROUPS;
     let mut sums = Sums { even: v.zero(), odd: v.zero() };
@@ -850,7 +850,7 @@ pub(in crate::ops) fn decode(dtype: GgmlDType, bytes: &[u8], values: &mut [f32])
 }
 
 /// y = W·x: the rows of W in `rows`, one for each element of y.
-pub(in crate::ops) fn times(dtype: GgmlDType, rows: &[u8], x: &Row, y: &mut [f32]) {
+pub(in crate::ops) fn times(dtype: GgmlDType, rows: &[u8], x: &RowOfX, y: &mut [f32]) {
     let row_bytes = x.numbers.len() * 32 / dtype.block_size() * dtype.type_size();
     assert_eq!(rows.len(), row_bytes * y.len(), "rows and their products");
     run(dtype, Times { rows, row_bytes, x, y });
@@ -1028,7 +1028,7 @@ mod tests {
                 let bytes = blocks(dtype, rows * width);
                 let x: Vec<f32> = (0..width).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.03 + 0.4).collect();
                 let w = of_candle(dtype, &bytes, rows * width);
-                let x_row = Row::new(&x);
+                let x_row = RowOfX::new(&x);
                 on_every_path(|path, run| {
                     let mut y = vec![f32::NAN; rows];
                     let row_bytes = bytes.len() / rows;
