@@ -14,3 +14,4 @@ pub(in crate::ops) mod one_row;
 pub(in crate::ops) mod panels;
 pub(in crate::ops) mod stream;
 pub(in crate::ops) mod transpose;
+mod vectors;
