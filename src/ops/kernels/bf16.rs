@@ -366,20 +366,21 @@ mod tests {
             let packed = bytes(&w);
             let x = Mat::new(&x, m, k);
             let mut rates = [0f64; 4];
-            let wide = |rates: &mut f64, f: &mut dyn FnMut(&mut [f32])| {
+            let mut measure = |rates: &mut f64, f: &mut dyn FnMut(&mut [f32])| {
                 for _ in 0..3 {
                     let started = std::time::Instant::now();
                     f(&mut y);
                     *rates = rates.max((2 * m * k * n) as f64 / started.elapsed().as_secs_f64() / 1e9);
                 }
             };
-            let mut wide = wide;
-            wide(&mut rates[0], &mut |y| matmul(y, n, false, 1.0, x, Mat::new(&w, n, k).t(), Threads::All));
-            wide(&mut rates[1], &mut |y| {
+            measure(&mut rates[0], &mut |y| {
+                matmul(y, n, false, 1.0, x, Mat::new(&w, n, k).t(), Threads::All)
+            });
+            measure(&mut rates[1], &mut |y| {
                 times(y, n, false, x, Bf16Weight::Transposed(Bf16::new(&packed, n, k)), 1)
             });
-            wide(&mut rates[2], &mut |y| matmul(y, n, false, 1.0, x, Mat::new(&w, k, n), Threads::All));
-            wide(&mut rates[3], &mut |y| {
+            measure(&mut rates[2], &mut |y| matmul(y, n, false, 1.0, x, Mat::new(&w, k, n), Threads::All));
+            measure(&mut rates[3], &mut |y| {
                 times(y, n, false, x, Bf16Weight::AsItIs(Bf16::new(&packed, k, n)), 1)
             });
             println!(

@@ -657,7 +657,7 @@ mod tests {
         for block in bytes.chunks_mut(dtype.type_size()) {
             for &at in places {
                 let value = ((next() >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.02;
-                let value = if next() % 8 == 0 { value * 1e-3 } else { value };
+                let value = if next().is_multiple_of(8) { value * 1e-3 } else { value };
                 match width {
                     2 => block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes()),
                     _ => block[at..at + 4].copy_from_slice(&value.to_le_bytes()),

@@ -287,9 +287,9 @@ mod x86 {
         fn write(self, q: __m128i, d: f32, m: f32, to: &mut [f32; 16]) {
             let (d, m) = (self.avx._mm256_set1_ps(d), self.avx._mm256_set1_ps(m));
             let mut halves: [[f32; 8]; 2] = [[0.0; 8]; 2];
-            for i in 0..2 {
+            for (i, half) in halves.iter_mut().enumerate() {
                 let scaled = self.avx._mm256_mul_ps(eight(self, q, i), d);
-                halves[i] = cast(self.avx._mm256_add_ps(scaled, m));
+                *half = cast(self.avx._mm256_add_ps(scaled, m));
             }
             *to = cast(halves);
         }
