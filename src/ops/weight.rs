@@ -142,7 +142,7 @@ impl Packed {
     fn times_one_row(&self, y: &mut [f32], accumulate: bool, x: &[f32]) {
         let [rows, cols] = self.dims;
         let integers = match self.encoding {
-            Encoding::Blocks(dtype) => Some((dtype, blocks::Row::new(x))),
+            Encoding::Blocks(dtype) => Some((dtype, blocks::RowOfX::new(x))),
             Encoding::Plain(_) => None,
         };
         stream::in_parts(&mut y[..rows], rows * cols, |first, y| match &integers {
@@ -181,8 +181,8 @@ impl Packed {
         let [rows, cols] = self.dims;
         let w = bf16::Bf16::new(&self.bytes, rows, cols);
         let (w, columns) = match transposed {
-            true => (bf16::Weight::Transposed(w), rows),
-            false => (bf16::Weight::AsItIs(w), cols),
+            true => (bf16::Bf16Weight::Transposed(w), rows),
+            false => (bf16::Bf16Weight::AsItIs(w), cols),
         };
         let serves = w.serves(x.rows());
         if serves {

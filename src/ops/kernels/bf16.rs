@@ -38,7 +38,7 @@ pub(in crate::ops) struct Bf16<'a> {
 
 /// How W is multiplied by.
 #[derive(Clone, Copy)]
-pub(in crate::ops) enum Weight<'a> {
+pub(in crate::ops) enum Bf16Weight<'a> {
     /// x·Wᵀ.
     Transposed(Bf16<'a>),
     /// g·W.
@@ -54,7 +54,7 @@ impl<'a> Bf16<'a> {
     }
 }
 
-impl Weight<'_> {
+impl Bf16Weight<'_> {
     /// Depth and columns of the product.
     fn dims(&self) -> (usize, usize) {
         match self {
@@ -117,7 +117,7 @@ pub(in crate::ops) fn times(
     stride: usize,
     accumulate: bool,
     x: Mat,
-    w: Weight,
+    w: Bf16Weight,
     tasks: usize,
 ) {
     let (depth, columns) = w.dims();
@@ -154,7 +154,7 @@ fn upper(x: f32) -> u32 {
 fn part(
     x: &[u32],
     pairs: usize,
-    w: Weight,
+    w: Bf16Weight,
     first: usize,
     mut y: Vec<&mut [f32]>,
     accumulate: bool,
@@ -179,10 +179,10 @@ fn part(
         let all_columns = || (0..columns).step_by(WIDTH).map(|c| c..columns.min(c + WIDTH));
         let all_depths = || (0..pairs).step_by(at_once).map(|d| d..pairs.min(d + at_once));
         match w {
-            Weight::Transposed(_) => {
+            Bf16Weight::Transposed(_) => {
                 all_columns().for_each(|columns| all_depths().for_each(|depth| block(columns.clone(), depth)))
             }
-            Weight::AsItIs(_) => {
+            Bf16Weight::AsItIs(_) => {
                 all_depths().for_each(|depth| all_columns().for_each(|columns| block(columns, depth.clone())))
             }
         }
@@ -301,7 +301,7 @@ mod tests {
     const SHAPES: [(usize, usize, usize); 5] =
         [(8, 48, 48), (15, 50, 131), (9, 516, 97), (2, 1030, 50), (21, 2100, 60)];
 
-    fn product(x: Mat, w: Weight, accumulate: bool, tasks: usize, instructions: bool) -> Vec<f32> {
+    fn product(x: Mat, w: Bf16Weight, accumulate: bool, tasks: usize, instructions: bool) -> Vec<f32> {
         let (depth, columns) = w.dims();
         let mut y = vec![0.5f32; x.rows() * columns];
         let pairs = rounded(x, depth);
@@ -321,8 +321,8 @@ mod tests {
             let x_mat = Mat::new(&x, rows, depth);
             let round = |v: &f32| half::bf16::from_f32(*v).to_f64();
             for w_as in [
-                Weight::Transposed(Bf16::new(&turned, columns, depth)),
-                Weight::AsItIs(Bf16::new(&as_it_is, depth, columns)),
+                Bf16Weight::Transposed(Bf16::new(&turned, columns, depth)),
+                Bf16Weight::AsItIs(Bf16::new(&as_it_is, depth, columns)),
             ] {
                 let portable = product(x_mat, w_as, true, 1, false);
                 for i in 0..rows * columns {
@@ -366,20 +366,23 @@ mod tests {
             let packed = bytes(&w);
             let x = Mat::new(&x, m, k);
             let mut rates = [0f64; 4];
-            let wide = |rates: &mut f64, f: &mut dyn FnMut(&mut [f32])| {
+            let mut measure = |rates: &mut f64, f: &mut dyn FnMut(&mut [f32])| {
                 for _ in 0..3 {
                     let started = std::time::Instant::now();
                     f(&mut y);
                     *rates = rates.max((2 * m * k * n) as f64 / started.elapsed().as_secs_f64() / 1e9);
                 }
             };
-            let mut wide = wide;
-            wide(&mut rates[0], &mut |y| matmul(y, n, false, 1.0, x, Mat::new(&w, n, k).t(), Threads::All));
-            wide(&mut rates[1], &mut |y| {
-                times(y, n, false, x, Weight::Transposed(Bf16::new(&packed, n, k)), 1)
+            measure(&mut rates[0], &mut |y| {
+                matmul(y, n, false, 1.0, x, Mat::new(&w, n, k).t(), Threads::All)
             });
-            wide(&mut rates[2], &mut |y| matmul(y, n, false, 1.0, x, Mat::new(&w, k, n), Threads::All));
-            wide(&mut rates[3], &mut |y| times(y, n, false, x, Weight::AsItIs(Bf16::new(&packed, k, n)), 1));
+            measure(&mut rates[1], &mut |y| {
+                times(y, n, false, x, Bf16Weight::Transposed(Bf16::new(&packed, n, k)), 1)
+            });
+            measure(&mut rates[2], &mut |y| matmul(y, n, false, 1.0, x, Mat::new(&w, k, n), Threads::All));
+            measure(&mut rates[3], &mut |y| {
+                times(y, n, false, x, Bf16Weight::AsItIs(Bf16::new(&packed, k, n)), 1)
+            });
             println!(
                 "{m} {k} {n}: x·Wᵀ f32 {:.0} bf16 {:.0}; g·W f32 {:.0} bf16 {:.0}",
                 rates[0], rates[1], rates[2], rates[3]

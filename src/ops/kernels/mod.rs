@@ -15,5 +15,6 @@ pub(in crate::ops) mod matmul;
 pub(in crate::ops) mod panels;
 pub(in crate::ops) mod stream;
 pub(in crate::ops) mod transpose;
+mod vectors;
 
 pub use self::cpu::fused;
