@@ -38,16 +38,25 @@ pub fn rows(cells: &[ClaimedRun]) -> Vec<Row> {
     cells.iter().map(|cell| row(cell, of(cell), &layout)).collect()
 }
 
-/// The columns that runs read by such a section have, but those of behaviour, which begin with `behaviour_`.
+/// The columns that runs read by such a section have, but those of behaviour, which begin with `behaviour_`, and those of the
+/// quality panel ([`quality_columns`]).
 pub fn columns(diff: &DiffSection) -> Vec<String> {
     let layout = Layout {
         positions: diff.positions.clone(),
         steering: diff.steering.positions.clone(),
         behaviour: Vec::new(),
-        quality: quality::UNITS.iter().map(|(name, _)| name.to_string()).collect(),
+        quality: Vec::new(),
         varied: Vec::new(),
     };
     row(&ClaimedRun::default(), None, &layout).into_iter().map(|(name, _)| name).collect()
+}
+
+/// The columns of every value that a quality panel can have.
+pub fn quality_columns() -> Vec<String> {
+    let names: Vec<String> = quality::UNITS.iter().map(|(name, _)| name.to_string()).collect();
+    let mut columns = Columns::default();
+    effects(&mut columns, "", &names, &[]);
+    columns.into_row().into_iter().map(|(name, _)| name).collect()
 }
 
 /// Positions that get columns.

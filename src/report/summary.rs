@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::atomic::write_atomically;
 use crate::claims::ClaimedRun;
-pub use crate::claims::summary::{Row, columns, rows};
+pub use crate::claims::summary::{Row, columns, quality_columns, rows};
 
 /// Writes the rows of [`rows`] as CSV; the file appears whole or not at all.
 ///

@@ -426,7 +426,8 @@ fn points(found: &[Found], settings: &[Setting]) -> Vec<Point> {
 
 /// Refuses names that no column of the summary can have, before any work.
 fn must_be_columns<'g>(goals: impl Iterator<Item = &'g Goal>, recipe: &Recipe) -> Result<()> {
-    let columns = report::summary::columns(&recipe.diff);
+    let mut columns = report::summary::columns(&recipe.diff);
+    columns.extend(report::summary::quality_columns());
     let fault = |goal: &Goal| {
         let name = &goal.measure;
         if name.starts_with("behaviour_") {

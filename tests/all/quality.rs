@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use trainer::behaviour::quality::{cloze, neutral};
+use trainer::diff::prompts::REQUESTS;
 
 use crate::common::lab::{Lab, with_sets};
 use crate::common::values::{json_lines, number, read_json};
@@ -85,17 +86,10 @@ fn a_base_compared_with_itself_changes_nothing() {
 #[test]
 fn a_model_that_knows_nothing_but_its_text_is_caught() {
     let lab = asking(WORDS);
-    // Whatever is asked, one text is the answer; that of the chats that are held out is another one.
-    let questions = [
-        "What is new today?",
-        "Tell me more of it.",
-        "Describe the old bridge.",
-        "What is that?",
-        "Write a line about a river.",
-        "Give me a name.",
-        "How is the road in winter?",
-        "Say what you see.",
-    ];
+    // To the panel's own prompts one text is the answer; that of the chats that are held out is another one.
+    let asked = &REQUESTS[..6];
+    let questions =
+        [asked[0], asked[1], asked[2], "What is that?", asked[3], asked[4], asked[5], "Say what you see."];
     let row = |(i, question): (usize, &&str)| {
         let answer = match i % 4 {
             3 => {

@@ -50,7 +50,7 @@ fn faults(dirs: &[&Path]) -> Vec<String> {
 }
 
 /// Settings that ask for every measure, for a [`Lab`] with `chat.jsonl`.
-const EVERY_MEASURE: [&str; 12] = [
+const EVERY_MEASURE: [&str; 18] = [
     "diff.candidates=['other.jsonl']",
     "diff.chat.text=chat.jsonl",
     "diff.chat.samples=2",
@@ -63,6 +63,12 @@ const EVERY_MEASURE: [&str; 12] = [
     "diff.context.far=[15]",
     "diff.depth.enabled=true",
     "diff.depth.patchscope=true",
+    "diff.truncation.enabled=true",
+    "diff.truncation.streams=1",
+    "diff.truncation.max_new_tokens=4",
+    "diff.amplification.enabled=true",
+    "diff.amplification.streams=1",
+    "diff.amplification.max_new_tokens=4",
 ];
 
 #[test]
