@@ -43,7 +43,7 @@ const WORKS: [Work; 5] = [
         name: "panels: x·Wᵀ",
         vectors: ROWS * DEPTH * COLUMNS / LANES,
         instructions: 3.3,
-        writes: 0.1,
+        writes: 0.06,
         run: |times| {
             let (x, w) = (values(ROWS * DEPTH), values(COLUMNS * DEPTH));
             let (x, w) = (Mat::new(&x, ROWS, DEPTH), Weight::Transposed(Mat::new(&w, COLUMNS, DEPTH)));
@@ -55,7 +55,7 @@ const WORKS: [Work; 5] = [
         name: "panels: g·W",
         vectors: ROWS * DEPTH * COLUMNS / LANES,
         instructions: 3.4,
-        writes: 0.1,
+        writes: 0.06,
         run: |times| {
             let (x, w) = (values(ROWS * DEPTH), values(COLUMNS * DEPTH));
             let (x, w) = (Mat::new(&x, ROWS, DEPTH), Weight::AsItIs(Mat::new(&w, DEPTH, COLUMNS)));
@@ -67,7 +67,7 @@ const WORKS: [Work; 5] = [
         name: "few rows",
         vectors: FEW * DEPTH * COLUMNS / LANES,
         instructions: 3.9,
-        writes: 0.2,
+        writes: 0.1,
         run: |times| {
             let (x, w) = (values(FEW * DEPTH), values(COLUMNS * DEPTH));
             let (x, w) = (Mat::new(&x, FEW, DEPTH), Mat::new(&w, COLUMNS, DEPTH));
@@ -80,7 +80,7 @@ const WORKS: [Work; 5] = [
         name: "transpose",
         vectors: ROWS * DEPTH / LANES,
         instructions: 14.0,
-        writes: 1.3,
+        writes: 2.5,
         run: |times| {
             let (from, mut to) = (values(ROWS * DEPTH), vec![0f32; ROWS * DEPTH]);
             (0..times).for_each(|_| transpose(black_box(&mut to), ROWS, Mat::new(&from, ROWS, DEPTH)));
