@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::causal_lm::{CausalLm, View};
 use super::hooks::Hook;
 use super::pass::{KvCache, Pass};
-use super::sampler::Sampler;
+use super::sampler::TokenSampler;
 use crate::ops::kernels::teams;
 use crate::ops::segments::{Segments, keep_flagged};
 
@@ -61,8 +61,8 @@ pub fn generate_from(
     ensure!(prompts.iter().all(|p| !p.is_empty()), "a prompt has no tokens");
     ensure!(streams.len() == prompts.len(), "{} streams for {} prompts", streams.len(), prompts.len());
     let seed = sampling.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut samplers: Vec<Sampler> =
-        streams.iter().map(|stream| Sampler::new(sampling.temperature, seed ^ stream)).collect();
+    let mut samplers: Vec<TokenSampler> =
+        streams.iter().map(|stream| TokenSampler::new(sampling.temperature, seed ^ stream)).collect();
     let mut new: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
     let mut going = Going::new(View { model, adapter }, prompts);
     teams::awake(|| -> Result<()> {
@@ -74,7 +74,7 @@ pub fn generate_from(
             let logits = going.logits(hook)?.to_device(&Device::Cpu)?;
 
             // The samplers of those that have not ended, each with its row.
-            let mut chosen: Vec<(usize, &mut Sampler)> = Vec::with_capacity(going.len());
+            let mut chosen: Vec<(usize, &mut TokenSampler)> = Vec::with_capacity(going.len());
             let mut rest = samplers.iter_mut().enumerate();
             for (row, id) in going.ids().enumerate() {
                 chosen.extend(rest.find(|(i, _)| *i == id).map(|(_, sampler)| (row, sampler)));

@@ -9,12 +9,12 @@ use rand::distr::weighted::WeightedIndex;
 use rand::rngs::StdRng;
 
 /// The stream of draws of one sequence.
-pub(super) struct Sampler {
+pub(super) struct TokenSampler {
     temperature: f64,
     rng: StdRng,
 }
 
-impl Sampler {
+impl TokenSampler {
     /// Greedy at temperature 0; otherwise plain sampling, no truncation.
     pub(super) fn new(temperature: f64, seed: u64) -> Self {
         Self { temperature, rng: StdRng::seed_from_u64(seed) }
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_of_equal_logits() {
-        let mut greedy = Sampler::new(0.0, 0);
+        let mut greedy = TokenSampler::new(0.0, 0);
         assert_eq!(greedy.sample(&row(&[-1.0, 3.0, 3.0, f32::NEG_INFINITY])).unwrap(), 1);
         assert!(greedy.sample(&row(&[0.0, f32::NAN])).is_err());
         assert!(greedy.sample(&row(&[])).is_err());
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn draws_follow_the_softmax_at_the_temperature() {
-        let (mut sampler, logits) = (Sampler::new(2.0, 7), row(&[2.0 * 0.1f32.ln(), 2.0 * 0.9f32.ln()]));
+        let (mut sampler, logits) = (TokenSampler::new(2.0, 7), row(&[2.0 * 0.1f32.ln(), 2.0 * 0.9f32.ln()]));
         let ones = (0..4000).map(|_| sampler.sample(&logits).unwrap()).sum::<u32>();
         assert!((3500..3700).contains(&ones), "{ones} of 4000; expected 3600 ± 19 each standard deviation");
         assert!(sampler.sample(&row(&[0.0, f32::NAN])).is_err());

@@ -305,7 +305,7 @@ fn a_search_killed_again_and_again_resumes_to_the_same_bytes() {
         }
         let mut child = lab.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // From before the first file to the end; longer with every kill, so that it ends.
-        std::thread::sleep(Duration::from_millis(rng.random_range(20..80) + 15 * kills));
+        std::thread::sleep(Duration::from_millis(rng.random_range(5..40) + 5 * kills));
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success(), "{args:?}");
             break;
