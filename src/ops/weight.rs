@@ -2,13 +2,13 @@
 //!
 //! A frozen matrix can stay as its file has it, quantised, or be held as bf16. How a product reads it depends on the rows of x:
 //!
-//! - one row, as in a step of generation: the integers of the file are multiplied as they are ([`blocks`]); numbers of another
+//! - one row, as in a step of generation: the integers of the file are multiplied as they are (`blocks`); numbers of another
 //!   type become f32 as those of few rows do;
 //! - few rows: each thread turns a tile of rows of W into f32, which stays in its cache, and multiplies it;
 //! - many rows, as in training: one block of rows at a time becomes f32 and is multiplied.
 //!
 //! The numbers are those of the dense matrix; sums may be added up in another order. Only where a processor multiplies bf16
-//! itself, several rows x are rounded to bf16 too, if the matrix is ([`bf16`]).
+//! itself, several rows x are rounded to bf16 too, if the matrix is (`bf16`).
 //!
 //! Shapes: W `(out, in)`, x `(tokens, in)`, g `(tokens, out)`.
 

@@ -143,6 +143,9 @@ struct Panel<'a> {
     found: Quality,
 }
 
+/// A number of each example, `[base, tuned]`.
+type BaseAndTuned = Vec<[f64; 2]>;
+
 impl Panel<'_> {
     fn put(&mut self, name: impl Into<String>, effect: Option<BehaviourEffect>) {
         self.found.values.extend(effect.map(|effect| (name.into(), effect)));
@@ -161,7 +164,7 @@ impl Panel<'_> {
     }
 
     /// Σ nats and tokens of each example, `[base, tuned]`.
-    fn nats(&self, examples: &[Example]) -> Result<(Vec<[f64; 2]>, Vec<[f64; 2]>)> {
+    fn nats(&self, examples: &[Example]) -> Result<(BaseAndTuned, BaseAndTuned)> {
         let of = |view| self.models.likelihoods_of(view, examples);
         let both = of(self.models.base)?.into_iter().zip(of(self.models.tuned)?);
         Ok(both.map(|(b, t)| ([-b.sum, -t.sum], [b.tokens as f64, t.tokens as f64])).unzip())

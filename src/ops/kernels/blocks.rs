@@ -529,7 +529,7 @@ fn add<F: Format, V: Vectors>(
         let (halves, _) = x.as_chunks::<16>();
         even = v.add_scaled(even, q[0], &halves[0], scales[0]);
         odd = v.add_scaled(odd, q[1], &halves[1], scales[1]);
-    } else if group % 2 == 0 {
+    } else if group.is_multiple_of(2) {
         even = v.add_pair(even, q, x, scales[0]);
     } else {
         odd = v.add_pair(odd, q, x, scales[0]);

@@ -264,9 +264,7 @@ fn sums<S: Simd, const V: usize, const R: usize>(
     let mut out = [[[0f32; MOST_LANES]; V]; R]; // of each row, its first V · lanes elements
     for r in 0..R {
         let (out, _) = S::as_mut_simd_f32s(out[r].as_flattened_mut());
-        for v in 0..V {
-            out[v] = sums[r][v];
-        }
+        out[..V].copy_from_slice(&sums[r]);
     }
     out
 }
