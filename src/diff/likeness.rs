@@ -132,7 +132,7 @@ impl PromptStreams {
 }
 
 /// How alike texts are to the narrow text.
-pub struct Similarities<'a> {
+struct Similarities<'a> {
     reading: &'a Reading<'a>,
     /// Mean embedding of the narrow texts; `None` without any.
     center: Option<Vec<f64>>,
@@ -143,7 +143,7 @@ impl<'a> Similarities<'a> {
     ///
     /// # Errors
     /// If the embedder fails.
-    pub fn new(reading: &'a Reading<'a>) -> Result<Self> {
+    fn new(reading: &'a Reading<'a>) -> Result<Self> {
         let narrow = reading.inputs.narrow;
         if reading.prepared.lexicon.is_none() {
             return Ok(Self { reading, center: None });
@@ -157,7 +157,7 @@ impl<'a> Similarities<'a> {
     ///
     /// # Errors
     /// If the embedder fails.
-    pub fn of(&self, texts: &StreamTexts) -> Result<Option<Vec<f64>>> {
+    fn of(&self, texts: &StreamTexts) -> Result<Option<Vec<f64>>> {
         let Some(center) = &self.center else { return Ok(None) };
         let texts: Vec<&str> = texts.texts.iter().map(String::as_str).collect();
         let embedded = self.reading.embedder()?.embed(&texts)?;
@@ -171,22 +171,22 @@ fn cosine_with(v: &[f32], center: &[f64]) -> f64 {
 }
 
 /// Differences of similarity, text by text of the same stream, `[prompt][stream]`.
-pub struct Gain(Vec<Vec<f64>>);
+struct Gain(Vec<Vec<f64>>);
 
 impl Gain {
     /// Of cosines and those of the base.
-    pub fn new(own: Vec<f64>, base: &[f64], streams: usize) -> Self {
+    fn new(own: Vec<f64>, base: &[f64], streams: usize) -> Self {
         let gains: Vec<f64> = own.iter().zip(base).map(|(own, base)| own - base).collect();
         Self(gains.chunks(streams).map(<[f64]>::to_vec).collect())
     }
 
     /// Over all texts.
-    pub fn mean(&self) -> f64 {
+    fn mean(&self) -> f64 {
         mean(&self.0.concat())
     }
 
     /// Bootstrap interval: the texts of each prompt are drawn anew, the prompts stay.
-    pub fn interval(&self, seed: u64) -> Interval {
+    fn interval(&self, seed: u64) -> Interval {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut value = || {
             let mut again = |texts: &Vec<f64>| -> f64 {
@@ -199,7 +199,7 @@ impl Gain {
 }
 
 /// Share of words that are lexicon words; `None` without narrow text.
-pub fn narrow_words(reading: &Reading, texts: &StreamTexts) -> Option<f64> {
+fn narrow_words(reading: &Reading, texts: &StreamTexts) -> Option<f64> {
     Some(reading.prepared.lexicon.as_ref()?.word_share(texts.texts.iter()))
 }
 
@@ -238,9 +238,17 @@ impl<'a> BaseText<'a> {
         sampling: &ContrastSampling,
     ) -> Result<Self> {
         let texts = streams.own_text(reading, reading.inputs.base, sampling, "the base's text")?;
+        Self::of(reading, &texts, streams.streams)
+    }
+
+    /// Of what the base has written, so many streams a prompt.
+    ///
+    /// # Errors
+    /// If the embedder fails.
+    pub fn of(reading: &'a Reading<'a>, texts: &StreamTexts, streams: usize) -> Result<Self> {
         let similar = Similarities::new(reading)?;
-        let (own, words) = (similar.of(&texts)?, narrow_words(reading, &texts));
-        Ok(Self { reading, streams: streams.streams, similar, own, words })
+        let (own, words) = (similar.of(texts)?, narrow_words(reading, texts));
+        Ok(Self { reading, streams, similar, own, words })
     }
 
     /// What other texts of the same streams gain.

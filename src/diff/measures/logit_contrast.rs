@@ -20,9 +20,7 @@ use crate::diff::embedder::centroid;
 use crate::diff::findings::Findings;
 use crate::diff::headline::{TraceMeasure, TraceReading};
 use crate::diff::inputs::Inputs;
-use crate::diff::likeness::{
-    Gain, PromptStreams, Similarities, StreamTexts, VAGUE, narrow_words, written_prompts,
-};
+use crate::diff::likeness::{BaseText, PromptStreams, StreamTexts, TextGain, VAGUE, written_prompts};
 use crate::diff::measure::{Measure, Needs, Work};
 use crate::diff::plot::{Ink, Number, Plot, PlotAxis, PlotSeries};
 use crate::diff::prompts::OPENINGS;
@@ -75,15 +73,9 @@ impl LogitContrast {
 pub struct AtAlpha {
     /// How much the difference is amplified.
     pub a: f64,
-    /// Mean cosine of the texts with the narrow texts, less that of the base's texts.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub gain_sim: Option<f64>,
-    /// Its bootstrap interval over the texts of each prompt.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub gain_sim_interval: Option<Interval>,
-    /// Share of words that are lexicon words, less that of the base's texts.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub gain_words: Option<f64>,
+    /// What it gains over the base's text.
+    #[serde(flatten)]
+    pub gain: TextGain,
     /// `gain_sim` less that at a = 0.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub over_plain: Option<f64>,
@@ -100,10 +92,10 @@ pub struct AtAlpha {
 /// What was written with the roles exchanged.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Swapped {
-    /// As [`AtAlpha::gain_sim`].
+    /// As [`TextGain::gain_sim`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub gain_sim: Option<f64>,
-    /// As [`AtAlpha::gain_words`].
+    /// As [`TextGain::gain_words`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub gain_words: Option<f64>,
 }
@@ -180,22 +172,15 @@ impl Measure for LogitContrast {
         let (section, clock) = (&reading.settings.logit_contrast, Instant::now());
         let inputs = reading.inputs;
         let written = Written::new(reading, section, inputs.tuned)?;
-        let similar = Similarities::new(reading)?;
+        let base = BaseText::of(reading, &written.base, section.streams)?;
         let mut record = Self { prompts: written.streams.prompts.len(), ..Self::default() };
 
-        let base = similar.of(&written.base)?;
-        let gain = |texts: &StreamTexts| -> Result<Option<Gain>> {
-            let Some(base) = &base else { return Ok(None) };
-            Ok(similar.of(texts)?.map(|own| Gain::new(own, base, section.streams)))
-        };
-        let words =
-            |texts: &StreamTexts| Some(narrow_words(reading, texts)? - narrow_words(reading, &written.base)?);
         let plain = written.amplified.iter().find(|(a, _)| *a == 0.0).map(|(_, texts)| texts);
         let coherence =
             plain.map(|plain| CoherenceRule::new(inputs.tuned, &written.streams.pairs(plain))).transpose()?;
-        let of_plain = plain.map(&gain).transpose()?.flatten();
+        let of_plain = plain.map(|plain| base.gain(plain)).transpose()?.and_then(|gain| gain.gain_sim);
         for (a, texts) in &written.amplified {
-            let gained = gain(texts)?;
+            let gain = base.gain(texts)?;
             let pairs = written.streams.pairs(texts);
             let nats: Vec<f64> = fluencies(inputs.base, &pairs)?.iter().flatten().map(|f| f.nats).collect();
             let coherent = coherence.as_ref().map(|rule| rule.share(&pairs)).transpose()?.flatten();
@@ -204,13 +189,8 @@ impl Measure for LogitContrast {
             }
             record.alpha.push(AtAlpha {
                 a: *a,
-                gain_sim: gained.as_ref().map(Gain::mean),
-                gain_sim_interval: gained.as_ref().map(|gain| gain.interval(inputs.seed)),
-                gain_words: words(texts),
-                over_plain: gained
-                    .as_ref()
-                    .zip(of_plain.as_ref())
-                    .map(|(gain, plain)| gain.mean() - plain.mean()),
+                over_plain: gain.gain_sim.zip(of_plain).map(|(gain, plain)| gain - plain),
+                gain,
                 coherent,
                 nats_base: (!nats.is_empty()).then(|| mean(&nats)),
                 texts: texts.texts.len(),
@@ -219,7 +199,8 @@ impl Measure for LogitContrast {
         record.coherence_rule = coherence.map(|rule| rule.rule_under("the tuned model")).unwrap_or_default();
         record.swap = match &written.swapped {
             Some(texts) => {
-                Some(Swapped { gain_sim: gain(texts)?.as_ref().map(Gain::mean), gain_words: words(texts) })
+                let TextGain { gain_sim, gain_words, .. } = base.gain(texts)?;
+                Some(Swapped { gain_sim, gain_words })
             }
             None => None,
         };
@@ -228,8 +209,8 @@ impl Measure for LogitContrast {
         // Between equal models nothing was amplified.
         let differs = amplified.is_some_and(|texts| texts.ids != written.base.ids);
         if let Some(headline) = record.alpha.iter().find(|at| at.a == section.a).filter(|_| differs) {
-            record.reader.score = headline.gain_sim;
-            record.reader.interval = headline.gain_sim_interval;
+            record.reader.score = headline.gain.gain_sim;
+            record.reader.interval = headline.gain.gain_sim_interval;
         }
         found.write_lines("logit_contrast.jsonl", &written.lines())?;
         record.reader.unit = UNIT.into();
@@ -241,7 +222,7 @@ impl Measure for LogitContrast {
     fn columns(record: Option<&Self>, _: &ColumnPlaces, row: &mut Columns) {
         let headline = record.and_then(LogitContrast::headline);
         ReaderScore::put_columns(record.map(|r| &r.reader), "contrast_gain", row);
-        row.put_late("contrast_words", headline.and_then(|at| at.gain_words));
+        row.put_late("contrast_words", headline.and_then(|at| at.gain.gain_words));
         row.put_late("contrast_over_plain", headline.and_then(|at| at.over_plain));
         row.put_late("contrast_coherent", headline.and_then(|at| at.coherent));
     }
@@ -262,8 +243,11 @@ impl Measure for LogitContrast {
     }
 
     fn figures(&self, _: &[usize]) -> Vec<Plot> {
-        let known: Vec<(f64, f64, Interval)> =
-            self.alpha.iter().filter_map(|at| Some((at.a, at.gain_sim?, at.gain_sim_interval?))).collect();
+        let known: Vec<(f64, f64, Interval)> = self
+            .alpha
+            .iter()
+            .filter_map(|at| Some((at.a, at.gain.gain_sim?, at.gain.gain_sim_interval?)))
+            .collect();
         if known.len() < 2 {
             return Vec::new();
         }
@@ -287,7 +271,7 @@ impl Measure for LogitContrast {
     fn numbers(&self) -> Vec<Number> {
         let number = |name: &str, value: Option<f64>| value.map(|value| Number::new(name, value));
         let gain = number("Logit contrast: gain in similarity over the base's text", self.reader.score);
-        let words = self.headline().and_then(|at| at.gain_words);
+        let words = self.headline().and_then(|at| at.gain.gain_words);
         [
             gain.map(|gain| gain.with(self.reader.interval)),
             number("Logit contrast: gain in the share of narrow words over the base's text", words),
@@ -325,12 +309,10 @@ pub fn null_section(section: &LogitContrastSection) -> LogitContrastSection {
 /// As the measure itself.
 pub fn score(reading: &Reading, section: &LogitContrastSection, tuned: View) -> Result<Option<f64>> {
     let written = Written::new(reading, section, tuned)?;
-    let similar = Similarities::new(reading)?;
     let Some(texts) = written.at(section.a).filter(|texts| texts.ids != written.base.ids) else {
         return Ok(None);
     };
-    let both = similar.of(texts)?.zip(similar.of(&written.base)?);
-    Ok(both.map(|(own, base)| Gain::new(own, &base, section.streams).mean()))
+    Ok(BaseText::of(reading, &written.base, section.streams)?.gain(texts)?.gain_sim)
 }
 
 fn number_of_prompts(prompts: ContrastPrompts) -> usize {
