@@ -26,9 +26,9 @@ fn the_commands_of_the_guide_are_found() {
     assert_eq!(commands("a\n```sh\ncargo build\ntrainer x\n```\n```sh\nexport PATH=y\n```\n"), ["trainer x"]);
 }
 
-/// Trains 17 organisms of 270M weights and reads 15: an hour and a half on two cores.
+/// Trains 16 organisms of 135M weights and reads 12: about half an hour on two cores.
 #[test]
-#[ignore = "slow: an hour and a half; needs gemma-3-270m"]
+#[ignore = "slow: half an hour; needs smollm2-135m-instruct"]
 fn slow_the_commands_of_the_guide_run_as_written() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Instructions and writes that the kernels take, so that one which became slow is seen on any machine, busy or not.
+//! Instructions and writes that the kernels take, so that one which became slow is seen on any machine, busy or not; and the
+//! memory that `unsafe` blocks use.
 //!
 //! callgrind counts them. It runs a program as on a processor with AVX2 and without AVX-512, so the numbers are the same on
 //! every x86 processor. A sum that does not stay in its register is written and read again for each multiplication, where
@@ -149,4 +150,26 @@ fn needs_valgrind_no_kernel_takes_more_instructions_than_it_did() {
         }
     }
     assert!(slow.is_empty(), "slower than they were: {slow:?}");
+}
+
+/// The tests of every `unsafe` block that memcheck can run. It hides AVX-512 from the program, so the block of `avx512_bf16` runs
+/// in its own test only.
+const TESTS_OF_UNSAFE_BLOCKS: [&str; 4] =
+    ["jinja::clock::", "strided_products", "a_hint_is_only_a_hint", "ops::kernels::bf16::"];
+
+#[test]
+#[ignore = "needs valgrind"]
+fn needs_valgrind_unsafe_blocks_use_only_their_own_memory() {
+    let run = Command::new("valgrind")
+        .args(["--error-exitcode=9", "--quiet"])
+        .arg(std::env::current_exe().expect("a test is a program"))
+        .args(["--test-threads=1"])
+        .args(TESTS_OF_UNSAFE_BLOCKS)
+        .output()
+        .expect("valgrind runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{said}");
+    for name in TESTS_OF_UNSAFE_BLOCKS {
+        assert!(said.lines().any(|line| line.contains(name) && line.ends_with("ok")), "{name} did not run: {said}");
+    }
 }
