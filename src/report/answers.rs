@@ -10,6 +10,7 @@ use super::series::MixSeries;
 use super::verdict::{by_mix, loss, shares_of_states};
 use super::words::capitalized;
 use crate::claims::across::RunCounts;
+use crate::claims::rules::ALPHA;
 use crate::claims::verdict::{ReaderClaim, ReaderState, Verdict};
 use crate::claims::{ClaimedRun, list};
 
@@ -98,11 +99,17 @@ fn by_what(verdict: &Verdict) -> Vec<String> {
         .collect()
 }
 
+/// The score of a reader and its floor; of one that is above its floor and does not read the trace, also why.
 fn with_floor(claim: &ReaderClaim) -> String {
-    match &claim.floor {
-        Some(floor) => format!("{} {} (floor {})", claim.name, fixed(claim.value, 2), fixed(floor.bound, 2)),
-        None => format!("{} {}", claim.name, fixed(claim.value, 2)),
-    }
+    let score = format!("{} {}", claim.name, fixed(claim.value, 2));
+    let Some(floor) = &claim.floor else { return score };
+    let is_above = claim.state == ReaderState::DoesNotRead && claim.value > floor.bound;
+    let why = match claim.holm_p {
+        Some(p) if is_above && p > ALPHA => format!("; Holm's p {}", fixed(p, 2)),
+        _ if is_above => "; not above random directions".into(),
+        _ => String::new(),
+    };
+    format!("{score} (floor {}{why})", fixed(floor.bound, 2))
 }
 
 fn behaviour(run: &ClaimedRun) -> Vec<String> {

@@ -170,6 +170,9 @@ fn needs_valgrind_unsafe_blocks_use_only_their_own_memory() {
     let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{said}");
     for name in TESTS_OF_UNSAFE_BLOCKS {
-        assert!(said.lines().any(|line| line.contains(name) && line.ends_with("ok")), "{name} did not run: {said}");
+        assert!(
+            said.lines().any(|line| line.contains(name) && line.ends_with("ok")),
+            "{name} did not run: {said}"
+        );
     }
 }
