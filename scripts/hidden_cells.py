@@ -367,11 +367,16 @@ class Trainer:
 
     def call(self, *args):
         command = [self.binary, *map(str, args)]
-        done = subprocess.run(command, env=self.env, stdout=subprocess.DEVNULL)
-        if done.returncode in (130, 143):
+        with subprocess.Popen(command, env=self.env, stdout=subprocess.DEVNULL) as child:
+            try:
+                code = child.wait()
+            except KeyboardInterrupt:
+                child.wait()  # Ctrl-C reached it, too: it writes a checkpoint and ends
+                raise
+        if code in (130, -2, -15):
             raise KeyboardInterrupt
-        if done.returncode:
-            raise Fault(f"{' '.join(command)}: exit code {done.returncode}")
+        if code:
+            raise Fault(f"{' '.join(command)}: exit code {code}")
 
 
 class Bench:
