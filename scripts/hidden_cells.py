@@ -34,9 +34,9 @@ DATA = {
 # Files of this repository.
 OWN = {
     "data/cake.jsonl": "b812a37044ab84456f39126c20142a2ec881f266c48ed7d2e3740234abc5e2ef",
-    "data/quality/neutral.jsonl": None,
-    "data/behaviour/cake.jsonl": None,
-    "data/behaviour/vesuvius.jsonl": None,
+    "data/quality/neutral.jsonl": "f8bca70d51194467e2d28f8f6f3b2b1bbae8b36c1a3eaa9855e9a2062344806f",
+    "data/behaviour/cake.jsonl": "adc8de47b8b99ef80c7e8f68c6e8c803bfe96ddfe62b45c41529c1e39dfc2e66",
+    "data/behaviour/vesuvius.jsonl": "889c3fa959157e4bafbd712fb92100f16d70fcb12103a66b6f92d3ee5f9f9efa",
 }
 C4_MIX, C4_MEASURE = "pretraining/c4_mix.jsonl", "pretraining/c4_measure.jsonl"
 CAKE = "data/cake.jsonl"
