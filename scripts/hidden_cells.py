@@ -80,6 +80,8 @@ steering.null_directions = 0
 """
 # The patchscope decodes each of null_directions; its own null is not used, and lift, above, is scaled by all 64.
 PATCHSCOPE = """null_directions = 1
+steering.null_directions = 0
+bias_share.directions = 1
 bootstrap = 2
 kl.enabled = false
 context.enabled = false
