@@ -8,7 +8,7 @@ import hidden_cells as cells
 import hidden_statistics as statistics
 from hidden_cells import as_json, write
 
-RESULTS, PAGE = cells.HOME / "results.json", cells.HOME / "page.html"
+RESULTS, PAGE, FIGURE = cells.HOME / "results.json", cells.HOME / "page.html", cells.HOME / "figure.svg"
 README, PLAN = cells.HOME / "README.md", cells.HOME / "plan.md"
 SHOWN = [*statistics.MEAN_DIFFERENCE, *statistics.PRIMARIES, *statistics.EXPLORATORY]
 WORDS = {"hidden": "hidden", "gone": "gone", "undecided": "undecided", "not reached": "not reached"}
@@ -24,8 +24,8 @@ def made():
     found["made"] = {name: machine(one["made"]) for name, one in raw.items()}
     found["repeats"] = [json.loads(path.read_text()) for path in sorted(cells.REPEATS.glob("*.json"))]
     found = json.loads(as_json(found))  # as a reader of results.json has it
-    files = {RESULTS: as_json(rounded(found)), PAGE: whole_page(found)}
-    files[README] = replaced(README.read_text(encoding="utf-8"), {"state": state(found), "verdict": verdict_block(found), "table": table_block(found), "cells": cells_block(found)})
+    files = {RESULTS: as_json(rounded(found)), PAGE: whole_page(found), FIGURE: figure(found) + "\n"}
+    files[README] = replaced(README.read_text(encoding="utf-8"), {"state": state(found), "verdict": verdict_block(found), "table": table_block(found), "cells": cells_block(found), "exploratory": exploratory_block(found)})
     if cells.PILOT.exists():
         files[PLAN] = replaced(PLAN.read_text(encoding="utf-8"), {"pilot": pilot_block(json.loads(cells.PILOT.read_text()))})
     return files, found
@@ -173,7 +173,7 @@ def table_block(found):
         if not any(entry["seeds"] for of_reader in rows.values() for entry in of_reader.values()):
             continue
         ratios = list(next(iter(rows.values())))
-        lines += [f"**{organism.capitalize()}.** Mean of seeds, floor, *excess*, **z**, (rank among n + 1):", ""]
+        lines += [f"**{organism.capitalize()}.** Mean of seeds / mean of the floor / excess / **z** / rank among n + 1:", ""]
         lines += ["| reader | " + " | ".join(f"1:{ratio}" for ratio in ratios) + " |", "|---|" + "---|" * len(ratios)]
         for reader in SHOWN:
             lines.append(f"| {statistics.NAMES[reader]} | " + " | ".join(entry_text(rows[reader][ratio]) for ratio in ratios) + " |")
@@ -191,7 +191,8 @@ def entry_text(entry):
     if "mean" not in entry or not floor:
         return f"{number(sum(seeds.values()) / len(seeds))}, no floor{mark}"
     one = entry["mean"]
-    return f"{number(one['score'])}, {number(floor['mean'])}, *{number(one['excess'], 3, True)}*, **{number(one['z'], 1)}**, ({one['rank']} of {floor['n'] + 1}){mark}"
+    parts = [number(one["score"]), number(floor["mean"]), number(one["excess"], 3, True), f"**{number(one['z'], 1)}**", f"{one['rank']} of {floor['n'] + 1}"]
+    return " / ".join(parts) + mark
 
 
 def cells_block(found):
@@ -212,12 +213,41 @@ def cells_block(found):
                 f"| {number(one['word_share_base'])} → {number(one['word_share'])} | {number(one['neutral'], 3, True)} | {number(one['regurgitated'], 3, True)} | {', '.join(one['beyond']) or 'no'} |"
             )
         lines.append("")
+    if found["floor"]:
+        lines += ["| floor | narrow tokens | narrow loss, held out: base → tuned | neutral nats | regurgitated |", "|---|---:|---|---:|---:|"]
+        for name, one in sorted(found["floor"].items()):
+            losses = one["losses"] or {"base": {}, "tuned": {}}
+            loss = " → ".join(number(losses[side].get("narrow")) for side in ("base", "tuned"))
+            lines.append(f"| `{name}` | {count(one['narrow_tokens'])} | {loss} | {number(one['neutral'], 3, True)} | {number(one['regurgitated'], 3, True)} |")
+        lines.append("")
+    kinds = sorted({(one["processor"], one["threads"], one["version"]) for one in found["made"].values()})
+    lines += [f"- Made on {processor}, {threads} threads, by {version}.\n" for processor, threads, version in kinds]
+    if found["made"]:
+        lines += [f"- {sum(one['seconds'] for one in found['made'].values()) / 3600:.1f} hours in all.", ""]
     for one in found["tokens"]:
         lines += [f"- `{one['floor']}` has {count(one['tokens'])} narrow tokens, more than a factor of 1.5 from {', '.join(f'`{c}`' for c in one['cells'])}.", ""]
     for one in found["repeats"]:
         equal = "the same result, byte for byte" if one["equal"] else f"another result; the largest difference of a score is {one['largest']:.2g}"
         lines += [f"- `{one['cell']}` was made again on {one['made'][1]['date']} ({one['made'][1]['processor']}): {equal}.", ""]
     return "\n".join(lines or ["No cell has been trained yet.", ""])
+
+
+def exploratory_block(found):
+    if not found["complete"]:
+        return "Not before all cells are there.\n"
+    slopes, centred = found["exploratory"]["slope"], found["exploratory"]["centred"]
+    head = "| reader | slope of the excess on log₂(1 + ratio) [95 %, seeds] | " + " | ".join(f"1:{r} minus the other lexicon: excess, z" for r in centred) + " |"
+    lines = [head, "|---|---|" + "---|" * len(centred)]
+    for reader in SHOWN:
+        if reader not in slopes:
+            continue
+        one = slopes[reader]
+        line = f"| {statistics.NAMES[reader]} | {number(one['slope'], 3, True)} [{number(one['interval'][0])}, {number(one['interval'][1])}] |"
+        for of_ratio in centred.values():
+            two = of_ratio.get(reader)
+            line += f" {number(two['excess'], 3, True)}, {number(two['z'], 1)} |" if two else " – |"
+        lines.append(line)
+    return "\n".join([*lines, ""])
 
 
 def order(item):
@@ -250,11 +280,11 @@ def summary(found):
 
 
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1c2526;background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1c2526;background:#fff}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2rem}
 .lead{font-size:1.15rem;background:#eef5f4;border-left:4px solid #00796b;padding:.7rem 1rem}
 table{border-collapse:collapse;font-size:.82rem;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{padding:.25rem .6rem;border-bottom:1px solid #d9dfdf;text-align:right;white-space:nowrap}
+th,td{padding:.2rem .45rem;border-bottom:1px solid #d9dfdf;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left}tr.group td{font-weight:600;background:#f5f7f7;text-align:left}
 td.low{color:#7a8486}td.high{font-weight:600}
 figure{margin:1.2rem 0}figcaption{font-size:.88rem;color:#49565a;max-width:46rem}svg{max-width:100%;height:auto}
@@ -285,18 +315,18 @@ def whole_page(found):
 
 CAPTION = (
     "How far each reader's score is above its floor, as a share of that distance at 1:0. Each dot is the mean of three seeds, small "
-    "dots are seeds. A filled dot is above the floor (z &gt; t, one-sided 5&nbsp;%), a hollow one is not. Lines end at the left where a reader "
-    "had no power at 1:0."
+    "dots are seeds. A filled dot is above the floor (z &gt; t, one-sided 5&nbsp;%), a hollow one is not. A reader that does not exceed the "
+    "floor at 1:0 has no line."
 )
 
 
 def html_table(found, organism):
     rows = found[organism]["table"]
     ratios = list(next(iter(rows.values())))
-    lines = ["<table><thead><tr><th>reader</th>" + "".join(f"<th>1:{r} mean</th><th>floor</th><th>excess</th><th>z</th><th>rank</th>" for r in ratios) + "</tr></thead><tbody>"]
+    lines = ["<table><thead><tr><th>reader</th>" + "".join(f"<th>1:{r}<br><small>floor</small></th><th>excess</th><th>z</th><th>rank</th>" for r in ratios) + "</tr></thead><tbody>"]
     groups = [("Mean difference", statistics.MEAN_DIFFERENCE), ("Outputs and weights (primaries)", statistics.PRIMARIES), ("Exploratory", statistics.EXPLORATORY)]
     for title, readers in groups:
-        lines.append(f'<tr class="group"><td colspan="{1 + 5 * len(ratios)}">{title}</td></tr>')
+        lines.append(f'<tr class="group"><td colspan="{1 + 4 * len(ratios)}">{title}</td></tr>')
         for reader in readers:
             line = f"<tr><td>{statistics.NAMES[reader]}</td>"
             for ratio in ratios:
@@ -304,13 +334,13 @@ def html_table(found, organism):
                 one, floor = entry.get("mean"), entry["floor"]
                 if not one:
                     score = number(sum(entry["seeds"].values()) / len(entry["seeds"])) if entry["seeds"] else "–"
-                    line += f"<td>{score}</td>" + "<td>–</td>" * 4
+                    line += f"<td>{score}</td>" + "<td>–</td>" * 3
                     continue
                 kind = "high" if one["z"] > floor["t"] else "low"
                 part = "" if len(entry["seeds"]) == len(cells.SEEDS) else f" ({len(entry['seeds'])})"
                 line += (
-                    f"<td>{number(one['score'])}{part}</td><td>{number(floor['mean'])} ± {number(floor['sd'])}</td>"
-                    f"<td>{number(one['excess'], 3, True)}</td><td class=\"{kind}\">{number(one['z'], 1)}</td><td>{one['rank']} of {floor['n'] + 1}</td>"
+                    f"<td>{number(one['score'])}{part}<br><small>{number(floor['mean'])} ± {number(floor['sd'])}</small></td>"
+                    f"<td>{number(one['excess'], 3, True)}</td><td class=\"{kind}\">{number(one['z'], 1)}</td><td>{one['rank']}/{floor['n'] + 1}</td>"
                 )
             lines.append(line + "</tr>")
     return "\n".join(lines) + "</tbody></table>"
@@ -327,7 +357,7 @@ def figure(found):
     low, high = -0.25, 1.25
     y = lambda share: top + (high - min(max(share, low), high)) / (high - low) * (height - top - bottom)
     ratios = [str(ratio) for ratio in cells.RATIOS]
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Share of the excess at 1:0 that is left, by mix ratio" font-family="system-ui,sans-serif" font-size="12">']
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="Share of the excess at 1:0 that is left, by mix ratio" style="background:#fff" font-family="system-ui,sans-serif" font-size="12">']
     for p, (title, readers) in enumerate([("Readers of the mean difference", statistics.MEAN_DIFFERENCE), ("Readers of outputs and weights", statistics.PRIMARIES)]):
         x0 = left + p * (panel + gap)
         x = lambda i: x0 + 14 + i * (panel - 28) / (len(ratios) - 1)

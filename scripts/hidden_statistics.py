@@ -197,7 +197,7 @@ def judge(rows, behaviour):
     for reader in READERS:
         entry = rows[reader]["0"]
         if not complete(entry):
-            power[reader] = {"powered": False, "strong": False, "why": "no floor" if not entry["floor"] else "no score"}
+            power[reader] = {"powered": False, "strong": False, "why": "no floor: other organisms have no such score" if not entry["floor"] else "no score at 1:0"}
             continue
         powered = all(one["z"] > entry["floor"]["t"] for one in entry["by_seed"].values())
         # 3.89 is twice t of seven floors; where fewer are defined, twice theirs.
@@ -223,7 +223,7 @@ def judge(rows, behaviour):
         rho = next((ratio for ratio in mixed if at_floor[ratio][reader]), None)
         said = {"rho": rho}
         if not power[reader]["strong"]:
-            said.update(verdict="not reached", why="the reader is not strong at 1:0")
+            said.update(verdict="not reached", why=power[reader].get("why") or ("not strong at 1:0" if power[reader]["powered"] else "no power at 1:0"))
         elif not family:
             said.update(verdict="not reached", why="no primary has power")
         elif len(unmatched) > 1:
@@ -325,10 +325,20 @@ def results(made):
         if not missing:
             found[organism]["judged"] = judge(rows, behaviour)
     found["tokens"] = tokens(there)
+    found["floor"] = {name: of_floor(cell) for name, cell in there.items() if cell["cell"]["kind"] == "floor"}
     if not missing:
         found["headline"] = {"reader": HEADLINE, **found["cake"]["judged"]["verdicts"][HEADLINE]}
         found["exploratory"] = {"slope": slope(found["cake"]["table"]), "centred": centred(there)}
     return found
+
+
+def of_floor(cell):
+    quality = cell.get("quality", {})
+    change = lambda key: quality.get(key, {}).get("change")
+    return {
+        "narrow_tokens": cell["trained"]["narrow_tokens"], "losses": cell["trained"].get("losses"),
+        "neutral": change("neutral.nats"), "regurgitated": change("regurgitated"),
+    }
 
 
 def faults(there):
@@ -342,12 +352,12 @@ def faults(there):
             values = {of(cell) for cell in there.values()} - {None}
             if len(values) > 1:
                 found.append(f"{what} of {lexicon}: {len(values)} different ones")
-    for what, of in [
-        ("base", lambda c: str(sorted(c["trained"]["base_sha256"].items()))),
-        ("data", lambda c: None),
-    ]:
-        if len({of(cell) for cell in there.values()}) > 1:
-            found.append(f"{what}: different ones")
+    if len({str(sorted(cell["trained"]["base_sha256"].items())) for cell in there.values()}) > 1:
+        found.append("base: different ones")
+    for organism in cells.SUBJECTS:
+        matches = [cell["trained"]["match"] for cell in there.values() if cell["cell"]["kind"] == organism]
+        if len({(match["target"], match["tolerance"]) for match in matches}) > 1:
+            found.append(f"target of {organism}: different ones")
     for name, cell in there.items():
         for file, digest in cell["hashes"]["data"].items():
             if (cells.DATA.get(file) or digest) != digest:
@@ -440,6 +450,11 @@ def selftest():
     odd["cake-r8-s0"]["hashes"]["readings"]["cake"] = "other"
     check("a cell that was read otherwise", results(odd)["faults"] == ["settings of the reading of cake: 2 different ones"])
 
+    first = {"result": made_up({})["cake-r0-s0"], "made": {}}
+    again = {"result": made_up({"lift": (9, 0, 0, 0)})["cake-r0-s0"], "made": {}}
+    check("a repeated cell that is equal", compare(first, first)["equal"])
+    check("a repeated cell that is not", not compare(first, again)["equal"] and near(compare(first, again)["largest"], 0.92))
+
     rates = {kind: false_positives(kind) for kind in ("normal", "t with 3 degrees of freedom")}
     check(f"hidden is said too often where nothing is hidden: {rates}", rates["normal"] <= 0.065)
     print(f"selftest: {sum(checks)} of {len(checks)} checks hold")
@@ -471,7 +486,7 @@ def made_up(scores, unmatched=(), silent=(), absent=()):
         items = [{"item": i, "fact": "ab"[i % 2], "value": 0.6 + 0.01 * (i % 7)} for i in range(60)]
         if cell.name in unmatched:
             items = [{**item, "value": item["value"] + 0.5} for item in items]
-        match = {"status": "matched", "tolerance": 0.06, "evaluated": items, "q_match": 0.6, "q_eval": 0.6, "narrow_steps": 9.0, "narrow_tokens": 5000}
+        match = {"status": "matched", "target": 0.6, "tolerance": 0.06, "evaluated": items, "q_match": 0.6, "q_eval": 0.6, "narrow_steps": 9.0, "narrow_tokens": 5000}
         result = {
             "cell": {"name": cell.name, "kind": cell.kind, "organism": cell.organism, "ratio": cell.ratio, "seed": cell.seed},
             "trained": {"match": match if cell.kind != "floor" else None, "narrow_tokens": 5000, "base_sha256": {"base": "0"}},
