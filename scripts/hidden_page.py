@@ -201,17 +201,22 @@ def cells_block(found):
         behaviour = found[organism]["behaviour"]
         if not behaviour:
             continue
-        lines += ["| cell | status | narrow steps | margin, evaluation half | difference [90 %] | matched | lexicon words: base → tuned | neutral nats | regurgitated | beyond bounds |"]
+        lines += ["| cell | status | narrow steps | margin, evaluation half | difference [90 %], band ± .30 | matched | lexicon words: base → tuned | neutral nats | regurgitated | beyond bounds |"]
         lines += ["|---|---|---:|---:|---|---|---|---:|---:|---|"]
         for name, one in sorted(behaviour.items(), key=order):
             compared = one["compared"]
             difference = "–"
             if compared:
-                difference = f"{number(compared['difference'], 3, True)} [{number(compared['interval'][0])}, {number(compared['interval'][1])}] of ± {number(one['band'], 2)}"
+                difference = f"{number(compared['difference'], 3, True)} [{number(compared['interval'][0])}, {number(compared['interval'][1])}]"
             lines.append(
                 f"| `{name}` | {one['status']} | {one['narrow_steps']:.1f} | {number(one['q_eval'])} | {difference} | {'yes' if one['matched'] else '**no**'} "
                 f"| {number(one['word_share_base'])} → {number(one['word_share'])} | {number(one['neutral'], 3, True)} | {number(one['regurgitated'], 3, True)} | {', '.join(one['beyond']) or 'no'} |"
             )
+        lines.append("")
+        for ratio, one in sorted(found[organism]["on_average"].items(), key=lambda item: int(item[0])):
+            low, high = one["interval"]
+            said = "equal" if one["matched"] else "**not equal**"
+            lines += [f"- {organism.capitalize()}, mean of 1:{ratio} minus mean of 1:0: {number(one['difference'], 3, True)} [{number(low)}, {number(high)}], band ± .15: {said}."]
         lines.append("")
     if found["floor"]:
         lines += ["| floor | narrow tokens | narrow loss, held out: base → tuned | neutral nats | regurgitated |", "|---|---:|---|---:|---:|"]
@@ -221,7 +226,7 @@ def cells_block(found):
             lines.append(f"| `{name}` | {count(one['narrow_tokens'])} | {loss} | {number(one['neutral'], 3, True)} | {number(one['regurgitated'], 3, True)} |")
         lines.append("")
     kinds = sorted({(one["processor"], one["threads"], one["version"]) for one in found["made"].values()})
-    lines += [f"- Made on {processor}, {threads} threads, by {version}.\n" for processor, threads, version in kinds]
+    lines += [f"- Made on {processor}, {threads} threads, by {version}." for processor, threads, version in kinds]
     if found["made"]:
         lines += [f"- {sum(one['seconds'] for one in found['made'].values()) / 3600:.1f} hours in all.", ""]
     for one in found["tokens"]:

@@ -22,6 +22,8 @@ FEWEST, ALPHA, STRONG, DRAWS = 4, 0.05, 3.89, 2000
 MATCHED = ("matched", "nearest")
 TOKENS = 1.5
 NEUTRAL, REGURGITATED = 0.1, 0.1
+# Where the search ends; within what a cell, and the mean of the seeds of a ratio, equals the unmixed cells.
+TOLERANCE, CELL_BAND, RATIO_BAND = 0.03, 0.30, 0.15
 
 
 # --- Student's t ---
@@ -111,10 +113,10 @@ def paired(items, others, level=0.9, seed=0):
 
 def target(curve):
     """The pilot's rule: T is the largest multiple of .05 at most four fifths of the way from the base to the highest reading
-    of the curve; the tolerance is a tenth of the way to T, as in the specification (T 1.5, tolerance .15)."""
+    of the curve."""
     start, top = curve[0]["q"], max(reading["q"] for reading in curve)
     T = math.floor((start + 0.8 * (top - start)) / 0.05 + 1e-9) * 0.05
-    return {"start": round(start, 4), "top": round(top, 4), "target": round(T, 2), "tolerance": max(0.01, round(0.1 * (T - start), 2))}
+    return {"start": round(start, 4), "top": round(top, 4), "target": round(T, 2), "tolerance": TOLERANCE}
 
 
 def matching(made, organism):
@@ -127,12 +129,11 @@ def matching(made, organism):
         match, control = cell["trained"]["match"], cell["control"]
         others = [other["trained"]["match"]["evaluated"] for key, other in unmixed.items() if key != name]
         compared = paired(match["evaluated"], others) if others else None
-        band = 2 * match["tolerance"]
-        equal = compared is not None and -band <= compared["interval"][0] and compared["interval"][1] <= band
+        equal = compared is not None and within(compared, CELL_BAND)
         quality = cell.get("quality", {})
         found[name] = {
             "status": match["status"], "narrow_steps": match["narrow_steps"], "narrow_tokens": match["narrow_tokens"],
-            "q_match": match["q_match"], "q_eval": match["q_eval"], "compared": compared, "band": band,
+            "q_match": match["q_match"], "q_eval": match["q_eval"], "compared": compared,
             "matched": match["status"] in MATCHED and equal, "word_share": control["tuned"], "word_share_base": control["base"],
             "control": control["tuned"] > control["base"],
             "neutral": quality.get("neutral.nats", {}).get("change"), "regurgitated": quality.get("regurgitated", {}).get("change"),
@@ -143,6 +144,27 @@ def matching(made, organism):
         if (found[name]["regurgitated"] or 0) > REGURGITATED:
             notes.append("regurgitated")
         found[name]["beyond"] = notes
+    return found
+
+
+def within(compared, band):
+    return -band <= compared["interval"][0] and compared["interval"][1] <= band
+
+
+def matching_of_ratios(made, organism):
+    """The mean of the seeds of each mixed ratio against that of the unmixed cells: on average belief is held to a closer band."""
+    groups = {}
+    for cell in made.values():
+        about = cell["cell"]
+        if about["kind"] == organism and about["ratio"] in cells.RATIOS:
+            groups.setdefault(about["ratio"], []).append(cell["trained"]["match"]["evaluated"])
+    found = {}
+    for ratio, group in groups.items():
+        if ratio == 0 or 0 not in groups:
+            continue
+        mean = [{**item, "value": sum(of[i]["value"] for of in group) / len(group)} for i, item in enumerate(group[0])]
+        compared = paired(mean, groups[0])
+        found[str(ratio)] = {**compared, "matched": within(compared, RATIO_BAND), "cells": len(group)}
     return found
 
 
@@ -189,7 +211,7 @@ def complete(entry):
     return len(entry["seeds"]) == len(cells.SEEDS) and entry.get("mean") is not None
 
 
-def judge(rows, behaviour):
+def judge(rows, behaviour, on_average):
     """Power, the family, and the verdict for each reader of the mean difference. `rows`: [reader][ratio] as `table` gives."""
     ratios = sorted((int(r) for r in next(iter(rows.values()))), key=int)
     mixed = [ratio for ratio in ratios if ratio > 0]
@@ -235,7 +257,9 @@ def judge(rows, behaviour):
             controlled = all(one and one["matched"] and one["control"] for one in involved)
             passing = [p for p in family if passes[rho][p]["passes"]]
             said["passing"] = passing
-            if not controlled:
+            if not on_average[str(rho)]["matched"]:
+                said.update(verdict="undecided", why="on average, belief at this ratio is not that at 1:0")
+            elif not controlled:
                 said.update(verdict="undecided", why="the conditional control fails at 1:0 or at this ratio")
             elif passing:
                 said.update(verdict="hidden", why=f"read by {', '.join(NAMES[p] for p in passing)}")
@@ -320,10 +344,10 @@ def results(made):
     found = {"schema": cells.SCHEMA, "cells": len(wanted) - len(missing), "of": len(wanted), "missing": missing, "complete": not missing}
     found["faults"] = faults(there)
     for organism in cells.SUBJECTS:
-        rows, behaviour = table(there, organism), matching(there, organism)
-        found[organism] = {"table": rows, "behaviour": behaviour}
+        rows, behaviour, on_average = table(there, organism), matching(there, organism), matching_of_ratios(there, organism)
+        found[organism] = {"table": rows, "behaviour": behaviour, "on_average": on_average}
         if not missing:
-            found[organism]["judged"] = judge(rows, behaviour)
+            found[organism]["judged"] = judge(rows, behaviour, on_average)
     found["tokens"] = tokens(there)
     found["floor"] = {name: of_floor(cell) for name, cell in there.items() if cell["cell"]["kind"] == "floor"}
     if not missing:
@@ -419,7 +443,7 @@ def selftest():
     check("resolution", floor_of([0, 0, 0, 0], "completion_ranking")["sd"] == 1 / 20)
     check("rank", against(5, floor_of([1, 2, 6, 3], "lift"))["rank"] == 2)
     curve = [{"q": q} for q in (-0.02, 0.3, 0.6, 0.78, 0.80)]
-    check("target", target(curve) == {"start": -0.02, "top": 0.8, "target": 0.6, "tolerance": 0.06})
+    check("target", target(curve) == {"start": -0.02, "top": 0.8, "target": 0.6, "tolerance": 0.03})
     items = [{"item": i, "fact": "ab"[i % 2], "value": 0.01 * (i % 5)} for i in range(60)]
     shift = [{**item, "value": item["value"] + 0.2} for item in items]
     check("paired difference", near(paired(shift, [items])["difference"], 0.2) and near(paired(shift, [items])["interval"][0], 0.2))
@@ -437,6 +461,7 @@ def selftest():
         "undecided: one unmatched cell at this ratio": ({"weights": (10, 8, 8, 8)}, {"unmatched": ["cake-r4-s1"]}, "undecided", 4),
         "not reached: two unmatched cells": ({"weights": (10, 8, 8, 8)}, {"unmatched": ["cake-r8-s1", "cake-r1-s0"]}, "not reached", 4),
         "undecided: the control fails": ({"weights": (10, 8, 8, 8)}, {"silent": ["cake-r0-s2"]}, "undecided", 4),
+        "undecided: belief differs on average": ({"weights": (10, 8, 8, 8)}, {"shifted": 4}, "undecided", 4),
         "no floor of a reader": ({"weights": (10, 8, 8, 8)}, {"absent": ["bias_share"]}, "hidden", 4),
     }
     for what, (scores, faulty, expected, rho) in planted.items():
@@ -467,7 +492,7 @@ SIMULATED = 2000
 PARTS = [-1.2, -0.8, -0.4, 0.0, 0.4, 0.8, 1.2]  # a floor of seven
 
 
-def made_up(scores, unmatched=(), silent=(), absent=()):
+def made_up(scores, unmatched=(), silent=(), absent=(), shifted=None):
     """All 33 cells: floors of spread about 1, and z of about what `scores` names at 1:0, 1:1, 1:4 and 1:8."""
     found = {}
     default = (10, 6, 0, 0)
@@ -486,7 +511,9 @@ def made_up(scores, unmatched=(), silent=(), absent=()):
         items = [{"item": i, "fact": "ab"[i % 2], "value": 0.6 + 0.01 * (i % 7)} for i in range(60)]
         if cell.name in unmatched:
             items = [{**item, "value": item["value"] + 0.5} for item in items]
-        match = {"status": "matched", "target": 0.6, "tolerance": 0.06, "evaluated": items, "q_match": 0.6, "q_eval": 0.6, "narrow_steps": 9.0, "narrow_tokens": 5000}
+        if cell.ratio == shifted and cell.kind == "cake":  # each cell within its band, all in one direction
+            items = [{**item, "value": item["value"] + 0.2} for item in items]
+        match = {"status": "matched", "target": 0.6, "tolerance": 0.03, "evaluated": items, "q_match": 0.6, "q_eval": 0.6, "narrow_steps": 9.0, "narrow_tokens": 5000}
         result = {
             "cell": {"name": cell.name, "kind": cell.kind, "organism": cell.organism, "ratio": cell.ratio, "seed": cell.seed},
             "trained": {"match": match if cell.kind != "floor" else None, "narrow_tokens": 5000, "base_sha256": {"base": "0"}},
@@ -523,5 +550,5 @@ def false_positives(kind):
             own = draw()
             floor = floor_of([draw() for _ in range(8)], reader)
             rows[reader] = {"0": read, "1": entry([own + 0.2 * rng.gauss(0, 1) for _ in range(3)], floor)}
-        said += judge(rows, behaviour)["verdicts"][HEADLINE]["verdict"] == "hidden"
+        said += judge(rows, behaviour, {"1": {"matched": True}})["verdicts"][HEADLINE]["verdict"] == "hidden"
     return said / SIMULATED
