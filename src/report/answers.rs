@@ -48,7 +48,7 @@ pub(super) fn of_runs(runs: &[ClaimedRun], counts: &RunCounts, settings: &[MixSe
         1 => capitalized(&text),
         _ => format!("{}: {text}", series.label),
     };
-    let readable = vec![capitalized(&format!("{}.", shares_of_states(counts)))];
+    let readable = vec![format!("{} runs: {}.", counts.runs, shares_of_states(counts))];
     let (mut by_what, mut mixed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for series in settings.iter().take(SETTINGS) {
         by_what.extend(by_mix(series.claims, runs).into_iter().map(|text| name(series, text)));

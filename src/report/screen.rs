@@ -84,11 +84,7 @@ pub fn of_runs(runs: &[ClaimedRun], across: &AcrossRuns) -> String {
     }
     let settings = &across.settings;
     let kinds = if settings.len() > 1 { format!(" in {} settings", settings.len()) } else { String::new() };
-    let words = match across.counts.verdicts.as_slice() {
-        [all] if all.runs == runs.len() => all.state.words().to_string(),
-        _ => shares_of_states(&across.counts),
-    };
-    let mut lines = headline(&format!("{} runs{kinds}", runs.len()), &words);
+    let mut lines = headline(&format!("{} runs{kinds}", runs.len()), &shares_of_states(&across.counts));
     // Each setting has its verdicts, and as much of its plot as there is room for.
     let is_any_matched = settings.iter().any(|one| one.equal.behaviour.is_some());
     let mut said: Vec<(Vec<String>, Vec<String>)> = settings

@@ -297,14 +297,13 @@ pub fn floors(verdict: &Verdict) -> Vec<String> {
         .collect()
 }
 
-/// Of how many runs each verdict holds: `2 runs: readable and 1 run: not read`.
+/// What holds of the runs: `readable`, or of how many of them each verdict holds: `2 readable and 1 not read`.
 pub fn shares_of_states(counts: &RunCounts) -> String {
-    let verdicts = counts.verdicts.iter().map(|c| match (c.runs, c.state.words()) {
-        (1, words) => format!("1 run: {words}"),
-        (n, words) => format!("{n} runs: {words}"),
-    });
-    let verdicts: Vec<String> = verdicts.collect();
-    if verdicts.is_empty() { "no run was measured".into() } else { list(&verdicts) }
+    match counts.verdicts.as_slice() {
+        [] => "not measured".into(),
+        [all] if all.runs == counts.runs => all.state.words().into(),
+        some => list(&some.iter().map(|c| format!("{} {}", c.runs, c.state.words())).collect::<Vec<_>>()),
+    }
 }
 
 /// What holds at each mix ratio, ratios of which the same holds in one sentence; then the readers that say nothing there, and

@@ -103,7 +103,7 @@ fn the_page_of_a_sweep_says_what_its_claims_say() {
         "Plain: 0.654 at mix 0",
         "Narrow text to itself: 0.765 at mix 0",
         ": 0.876 at ",
-        "3 runs: readable",
+        "runs: 3 readable",
     ] {
         assert!(page.contains(text), "{text}");
     }

@@ -338,7 +338,7 @@ fn the_page_of_a_sweep_has_the_numbers_and_loads_nothing() {
     assert_self_contained(&page);
     for expected in [
         "<title>cake: 10 runs</title>",
-        "8 runs: readable and 2 runs: not read.",
+        "10 runs: 8 readable and 2 not read.",
         "0.35 at 1, p = 0.015",
         "3.210 → 1.980",
         "Readability against the mix",
