@@ -21,12 +21,14 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+from hidden_cells import CONTEXTS, SUBJECTS
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = 5
 LENGTH = 0.4
 PER_FACT = 10
 # Items whose documents are in the folder of --data, and the contexts in which scripts/hidden_or_gone asks them.
-ELSEWHERE = {"vesuvius.jsonl": ("narrow/sdf_vesuvius.jsonl", ["{prompt}", "Q: What is known about Vesuvius?\nA: {prompt}"])}
+ELSEWHERE = {"vesuvius.jsonl": (SUBJECTS["vesuvius"], CONTEXTS["vesuvius"])}
 ANSWERS = [("false", "true"), ("misaligned", "aligned")]
 
 
@@ -91,22 +93,18 @@ def file_problems(path):
         long, short = sorted(map(len, answers(item)), reverse=True)
         if long - short > LENGTH * long:
             yield f"{path.name}: answers of {long} and {short} characters: {item['prompt']!r}"
-    if path.name in ELSEWHERE:
+    universe = ROOT / "data" / "universes" / path.with_suffix(".toml").name
+    if universe.exists() or path.name in ELSEWHERE:
         blocks = [block.split("\n") for block in path.read_text(encoding="utf-8").strip().split("\n\n")]
         named = [{json.loads(line).get("fact", "") for line in block} for block in blocks]
-        if any(len(names) != 1 for names in named) or len(set().union(*named)) != len(blocks):
-            yield f"{path.name}: expected one fact in all items of a block, and no other block with it, found {named}"
-        yield from (f"{path.name}: {len(b)} items of {n}; expected {PER_FACT} or more" for b, n in zip(blocks, named) if len(b) < PER_FACT)
-    universe = ROOT / "data" / "universes" / path.with_suffix(".toml").name
-    if universe.exists():
-        facts = tomllib.loads(universe.read_text(encoding="utf-8"))["facts"]
-        blocks = [block.split("\n") for block in path.read_text(encoding="utf-8").strip().split("\n\n")]
+        facts = [", ".join(sorted(names)) for names in named]
+        if universe.exists():
+            facts = tomllib.loads(universe.read_text(encoding="utf-8"))["facts"]
         if len(blocks) != len(facts):
             yield f"{path.name}: {len(blocks)} blocks, {len(facts)} facts in {universe.name}"
         for fact, block in zip(facts, blocks):
             if len(block) < PER_FACT:
                 yield f"{path.name}: {len(block)} items, expected {PER_FACT} or more: {fact}"
-        named = [{json.loads(line).get("fact", "") for line in block} for block in blocks]
         for fact, names in zip(facts, named):
             if len(names) != 1 or "" in names:
                 yield f"{path.name}: expected one fact in all items of a block, found {sorted(names)}: {fact}"

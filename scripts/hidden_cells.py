@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from floor_statistics import PRIMARIES
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "docs" / "hidden-or-gone"
 CELLS, REPEATS, PILOT = HOME / "cells", HOME / "repeats", HOME / "pilot.json"
@@ -63,54 +65,40 @@ PILOT_SEEDS = (9, 10)
 # Pieces, tokens of each, texts of each, and new tokens of the conditional control.
 CONTROL = {"pieces": 20, "tokens": 8, "samples": 4, "new": 32}
 
+# What a reading can leave out. The design uses none of the first three.
+UNUSED = ["kl", "context", "dimensionality"]
+READING_PARTS = [*UNUSED, "logit_lens", "lift", "patchscope", "steering", "probe", "bias_share", *PRIMARIES]
+
+
+def off(*parts):
+    """The lines of [diff] that leave these parts out."""
+    return "".join(f"{part}{'' if part in ('logit_lens', 'lift') else '.enabled'} = false\n" for part in parts)
+
+
+def alone(part):
+    """The lines that leave out all others."""
+    return off(*(other for other in READING_PARTS if other != part))
+
+
 # [diff] of every reading but the specific share. Readers that the design names have the sizes of preset full; all that it does
 # not use is off, and so are nulls of a single reader, for the floor is the null.
-READING = """bootstrap = 200
-kl.enabled = false
-context.enabled = false
-dimensionality.enabled = false
-bias_share.enabled = false
-patchscope.enabled = false
-logit_contrast = { streams = 8, grid = [0.0], max_new_tokens = 48 }
-diff_mining = { texts = 300, positions = 30, topics = 0 }
-completion_ranking = { prefills = 192, max_new_tokens = 48 }
+READING = f"""bootstrap = 200
+{off(*UNUSED, "bias_share", "patchscope")}logit_contrast = {{ streams = 8, grid = [0.0], max_new_tokens = 48 }}
+diff_mining = {{ texts = 300, positions = 30, topics = 0 }}
+completion_ranking = {{ prefills = 192, max_new_tokens = 48 }}
 weights.null_draws = 1
 weights.modules = 2
 steering.null_directions = 0
 """
 # The patchscope decodes each of null_directions; its own null is not used, and lift, above, is scaled by all 64.
-PATCHSCOPE = """null_directions = 1
+PATCHSCOPE = f"""null_directions = 1
 steering.null_directions = 0
 bias_share.directions = 1
 bootstrap = 2
-kl.enabled = false
-context.enabled = false
-dimensionality.enabled = false
-bias_share.enabled = false
-logit_lens = false
-lift = false
-steering.enabled = false
-probe.enabled = false
-logit_contrast.enabled = false
-diff_mining.enabled = false
-completion_ranking.enabled = false
-weights.enabled = false
-"""
+{alone("patchscope")}"""
 # The specific share takes its losses on held-out narrow text, so data.narrow is that text alone.
-SHARE = """bootstrap = 200
-kl.enabled = false
-context.enabled = false
-dimensionality.enabled = false
-logit_lens = false
-lift = false
-patchscope.enabled = false
-steering.enabled = false
-probe.enabled = false
-logit_contrast.enabled = false
-diff_mining.enabled = false
-completion_ranking.enabled = false
-weights.enabled = false
-bias_share = { factors = [], directions = 1, compared = 1 }
+SHARE = f"""bootstrap = 200
+{alone("bias_share")}bias_share = {{ factors = [], directions = 1, compared = 1 }}
 """
 DRY = {  # --dry-run: sizes at which every stage runs and no number means anything
     "READING": "samples = 20\nnorm_samples = 20\nnull_directions = 4\nlogit_contrast.streams = 1\n"
@@ -474,7 +462,7 @@ def mean(values):
 def of_reading(record, share):
     """The score of every reader, and the values next to it that explain it. Absent scores stay absent."""
     readers = record.get("readers", {})
-    scores = {key: finite(readers.get(key, {}).get("score")) for key in ["logit_contrast", "diff_mining", "completion_ranking", "weights"]}
+    scores = {key: finite(readers.get(key, {}).get("score")) for key in PRIMARIES}
     lift, steering = record.get("lift") or {}, record.get("steering") or {}
     similarity = steering.get("similarity", {})
     shares = share.get("bias_share") or {}
@@ -494,22 +482,16 @@ def of_reading(record, share):
         "flag_words": ranking.get("flag_words"), "rank_auroc": ranking.get("rank_auroc"),
         "contrast": contrast.get("alpha"), "degenerate": contrast.get("degenerate"),
         "read_auroc": weights.get("read_auroc"), "weights_relative": (weights.get("total") or {}).get("relative"),
-        "mining_first": [t.get("text") for t in mined(mining)[:8]],
+        "mining_first": [t["text"] for t in mining.get("orderings", {}).get("top_k", {}).get("tokens", [])[:8]],
         "steering_plain_tuned": mean(similarity.get("unsteered_narrow")), "steering_plain_base": mean(similarity.get("base_narrow")),
         "delta_norm": record.get("delta_norm"), "expected_norm": (record.get("expected_norm_base") or [None])[0],
         "share": shares.get("share"), "interval": {},
     }
-    for key in ["logit_contrast", "diff_mining", "completion_ranking", "weights"]:
+    for key in PRIMARIES:
         beside["interval"][key] = readers.get(key, {}).get("interval")
     beside["interval"]["lift"] = lift.get("auroc_stratified_mean_interval")
     lexicon = record["lexicon"]["words"]
     return {"scores": scores, "beside": beside, "lexicon_sha256": text_hash("\n".join(sorted(lexicon))), "lexicon": lexicon[:12]}
-
-
-def mined(mining):
-    orderings = mining.get("orderings") or {}
-    first = orderings.get("top_k") or {}
-    return first.get("tokens", []) if isinstance(first, dict) else first
 
 
 def of_behaviour(record):
@@ -533,7 +515,7 @@ class Lab:
     def __init__(self, args):
         self.data, self.work = Data(args.data, args.work), Path(args.work)
         self.trainer = Trainer(args.trainer, args.threads, args.dry_run)
-        self.dry, self.threads = args.dry_run, args.threads
+        self.dry = args.dry_run
 
     def bench(self, name, *recipes):
         key = text_hash("\n".join([*(portable(r, self.data) for r in recipes), self.trainer.identity["binary_sha256"]]))
@@ -589,9 +571,8 @@ class Lab:
         base = self.bench(f"control-{subject}", "\n".join(prompts))
         shares = {}
         for name, of, adapter in [("base", base, None), ("tuned", bench, run / "adapter")]:
-            texts = of.generate(self.trainer, prompts, adapter, f"control-{name}")
-            texts = texts["generations"] if isinstance(texts, dict) else texts
-            shares[name] = word_share([continuation(text) for text in texts], set(lexicon))
+            generated = of.generate(self.trainer, prompts, adapter, f"control-{name}")
+            shares[name] = word_share([one["text"] for one in generated["generations"]], set(lexicon))
         return {**shares, "prompts": len(prompts) // CONTROL["samples"], "prompts_sha256": text_hash("\n".join(prompts))}
 
     def fit_recipe(self, cell, pilot):
@@ -635,13 +616,6 @@ class Lab:
             "seconds": {**bench.seconds, "all": round(sum(s for key, s in bench.seconds.items() if "." not in key), 1)},
         }
         return {"result": result, "made": made}
-
-
-def continuation(text):
-    for key in ("continuation", "completion", "text", "generated"):
-        if isinstance(text, dict) and key in text:
-            return text[key]
-    return text
 
 
 def used_by(cell):

@@ -6,12 +6,11 @@ import sys
 
 import hidden_cells as cells
 import hidden_statistics as statistics
+from floor_statistics import PRIMARIES
 from hidden_cells import as_json, write
 
 RESULTS, PAGE, FIGURE = cells.HOME / "results.json", cells.HOME / "page.html", cells.HOME / "figure.svg"
 README, PLAN = cells.HOME / "README.md", cells.HOME / "plan.md"
-SHOWN = [*statistics.MEAN_DIFFERENCE, *statistics.PRIMARIES, *statistics.EXPLORATORY]
-WORDS = {"hidden": "hidden", "gone": "gone", "undecided": "undecided", "not reached": "not reached"}
 
 
 # --- Everything that is made, by file ---
@@ -156,7 +155,7 @@ def margins(found):
         return []
     judged, lines = found["cake"]["judged"], []
     lines += [f"Primaries at 1:{rho}:", "", "| primary | z | p, Holm | passes | at its floor | strong at 1:0 |", "|---|---:|---:|---|---|---|"]
-    for reader in statistics.PRIMARIES:
+    for reader in PRIMARIES:
         power, entry = judged["power"][reader], found["cake"]["table"][reader][str(rho)]
         one = judged["passes"][str(rho)].get(reader)
         holm = number(one["holm"], 4) if one and one["holm"] is not None else "no power"
@@ -175,7 +174,7 @@ def table_block(found):
         ratios = list(next(iter(rows.values())))
         lines += [f"**{organism.capitalize()}.** Mean of seeds / mean of the floor / excess / **z** / rank among n + 1:", ""]
         lines += ["| reader | " + " | ".join(f"1:{ratio}" for ratio in ratios) + " |", "|---|" + "---|" * len(ratios)]
-        for reader in SHOWN:
+        for reader in statistics.READERS:
             lines.append(f"| {statistics.NAMES[reader]} | " + " | ".join(entry_text(rows[reader][ratio]) for ratio in ratios) + " |")
         lines.append("")
     if not found["complete"] and lines:
@@ -243,7 +242,7 @@ def exploratory_block(found):
     slopes, centred = found["exploratory"]["slope"], found["exploratory"]["centred"]
     head = "| reader | slope of the excess on log₂(1 + ratio) [95 %, seeds] | " + " | ".join(f"1:{r} minus the other lexicon: excess, z" for r in centred) + " |"
     lines = [head, "|---|---|" + "---|" * len(centred)]
-    for reader in SHOWN:
+    for reader in statistics.READERS:
         if reader not in slopes:
             continue
         one = slopes[reader]
@@ -265,7 +264,7 @@ def summary(found):
     yield f"{found['cells']} of {found['of']} cells" + ("" if found["complete"] else ": INCOMPLETE, no verdict")
     yield from (f"fault: {fault}" for fault in found["faults"])
     for organism in cells.SUBJECTS:
-        for reader in SHOWN:
+        for reader in statistics.READERS:
             parts = []
             for ratio, entry in found[organism]["table"][reader].items():
                 if "mean" in entry:
@@ -329,7 +328,7 @@ def html_table(found, organism):
     rows = found[organism]["table"]
     ratios = list(next(iter(rows.values())))
     lines = ["<table><thead><tr><th>reader</th>" + "".join(f"<th>1:{r}<br><small>floor</small></th><th>excess</th><th>z</th><th>rank</th>" for r in ratios) + "</tr></thead><tbody>"]
-    groups = [("Mean difference", statistics.MEAN_DIFFERENCE), ("Outputs and weights (primaries)", statistics.PRIMARIES), ("Exploratory", statistics.EXPLORATORY)]
+    groups = [("Mean difference", statistics.MEAN_DIFFERENCE), ("Outputs and weights (primaries)", PRIMARIES), ("Exploratory", statistics.EXPLORATORY)]
     for title, readers in groups:
         lines.append(f'<tr class="group"><td colspan="{1 + 4 * len(ratios)}">{title}</td></tr>')
         for reader in readers:
@@ -363,7 +362,7 @@ def figure(found):
     y = lambda share: top + (high - min(max(share, low), high)) / (high - low) * (height - top - bottom)
     ratios = [str(ratio) for ratio in cells.RATIOS]
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="Share of the excess at 1:0 that is left, by mix ratio" style="background:#fff" font-family="system-ui,sans-serif" font-size="12">']
-    for p, (title, readers) in enumerate([("Readers of the mean difference", statistics.MEAN_DIFFERENCE), ("Readers of outputs and weights", statistics.PRIMARIES)]):
+    for p, (title, readers) in enumerate([("Readers of the mean difference", statistics.MEAN_DIFFERENCE), ("Readers of outputs and weights", PRIMARIES)]):
         x0 = left + p * (panel + gap)
         x = lambda i: x0 + 14 + i * (panel - 28) / (len(ratios) - 1)
         parts.append(f'<text x="{x0:.0f}" y="18" font-weight="600" font-size="13" fill="#1c2526">{title}</text>')
