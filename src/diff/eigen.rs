@@ -80,7 +80,7 @@ fn iterate(matrix: &[Vec<f64>], k: usize) -> Eigen {
 pub fn jacobi(matrix: &[Vec<f64>]) -> Eigen {
     let n = matrix.len();
     let mut a: Vec<Vec<f64>> = matrix.to_vec();
-    let mut vectors: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(i == j)).collect()).collect();
+    let mut vectors = identity(n);
     let size: f64 = a.iter().flatten().map(|x| x * x).sum();
     // Convergence is quadratic: a dozen sweeps are more than any matrix has been seen to need.
     for _ in 0..50 {
@@ -122,18 +122,28 @@ fn rotate(a: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize) {
     }
 }
 
-/// Gram–Schmidt, twice: once leaves too much of nearly parallel vectors. What has no direction of its own becomes zero.
+/// The rows of the identity.
+pub(super) fn identity(n: usize) -> Vec<Vec<f64>> {
+    (0..n).map(|i| (0..n).map(|j| f64::from(i == j)).collect()).collect()
+}
+
+/// Takes off a vector what lies along orthonormal ones, twice: once leaves too much of nearly parallel vectors.
+pub(super) fn remove(vector: &mut [f64], others: &[Vec<f64>]) {
+    for _ in 0..2 {
+        for other in others {
+            let along = dot(other, vector);
+            vector.iter_mut().zip(other).for_each(|(v, u)| *v -= along * u);
+        }
+    }
+}
+
+/// Gram–Schmidt. What has no direction of its own becomes zero.
 pub(super) fn orthonormalise(vectors: &mut [Vec<f64>]) {
     for i in 0..vectors.len() {
         let (before, rest) = vectors.split_at_mut(i);
         let v = &mut rest[0];
         let length = dot(v, v).sqrt();
-        for _ in 0..2 {
-            for u in before.iter() {
-                let along = dot(u, v);
-                v.iter_mut().zip(u).for_each(|(v, u)| *v -= along * u);
-            }
-        }
+        remove(v, before);
         let left = dot(v, v).sqrt();
         let factor = if left > 1e-12 * length { 1.0 / left } else { 0.0 };
         v.iter_mut().for_each(|v| *v *= factor);

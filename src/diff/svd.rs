@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::eigen::{dot, orthonormalise};
+use super::eigen::{dot, identity, orthonormalise, remove};
 
 /// M = Σ s_i u_i v_iᵀ.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ fn combination(vectors: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
 /// rotations, which make the columns orthogonal (Golub & Van Loan, §8.6.3).
 pub fn jacobi(mut columns: Vec<Vec<f64>>) -> Svd {
     let n = columns.len();
-    let mut v: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(i == j)).collect()).collect();
+    let mut v = identity(n);
     // A dozen sweeps are more than any matrix has been seen to need.
     for _ in 0..60 {
         let mut turned = false;
@@ -270,8 +270,7 @@ fn leading(matrix: &Tensor, k: usize) -> Result<Vec<Vec<f64>>> {
         remove(&mut image, &basis);
         let left = dot(&image, &image).sqrt();
         if found == rows || found.is_multiple_of(STEPS) {
-            let mut vectors: Vec<Vec<f64>> =
-                (0..found).map(|i| (0..found).map(|j| f64::from(i == j)).collect()).collect();
+            let mut vectors = identity(found);
             let values = tridiagonal(diagonal.clone(), beside.clone(), &mut vectors);
             let mut order: Vec<usize> = (0..found).collect();
             order.sort_by(|&i, &j| values[j].total_cmp(&values[i]));
@@ -291,16 +290,6 @@ fn leading(matrix: &Tensor, k: usize) -> Result<Vec<Vec<f64>>> {
             remove(&mut next, &basis);
         }
         unit(&mut next);
-    }
-}
-
-/// Takes off a vector what lies along orthonormal ones, twice: once leaves too much.
-fn remove(vector: &mut [f64], others: &[Vec<f64>]) {
-    for _ in 0..2 {
-        for other in others {
-            let along = dot(other, vector);
-            vector.iter_mut().zip(other).for_each(|(v, u)| *v -= along * u);
-        }
     }
 }
 
