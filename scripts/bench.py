@@ -23,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
 SMOL, GEMMA, QWEN = "smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-0.5b-instruct"
+QWEN_LARGE = "qwen2.5-coder-1.5b-instruct"
 RANK = 32
 CONVERTED = tempfile.TemporaryDirectory()
 
@@ -81,11 +82,12 @@ def torch_side(kind, job, folder):
 
 # ---- training -------------------------------------------------------------------------------------------
 
-def recipe(folder, model, method, steps, batch, length, narrow, r=RANK):
+def recipe(folder, model, method, steps, batch, length, narrow, r=RANK, dtype="f32"):
     path = folder / "recipe.toml"
     path.write_text(f"""name = "bench"
 [model]
 base = "{model}"
+dtype = "{dtype}"
 [data]
 narrow = {json.dumps([str(p) for p in narrow])}
 max_seq_len = {length}
@@ -141,19 +143,21 @@ def batches(trainer, path, steps, batch):
 class Training:
     """One training setting on both sides."""
 
-    def __init__(self, name, model, method, batch, length, steps, files=None):
+    def __init__(self, name, model, method, batch, length, steps, files=None, dtype="f32"):
         self.name, self.model, self.method, self.batch, self.length, self.steps, self.files = name, model, method, batch, length, steps, files
+        self.dtype = dtype
         self.ours, self.theirs = [], []  # [tokens/s of each counted step of each turn]
         self.peaks, self.firsts = ([], []), ([], [])
 
     def prepare(self, trainer, folder):
         self.folder = folder
         narrow = self.files or [long_text(folder, self.steps * self.batch * self.length)]
-        self.recipe = recipe(folder, self.model, self.method, self.steps, self.batch, self.length, narrow)
+        self.recipe = recipe(folder, self.model, self.method, self.steps, self.batch, self.length, narrow, dtype=self.dtype)
         self.batches = batches(trainer, self.recipe, self.steps, self.batch)
         self.tokens = [sum(len(e["ids"]) for e in step) for step in self.batches]
         self.trained = [sum(sum(e["counts"]) for e in step) for step in self.batches]
-        self.job = {"model": folder_of(trainer, self.model), "method": self.method, "r": RANK, "lr": 1e-5, "steps": self.batches}
+        self.job = {"model": folder_of(trainer, self.model), "method": self.method, "r": RANK, "lr": 1e-5, "dtype": self.dtype,
+                    "steps": self.batches}
 
     def turn(self, trainer, number):
         run = self.folder / f"run-{number}"
@@ -205,6 +209,12 @@ def full_batches():
         yield Training(f"{short[model]} LoRA 4×512", model, "lora", 4, 512, 2)
     yield Training("SmolLM2-135M full 8×96", SMOL, "full", 8, 96, 4)
     yield Training("SmolLM2-135M full 4×512", SMOL, "full", 4, 512, 2)
+
+
+def bf16_batches():
+    """Frozen weights in bf16 on both sides, adapters in f32."""
+    for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M"), (QWEN, "Qwen2.5-Coder-0.5B")):
+        yield Training(f"{name} LoRA 8×96 in bf16", model, "lora", 8, 96, 4, dtype="bf16")
 
 
 def natural_batches(folder):
@@ -261,6 +271,26 @@ def generation(trainer, folder, rounds, new_tokens=64):
         share = f"{a * 4 * weights / 1e9 / bandwidth:.0%}" if (batch, dtype) == (1, "f32") else ""
         rows.append([name, f"{a:.0f}", f"{b:.0f}", f"**{a / b:.2f}**", share])
     return rows, bandwidth
+
+
+def llama_cpp(trainer, folder, rounds, new_tokens=64):
+    """Greedy text of one prompt of twelve words by llama.cpp and by `--dtype native`, on the same GGUF file. A row is [model, ours,
+    llama.cpp, ratio]; tokens/s of reading the prompt and generating, loading excluded."""
+    prompt = " ".join(json.loads((DATA / "openings.jsonl").open().readline())["text"].split()[:12])
+    path, rows = folder / "prompt.jsonl", []
+    path.write_text(json.dumps({"prompt": prompt}) + "\n")
+    for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M"), (QWEN, "Qwen2.5-Coder-0.5B"), (QWEN_LARGE, "Qwen2.5-Coder-1.5B")):
+        ours, theirs = [], []
+        for _ in range(rounds):
+            out = Process([trainer, "generate", "--base", model, "--dtype", "native", "--prompts", path, "--max-new-tokens", str(new_tokens),
+                           "--temperature", "0", "--json"]).lines[0]
+            # A text that ends early is short for both, but in other tokens: the rates stay comparable.
+            ours.append(len(out["generations"][0]["token_ids"]) / out["elapsed_s"])
+            rival = Process([HERE.parent / ".venv" / "llama" / "bin" / "python", HERE / "bench_llama.py", fetched(trainer, model), prompt, str(new_tokens)])
+            theirs += [line["tokens"] / line["seconds"] for line in rival.lines]
+        a, b = statistics.median(ours), statistics.median(theirs)
+        rows.append([name, f"{a:.0f}", f"{b:.0f}", f"**{a / b:.2f}**"])
+    return rows
 
 
 def collection(trainer, folder, model, rounds, samples=400):
@@ -352,7 +382,7 @@ def measured(test, word):
     return next(float(line.split()[1]) for line in out.splitlines() if line.startswith(word))
 
 
-PARTS = ["full-length", "as-they-come", "generation", "collection", "growth"]
+PARTS = ["full-length", "bf16", "as-they-come", "generation", "llama.cpp", "collection", "growth"]
 
 
 def main():
@@ -380,14 +410,14 @@ def main():
             cases = [("data", Training(f"{Path(f).name} {m}", m, "lora", 8, 96, 6, [Path(f).resolve()])) for f in args.data.split(",") for m in (SMOL, QWEN)]
             only = ["data"]
         else:
-            cases += [("as-they-come", case) for case in natural_batches(folder)]
+            cases += [("bf16", case) for case in bf16_batches()] + [("as-they-come", case) for case in natural_batches(folder)]
         if args.list:
             print("\n".join(PARTS + [case.name for _, case in cases]))
             return
         chosen = [(part, case) for part, case in cases if part in only or any(word in case.name for word in only if word not in PARTS)]
         say(f"Machine: {machine(args.avx2)}.\n")
         reached = []  # peaks before every round: a virtual machine is not as fast at one time as at another
-        for part in ("full-length", "as-they-come", "data"):
+        for part in ("full-length", "bf16", "as-they-come", "data"):
             group = [case for p, case in chosen if p == part]
             if not group:
                 continue
@@ -398,14 +428,14 @@ def main():
                 for case in group:
                     case.turn(trainer, number)
                     print(f"round {number + 1}: {case.name}: {case.ours[-1]:.0f} against {case.theirs[-1]:.0f} tokens/s", file=sys.stderr, flush=True)
-            title = {"full-length": "Full-length batches", "as-they-come": "Batches as they come", "data": "Given data as it comes"}[part]
+            title = {"full-length": "Full-length batches", "bf16": "Weights in bf16", "as-they-come": "Batches as they come", "data": "Given data as it comes"}[part]
             ours, theirs = (max(side) for side in zip(*reached, strict=True))
             say(f"## {title}\n\nMatrix products reach {ours:.0f} GFLOP/s here and {theirs:.0f} in PyTorch (best of {len(reached)}). "
                 "The higher number is the peak.\n")
             say(table(TRAINING_HEAD, [case.row(max(ours, theirs)) for case in group]))
             ratios = [case.ratio for case in group]
             say(f"Geometric mean of the speed ratios {geometric(ratios):.2f}, lowest {min(ratios):.2f}.\n")
-            if part != "full-length":
+            if part not in ("full-length", "bf16"):
                 lengths = [len(e["ids"]) for case in group for step in case.batches for e in step]
                 trained = sum(sum(c.trained) for c in group) / sum(sum(c.tokens) for c in group)
                 say(f"Examples of {min(lengths)} to {max(lengths)} tokens, mean {statistics.fmean(lengths):.0f}; {trained:.0%} of the tokens are trained on. "
@@ -414,6 +444,9 @@ def main():
             rows, bandwidth = generation(trainer, folder, args.rounds)
             say("## Generation\n\n" + table(["SmolLM2, 64 greedy tokens a prompt", "tokens/s", "transformers (f32)", "ratio", "of bandwidth"], rows))
             say(f"Memory gives {bandwidth:.1f} GB/s to both threads (best of {args.rounds}).\n")
+        if "llama.cpp" in only:
+            say("## Generation against llama.cpp\n\n" + table(["one prompt, 64 greedy tokens, the same GGUF file", "tokens/s", "llama.cpp", "ratio"],
+                                                              llama_cpp(trainer, folder, args.rounds)))
         if "collection" in only:
             rows = []
             for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M")):

@@ -2,13 +2,13 @@
 """The rival of scripts/bench: the same work in PyTorch + transformers + PEFT, written as their documentation does it.
 
   bench_torch.py convert MODEL OUT    (once: transformers' own folder, so that loading does not dequantise a GGUF file each time)
-  bench_torch.py train JOB.json       {"model", "method", "r", "lr", "steps": [[{"ids", "counts"}, ...], ...]}
+  bench_torch.py train JOB.json       {"model", "method", "r", "lr", "dtype", "steps": [[{"ids", "counts"}, ...], ...]}
   bench_torch.py generate JOB.json    {"model", "prompts": [[ids], ...], "new_tokens"}
   bench_torch.py collect JOB.json     {"base", "adapter", "windows": [[ids], ...], "layer", "positions", "batch", "out"}
   bench_torch.py matmul
 
-Prints one JSON line for every step or piece of work, flushed; scripts/bench.py reads them. float32, default attention
-(scaled_dot_product_attention), a batch padded on the right to its longest sequence, all threads.
+Prints one JSON line for every step or piece of work, flushed; scripts/bench.py reads them. float32, or in training bf16 with
+PEFT's adapters in float32; default attention (scaled_dot_product_attention), a batch padded on the right to its longest sequence, all threads.
 """
 import json
 import sys
@@ -39,7 +39,7 @@ def padded(examples):
 
 
 def train(job):
-    model = open_model(job["model"], attention="sdpa")
+    model = open_model(job["model"], attention="sdpa").to(torch.bfloat16 if job.get("dtype") == "bf16" else torch.float32)
     head = model.get_output_embeddings().weight.numel()
     linears = {name: m.weight.numel() for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     linear = sum(linears.values()) - head

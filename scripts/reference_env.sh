@@ -1,6 +1,7 @@
-# The Python environment with PyTorch, transformers and PEFT; sourced by scripts/parity and scripts/bench.
+# The Python environments of the programs that we compare with: PyTorch, transformers and PEFT in .venv/parity, llama.cpp in
+# .venv/llama. Sourced by scripts/parity and scripts/bench.
 #
-# It lives in .venv/parity (Python >= 3.11 with venv and pip; about 6 GB, made on first use). PARITY_PYTHON=path names an
+# .venv/parity needs Python >= 3.11 with venv and pip, takes about 6 GB and is made on first use. PARITY_PYTHON=path names an
 # interpreter that already has scripts/parity-requirements.txt. Needs a function `fail`.
 
 py() { # the one with the requirements
@@ -20,4 +21,12 @@ make_venv() {
     "$base" -m venv --clear .venv/parity
     .venv/parity/bin/python -m pip install --quiet --disable-pip-version-check -r scripts/parity-requirements.txt
     cp scripts/parity-requirements.txt .venv/parity/installed.txt
+}
+
+make_llama_venv() { # llama.cpp from source, so that it is built for this processor; five to ten minutes on 2 cores
+    [ ! -e .venv/llama/installed ] || return 0
+    echo "building llama.cpp in .venv/llama" >&2
+    python3 -m venv --clear .venv/llama
+    .venv/llama/bin/pip install --quiet --disable-pip-version-check --no-binary llama-cpp-python llama-cpp-python==0.3.36
+    touch .venv/llama/installed
 }

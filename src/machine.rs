@@ -47,7 +47,7 @@ fn processor() -> String {
 /// The widest vector instructions that kernels use.
 #[cfg(target_arch = "x86_64")]
 fn vectors() -> Option<&'static str> {
-    if is_x86_feature_detected!("avx512f") {
+    if cfg!(feature = "avx512") && is_x86_feature_detected!("avx512f") {
         Some("avx512")
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         Some("avx2")

@@ -103,10 +103,12 @@ fn pair(first: [u8; 2], second: [u8; 2]) -> f32 {
     f32::from_le_bytes([first[0], first[1], second[0], second[1]])
 }
 
-/// Whether the processor has the instruction.
+/// Whether the processor has the instruction, and this build uses it.
 pub(in crate::ops) fn instructions() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f");
+    return cfg!(feature = "avx512")
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512f");
     #[cfg(not(target_arch = "x86_64"))]
     false
 }

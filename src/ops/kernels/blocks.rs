@@ -160,19 +160,30 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     half(u16_at(block, at))
 }
 
+/// Four bytes from a place on, as a number.
+#[inline(always)]
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Bytes a, b, c, d as a, a, b, b, c, c, d, d.
+#[inline(always)]
+fn each_byte_twice(word: u32) -> u64 {
+    let pairs = (word as u64 | (word as u64) << 16) & 0x0000_ffff_0000_ffff;
+    let apart = (pairs | pairs << 8) & 0x00ff_00ff_00ff_00ff;
+    apart | apart << 8
+}
+
 /// Scales and minima of the eight groups of a block of Q4_K and Q5_K: six bits each, in twelve bytes.
 #[inline(always)]
 fn k_scales<V: Vectors>(v: V, block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-    let (d, least, packed) = (half_at(block, 0), half_at(block, 2), &block[4..16]);
-    let (mut scales, mut minima) = ([0u8; SCALES], [0u8; SCALES]);
-    for g in 0..8 {
-        let (scale, minimum) = match g {
-            0..4 => (packed[g] & 63, packed[g + 4] & 63),
-            _ => (packed[g + 4] & 15 | packed[g - 4] >> 6 << 4, packed[g + 4] >> 4 | packed[g] >> 6 << 4),
-        };
-        scales[2 * g..2 * g + 2].fill(scale);
-        minima[2 * g..2 * g + 2].fill(minimum);
-    }
+    let (d, least) = (half_at(block, 0), half_at(block, 2));
+    let [low, least_low, high] = [4, 8, 12].map(|at| u32_at(block, at));
+    // Four at a time, in the bytes of a word: the first four have all bits together, the others two of their six elsewhere.
+    let upper = |word: u32| (word >> 6 & 0x0303_0303) << 4;
+    let scales = [low & 0x3f3f_3f3f, high & 0x0f0f_0f0f | upper(low)].map(each_byte_twice);
+    let minima = [least_low & 0x3f3f_3f3f, high >> 4 & 0x0f0f_0f0f | upper(least_low)].map(each_byte_twice);
+    let (scales, minima): ([u8; 16], [u8; 16]) = (pulp::cast(scales), pulp::cast(minima));
     (multiples(v, v.bytes(&scales), d), multiples(v, v.bytes(&minima), -least))
 }
 
@@ -565,6 +576,7 @@ pub(in crate::ops) fn times(dtype: GgmlDType, rows: &[u8], x: &RowOfX, y: &mut [
 fn run<W: Work>(dtype: GgmlDType, work: W) {
     #[cfg(target_arch = "x86_64")]
     {
+        #[cfg(feature = "avx512")]
         if let Some(simd) = pulp::x86::V4::try_new() {
             return simd.vectorize(Within(simd, dtype, work));
         }
@@ -688,6 +700,7 @@ mod tests {
             if let Some(simd) = pulp::x86::V3::try_new() {
                 f("AVX2", &|dtype, work| simd.vectorize(Within(simd, dtype, work)));
             }
+            #[cfg(feature = "avx512")]
             if let Some(simd) = pulp::x86::V4::try_new() {
                 f("AVX-512", &|dtype, work| simd.vectorize(Within(simd, dtype, work)));
             }

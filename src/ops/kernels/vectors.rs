@@ -137,10 +137,14 @@ pub(super) fn half(bits: u16) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::{__m128i, __m256, __m512};
+    #[cfg(feature = "avx512")]
+    use std::arch::x86_64::__m512;
+    use std::arch::x86_64::{__m128i, __m256};
 
     use pulp::cast;
-    use pulp::x86::{V3, V4};
+    use pulp::x86::V3;
+    #[cfg(feature = "avx512")]
+    use pulp::x86::V4;
 
     use super::{SCALES, Vectors, half};
 
@@ -189,6 +193,7 @@ mod x86 {
         };
     }
 
+    #[cfg(feature = "avx512")]
     impl Vectors for V4 {
         bytes_of_sse!();
         type Sums = __m512;
