@@ -685,7 +685,7 @@ impl Training {
 /// the model, smaller ones cost more than they save.
 pub fn part_tokens(recipe: &Recipe) -> usize {
     match (recipe.train.method, recipe.model.dtype) {
-        (Method::Lora, ModelDtype::F32 | ModelDtype::Bf16) => teams::PART_TOKENS_OF_FEW_GRADIENTS,
+        (Method::Lora, ModelDtype::F32) => teams::PART_TOKENS_OF_FEW_GRADIENTS,
         _ => teams::PART_TOKENS,
     }
 }
