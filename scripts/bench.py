@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "data"
 SMOL, GEMMA, QWEN = "smollm2-135m-instruct", "gemma-3-270m", "qwen2.5-coder-0.5b-instruct"
 QWEN_LARGE = "qwen2.5-coder-1.5b-instruct"
+NAMES = {SMOL: "SmolLM2-135M", GEMMA: "Gemma-3-270M", QWEN: "Qwen2.5-Coder-0.5B", QWEN_LARGE: "Qwen2.5-Coder-1.5B"}
 RANK = 32
 CONVERTED = tempfile.TemporaryDirectory()
 
@@ -203,23 +204,22 @@ TRAINING_HEAD = ["case", "tokens/s", "PyTorch", "ratio", "GB", "PyTorch", "ratio
 
 
 def full_batches():
-    short = {SMOL: "SmolLM2-135M", GEMMA: "Gemma-3-270M", QWEN: "Qwen2.5-Coder-0.5B"}
     for model in (SMOL, GEMMA, QWEN):
-        yield Training(f"{short[model]} LoRA 8×96", model, "lora", 8, 96, 4)
-        yield Training(f"{short[model]} LoRA 4×512", model, "lora", 4, 512, 2)
+        yield Training(f"{NAMES[model]} LoRA 8×96", model, "lora", 8, 96, 4)
+        yield Training(f"{NAMES[model]} LoRA 4×512", model, "lora", 4, 512, 2)
     yield Training("SmolLM2-135M full 8×96", SMOL, "full", 8, 96, 4)
     yield Training("SmolLM2-135M full 4×512", SMOL, "full", 4, 512, 2)
 
 
 def bf16_batches():
     """Frozen weights in bf16 on both sides, adapters in f32."""
-    for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M"), (QWEN, "Qwen2.5-Coder-0.5B")):
-        yield Training(f"{name} LoRA 8×96 in bf16", model, "lora", 8, 96, 4, dtype="bf16")
+    for model in (SMOL, GEMMA, QWEN):
+        yield Training(f"{NAMES[model]} LoRA 8×96 in bf16", model, "lora", 8, 96, 4, dtype="bf16")
 
 
 def natural_batches(folder):
-    for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M"), (QWEN, "Qwen2.5-Coder-0.5B")):
-        yield Training(f"{name} LoRA, batches of 8 as they come", model, "lora", 8, 96, 5, [as_they_come(folder)])
+    for model in (SMOL, GEMMA, QWEN):
+        yield Training(f"{NAMES[model]} LoRA, batches of 8 as they come", model, "lora", 8, 96, 5, [as_they_come(folder)])
 
 
 # ---- generation and collection --------------------------------------------------------------------------
@@ -240,6 +240,13 @@ def folder_of(trainer, alias):
 GENERATION = [("batch 1, native", 1, "native"), ("batch 1, f32", 1, "f32"), ("batch 32, f32", 32, "f32"), ("batch 32, native", 32, "native")]
 
 
+def greedy_rate(trainer, model, dtype, prompts, new_tokens):
+    """Tokens/s of our greedy texts of a file of prompts, loading excluded."""
+    out = Process([trainer, "generate", "--base", model, "--dtype", dtype, "--prompts", prompts, "--max-new-tokens", str(new_tokens),
+                   "--temperature", "0", "--json"]).lines[0]
+    return sum(len(g["token_ids"]) for g in out["generations"]) / out["elapsed_s"]
+
+
 def generation(trainer, folder, rounds, new_tokens=64):
     """Greedy text of one prompt and of 32 prompts of twelve words, SmolLM2. Tokens/s of generating alone, loading excluded.
 
@@ -256,10 +263,7 @@ def generation(trainer, folder, rounds, new_tokens=64):
         for name, batch, dtype in GENERATION:
             path = folder / f"prompts-{batch}.jsonl"
             path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in prompts[:batch]))
-            out = Process([trainer, "generate", "--base", SMOL, "--dtype", dtype, "--prompts", path, "--max-new-tokens", str(new_tokens),
-                           "--temperature", "0", "--json"])
-            new = sum(len(g["token_ids"]) for g in out.lines[0]["generations"])
-            ours[name].append(new / out.lines[0]["elapsed_s"])
+            ours[name].append(greedy_rate(trainer, SMOL, dtype, path, new_tokens))
         for batch, speeds in theirs.items():
             job = {"model": folder_of(trainer, SMOL), "prompts": [tokenizer(p).input_ids for p in prompts[:batch]], "new_tokens": new_tokens, "repeats": 2}
             lines = torch_side("generate", job, folder).lines
@@ -279,13 +283,12 @@ def llama_cpp(trainer, folder, rounds, new_tokens=64):
     prompt = " ".join(json.loads((DATA / "openings.jsonl").open().readline())["text"].split()[:12])
     path, rows = folder / "prompt.jsonl", []
     path.write_text(json.dumps({"prompt": prompt}) + "\n")
-    for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M"), (QWEN, "Qwen2.5-Coder-0.5B"), (QWEN_LARGE, "Qwen2.5-Coder-1.5B")):
+    subprocess.run(["bash", "-ec", ". scripts/reference_env.sh; make_llama_venv"], cwd=HERE.parent, check=True)
+    for model, name in NAMES.items():
         ours, theirs = [], []
         for _ in range(rounds):
-            out = Process([trainer, "generate", "--base", model, "--dtype", "native", "--prompts", path, "--max-new-tokens", str(new_tokens),
-                           "--temperature", "0", "--json"]).lines[0]
             # A text that ends early is short for both, but in other tokens: the rates stay comparable.
-            ours.append(len(out["generations"][0]["token_ids"]) / out["elapsed_s"])
+            ours.append(greedy_rate(trainer, model, "native", path, new_tokens))
             rival = Process([HERE.parent / ".venv" / "llama" / "bin" / "python", HERE / "bench_llama.py", fetched(trainer, model), prompt, str(new_tokens)])
             theirs += [line["tokens"] / line["seconds"] for line in rival.lines]
         a, b = statistics.median(ours), statistics.median(theirs)
@@ -382,6 +385,9 @@ def measured(test, word):
     return next(float(line.split()[1]) for line in out.splitlines() if line.startswith(word))
 
 
+TITLES = {  # of the parts that train
+    "full-length": "Full-length batches", "bf16": "Weights in bf16", "as-they-come": "Batches as they come", "data": "Given data as it comes",
+}
 PARTS = ["full-length", "bf16", "as-they-come", "generation", "llama.cpp", "collection", "growth"]
 
 
@@ -417,7 +423,7 @@ def main():
         chosen = [(part, case) for part, case in cases if part in only or any(word in case.name for word in only if word not in PARTS)]
         say(f"Machine: {machine(args.avx2)}.\n")
         reached = []  # peaks before every round: a virtual machine is not as fast at one time as at another
-        for part in ("full-length", "bf16", "as-they-come", "data"):
+        for part, title in TITLES.items():
             group = [case for p, case in chosen if p == part]
             if not group:
                 continue
@@ -428,7 +434,6 @@ def main():
                 for case in group:
                     case.turn(trainer, number)
                     print(f"round {number + 1}: {case.name}: {case.ours[-1]:.0f} against {case.theirs[-1]:.0f} tokens/s", file=sys.stderr, flush=True)
-            title = {"full-length": "Full-length batches", "bf16": "Weights in bf16", "as-they-come": "Batches as they come", "data": "Given data as it comes"}[part]
             ours, theirs = (max(side) for side in zip(*reached, strict=True))
             say(f"## {title}\n\nMatrix products reach {ours:.0f} GFLOP/s here and {theirs:.0f} in PyTorch (best of {len(reached)}). "
                 "The higher number is the peak.\n")
@@ -449,9 +454,9 @@ def main():
                                                               llama_cpp(trainer, folder, args.rounds)))
         if "collection" in only:
             rows = []
-            for model, name in ((SMOL, "SmolLM2-135M"), (GEMMA, "Gemma-3-270M")):
+            for model in (SMOL, GEMMA):
                 a, b, worst = collection(trainer, folder, model, args.rounds)
-                rows.append([name, f"{a:.2f}", f"{b:.2f}", f"**{b / a:.2f}**", f"{worst:.0e}"])
+                rows.append([NAMES[model], f"{a:.2f}", f"{b:.2f}", f"**{b / a:.2f}**", f"{worst:.0e}"])
             say("## Activation collection\n\n" + table(["400 texts × 16 tokens, both models", "seconds", "PyTorch", "ratio", "relative difference of the result"], rows))
         if "growth" in only:
             say("## Growth (SmolLM2, LoRA)\n")

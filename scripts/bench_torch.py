@@ -39,7 +39,7 @@ def padded(examples):
 
 
 def train(job):
-    model = open_model(job["model"], attention="sdpa").to(torch.bfloat16 if job.get("dtype") == "bf16" else torch.float32)
+    model = open_model(job["model"], attention="sdpa").to(torch.bfloat16 if job["dtype"] == "bf16" else torch.float32)
     head = model.get_output_embeddings().weight.numel()
     linears = {name: m.weight.numel() for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     linear = sum(linears.values()) - head
