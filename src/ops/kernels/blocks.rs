@@ -10,13 +10,13 @@
 
 use candle_core::quantized::GgmlDType;
 
-use super::vectors::{Portable, SCALES, Vectors, half};
+use super::vectors::{Portable, QUARTER, Quarter, SCALES, Vectors};
 
 /// Numbers of a run: 8 blocks of 32, or one of 256, with as many scales and shifts as sums have lanes.
-const RUN: usize = 16 * SCALES;
+const RUN: usize = 4 * QUARTER;
 
-/// Groups of 32 numbers of a run.
-const GROUPS: usize = RUN / 32;
+/// Blocks of 32 numbers of a run.
+const BLOCKS: usize = RUN / 32;
 
 /// The layout of a block.
 trait Format {
@@ -24,147 +24,111 @@ trait Format {
     const NUMBERS: usize;
     /// Bytes of a block.
     const BYTES: usize;
-    /// Whether 32 numbers have a scale in common.
-    const EVEN: bool;
     /// Whether there are shifts.
     const SHIFTED: bool;
-    /// Scales and shifts of a whole run, those of 16 numbers each. A shift that there is not is −0, which changes no number.
+    /// Scales and shifts of a run, or of the end of a row, those of 16 numbers each. A shift that there is not is −0, which changes
+    /// no number.
     fn scales<V: Vectors>(v: V, blocks: &[u8]) -> ([f32; SCALES], [f32; SCALES]);
-    /// Scale and shift of one block of 32, for what is less than a run.
-    fn scale(_: &[u8]) -> (f32, f32) {
-        unreachable!("a block of 256 numbers is a whole run")
-    }
-    /// The integers of 32 numbers of a run, signed.
-    fn group<V: Vectors>(v: V, blocks: &[u8], group: usize) -> [V::Bytes; 2];
+    /// The integers of a quarter of a run, signed.
+    fn quarter<V: Vectors>(v: V, blocks: &[u8], quarter: usize) -> V::Bytes;
 }
 
 const NO_SHIFTS: [f32; SCALES] = [-0.0; SCALES];
 
-/// Two bytes from a place on, as a number.
+/// Bytes from a place on.
 #[inline(always)]
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-/// The first four bytes of every block of 32: two f16 numbers, or one and other bytes.
-#[inline(always)]
-fn first_words(blocks: &[u8], block: usize) -> [u32; GROUPS] {
-    let mut words = [0u32; GROUPS];
-    for i in 0..GROUPS {
-        let four: &[u8; 4] = blocks[i * block..i * block + 4].try_into().expect("four are four");
-        words[i] = u32::from_le_bytes(*four);
-    }
-    words
-}
-
-/// The first f16 number of every word, twice.
-#[inline(always)]
-fn lower_halves<V: Vectors>(v: V, words: [u32; GROUPS]) -> [f32; SCALES] {
-    let mut twice = words;
-    for word in &mut twice {
-        *word = *word << 16 | *word & 0xffff;
-    }
-    v.halves(&pulp::cast(twice))
-}
-
-/// The second f16 number of every word, twice.
-#[inline(always)]
-fn upper_halves<V: Vectors>(v: V, words: [u32; GROUPS]) -> [f32; SCALES] {
-    let mut twice = words;
-    for word in &mut twice {
-        *word = *word >> 16 | *word & 0xffff_0000;
-    }
-    v.halves(&pulp::cast(twice))
-}
-
-/// Sixteen bytes from a place on.
-#[inline(always)]
-fn sixteen<V: Vectors>(v: V, bytes: &[u8], at: usize) -> V::Bytes {
-    let bytes: &[u8; 16] = bytes[at..at + 16].try_into().expect("sixteen are sixteen");
-    v.bytes(bytes)
-}
-
-/// Sixteen scales that are small integers times a number.
-#[inline(always)]
-fn multiples<V: Vectors>(v: V, q: V::Bytes, d: f32) -> [f32; SCALES] {
-    let mut scales = [0f32; SCALES];
-    v.write(q, d, -0.0, &mut scales);
-    scales
-}
-
-/// The lower and the upper four bits of sixteen bytes.
-#[inline(always)]
-fn nibbles<V: Vectors>(v: V, bytes: V::Bytes) -> [V::Bytes; 2] {
-    let four = v.splat(15);
-    [v.and(bytes, four), v.and(v.right(bytes, 4), four)]
-}
-
-/// Sixteen where the bits of a number are set, for 32 numbers.
-#[inline(always)]
-fn fifth_bits<V: Vectors>(v: V, bits: &[u8], at: usize) -> [V::Bytes; 2] {
-    const EACH: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
-    let (each, sixteen) = (v.bytes(&EACH), v.splat(16));
-    let (first, second) = (v.eight_each(u16_at(bits, at)), v.eight_each(u16_at(bits, at + 2)));
-    [v.and(v.has(first, each), sixteen), v.and(v.has(second, each), sixteen)]
-}
-
-macro_rules! blocks_of_32 {
-    ($name:ident, bytes $bytes:literal, shifted $shifted:literal, |$v:ident, $block:ident| $group:expr) => {
-        struct $name;
-
-        impl Format for $name {
-            const NUMBERS: usize = 32;
-            const BYTES: usize = $bytes;
-            const EVEN: bool = true;
-            const SHIFTED: bool = $shifted;
-
-            #[inline(always)]
-            fn scales<V: Vectors>(v: V, blocks: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-                let words = first_words(blocks, Self::BYTES);
-                (lower_halves(v, words), if $shifted { upper_halves(v, words) } else { NO_SHIFTS })
-            }
-
-            #[inline(always)]
-            fn scale(block: &[u8]) -> (f32, f32) {
-                (half_at(block, 0), if $shifted { half_at(block, 2) } else { -0.0 })
-            }
-
-            #[inline(always)]
-            fn group<V: Vectors>($v: V, blocks: &[u8], group: usize) -> [V::Bytes; 2] {
-                let $block = &blocks[group * Self::BYTES..(group + 1) * Self::BYTES];
-                $group
-            }
-        }
-    };
-}
-
-blocks_of_32!(Q40, bytes 18, shifted false, |v, block| {
-    let ([low, high], eight) = (nibbles(v, sixteen(v, block, 2)), v.splat(8));
-    [v.sub(low, eight), v.sub(high, eight)]
-});
-blocks_of_32!(Q41, bytes 20, shifted true, |v, block| nibbles(v, sixteen(v, block, 4)));
-blocks_of_32!(Q50, bytes 22, shifted false, |v, block| {
-    let ([low, high], fifth) = (nibbles(v, sixteen(v, block, 6)), fifth_bits(v, block, 2));
-    let sixteen = v.splat(16);
-    [v.sub(v.or(low, fifth[0]), sixteen), v.sub(v.or(high, fifth[1]), sixteen)]
-});
-blocks_of_32!(Q51, bytes 24, shifted true, |v, block| {
-    let ([low, high], fifth) = (nibbles(v, sixteen(v, block, 8)), fifth_bits(v, block, 4));
-    [v.or(low, fifth[0]), v.or(high, fifth[1])]
-});
-blocks_of_32!(Q80, bytes 34, shifted false, |v, block| [sixteen(v, block, 2), sixteen(v, block, 18)]);
-
-/// The f16 number at a place.
-#[inline(always)]
-fn half_at(block: &[u8], at: usize) -> f32 {
-    half(u16_at(block, at))
+fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> &[u8; N] {
+    bytes[at..at + N].try_into().expect("as many as are asked for")
 }
 
 /// Four bytes from a place on, as a number.
 #[inline(always)]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    u32::from_le_bytes(*bytes_at(bytes, at))
 }
+
+/// The f16 number at a place.
+#[inline(always)]
+fn half_at<V: Vectors>(v: V, bytes: &[u8], at: usize) -> f32 {
+    v.half(u16::from_le_bytes(*bytes_at(bytes, at)))
+}
+
+/// The first four bytes of every block of 32: two f16 numbers, or one and other bytes. Zero where a row ends before.
+#[inline(always)]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "iterators are not always inlined into code for another processor"
+)]
+fn first_words(blocks: &[u8], block: usize) -> [u32; BLOCKS] {
+    let mut words = [0u32; BLOCKS];
+    for i in 0..BLOCKS.min(blocks.len() / block) {
+        words[i] = u32_at(blocks, i * block);
+    }
+    words
+}
+
+/// Bits to shift by in a quarter's sixteen words of 32 bits: one number for its first half, one for its second.
+const fn by_half(first: u32, second: u32) -> [u32; 16] {
+    let mut bits = [first; 16];
+    let mut i = 8;
+    while i < 16 {
+        bits[i] = second;
+        i += 1;
+    }
+    bits
+}
+
+/// Two blocks' sixteen bytes of nibbles as 64 numbers: the lower four bits of a block, then its upper ones.
+#[inline(always)]
+fn nibbles<V: Vectors>(v: V, first: &[u8; 16], second: &[u8; 16]) -> V::Bytes {
+    const BITS: [u32; 16] = [0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4];
+    v.and(v.right_by(v.each_twice(first, second), &BITS), v.splat(15))
+}
+
+/// Sixteen where the bit of a number is set, for two blocks with 32 bits each.
+#[inline(always)]
+fn fifth_bits<V: Vectors>(v: V, first: u32, second: u32) -> V::Bytes {
+    v.where_set(first as u64 | (second as u64) << 32, 16)
+}
+
+macro_rules! blocks_of_32 {
+    ($name:ident, bytes $bytes:literal, shifted $shifted:literal, |$v:ident, $a:ident, $b:ident| $quarter:expr) => {
+        struct $name;
+
+        impl Format for $name {
+            const NUMBERS: usize = 32;
+            const BYTES: usize = $bytes;
+            const SHIFTED: bool = $shifted;
+
+            #[inline(always)]
+            fn scales<V: Vectors>(v: V, blocks: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
+                let (scales, shifts) = v.halves(&first_words(blocks, Self::BYTES));
+                (scales, if $shifted { shifts } else { NO_SHIFTS })
+            }
+
+            #[inline(always)]
+            fn quarter<V: Vectors>($v: V, blocks: &[u8], quarter: usize) -> V::Bytes {
+                let $a: &[u8; $bytes] = bytes_at(blocks, 2 * quarter * $bytes);
+                let $b: &[u8; $bytes] = bytes_at(blocks, (2 * quarter + 1) * $bytes);
+                $quarter
+            }
+        }
+    };
+}
+
+blocks_of_32!(Q40, bytes 18, shifted false, |v, a, b| {
+    v.sub(nibbles(v, bytes_at(a, 2), bytes_at(b, 2)), v.splat(8))
+});
+blocks_of_32!(Q41, bytes 20, shifted true, |v, a, b| nibbles(v, bytes_at(a, 4), bytes_at(b, 4)));
+blocks_of_32!(Q50, bytes 22, shifted false, |v, a, b| {
+    let lower = nibbles(v, bytes_at(a, 6), bytes_at(b, 6));
+    v.sub(v.or(lower, fifth_bits(v, u32_at(a, 2), u32_at(b, 2))), v.splat(16))
+});
+blocks_of_32!(Q51, bytes 24, shifted true, |v, a, b| {
+    let lower = nibbles(v, bytes_at(a, 8), bytes_at(b, 8));
+    v.or(lower, fifth_bits(v, u32_at(a, 4), u32_at(b, 4)))
+});
+blocks_of_32!(Q80, bytes 34, shifted false, |v, a, b| v.both(bytes_at(a, 2), bytes_at(b, 2)));
 
 /// Bytes a, b, c, d as a, a, b, b, c, c, d, d.
 #[inline(always)]
@@ -174,199 +138,149 @@ fn each_byte_twice(word: u32) -> u64 {
     apart | apart << 8
 }
 
-/// Scales and minima of the eight groups of a block of Q4_K and Q5_K: six bits each, in twelve bytes.
+/// Scales and minima of the eight parts of a block of Q4_K and Q5_K: six bits each, in twelve bytes.
 #[inline(always)]
 fn k_scales<V: Vectors>(v: V, block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-    let (d, least) = (half_at(block, 0), half_at(block, 2));
+    let (d, least) = (half_at(v, block, 0), half_at(v, block, 2));
     let [low, least_low, high] = [4, 8, 12].map(|at| u32_at(block, at));
     // Four at a time, in the bytes of a word: the first four have all bits together, the others two of their six elsewhere.
     let upper = |word: u32| (word >> 6 & 0x0303_0303) << 4;
     let scales = [low & 0x3f3f_3f3f, high & 0x0f0f_0f0f | upper(low)].map(each_byte_twice);
     let minima = [least_low & 0x3f3f_3f3f, high >> 4 & 0x0f0f_0f0f | upper(least_low)].map(each_byte_twice);
-    let (scales, minima): ([u8; 16], [u8; 16]) = (pulp::cast(scales), pulp::cast(minima));
-    (multiples(v, v.bytes(&scales), d), multiples(v, v.bytes(&minima), -least))
+    (v.multiples(pulp::cast(scales), d), v.multiples(pulp::cast(minima), -least))
 }
 
-/// Which sixteen bytes, of 32 for two groups, hold the nibbles of a group, and how far they are shifted.
+/// A quarter of a block of Q4_K and Q5_K without fifth bits: the lower nibbles of 32 bytes, then the upper ones.
 #[inline(always)]
-fn k_nibbles<V: Vectors>(v: V, q: &[u8], group: usize) -> [V::Bytes; 2] {
-    let (at, shift, four) = (group / 2 * 32, group as u32 % 2 * 4, v.splat(15));
-    let (first, second) = (sixteen(v, q, at), sixteen(v, q, at + 16));
-    [v.and(v.right(first, shift), four), v.and(v.right(second, shift), four)]
+fn k_nibbles<V: Vectors>(v: V, q: &[u8; 128], quarter: usize) -> V::Bytes {
+    v.and(v.right_by(v.twice(bytes_at(q, 32 * quarter)), &const { by_half(0, 4) }), v.splat(15))
 }
 
-struct Q4K;
-
-impl Format for Q4K {
-    const NUMBERS: usize = 256;
-    const BYTES: usize = 144;
-    const EVEN: bool = true;
-    const SHIFTED: bool = true;
-
-    #[inline(always)]
-    fn scales<V: Vectors>(v: V, block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-        k_scales(v, block)
-    }
-
-    #[inline(always)]
-    fn group<V: Vectors>(v: V, block: &[u8], group: usize) -> [V::Bytes; 2] {
-        k_nibbles(v, &block[16..144], group)
-    }
-}
-
-/// A value for each of 32 bytes that has a bit.
+/// One bit of each of 32 bytes for each 32 numbers of a quarter, moved to its place in the number.
 #[inline(always)]
-fn flags<V: Vectors>(v: V, bytes: &[u8], bit: u8, value: u8) -> [V::Bytes; 2] {
-    let (bit, value) = (v.splat(bit), v.splat(value));
-    [v.and(v.has(sixteen(v, bytes, 0), bit), value), v.and(v.has(sixteen(v, bytes, 16), bit), value)]
+fn k_bits<V: Vectors>(v: V, bytes: &[u8; 32], quarter: usize, place: u32) -> V::Bytes {
+    let first = 2 * quarter as u32;
+    let lowest = v.and(v.right_by(v.twice(bytes), &by_half(first, first + 1)), v.splat(1));
+    v.left_by(lowest, &[place; 16])
 }
 
-struct Q5K;
-
-impl Format for Q5K {
-    const NUMBERS: usize = 256;
-    const BYTES: usize = 176;
-    const EVEN: bool = true;
-    const SHIFTED: bool = true;
-
-    #[inline(always)]
-    fn scales<V: Vectors>(v: V, block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-        k_scales(v, block)
-    }
-
-    #[inline(always)]
-    fn group<V: Vectors>(v: V, block: &[u8], group: usize) -> [V::Bytes; 2] {
-        let (q, fifth) = (k_nibbles(v, &block[48..176], group), &block[16..48]);
-        let fifth = flags(v, fifth, 1 << group, 16);
-        [v.or(q[0], fifth[0]), v.or(q[1], fifth[1])]
-    }
-}
-
-struct Q6K;
-
-impl Format for Q6K {
-    const NUMBERS: usize = 256;
-    const BYTES: usize = 210;
-    const EVEN: bool = false;
-    const SHIFTED: bool = false;
-
-    #[inline(always)]
-    fn scales<V: Vectors>(v: V, block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-        (multiples(v, sixteen(v, block, 192), half_at(block, 208)), NO_SHIFTS)
-    }
-
-    #[inline(always)]
-    fn group<V: Vectors>(v: V, block: &[u8], group: usize) -> [V::Bytes; 2] {
-        // 128 numbers in four groups: their lower bits are the nibbles of 64 bytes, their upper ones pairs of bits of 32.
-        let (part, of_part) = (group / 4, group % 4);
-        let (low, high) = (part * 64 + of_part % 2 * 32, 128 + part * 32);
-        [sixth_bits(v, block, low, high, of_part), sixth_bits(v, block, low + 16, high + 16, of_part)]
-    }
-}
-
-/// Sixteen numbers of Q6_K from nibbles and pairs of bits.
+/// Two bits of each number: 128 numbers in 32 bytes.
 #[inline(always)]
-fn sixth_bits<V: Vectors>(v: V, block: &[u8], low: usize, high: usize, of_part: usize) -> V::Bytes {
-    let (low, pairs) = (sixteen(v, block, low), sixteen(v, block, high));
-    let low = if of_part < 2 { low } else { v.right(low, 4) };
-    let high = match of_part {
-        0 => v.left(pairs, 4),
-        1 => v.left(pairs, 2),
-        2 => pairs,
-        _ => v.right(pairs, 2),
-    };
-    v.sub(v.or(v.and(low, v.splat(15)), v.and(high, v.splat(0x30))), v.splat(32))
+fn k_pairs<V: Vectors>(v: V, q: &[u8; 64], quarter: usize) -> V::Bytes {
+    let (at, first) = (quarter / 2 * 32, quarter as u32 % 2 * 4);
+    v.and(v.right_by(v.twice(bytes_at(q, at)), &by_half(first, first + 2)), v.splat(3))
 }
 
-/// Two bits of each number: four groups of 32 in 32 bytes.
-#[inline(always)]
-fn pairs_of_bits<V: Vectors>(v: V, q: &[u8], group: usize) -> [V::Bytes; 2] {
-    let (at, shift, two) = (group / 4 * 32, group as u32 % 4 * 2, v.splat(3));
-    let (first, second) = (sixteen(v, q, at), sixteen(v, q, at + 16));
-    [v.and(v.right(first, shift), two), v.and(v.right(second, shift), two)]
-}
+macro_rules! blocks_of_256 {
+    (
+        $name:ident, bytes $bytes:literal, shifted $shifted:literal,
+        |$v:ident, $block:ident| $scales:expr, |$quarter:ident| $numbers:expr
+    ) => {
+        struct $name;
 
-struct Q2K;
+        impl Format for $name {
+            const NUMBERS: usize = 256;
+            const BYTES: usize = $bytes;
+            const SHIFTED: bool = $shifted;
 
-impl Format for Q2K {
-    const NUMBERS: usize = 256;
-    const BYTES: usize = 84;
-    const EVEN: bool = false;
-    const SHIFTED: bool = true;
+            #[inline(always)]
+            #[allow(unused_variables, reason = "Q8_K has its scale as f32")]
+            fn scales<V: Vectors>($v: V, $block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
+                $scales
+            }
 
-    #[inline(always)]
-    fn scales<V: Vectors>(v: V, block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-        let [scales, minima] = nibbles(v, sixteen(v, block, 0));
-        (multiples(v, scales, half_at(block, 80)), multiples(v, minima, -half_at(block, 82)))
-    }
-
-    #[inline(always)]
-    fn group<V: Vectors>(v: V, block: &[u8], group: usize) -> [V::Bytes; 2] {
-        pairs_of_bits(v, &block[16..80], group)
-    }
-}
-
-struct Q3K;
-
-impl Format for Q3K {
-    const NUMBERS: usize = 256;
-    const BYTES: usize = 110;
-    const EVEN: bool = false;
-    const SHIFTED: bool = false;
-
-    #[inline(always)]
-    fn scales<V: Vectors>(v: V, block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-        // Sixteen numbers of six bits: the lower four are the nibbles of eight bytes, the upper two pairs of bits of four.
-        let packed = &block[96..108];
-        let mut scales = [0u8; SCALES];
-        for i in 0..SCALES {
-            let low = packed[i % 8] >> (i / 8 * 4) & 15;
-            let high = packed[8 + i % 4] >> (i / 4 * 2) & 3;
-            scales[i] = low | high << 4;
+            #[inline(always)]
+            fn quarter<V: Vectors>($v: V, $block: &[u8], $quarter: usize) -> V::Bytes {
+                $numbers
+            }
         }
-        let scales = v.sub(v.bytes(&scales), v.splat(32));
-        (multiples(v, scales, half_at(block, 108)), NO_SHIFTS)
-    }
-
-    #[inline(always)]
-    fn group<V: Vectors>(v: V, block: &[u8], group: usize) -> [V::Bytes; 2] {
-        let (q, third) = (pairs_of_bits(v, &block[32..96], group), &block[0..32]);
-        let (third, four) = (flags(v, third, 1 << group, 4), v.splat(4));
-        [v.sub(v.or(q[0], third[0]), four), v.sub(v.or(q[1], third[1]), four)]
-    }
-}
-
-struct Q8K;
-
-impl Format for Q8K {
-    const NUMBERS: usize = 256;
-    const BYTES: usize = 292;
-    const EVEN: bool = true;
-    const SHIFTED: bool = false;
-
-    #[inline(always)]
-    fn scales<V: Vectors>(_: V, block: &[u8]) -> ([f32; SCALES], [f32; SCALES]) {
-        let d = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-        ([d; SCALES], NO_SHIFTS)
-    }
-
-    #[inline(always)]
-    fn group<V: Vectors>(v: V, block: &[u8], group: usize) -> [V::Bytes; 2] {
-        [sixteen(v, block, 4 + 32 * group), sixteen(v, block, 20 + 32 * group)]
-    }
-}
-
-/// A block of code for each group of a run, with the number of the group known to the compiler: the layouts differ from group
-/// to group, and a loop is not unrolled without fail.
-macro_rules! each_group {
-    ($g:ident, $body:expr) => {
-        each_group!($g, $body, 0, 1, 2, 3, 4, 5, 6, 7)
     };
-    ($g:ident, $body:expr, $($number:literal),*) => {
+}
+
+blocks_of_256!(Q2K, bytes 84, shifted true, |v, block| {
+    let packed: &[u8; 16] = bytes_at(block, 0);
+    (v.multiples(packed.map(|b| b & 15), half_at(v, block, 80)), v.multiples(packed.map(|b| b >> 4), -half_at(v, block, 82)))
+}, |quarter| k_pairs(v, bytes_at(block, 16), quarter));
+
+blocks_of_256!(Q3K, bytes 110, shifted false, |v, block| {
+    // Sixteen numbers of six bits: the lower four are the nibbles of eight bytes, the upper two pairs of bits of four.
+    let packed: &[u8; 12] = bytes_at(block, 96);
+    let mut scales = [0u8; SCALES];
+    for i in 0..SCALES {
+        let low = packed[i % 8] >> (i / 8 * 4) & 15;
+        let high = packed[8 + i % 4] >> (i / 4 * 2) & 3;
+        scales[i] = (low | high << 4).wrapping_sub(32);
+    }
+    (v.multiples(scales, half_at(v, block, 108)), NO_SHIFTS)
+}, |quarter| {
+    let third = k_bits(v, bytes_at(block, 0), quarter, 2);
+    v.sub(v.or(k_pairs(v, bytes_at(block, 32), quarter), third), v.splat(4))
+});
+
+blocks_of_256!(Q4K, bytes 144, shifted true, |v, block| k_scales(v, block), |quarter| {
+    k_nibbles(v, bytes_at(block, 16), quarter)
+});
+
+blocks_of_256!(Q5K, bytes 176, shifted true, |v, block| k_scales(v, block), |quarter| {
+    v.or(k_nibbles(v, bytes_at(block, 48), quarter), k_bits(v, bytes_at(block, 16), quarter, 4))
+});
+
+blocks_of_256!(Q6K, bytes 210, shifted false, |v, block| {
+    (v.multiples(*bytes_at(block, 192), half_at(v, block, 208)), NO_SHIFTS)
+}, |quarter| {
+    // 128 numbers in two quarters: their lower bits are the lower nibbles of 64 bytes, then the upper ones; their upper ones
+    // pairs of bits of 32 bytes, lowest first.
+    let (part, of_part) = (quarter / 2, quarter as u32 % 2);
+    let lower = v.right_by(v.bytes(bytes_at(block, part * 64)), &[4 * of_part; 16]);
+    let pairs = v.right_by(v.twice(bytes_at(block, 128 + part * 32)), &by_half(4 * of_part, 4 * of_part + 2));
+    let upper = v.left_by(v.and(pairs, v.splat(3)), &[4; 16]);
+    v.sub(v.or(v.and(lower, v.splat(15)), upper), v.splat(32))
+});
+
+blocks_of_256!(Q8K, bytes 292, shifted false, |v, block| ([f32::from_bits(u32_at(block, 0)); SCALES], NO_SHIFTS), |quarter| {
+    v.bytes(bytes_at(block, 4 + QUARTER * quarter))
+});
+
+/// A block of code for each quarter of a run, with its number known to the compiler: the layouts differ from quarter to
+/// quarter, and a loop is not unrolled without fail.
+macro_rules! each_quarter {
+    ($q:ident, $body:expr) => {
+        each_quarter!($q, $body, 0, 1, 2, 3)
+    };
+    ($q:ident, $body:expr, $($number:literal),*) => {
         $({
-            const $g: usize = $number;
+            const $q: usize = $number;
             $body
         })*
+    };
+}
+
+/// Bytes of a run.
+const fn run_bytes<F: Format>() -> usize {
+    RUN / F::NUMBERS * F::BYTES
+}
+
+/// Bytes of a quarter at the end of a row: its second block is zero where the row has only one.
+#[inline(always)]
+fn last_quarter<F: Format>(block: &[u8]) -> [u8; 2 * Q80::BYTES] {
+    let mut blocks = [0u8; 2 * Q80::BYTES];
+    blocks[..F::BYTES].copy_from_slice(block);
+    blocks
+}
+
+/// The integers of each quarter at the end of a row, where it is less than a run.
+macro_rules! each_quarter_of_rest {
+    ($format:ident, $v:ident, $blocks:expr, |$q:ident, $numbers:ident| $body:expr) => {
+        let (blocks, bytes) = ($blocks, 2 * $format::BYTES);
+        each_quarter!($q, {
+            if ($q + 1) * bytes <= blocks.len() {
+                let $numbers = $format::quarter($v, blocks, $q);
+                $body
+            } else if $q * bytes < blocks.len() {
+                let $numbers = $format::quarter($v, &last_quarter::<$format>(&blocks[$q * bytes..]), 0);
+                $body
+            }
+        });
     };
 }
 
@@ -384,64 +298,57 @@ struct Decode<'a> {
 impl Work for Decode<'_> {
     #[inline(always)]
     fn run<F: Format, V: Vectors>(self, v: V) {
-        let Self { bytes, values } = self;
-        let (values, _) = values.as_chunks_mut::<32>();
-        let run_bytes = RUN / F::NUMBERS * F::BYTES;
-        let whole = values.len() / GROUPS;
-        for run in 0..whole {
-            let (blocks, values) = (
-                &bytes[run * run_bytes..(run + 1) * run_bytes],
-                &mut values[run * GROUPS..(run + 1) * GROUPS],
-            );
+        let (runs, rest) = self.values.as_chunks_mut::<RUN>();
+        let (blocks, rest_blocks) = self.bytes.split_at(runs.len() * run_bytes::<F>());
+        for (i, values) in runs.iter_mut().enumerate() {
+            let blocks = bytes_of_run::<F>(blocks, i);
             let (scales, shifts) = F::scales(v, blocks);
-            each_group!(G, {
-                let of_group = ([scales[2 * G], scales[2 * G + 1]], [shifts[2 * G], shifts[2 * G + 1]]);
-                write::<F, V>(v, blocks, G, of_group, &mut values[G]);
-            });
+            let (quarters, _) = values.as_chunks_mut::<QUARTER>();
+            each_quarter!(Q, v.write(F::quarter(v, blocks, Q), &scales, &shifts, Q, &mut quarters[Q]));
         }
-        if F::NUMBERS < RUN {
-            for g in whole * GROUPS..values.len() {
-                let (scale, shift) = F::scale(&bytes[g * F::BYTES..(g + 1) * F::BYTES]);
-                write::<F, V>(v, bytes, g, ([scale; 2], [shift; 2]), &mut values[g]);
-            }
+        if F::NUMBERS < RUN && !rest.is_empty() {
+            let (scales, shifts) = F::scales(v, rest_blocks);
+            each_quarter_of_rest!(F, v, rest_blocks, |Q, q| {
+                let mut values = [0f32; QUARTER];
+                v.write(q, &scales, &shifts, Q, &mut values);
+                let to = &mut rest[Q * QUARTER..];
+                let count = to.len().min(QUARTER);
+                to[..count].copy_from_slice(&values[..count]);
+            });
         }
     }
 }
 
-/// One group of 32, with scales and shifts.
+/// The blocks of a run.
 #[inline(always)]
-fn write<F: Format, V: Vectors>(
-    v: V,
-    blocks: &[u8],
-    group: usize,
-    (scales, shifts): ([f32; 2], [f32; 2]),
-    values: &mut [f32; 32],
-) {
-    let q = F::group(v, blocks, group);
-    let (halves, _) = values.as_chunks_mut::<16>();
-    v.write(q[0], scales[0], shifts[0], &mut halves[0]);
-    v.write(q[1], scales[1], shifts[1], &mut halves[1]);
+fn bytes_of_run<F: Format>(blocks: &[u8], run: usize) -> &[u8] {
+    &blocks[run * run_bytes::<F>()..(run + 1) * run_bytes::<F>()]
 }
 
 /// A row x, made ready for [`times`].
 pub(in crate::ops) struct RowOfX {
-    numbers: Vec<[f32; 32]>,
+    len: usize,
+    /// Its quarters of a run, every fourth number together. What is missing in the last is zero.
+    quarters: Vec<Quarter>,
     /// Sums of 16 numbers each, by runs.
     sums: Vec<[f32; SCALES]>,
 }
 
 impl RowOfX {
-    /// A row of whole groups of 32.
+    /// A row of whole blocks of 32.
     pub(in crate::ops) fn new(x: &[f32]) -> Self {
-        let (numbers, rest) = x.as_chunks::<32>();
-        assert!(rest.is_empty(), "a row of {} numbers has no whole groups of 32", x.len());
-        let mut sums = vec![[0f32; SCALES]; numbers.len().div_ceil(GROUPS)];
-        for (g, numbers) in numbers.iter().enumerate() {
-            for (half, numbers) in numbers.as_chunks::<16>().0.iter().enumerate() {
-                sums[g / GROUPS][2 * (g % GROUPS) + half] = numbers.iter().sum();
+        assert!(x.len().is_multiple_of(32), "a row of {} numbers has no whole blocks of 32", x.len());
+        let mut quarters = vec![[[0f32; 16]; 4]; x.len().div_ceil(QUARTER)];
+        for (quarter, numbers) in quarters.iter_mut().zip(x.chunks(QUARTER)) {
+            for (i, number) in numbers.iter().enumerate() {
+                quarter[i % 4][i / 4] = *number;
             }
         }
-        Self { numbers: numbers.to_vec(), sums }
+        let mut sums = vec![[0f32; SCALES]; x.len().div_ceil(RUN)];
+        for (i, numbers) in x.chunks_exact(16).enumerate() {
+            sums[i / SCALES][i % SCALES] = numbers.iter().sum();
+        }
+        Self { len: x.len(), quarters, sums }
     }
 }
 
@@ -463,89 +370,60 @@ impl Work for Times<'_> {
     }
 }
 
-/// Runs whose scales are worked out before their integers are multiplied: from memory, a scale comes to all lanes at no cost.
+/// Runs whose scales are worked out before their integers are multiplied: they then come from memory without a wait.
 const AHEAD: usize = 8;
 
 /// Σ over a row: of the integers by their scales, and of the sums of x by the shifts. Loops in place of iterators, which are
 /// not always inlined into code for another processor.
 #[inline(always)]
 fn dot<F: Format, V: Vectors>(v: V, row: &[u8], x: &RowOfX) -> f32 {
-    let run_bytes = RUN / F::NUMBERS * F::BYTES;
-    let whole = x.numbers.len() / GROUPS;
-    let mut sums = Sums { even: v.zero(), odd: v.zero() };
-    let mut shifted = v.zero();
+    let whole = x.len / RUN;
+    // Two sums by turns, as each waits for itself.
+    let (mut even, mut odd, mut shifted) = (v.zero(), v.zero(), v.zero());
     let mut scales = [[0f32; SCALES]; AHEAD];
     let mut first = 0;
     while first < whole {
         let last = whole.min(first + AHEAD);
         for run in first..last {
-            let (of_run, shifts) = F::scales(v, &row[run * run_bytes..(run + 1) * run_bytes]);
+            let (of_run, shifts) = F::scales(v, bytes_of_run::<F>(row, run));
             scales[run - first] = of_run;
             if F::SHIFTED {
                 shifted = v.add_product(shifted, &shifts, &x.sums[run]);
             }
         }
         for run in first..last {
-            let blocks = &row[run * run_bytes..(run + 1) * run_bytes];
-            let numbers = &x.numbers[run * GROUPS..(run + 1) * GROUPS];
-            let scales = &scales[run - first];
-            each_group!(G, {
-                let of_group = [scales[2 * G], scales[2 * G + 1]];
-                sums = add::<F, V>(v, sums, F::group(v, blocks, G), &numbers[G], G, of_group);
+            let (blocks, scales) = (bytes_of_run::<F>(row, run), &scales[run - first]);
+            let x: &[Quarter; 4] = x.quarters[4 * run..4 * run + 4].try_into().expect("four are four");
+            each_quarter!(Q, {
+                let q = F::quarter(v, blocks, Q);
+                if Q.is_multiple_of(2) {
+                    even = v.add_quarter(even, q, &x[Q], scales, Q);
+                } else {
+                    odd = v.add_quarter(odd, q, &x[Q], scales, Q);
+                }
             });
         }
         first = last;
     }
-    let mut rest = 0.0; // of the shifts
-    if F::NUMBERS < RUN {
-        for g in whole * GROUPS..x.numbers.len() {
-            let (scale, shift) = F::scale(&row[g * F::BYTES..(g + 1) * F::BYTES]);
-            if F::SHIFTED {
-                let of_run = &x.sums[whole][2 * (g % GROUPS)..];
-                rest += shift * (of_run[0] + of_run[1]);
-            }
-            sums = add::<F, V>(v, sums, F::group(v, row, g), &x.numbers[g], g, [scale; 2]);
+    if F::NUMBERS < RUN && !x.len.is_multiple_of(RUN) {
+        let blocks = &row[whole * run_bytes::<F>()..];
+        let (scales, shifts) = F::scales(v, blocks);
+        if F::SHIFTED {
+            shifted = v.add_product(shifted, &shifts, &x.sums[whole]);
         }
+        let x = &x.quarters[4 * whole..];
+        each_quarter_of_rest!(F, v, blocks, |Q, q| even = v.add_quarter(even, q, &x[Q], &scales, Q));
     }
-    let (mut lanes, odd, shifted) = (v.lanes(sums.even), v.lanes(sums.odd), v.lanes(shifted));
+    let (mut lanes, odd, shifted) = (v.lanes(even), v.lanes(odd), v.lanes(shifted));
     for i in 0..16 {
-        lanes[i] += odd[i] + shifted[i];
+        lanes[i] = (lanes[i] + odd[i]) * V::UNIT + shifted[i];
     }
     for half in [8, 4, 2, 1] {
         for i in 0..half {
             lanes[i] += lanes[i + half];
         }
     }
-    lanes[0] + rest
-}
-
-/// What the integers of a row add up to so far, in two sums by turns, as each waits for itself.
-struct Sums<V: Vectors> {
-    even: V::Sums,
-    odd: V::Sums,
-}
-
-/// One group of 32, with its scales.
-#[inline(always)]
-fn add<F: Format, V: Vectors>(
-    v: V,
-    sums: Sums<V>,
-    q: [V::Bytes; 2],
-    x: &[f32; 32],
-    group: usize,
-    scales: [f32; 2],
-) -> Sums<V> {
-    let Sums { mut even, mut odd } = sums;
-    if !F::EVEN {
-        let (halves, _) = x.as_chunks::<16>();
-        even = v.add_scaled(even, q[0], &halves[0], scales[0]);
-        odd = v.add_scaled(odd, q[1], &halves[1], scales[1]);
-    } else if group.is_multiple_of(2) {
-        even = v.add_pair(even, q, x, scales[0]);
-    } else {
-        odd = v.add_pair(odd, q, x, scales[0]);
-    }
-    Sums { even, odd }
+    lanes[0]
 }
 
 /// Whether blocks of this type are read here.
@@ -567,7 +445,7 @@ pub(in crate::ops) fn decode(dtype: GgmlDType, bytes: &[u8], values: &mut [f32])
 
 /// y = W·x: the rows of W in `rows`, one for each element of y.
 pub(in crate::ops) fn times(dtype: GgmlDType, rows: &[u8], x: &RowOfX, y: &mut [f32]) {
-    let row_bytes = x.numbers.len() * 32 / dtype.block_size() * dtype.type_size();
+    let row_bytes = x.len / dtype.block_size() * dtype.type_size();
     assert_eq!(rows.len(), row_bytes * y.len(), "rows and their products");
     run(dtype, Times { rows, row_bytes, x, y });
 }

@@ -15,7 +15,7 @@
 //! Gaussian matrices. Of a change of high rank the 64 largest count: the rest of a random change gives every word the
 //! same in expectation.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -36,6 +36,7 @@ use crate::diff::vocabulary::WordTokens;
 use crate::model::View;
 use crate::model::modules::Stream;
 use crate::model::update::Update;
+use crate::ops::weight::Matrix;
 
 /// Singular values of a module that a random change has at most.
 const NULL_RANK: usize = 64;
@@ -129,47 +130,20 @@ impl Words {
     }
 }
 
-/// Rows of a table under a gain, each of length 1.
-#[derive(Clone)]
-struct Rows {
-    /// `(words, hidden)`.
-    table: Tensor,
-    gain: Vec<f32>,
-    /// `(words, hidden)`.
-    unit: Tensor,
-}
-
-impl Rows {
-    fn of(table: &crate::ops::weight::Matrix, ids: &[u32]) -> Result<Self> {
-        let table = table.rows(ids)?.to_device(&Device::Cpu)?;
-        Ok(Self { unit: table.clone(), table, gain: Vec::new() })
-    }
-
-    /// The rows under a gain; most modules share theirs with the one before.
-    fn under(&mut self, gain: Vec<f32>) -> Result<&Tensor> {
-        if self.gain != gain {
-            let width = gain.len();
-            let mut rows = self.table.flatten_all()?.to_vec1::<f32>()?;
-            rows.par_chunks_exact_mut(width.max(1)).for_each(|row| {
-                row.iter_mut().zip(&gain).for_each(|(x, g)| *x *= g);
-                let length = row.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt();
-                let factor = if length > 0.0 { 1.0 / length } else { 0.0 };
-                row.iter_mut().for_each(|x| *x = (*x as f64 * factor) as f32);
-            });
-            self.unit = Tensor::from_vec(rows, self.table.dims2()?, &Device::Cpu)?;
-            self.gain = gain;
-        }
-        Ok(&self.unit)
-    }
-}
-
 /// The rows of some tokens in the unembedding and in the embeddings of the base, as its modules write and read them.
 pub struct Vocabulary<'a> {
     base: View<'a>,
-    /// Of the unembedding: whole, and without the dimensions of the largest gain.
-    written: [Rows; 2],
-    read: Rows,
+    ids: Vec<u32>,
     final_gain: Vec<f32>,
+    last: Option<UnitRows>,
+}
+
+/// Rows of a table under a gain, each of length 1.
+struct UnitRows {
+    writes: bool,
+    gain: Vec<f32>,
+    /// `(words, hidden)`.
+    rows: Tensor,
 }
 
 impl<'a> Vocabulary<'a> {
@@ -178,38 +152,53 @@ impl<'a> Vocabulary<'a> {
     /// # Errors
     /// If the base has no such token.
     pub fn new(base: View<'a>, ids: &[u32]) -> Result<Self> {
-        let written = Rows::of(base.model.unembedding(base.adapter), ids)?;
-        Ok(Self {
-            base,
-            written: [written.clone(), written],
-            read: Rows::of(base.model.embeddings(base.adapter), ids)?,
-            final_gain: base.model.norm().gain(base.adapter)?,
-        })
-    }
-
-    /// Number of tokens.
-    fn tokens(&self) -> Result<usize> {
-        Ok(self.read.table.dim(0)?)
+        let size = base.model.vocab_size();
+        if let Some(id) = ids.iter().find(|id| **id as usize >= size) {
+            bail!("token {id} of a vocabulary of {size}");
+        }
+        let final_gain = base.model.norm().gain(base.adapter)?;
+        Ok(Self { base, ids: ids.to_vec(), final_gain, last: None })
     }
 
     /// What a module writes along or reads, one row a word, `(words, hidden)`. `cut` dimensions of the largest gain are left
-    /// out.
+    /// out. Most modules share theirs with the one before. Others are not kept: in f32, a table may be larger than the model.
     fn rows(&mut self, stream: Stream, cut: usize) -> Result<&Tensor> {
-        let adapter = self.base.adapter;
-        let (rows, mut gain) = match stream {
-            Stream::Reads(norm) => (&mut self.read, norm.gain(adapter)?),
+        let (model, adapter) = (self.base.model, self.base.adapter);
+        let (writes, table, mut gain) = match stream {
+            Stream::Reads(norm) => (false, model.embeddings(adapter), norm.gain(adapter)?),
             Stream::Writes(norm) => {
                 let mut gain = self.final_gain.clone();
                 if let Some(norm) = norm {
                     gain.iter_mut().zip(norm.gain(adapter)?).for_each(|(g, post)| *g *= post);
                 }
-                (&mut self.written[usize::from(cut > 0)], gain)
+                (true, model.unembedding(adapter), gain)
             }
         };
         let sizes: Vec<f32> = gain.iter().map(|g| g.abs()).collect();
         largest(&sizes, cut).into_iter().for_each(|i| gain[i as usize] = 0.0);
-        rows.under(gain)
+        let last = match self.last.take() {
+            Some(last) if last.writes == writes && last.gain == gain => last,
+            other => {
+                drop(other); // before the next
+                UnitRows { rows: unit_rows(table, &self.ids, &gain)?, writes, gain }
+            }
+        };
+        Ok(&self.last.insert(last).rows)
     }
+}
+
+/// The rows of a table under a gain, each of length 1, `(ids, hidden)`.
+fn unit_rows(table: &Matrix, ids: &[u32], gain: &[f32]) -> Result<Tensor> {
+    let rows = table.rows(ids)?;
+    let dims = rows.dims2()?;
+    let mut rows = rows.flatten_all()?.to_vec1::<f32>()?;
+    rows.par_chunks_exact_mut(gain.len().max(1)).for_each(|row| {
+        row.iter_mut().zip(gain).for_each(|(x, g)| *x *= g);
+        let length = row.iter().map(|x| *x as f64 * *x as f64).sum::<f64>().sqrt();
+        let factor = if length > 0.0 { 1.0 / length } else { 0.0 };
+        row.iter_mut().for_each(|x| *x = (*x as f64 * factor) as f32);
+    });
+    Ok(Tensor::from_vec(rows, dims, &Device::Cpu)?)
 }
 
 /// Reads the change of the weights by the vocabulary. `spectra` are those of the same models.
@@ -272,16 +261,15 @@ pub fn energies(
     check: impl Fn() -> Result<()>,
 ) -> Result<Energies> {
     let mut sums = [(); 3].map(|()| None);
-    for module in compared {
-        check()?;
-        let (Some(stream), Some(update)) = (module.stream(), module.update()?) else { continue };
-        let (writes, kinds): (bool, &[(usize, usize)]) = match stream {
-            Stream::Writes(_) => (true, &[(0, 0), (1, TOP_GAINS)]),
-            Stream::Reads(_) => (false, &[(2, 0)]),
-        };
-        for &(kind, cut) in kinds {
+    // One energy after the other, as modules share rows.
+    for (sum, (writes, cut)) in sums.iter_mut().zip([(true, 0), (true, TOP_GAINS), (false, 0)]) {
+        for module in compared {
+            check()?;
+            let of_kind = |stream: &Stream| matches!(stream, Stream::Writes(_)) == writes;
+            let Some(stream) = module.stream().filter(of_kind) else { continue };
+            let Some(update) = module.update()? else { continue };
             let energy = energy(&update, vocabulary.rows(stream, cut)?, writes)?;
-            let sum: &mut Vec<f64> = sums[kind].get_or_insert_with(|| vec![0.0; energy.len()]);
+            let sum: &mut Vec<f64> = sum.get_or_insert_with(|| vec![0.0; energy.len()]);
             sum.iter_mut().zip(energy).for_each(|(sum, e)| *sum += e);
         }
     }
@@ -343,8 +331,7 @@ pub fn null_energies(
     draws: Draws,
     check: impl Fn() -> Result<()>,
 ) -> Result<Vec<Vec<f32>>> {
-    let n = vocabulary.tokens()?;
-    let mut sums = vec![vec![0f64; n]; draws.n];
+    let mut sums = vec![vec![0f64; vocabulary.ids.len()]; draws.n];
     for (place, (module, values)) in compared.iter().zip(&spectra.values).enumerate() {
         let Some(stream @ Stream::Writes(_)) = module.stream() else { continue };
         let rows = vocabulary.rows(stream, 0)?;
